@@ -1,0 +1,221 @@
+//! Reads what a person wrote, and reports everything wrong with it at once.
+//!
+//! serde stops at the first fault and cannot say where it is. Here a payload becomes a
+//! [`serde_json::Value`] first; a [`Fields`] walks one object of it, each `take` removes a field,
+//! and what is left at [`Fields::finish`] is unknown: a fault that names the nearest known field.
+
+#![allow(clippy::wildcard_enum_match_arm, reason = "JSON has no further kinds of value")]
+
+use std::{collections::BTreeMap, str::FromStr};
+
+use serde_json::{Map, Value};
+
+use crate::problem::Fault;
+
+/// All that was found wrong so far.
+#[derive(Debug, Default)]
+pub struct Faults(Vec<Fault>);
+
+impl Faults {
+    /// Adds a fault at `pointer`.
+    pub fn add(&mut self, pointer: impl Into<String>, code: &str, detail: impl Into<String>) {
+        self.0.push(Fault { pointer: pointer.into(), code: code.to_owned(), detail: detail.into() });
+    }
+
+    /// The value, or the faults if there are any.
+    ///
+    /// # Errors
+    /// Everything that was added.
+    pub fn into_result<T>(self, value: Option<T>) -> Result<T, Vec<Fault>> {
+        match value {
+            Some(value) if self.0.is_empty() => Ok(value),
+            _ => Err(self.0),
+        }
+    }
+}
+
+/// One JSON object, being read field by field. `null` counts as absent.
+pub struct Fields<'f> {
+    at: String,
+    left: Map<String, Value>,
+    known: Vec<&'static str>,
+    faults: &'f mut Faults,
+}
+
+impl<'f> Fields<'f> {
+    /// Begins to read `value`, which stands at `pointer`. `None`, with a fault, if it is no object.
+    pub fn of(value: Value, pointer: &str, faults: &'f mut Faults) -> Option<Self> {
+        match value {
+            Value::Object(left) => Some(Self { at: pointer.to_owned(), left, known: Vec::new(), faults }),
+            other => {
+                faults.add(pointer, "wrong_type", format!("expected an object, found {}", kind(&other)));
+                None
+            }
+        }
+    }
+
+    /// The JSON pointer of a field of this object.
+    #[must_use]
+    pub fn pointer(&self, field: &str) -> String {
+        format!("{}/{}", self.at, field.replace('~', "~0").replace('/', "~1"))
+    }
+
+    /// Adds a fault at a field of this object.
+    pub fn fault(&mut self, field: &str, code: &str, detail: impl Into<String>) {
+        let pointer = self.pointer(field);
+        self.faults.add(pointer, code, detail);
+    }
+
+    /// Adds a fault at any pointer.
+    pub fn fault_at(&mut self, pointer: impl Into<String>, code: &str, detail: impl Into<String>) {
+        self.faults.add(pointer, code, detail);
+    }
+
+    /// Whether the field is there and not null.
+    #[must_use]
+    pub fn has(&self, field: &str) -> bool {
+        self.left.get(field).is_some_and(|value| !value.is_null())
+    }
+
+    /// Takes a field as it is.
+    pub fn take(&mut self, field: &'static str) -> Option<Value> {
+        self.known.push(field);
+        self.left.shift_remove(field).filter(|value| !value.is_null())
+    }
+
+    /// Takes a field that is not to be suggested when another one is misspelt.
+    pub fn take_unlisted(&mut self, field: &str) -> Option<Value> {
+        self.left.shift_remove(field)
+    }
+
+    /// Takes a string.
+    pub fn text(&mut self, field: &'static str) -> Option<String> {
+        match self.take(field)? {
+            Value::String(text) => Some(text),
+            other => self.wrong(field, "a string", &other),
+        }
+    }
+
+    /// Takes a string that must be there.
+    pub fn required_text(&mut self, field: &'static str) -> Option<String> {
+        self.require(field).then(|| self.text(field)).flatten()
+    }
+
+    /// Takes a string that reads as a `T`.
+    pub fn parsed<T: FromStr<Err: std::fmt::Display>>(&mut self, field: &'static str) -> Option<T> {
+        let text = match self.take(field)? {
+            // `cpu: 1` in YAML is a number; a person means the same as by "1".
+            Value::Number(number) => number.to_string(),
+            Value::String(text) => text,
+            other => return self.wrong(field, "a string", &other),
+        };
+        text.parse().map_err(|e: T::Err| self.fault(field, "invalid", e.to_string())).ok()
+    }
+
+    /// Takes a whole number between `low` and `high`.
+    pub fn number(&mut self, field: &'static str, low: u64, high: u64) -> Option<u64> {
+        let value = self.take(field)?;
+        match value.as_u64().filter(|n| (low..=high).contains(n)) {
+            Some(number) => Some(number),
+            None if value.is_number() => {
+                self.fault(field, "out_of_range", format!("{value} is not a whole number from {low} to {high}"));
+                None
+            }
+            None => self.wrong(field, "a whole number", &value),
+        }
+    }
+
+    /// Takes a true or false.
+    pub fn boolean(&mut self, field: &'static str) -> Option<bool> {
+        match self.take(field)? {
+            Value::Bool(value) => Some(value),
+            other => self.wrong(field, "true or false", &other),
+        }
+    }
+
+    /// Takes one of a few words.
+    pub fn choice<T: Copy>(&mut self, field: &'static str, choices: &[(&'static str, T)]) -> Option<T> {
+        let text = self.text(field)?;
+        let found = choices.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
+        if found.is_none() {
+            let words: Vec<_> = choices.iter().map(|(word, _)| format!("`{word}`")).collect();
+            self.fault(field, "invalid", format!("`{text}` is not one of {}", words.join(", ")));
+        }
+        found
+    }
+
+    /// Takes an object whose values are all strings.
+    pub fn text_map(&mut self, field: &'static str) -> Option<BTreeMap<String, String>> {
+        let entries = match self.take(field)? {
+            Value::Object(entries) => entries,
+            other => return self.wrong(field, "an object of strings", &other),
+        };
+        let mut map = BTreeMap::new();
+        for (key, value) in entries {
+            match value {
+                Value::String(text) => {
+                    map.insert(key, text);
+                }
+                other => {
+                    let pointer = format!("{}/{}", self.pointer(field), key.replace('~', "~0").replace('/', "~1"));
+                    self.faults.add(pointer, "wrong_type", format!("expected a string, found {}", kind(&other)));
+                }
+            }
+        }
+        Some(map)
+    }
+
+    /// Takes an object and reads it with `read`.
+    pub fn object<T>(&mut self, field: &'static str, read: impl FnOnce(Fields<'_>) -> Option<T>) -> Option<T> {
+        let value = self.take(field)?;
+        let pointer = self.pointer(field);
+        read(Fields::of(value, &pointer, self.faults)?)
+    }
+
+    /// Adds a fault if the field is absent; says whether it is there.
+    pub fn require(&mut self, field: &'static str) -> bool {
+        let there = self.has(field);
+        if !there {
+            self.known.push(field);
+            self.fault(field, "required", format!("`{field}` is required"));
+        }
+        there
+    }
+
+    /// Ends the reading: every field that nobody took is a fault.
+    pub fn finish(mut self) {
+        for field in std::mem::take(&mut self.left).keys() {
+            let hint = match nearest(field, self.known.iter().copied()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("the known fields are {}", self.known.join(", ")),
+            };
+            self.fault(field, "unknown_field", format!("`{field}` is not a field here; {hint}"));
+        }
+    }
+
+    fn wrong<T>(&mut self, field: &str, wanted: &str, found: &Value) -> Option<T> {
+        self.fault(field, "wrong_type", format!("expected {wanted}, found {}", kind(found)));
+        None
+    }
+}
+
+/// The known word that `word` was most probably meant to be, if one is close.
+pub fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+    known
+        .into_iter()
+        .map(|near| (strsim::damerau_levenshtein(word, near), near))
+        .filter(|(distance, near)| *distance <= (near.len() / 3).max(1))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, near)| near)
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}

@@ -1,0 +1,269 @@
+//! Reads a deployment's specification from JSON, with every fault at once.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::{
+    BucketModel, DeploymentSpec, LogPayloads, MAX_REPLICAS, MachineType, ModelSource, RegisteredRef, Resources,
+};
+use crate::{
+    decode::{Faults, Fields},
+    problem::Fault,
+    quantity::Quantity,
+};
+
+/// Fields of the answer that a payload cannot set; a person who edits an answer often leaves them in.
+const SET_BY_THE_SERVER: [&str; 11] = [
+    "id",
+    "status",
+    "url",
+    "created_at",
+    "updated_at",
+    "revision",
+    "ready_replicas",
+    "serving_revision",
+    "artifact",
+    "error",
+    "replica_status",
+];
+
+impl DeploymentSpec {
+    /// Reads a specification as `POST /v1/modelDeployment` takes it.
+    ///
+    /// # Errors
+    /// Everything wrong with it: unknown fields, wrong types, bad quantities, a request over its limit.
+    pub fn from_json(value: Value) -> Result<Self, Vec<Fault>> {
+        let mut faults = Faults::default();
+        let spec = Fields::of(value, "", &mut faults).and_then(read_spec);
+        faults.into_result(spec)
+    }
+}
+
+fn read_spec(mut fields: Fields<'_>) -> Option<DeploymentSpec> {
+    for field in SET_BY_THE_SERVER {
+        if fields.take_unlisted(field).is_some() {
+            fields.fault(field, "read_only", format!("`{field}` is set by the server; leave it out"));
+        }
+    }
+    let name = fields.text("name");
+    if let Some(Err(reason)) = name.as_deref().map(check_name) {
+        fields.fault("name", "invalid", reason);
+    }
+    let labels = read_map(&mut fields, "labels", check_label);
+    let env = read_map(&mut fields, "env", check_env);
+    let machine = fields.choice("type", &[("cpu", MachineType::Cpu), ("gpu", MachineType::Gpu)]);
+    let model = if fields.require("model") { fields.object("model", read_model) } else { None };
+    let replicas = fields.number("replicas", 0, u64::from(MAX_REPLICAS));
+    let request_res = fields.object("request_res", read_resources).unwrap_or_default();
+    let limit_res = fields.object("limit_res", read_resources).unwrap_or_default();
+    for (resource, request, limit) in
+        [("cpu", &request_res.cpu, &limit_res.cpu), ("memory", &request_res.memory, &limit_res.memory)]
+    {
+        if let (Some(request), Some(limit)) = (request, limit)
+            && request > limit
+        {
+            let detail = format!("{request} is more than limit_res.{resource}, {limit}; lower one or raise the other");
+            let pointer = format!("/request_res/{resource}");
+            fields.fault_at(pointer, "request_over_limit", detail);
+        }
+    }
+    let request_timeout_ms = fields.number("request_timeout_ms", 1, 24 * 3_600_000);
+    let idempotent = fields.boolean("idempotent");
+    let log_payloads = fields.choice(
+        "log_payloads",
+        &[("none", LogPayloads::None), ("sample", LogPayloads::Sample), ("all", LogPayloads::All)],
+    );
+    fields.finish();
+    Some(DeploymentSpec {
+        name,
+        labels,
+        machine: machine.unwrap_or_default(),
+        model: model?,
+        replicas: replicas.map_or(1, |n| u32::try_from(n).unwrap_or(MAX_REPLICAS)),
+        request_res,
+        limit_res,
+        env,
+        request_timeout_ms: request_timeout_ms.unwrap_or(DeploymentSpec::DEFAULT_REQUEST_TIMEOUT_MS),
+        idempotent: idempotent.unwrap_or(true),
+        log_payloads: log_payloads.unwrap_or_default(),
+    })
+}
+
+fn read_model(mut fields: Fields<'_>) -> Option<ModelSource> {
+    if fields.has("name") && fields.has("bucket") {
+        fields.fault("bucket", "conflict", "give either `bucket` (files) or `name` (a registered model), not both");
+    }
+    let version = fields.required_text("version");
+    if let Some(Err(reason)) = version.as_deref().map(check_version) {
+        fields.fault("version", "invalid", reason);
+    }
+    if fields.has("name") {
+        let name = fields.text("name");
+        // What only the other form has is known, so that one mistake is one fault.
+        let _ = fields.take("bucket");
+        fields.finish();
+        return Some(ModelSource::Registered(RegisteredRef { name: name?, version: version? }));
+    }
+    let kind = fields.choice("type", &[("single", "single")]);
+    let bucket = fields.required_text("bucket");
+    let prefix = fields.text("prefix").unwrap_or_default();
+    if prefix.split('/').any(|part| part == "..") {
+        fields.fault("prefix", "invalid", "`..` would leave the bucket; write the path itself");
+    }
+    let digest = fields.text("digest");
+    if let Some(Err(reason)) = digest.as_deref().map(check_digest) {
+        fields.fault("digest", "invalid", reason);
+    }
+    fields.finish();
+    Some(ModelSource::Bucket(BucketModel {
+        version: version?,
+        kind: kind.unwrap_or("single").to_owned(),
+        bucket: bucket?,
+        prefix,
+        digest,
+    }))
+}
+
+fn read_resources(mut fields: Fields<'_>) -> Option<Resources> {
+    let cpu = fields.parsed::<Quantity>("cpu");
+    let memory = fields.parsed::<Quantity>("memory");
+    fields.finish();
+    Some(Resources { cpu, memory })
+}
+
+fn read_map(
+    fields: &mut Fields<'_>,
+    field: &'static str,
+    check: fn(&str, &str) -> Result<(), String>,
+) -> BTreeMap<String, String> {
+    let map = fields.text_map(field).unwrap_or_default();
+    for (key, value) in &map {
+        if let Err(reason) = check(key, value) {
+            let pointer = format!("{}/{}", fields.pointer(field), key.replace('~', "~0").replace('/', "~1"));
+            fields.fault_at(pointer, "invalid", reason);
+        }
+    }
+    map
+}
+
+/// A name is part of URLs, file names and DNS names.
+pub(crate) fn check_name(name: &str) -> Result<(), String> {
+    let fits = !name.is_empty()
+        && name.len() <= 63
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b))
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.ends_with(|c: char| c.is_ascii_alphanumeric());
+    if !fits {
+        return Err(format!(
+            "`{name}` is not a name: use 1 to 63 of a-z, 0-9, `-`, `_` and `.`, beginning and ending with a letter or digit"
+        ));
+    }
+    if name.starts_with("md-") {
+        return Err(format!("`{name}` begins with `md-`, which is kept for the ids of deployments"));
+    }
+    Ok(())
+}
+
+/// A version is one path segment.
+pub(crate) fn check_version(version: &str) -> Result<(), String> {
+    let fits = !version.is_empty()
+        && version.len() <= 128
+        && version.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.+".contains(&b))
+        && !version.chars().all(|c| c == '.');
+    fits.then_some(())
+        .ok_or_else(|| format!("`{version}` is not a version: use 1 to 128 letters, digits, `-`, `_`, `.` and `+`"))
+}
+
+/// `sha256:` and 64 hexadecimal digits.
+pub(crate) fn check_digest(digest: &str) -> Result<(), String> {
+    let fits = digest
+        .strip_prefix("sha256:")
+        .is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)));
+    fits.then_some(()).ok_or_else(|| {
+        "expected `sha256:` and 64 lower-case hexadecimal digits; `modelway models digest` prints it".to_owned()
+    })
+}
+
+fn check_label(key: &str, value: &str) -> Result<(), String> {
+    if key.is_empty() || key.len() > 128 || value.len() > 256 || key.contains(['=', ',']) {
+        return Err(
+            "a label has a key of 1 to 128 characters without `=` and `,`, and a value of at most 256".to_owned()
+        );
+    }
+    Ok(())
+}
+
+fn check_env(key: &str, value: &str) -> Result<(), String> {
+    let fits = !key.starts_with(|c: char| c.is_ascii_digit())
+        && !key.is_empty()
+        && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        && !value.contains('\0');
+    if !fits {
+        return Err(format!(
+            "`{key}` is not an environment variable: use letters, digits and `_`, not beginning with a digit"
+        ));
+    }
+    if key.starts_with("MODELWAY__") {
+        return Err(format!("`{key}` would change Modelway's own settings of the replica; use another name"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn sample() -> Value {
+        json!({
+            "type": "cpu",
+            "model": {"version": "v1", "type": "single", "bucket": "s3://demmodels/", "prefix": "models"},
+            "replicas": 1,
+            "request_res": {"cpu": "500m", "memory": "512Mi"},
+            "limit_res": {"cpu": "1", "memory": "1Gi"}
+        })
+    }
+
+    #[test]
+    fn the_public_sample_is_read_and_written_back_to_the_letter() {
+        let spec = DeploymentSpec::from_json(sample()).expect("the sample is valid");
+        let written = serde_json::to_value(spec).expect("it can be written");
+        for (field, value) in sample().as_object().expect("an object") {
+            assert_eq!(&written[field], value, "{field}");
+        }
+    }
+
+    #[test]
+    fn every_fault_is_reported_at_once_where_it_is() {
+        let faults = DeploymentSpec::from_json(json!({
+            "name": "md-7",
+            "replica": 3,
+            "id": 3,
+            "model": {"bucket": "b", "type": "many", "prefix": "../x"},
+            "request_res": {"cpu": "2", "memory": "lots"},
+            "limit_res": {"cpu": "1"},
+            "env": {"A-B": "1", "OK": 2}
+        }))
+        .expect_err("it is full of faults");
+        let mut found: Vec<_> = faults.iter().map(|f| (f.pointer.as_str(), f.code.as_str())).collect();
+        found.sort_unstable();
+        assert_eq!(
+            found,
+            [
+                ("/env/A-B", "invalid"),
+                ("/env/OK", "wrong_type"),
+                ("/id", "read_only"),
+                ("/model/prefix", "invalid"),
+                ("/model/type", "invalid"),
+                ("/model/version", "required"),
+                ("/name", "invalid"),
+                ("/replica", "unknown_field"),
+                ("/request_res/cpu", "request_over_limit"),
+                ("/request_res/memory", "invalid"),
+            ]
+        );
+        assert!(faults.iter().any(|f| f.detail.contains("did you mean `replicas`?")));
+    }
+}

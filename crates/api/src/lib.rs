@@ -1,0 +1,27 @@
+//! The words that Modelway's parts say to each other: ids, specifications, states, routes, tensors
+//! and error bodies.
+//!
+//! Two kinds of type live here. What a *person* writes (a deployment, a manifest) is read by
+//! [`decode`], which reports every fault at once with its JSON pointer. What *our own roles* write to
+//! each other (routes, replica status) is plain serde.
+//!
+//! **Invariant:** no I/O, no clock, no randomness. Everything is a value or a pure function.
+
+pub mod decode;
+pub mod deployment;
+pub mod event;
+pub mod id;
+pub mod problem;
+pub mod quantity;
+pub mod registry;
+pub mod replica;
+pub mod revision;
+pub mod route;
+pub mod time;
+
+pub use deployment::{Deployment, DeploymentSpec, DeploymentStatus, State};
+pub use event::Event;
+pub use id::{DeploymentId, ReplicaId, RevisionNumber};
+pub use problem::{Fault, Problem};
+pub use revision::Revision;
+pub use time::Timestamp;

@@ -1,0 +1,109 @@
+//! A revision: an immutable snapshot of everything in a deployment that changes what runs.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    deployment::{BucketModel, DeploymentSpec, MachineType, ModelSource, Resources},
+    id::{DeploymentId, RevisionNumber},
+    registry::{ModelContent, ModelVersion},
+    time::Timestamp,
+};
+
+/// What one revision runs. Equal contents are the same revision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevisionSpec {
+    /// The deployment's name: replicas answer to it too.
+    pub name: Option<String>,
+    /// The kind of machine.
+    pub machine: MachineType,
+    /// The version that the model's answers and its URL carry.
+    pub model_version: String,
+    /// What is served.
+    pub content: ModelContent,
+    /// What each replica is promised.
+    pub request_res: Resources,
+    /// What each replica may use at most.
+    pub limit_res: Resources,
+    /// Environment variables of each replica.
+    pub env: BTreeMap<String, String>,
+}
+
+impl RevisionSpec {
+    /// The snapshot of `spec`. `registered` is the registry's entry where the model is named by it.
+    ///
+    /// Where the model stands in a bucket, the artefact is `<bucket>/<prefix>/<version>`, and
+    /// `<bucket>/<prefix>` where that does not exist.
+    #[must_use]
+    pub fn of(spec: &DeploymentSpec, registered: Option<&ModelVersion>) -> Self {
+        let (model_version, content) = match (&spec.model, registered) {
+            (_, Some(entry)) => (entry.version.clone(), entry.content.clone()),
+            (ModelSource::Bucket(model), None) => (model.version.clone(), bucket_content(model)),
+            (ModelSource::Registered(model), None) => (
+                model.version.clone(),
+                ModelContent::Artifact {
+                    uris: vec![format!("models:/{}/{}", model.name, model.version)],
+                    digest: None,
+                },
+            ),
+        };
+        Self {
+            name: spec.name.clone(),
+            machine: spec.machine,
+            model_version,
+            content,
+            request_res: spec.request_res.clone(),
+            limit_res: spec.limit_res.clone(),
+            env: spec.env.clone(),
+        }
+    }
+}
+
+fn bucket_content(model: &BucketModel) -> ModelContent {
+    let bucket = model.bucket.trim_end_matches('/');
+    let prefix = model.prefix.trim_matches('/');
+    let base = if prefix.is_empty() { bucket.to_owned() } else { format!("{bucket}/{prefix}") };
+    // A bucket of "/" alone is the root of the file system.
+    let base = if base.is_empty() { "/".to_owned() } else { base };
+    ModelContent::Artifact { uris: vec![format!("{base}/{}", model.version), base], digest: model.digest.clone() }
+}
+
+/// One revision of a deployment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revision {
+    /// Whose revision this is.
+    pub deployment: DeploymentId,
+    /// Which one.
+    pub number: RevisionNumber,
+    /// What it runs.
+    pub spec: RevisionSpec,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn uris(bucket: &str, prefix: &str) -> Vec<String> {
+        let model = BucketModel {
+            version: "v1".into(),
+            kind: "single".into(),
+            bucket: bucket.into(),
+            prefix: prefix.into(),
+            digest: None,
+        };
+        match bucket_content(&model) {
+            ModelContent::Artifact { uris, .. } => uris,
+            ModelContent::Image { .. } => Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_bucket_names_its_version_folder_first_and_then_the_prefix() {
+        assert_eq!(uris("s3://demmodels/", "models"), ["s3://demmodels/models/v1", "s3://demmodels/models"]);
+        assert_eq!(uris("/srv/models", ""), ["/srv/models/v1", "/srv/models"]);
+        assert_eq!(uris("file:///srv", "/a/b/"), ["file:///srv/a/b/v1", "file:///srv/a/b"]);
+    }
+}

@@ -1,0 +1,1 @@
+//! A backend that runs nothing, for tests and for measuring the control plane.

@@ -1,0 +1,1 @@
+//! What every task queue must do, as one suite that each implementation's tests call.
