@@ -4,6 +4,7 @@
 //! nothing about traffic, and it remembers nothing that it cannot read back from the machine: a new
 //! process finds the replicas that an old one left.
 
+pub mod conformance;
 pub mod fake;
 pub mod process;
 
@@ -93,8 +94,9 @@ pub trait Backend: Send + Sync + 'static {
     fn scope(&self) -> String;
 
     /// Makes `want` replicas of `revision` run: starts missing ones, starts again those whose back-off has
-    /// passed, and tells surplus ones to drain and end. Returns without waiting for readiness. Calling it
-    /// again is harmless. `fence` is the caller's lease; an older one than the newest seen is refused.
+    /// passed, and tells surplus ones to drain and end: those that are not ready first, then the last by
+    /// their numbers, so that a caller knows beforehand which. Returns without waiting for readiness.
+    /// Calling it again is harmless. `fence` is the caller's lease; an older one than the newest seen is refused.
     async fn ensure(&self, revision: &Revision, want: u32, fence: i64) -> Result<(), BackendError>;
 
     /// What runs for one deployment, in the order of the replicas' names.

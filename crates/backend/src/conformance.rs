@@ -1,0 +1,288 @@
+//! What every backend promises, as cases that each implementation runs against itself.
+//!
+//! A case waits for what it expects and panics if it does not come; nothing here sleeps for a fixed time.
+//! The cases use deployments of their own, so all of them can share one place.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use api::{
+    DeploymentId, ReplicaId, Revision, RevisionNumber, Timestamp,
+    deployment::{MachineType, Resources},
+    registry::ModelContent,
+    replica::ReplicaState,
+    revision::RevisionSpec,
+};
+use async_trait::async_trait;
+use futures::StreamExt;
+
+use crate::{Backend, BackendError, Replica};
+
+/// How long a case waits for what must come.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long it waits between two looks.
+const GLANCE: Duration = Duration::from_millis(10);
+
+/// A machine, or what passes for one, that a backend works on.
+#[async_trait]
+pub trait Place: Send + Sync {
+    /// Opens the backend as a new process would: what an earlier one has started is still there.
+    async fn open(&self) -> Arc<dyn Backend>;
+
+    /// A revision whose replicas become ready.
+    fn revision(&self, deployment: DeploymentId, number: RevisionNumber) -> Revision;
+
+    /// A revision whose replicas end by themselves before they are ready, and back off for a short while.
+    fn broken(&self, deployment: DeploymentId, number: RevisionNumber) -> Revision;
+}
+
+/// A plain revision that serves the files at `uri`.
+#[must_use]
+pub fn revision(deployment: DeploymentId, number: RevisionNumber, uri: &str) -> Revision {
+    let content = ModelContent::Artifact { uris: vec![uri.to_owned()], digest: None };
+    let spec = RevisionSpec {
+        name: None,
+        machine: MachineType::Cpu,
+        model_version: format!("v{number}"),
+        content,
+        request_res: Resources::default(),
+        limit_res: Resources::default(),
+        env: BTreeMap::new(),
+    };
+    Revision { deployment, number, spec, created_at: Timestamp(0) }
+}
+
+/// Runs every case, one after the other, and leaves nothing running.
+///
+/// # Panics
+/// When a promise is broken.
+pub async fn run(place: &dyn Place) {
+    changes_tell_when_a_replica_becomes_ready(place, DeploymentId(101)).await;
+    ensuring_again_starts_nothing_more(place, DeploymentId(102)).await;
+    a_revision_grows_and_shrinks(place, DeploymentId(103)).await;
+    revisions_run_side_by_side_and_are_removed_alone(place, DeploymentId(104)).await;
+    an_older_fence_is_refused(place, DeploymentId(105)).await;
+    removing_what_is_not_there_is_harmless(place, DeploymentId(106)).await;
+    a_reopened_backend_finds_what_runs_and_does_not_double_it(place, DeploymentId(107)).await;
+    a_replica_that_ends_by_itself_says_why_and_is_started_again(place, DeploymentId(108)).await;
+    logs_are_there_for_known_replicas_only(place, DeploymentId(109)).await;
+    shutdown_leaves_nothing(place, DeploymentId(110)).await;
+}
+
+async fn changes_tell_when_a_replica_becomes_ready(place: &dyn Place, id: DeploymentId) {
+    let backend = place.open().await;
+    let mut changes = backend.changes();
+    ensure(&*backend, &place.revision(id, RevisionNumber(1)), 1, 1).await;
+    let told = async {
+        loop {
+            let changed = changes.next().await.expect("changes() ended while the backend lives");
+            let replicas = observe(&*backend, id).await;
+            if changed == id && replicas.iter().all(|r| r.state == ReplicaState::Ready) && !replicas.is_empty() {
+                break;
+            }
+        }
+    };
+    within("a change that tells that the replica is ready", told).await;
+    let replicas = observe(&*backend, id).await;
+    assert_eq!((replicas[0].deployment, replicas[0].revision, replicas[0].restarts), (id, RevisionNumber(1), 0));
+    assert_eq!(replicas[0].failure, None, "a ready replica has no failure");
+    assert!(replicas[0].started_at.is_some(), "a running replica says when it started");
+    gone(&*backend, id, None, 1).await;
+}
+
+async fn ensuring_again_starts_nothing_more(place: &dyn Place, id: DeploymentId) {
+    let backend = place.open().await;
+    let wanted = place.revision(id, RevisionNumber(1));
+    for _ in 0..3 {
+        ensure(&*backend, &wanted, 2, 1).await;
+        assert_eq!(observe(&*backend, id).await.len(), 2, "ensure is not idempotent while replicas start");
+    }
+    let first = ready(&*backend, id, 2).await;
+    ensure(&*backend, &wanted, 2, 1).await;
+    ensure(&*backend, &wanted, 2, 2).await;
+    let second = ready(&*backend, id, 2).await;
+    assert_eq!(starts(&first), starts(&second), "ensure has replaced replicas that were ready");
+    gone(&*backend, id, None, 2).await;
+}
+
+async fn a_revision_grows_and_shrinks(place: &dyn Place, id: DeploymentId) {
+    let backend = place.open().await;
+    let wanted = place.revision(id, RevisionNumber(1));
+    ensure(&*backend, &wanted, 1, 1).await;
+    let one = ready(&*backend, id, 1).await;
+    ensure(&*backend, &wanted, 3, 1).await;
+    let three = ready(&*backend, id, 3).await;
+    assert!(starts(&three).contains(&starts(&one)[0]), "growing has replaced the replica that ran");
+    let mut names: Vec<_> = three.iter().map(|r| r.id.clone()).collect();
+    let sorted = {
+        let mut sorted = names.clone();
+        sorted.sort();
+        sorted
+    };
+    assert_eq!(names, sorted, "observe is in the order of names");
+    names.dedup();
+    assert_eq!(names.len(), 3, "each replica has a name of its own");
+
+    ensure(&*backend, &wanted, 1, 1).await;
+    let told_to_end = observe(&*backend, id).await;
+    assert!(live(&told_to_end).count() == 1, "surplus replicas are stopping at once: {told_to_end:?}");
+    eventually("the surplus replicas to end", || async { observe(&*backend, id).await.len() == 1 }).await;
+    let left = observe(&*backend, id).await;
+    assert!(starts(&three).contains(&starts(&left)[0]), "shrinking has replaced the replica that stays");
+
+    ensure(&*backend, &wanted, 0, 1).await;
+    eventually("every replica to end", || async { observe(&*backend, id).await.is_empty() }).await;
+}
+
+async fn revisions_run_side_by_side_and_are_removed_alone(place: &dyn Place, id: DeploymentId) {
+    let backend = place.open().await;
+    ensure(&*backend, &place.revision(id, RevisionNumber(1)), 1, 1).await;
+    ready(&*backend, id, 1).await;
+    ensure(&*backend, &place.revision(id, RevisionNumber(2)), 2, 1).await;
+    let both = ready(&*backend, id, 3).await;
+    assert_eq!(both.iter().filter(|r| r.revision == RevisionNumber(2)).count(), 2);
+    gone(&*backend, id, Some(RevisionNumber(1)), 1).await;
+    let left = ready(&*backend, id, 2).await;
+    assert!(left.iter().all(|r| r.revision == RevisionNumber(2)), "the other revision was touched: {left:?}");
+    gone(&*backend, id, None, 1).await;
+}
+
+async fn an_older_fence_is_refused(place: &dyn Place, id: DeploymentId) {
+    let backend = place.open().await;
+    let wanted = place.revision(id, RevisionNumber(1));
+    ensure(&*backend, &wanted, 1, 7).await;
+    let before = ready(&*backend, id, 1).await;
+
+    let other = place.open().await;
+    for backend in [&backend, &other] {
+        let grown = backend.ensure(&wanted, 2, 6).await;
+        assert!(matches!(grown, Err(BackendError::Fenced { given: 6, newest: 7 })), "ensure: {grown:?}");
+        let removed = backend.remove(id, None, 6).await;
+        assert!(matches!(removed, Err(BackendError::Fenced { given: 6, newest: 7 })), "remove: {removed:?}");
+    }
+    assert_eq!(starts(&ready(&*backend, id, 1).await), starts(&before), "a refused call has changed something");
+    gone(&*backend, id, None, 8).await;
+}
+
+async fn removing_what_is_not_there_is_harmless(place: &dyn Place, id: DeploymentId) {
+    let backend = place.open().await;
+    backend.remove(id, None, 1).await.expect("removing an unknown deployment");
+    backend.remove(id, Some(RevisionNumber(3)), 1).await.expect("removing an unknown revision");
+    assert_eq!(observe(&*backend, id).await, []);
+}
+
+async fn a_reopened_backend_finds_what_runs_and_does_not_double_it(place: &dyn Place, id: DeploymentId) {
+    let wanted = place.revision(id, RevisionNumber(1));
+    let before = {
+        let backend = place.open().await;
+        ensure(&*backend, &wanted, 2, 1).await;
+        ready(&*backend, id, 2).await
+    };
+    let backend = place.open().await;
+    let after = ready(&*backend, id, 2).await;
+    assert_eq!(starts(&after), starts(&before), "reopening has replaced what ran");
+    let all = backend.observe_all().await.expect("observe_all");
+    assert!(before.iter().all(|replica| all.iter().any(|found| found.id == replica.id)), "observe_all misses some");
+    ensure(&*backend, &wanted, 2, 2).await;
+    assert_eq!(starts(&ready(&*backend, id, 2).await), starts(&before), "ensure has doubled what was found");
+    gone(&*backend, id, None, 2).await;
+    let all = backend.observe_all().await.expect("observe_all");
+    assert!(all.iter().all(|replica| replica.deployment != id), "observe_all shows what is gone");
+}
+
+async fn a_replica_that_ends_by_itself_says_why_and_is_started_again(place: &dyn Place, id: DeploymentId) {
+    let backend = place.open().await;
+    let mut changes = backend.changes();
+    let broken = place.broken(id, RevisionNumber(4));
+    ensure(&*backend, &broken, 1, 1).await;
+    let ended = async {
+        loop {
+            let changed = changes.next().await.expect("changes() ended while the backend lives");
+            let replicas = observe(&*backend, id).await;
+            if changed == id && replicas.iter().any(|r| r.state == ReplicaState::BackingOff) {
+                return replicas;
+            }
+        }
+    };
+    let replicas = within("a change that tells that the replica has ended", ended).await;
+    assert_eq!(replicas.len(), 1, "a replica that backs off is still one replica: {replicas:?}");
+    let failure = replicas[0].failure.as_ref().expect("a replica that ended by itself says how");
+    assert_eq!(failure.error.revision, RevisionNumber(4));
+    assert!(!failure.error.code.is_empty() && !failure.error.message.is_empty(), "{failure:?}");
+    assert!(replicas[0].retry_at.is_some(), "a replica that backs off says until when");
+
+    let again = || async {
+        ensure(&*backend, &broken, 1, 1).await;
+        observe(&*backend, id).await.iter().any(|replica| replica.restarts >= 1)
+    };
+    eventually("a restart once its back-off has passed", again).await;
+    assert_eq!(observe(&*backend, id).await.len(), 1, "a restart keeps the replica's place");
+    gone(&*backend, id, None, 1).await;
+}
+
+async fn logs_are_there_for_known_replicas_only(place: &dyn Place, id: DeploymentId) {
+    let backend = place.open().await;
+    let unknown = ReplicaId(format!("{id}-r9-9"));
+    assert!(backend.logs(&unknown, 10, false).await.expect("logs").is_none(), "logs of an unknown replica");
+    ensure(&*backend, &place.revision(id, RevisionNumber(1)), 1, 1).await;
+    let replica = ready(&*backend, id, 1).await.remove(0).id;
+    let log = backend.logs(&replica, 10, false).await.expect("logs").expect("logs of a known replica");
+    let chunks = within("the end of a log that is not followed", log.collect::<Vec<_>>()).await;
+    assert!(chunks.iter().all(Result::is_ok), "{chunks:?}");
+    gone(&*backend, id, None, 1).await;
+}
+
+async fn shutdown_leaves_nothing(place: &dyn Place, id: DeploymentId) {
+    let backend = place.open().await;
+    ensure(&*backend, &place.revision(id, RevisionNumber(1)), 2, 1).await;
+    ready(&*backend, id, 2).await;
+    within("shutdown", backend.shutdown(Duration::from_secs(10))).await.expect("shutdown");
+    assert_eq!(backend.observe_all().await.expect("observe_all"), [], "something survived the shutdown");
+}
+
+/// What must be equal for two replicas to be the same running instance.
+fn starts(replicas: &[Replica]) -> Vec<(ReplicaId, Option<Timestamp>, u32)> {
+    replicas.iter().map(|r| (r.id.clone(), r.started_at, r.restarts)).collect()
+}
+
+fn live(replicas: &[Replica]) -> impl Iterator<Item = &Replica> {
+    replicas.iter().filter(|replica| replica.state != ReplicaState::Stopping)
+}
+
+async fn ensure(backend: &dyn Backend, revision: &Revision, want: u32, fence: i64) {
+    backend.ensure(revision, want, fence).await.expect("ensure");
+}
+
+async fn observe(backend: &dyn Backend, id: DeploymentId) -> Vec<Replica> {
+    backend.observe(id).await.expect("observe")
+}
+
+async fn ready(backend: &dyn Backend, id: DeploymentId, count: usize) -> Vec<Replica> {
+    let all_ready = || async {
+        let replicas = observe(backend, id).await;
+        replicas.len() == count && replicas.iter().all(|r| r.state == ReplicaState::Ready)
+    };
+    eventually(&format!("{count} ready replicas of {id}"), all_ready).await;
+    observe(backend, id).await
+}
+
+/// Removes, and again, until nothing is left.
+async fn gone(backend: &dyn Backend, id: DeploymentId, revision: Option<RevisionNumber>, fence: i64) {
+    let empty = || async {
+        backend.remove(id, revision, fence).await.expect("remove");
+        observe(backend, id).await.iter().all(|r| revision.is_some_and(|only| only != r.revision))
+    };
+    eventually(&format!("{id} to be gone"), empty).await;
+}
+
+async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+    let looking = async {
+        while !holds().await {
+            tokio::time::sleep(GLANCE).await;
+        }
+    };
+    within(what, looking).await;
+}
+
+async fn within<T>(what: &str, waiting: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("waited {PATIENCE:?} in vain for {what}"))
+}
