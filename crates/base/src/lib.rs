@@ -3,8 +3,14 @@
 //!
 //! **Invariant:** no word of the domain (deployment, model, route) occurs here.
 
+pub mod client;
 pub mod clock;
+pub mod config;
+pub mod guard;
+pub mod metrics;
+pub mod net;
 pub mod task;
+pub mod telemetry;
 
 pub use clock::Clock;
 pub use task::Tasks;

@@ -1,0 +1,314 @@
+//! Settings in layers: defaults, then a file, then the environment, then flags. The later layer wins.
+//!
+//! The defaults are a value of the settings' own type, so they are also the list of all keys: whatever a layer
+//! names beside them is a fault that names the nearest known key and where it was written. Every value is
+//! tried by itself against the type, so that a wrong one is reported with its source, and all at once.
+//!
+//! **Invariant:** this module alone reads the environment.
+
+mod dump;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+/// The file that is read from the working directory if no other is named.
+pub const DEFAULT_FILE: &str = "modelway.toml";
+/// The environment variable that names the file.
+pub const FILE_VARIABLE: &str = "MODELWAY_CONFIG";
+/// What the environment variables of settings begin with; `MODELWAY__GATEWAY__ADDR` is `gateway.addr`.
+pub const PREFIX: &str = "MODELWAY__";
+
+/// One thing wrong with the settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Where it was written: a file, a variable, a flag.
+    pub source: String,
+    /// A sentence: what is wrong and what to do.
+    pub detail: String,
+}
+
+/// Everything that is wrong with the settings.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigError(pub Vec<Fault>);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the settings cannot be used:")?;
+        self.0.iter().try_for_each(|fault| write!(f, "\n  {}: {}", fault.source, fault.detail))
+    }
+}
+
+/// The value of an environment variable that is no setting, such as `HOME`; `None` if unset or empty.
+#[must_use]
+#[allow(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
+pub fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Settings as text, of which nobody knows the type yet, or as values of their type.
+#[derive(Clone, Debug)]
+enum Given {
+    Text(String),
+    Value(Value),
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    path: Vec<String>,
+    given: Given,
+    source: String,
+}
+
+/// The layers above the defaults, the strongest last.
+#[derive(Clone, Debug, Default)]
+pub struct Layers {
+    entries: Vec<Entry>,
+    faults: Vec<Fault>,
+}
+
+impl Layers {
+    /// Nothing but the defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a file: `named`, else the one that `MODELWAY_CONFIG` names, else `./modelway.toml` if it is there.
+    #[must_use]
+    pub fn file(self, named: Option<&Path>) -> Self {
+        let named = named.map(Path::to_owned).or_else(|| variable(FILE_VARIABLE).map(PathBuf::from));
+        let path = named.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_FILE));
+        match std::fs::read_to_string(&path) {
+            Ok(text) => self.toml(&path.display().to_string(), &text),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && named.is_none() => self,
+            Err(error) => self.fault(path.display().to_string(), format!("the file cannot be read: {error}")),
+        }
+    }
+
+    /// Adds what `text` says, which came from `source`.
+    #[must_use]
+    pub fn toml(mut self, source: &str, text: &str) -> Self {
+        match toml::from_str::<Value>(text) {
+            Ok(value) => {
+                self.entries.push(Entry {
+                    path: Vec::new(),
+                    given: Given::Value(value),
+                    source: format!("file {source}"),
+                });
+                self
+            }
+            Err(error) => self.fault(format!("file {source}"), format!("this is not TOML: {error}")),
+        }
+    }
+
+    /// Adds the process's environment.
+    #[must_use]
+    pub fn environment(self) -> Self {
+        let variables = std::env::vars_os()
+            .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()));
+        self.variables(variables)
+    }
+
+    /// Adds the variables among these that begin with [`PREFIX`].
+    #[must_use]
+    pub fn variables(mut self, variables: impl IntoIterator<Item = (String, String)>) -> Self {
+        let mut ours: Vec<_> = variables.into_iter().filter(|(name, _)| name.starts_with(PREFIX)).collect();
+        ours.sort();
+        for (name, value) in ours {
+            let path = name[PREFIX.len()..].split("__").map(str::to_ascii_lowercase).collect();
+            self.entries.push(Entry { path, given: Given::Text(value), source: format!("variable {name}") });
+        }
+        self
+    }
+
+    /// Adds a flag's value under a dotted key, as in `flag("--gateway-addr", "gateway.addr", "127.0.0.1:80")`.
+    #[must_use]
+    pub fn flag(mut self, flag: &str, key: &str, value: impl Into<Value>) -> Self {
+        self.entries.push(Entry {
+            path: key.split('.').map(str::to_owned).collect(),
+            given: Given::Value(value.into()),
+            source: format!("flag {flag}"),
+        });
+        self
+    }
+
+    /// Adds a flag if it was given.
+    #[must_use]
+    pub fn flag_if(self, flag: &str, key: &str, value: Option<impl Into<Value>>) -> Self {
+        match value {
+            Some(value) => self.flag(flag, key, value),
+            None => self,
+        }
+    }
+
+    /// Puts the layers over the defaults.
+    ///
+    /// # Errors
+    /// Everything that is wrong in any layer.
+    pub fn load<T: Serialize + DeserializeOwned + Default>(self) -> Result<Loaded<T>, ConfigError> {
+        let defaults = match serde_json::to_value(T::default()) {
+            Ok(defaults) => defaults,
+            Err(error) => return Err(ConfigError(vec![defect(&error)])),
+        };
+        let mut faults = self.faults;
+        let mut tree = defaults.clone();
+        let mut sources = BTreeMap::new();
+        for entry in self.entries {
+            let leaves = leaves(&defaults, entry, &mut faults);
+            for leaf in leaves {
+                match fit::<T>(&defaults, &leaf) {
+                    Ok(value) => {
+                        set(&mut tree, &leaf.path, value);
+                        sources.insert(leaf.path, leaf.source);
+                    }
+                    Err(reason) => {
+                        let detail = format!("`{}` cannot be used: {reason}", leaf.path.join("."));
+                        faults.push(Fault { source: leaf.source, detail });
+                    }
+                }
+            }
+        }
+        if !faults.is_empty() {
+            return Err(ConfigError(faults));
+        }
+        let settings = serde_json::from_value(tree.clone()).map_err(|error| ConfigError(vec![defect(&error)]))?;
+        Ok(Loaded { settings, tree, sources })
+    }
+
+    fn fault(mut self, source: String, detail: String) -> Self {
+        self.faults.push(Fault { source, detail });
+        self
+    }
+}
+
+fn defect(error: &serde_json::Error) -> Fault {
+    Fault { source: "defaults".to_owned(), detail: error.to_string() }
+}
+
+/// Settings, and where each of them came from.
+#[derive(Clone, Debug)]
+pub struct Loaded<T> {
+    /// The settings.
+    pub settings: T,
+    tree: Value,
+    sources: BTreeMap<Vec<String>, String>,
+}
+
+impl<T> Loaded<T> {
+    /// Where the value under a dotted key came from; `None` if it is the default.
+    #[must_use]
+    pub fn source(&self, key: &str) -> Option<&str> {
+        let path: Vec<_> = key.split('.').map(str::to_owned).collect();
+        self.sources.get(&path).map(String::as_str)
+    }
+
+    /// Everything that holds, as TOML, with the source of each value in a comment. Passwords in URLs are
+    /// left out.
+    #[must_use]
+    pub fn dump(&self) -> String {
+        dump::render(&self.tree, &self.sources)
+    }
+}
+
+/// Splits an entry into single values; keys that the defaults do not have are faults.
+fn leaves(defaults: &Value, entry: Entry, faults: &mut Vec<Fault>) -> Vec<Entry> {
+    let mut shape = Some(defaults);
+    for (depth, key) in entry.path.iter().enumerate() {
+        shape = match shape {
+            Some(Value::Object(known)) if !known.is_empty() => match known.get(key) {
+                Some(below) => Some(below),
+                None => {
+                    let known = known.keys().map(String::as_str);
+                    faults.push(unknown(&entry.path[..depth], key, known, &entry.source));
+                    return Vec::new();
+                }
+            },
+            Some(Value::Object(_) | Value::Null) | None => None,
+            Some(_) => {
+                let detail = format!("`{}` is one value and has no keys below it", entry.path[..depth].join("."));
+                faults.push(Fault { source: entry.source, detail });
+                return Vec::new();
+            }
+        };
+    }
+    let keys = shape.and_then(Value::as_object);
+    match entry.given {
+        Given::Value(Value::Object(fields)) if keys.is_some() => fields
+            .into_iter()
+            .flat_map(|(key, value)| {
+                let path = entry.path.iter().cloned().chain([key]).collect();
+                let below = Entry { path, given: Given::Value(value), source: entry.source.clone() };
+                leaves(defaults, below, faults)
+            })
+            .collect(),
+        Given::Value(_) | Given::Text(_) if keys.is_some_and(|keys| !keys.is_empty()) => {
+            let detail = format!("`{}` is a section; set the keys below it", entry.path.join("."));
+            faults.push(Fault { source: entry.source, detail });
+            Vec::new()
+        }
+        Given::Value(_) | Given::Text(_) => vec![entry],
+    }
+}
+
+fn unknown<'k>(above: &[String], key: &str, known: impl Iterator<Item = &'k str> + Clone, source: &str) -> Fault {
+    let full = |key: &str| above.iter().map(String::as_str).chain([key]).collect::<Vec<_>>().join(".");
+    let near = known
+        .clone()
+        .map(|near| (strsim::damerau_levenshtein(key, near), near))
+        .filter(|(distance, near)| *distance <= (near.len() / 3).max(1))
+        .min_by_key(|(distance, _)| *distance);
+    let hint = match near {
+        Some((_, near)) => format!("did you mean `{}`?", full(near)),
+        None => format!("the known keys there are {}", known.collect::<Vec<_>>().join(", ")),
+    };
+    Fault { source: source.to_owned(), detail: format!("`{}` is not a setting; {hint}", full(key)) }
+}
+
+/// The value that an entry means: the first reading that the type takes.
+fn fit<T: DeserializeOwned>(defaults: &Value, entry: &Entry) -> Result<Value, String> {
+    let readings = match &entry.given {
+        Given::Value(value) => vec![value.clone()],
+        Given::Text(text) => {
+            let list = || Value::from(text.split(',').map(|part| part.trim().to_owned()).collect::<Vec<_>>());
+            let plain = Value::String(text.clone());
+            let pointer: String = entry.path.iter().map(|key| format!("/{key}")).collect();
+            match defaults.pointer(&pointer) {
+                Some(Value::String(_)) => vec![plain],
+                _ => serde_json::from_str(text).into_iter().chain([plain, list()]).collect(),
+            }
+        }
+    };
+    let mut reason = None;
+    for value in readings {
+        let mut tree = defaults.clone();
+        set(&mut tree, &entry.path, value.clone());
+        match serde_json::from_value::<T>(tree) {
+            Ok(_) => return Ok(value),
+            Err(error) => reason.get_or_insert(error.to_string()),
+        };
+    }
+    Err(reason.unwrap_or_default())
+}
+
+fn set(tree: &mut Value, path: &[String], value: Value) {
+    match path.split_first() {
+        None => *tree = value,
+        Some((key, below)) => {
+            if !tree.is_object() {
+                *tree = Value::Object(serde_json::Map::new());
+            }
+            if let Value::Object(fields) = tree {
+                set(fields.entry(key.clone()).or_insert(Value::Null), below, value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

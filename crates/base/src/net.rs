@@ -1,0 +1,145 @@
+//! Listening: sockets whose errors say which setting to change, and the limits around them.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::net::{TcpListener, TcpSocket, lookup_host};
+
+/// Connections that the kernel holds for us until they are accepted; it lowers this to `somaxconn`.
+const BACKLOG: u32 = 4096;
+
+/// Why nothing listens.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Another process listens there.
+    #[error("{addr} is taken by another process; stop that one, or choose another address with {setting}")]
+    Taken {
+        /// The address.
+        addr: String,
+        /// What sets it.
+        setting: String,
+    },
+    /// The machine refuses.
+    #[error("{addr} cannot be listened on: {source}; choose another address with {setting}")]
+    Refused {
+        /// The address.
+        addr: String,
+        /// What sets it.
+        setting: String,
+        /// What the machine says.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Listens on `addr` (`host:port`; port 0 takes any free one). `setting` names, for the error, what sets it.
+///
+/// # Errors
+/// [`BindError::Taken`] where another process listens, [`BindError::Refused`] for all else.
+pub async fn bind(addr: &str, setting: &str) -> Result<TcpListener, BindError> {
+    let refused = |source: io::Error| {
+        let (addr, setting) = (addr.to_owned(), setting.to_owned());
+        if source.kind() == io::ErrorKind::AddrInUse {
+            BindError::Taken { addr, setting }
+        } else {
+            BindError::Refused { addr, setting, source }
+        }
+    };
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
+    for socket_addr in lookup_host(addr).await.map_err(refused)? {
+        match listen(socket_addr) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = error,
+        }
+    }
+    Err(refused(last))
+}
+
+fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A port whose old connections still linger in the kernel is free.
+    socket.set_reuseaddr(true)?;
+    socket.bind(addr)?;
+    socket.listen(BACKLOG)
+}
+
+/// Raises this process's soft limit of open files to its hard one. Returns the limit that holds now.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn raise_open_files() -> io::Result<u64> {
+    let limits = getrlimit(Resource::Nofile);
+    if limits.current != limits.maximum {
+        setrlimit(Resource::Nofile, Rlimit { current: limits.maximum, maximum: limits.maximum })?;
+    }
+    Ok(limits.maximum.unwrap_or(u64::MAX))
+}
+
+/// The address is open to other machines, and nobody said that this is meant.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{setting} is {addr}, which other machines can reach, and there is no authentication yet; listen on 127.0.0.1, \
+     or pass --allow-unauthenticated if everybody who reaches it may use it"
+)]
+pub struct NotLoopback {
+    addr: String,
+    setting: String,
+}
+
+/// Refuses an address that other machines can reach, unless `allow_unauthenticated`.
+///
+/// # Errors
+/// [`NotLoopback`], which says what to do.
+pub fn require_loopback(addr: &str, setting: &str, allow_unauthenticated: bool) -> Result<(), NotLoopback> {
+    if allow_unauthenticated || is_loopback(addr) {
+        return Ok(());
+    }
+    Err(NotLoopback { addr: addr.to_owned(), setting: setting.to_owned() })
+}
+
+/// Whether only this machine can reach `host:port`.
+#[must_use]
+pub fn is_loopback(addr: &str) -> bool {
+    let host = addr.rsplit_once(':').map_or(addr, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_taken_port_is_said_with_the_setting_that_changes_it() {
+        let first = bind("127.0.0.1:0", "--gateway-addr").await.expect("a free port");
+        let addr = first.local_addr().expect("it is bound").to_string();
+        let error = bind(&addr, "--gateway-addr").await.expect_err("it is taken").to_string();
+        assert!(error.contains(&addr) && error.contains("--gateway-addr") && error.contains("taken"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_address_without_a_port_is_refused_in_words() {
+        let error = bind("127.0.0.1", "control.addr").await.expect_err("it has no port").to_string();
+        assert!(error.contains("127.0.0.1 cannot be listened on"), "{error}");
+    }
+
+    #[test]
+    fn only_loopback_is_open_without_saying_so() {
+        for open in ["127.0.0.1:80", "localhost:0", "[::1]:8080", "127.9.9.9:1"] {
+            assert!(require_loopback(open, "x", false).is_ok(), "{open}");
+        }
+        for closed in ["0.0.0.0:80", "[::]:80", "10.0.0.1:80", "example.org:80", ":80"] {
+            assert!(require_loopback(closed, "x", false).is_err(), "{closed}");
+            assert!(require_loopback(closed, "x", true).is_ok(), "{closed}");
+        }
+    }
+
+    #[test]
+    fn the_limit_of_open_files_rises_to_the_hard_one() {
+        let limit = raise_open_files().expect("raising to the hard limit is allowed");
+        assert_eq!(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX), limit);
+    }
+}
