@@ -140,11 +140,14 @@ pub struct DeploymentSpec {
 pub enum State {
     /// Nothing serves yet; work is under way.
     Pending,
-    /// Every replica that was asked for serves the newest revision.
+    /// It serves as it should: every replica that was asked for is ready. While a change rolls out, those
+    /// are the replicas of the revision before it, and a note says so.
     Active,
-    /// It serves, but with fewer replicas than asked for, or an older revision.
+    /// It serves, but with fewer replicas than asked for, or with an older revision because the newest one
+    /// failed.
     Degraded,
-    /// Nothing serves, and trying again has not helped.
+    /// Nothing serves, and trying again has not helped: the newest revision cannot run, ends over and over,
+    /// or has taken too long.
     Failed,
     /// No replicas were asked for.
     Idle,

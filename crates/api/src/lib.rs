@@ -11,6 +11,7 @@ pub mod decode;
 pub mod deployment;
 pub mod event;
 pub mod id;
+pub mod inference;
 pub mod problem;
 pub mod quantity;
 pub mod registry;

@@ -1,0 +1,45 @@
+//! The Open Inference Protocol (V2): tensors, requests and responses, and their two forms on the wire.
+//!
+//! A body is JSON, or JSON followed by the bytes of the tensors ("binary tensor data extension"). Reading
+//! goes straight from the bytes into typed vectors: no generic JSON value is built on the way, and the
+//! memory taken is bounded by a small multiple of the body. Every refusal names the tensor, the place and
+//! what is wrong with it. Elements are row-major; numbers in binary form are little-endian.
+//!
+//! **Invariant:** nothing here knows a model. Whether a tensor fits one is the model server's question.
+//!
+//! Source: Open Inference Protocol v2 (REST), and Triton's binary tensor data extension.
+
+mod binary;
+mod datatype;
+mod json_data;
+mod json_read;
+mod json_write;
+mod message;
+mod metadata;
+mod parameter;
+mod tensor;
+
+#[cfg(test)]
+mod tests;
+
+pub use datatype::{Datatype, NotADatatype};
+pub use json_read::nested_data;
+pub use json_write::write_nested;
+pub use message::{Encoded, Request, RequestedOutput, Response};
+pub use metadata::{ModelMetadata, ServerMetadata, TensorMetadata};
+pub use parameter::{Parameter, Parameters};
+pub use tensor::{Data, Tensor, element_count};
+
+/// The header that carries the length of the JSON when tensors follow it in binary form.
+pub const HEADER_LENGTH: &str = "inference-header-content-length";
+
+/// A body that is not what the protocol asks for. The text says which tensor, where, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Malformed(pub String);
+
+impl Malformed {
+    fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+}

@@ -1,0 +1,342 @@
+//! The JSON of requests and responses, read field by field without a generic value in between.
+//!
+//! `data` is read on the spot when the tensor's type and shape have come before it, as every known client
+//! writes them; else its text is kept and read when they have.
+
+use std::{fmt, marker::PhantomData};
+
+use serde::{
+    Deserialize,
+    de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
+use serde_json::value::RawValue;
+
+use super::{Data, Datatype, Malformed, Parameter, Parameters, json_data::DataSeed};
+use crate::decode::nearest;
+
+/// A tensor whose elements came with the JSON, or come after it.
+pub(super) struct ReadTensor {
+    pub(super) name: String,
+    pub(super) shape: Vec<i64>,
+    pub(super) datatype: Datatype,
+    pub(super) parameters: Parameters,
+    pub(super) data: Option<Data>,
+}
+
+/// An entry of a request's `outputs`.
+pub(super) struct ReadOutput {
+    pub(super) name: String,
+    pub(super) parameters: Parameters,
+}
+
+/// A whole message: of a request (`O` is [`ReadOutput`]) or of a response (`O` is [`ReadTensor`]).
+pub(super) struct ReadMessage<O> {
+    pub(super) model_name: Option<String>,
+    pub(super) model_version: Option<String>,
+    pub(super) id: Option<String>,
+    pub(super) parameters: Parameters,
+    pub(super) inputs: Option<Vec<ReadTensor>>,
+    pub(super) outputs: Option<Vec<O>>,
+}
+
+/// Reads a message.
+pub(super) fn read<O: Entry>(json: &[u8]) -> Result<ReadMessage<O>, Malformed> {
+    let mut from = serde_json::Deserializer::from_slice(json);
+    let read = MessageVisitor(PhantomData).deserialize(&mut from).and_then(|message| from.end().map(|()| message));
+    read.map_err(|e| Malformed(plain(&e, json)))
+}
+
+/// What is wrong, in words; the common slip of a bare `NaN` is explained.
+fn plain(error: &serde_json::Error, json: &[u8]) -> String {
+    let text = error.to_string();
+    let text = if error.is_data() { text } else { format!("the body is not JSON: {text}") };
+    let bare = ["NaN", "Infinity"].into_iter().find(|word| memchr::memmem::find(json, word.as_bytes()).is_some());
+    match bare {
+        Some(word) if text.contains("expected value") || text.contains("invalid number") => {
+            format!("{text}; JSON has no {word}: write \"{word}\" as a string")
+        }
+        _ => text,
+    }
+}
+
+/// Reads nested lists whose shape is not known before, as V1's `instances` come.
+///
+/// # Errors
+/// Lists of differing lengths, or an element that is not of `datatype`.
+pub fn nested_data(json: &str, datatype: Datatype) -> Result<(Vec<i64>, Data), Malformed> {
+    let mut shape = Vec::new();
+    let mut from = serde_json::Deserializer::from_str(json);
+    Probe { shape: &mut shape }.deserialize(&mut from).map_err(|e| Malformed(e.to_string()))?;
+    let mut from = serde_json::Deserializer::from_str(json);
+    let data = DataSeed { datatype, shape: &shape }.deserialize(&mut from).map_err(|e| Malformed(e.to_string()))?;
+    Ok((shape, data))
+}
+
+/// Learns a shape from the lengths of the lists and of their first elements.
+struct Probe<'s> {
+    shape: &'s mut Vec<i64>,
+}
+
+impl<'de> DeserializeSeed<'de> for Probe<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
+        from.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Probe<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a number, a string, a boolean or a list of them")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        let place = self.shape.len();
+        self.shape.push(0);
+        if list.next_element_seed(Probe { shape: &mut *self.shape })?.is_some() {
+            self.shape[place] = 1;
+            while list.next_element::<IgnoredAny>()?.is_some() {
+                self.shape[place] += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_f64<E: Error>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E: Error>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E: Error>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_bool<E: Error>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E: Error>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<(), E> {
+        Ok(())
+    }
+}
+
+/// What the list `outputs` holds.
+pub(super) trait Entry: Sized {
+    /// Whether this is a request's message, for the words of errors.
+    const FIELDS: &'static [&'static str];
+    fn read<'de, A: MapAccess<'de>>(map: A, place: usize) -> Result<Self, A::Error>;
+}
+
+const TENSOR: &[&str] = &["name", "shape", "datatype", "parameters", "data"];
+
+fn unknown<E: Error>(field: &str, of: &str, known: &[&str]) -> E {
+    let hint = match nearest(field, known.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("the fields are {}", known.join(", ")),
+    };
+    E::custom(format!("`{field}` is not a field of {of}; {hint}"))
+}
+
+/// Puts a field's value in its place, once, with the field named if it is wrong.
+fn fill<'de, T: Deserialize<'de>, A: MapAccess<'de>>(
+    slot: &mut Option<T>,
+    map: &mut A,
+    field: &str,
+    of: &str,
+) -> Result<(), A::Error> {
+    if slot.is_some() {
+        return Err(A::Error::custom(format!("`{field}` occurs twice in {of}")));
+    }
+    *slot = Some(map.next_value().map_err(|e| A::Error::custom(format!("`{field}` of {of}: {e}")))?);
+    Ok(())
+}
+
+fn label(list: &str, place: usize, name: Option<&String>) -> String {
+    name.map_or_else(|| format!("{list}[{place}]"), |name| format!("{list}[{place}] (`{name}`)"))
+}
+
+fn read_tensor<'de, A: MapAccess<'de>>(mut map: A, list: &str, place: usize) -> Result<ReadTensor, A::Error> {
+    let mut name: Option<String> = None;
+    let mut shape: Option<Vec<i64>> = None;
+    let mut datatype: Option<Datatype> = None;
+    let mut parameters: Option<Parameters> = None;
+    let mut data: Option<Data> = None;
+    let mut later: Option<&'de RawValue> = None;
+    while let Some(field) = map.next_key::<std::borrow::Cow<'de, str>>()? {
+        let of = || label(list, place, name.as_ref());
+        match field.as_ref() {
+            "name" => fill(&mut name, &mut map, "name", &label(list, place, None))?,
+            "shape" => fill(&mut shape, &mut map, "shape", &of())?,
+            "datatype" => fill(&mut datatype, &mut map, "datatype", &of())?,
+            "parameters" => fill(&mut parameters, &mut map, "parameters", &of())?,
+            "data" if data.is_some() || later.is_some() => {
+                return Err(A::Error::custom(format!("`data` occurs twice in {}", of())));
+            }
+            "data" => match (datatype, &shape) {
+                (Some(datatype), Some(shape)) => {
+                    let read = map.next_value_seed(DataSeed { datatype, shape });
+                    data = Some(read.map_err(|e| A::Error::custom(format!("{}: {e}", of())))?);
+                }
+                _ => later = Some(map.next_value()?),
+            },
+            other => return Err(unknown(other, &of(), TENSOR)),
+        }
+    }
+    let missing =
+        |field: &str| A::Error::custom(format!("`{field}` is missing in {}", label(list, place, name.as_ref())));
+    let shape = shape.ok_or_else(|| missing("shape"))?;
+    let datatype = datatype.ok_or_else(|| missing("datatype"))?;
+    if let Some(raw) = later {
+        let mut from = serde_json::Deserializer::from_str(raw.get());
+        let read = DataSeed { datatype, shape: &shape }.deserialize(&mut from);
+        data = Some(read.map_err(|e| A::Error::custom(format!("{}: {e}", label(list, place, name.as_ref()))))?);
+    }
+    let name = name.ok_or_else(|| A::Error::custom(format!("`name` is missing in {list}[{place}]")))?;
+    Ok(ReadTensor { name, shape, datatype, parameters: parameters.unwrap_or_default(), data })
+}
+
+impl Entry for ReadTensor {
+    const FIELDS: &'static [&'static str] = &["model_name", "model_version", "id", "parameters", "outputs"];
+
+    fn read<'de, A: MapAccess<'de>>(map: A, place: usize) -> Result<Self, A::Error> {
+        read_tensor(map, "outputs", place)
+    }
+}
+
+impl Entry for ReadOutput {
+    const FIELDS: &'static [&'static str] = &["id", "parameters", "inputs", "outputs"];
+
+    fn read<'de, A: MapAccess<'de>>(mut map: A, place: usize) -> Result<Self, A::Error> {
+        let (mut name, mut parameters) = (None, None);
+        while let Some(field) = map.next_key::<std::borrow::Cow<'de, str>>()? {
+            let of = label("outputs", place, name.as_ref());
+            match field.as_ref() {
+                "name" => fill(&mut name, &mut map, "name", &of)?,
+                "parameters" => fill(&mut parameters, &mut map, "parameters", &of)?,
+                other => return Err(unknown(other, &of, &["name", "parameters"])),
+            }
+        }
+        let name = name.ok_or_else(|| A::Error::custom(format!("`name` is missing in outputs[{place}]")))?;
+        Ok(Self { name, parameters: parameters.unwrap_or_default() })
+    }
+}
+
+/// An input, which is a tensor in both kinds of message.
+struct Input(ReadTensor);
+
+impl Entry for Input {
+    const FIELDS: &'static [&'static str] = &[];
+
+    fn read<'de, A: MapAccess<'de>>(map: A, place: usize) -> Result<Self, A::Error> {
+        read_tensor(map, "inputs", place).map(Self)
+    }
+}
+
+/// A list of entries.
+struct ListSeed<O>(&'static str, PhantomData<O>);
+
+impl<'de, O: Entry> DeserializeSeed<'de> for ListSeed<O> {
+    type Value = Vec<O>;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Vec<O>, D::Error> {
+        from.deserialize_seq(self)
+    }
+}
+
+impl<'de, O: Entry> Visitor<'de> for ListSeed<O> {
+    type Value = Vec<O>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` as a list of objects", self.0)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<O>, A::Error> {
+        let mut entries = Vec::with_capacity(1);
+        while let Some(entry) = list.next_element_seed(EntrySeed(self.0, entries.len(), PhantomData))? {
+            entries.push(entry);
+        }
+        Ok(entries)
+    }
+}
+
+struct EntrySeed<O>(&'static str, usize, PhantomData<O>);
+
+impl<'de, O: Entry> DeserializeSeed<'de> for EntrySeed<O> {
+    type Value = O;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<O, D::Error> {
+        from.deserialize_map(self)
+    }
+}
+
+impl<'de, O: Entry> Visitor<'de> for EntrySeed<O> {
+    type Value = O;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}[{}] as an object", self.0, self.1)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<O, A::Error> {
+        O::read(map, self.1)
+    }
+}
+
+struct MessageVisitor<O>(PhantomData<O>);
+
+impl<'de, O: Entry> DeserializeSeed<'de> for MessageVisitor<O> {
+    type Value = ReadMessage<O>;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<ReadMessage<O>, D::Error> {
+        from.deserialize_map(self)
+    }
+}
+
+impl<'de, O: Entry> Visitor<'de> for MessageVisitor<O> {
+    type Value = ReadMessage<O>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object as the body")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ReadMessage<O>, A::Error> {
+        let mut read = ReadMessage {
+            model_name: None,
+            model_version: None,
+            id: None,
+            parameters: Parameters::new(),
+            inputs: None,
+            outputs: None,
+        };
+        let mut parameters: Option<std::collections::BTreeMap<String, Parameter>> = None;
+        while let Some(field) = map.next_key::<std::borrow::Cow<'de, str>>()? {
+            if !O::FIELDS.contains(&field.as_ref()) {
+                return Err(unknown(&field, "the body", O::FIELDS));
+            }
+            match field.as_ref() {
+                "model_name" => fill(&mut read.model_name, &mut map, "model_name", "the body")?,
+                "model_version" => fill(&mut read.model_version, &mut map, "model_version", "the body")?,
+                "id" => fill(&mut read.id, &mut map, "id", "the body")?,
+                "parameters" => fill(&mut parameters, &mut map, "parameters", "the body")?,
+                "inputs" if read.inputs.is_none() => {
+                    let inputs = map.next_value_seed(ListSeed::<Input>("inputs", PhantomData))?;
+                    read.inputs = Some(inputs.into_iter().map(|input| input.0).collect());
+                }
+                "outputs" if read.outputs.is_none() => {
+                    read.outputs = Some(map.next_value_seed(ListSeed::<O>("outputs", PhantomData))?);
+                }
+                twice => return Err(A::Error::custom(format!("`{twice}` occurs twice in the body"))),
+            }
+        }
+        read.parameters = parameters.unwrap_or_default();
+        Ok(read)
+    }
+}

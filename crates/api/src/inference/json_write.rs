@@ -1,0 +1,148 @@
+//! Tensors and messages as JSON text.
+
+use std::io::Write;
+
+use bytes::Bytes;
+use half::{bf16, f16};
+use serde::Serialize;
+
+use super::{Data, Malformed, Parameters, Tensor, tensor::each_data};
+
+/// Appends a value that serde knows.
+pub(super) fn json<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
+    // Writing strings, numbers and maps of them into memory cannot fail.
+    let _ = serde_json::to_writer(out, value);
+}
+
+/// Appends the elements as one flat list.
+pub(super) fn flat(out: &mut Vec<u8>, data: &Data) -> Result<(), Malformed> {
+    each_data!(data, vec => list(out, vec))
+}
+
+/// Appends the elements as lists nested like the shape: `[[1,2],[3,4]]`.
+///
+/// # Errors
+/// `BYTES` that are not UTF-8: JSON cannot hold them.
+pub fn write_nested(out: &mut Vec<u8>, tensor: &Tensor) -> Result<(), Malformed> {
+    each_data!(&tensor.data, vec => nest(out, &tensor.shape, vec))
+}
+
+fn nest<E: Write1>(out: &mut Vec<u8>, shape: &[i64], elements: &[E]) -> Result<(), Malformed> {
+    match shape {
+        [] => elements.first().map_or(Ok(()), |element| element.write(out)),
+        [_] => list(out, elements),
+        [first, inner @ ..] => {
+            let rows = usize::try_from(*first).unwrap_or(0);
+            let row = elements.len().checked_div(rows).unwrap_or(0);
+            out.push(b'[');
+            for index in 0..rows {
+                if index > 0 {
+                    out.push(b',');
+                }
+                nest(out, inner, elements.get(index * row..(index + 1) * row).unwrap_or_default())?;
+            }
+            out.push(b']');
+            Ok(())
+        }
+    }
+}
+
+fn list<E: Write1>(out: &mut Vec<u8>, elements: &[E]) -> Result<(), Malformed> {
+    out.push(b'[');
+    for (index, element) in elements.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        element.write(out)?;
+    }
+    out.push(b']');
+    Ok(())
+}
+
+/// Writes one element.
+trait Write1 {
+    fn write(&self, out: &mut Vec<u8>) -> Result<(), Malformed>;
+}
+
+macro_rules! plain {
+    ($($type:ty)*) => {$(
+        impl Write1 for $type {
+            fn write(&self, out: &mut Vec<u8>) -> Result<(), Malformed> {
+                json(out, self);
+                Ok(())
+            }
+        }
+    )*};
+}
+
+plain!(bool u8 u16 u32 u64 i8 i16 i32 i64);
+
+macro_rules! float {
+    ($($type:ty, $wide:expr;)*) => {$(
+        impl Write1 for $type {
+            fn write(&self, out: &mut Vec<u8>) -> Result<(), Malformed> {
+                if self.is_finite() {
+                    json(out, &$wide(*self));
+                } else {
+                    // JSON has no numbers for these; reading understands the same words.
+                    let word = if self.is_nan() { "NaN" } else if self.is_sign_negative() { "-Infinity" } else { "Infinity" };
+                    let _ = write!(out, "\"{word}\"");
+                }
+                Ok(())
+            }
+        }
+    )*};
+}
+
+float! {
+    f16, f16::to_f32;
+    bf16, bf16::to_f32;
+    f32, std::convert::identity;
+    f64, std::convert::identity;
+}
+
+impl Write1 for Bytes {
+    fn write(&self, out: &mut Vec<u8>) -> Result<(), Malformed> {
+        let text = std::str::from_utf8(self).map_err(|_| {
+            Malformed::new("an element of BYTES is not UTF-8, which JSON cannot hold: ask for binary data")
+        })?;
+        json(out, text);
+        Ok(())
+    }
+}
+
+/// Appends `,"name":value` unless the map is empty.
+pub(super) fn parameters(out: &mut Vec<u8>, parameters: &Parameters) {
+    if !parameters.is_empty() {
+        out.extend_from_slice(b",\"parameters\":");
+        json(out, parameters);
+    }
+}
+
+/// Appends a tensor as an object. With `binary`, its elements come after the JSON, and only their size is
+/// said here.
+pub(super) fn tensor(
+    out: &mut Vec<u8>,
+    tensor: &Tensor,
+    extra: Option<&Parameters>,
+    binary: bool,
+) -> Result<(), Malformed> {
+    out.extend_from_slice(b"{\"name\":");
+    json(out, &tensor.name);
+    out.extend_from_slice(b",\"datatype\":\"");
+    out.extend_from_slice(tensor.datatype().name().as_bytes());
+    out.extend_from_slice(b"\",\"shape\":");
+    list(out, &tensor.shape)?;
+    if binary {
+        let mut all = extra.cloned().unwrap_or_default();
+        let size = i64::try_from(tensor.data.binary_len()).unwrap_or(i64::MAX);
+        all.insert("binary_data_size".to_owned(), super::Parameter::Int(size));
+        parameters(out, &all);
+    } else {
+        extra.into_iter().for_each(|extra| parameters(out, extra));
+        out.extend_from_slice(b",\"data\":");
+        flat(out, &tensor.data).map_err(|e| Malformed(format!("`{}`: {e}", tensor.name)))?;
+    }
+    out.push(b'}');
+    Ok(())
+}

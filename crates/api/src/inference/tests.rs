@@ -1,0 +1,213 @@
+use bytes::Bytes;
+use half::{bf16, f16};
+use proptest::prelude::*;
+
+use super::*;
+
+fn decode(json: &str) -> Result<Request, Malformed> {
+    Request::decode(&Bytes::copy_from_slice(json.as_bytes()), None)
+}
+
+/// The complaint about a request whose one input is this.
+fn complaint(input: &str) -> String {
+    decode(&format!(r#"{{"inputs":[{input}]}}"#)).unwrap_err().0
+}
+
+fn check(input: &str, words: &str) {
+    let complaint = complaint(input);
+    assert!(complaint.contains(words), "expected {words:?} in {complaint:?}");
+}
+
+#[test]
+fn nested_and_flat_data_are_the_same_tensor_whatever_the_order_of_fields() {
+    let wanted = Tensor { name: "x".into(), shape: vec![2, 2], data: Data::Fp32(vec![1.0, 2.5, -3.0, 4e-3]) };
+    for input in [
+        r#"{"name":"x","shape":[2,2],"datatype":"FP32","data":[1,2.5,-3,0.004]}"#,
+        r#"{"name":"x","shape":[2,2],"datatype":"FP32","data":[[1,2.5],[-3,0.004]]}"#,
+        r#"{"data":[[1,2.5],[-3,0.004]],"datatype":"FP32","shape":[2,2],"name":"x"}"#,
+        r#"{"data":[1,2.5,-3,0.004],"shape":[2,2],"parameters":{"a":1},"datatype":"FP32","name":"x"}"#,
+    ] {
+        let request = decode(&format!(r#"{{"id":"7","inputs":[{input}]}}"#)).unwrap();
+        assert_eq!(request.inputs, std::slice::from_ref(&wanted), "{input}");
+        assert_eq!(request.id.as_deref(), Some("7"));
+    }
+}
+
+#[test]
+fn a_wrong_input_is_named_with_the_place_and_what_to_do() {
+    check(
+        r#"{"name":"x","shape":[2],"datatype":"FP32","data":[1,"two"]}"#,
+        r#"(`x`): element 1 is the string "two", not a number"#,
+    );
+    check(
+        r#"{"name":"x","shape":[2],"datatype":"INT8","data":[1,300]}"#,
+        "element 1 is 300, not a whole number from -128 to 127",
+    );
+    check(r#"{"name":"x","shape":[2],"datatype":"INT64","data":[1,1.5]}"#, "element 1 is 1.5");
+    check(r#"{"name":"x","shape":[2],"datatype":"FP32","data":[1,null]}"#, "element 1 is null");
+    check(
+        r#"{"name":"x","shape":[1],"datatype":"FP16","data":[70000]}"#,
+        "element 0 is 70000, not a number in the range of FP16",
+    );
+    check(r#"{"name":"x","shape":[3],"datatype":"FP32","data":[1,2]}"#, "has 3 elements, `data` has 2");
+    check(r#"{"name":"x","shape":[1],"datatype":"FP32","data":[1,2]}"#, "more elements than the 1 of the shape");
+    check(
+        r#"{"name":"x","shape":[2,3],"datatype":"FP32","data":[[1,2],[3,4],[5,6]]}"#,
+        "holds 2 elements, the shape wants 3",
+    );
+    check(
+        r#"{"name":"x","shape":[2,2],"datatype":"FP32","data":[1,[2,3],4]}"#,
+        "one flat list, or lists nested 2 deep",
+    );
+    check(r#"{"name":"x","shape":[2],"datatype":"FP32","data":[[1,2]]}"#, "nested");
+    check(r#"{"name":"x","shape":[-1],"datatype":"FP32","data":[1]}"#, "negative dimension -1");
+    check(r#"{"name":"x","shape":[9223372036854775807,4],"datatype":"FP32","data":[1]}"#, "too large");
+    check(r#"{"name":"x","shape":[1],"datatype":"FLOAT","data":[1]}"#, "did you mean `FP32`?");
+    check(
+        r#"{"name":"x","shape":[1],"datatpye":"FP32","data":[1]}"#,
+        "`datatpye` is not a field of inputs[0] (`x`); did you mean `datatype`?",
+    );
+    check(r#"{"name":"x","datatype":"FP32","data":[1]}"#, "`shape` is missing in inputs[0] (`x`)");
+    check(r#"{"name":"x","shape":[1],"datatype":"FP32"}"#, "input `x` has no `data`");
+    check(r#"{"name":"x","shape":[1],"datatype":"FP32","data":[NaN]}"#, r#"write "NaN" as a string"#);
+    check(r#"{"name":"x","name":"y","shape":[1],"datatype":"FP32","data":[1]}"#, "`name` occurs twice");
+    check(r#"{"name":"x","shape":"2","datatype":"FP32","data":[1]}"#, "`shape` of inputs[0] (`x`)");
+    assert!(decode(r#"{"input":[]}"#).unwrap_err().0.contains("did you mean `inputs`?"));
+    assert!(decode(r"{}").unwrap_err().0.contains("`inputs` is missing"));
+    assert!(decode(r#"{"inputs":[]} x"#).unwrap_err().0.contains("not JSON"));
+    assert!(decode(r"[]").unwrap_err().0.contains("an object as the body"));
+}
+
+#[test]
+fn binary_bodies_name_what_does_not_fit() {
+    let complaint = |parameters: &str, datatype: &str, shape: &str, tail: &[u8]| {
+        let json = format!(
+            r#"{{"inputs":[{{"name":"x","shape":{shape},"datatype":"{datatype}","parameters":{parameters}}}]}}"#
+        );
+        let mut body = json.clone().into_bytes();
+        body.extend_from_slice(tail);
+        Request::decode(&body.into(), Some(json.len())).unwrap_err().0
+    };
+    let eight = r#"{"binary_data_size":8}"#;
+    assert!(complaint(eight, "FP32", "[2]", &[0; 7]).contains("only 7 bytes are left after the JSON"));
+    assert!(complaint(eight, "FP32", "[3]", &[0; 8]).contains("take 12 bytes, 8 were sent"));
+    assert!(complaint(eight, "FP32", "[2]", &[0; 9]).contains("1 bytes are left after the last binary tensor"));
+    assert!(complaint(eight, "BOOL", "[8]", &[0, 1, 0, 1, 0, 1, 9, 0]).contains("element 6 is 9"));
+    assert!(complaint(eight, "BYTES", "[1]", &[9, 0, 0, 0, 1, 2, 3, 4]).contains("element 0 claims 9 bytes, only 4"));
+    assert!(complaint(eight, "BYTES", "[900000000]", &[0; 8]).contains("do not fit"));
+    assert!(complaint(r#"{"binary_data_size":-1}"#, "FP32", "[1]", &[]).contains("whole number"));
+    let body = Bytes::from_static(b"{}");
+    assert!(Request::decode(&body, Some(3)).unwrap_err().0.contains("the body has only 2 bytes"));
+}
+
+#[test]
+fn a_raw_body_is_the_one_input() {
+    let body: Bytes = [1.0f32, 2.0, 3.0, 4.0].iter().flat_map(|n| n.to_le_bytes()).collect();
+    let request = Request::from_raw(&body, "x", Datatype::Fp32, &[-1, 2]).unwrap();
+    assert_eq!(
+        request.inputs,
+        [Tensor { name: "x".into(), shape: vec![2, 2], data: Data::Fp32(vec![1.0, 2.0, 3.0, 4.0]) }]
+    );
+    assert!(request.wants_binary("anything"));
+    assert!(Request::from_raw(&body, "x", Datatype::Fp32, &[-1, 3]).is_err());
+    let request = Request::from_raw(&body, "x", Datatype::Fp32, &[-1, -1]).unwrap();
+    assert_eq!(request.inputs[0].shape, [1, 4]);
+    let request = Request::from_raw(&Bytes::from_static(b"hello"), "x", Datatype::Bytes, &[-1]).unwrap();
+    assert_eq!(request.inputs[0].data, Data::Bytes(vec![Bytes::from_static(b"hello")]));
+}
+
+#[test]
+fn the_outputs_own_word_on_binary_wins_over_the_requests() {
+    let request = decode(
+        r#"{"inputs":[],"parameters":{"binary_data_output":true},
+            "outputs":[{"name":"a","parameters":{"binary_data":false}},{"name":"b"}]}"#,
+    )
+    .unwrap();
+    assert!(!request.wants_binary("a"));
+    assert!(request.wants_binary("b"));
+}
+
+#[test]
+fn numbers_that_json_lacks_travel_as_words() {
+    let data = Data::Fp32(vec![f32::INFINITY, f32::NEG_INFINITY, 1.0]);
+    let response = Response { outputs: vec![Tensor { name: "y".into(), shape: vec![3], data }], ..Response::default() };
+    let encoded = response.encode(|_| false).unwrap();
+    assert!(encoded.body.ends_with(br#""data":["Infinity","-Infinity",1.0]}]}"#), "{encoded:?}");
+    assert_eq!(Response::decode(&encoded.body, None).unwrap(), response);
+}
+
+#[test]
+fn nested_lists_show_their_shape() {
+    let (shape, data) = nested_data("[[1, 2], [3, 4], [5, 6]]", Datatype::Int64).unwrap();
+    assert_eq!((shape.as_slice(), &data), (&[3, 2][..], &Data::Int64(vec![1, 2, 3, 4, 5, 6])));
+    assert!(nested_data("[[1, 2], [3]]", Datatype::Int64).unwrap_err().0.contains("the shape wants 2"));
+    let mut out = Vec::new();
+    write_nested(&mut out, &Tensor { name: String::new(), shape, data }).unwrap();
+    assert_eq!(out, b"[[1,2],[3,4],[5,6]]");
+}
+
+fn any_data(count: usize) -> BoxedStrategy<Data> {
+    fn many<T: std::fmt::Debug + Clone + 'static>(
+        one: impl Strategy<Value = T> + 'static,
+        count: usize,
+        make: fn(Vec<T>) -> Data,
+    ) -> BoxedStrategy<Data> {
+        prop::collection::vec(one, count).prop_map(make).boxed()
+    }
+    let finite32 = any::<f32>().prop_filter("finite", |n| n.is_finite());
+    let finite64 = any::<f64>().prop_filter("finite", |n| n.is_finite());
+    prop_oneof![
+        many(any::<bool>(), count, Data::Bool),
+        many(any::<u8>(), count, Data::Uint8),
+        many(any::<u16>(), count, Data::Uint16),
+        many(any::<u32>(), count, Data::Uint32),
+        many(any::<u64>(), count, Data::Uint64),
+        many(any::<i8>(), count, Data::Int8),
+        many(any::<i16>(), count, Data::Int16),
+        many(any::<i32>(), count, Data::Int32),
+        many(any::<i64>(), count, Data::Int64),
+        many(any::<u16>().prop_map(f16::from_bits).prop_filter("finite", |n| n.is_finite()), count, Data::Fp16),
+        many(any::<u16>().prop_map(bf16::from_bits).prop_filter("finite", |n| n.is_finite()), count, Data::Bf16),
+        many(finite32, count, Data::Fp32),
+        many(finite64, count, Data::Fp64),
+        many(any::<String>().prop_map(Bytes::from), count, Data::Bytes),
+    ]
+    .boxed()
+}
+
+prop_compose! {
+    fn any_tensor()(shape in prop::collection::vec(0i64..4, 0..4))
+        (data in any_data(element_count(&shape).unwrap()), shape in Just(shape), name in "[a-zé\"]{1,6}") -> Tensor {
+        Tensor { name, shape, data }
+    }
+}
+
+proptest! {
+    #[test]
+    fn requests_and_responses_survive_the_wire(tensors in prop::collection::vec(any_tensor(), 0..4), binary: bool, id: Option<String>) {
+        let request = Request { id: id.clone(), inputs: tensors.clone(), ..Request::default() };
+        let encoded = request.encode(binary).unwrap();
+        let mut back = Request::decode(&encoded.body, encoded.header_length).unwrap();
+        back.parameters.clear();
+        prop_assert_eq!(&back, &request);
+        let response = Response { id, outputs: tensors, ..Response::default() };
+        let encoded = response.encode(|_| binary).unwrap();
+        prop_assert_eq!(Response::decode(&encoded.body, encoded.header_length).unwrap(), response);
+    }
+
+    #[test]
+    fn any_bytes_are_read_or_refused(body: Vec<u8>, header: Option<u8>) {
+        let body = Bytes::from(body);
+        let _ = Request::decode(&body, header.map(usize::from));
+        let _ = Response::decode(&body, header.map(usize::from));
+    }
+
+    #[test]
+    fn a_damaged_request_is_read_or_refused(tensor in any_tensor(), binary: bool, at: prop::sample::Index, byte: u8) {
+        let encoded = Request { inputs: vec![tensor], ..Request::default() }.encode(binary).unwrap();
+        let mut body = encoded.body.to_vec();
+        let at = at.index(body.len());
+        body[at] = byte;
+        let _ = Request::decode(&body.into(), encoded.header_length);
+    }
+}
