@@ -1,0 +1,54 @@
+//! What a step decided, for the decision log: only what differs from the status that was last written,
+//! so that repeating a step says nothing twice.
+
+use api::{DeploymentStatus, State, event::NewEvent};
+use serde_json::{Value, json};
+use store::DeploymentRecord;
+
+use super::Groups;
+
+const ACTOR: &str = "worker";
+
+pub(super) fn events(record: &DeploymentRecord, after: &DeploymentStatus, groups: &Groups<'_>) -> Vec<NewEvent> {
+    let before = &record.status;
+    let restarts = groups.observed.iter().map(|replica| replica.restarts).max().unwrap_or(0);
+    let evidence = json!({ "ready": after.ready_replicas, "wanted": groups.want, "restarts": restarts });
+    let event = |kind: &'static str, message: String, evidence: Value| NewEvent {
+        revision: Some(after.error.as_ref().map_or(groups.newest, |error| error.revision)),
+        actor: ACTOR,
+        kind,
+        message,
+        evidence,
+    };
+    let mut events = Vec::new();
+    if let (Some(from), Some(to)) = (before.serving_revision, after.serving_revision)
+        && from != to
+    {
+        let message = if to == groups.newest {
+            format!("traffic moved from revision {from} to {to}, whose replicas are ready")
+        } else {
+            format!("traffic moved from revision {from}, which has no ready replica, to {to}")
+        };
+        let mut moved = event("traffic_moved", message, evidence.clone());
+        moved.revision = Some(to);
+        events.push(moved);
+    }
+    let cause = |otherwise: String| after.error.as_ref().map_or(otherwise, |error| error.message.clone());
+    let ready = format!("{} of {} replicas are ready", after.ready_replicas, groups.want);
+    if before.state != after.state {
+        let (kind, message) = match after.state {
+            State::Pending => ("pending", cause(format!("nothing serves yet: {ready}"))),
+            State::Active => ("active", format!("it serves as it should: {ready}")),
+            State::Degraded => ("degraded", cause(ready)),
+            State::Failed => ("failed", cause("nothing serves".to_owned())),
+            State::Idle => ("idle", "it is scaled to 0 replicas".to_owned()),
+            State::Deleting => ("deleting", "its replicas drain and end".to_owned()),
+        };
+        events.push(event(kind, message, evidence));
+    } else if let Some(error) = &after.error
+        && before.error.as_ref().is_none_or(|old| (&old.code, old.revision) != (&error.code, error.revision))
+    {
+        events.push(event("replica_failed", error.message.clone(), evidence));
+    }
+    events
+}

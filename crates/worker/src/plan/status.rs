@@ -1,0 +1,196 @@
+//! How a deployment stands, in the user's words.
+
+use std::time::Duration;
+
+use api::{
+    DeploymentStatus, RevisionNumber, State, Timestamp,
+    deployment::{ReplicaView, StatusError},
+    replica::ReplicaState,
+};
+use backend::Replica;
+
+use super::{Groups, Memory, Rules, Wanted, count};
+
+/// So many restarts without being ready in between are a loop.
+pub(super) const LOOP: u32 = 3;
+/// The most notes that a status carries.
+const MAX_NOTES: usize = 16;
+/// The word for a revision that took too long.
+const START_TIMEOUT: &str = "start_timeout";
+/// The word for a replica that keeps ending.
+const CRASH_LOOP: &str = "crash_loop";
+
+/// What is wrong with the wanted revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// Nothing that is known.
+    None,
+    /// Something went wrong; trying again may help.
+    Passing(StatusError),
+    /// Trying again has not helped, or cannot.
+    Hopeless(StatusError),
+}
+
+impl Trouble {
+    pub(super) fn is_hopeless(&self) -> bool {
+        matches!(self, Self::Hopeless(_))
+    }
+
+    fn error(&self) -> Option<&StatusError> {
+        match self {
+            Self::None => None,
+            Self::Passing(error) | Self::Hopeless(error) => Some(error),
+        }
+    }
+}
+
+/// What is wrong with the wanted revision, while it lacks ready replicas.
+pub(super) fn trouble(
+    now: Timestamp,
+    rules: Rules,
+    wanted: Wanted<'_>,
+    groups: &Groups<'_>,
+    before: &Memory,
+) -> Trouble {
+    let newest = groups.newest;
+    if groups.ready_count(newest) >= groups.want {
+        return Trouble::None;
+    }
+    if let Some(reason) = wanted.rejected {
+        return Trouble::Hopeless(StatusError {
+            code: "backend_rejected".to_owned(),
+            message: reason.to_owned(),
+            revision: newest,
+            log: Vec::new(),
+        });
+    }
+    let failing = worst(groups.live(newest));
+    if let Some((replica, true)) = failing.map(|replica| (replica, is_lost(replica))) {
+        return failure(replica).map_or(Trouble::None, Trouble::Hopeless);
+    }
+    let waited = before.starting.filter(|(number, _)| *number == newest).map(|(_, since)| now.since(since));
+    if waited.is_some_and(|waited| waited >= rules.start_deadline) {
+        return Trouble::Hopeless(timeout(rules.start_deadline, newest, failing));
+    }
+    // A worker that has just begun does not know since when; what was written still holds until it heals.
+    let written = wanted.record.status.error.as_ref();
+    if let Some(error) = written.filter(|error| error.code == START_TIMEOUT && error.revision == newest) {
+        return Trouble::Hopeless(error.clone());
+    }
+    failing.and_then(failure).map_or(Trouble::None, Trouble::Passing)
+}
+
+/// The status of a deployment while `serving` serves.
+pub(super) fn status(
+    wanted: Wanted<'_>,
+    groups: &Groups<'_>,
+    serving: Option<RevisionNumber>,
+    trouble: &Trouble,
+) -> DeploymentStatus {
+    let newest = groups.newest;
+    let (state, error) = match serving {
+        _ if wanted.record.deleting_since.is_some() => (State::Deleting, None),
+        _ if groups.want == 0 => (State::Idle, None),
+        None if trouble.is_hopeless() => (State::Failed, trouble.error().cloned()),
+        None => (State::Pending, trouble.error().cloned()),
+        Some(number) if number == newest => {
+            let complete = groups.ready_count(number) >= groups.want;
+            (if complete { State::Active } else { State::Degraded }, trouble.error().cloned())
+        }
+        Some(number) => {
+            let share = groups.share(number, serving);
+            let short = count(groups.ready(number, share).count()) < share;
+            let own = worst(groups.live(number)).and_then(failure);
+            let state = if trouble.is_hopeless() || short { State::Degraded } else { State::Active };
+            (state, trouble.error().cloned().or(own))
+        }
+    };
+    DeploymentStatus {
+        state,
+        ready_replicas: count(groups.observed.iter().filter(|r| r.state == ReplicaState::Ready).count()),
+        serving_revision: serving,
+        artifact: artifact(groups, serving.unwrap_or(newest)),
+        error,
+        notes: notes(groups, serving, trouble),
+        replica_status: groups.observed.iter().map(view).collect(),
+    }
+}
+
+/// The replica whose failure says most: one that cannot be helped before one that ended most often.
+fn worst<'r>(live: &[&'r Replica]) -> Option<&'r Replica> {
+    let failing = live.iter().copied().filter(|r| r.state != ReplicaState::Ready && r.failure.is_some());
+    failing.max_by_key(|replica| (replica.failure.as_ref().is_some_and(|f| f.permanent), replica.restarts))
+}
+
+fn is_lost(replica: &Replica) -> bool {
+    replica.failure.as_ref().is_some_and(|failure| failure.permanent) || replica.restarts >= LOOP
+}
+
+/// What happened to a replica; one that ends over and over without a reason of its own is in a crash loop.
+fn failure(replica: &Replica) -> Option<StatusError> {
+    let failure = replica.failure.as_ref()?;
+    let mut error = failure.error.clone();
+    error.revision = replica.revision;
+    if !failure.permanent && replica.restarts >= LOOP {
+        if is_plain_end(&error.code) {
+            CRASH_LOOP.clone_into(&mut error.code);
+        }
+        error.message = format!(
+            "{} was started {} times and ended by itself each time: {}",
+            replica.id,
+            replica.restarts + 1,
+            error.message
+        );
+    }
+    Some(error)
+}
+
+/// Whether a backend's code only says that a process ended, and how, but not what was wrong.
+fn is_plain_end(code: &str) -> bool {
+    ["exited", "killed", "crashed", "ended"].iter().any(|plain| code.starts_with(plain))
+}
+
+fn timeout(deadline: Duration, revision: RevisionNumber, failing: Option<&Replica>) -> StatusError {
+    let last = failing.and_then(failure);
+    let why = last.as_ref().map_or_else(
+        || "it starts but does not become ready; see its log".to_owned(),
+        |error| format!("the last that was seen: {}", error.message),
+    );
+    StatusError {
+        code: START_TIMEOUT.to_owned(),
+        message: format!("revision {revision} was not ready within {} s: {why}", deadline.as_secs()),
+        revision,
+        log: last.map(|error| error.log).unwrap_or_default(),
+    }
+}
+
+fn artifact(groups: &Groups<'_>, revision: RevisionNumber) -> Option<String> {
+    groups.live(revision).iter().find_map(|replica| replica.artifact.clone())
+}
+
+fn notes(groups: &Groups<'_>, serving: Option<RevisionNumber>, trouble: &Trouble) -> Vec<String> {
+    let mut notes = Vec::new();
+    if let Some(old) = serving.filter(|number| *number != groups.newest) {
+        notes.push(match trouble {
+            Trouble::None | Trouble::Passing(_) => format!("revision {} is starting beside {old}", groups.newest),
+            Trouble::Hopeless(_) => format!("revision {old} serves because revision {} failed", groups.newest),
+        });
+    }
+    for note in groups.observed.iter().flat_map(|replica| &replica.notes) {
+        if notes.len() < MAX_NOTES && !notes.contains(note) {
+            notes.push(note.clone());
+        }
+    }
+    notes
+}
+
+fn view(replica: &Replica) -> ReplicaView {
+    ReplicaView {
+        id: replica.id.clone(),
+        revision: replica.revision,
+        state: replica.state,
+        restarts: replica.restarts,
+        started_at: replica.started_at,
+        reason: replica.failure.as_ref().map(|failure| failure.error.message.clone()),
+    }
+}
