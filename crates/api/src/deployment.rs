@@ -61,13 +61,13 @@ pub struct BucketModel {
     pub version: String,
     /// How many models the files hold. Only `single` for now.
     #[serde(rename = "type")]
-    #[schema(example = "single")]
+    #[schema(example = "single", required = false)]
     pub kind: String,
     /// `s3://…`, `gs://…`, `http(s)://…`, `file://…` or a plain path.
     #[schema(example = "s3://demmodels/")]
     pub bucket: String,
     /// The folder below the bucket; may be empty.
-    #[schema(example = "models")]
+    #[schema(example = "models", required = false)]
     pub prefix: String,
     /// `sha256:…` of the artefact, checked after download.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -114,7 +114,7 @@ pub struct DeploymentSpec {
     /// The model.
     pub model: ModelSource,
     /// How many replicas should run; 0 keeps the endpoint and runs nothing.
-    #[schema(example = 1)]
+    #[schema(example = 1, default = 1, minimum = 0, maximum = 1000, required = false)]
     pub replicas: u32,
     /// What each replica is promised.
     #[serde(default)]
@@ -126,8 +126,10 @@ pub struct DeploymentSpec {
     #[serde(default)]
     pub env: BTreeMap<String, String>,
     /// After this many milliseconds a request is answered with 504.
+    #[schema(default = 30_000, minimum = 1, maximum = 86_400_000, required = false)]
     pub request_timeout_ms: u64,
     /// Whether a request that a replica may have begun can be sent to another one.
+    #[schema(default = true, required = false)]
     pub idempotent: bool,
     /// Whose inputs and outputs go into the prediction log.
     #[serde(default)]

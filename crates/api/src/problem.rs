@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 /// One thing wrong with a payload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Fault {
-    /// Where: a JSON pointer (RFC 6901); empty for the whole document.
+    /// Where: a JSON pointer (RFC 6901), empty for the whole document; `?name` for a parameter of the query.
     pub pointer: String,
     /// A stable word for programs, such as `unknown_field`.
     pub code: String,

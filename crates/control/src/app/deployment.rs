@@ -1,0 +1,244 @@
+//! Deployments: create, read, change, delete.
+
+use api::{
+    Deployment, DeploymentId, DeploymentSpec, Fault, State,
+    decode::{Faults, Fields, nearest},
+    deployment::{MAX_REPLICAS, ModelSource, RegisteredRef},
+};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use store::{DeploymentFilter, DeploymentRecord, Idempotent, Page, StoreError};
+
+use super::{App, merge::merge, precondition::Precondition};
+use crate::error::Error;
+
+/// How often a change that others keep overtaking is thought out anew.
+const ATTEMPTS: usize = 8;
+
+impl App {
+    /// Writes down a new deployment. With an idempotency `key`, a repetition answers with what the first one made.
+    pub(crate) async fn deployment_create(
+        &self,
+        spec: &DeploymentSpec,
+        key: Option<String>,
+    ) -> Result<DeploymentRecord, Error> {
+        let idempotency = match key {
+            Some(key) => Some(Idempotent { key, payload: digest(spec)? }),
+            None => None,
+        };
+        match self.store.deployment_create(spec, idempotency.as_ref(), self.now()).await {
+            Err(error @ StoreError::NotFound { .. }) => Err(self.unknown_model(spec, error).await),
+            other => Ok(other?),
+        }
+    }
+
+    pub(crate) async fn deployment_get(&self, id: DeploymentId) -> Result<DeploymentRecord, Error> {
+        Ok(self.store.deployment_get(id).await?)
+    }
+
+    pub(crate) async fn deployment_list(
+        &self,
+        filter: &DeploymentFilter,
+        after: Option<i64>,
+        limit: u32,
+    ) -> Result<Page<DeploymentRecord>, Error> {
+        Ok(self.store.deployment_list(filter, after, limit).await?)
+    }
+
+    /// Replaces the whole specification.
+    pub(crate) async fn deployment_put(
+        &self,
+        id: DeploymentId,
+        spec: &DeploymentSpec,
+        only_if: &Precondition,
+    ) -> Result<DeploymentRecord, Error> {
+        self.deployment_change(id, only_if, |_| Ok(spec.clone())).await
+    }
+
+    /// Changes what `patch` names (RFC 7396). Faults point into the specification as it would have become.
+    pub(crate) async fn deployment_patch(
+        &self,
+        id: DeploymentId,
+        patch: &Value,
+        only_if: &Precondition,
+    ) -> Result<DeploymentRecord, Error> {
+        if !patch.is_object() {
+            return Err(Error::payload("", "wrong_type", "a merge patch is an object of the fields to change"));
+        }
+        self.deployment_change(id, only_if, |spec| {
+            let now =
+                serde_json::to_value(spec).map_err(|e| Error::Defect(format!("a specification is not JSON: {e}")))?;
+            DeploymentSpec::from_json(merge(now, patch.clone()))
+                .map_err(|faults| Error::Payload(explained(faults, patch)))
+        })
+        .await
+    }
+
+    /// Sets the number of replicas.
+    pub(crate) async fn deployment_scale(
+        &self,
+        id: DeploymentId,
+        replicas: u32,
+        only_if: &Precondition,
+    ) -> Result<DeploymentRecord, Error> {
+        self.deployment_change(id, only_if, |spec| Ok(DeploymentSpec { replicas, ..spec.clone() })).await
+    }
+
+    /// Asks for the end of a deployment.
+    pub(crate) async fn deployment_delete(
+        &self,
+        id: DeploymentId,
+        only_if: &Precondition,
+    ) -> Result<DeploymentRecord, Error> {
+        let generation = match only_if {
+            Precondition::None => None,
+            Precondition::OneOf(_) => {
+                let record = self.store.deployment_get(id).await?;
+                only_if.check(record.generation)?;
+                Some(record.generation)
+            }
+        };
+        Ok(self.store.deployment_delete(id, generation, self.now()).await?)
+    }
+
+    /// Reads, thinks, writes if nobody else wrote meanwhile; otherwise again.
+    async fn deployment_change(
+        &self,
+        id: DeploymentId,
+        only_if: &Precondition,
+        change: impl Fn(&DeploymentSpec) -> Result<DeploymentSpec, Error>,
+    ) -> Result<DeploymentRecord, Error> {
+        for _ in 0..ATTEMPTS {
+            let record = self.store.deployment_get(id).await?;
+            only_if.check(record.generation)?;
+            let spec = change(&record.spec)?;
+            match self.store.deployment_replace(id, &spec, Some(record.generation), self.now()).await {
+                Err(StoreError::Stale) => {}
+                Err(error @ StoreError::NotFound { .. }) => return Err(self.unknown_model(&spec, error).await),
+                other => return Ok(other?),
+            }
+        }
+        Err(Error::Busy(format!("others changed deployment {id} {ATTEMPTS} times meanwhile; repeat the request")))
+    }
+
+    /// The store found something missing: says whether it is the model that `spec` names, and what was
+    /// probably meant.
+    async fn unknown_model(&self, spec: &DeploymentSpec, error: StoreError) -> Error {
+        let ModelSource::Registered(wanted) = &spec.model else { return error.into() };
+        match self.unknown_model_fault(wanted).await {
+            Ok(Some(fault)) => Error::Payload(vec![fault]),
+            Ok(None) => error.into(),
+            Err(other) => other,
+        }
+    }
+
+    async fn unknown_model_fault(&self, wanted: &RegisteredRef) -> Result<Option<Fault>, Error> {
+        let fault = |pointer: &str, detail| Fault { pointer: pointer.into(), code: "not_found".into(), detail };
+        match self.store.model_get(&wanted.name).await {
+            Ok(_) => {}
+            Err(StoreError::NotFound { .. }) => {
+                let hint = self.model_hint(&wanted.name).await?;
+                let detail = format!("there is no registered model `{}`; {hint}", wanted.name);
+                return Ok(Some(fault("/model/name", detail)));
+            }
+            Err(other) => return Err(other.into()),
+        }
+        let known = self.store.model_version_list(&wanted.name).await?;
+        let names: Vec<_> = known.iter().map(|entry| entry.version.as_str()).collect();
+        if names.contains(&wanted.version.as_str()) {
+            return Ok(None);
+        }
+        let hint = match (nearest(&wanted.version, names.iter().copied()), names.as_slice()) {
+            (Some(near), _) => format!("did you mean `{near}`?"),
+            (None, []) => format!("register one with POST /v1/registeredModels/{}/versions", wanted.name),
+            (None, names) => format!("the newest ones are {}", newest(names)),
+        };
+        let detail = format!("`{}` has no version `{}`; {hint}", wanted.name, wanted.version);
+        Ok(Some(fault("/model/version", detail)))
+    }
+
+    /// The answer that shows a deployment.
+    pub(crate) fn deployment_view(&self, record: DeploymentRecord) -> Deployment {
+        let serves = matches!(record.status.state, State::Active | State::Degraded);
+        Deployment {
+            id: record.id,
+            url: serves.then(|| self.config.infer_url(record.id)),
+            spec: record.spec,
+            status: record.status,
+            revision: record.revision,
+            created_at: record.created_at,
+            updated_at: record.updated_at,
+        }
+    }
+}
+
+/// Reads `{"replicas": n}`.
+pub(crate) fn read_scale(value: Value) -> Result<u32, Vec<Fault>> {
+    let mut faults = Faults::default();
+    let replicas = Fields::of(value, "", &mut faults).and_then(|mut fields| {
+        let there = fields.require("replicas");
+        let replicas = if there { fields.number("replicas", 0, u64::from(MAX_REPLICAS)) } else { None };
+        fields.finish();
+        replicas.and_then(|n| u32::try_from(n).ok())
+    });
+    faults.into_result(replicas)
+}
+
+/// The digest by which two payloads are the same although their fields stand in another order.
+fn digest(spec: &DeploymentSpec) -> Result<String, Error> {
+    let canonical = serde_json::to_vec(spec).map_err(|e| Error::Defect(format!("a specification is not JSON: {e}")))?;
+    Ok(Sha256::digest(canonical).iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The last few of a list of versions.
+fn newest(names: &[&str]) -> String {
+    let names: Vec<_> = names.iter().rev().take(5).map(|name| format!("`{name}`")).collect();
+    names.join(", ")
+}
+
+/// A merge patch keeps the fields that it does not name. Whoever changes the form of `model` meets that.
+fn explained(mut faults: Vec<Fault>, patch: &Value) -> Vec<Fault> {
+    if patch.pointer("/model").is_some_and(Value::is_object) {
+        for fault in faults.iter_mut().filter(|fault| {
+            fault.pointer.starts_with("/model/") && patch.pointer(&fault.pointer).is_none() && fault.code != "required"
+        }) {
+            fault.detail.push_str(" (it stands in the present specification; set it to null to remove it)");
+        }
+    }
+    faults
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_digest_of_a_payload_does_not_depend_on_the_order_of_its_fields() {
+        let read = |text: &str| DeploymentSpec::from_json(serde_json::from_str(text).expect(text)).expect(text);
+        let one = read(r#"{"model":{"bucket":"/m","version":"v1"},"labels":{"a":"1","b":"2"},"replicas":2}"#);
+        let two = read(r#"{"replicas":2,"labels":{"b":"2","a":"1"},"model":{"version":"v1","bucket":"/m"}}"#);
+        let three = read(r#"{"replicas":3,"labels":{"b":"2","a":"1"},"model":{"version":"v1","bucket":"/m"}}"#);
+        assert_eq!(digest(&one).expect("a digest"), digest(&two).expect("a digest"));
+        assert_ne!(digest(&one).expect("a digest"), digest(&three).expect("a digest"));
+    }
+
+    #[test]
+    fn scaling_takes_a_number_of_replicas_and_nothing_else() {
+        assert_eq!(read_scale(json!({"replicas": 3})), Ok(3));
+        for wrong in [json!({}), json!({"replicas": -1}), json!({"replicas": 1001}), json!({"replica": 1}), json!(3)] {
+            assert!(read_scale(wrong.clone()).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_patch_that_changes_the_form_of_the_model_is_told_how() {
+        let now = json!({"model": {"version": "v1", "type": "single", "bucket": "/m", "prefix": ""}});
+        let patch = json!({"model": {"name": "iris", "version": "v1"}});
+        let faults = DeploymentSpec::from_json(merge(now.clone(), patch.clone())).expect_err("both forms");
+        assert!(explained(faults, &patch).iter().all(|fault| fault.detail.contains("null")));
+        let patch = json!({"model": {"name": "iris", "type": null, "bucket": null, "prefix": null}});
+        assert!(DeploymentSpec::from_json(merge(now, patch)).is_ok());
+    }
+}

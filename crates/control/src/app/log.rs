@@ -1,0 +1,143 @@
+//! Logs of replicas, fetched from a worker.
+//!
+//! The control plane keeps no log. It asks the workers that were seen lately, newest first, and passes on what
+//! one of them streams, at the pace of the reader.
+
+use std::time::Duration;
+
+use api::{DeploymentId, ReplicaId};
+use axum::body::Body;
+use bytes::Bytes;
+use futures::StreamExt;
+use http::{Request, StatusCode, header::HOST};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use store::WorkerRecord;
+use tokio::net::TcpStream;
+
+use super::App;
+use crate::error::Error;
+
+/// How long a worker may take to accept a connection, and then to begin its answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The longest refusal of a worker that is read.
+const REFUSAL_BYTES: usize = 4_096;
+
+/// Which lines of which log.
+#[derive(Clone, Debug)]
+pub(crate) struct LogRequest {
+    pub(crate) deployment: DeploymentId,
+    /// Of one replica, or of all of the deployment's.
+    pub(crate) replica: Option<ReplicaId>,
+    /// This many of the last lines.
+    pub(crate) tail: u16,
+    /// Whether to go on with the lines that come.
+    pub(crate) follow: bool,
+}
+
+impl LogRequest {
+    fn path(&self) -> String {
+        let whose = match &self.replica {
+            Some(replica) => format!("replicas/{replica}"),
+            None => format!("deployments/{}", self.deployment.0),
+        };
+        format!("/v1/{whose}/logs?tail={}&follow={}", self.tail, self.follow)
+    }
+}
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+impl App {
+    /// The lines, as plain text. Ends with the log, with the reader, or at shutdown.
+    pub(crate) async fn logs(&self, wanted: &LogRequest) -> Result<Body, Error> {
+        let permit = self.log_stream_permit()?;
+        self.check_replica(wanted).await?;
+        let workers = self.live_workers().await?;
+        let mut failure: Option<BoxError> = None;
+        for worker in workers {
+            match self.ask(&worker, wanted).await {
+                Ok(answer) if answer.status() == StatusCode::OK => {
+                    let tasks = self.tasks.clone();
+                    let stopping = async move { tasks.stopping().await };
+                    let lines = answer.into_body().into_data_stream().take_until(Box::pin(stopping));
+                    let lines = lines.map(move |chunk| {
+                        let _held_until_the_end = &permit;
+                        chunk
+                    });
+                    return Ok(Body::from_stream(lines));
+                }
+                Ok(answer) => return Err(refusal(&worker, wanted, answer).await),
+                Err(error) => {
+                    tracing::debug!(worker = worker.id, address = worker.address, "a worker did not answer: {error}");
+                    failure = Some(error);
+                }
+            }
+        }
+        let detail = match failure {
+            Some(_) => {
+                "no worker answers, and the logs are with the workers; see whether one runs, then repeat the request"
+            }
+            None => "no worker runs, and the logs are with the workers; start one with `modelway worker`",
+        };
+        Err(Error::Away { code: "worker_unavailable", detail: detail.to_owned(), source: failure })
+    }
+
+    /// Refuses what can be refused without a worker.
+    async fn check_replica(&self, wanted: &LogRequest) -> Result<(), Error> {
+        let record = self.store.deployment_get(wanted.deployment).await?;
+        let Some(replica) = &wanted.replica else { return Ok(()) };
+        let listed = record.status.replica_status.iter().any(|known| known.id == *replica);
+        // Replicas that are gone are listed no more, but their logs are kept a while.
+        let plain = replica.0.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+        if plain && (listed || replica.0.starts_with(&format!("{}-", record.id))) {
+            return Ok(());
+        }
+        let names: Vec<_> = record.status.replica_status.iter().map(|known| format!("`{}`", known.id)).collect();
+        let known =
+            if names.is_empty() { "it has none now".to_owned() } else { format!("it has {}", names.join(", ")) };
+        Err(Error::not_found(format!("`{replica}` is not a replica of {}; {known}", record.id)))
+    }
+
+    async fn live_workers(&self) -> Result<Vec<WorkerRecord>, Error> {
+        let window = Duration::from_millis(self.config.worker_seen_ms);
+        let now = self.clock.now();
+        let since = now.checked_sub(window).unwrap_or(std::time::UNIX_EPOCH);
+        let mut workers = self.store.worker_list(since.into()).await?;
+        workers.sort_by_key(|worker| std::cmp::Reverse(worker.seen_at));
+        Ok(workers)
+    }
+
+    async fn ask(&self, worker: &WorkerRecord, wanted: &LogRequest) -> Result<http::Response<Incoming>, BoxError> {
+        let stream = tokio::time::timeout(PATIENCE, TcpStream::connect(&worker.address)).await??;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let tasks = self.tasks.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                // Its failure is also the body's, where it is told.
+                _ended = connection => {}
+                () = tasks.stopping() => {}
+            }
+        });
+        let request = Request::get(wanted.path()).header(HOST, worker.address.as_str()).body(Empty::<Bytes>::new())?;
+        Ok(tokio::time::timeout(PATIENCE, sender.send_request(request)).await??)
+    }
+}
+
+async fn refusal(worker: &WorkerRecord, wanted: &LogRequest, answer: http::Response<Incoming>) -> Error {
+    let status = answer.status();
+    if status == StatusCode::NOT_FOUND {
+        return Error::not_found(match &wanted.replica {
+            Some(replica) => format!("there is no log of replica `{replica}`; it may have been cleaned up"),
+            None => format!("there is no log of {} yet; no replica of it has been started", wanted.deployment),
+        });
+    }
+    let said = Limited::new(answer.into_body(), REFUSAL_BYTES).collect().await.map(|said| said.to_bytes());
+    let said = said.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    Error::Away {
+        code: "worker_unavailable",
+        detail: format!("the worker answered {status} when asked for the log; repeat the request in a moment"),
+        source: Some(format!("worker {} at {}: {said}", worker.id, worker.address).into()),
+    }
+}

@@ -1,0 +1,60 @@
+//! HTTP: requests become calls of `app`, results become answers. One file per noun; each handler is a
+//! translation and decides nothing.
+
+mod body;
+mod deployment;
+mod event;
+mod fallback;
+mod headers;
+mod health;
+mod layers;
+mod list;
+mod log;
+mod query;
+mod registry;
+mod route;
+mod segments;
+mod strict_json;
+
+use std::sync::Arc;
+
+use axum::{Router, middleware, routing::get};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::app::App;
+
+/// What every handler is given.
+pub(crate) type Shared = Arc<App>;
+
+/// Every documented path, with its documentation.
+pub(crate) fn documented() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(deployment::list, deployment::create))
+        .routes(routes!(deployment::read, deployment::put, deployment::patch, deployment::delete))
+        .routes(routes!(deployment::scale))
+        .routes(routes!(event::of_deployment))
+        .routes(routes!(log::read))
+        .routes(routes!(event::list))
+        .routes(routes!(registry::list, registry::create))
+        .routes(routes!(registry::read, registry::delete))
+        .routes(routes!(registry::list_versions, registry::create_version))
+        .routes(routes!(registry::read_version, registry::delete_version))
+        .routes(routes!(route::watch))
+        .routes(routes!(health::live))
+        .routes(routes!(health::ready))
+        .routes(routes!(health::metrics))
+}
+
+/// Everything that the control plane answers.
+pub(crate) fn router(app: Shared) -> Router {
+    let (documented, _) = documented().split_for_parts();
+    documented
+        .route("/openapi.json", get(crate::openapi::document))
+        .merge(crate::openapi::page())
+        .fallback(fallback::unknown_path)
+        .method_not_allowed_fallback(fallback::wrong_method)
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), layers::limit_time))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), layers::guard))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), layers::observe))
+        .with_state(app)
+}

@@ -1,0 +1,267 @@
+//! `/v1/modelDeployment`
+
+use api::{Deployment, DeploymentSpec, Problem, State as DeploymentState};
+use axum::{
+    Json as JsonAnswer,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use http::{
+    HeaderValue, StatusCode,
+    header::{CACHE_CONTROL, ETAG, LOCATION},
+};
+use serde::Deserialize;
+use store::{DeploymentFilter, DeploymentRecord};
+use utoipa::ToSchema;
+
+use super::{
+    Shared,
+    body::{Json, MergePatch},
+    headers::{IdempotencyKey, IfMatch},
+    list::{DEFAULT_LIMIT, DeploymentList, MAX_LIMIT},
+    query::Query,
+    segments::Id,
+};
+use crate::{
+    app::{App, deployment::read_scale, precondition::Tag},
+    error::Error,
+};
+
+/// How many replicas there shall be.
+#[derive(Deserialize, ToSchema)]
+pub(crate) struct Scale {
+    /// 0 keeps the endpoint and runs nothing.
+    #[schema(minimum = 0, maximum = 1000, example = 3)]
+    #[allow(dead_code, reason = "documents the body, which is read by `read_scale`")]
+    pub(crate) replicas: u32,
+}
+
+/// One deployment, with its tag.
+fn answer(app: &App, status: StatusCode, record: DeploymentRecord) -> Response {
+    let tag = HeaderValue::from_str(&Tag(record.generation).to_string());
+    let mut response = (status, JsonAnswer(app.deployment_view(record))).into_response();
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Ok(tag) = tag {
+        response.headers_mut().insert(ETAG, tag);
+    }
+    response
+}
+
+/// Create a deployment
+///
+/// Answers at once with status `pending`; a worker starts the replicas. Poll the deployment until its status is
+/// `active` and send predictions to its `url`.
+#[utoipa::path(
+    post, path = "/v1/modelDeployment", tag = "deployments", operation_id = "createDeployment",
+    params(("Idempotency-Key" = Option<String>, Header, description = "Repeating the request with the same key and payload, within a day, answers with the deployment that the first one made")),
+    request_body = DeploymentSpec,
+    responses(
+        (status = 201, description = "Created", body = Deployment, headers(
+            ("Location" = String, description = "The deployment's path"),
+            ("ETag" = String, description = "Names this generation of what is wanted, for If-Match"))),
+        (status = 409, description = "The name is taken", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "The payload has faults: all of them, each with its JSON pointer", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Any other refusal", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn create(
+    State(app): State<Shared>,
+    IdempotencyKey(key): IdempotencyKey,
+    query: Query,
+    Json(body): Json,
+) -> Result<Response, Error> {
+    query.finish()?;
+    let spec = DeploymentSpec::from_json(body).map_err(Error::Payload)?;
+    let record = app.deployment_create(&spec, key).await?;
+    let location = HeaderValue::from_str(&format!("/v1/modelDeployment/{}", record.id.0));
+    let mut response = answer(&app, StatusCode::CREATED, record);
+    if let Ok(location) = location {
+        response.headers_mut().insert(LOCATION, location);
+    }
+    Ok(response)
+}
+
+/// List deployments
+///
+/// In the order of their ids, page by page. All filters that are given must hold.
+#[utoipa::path(
+    get, path = "/v1/modelDeployment", tag = "deployments", operation_id = "listDeployments",
+    params(
+        ("limit" = Option<u32>, Query, description = "The most items of a page", minimum = 1, maximum = 1000, example = 100),
+        ("after" = Option<i64>, Query, description = "`next` of the page before", minimum = 0),
+        ("name" = Option<String>, Query, description = "Only the deployment with this name"),
+        ("status" = Option<DeploymentState>, Query, description = "Only those in this state"),
+        ("label" = Option<Vec<String>>, Query, description = "Only those with this label, as `key=value`; may be repeated"),
+        ("model" = Option<String>, Query, description = "Only those that serve this registered model"),
+    ),
+    responses(
+        (status = 200, description = "A page", body = DeploymentList),
+        (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn list(State(app): State<Shared>, mut query: Query) -> Result<JsonAnswer<DeploymentList>, Error> {
+    let limit = query.limit(DEFAULT_LIMIT, MAX_LIMIT);
+    let after = query.number("after", 0, i64::MAX);
+    let filter = DeploymentFilter {
+        name: query.text("name"),
+        state: query.choice("status", &DeploymentState::ALL),
+        labels: labels(&mut query),
+        model: query.text("model"),
+    };
+    query.finish()?;
+    let page = app.deployment_list(&filter, after, limit).await?;
+    let items = page.items.into_iter().map(|record| app.deployment_view(record)).collect();
+    Ok(JsonAnswer(DeploymentList { items, next: page.next }))
+}
+
+fn labels(query: &mut Query) -> Vec<(String, String)> {
+    let given = query.all("label");
+    let mut labels = Vec::with_capacity(given.len());
+    for label in given {
+        match label.split_once('=') {
+            Some((key, value)) if !key.is_empty() => labels.push((key.to_owned(), value.to_owned())),
+            Some(_) | None => query.fault("label", "invalid", format!("`{label}` is not a label; write key=value")),
+        }
+    }
+    labels
+}
+
+/// Read a deployment
+#[utoipa::path(
+    get, path = "/v1/modelDeployment/{id}", tag = "deployments", operation_id = "readDeployment",
+    params(("id" = String, Path, description = "Its number, or `md-` and its number", example = "26")),
+    responses(
+        (status = 200, description = "The deployment", body = Deployment, headers(("ETag" = String, description = "For If-Match"))),
+        (status = 404, description = "There is no such deployment", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Any other refusal", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn read(State(app): State<Shared>, Id(id): Id, query: Query) -> Result<Response, Error> {
+    query.finish()?;
+    let record = app.deployment_get(id).await?;
+    Ok(answer(&app, StatusCode::OK, record))
+}
+
+/// Replace a deployment's specification
+///
+/// What the payload leaves out gets its default. If what runs changes, a new revision is started beside the old one, which
+/// serves until the new one is ready.
+#[utoipa::path(
+    put, path = "/v1/modelDeployment/{id}", tag = "deployments", operation_id = "replaceDeployment",
+    params(
+        ("id" = String, Path, description = "Its number, or `md-` and its number", example = "26"),
+        ("If-Match" = Option<String>, Header, description = "The ETag that the change was thought out on"),
+    ),
+    request_body = DeploymentSpec,
+    responses(
+        (status = 200, description = "The changed deployment", body = Deployment, headers(("ETag" = String, description = "For If-Match"))),
+        (status = 404, description = "There is no such deployment", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The name is taken, or the deployment is being deleted", body = Problem, content_type = "application/problem+json"),
+        (status = 412, description = "It has changed since: If-Match does not hold", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "The payload has faults", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Any other refusal", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn put(
+    State(app): State<Shared>,
+    Id(id): Id,
+    IfMatch(only_if): IfMatch,
+    query: Query,
+    Json(body): Json,
+) -> Result<Response, Error> {
+    query.finish()?;
+    let spec = DeploymentSpec::from_json(body).map_err(Error::Payload)?;
+    let record = app.deployment_put(id, &spec, &only_if).await?;
+    Ok(answer(&app, StatusCode::OK, record))
+}
+
+/// Change a deployment
+///
+/// A JSON merge patch (RFC 7396): the fields that it names are replaced, objects are merged, null removes a field.
+#[utoipa::path(
+    patch, path = "/v1/modelDeployment/{id}", tag = "deployments", operation_id = "changeDeployment",
+    params(
+        ("id" = String, Path, description = "Its number, or `md-` and its number", example = "26"),
+        ("If-Match" = Option<String>, Header, description = "The ETag that the change was thought out on"),
+    ),
+    request_body(content((Value = "application/merge-patch+json"), (Value = "application/json")), description = "The fields to change", example = json!({"replicas": 2})),
+    responses(
+        (status = 200, description = "The changed deployment", body = Deployment, headers(("ETag" = String, description = "For If-Match"))),
+        (status = 404, description = "There is no such deployment", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The name is taken, or the deployment is being deleted", body = Problem, content_type = "application/problem+json"),
+        (status = 412, description = "It has changed since: If-Match does not hold", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "The changed specification would have faults", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Any other refusal", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn patch(
+    State(app): State<Shared>,
+    Id(id): Id,
+    IfMatch(only_if): IfMatch,
+    query: Query,
+    MergePatch(body): MergePatch,
+) -> Result<Response, Error> {
+    query.finish()?;
+    let record = app.deployment_patch(id, &body, &only_if).await?;
+    Ok(answer(&app, StatusCode::OK, record))
+}
+
+/// Delete a deployment
+///
+/// Answers at once with status `deleting`; its replicas finish what they have begun, then it is gone. Its name is
+/// free at once. Deleting it again changes nothing.
+#[utoipa::path(
+    delete, path = "/v1/modelDeployment/{id}", tag = "deployments", operation_id = "deleteDeployment",
+    params(
+        ("id" = String, Path, description = "Its number, or `md-` and its number", example = "26"),
+        ("If-Match" = Option<String>, Header, description = "The ETag that the decision was made on"),
+    ),
+    responses(
+        (status = 202, description = "It is being deleted", body = Deployment),
+        (status = 404, description = "There is no such deployment", body = Problem, content_type = "application/problem+json"),
+        (status = 412, description = "It has changed since: If-Match does not hold", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Any other refusal", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn delete(
+    State(app): State<Shared>,
+    Id(id): Id,
+    IfMatch(only_if): IfMatch,
+    query: Query,
+) -> Result<Response, Error> {
+    query.finish()?;
+    let record = app.deployment_delete(id, &only_if).await?;
+    Ok(answer(&app, StatusCode::ACCEPTED, record))
+}
+
+/// Set the number of replicas
+///
+/// Returns at once; a worker does the work. Makes no new revision.
+#[utoipa::path(
+    put, path = "/v1/modelDeployment/{id}/scale", tag = "deployments", operation_id = "scaleDeployment",
+    params(
+        ("id" = String, Path, description = "Its number, or `md-` and its number", example = "26"),
+        ("If-Match" = Option<String>, Header, description = "The ETag that the change was thought out on"),
+    ),
+    request_body = Scale,
+    responses(
+        (status = 200, description = "The changed deployment", body = Deployment, headers(("ETag" = String, description = "For If-Match"))),
+        (status = 404, description = "There is no such deployment", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The deployment is being deleted", body = Problem, content_type = "application/problem+json"),
+        (status = 412, description = "It has changed since: If-Match does not hold", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "The payload has faults", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Any other refusal", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn scale(
+    State(app): State<Shared>,
+    Id(id): Id,
+    IfMatch(only_if): IfMatch,
+    query: Query,
+    Json(body): Json,
+) -> Result<Response, Error> {
+    query.finish()?;
+    let replicas = read_scale(body).map_err(Error::Payload)?;
+    let record = app.deployment_scale(id, replicas, &only_if).await?;
+    Ok(answer(&app, StatusCode::OK, record))
+}

@@ -1,0 +1,62 @@
+//! The decision log: `/v1/events` and `/v1/modelDeployment/{id}/events`.
+
+use api::{DeploymentId, Problem};
+use axum::{Json as JsonAnswer, extract::State};
+
+use super::{
+    Shared,
+    list::{DEFAULT_LIMIT, EventList, MAX_LIMIT},
+    query::Query,
+    segments::Id,
+};
+use crate::error::Error;
+
+/// Read a deployment's events
+///
+/// Who or what decided what about it, on which evidence; oldest first. They stay when the deployment is gone.
+#[utoipa::path(
+    get, path = "/v1/modelDeployment/{id}/events", tag = "events", operation_id = "listDeploymentEvents",
+    params(
+        ("id" = String, Path, description = "Its number, or `md-` and its number", example = "26"),
+        ("limit" = Option<u32>, Query, description = "The most items of a page", minimum = 1, maximum = 1000, example = 100),
+        ("after" = Option<i64>, Query, description = "`next` of the page before, or the id of the last event that is known", minimum = 0),
+    ),
+    responses(
+        (status = 200, description = "A page", body = EventList),
+        (status = 404, description = "There never was such a deployment", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Any other refusal", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn of_deployment(
+    State(app): State<Shared>,
+    Id(id): Id,
+    query: Query,
+) -> Result<JsonAnswer<EventList>, Error> {
+    page(&app, Some(id), query).await
+}
+
+/// Read all events
+#[utoipa::path(
+    get, path = "/v1/events", tag = "events", operation_id = "listEvents",
+    params(
+        ("deployment" = Option<String>, Query, description = "Only those of this deployment: its number, or `md-` and its number"),
+        ("limit" = Option<u32>, Query, description = "The most items of a page", minimum = 1, maximum = 1000, example = 100),
+        ("after" = Option<i64>, Query, description = "`next` of the page before, or the id of the last event that is known", minimum = 0),
+    ),
+    responses(
+        (status = 200, description = "A page", body = EventList),
+        (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn list(State(app): State<Shared>, mut query: Query) -> Result<JsonAnswer<EventList>, Error> {
+    let deployment = query.parsed("deployment");
+    page(&app, deployment, query).await
+}
+
+async fn page(app: &Shared, of: Option<DeploymentId>, mut query: Query) -> Result<JsonAnswer<EventList>, Error> {
+    let limit = query.limit(DEFAULT_LIMIT, MAX_LIMIT);
+    let after = query.number("after", 0, i64::MAX);
+    query.finish()?;
+    let page = app.event_list(of, after, limit).await?;
+    Ok(JsonAnswer(EventList { items: page.items, next: page.next }))
+}

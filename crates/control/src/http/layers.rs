@@ -1,0 +1,96 @@
+//! What every request passes through: it is counted and named, checked for web pages, and given an end.
+
+use std::{panic::AssertUnwindSafe, time::Instant};
+
+use axum::{
+    extract::{MatchedPath, Request, State},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use futures::FutureExt;
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::Shared;
+use crate::error::Error;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The longest request id that is taken from a caller.
+const REQUEST_ID_BYTES: usize = 128;
+
+/// The route label of a request that fits no path.
+const UNMATCHED: &str = "unmatched";
+
+/// Counts and times the request, gives it an id, and turns a panic into an answer.
+pub(super) async fn observe(State(app): State<Shared>, mut request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = route.as_ref().map_or(UNMATCHED, MatchedPath::as_str);
+    let id = request_id(request.headers());
+    request.headers_mut().insert(REQUEST_ID, id.clone());
+    app.metrics.in_flight.inc();
+    let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+    app.metrics.in_flight.dec();
+    let mut response = answered.unwrap_or_else(|_| {
+        // The panic itself is in the log already, with its place.
+        Error::Defect(format!("{method} {route} failed by a defect of Modelway; please report it")).into_response()
+    });
+    let (took, code) = (started.elapsed(), response.status().as_u16());
+    app.metrics.answered(&method, route, code, took);
+    tracing::debug!(%method, route, code, took_us = took.as_micros(), request_id = ?id, "answered");
+    response.headers_mut().insert(REQUEST_ID, id);
+    response
+}
+
+/// Refuses what a web page of another site sent. See [`base::guard`].
+pub(super) async fn guard(State(app): State<Shared>, request: Request, next: Next) -> Response {
+    let authority = request.uri().authority().map(http::uri::Authority::as_str);
+    match base::guard::check(request.headers(), authority, &app.config.allowed_hosts) {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => Error::Guard(refusal).into_response(),
+    }
+}
+
+/// Ends a request whose answer does not begin in time. Streams, once begun, are not concerned.
+pub(super) async fn limit_time(State(app): State<Shared>, request: Request, next: Next) -> Response {
+    match tokio::time::timeout(app.config.request_timeout(), next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => {
+            let patience = app.config.request_timeout_ms;
+            let detail = format!(
+                "no answer within {patience} ms (control.request_timeout_ms); whether the change was made is unknown, so repeat it with the same Idempotency-Key"
+            );
+            Error::Away { code: "timeout", detail, source: None }.into_response()
+        }
+    }
+}
+
+/// The caller's id, if it can be passed on, otherwise a new one.
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let fits = |id: &&HeaderValue| {
+        !id.is_empty() && id.len() <= REQUEST_ID_BYTES && id.as_bytes().iter().all(u8::is_ascii_graphic)
+    };
+    headers.get(REQUEST_ID).filter(fits).cloned().unwrap_or_else(|| {
+        let id = uuid::Uuid::now_v7().to_string();
+        HeaderValue::from_str(&id).unwrap_or_else(|_| HeaderValue::from_static("unnamed"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_callers_request_id_is_kept_if_it_can_be_passed_on() {
+        let with = |id: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(REQUEST_ID, id.parse().expect("a header value"));
+            request_id(&headers)
+        };
+        assert_eq!(with("abc-1"), "abc-1");
+        assert_ne!(with("has spaces"), "has spaces");
+        assert_ne!(with(&"x".repeat(129)), "x".repeat(129).as_str());
+        assert_eq!(request_id(&HeaderMap::new()).len(), 36);
+    }
+}

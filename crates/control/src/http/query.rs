@@ -1,0 +1,153 @@
+//! The parameters of a query, read like the fields of a payload: one that nobody knows is a fault, and all
+//! faults are reported at once.
+
+use std::{convert::Infallible, fmt::Display, str::FromStr};
+
+use api::{Fault, decode::nearest};
+use axum::extract::FromRequestParts;
+use http::request::Parts;
+
+use crate::error::Error;
+
+/// The parameters of one request, being taken one by one. Their faults point to `?name`.
+#[derive(Debug)]
+pub(crate) struct Query {
+    left: Vec<(String, String)>,
+    known: Vec<&'static str>,
+    faults: Vec<Fault>,
+}
+
+impl<S: Sync> FromRequestParts<S> for Query {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
+        Ok(Self::read(parts.uri.query().unwrap_or_default()))
+    }
+}
+
+impl Query {
+    fn read(query: &str) -> Self {
+        let left = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+        Self { left, known: Vec::new(), faults: Vec::new() }
+    }
+
+    /// Adds a fault at a parameter.
+    pub(crate) fn fault(&mut self, name: &str, code: &str, detail: impl Into<String>) {
+        self.faults.push(Fault { pointer: format!("?{name}"), code: code.to_owned(), detail: detail.into() });
+    }
+
+    /// Takes a parameter that may be given several times.
+    pub(crate) fn all(&mut self, name: &'static str) -> Vec<String> {
+        self.known.push(name);
+        self.left.extract_if(.., |(given, _)| given == name).map(|(_, value)| value).collect()
+    }
+
+    /// Takes a parameter as it is.
+    pub(crate) fn text(&mut self, name: &'static str) -> Option<String> {
+        let mut values = self.all(name);
+        if values.len() > 1 {
+            self.fault(name, "repeated", format!("`{name}` is given {} times; give it once", values.len()));
+        }
+        values.pop()
+    }
+
+    /// Takes a parameter that reads as a `T`.
+    pub(crate) fn parsed<T: FromStr<Err: Display>>(&mut self, name: &'static str) -> Option<T> {
+        let text = self.text(name)?;
+        text.parse().map_err(|error: T::Err| self.fault(name, "invalid", error.to_string())).ok()
+    }
+
+    /// Takes a whole number between `low` and `high`.
+    pub(crate) fn number(&mut self, name: &'static str, low: i64, high: i64) -> Option<i64> {
+        let text = self.text(name)?;
+        let number = text.parse().ok().filter(|number| (low..=high).contains(number));
+        if number.is_none() {
+            let detail = match high {
+                i64::MAX => format!("`{text}` is not a whole number from {low}"),
+                _ => format!("`{text}` is not a whole number from {low} to {high}"),
+            };
+            self.fault(name, "out_of_range", detail);
+        }
+        number
+    }
+
+    /// Takes how many items a page shall have, from 1 to `most`; `default` where nothing is said.
+    pub(crate) fn limit(&mut self, default: u32, most: u32) -> u32 {
+        self.number("limit", 1, i64::from(most)).and_then(|limit| u32::try_from(limit).ok()).unwrap_or(default)
+    }
+
+    /// Takes a true or false; false where nothing is said.
+    pub(crate) fn flag(&mut self, name: &'static str) -> bool {
+        match self.text(name).as_deref() {
+            Some("true") => true,
+            None | Some("false") => false,
+            Some(other) => {
+                let detail = format!("`{other}` is neither `true` nor `false`");
+                self.fault(name, "invalid", detail);
+                false
+            }
+        }
+    }
+
+    /// Takes one of a few words.
+    pub(crate) fn choice<T: Copy>(&mut self, name: &'static str, choices: &[(&'static str, T)]) -> Option<T> {
+        let text = self.text(name)?;
+        let found = choices.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
+        if found.is_none() {
+            let words: Vec<_> = choices.iter().map(|(word, _)| format!("`{word}`")).collect();
+            self.fault(name, "invalid", format!("`{text}` is not one of {}", words.join(", ")));
+        }
+        found
+    }
+
+    /// Ends the reading: every parameter that nobody took is a fault.
+    pub(crate) fn finish(mut self) -> Result<(), Error> {
+        for (name, _) in std::mem::take(&mut self.left) {
+            let hint = match (nearest(&name, self.known.iter().copied()), self.known.as_slice()) {
+                (Some(near), _) => format!("did you mean `{near}`?"),
+                (None, []) => "this path takes none".to_owned(),
+                (None, known) => format!("the known ones are {}", known.join(", ")),
+            };
+            self.fault(&name, "unknown_parameter", format!("`{name}` is not a parameter here; {hint}"));
+        }
+        if self.faults.is_empty() { Ok(()) } else { Err(Error::Query(self.faults)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fault_of_a_query_is_reported_at_once() {
+        let mut query = Query::read("limit=0&follow=yes&name=a&name=b&labl=x%3Dy&state=on");
+        query.limit(100, 500);
+        query.flag("follow");
+        query.text("name");
+        query.all("label");
+        query.choice("state", &[("active", 1)]);
+        let Err(Error::Query(faults)) = query.finish() else { panic!("it is full of faults") };
+        let mut found: Vec<_> = faults.iter().map(|f| (f.pointer.as_str(), f.code.as_str())).collect();
+        found.sort_unstable();
+        assert_eq!(
+            found,
+            [
+                ("?follow", "invalid"),
+                ("?labl", "unknown_parameter"),
+                ("?limit", "out_of_range"),
+                ("?name", "repeated"),
+                ("?state", "invalid")
+            ]
+        );
+        assert!(faults.iter().any(|fault| fault.detail.contains("did you mean `label`?")));
+    }
+
+    #[test]
+    fn a_query_is_decoded_before_it_is_read() {
+        let mut query = Query::read("label=team%3Dred%20one&label=b=c&limit=7");
+        assert_eq!(query.all("label"), ["team=red one", "b=c"]);
+        assert_eq!(query.limit(100, 500), 7);
+        assert!(query.finish().is_ok());
+        assert!(Query::read("").finish().is_ok());
+    }
+}

@@ -1,0 +1,63 @@
+//! The description of the API, made from the handlers themselves, and a page to try it.
+
+use std::sync::LazyLock;
+
+use axum::{
+    Router,
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use http::{HeaderValue, header::CONTENT_TYPE};
+use utoipa::{
+    OpenApi as _,
+    openapi::{
+        OpenApi,
+        tag::{Tag, TagBuilder},
+    },
+};
+use utoipa_swagger_ui::SwaggerUi;
+
+use crate::http::{Shared, documented};
+
+#[derive(utoipa::OpenApi)]
+#[openapi(info(
+    title = "Modelway control plane",
+    description = "Takes a trained model and gives back a live endpoint. Every refusal is `application/problem+json` (RFC 9457) with a stable `code`; a payload's faults are reported all at once, each with its JSON pointer. Times are UTC.",
+    license(name = "MIT", identifier = "MIT"),
+))]
+struct Described;
+
+/// The OpenAPI 3.1 document of the control plane.
+#[must_use]
+pub fn openapi() -> OpenApi {
+    let mut document = Described::openapi();
+    document.merge(documented().into_openapi());
+    document.tags = Some(tags());
+    document
+}
+
+fn tags() -> Vec<Tag> {
+    [
+        ("deployments", "What should be served, and what became of it"),
+        ("models", "The registry: models and their immutable versions"),
+        ("events", "The decision log"),
+        ("routes", "What gateways follow"),
+        ("health", "Health and metrics"),
+    ]
+    .map(|(name, description)| TagBuilder::new().name(name).description(Some(description)).build())
+    .into()
+}
+
+/// `GET /openapi.json`
+pub(crate) async fn document() -> Response {
+    static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| {
+        // The document is made of our own text: a snapshot test reads it.
+        openapi().to_json().unwrap_or_default().into()
+    });
+    ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], DOCUMENT.clone()).into_response()
+}
+
+/// The page at `/docs`. All of it is in the binary, so it works without the internet.
+pub(crate) fn page() -> Router<Shared> {
+    SwaggerUi::new("/docs").config(utoipa_swagger_ui::Config::from("/openapi.json")).into()
+}

@@ -1,0 +1,222 @@
+//! The route watch: how gateways learn what to serve.
+//!
+//! Each watcher is a stream with a cursor of its own, which it moves by reading SQL page by page at the pace of its
+//! gateway. So a table of 100,000 routes costs one page of memory a watcher, and a slow gateway delays
+//! nobody but itself. What the watchers share is one look-out: while anybody watches, a single task asks the
+//! database whether anything came after the newest version that somebody has read, at once when this process committed something,
+//! otherwise every [`Config::watch_poll_ms`].
+//!
+//! A watcher that cannot read ends its stream: its gateway goes on serving what it has and asks again.
+//!
+//! **Invariant:** no route is kept here. The look-out knows a version number and nothing else.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use api::route::RouteMessage;
+use base::Tasks;
+use bytes::Bytes;
+use futures::Stream;
+use prometheus_client::metrics::gauge::Gauge;
+use store::{RoutePage, Store};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use crate::{Config, error::Error};
+
+/// The most changes that are read, and held in memory, at once.
+const PAGE: u32 = 512;
+
+/// How long the look-out rests after the database failed it.
+const REST_AFTER_FAILURE: Duration = Duration::from_secs(1);
+
+/// What the watchers of this process share.
+pub(crate) struct Hub {
+    store: Store,
+    tasks: Tasks,
+    poll: Duration,
+    heartbeat: Duration,
+    /// A version that is in the database: whoever stands below it has something to read.
+    newest: watch::Sender<i64>,
+    places: Arc<Semaphore>,
+    most: usize,
+    watching: watch::Sender<usize>,
+    gauge: Gauge,
+}
+
+/// Where a gateway's table stands.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Cursor {
+    /// Whose table it has.
+    pub(crate) epoch: Option<String>,
+    /// Up to which version.
+    pub(crate) after: i64,
+}
+
+impl Hub {
+    pub(crate) fn new(store: Store, config: &Config, tasks: Tasks, gauge: Gauge) -> Arc<Self> {
+        Arc::new(Self {
+            store,
+            tasks,
+            poll: Duration::from_millis(config.watch_poll_ms),
+            heartbeat: Duration::from_millis(config.watch_heartbeat_ms),
+            newest: watch::Sender::new(0),
+            places: Arc::new(Semaphore::new(config.max_watchers)),
+            most: config.max_watchers,
+            watching: watch::Sender::new(0),
+            gauge,
+        })
+    }
+
+    /// Starts the look-out.
+    pub(crate) fn start(self: &Arc<Self>) {
+        let hub = Arc::clone(self);
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = hub.look_out() => {}
+                () = hub.tasks.stopping() => {}
+            }
+        });
+    }
+
+    async fn look_out(&self) {
+        let mut hints = self.store.hints();
+        let mut watching = self.watching.subscribe();
+        let mut failing = false;
+        loop {
+            if watching.wait_for(|count| *count > 0).await.is_err() {
+                return;
+            }
+            hints.mark_unchanged();
+            let known = *self.newest.borrow();
+            match self.store.route_changes(known, 1).await {
+                Ok(page) => {
+                    failing = false;
+                    self.seen(page.version);
+                }
+                Err(error) => {
+                    if !failing {
+                        tracing::warn!("new routes cannot be looked for: {}", crate::error::chain(&error));
+                    }
+                    failing = true;
+                    tokio::time::sleep(REST_AFTER_FAILURE).await;
+                    continue;
+                }
+            }
+            tokio::select! {
+                changed = hints.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(self.poll) => {}
+            }
+        }
+    }
+
+    /// Tells the watchers that the table has come to `version`, if that is news.
+    fn seen(&self, version: i64) {
+        self.newest.send_if_modified(|newest| {
+            let news = version > *newest;
+            *newest = version.max(*newest);
+            news
+        });
+    }
+
+    /// A place among the watchers, and the first line of its stream.
+    pub(crate) async fn join(self: &Arc<Self>, cursor: Cursor) -> Result<Watcher, Error> {
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
+            Error::Busy(format!(
+                "{} gateways watch here already (control.max_watchers); ask another control plane",
+                self.most
+            ))
+        })?;
+        let epoch = self.store.epoch().await?;
+        let mut reset = cursor.epoch.as_deref() != Some(epoch.as_str()) || cursor.after <= 0;
+        let mut page = self.store.route_changes(if reset { 0 } else { cursor.after }, PAGE).await?;
+        if page.version < cursor.after && !reset {
+            // The database went back in time, as after restoring a backup: what the gateway has is of no use.
+            reset = true;
+            page = self.store.route_changes(0, PAGE).await?;
+        }
+        self.watching.send_modify(|count| *count += 1);
+        self.gauge.inc();
+        Ok(Watcher {
+            hub: Arc::clone(self),
+            hello: RouteMessage::Hello { epoch, reset },
+            first: Some(page),
+            _place: place,
+        })
+    }
+}
+
+/// One gateway's watch.
+pub(crate) struct Watcher {
+    hub: Arc<Hub>,
+    hello: RouteMessage,
+    first: Option<RoutePage>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.hub.watching.send_modify(|count| *count = count.saturating_sub(1));
+        self.hub.gauge.dec();
+    }
+}
+
+impl Watcher {
+    /// The lines: first the greeting, then pages of changes with a `Synced` after each complete set, then
+    /// whatever comes, until shutdown.
+    pub(crate) fn lines(mut self) -> impl Stream<Item = Result<Bytes, Infallible>> + Send {
+        async_stream::stream! {
+            let hub = Arc::clone(&self.hub);
+            let mut newest = hub.newest.subscribe();
+            let Some(mut page) = self.first.take() else { return };
+            let mut chunk = Vec::new();
+            push(&mut chunk, &self.hello);
+            loop {
+                let cursor = page.version;
+                for change in page.changes {
+                    push(&mut chunk, &RouteMessage::Change(change));
+                }
+                if !page.more {
+                    push(&mut chunk, &RouteMessage::Synced { version: cursor });
+                    // Another watcher may have waited since before these changes.
+                    hub.seen(cursor);
+                }
+                yield Ok(Bytes::from(std::mem::take(&mut chunk)));
+                if !page.more {
+                    while !hub.wait(&mut newest, cursor).await {
+                        if hub.tasks.is_stopping() {
+                            return;
+                        }
+                        push(&mut chunk, &RouteMessage::Synced { version: cursor });
+                        yield Ok(Bytes::from(std::mem::take(&mut chunk)));
+                    }
+                }
+                page = match hub.store.route_changes(cursor, PAGE).await {
+                    Ok(page) => page,
+                    Err(error) => {
+                        tracing::warn!("a route watch ends: {}", crate::error::chain(&error));
+                        return;
+                    }
+                };
+                // A page that goes back would send the gateway round in circles.
+                page.version = page.version.max(cursor);
+            }
+        }
+    }
+}
+
+impl Hub {
+    /// Waits for a version above `cursor`: true. False after a heartbeat's time, or at shutdown.
+    async fn wait(&self, newest: &mut watch::Receiver<i64>, cursor: i64) -> bool {
+        tokio::select! {
+            found = newest.wait_for(|version| *version > cursor) => found.is_ok(),
+            () = tokio::time::sleep(self.heartbeat) => false,
+            () = self.tasks.stopping() => false,
+        }
+    }
+}
+
+fn push(chunk: &mut Vec<u8>, message: &RouteMessage) {
+    match serde_json::to_writer(&mut *chunk, message) {
+        Ok(()) => chunk.push(b'\n'),
+        Err(error) => tracing::error!("a route cannot be written as JSON: {error}"),
+    }
+}
