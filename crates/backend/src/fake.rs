@@ -150,7 +150,7 @@ impl FakeBackend {
         let revision = slot.replica.revision;
         let (code, message) = match permanent {
             true => ("model_invalid", "the pretended model is invalid"),
-            false => ("exited", "the pretended process exited with status 1"),
+            false => ("crash_loop", "the pretended process exited with status 1"),
         };
         slot.turn += 1;
         slot.replica.state = ReplicaState::BackingOff;

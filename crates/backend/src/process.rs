@@ -1,1 +1,422 @@
 //! Replicas as processes of this machine: `modelway serve`, each in its own process group.
+//!
+//! The truth is on disk and in the kernel, never in this process alone. Each replica has a folder with a
+//! record ([`slot`]), changed only under its deployment's lock; its process is named beyond doubt
+//! ([`identity`]); what happens to it is noticed by a watcher ([`watch`]). So a backend that starts finds
+//! everything that an earlier one left, several can share one data directory, and `kill -9` at any moment
+//! leaves no replica unknown and none doubled.
+//!
+//! **Invariant:** a process that cannot be proved to be a replica of this data directory is never touched.
+
+mod backoff;
+mod cgroup;
+mod ending;
+mod identity;
+mod launch;
+mod layout;
+mod log;
+mod pidfd;
+mod probe;
+mod slot;
+mod supervisor;
+mod watch;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    io,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
+    time::Duration,
+};
+
+use api::{
+    DeploymentId, ReplicaId, Revision, RevisionNumber,
+    replica::{Address, ReplicaState},
+};
+use async_trait::async_trait;
+use base::{Clock, Tasks};
+use bytes::Bytes;
+use futures::{StreamExt, future::join_all, stream::BoxStream};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    sync::broadcast,
+    time::{sleep, timeout},
+};
+
+use self::{
+    cgroup::Limiter,
+    ending::End,
+    identity::{Exit, Identity},
+    launch::Launcher,
+    layout::{Layout, Name},
+    log::{Follower, Step},
+    pidfd::Pidfd,
+    slot::{Phase, Record},
+    supervisor::Supervisor,
+};
+use crate::{Backend, BackendError, BoxError, Failure, Replica};
+
+/// The kind, as errors name it.
+const BACKEND: &str = "process";
+/// Changes that a slow listener may fall behind before it is told to look at everything.
+const CHANGES: usize = 1_024;
+/// How long a look waits for the first word of replicas that it did not know.
+const FIRST_WORD: Duration = Duration::from_millis(1_500);
+/// How often a followed log is read. Nothing is read while nobody follows.
+const FOLLOW_PAUSE: Duration = Duration::from_millis(200);
+/// How long the kernel may take to end a process that was killed.
+const AFTER_KILL: Duration = Duration::from_secs(2);
+
+/// Settings of the process backend.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where replicas are kept; set from `--data-dir`.
+    pub data_dir: PathBuf,
+    /// The program that replicas are, called with `serve …`. This very program if none is named.
+    pub executable: Option<PathBuf>,
+    /// Environment variables of every replica.
+    pub serve_env: BTreeMap<String, String>,
+    /// How long a replica that was told to end goes on answering, in milliseconds.
+    pub drain_ms: u64,
+    /// How long after `drain_ms` a replica that still runs is killed, in milliseconds.
+    pub kill_after_ms: u64,
+    /// The bound of the first random wait before a replica that ended is started again, in milliseconds. It
+    /// doubles with each failure in a row.
+    pub backoff_base_ms: u64,
+    /// The bound that these waits grow to, in milliseconds.
+    pub backoff_cap_ms: u64,
+    /// A replica that was ready for so long, in milliseconds, begins with short waits again.
+    pub backoff_reset_ms: u64,
+    /// The first wait after a failure that a person must mend, in milliseconds.
+    pub permanent_retry_ms: u64,
+    /// A replica that does not say for so long, in milliseconds, how it is, is killed.
+    pub unresponsive_ms: u64,
+    /// A log that is longer, in bytes, is copied aside and begun anew. One copy is kept.
+    pub log_max_bytes: u64,
+    /// How often logs are measured, in milliseconds.
+    pub log_check_ms: u64,
+    /// How many logs of replicas that are gone are kept.
+    pub ended_logs_max: usize,
+    /// How long these may be in all, in bytes.
+    pub ended_logs_max_bytes: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::new(),
+            executable: None,
+            serve_env: BTreeMap::new(),
+            drain_ms: 5_000,
+            kill_after_ms: 10_000,
+            backoff_base_ms: 250,
+            backoff_cap_ms: 300_000,
+            backoff_reset_ms: 60_000,
+            permanent_retry_ms: 60_000,
+            unresponsive_ms: 120_000,
+            log_max_bytes: 10 << 20,
+            log_check_ms: 10_000,
+            ended_logs_max: 50,
+            ended_logs_max_bytes: 64 << 20,
+        }
+    }
+}
+
+impl Config {
+    fn ended_logs(&self) -> log::Bounds {
+        log::Bounds { files: self.ended_logs_max, bytes: self.ended_logs_max_bytes }
+    }
+}
+
+/// Runs replicas as processes of this machine.
+#[derive(Clone, Debug)]
+pub struct ProcessBackend(Arc<Supervisor>);
+
+impl ProcessBackend {
+    /// Opens a data directory and adopts the replicas that run there. Replicas outlive the backend: only
+    /// [`Backend::shutdown`] ends them all.
+    ///
+    /// # Errors
+    /// [`BackendError::Unavailable`] if the data directory cannot be used, with the file and the reason.
+    pub async fn open(config: Config, tasks: Tasks, clock: Clock) -> Result<Self, BackendError> {
+        let supervisor = {
+            let tasks = tasks.clone();
+            let opened = tasks.clone().spawn_blocking(move || open(config, tasks, clock));
+            opened.await.map_err(unavailable)?.map_err(unavailable)?
+        };
+        let backend = Self(supervisor);
+        backend.first_words().await;
+        tasks.spawn(backend.clone().rotate_logs());
+        Ok(backend)
+    }
+
+    /// Does something on a thread that may block.
+    async fn blocking<T: Send + 'static, E: Into<BackendError> + Send + 'static>(
+        &self,
+        work: impl FnOnce(&Arc<Supervisor>) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, BackendError> {
+        let supervisor = Arc::clone(&self.0);
+        self.0.tasks.spawn_blocking(move || work(&supervisor)).await.map_err(unavailable)?.map_err(Into::into)
+    }
+
+    async fn records(&self, only: Option<DeploymentId>) -> Result<Vec<(Name, Record)>, BackendError> {
+        self.blocking(move |supervisor| supervisor.records(only).map_err(unavailable)).await
+    }
+
+    /// Waits until each watcher has tried to reach its replica.
+    async fn first_words(&self) {
+        let waits: Vec<_> = {
+            let watches = self.0.watches.lock().unwrap_or_else(PoisonError::into_inner);
+            watches.values().map(watch::Watch::tried).collect()
+        };
+        // Whoever is late is shown by its record.
+        let _ = timeout(FIRST_WORD, join_all(waits)).await;
+    }
+
+    async fn look(&self, only: Option<DeploymentId>) -> Result<Vec<Replica>, BackendError> {
+        let mut records = self.records(only).await?;
+        let unknown = records.iter().filter(|(name, record)| self.0.attach(*name, record)).count();
+        if unknown > 0 {
+            self.first_words().await;
+            records = self.records(only).await?;
+        }
+        Ok(records.into_iter().map(|(name, record)| self.replica(name, record)).collect())
+    }
+
+    /// A record, with what its watcher knows.
+    fn replica(&self, name: Name, record: Record) -> Replica {
+        let run = record.run().cloned();
+        let watches = self.0.watches.lock().unwrap_or_else(PoisonError::into_inner);
+        let watch = run.as_ref().and_then(|run| watches.get(&record.id).filter(|watch| watch.process == run.process));
+        let live = watch.map(watch::Watch::live).unwrap_or_default();
+        let is_ready = run.as_ref().zip(watch).is_some_and(|(run, watch)| watch.is_ready(run));
+        let (state, retry_at) = match record.phase {
+            Phase::Stopping { .. } => (ReplicaState::Stopping, None),
+            Phase::BackingOff { retry_at } => (ReplicaState::BackingOff, Some(retry_at)),
+            Phase::Running(_) if is_ready => (ReplicaState::Ready, None),
+            Phase::Running(_) if live.state == Some(ReplicaState::Stopping) => (ReplicaState::Stopping, None),
+            Phase::Running(_) | Phase::Launching => (ReplicaState::Starting, None),
+        };
+        let failure = record.failure.filter(|_| !is_ready);
+        Replica {
+            deployment: name.deployment,
+            revision: name.revision,
+            state,
+            address: Address::Unix(self.0.launcher.layout.socket(&record.id)),
+            started_at: run.map(|run| run.started_at),
+            restarts: record.restarts,
+            failure: failure.map(|failure| Failure { error: failure.error, permanent: failure.permanent }),
+            retry_at,
+            artifact: live.artifact,
+            notes: record.notes,
+            id: record.id,
+        }
+    }
+
+    async fn rotate_logs(self) {
+        let pause = Duration::from_millis(self.0.launcher.config.log_check_ms);
+        loop {
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = self.0.tasks.stopping() => return,
+            }
+            if let Err(error) = self.blocking(|supervisor| supervisor.rotate_logs().map_err(unavailable)).await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "logs cannot be rotated");
+            }
+        }
+    }
+}
+
+fn open(config: Config, tasks: Tasks, clock: Clock) -> io::Result<Arc<Supervisor>> {
+    if config.data_dir.as_os_str().is_empty() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "process.data_dir is not set; give --data-dir"));
+    }
+    let layout = Layout::open(&config.data_dir)?;
+    let launcher = Launcher {
+        program: config.executable.clone().unwrap_or_else(launch::own_program),
+        me: Identity::of(std::process::id()),
+        limiter: Limiter::detect(&layout.node),
+        layout,
+        config,
+    };
+    let supervisor = Arc::new(Supervisor {
+        launcher,
+        tasks,
+        clock,
+        watches: Mutex::new(HashMap::new()),
+        changes: broadcast::channel(CHANGES).0,
+        closed: AtomicBool::new(false),
+    });
+    supervisor.adopt()?;
+    Ok(supervisor)
+}
+
+fn unavailable(source: impl Into<BoxError>) -> BackendError {
+    BackendError::Unavailable { backend: BACKEND, source: source.into() }
+}
+
+#[async_trait]
+impl Backend for ProcessBackend {
+    fn scope(&self) -> String {
+        format!("{BACKEND}:{}", self.0.launcher.layout.node)
+    }
+
+    async fn ensure(&self, revision: &Revision, want: u32, fence: i64) -> Result<(), BackendError> {
+        let revision = revision.clone();
+        self.blocking(move |supervisor| supervisor.ensure(&revision, want, fence)).await
+    }
+
+    async fn observe(&self, deployment: DeploymentId) -> Result<Vec<Replica>, BackendError> {
+        self.look(Some(deployment)).await
+    }
+
+    async fn observe_all(&self) -> Result<Vec<Replica>, BackendError> {
+        self.look(None).await
+    }
+
+    async fn remove(
+        &self,
+        deployment: DeploymentId,
+        revision: Option<RevisionNumber>,
+        fence: i64,
+    ) -> Result<(), BackendError> {
+        self.blocking(move |supervisor| supervisor.remove(deployment, revision, fence)).await
+    }
+
+    fn changes(&self) -> BoxStream<'static, DeploymentId> {
+        let mut changes = self.0.changes.subscribe();
+        let backend = self.clone();
+        Box::pin(async_stream::stream! {
+            loop {
+                match changes.recv().await {
+                    Ok(deployment) => yield deployment,
+                    Err(broadcast::error::RecvError::Lagged(_)) => {
+                        // What was missed is not known, so it may be anything.
+                        let mut all: Vec<_> = match backend.records(None).await {
+                            Ok(records) => records.into_iter().map(|(name, _)| name.deployment).collect(),
+                            Err(_) => Vec::new(),
+                        };
+                        all.dedup();
+                        for deployment in all {
+                            yield deployment;
+                        }
+                    }
+                    Err(broadcast::error::RecvError::Closed) => break,
+                }
+            }
+        })
+    }
+
+    async fn logs(
+        &self,
+        replica: &ReplicaId,
+        tail: usize,
+        follow: bool,
+    ) -> Result<Option<BoxStream<'static, io::Result<Bytes>>>, BackendError> {
+        let Some(name) = Name::parse(&replica.0) else { return Ok(None) };
+        let opened = self
+            .blocking(move |supervisor| open_log(supervisor, &name.id(), tail, follow).map_err(unavailable))
+            .await?;
+        let Some((text, follower)) = opened else { return Ok(None) };
+        let shown = futures::stream::iter((!text.is_empty()).then(|| Ok(Bytes::from(text))));
+        Ok(Some(match follower {
+            Some(follower) => Box::pin(shown.chain(grow(follower, self.0.tasks.clone()))),
+            None => Box::pin(shown),
+        }))
+    }
+
+    async fn shutdown(&self, patience: Duration) -> Result<(), BackendError> {
+        self.blocking(|supervisor| supervisor.close().map_err(unavailable)).await?;
+        let processes: Vec<_> = self
+            .records(None)
+            .await?
+            .into_iter()
+            .filter_map(|(name, record)| Some((name, record.run()?.process.clone())))
+            .collect();
+        if !all_end(&processes, patience).await? {
+            tracing::warn!(?patience, "replicas that have not ended in time are killed");
+        }
+        for (_, process) in &processes {
+            process.kill_group().map_err(unavailable)?;
+        }
+        all_end(&processes, AFTER_KILL).await?;
+        self.blocking(move |supervisor| {
+            let mut left = Vec::new();
+            for (name, process) in &processes {
+                if process.is_alive() {
+                    left.push(format!("{} (process {})", name.id(), process.pid));
+                    continue;
+                }
+                process.reap();
+                supervisor.ended(*name, process, End::Exited(Exit::Unknown)).map_err(unavailable)?;
+            }
+            if left.is_empty() {
+                return Ok(());
+            }
+            Err(unavailable(format!("the kernel has not ended {} yet", left.join(", "))))
+        })
+        .await
+    }
+}
+
+/// Waits until all of these have ended, at most `patience`. Says whether they have.
+async fn all_end(processes: &[(Name, Identity)], patience: Duration) -> Result<bool, BackendError> {
+    let mut pidfds = Vec::new();
+    for (_, process) in processes {
+        pidfds.extend(process.watch().map_err(unavailable)?);
+    }
+    Ok(timeout(patience, join_all(pidfds.iter().map(Pidfd::ended))).await.is_ok())
+}
+
+type OpenedLog = (Vec<u8>, Option<Follower>);
+
+fn open_log(supervisor: &Supervisor, replica: &ReplicaId, lines: usize, follow: bool) -> io::Result<Option<OpenedLog>> {
+    let layout = &supervisor.launcher.layout;
+    let slot = layout.slot(replica);
+    match log::tail(&slot, lines) {
+        Ok((text, end)) => {
+            let follower = follow.then(|| Follower::open(&slot, end)).transpose()?;
+            Ok(Some((text, follower)))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let kept = log::kept_of(&layout.ended(), replica)?;
+            kept.map(|path| Ok((log::tail_of_file(&path, lines)?, None))).transpose()
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// What is appended to a log, until its replica is gone.
+fn grow(mut follower: Follower, tasks: Tasks) -> impl futures::Stream<Item = io::Result<Bytes>> + Send {
+    async_stream::stream! {
+        loop {
+            let reading = tasks.spawn_blocking(move || {
+                let step = follower.step();
+                (follower, step)
+            });
+            let step = match reading.await {
+                Ok((back, step)) => {
+                    follower = back;
+                    step
+                }
+                Err(error) => {
+                    yield Err(io::Error::other(error));
+                    break;
+                }
+            };
+            match step {
+                Ok(Step::Grown(text)) => yield Ok(text),
+                Ok(Step::Ended) => break,
+                Ok(Step::Quiet) => tokio::select! {
+                    () = sleep(FOLLOW_PAUSE) => {}
+                    () = tasks.stopping() => break,
+                },
+                Err(error) => {
+                    yield Err(error);
+                    break;
+                }
+            }
+        }
+    }
+}

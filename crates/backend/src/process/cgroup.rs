@@ -1,0 +1,299 @@
+//! Limits of CPU and memory, by control groups of version 1 or 2, whichever the machine has.
+//!
+//! Groups stand below the group that this process is in, so that what bounds it bounds its replicas too;
+//! where that is not allowed (version 2 takes no children beside processes), below the root of the mount.
+//! A replica without limits gets no group. A machine that allows none of it is not an error: the replica
+//! runs, and a note in its status says what is not enforced and why.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use api::deployment::Resources;
+
+/// The span over which CPU time is counted, in microseconds: the kernel's default.
+const CPU_PERIOD_MICROS: i128 = 100_000;
+/// The kernel takes no smaller share of CPU time in a period.
+const CPU_QUOTA_MIN_MICROS: i128 = 1_000;
+
+/// Sets limits, as far as this machine lets it.
+#[derive(Debug)]
+pub(super) struct Limiter {
+    cpu: Result<Place, String>,
+    memory: Result<Place, String>,
+}
+
+/// A folder below which groups can be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Place {
+    version: Version,
+    parent: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    One,
+    Two,
+}
+
+/// The groups made for one replica, and what could not be done.
+#[derive(Debug, Default)]
+pub(super) struct Groups {
+    /// Their folders.
+    pub(super) folders: Vec<PathBuf>,
+    /// Sentences for the user.
+    pub(super) notes: Vec<String>,
+}
+
+impl Limiter {
+    /// Finds out what this machine allows. `node` names this data directory's groups.
+    pub(super) fn detect(node: &str) -> Self {
+        let read = |path: &str| fs::read_to_string(path).map_err(|error| format!("{path} cannot be read: {error}"));
+        match (read("/proc/self/mountinfo"), read("/proc/self/cgroup")) {
+            (Ok(mounts), Ok(groups)) => {
+                let place = |controller| place(&mounts, &groups, controller, node);
+                Self { cpu: place("cpu"), memory: place("memory") }
+            }
+            (Err(reason), _) | (_, Err(reason)) => Self { cpu: Err(reason.clone()), memory: Err(reason) },
+        }
+    }
+
+    /// Makes the groups of one replica, with its limits set. Doing it again changes them.
+    pub(super) fn prepare(&self, replica: &str, limits: &Resources) -> Groups {
+        let mut made = Groups::default();
+        if let Some(cpu) = &limits.cpu {
+            let quota = (cpu.milli() * CPU_PERIOD_MICROS / 1_000).max(CPU_QUOTA_MIN_MICROS);
+            made.add("cpu", &self.cpu, replica, |version, group| match version {
+                Version::One => {
+                    fs::write(group.join("cpu.cfs_period_us"), CPU_PERIOD_MICROS.to_string())?;
+                    fs::write(group.join("cpu.cfs_quota_us"), quota.to_string())
+                }
+                Version::Two => fs::write(group.join("cpu.max"), format!("{quota} {CPU_PERIOD_MICROS}")),
+            });
+        }
+        if let Some(memory) = &limits.memory {
+            let bytes = memory.units().to_string();
+            made.add("memory", &self.memory, replica, |version, group| match version {
+                Version::One => {
+                    fs::write(group.join("memory.limit_in_bytes"), &bytes)?;
+                    // Memory and swap together: not every kernel counts it, and without swap it is the same.
+                    swap_off(&group.join("memory.memsw.limit_in_bytes"), &bytes)
+                }
+                Version::Two => {
+                    fs::write(group.join("memory.max"), &bytes)?;
+                    swap_off(&group.join("memory.swap.max"), "0")?;
+                    // Half a replica is of no use: its processes go together.
+                    fs::write(group.join("memory.oom.group"), "1")
+                }
+            });
+        }
+        made
+    }
+
+    /// Removes the groups of replicas for which `is_known` is false, left by a crash.
+    pub(super) fn tidy(&self, is_known: impl Fn(&str) -> bool) {
+        for place in [&self.cpu, &self.memory].into_iter().flatten() {
+            let folders = fs::read_dir(&place.parent).into_iter().flatten().flatten();
+            for folder in folders.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+                if !folder.file_name().to_str().is_some_and(&is_known) {
+                    remove(&[folder.path()]);
+                }
+            }
+        }
+    }
+}
+
+impl Groups {
+    fn add(
+        &mut self,
+        resource: &str,
+        place: &Result<Place, String>,
+        replica: &str,
+        set: impl FnOnce(Version, &Path) -> io::Result<()>,
+    ) {
+        let made = place.clone().and_then(|place| {
+            let group = place.parent.join(replica);
+            make_dir(&group).and_then(|()| set(place.version, &group)).map_err(|error| {
+                remove(std::slice::from_ref(&group));
+                format!("{} cannot be set: {error}", group.display())
+            })?;
+            Ok(group)
+        });
+        match made {
+            Ok(group) if self.folders.contains(&group) => {}
+            Ok(group) => self.folders.push(group),
+            Err(reason) => self.notes.push(format!("limit_res.{resource} is not enforced on this machine: {reason}")),
+        }
+    }
+}
+
+/// Puts a process, all its threads and its future children into groups.
+pub(super) fn enter(groups: &[PathBuf], pid: u32) -> io::Result<()> {
+    groups.iter().try_for_each(|group| fs::write(group.join("cgroup.procs"), pid.to_string()))
+}
+
+/// How many processes of these groups the kernel has killed for want of memory.
+pub(super) fn oom_kills(groups: &[PathBuf]) -> u64 {
+    groups
+        .iter()
+        .flat_map(|group| [group.join("memory.oom_control"), group.join("memory.events")])
+        .filter_map(|file| fs::read_to_string(file).ok())
+        .filter_map(|text| text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse::<u64>().ok()))
+        .sum()
+}
+
+/// Removes groups that nobody is in. One that is still in use is left to [`Limiter::tidy`].
+pub(super) fn remove(groups: &[PathBuf]) {
+    for group in groups {
+        match fs::remove_dir(group) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => tracing::debug!(group = %group.display(), %error, "a control group is still in use"),
+        }
+    }
+}
+
+fn swap_off(file: &Path, value: &str) -> io::Result<()> {
+    if file.exists() { fs::write(file, value) } else { Ok(()) }
+}
+
+fn make_dir(path: &Path) -> io::Result<()> {
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other,
+    }
+}
+
+/// The first place where groups with this controller can be made, or why there is none.
+fn place(mounts: &str, own: &str, controller: &str, node: &str) -> Result<Place, String> {
+    let Some(mount) = Mount::of_controller(mounts, controller) else {
+        return Err(format!("the kernel's {controller} controller is not mounted"));
+    };
+    let mut reason = String::new();
+    for parent in mount.candidates(own, controller) {
+        match make_parent(&parent, mount.version, controller, node) {
+            Ok(parent) => return Ok(Place { version: mount.version, parent }),
+            Err(error) => reason = format!("{} takes no groups: {error}", parent.display()),
+        }
+    }
+    Err(reason)
+}
+
+/// `<group>/modelway/<node>`, with the controller handed down to it.
+fn make_parent(group: &Path, version: Version, controller: &str, node: &str) -> io::Result<PathBuf> {
+    let modelway = group.join("modelway");
+    let parent = modelway.join(node);
+    for (above, folder) in [(group, &modelway), (&modelway, &parent)] {
+        hand_down(above, version, controller)?;
+        make_dir(folder)?;
+    }
+    hand_down(&parent, version, controller)?;
+    Ok(parent)
+}
+
+fn hand_down(group: &Path, version: Version, controller: &str) -> io::Result<()> {
+    let file = group.join("cgroup.subtree_control");
+    let handed = || fs::read_to_string(&file).map(|text| text.split_whitespace().any(|word| word == controller));
+    if version == Version::One || handed()? {
+        return Ok(());
+    }
+    fs::write(&file, format!("+{controller}"))
+}
+
+/// Where a hierarchy of groups is mounted.
+#[derive(Debug, PartialEq, Eq)]
+struct Mount {
+    version: Version,
+    /// Which group of the hierarchy is shown there.
+    root: String,
+    point: PathBuf,
+}
+
+impl Mount {
+    fn of_controller(mounts: &str, controller: &str) -> Option<Self> {
+        mounts
+            .lines()
+            .filter_map(|line| {
+                let (left, right) = line.split_once(" - ")?;
+                let mut left = left.split(' ').skip(3);
+                let (root, point) = (left.next()?.to_owned(), PathBuf::from(left.next()?));
+                let mut right = right.split(' ');
+                let (kind, options) = (right.next()?, right.nth(1)?);
+                let (version, has) = match kind {
+                    "cgroup" => (Version::One, options.split(',').any(|option| option == controller)),
+                    "cgroup2" => {
+                        let offered = fs::read_to_string(point.join("cgroup.controllers")).unwrap_or_default();
+                        (Version::Two, offered.split_whitespace().any(|word| word == controller))
+                    }
+                    _ => return None,
+                };
+                has.then_some(Self { version, root, point })
+            })
+            .next()
+    }
+
+    /// The folders of this process's own group and of the mount itself.
+    fn candidates(&self, own: &str, controller: &str) -> Vec<PathBuf> {
+        let own = own.lines().find_map(|line| {
+            let mut parts = line.splitn(3, ':').skip(1);
+            let (controllers, path) = (parts.next()?, parts.next()?);
+            let is_ours = match self.version {
+                Version::One => controllers.split(',').any(|word| word == controller),
+                Version::Two => controllers.is_empty(),
+            };
+            is_ours.then_some(path)
+        });
+        let below = own.and_then(|path| Path::new(path).strip_prefix(&self.root).ok());
+        let mut found: Vec<PathBuf> = below
+            .filter(|below| !below.as_os_str().is_empty())
+            .map(|below| self.point.join(below))
+            .filter(|folder| folder.is_dir())
+            .into_iter()
+            .collect();
+        found.push(self.point.clone());
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOUNTS: &str = "\
+31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
+32 31 0:29 / /nowhere/cgroup/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct
+35 31 0:32 /docker/7f /nowhere/cgroup/memory rw,relatime shared:3 - cgroup cgroup rw,memory
+41 31 0:38 / /nowhere/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
+";
+
+    #[test]
+    fn a_controller_is_found_where_it_is_mounted() {
+        let memory = Mount::of_controller(MOUNTS, "memory");
+        let expected =
+            Mount { version: Version::One, root: "/docker/7f".to_owned(), point: "/nowhere/cgroup/memory".into() };
+        assert_eq!(memory, Some(expected));
+        assert_eq!(Mount::of_controller(MOUNTS, "pids"), None);
+        let point = Mount::of_controller(MOUNTS, "cpu").map(|mount| mount.point);
+        assert_eq!(point, Some("/nowhere/cgroup/cpu,cpuacct".into()));
+    }
+
+    #[test]
+    fn a_group_whose_folder_is_not_shown_here_falls_back_to_the_mount() {
+        let mount = Mount::of_controller(MOUNTS, "memory").expect("it is mounted");
+        assert_eq!(mount.candidates("4:memory:/docker/7f/x\n", "memory"), [PathBuf::from("/nowhere/cgroup/memory")]);
+    }
+
+    #[test]
+    fn a_machine_without_controllers_says_so_for_each_limit() {
+        let limiter = Limiter { cpu: place("", "", "cpu", "n"), memory: place("", "", "memory", "n") };
+        let limits = Resources { cpu: "500m".parse().ok(), memory: "1Gi".parse().ok() };
+        let groups = limiter.prepare("md-1-r1-0", &limits);
+        assert!(groups.folders.is_empty());
+        assert_eq!(
+            groups.notes[1],
+            "limit_res.memory is not enforced on this machine: the kernel's memory controller is not mounted"
+        );
+        assert!(limiter.prepare("md-1-r1-0", &Resources::default()).notes.is_empty(), "no limit, no note");
+    }
+}

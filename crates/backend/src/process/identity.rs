@@ -1,0 +1,211 @@
+//! Which process is meant, beyond any doubt.
+//!
+//! A number is reused as soon as its process is gone, so a process is named by its number, the tick of its
+//! start and the boot that both belong to. Before anything is signalled, a pidfd is opened and the name is
+//! checked again: from then on the kernel keeps the pidfd on that very process.
+//!
+//! **Invariant:** no signal reaches a process whose name was not checked.
+
+use std::{fs, io, os::fd::OwnedFd, path::Path, sync::OnceLock};
+
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitOptions, kill_process_group, pidfd_open, pidfd_send_signal, waitpid,
+};
+use serde::{Deserialize, Serialize};
+
+use super::pidfd::Pidfd;
+
+/// The name of one process, for ever.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(super) struct Identity {
+    /// Its number.
+    pub(super) pid: u32,
+    /// When it started, in clock ticks since the boot.
+    pub(super) start_ticks: u64,
+    /// The boot that it belongs to.
+    pub(super) boot: String,
+}
+
+/// How a process ended, as far as can be known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Exit {
+    /// It returned this status.
+    Status(i32),
+    /// This signal killed it.
+    Signal(i32),
+    /// Somebody else's child: the status went to its parent.
+    Unknown,
+}
+
+impl Identity {
+    /// The process that has this number now; `None` if there is none.
+    pub(super) fn of(pid: u32) -> Option<Self> {
+        let stat = Stat::read(pid)?;
+        Some(Self { pid, start_ticks: stat.start_ticks, boot: boot_id().to_owned() })
+    }
+
+    /// Whether it still runs. A zombie does not.
+    pub(super) fn is_alive(&self) -> bool {
+        self.stat().is_some_and(|stat| !stat.is_dead())
+    }
+
+    fn stat(&self) -> Option<Stat> {
+        if self.boot != boot_id() {
+            return None;
+        }
+        Stat::read(self.pid).filter(|stat| stat.start_ticks == self.start_ticks)
+    }
+
+    fn raw(&self) -> Option<Pid> {
+        i32::try_from(self.pid).ok().and_then(Pid::from_raw)
+    }
+
+    fn open(&self) -> io::Result<Option<OwnedFd>> {
+        let Some(pid) = self.raw() else { return Ok(None) };
+        let fd = match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(fd) => fd,
+            Err(rustix::io::Errno::SRCH | rustix::io::Errno::INVAL) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        // Checked after opening: now the number cannot be passed on under us.
+        Ok(self.stat().is_some().then_some(fd))
+    }
+
+    /// Begins to watch for its end; `None` if it is gone.
+    pub(super) fn watch(&self) -> io::Result<Option<Pidfd>> {
+        self.open()?.map(Pidfd::watch).transpose()
+    }
+
+    /// Sends a signal to it, if it still runs.
+    pub(super) fn signal(&self, signal: Signal) -> io::Result<()> {
+        let Some(fd) = self.open()? else { return Ok(()) };
+        match pidfd_send_signal(fd, signal) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Kills it and everything in the process group that it leads. Its children may outlive it, so this is
+    /// of use after its end too; but not when its number has passed to another process.
+    pub(super) fn kill_group(&self) -> io::Result<()> {
+        if self.boot != boot_id() {
+            return Ok(());
+        }
+        let Some(pid) = self.raw() else { return Ok(()) };
+        if let Some(stat) = Stat::read(self.pid)
+            && (stat.start_ticks != self.start_ticks || i64::from(stat.group) != i64::from(self.pid))
+        {
+            return Ok(());
+        }
+        match kill_process_group(pid, Signal::KILL) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// How it ended, once it has. Takes its remains if it is a child of this process.
+    pub(super) fn reap(&self) -> Exit {
+        let remains = self.stat();
+        let status = self.raw().and_then(|pid| waitpid(Some(pid), WaitOptions::NOHANG).ok().flatten());
+        match (status, remains) {
+            (Some((_, status)), _) => match (status.exit_status(), status.terminating_signal()) {
+                (Some(code), _) => Exit::Status(code),
+                (None, Some(signal)) => Exit::Signal(signal),
+                (None, None) => Exit::Unknown,
+            },
+            // Another process's zombie: the kernel shows its status to its owner.
+            (None, Some(Stat { state: b'Z', exit_code: Some(code), .. })) => match (code & 0x7f, code >> 8) {
+                (0, status) => Exit::Status(status & 0xff),
+                (signal, _) => Exit::Signal(signal),
+            },
+            (None, _) => Exit::Unknown,
+        }
+    }
+}
+
+/// The process that was started with both of these argument pairs, looked for among all.
+pub(super) fn find_by_arguments(pairs: [(&str, &str); 2]) -> Option<Identity> {
+    let processes = fs::read_dir("/proc").ok()?;
+    processes
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+        .filter(|pid| has_arguments(*pid, pairs))
+        .find_map(|pid| Identity::of(pid).filter(Identity::is_alive))
+}
+
+fn has_arguments(pid: u32, pairs: [(&str, &str); 2]) -> bool {
+    let Ok(line) = fs::read(Path::new("/proc").join(pid.to_string()).join("cmdline")) else { return false };
+    let arguments: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+    pairs.iter().all(|(flag, value)| arguments.windows(2).any(|two| two == [flag.as_bytes(), value.as_bytes()]))
+}
+
+/// What `/proc/<pid>/stat` says; its fields are numbered as in proc(5).
+#[derive(Debug)]
+struct Stat {
+    state: u8,
+    group: i32,
+    start_ticks: u64,
+    exit_code: Option<i32>,
+}
+
+impl Stat {
+    fn read(pid: u32) -> Option<Self> {
+        Self::parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        // The second field is the program's name in parentheses, which may hold anything, `)` included.
+        let fields: Vec<&str> = text.get(text.rfind(')')? + 1..)?.split_ascii_whitespace().collect();
+        let field = |number: usize| fields.get(number - 3);
+        Some(Self {
+            state: *field(3)?.as_bytes().first()?,
+            group: field(5)?.parse().ok()?,
+            start_ticks: field(22)?.parse().ok()?,
+            exit_code: field(52).and_then(|code| code.parse().ok()),
+        })
+    }
+
+    fn is_dead(&self) -> bool {
+        matches!(self.state, b'Z' | b'X' | b'x')
+    }
+}
+
+fn boot_id() -> &'static str {
+    static BOOT: OnceLock<String> = OnceLock::new();
+    BOOT.get_or_init(|| {
+        fs::read_to_string("/proc/sys/kernel/random/boot_id").map_or_else(|_| String::new(), |id| id.trim().to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_name_full_of_parentheses_does_not_shift_the_fields() {
+        let numbers: Vec<String> = (4..=52).map(|n| n.to_string()).collect();
+        let stat = Stat::parse(&format!("77 (a) Z (b)) S {}", numbers.join(" "))).expect("it is well formed");
+        assert_eq!((stat.state, stat.group, stat.start_ticks, stat.exit_code), (b'S', 5, 22, Some(52)));
+    }
+
+    #[test]
+    fn a_process_is_itself_and_no_other_that_has_its_number() {
+        let me = Identity::of(std::process::id()).expect("this test runs");
+        assert!(me.is_alive());
+        assert!(!Identity { start_ticks: me.start_ticks + 1, ..me.clone() }.is_alive());
+        assert!(!Identity { boot: "another".to_owned(), ..me }.is_alive());
+    }
+
+    #[test]
+    fn a_child_s_status_is_known_and_a_stranger_s_is_not() {
+        #[allow(clippy::zombie_processes, reason = "taking the remains is what is tested")]
+        let child = std::process::Command::new("sh").args(["-c", "exit 7"]).spawn().expect("sh runs");
+        let process = Identity::of(child.id()).expect("a child is at least a zombie");
+        while process.is_alive() {
+            std::thread::yield_now();
+        }
+        assert_eq!(process.reap(), Exit::Status(7));
+        assert_eq!(process.reap(), Exit::Unknown);
+        assert!(process.signal(Signal::TERM).is_ok(), "a signal to what is gone does nothing");
+    }
+}

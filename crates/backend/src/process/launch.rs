@@ -1,0 +1,169 @@
+//! Starts the process of one replica.
+
+use std::{
+    ffi::OsString,
+    fs, io,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use api::{ReplicaId, Revision, Timestamp, registry::ModelContent};
+
+use super::{
+    Config, cgroup,
+    ending::TERMINATION_FILE,
+    identity::{Identity, find_by_arguments},
+    layout::{Layout, at},
+    log,
+    slot::{self, Phase, Record, Run},
+};
+
+/// What every launch needs.
+#[derive(Debug)]
+pub(super) struct Launcher {
+    /// The settings.
+    pub(super) config: Config,
+    /// Where things stand.
+    pub(super) layout: Layout,
+    /// The program.
+    pub(super) program: PathBuf,
+    /// This process.
+    pub(super) me: Option<Identity>,
+    /// Limits.
+    pub(super) limiter: cgroup::Limiter,
+}
+
+impl Launcher {
+    /// Starts `record`'s replica; the caller holds the deployment's lock. On return the slot says that it
+    /// runs. A crash at any point leaves a slot from which [`Self::recover`] finds what became of it.
+    pub(super) fn launch(&self, mut record: Record, revision: &Revision, now: Timestamp) -> io::Result<Record> {
+        let slot = self.layout.slot(&record.id);
+        record.phase = Phase::Launching;
+        record.memory_limit = revision.spec.limit_res.memory.as_ref().map(ToString::to_string);
+        slot::write(&slot, &record)?;
+        // Only now: groups without a slot may be tidied away at any time.
+        let groups = self.limiter.prepare(&record.id.0, &revision.spec.limit_res);
+        record.groups = groups.folders;
+        record.notes = groups.notes;
+        slot::write(&slot, &record)?;
+
+        forget(&slot.join(TERMINATION_FILE))?;
+        forget(&self.layout.socket(&record.id))?;
+        let (out, log_from) = log::open_for_append(&slot)?;
+        let oom_kills_before = cgroup::oom_kills(&record.groups);
+        let child = self
+            .command(&record.id, revision)
+            .current_dir(&slot)
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(out.try_clone()?)
+            .stderr(out)
+            .spawn()
+            .map_err(|error| at("start", &self.program, error))?;
+        // It stays a zombie until it is reaped here, so it has a name even if it has ended already.
+        let process = Identity::of(child.id())
+            .ok_or_else(|| io::Error::other(format!("/proc does not show process {}", child.id())))?;
+        self.settle(record, process, now, log_from, oom_kills_before)
+    }
+
+    /// Finds out what became of a launch whose launcher died. `None`: nothing was started.
+    pub(super) fn recover(&self, record: Record, now: Timestamp) -> io::Result<Option<Record>> {
+        match self.find(&record.id) {
+            Some(process) => {
+                tracing::info!(replica = %record.id, pid = process.pid, "found a replica whose launch was cut short");
+                let oom_kills_before = cgroup::oom_kills(&record.groups);
+                self.settle(record, process, now, 0, oom_kills_before).map(Some)
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// The process that serves this replica's name on this data directory's socket.
+    pub(super) fn find(&self, replica: &ReplicaId) -> Option<Identity> {
+        let socket = self.layout.socket(replica);
+        let arguments = [("--replica-id", replica.0.as_str()), ("--socket", socket.to_str()?)];
+        // The kernel lets go of our lock a moment before it shows the new program's arguments.
+        (0..3).find_map(|attempt| {
+            if attempt > 0 {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            find_by_arguments(arguments)
+        })
+    }
+
+    fn settle(
+        &self,
+        mut record: Record,
+        process: Identity,
+        now: Timestamp,
+        log_from: u64,
+        oom_kills_before: u64,
+    ) -> io::Result<Record> {
+        if !record.groups.is_empty()
+            && let Err(error) = cgroup::enter(&record.groups, process.pid)
+            && process.is_alive()
+        {
+            record.notes.push(format!("limit_res is not enforced on this machine: {error}"));
+        }
+        record.phase = Phase::Running(Run {
+            process,
+            launcher: self.me.clone(),
+            started_at: now,
+            ready_since: None,
+            log_from,
+            oom_kills_before,
+        });
+        slot::write(&self.layout.slot(&record.id), &record)?;
+        Ok(record)
+    }
+
+    fn command(&self, replica: &ReplicaId, revision: &Revision) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(self.arguments(replica, revision));
+        // Our own settings are not the replica's.
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"MODELWAY__")) {
+            command.env_remove(name);
+        }
+        command.envs(&self.config.serve_env).envs(&revision.spec.env);
+        command
+    }
+
+    fn arguments(&self, replica: &ReplicaId, revision: &Revision) -> Vec<OsString> {
+        let spec = &revision.spec;
+        let mut arguments: Vec<OsString> = vec!["serve".into()];
+        let mut add = |flag: &str, value: OsString| arguments.extend([flag.into(), value]);
+        if let ModelContent::Artifact { uris, digest } = &spec.content {
+            for uri in uris {
+                add("--model-uri", uri.into());
+            }
+            if let Some(digest) = digest {
+                add("--digest", digest.into());
+            }
+        }
+        add("--model-name", revision.deployment.to_string().into());
+        if let Some(name) = &spec.name {
+            add("--alias", name.into());
+        }
+        add("--model-version", (&spec.model_version).into());
+        add("--socket", self.layout.socket(replica).into());
+        add("--replica-id", (&replica.0).into());
+        add("--termination-message", self.layout.slot(replica).join(TERMINATION_FILE).into());
+        add("--drain-ms", self.config.drain_ms.to_string().into());
+        arguments
+    }
+}
+
+/// This very program, also when its file was replaced by an upgrade meanwhile.
+pub(super) fn own_program() -> PathBuf {
+    std::env::current_exe().ok().filter(|path| path.exists()).unwrap_or_else(|| PathBuf::from("/proc/self/exe"))
+}
+
+/// Removes a file, if it is there.
+pub(super) fn forget(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(at("remove", path, error)),
+        Ok(()) => Ok(()),
+    }
+}

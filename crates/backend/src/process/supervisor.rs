@@ -1,0 +1,356 @@
+//! The steps that change replicas, each under its deployment's lock.
+//!
+//! Everything here blocks its thread, on files and for the moment that starting a process takes, and is
+//! called from blocking tasks. Nothing here waits for a replica.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs, io,
+    path::Path,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use api::{
+    DeploymentId, ReplicaId, Revision, RevisionNumber, Timestamp, deployment::MachineType, registry::ModelContent,
+};
+use base::{Clock, Tasks};
+use rustix::process::Signal;
+use tokio::sync::broadcast;
+
+use super::{
+    BACKEND, backoff, cgroup,
+    ending::{self, End},
+    identity::Identity,
+    launch::{Launcher, forget},
+    layout::{Name, at},
+    log,
+    slot::{self, DeploymentLock, Found, Phase, Record},
+    unavailable,
+    watch::Watch,
+};
+use crate::BackendError;
+
+/// The replicas of one data directory, as this process handles them.
+#[derive(Debug)]
+pub(super) struct Supervisor {
+    /// Starts processes.
+    pub(super) launcher: Launcher,
+    /// Watchers live here.
+    pub(super) tasks: Tasks,
+    /// The time.
+    pub(super) clock: Clock,
+    /// Whom this process watches, by the replica's name.
+    pub(super) watches: Mutex<HashMap<ReplicaId, Watch>>,
+    /// Deployments whose replicas changed by themselves.
+    pub(super) changes: broadcast::Sender<DeploymentId>,
+    /// Set once everything is being ended.
+    pub(super) closed: AtomicBool,
+}
+
+impl Supervisor {
+    /// The time, as it is written down.
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now().into()
+    }
+
+    /// Tells whoever listens. Nobody may, which is no failure: they read everything when they come.
+    pub(super) fn changed(&self, deployment: DeploymentId) {
+        let _ = self.changes.send(deployment);
+    }
+
+    /// All records, or one deployment's, in order. Takes no lock, so each is a moment's view.
+    pub(super) fn records(&self, only: Option<DeploymentId>) -> io::Result<Vec<(Name, Record)>> {
+        let mut records = Vec::new();
+        for name in self.launcher.layout.names(only)? {
+            match slot::read(&self.launcher.layout.slot(&name.id()))? {
+                Found::Record(record) => records.push((name, *record)),
+                Found::Nothing => {}
+                Found::Damaged(reason) => tracing::warn!(replica = %name.id(), reason, "a replica's record is damaged"),
+            }
+        }
+        Ok(records)
+    }
+
+    /// One deployment's records, after everything that a crash has cut short was finished or undone.
+    fn settled(self: &Arc<Self>, _lock: &DeploymentLock, deployment: DeploymentId) -> io::Result<Vec<(Name, Record)>> {
+        let mut records = Vec::new();
+        for name in self.launcher.layout.names(Some(deployment))? {
+            let slot = self.launcher.layout.slot(&name.id());
+            let record = match slot::read(&slot)? {
+                Found::Record(record) => *record,
+                // The record is written before anything is started.
+                Found::Nothing => {
+                    remove_slot(&slot)?;
+                    continue;
+                }
+                Found::Damaged(reason) => {
+                    tracing::warn!(replica = %name.id(), reason, "a replica's record is damaged; it is removed");
+                    if let Some(process) = self.launcher.find(&name.id()) {
+                        process.kill_group()?;
+                    }
+                    remove_slot(&slot)?;
+                    continue;
+                }
+            };
+            if !matches!(record.phase, Phase::Launching) {
+                records.push((name, record));
+                continue;
+            }
+            let now = self.now();
+            match self.launcher.recover(record.clone(), now)? {
+                Some(found) => records.push((name, found)),
+                None if record.failures == 0 => self.forget(&record)?,
+                None => {
+                    let waiting = Record { phase: Phase::BackingOff { retry_at: now }, ..record };
+                    slot::write(&slot, &waiting)?;
+                    records.push((name, waiting));
+                }
+            }
+        }
+        Ok(records)
+    }
+
+    /// Finishes what earlier processes left, and watches what runs.
+    pub(super) fn adopt(self: &Arc<Self>) -> io::Result<()> {
+        let layout = &self.launcher.layout;
+        let deployments: HashSet<DeploymentId> = layout.names(None)?.iter().map(|name| name.deployment).collect();
+        for deployment in deployments {
+            let lock = DeploymentLock::take(layout, deployment)?;
+            for (name, record) in self.settled(&lock, deployment)? {
+                // The signal may be what the crash has cut short.
+                if let Phase::Stopping { run, .. } = &record.phase {
+                    run.process.signal(Signal::TERM)?;
+                }
+                self.attach(name, &record);
+            }
+        }
+        self.launcher.limiter.tidy(|group| layout.slot(&ReplicaId(group.to_owned())).exists());
+        slot::tidy_locks(layout, self.clock.now(), Duration::from_secs(24 * 3_600))
+    }
+
+    /// See [`crate::Backend::ensure`].
+    pub(super) fn ensure(self: &Arc<Self>, revision: &Revision, want: u32, fence: i64) -> Result<(), BackendError> {
+        if want > 0 {
+            check_runnable(revision)?;
+        }
+        let mut lock = DeploymentLock::take(&self.launcher.layout, revision.deployment).map_err(unavailable)?;
+        if self.closed.load(Ordering::Acquire) {
+            return Err(unavailable("it is shutting down"));
+        }
+        lock.check(fence)?;
+        self.ensure_locked(&lock, revision, want).map_err(unavailable)
+    }
+
+    fn ensure_locked(self: &Arc<Self>, lock: &DeploymentLock, revision: &Revision, want: u32) -> io::Result<()> {
+        let all: Vec<(Name, Record)> = self.settled(lock, revision.deployment)?;
+        let mut ours: Vec<_> = all.into_iter().filter(|(name, _)| name.revision == revision.number).collect();
+        let taken: HashSet<u32> = ours.iter().map(|(name, _)| name.ordinal).collect();
+        ours.retain(|(_, record)| record.stopping_since().is_none());
+        // Those that serve stay, and among equals the oldest.
+        ours.sort_by_key(|(name, record)| (self.rank(record), name.ordinal));
+        let want = usize::try_from(want).unwrap_or(usize::MAX);
+        let surplus = ours.split_off(ours.len().min(want));
+        for (name, record) in surplus {
+            self.end(name, record)?;
+        }
+        let now = self.now();
+        let running = ours.len();
+        for (name, record) in ours {
+            let record = match record.phase {
+                Phase::BackingOff { retry_at } if retry_at <= now => {
+                    let again = Record { restarts: record.restarts.saturating_add(1), ..record };
+                    self.launcher.launch(again, revision, now)?
+                }
+                Phase::BackingOff { .. } | Phase::Launching | Phase::Running(_) | Phase::Stopping { .. } => record,
+            };
+            self.attach(name, &record);
+        }
+        let free = (0..).filter(|ordinal| !taken.contains(ordinal));
+        for ordinal in free.take(want - running) {
+            let name = Name { deployment: revision.deployment, revision: revision.number, ordinal };
+            let record = self.launcher.launch(fresh(name), revision, now)?;
+            tracing::info!(replica = %record.id, pid = record.run().map(|run| run.process.pid), "started");
+            self.attach(name, &record);
+        }
+        Ok(())
+    }
+
+    /// Which replica to keep first.
+    fn rank(&self, record: &Record) -> u8 {
+        match (&record.phase, self.is_ready(record)) {
+            (Phase::Running(_), true) => 0,
+            (Phase::Running(_), false) => 1,
+            (Phase::Launching | Phase::BackingOff { .. } | Phase::Stopping { .. }, _) => 2,
+        }
+    }
+
+    /// See [`crate::Backend::remove`].
+    pub(super) fn remove(
+        self: &Arc<Self>,
+        deployment: DeploymentId,
+        revision: Option<RevisionNumber>,
+        fence: i64,
+    ) -> Result<(), BackendError> {
+        let mut lock = DeploymentLock::take(&self.launcher.layout, deployment).map_err(unavailable)?;
+        lock.check(fence)?;
+        self.remove_locked(&lock, deployment, revision).map_err(unavailable)
+    }
+
+    fn remove_locked(
+        self: &Arc<Self>,
+        lock: &DeploymentLock,
+        deployment: DeploymentId,
+        revision: Option<RevisionNumber>,
+    ) -> io::Result<()> {
+        for (name, record) in self.settled(lock, deployment)? {
+            if revision.is_none_or(|revision| revision == name.revision) {
+                self.end(name, record)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells every replica of the data directory to end, and starts no more.
+    pub(super) fn close(self: &Arc<Self>) -> io::Result<()> {
+        self.closed.store(true, Ordering::Release);
+        let layout = &self.launcher.layout;
+        let deployments: HashSet<DeploymentId> = layout.names(None)?.iter().map(|name| name.deployment).collect();
+        for deployment in deployments {
+            let lock = DeploymentLock::take(layout, deployment)?;
+            self.remove_locked(&lock, deployment, None)?;
+        }
+        Ok(())
+    }
+
+    /// Tells one replica to drain and end; the caller holds the lock. Telling it again does nothing.
+    fn end(self: &Arc<Self>, name: Name, record: Record) -> io::Result<()> {
+        match record.phase {
+            Phase::Running(run) => {
+                let process = run.process.clone();
+                let stopping = Record { phase: Phase::Stopping { run, since: self.now() }, ..record };
+                slot::write(&self.launcher.layout.slot(&stopping.id), &stopping)?;
+                process.signal(Signal::TERM)?;
+                self.attach(name, &stopping);
+                Ok(())
+            }
+            Phase::Stopping { .. } => {
+                self.attach(name, &record);
+                Ok(())
+            }
+            Phase::BackingOff { .. } | Phase::Launching => self.forget(&record),
+        }
+    }
+
+    /// Writes down that a process is ready.
+    pub(super) fn became_ready(&self, name: Name, process: &Identity) -> io::Result<()> {
+        let _lock = DeploymentLock::take(&self.launcher.layout, name.deployment)?;
+        let Some(mut record) = self.record_of(name, process)? else { return Ok(()) };
+        if let Phase::Running(run) = &mut record.phase
+            && run.ready_since.is_none()
+        {
+            run.ready_since = Some(self.now());
+            record.failure = None;
+            slot::write(&self.launcher.layout.slot(&record.id), &record)?;
+        }
+        Ok(())
+    }
+
+    /// Writes down that a process has ended, unless another watcher was first: one that was told to end is
+    /// forgotten, another one backs off.
+    pub(super) fn ended(&self, name: Name, process: &Identity, end: End) -> io::Result<()> {
+        let _lock = DeploymentLock::take(&self.launcher.layout, name.deployment)?;
+        let Some(record) = self.record_of(name, process)? else { return Ok(()) };
+        let run = match &record.phase {
+            Phase::Running(run) => run,
+            Phase::Stopping { .. } => return self.forget(&record),
+            Phase::BackingOff { .. } | Phase::Launching => return Ok(()),
+        };
+        let slot = self.launcher.layout.slot(&record.id);
+        let (config, now) = (&self.launcher.config, self.now());
+        let failure = ending::explain(&slot, &record, run, name.revision, end);
+        let reset = Duration::from_millis(config.backoff_reset_ms);
+        let was_healthy = run.ready_since.is_some_and(|ready| now.since(ready) >= reset);
+        let failures = if was_healthy { 1 } else { record.failures.saturating_add(1) };
+        let wait = backoff::wait(config, failures, failure.permanent, rand::random());
+        tracing::warn!(replica = %record.id, failures, ?wait, reason = failure.error.message, "a replica ended by itself");
+        let phase = Phase::BackingOff { retry_at: now.after(wait) };
+        slot::write(&slot, &Record { phase, failures, failure: Some(failure), ..record })
+    }
+
+    /// The slot's record, if it is about this very process.
+    fn record_of(&self, name: Name, process: &Identity) -> io::Result<Option<Record>> {
+        Ok(match slot::read(&self.launcher.layout.slot(&name.id()))? {
+            Found::Record(record) if record.run().is_some_and(|run| run.process == *process) => Some(*record),
+            Found::Record(_) | Found::Nothing | Found::Damaged(_) => None,
+        })
+    }
+
+    /// Removes a slot whose process is gone; the caller holds the lock.
+    fn forget(&self, record: &Record) -> io::Result<()> {
+        let layout = &self.launcher.layout;
+        let slot = layout.slot(&record.id);
+        cgroup::remove(&record.groups);
+        forget(&layout.socket(&record.id))?;
+        log::keep(&slot, &record.id, &layout.ended(), self.now(), self.launcher.config.ended_logs())?;
+        remove_slot(&slot)
+    }
+
+    /// Cuts logs that have grown too long.
+    pub(super) fn rotate_logs(&self) -> io::Result<()> {
+        for name in self.launcher.layout.names(None)? {
+            log::rotate(&self.launcher.layout.slot(&name.id()), self.launcher.config.log_max_bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the replica's own last word was that it predicts.
+    fn is_ready(&self, record: &Record) -> bool {
+        let watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
+        record.run().is_some_and(|run| {
+            watches.get(&record.id).is_some_and(|watch| watch.process == run.process && watch.is_ready(run))
+        })
+    }
+}
+
+fn fresh(name: Name) -> Record {
+    Record {
+        id: name.id(),
+        phase: Phase::Launching,
+        restarts: 0,
+        failures: 0,
+        failure: None,
+        groups: Vec::new(),
+        memory_limit: None,
+        notes: Vec::new(),
+    }
+}
+
+fn remove_slot(slot: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(slot) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(at("remove", slot, error)),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Refuses what processes of this machine cannot run.
+fn check_runnable(revision: &Revision) -> Result<(), BackendError> {
+    let reject = |reason: String| Err(BackendError::Rejected { backend: BACKEND, reason });
+    if let ModelContent::Image { reference } = &revision.spec.content {
+        return reject(format!(
+            "it runs model files, and `{reference}` is a container image; deploy the model's files, or use a worker \
+             with a container backend"
+        ));
+    }
+    if revision.spec.machine == MachineType::Gpu && !Path::new("/dev/nvidia0").exists() {
+        return reject(
+            "`type` is gpu, and this machine has no GPU (/dev/nvidia0); use cpu, or run a worker on a machine with one"
+                .to_owned(),
+        );
+    }
+    Ok(())
+}
