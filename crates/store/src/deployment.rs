@@ -1,11 +1,17 @@
-//! Deployments and their revisions.
+//! Deployments, as they are read.
+
+mod change;
+mod observed;
 
 use api::{
-    Deployment, DeploymentId, DeploymentSpec, DeploymentStatus, Revision, RevisionNumber, State, Timestamp,
-    deployment::LogPayloads, event::NewEvent,
+    DeploymentId, DeploymentSpec, DeploymentStatus, Revision, RevisionNumber, State, Timestamp, deployment::ModelSource,
 };
+use sqlx::{AssertSqlSafe, any::AnyRow};
 
-use crate::{Lease, Store, StoreError};
+use crate::{
+    Sql, Store, StoreError, revision,
+    row::{Columns as _, clean},
+};
 
 /// A deployment as it stands in SQL.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,7 +22,7 @@ pub struct DeploymentRecord {
     pub spec: DeploymentSpec,
     /// What became of it.
     pub status: DeploymentStatus,
-    /// The newest revision.
+    /// The revision that is wanted: the newest one, or an older one whose content a person went back to.
     pub revision: RevisionNumber,
     /// Grows with each change of the specification: the ETag.
     pub generation: i64,
@@ -28,7 +34,8 @@ pub struct DeploymentRecord {
     pub deleting_since: Option<Timestamp>,
 }
 
-/// Which deployments a list shows. Everything that is set must hold.
+/// Which deployments a list shows. Everything that is set must hold. One that is being deleted has given
+/// up its name and its model, and is found by neither.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeploymentFilter {
     /// Exactly this name.
@@ -50,6 +57,23 @@ pub struct Page<T> {
     pub next: Option<i64>,
 }
 
+impl<T> Page<T> {
+    /// The page that `rows`, one more than `limit` if there are more, make.
+    pub(crate) fn cut(
+        mut rows: Vec<AnyRow>,
+        limit: i64,
+        read: impl Fn(&AnyRow) -> Result<T, StoreError>,
+        id: impl Fn(&T) -> i64,
+    ) -> Result<Self, StoreError> {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let more = rows.len() > limit;
+        rows.truncate(limit);
+        let items = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        let next = if more { items.last().map(id) } else { None };
+        Ok(Self { items, next })
+    }
+}
+
 /// What a scan needs to know to see that a deployment is as it should be, without reading all of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SettledRow {
@@ -65,25 +89,18 @@ pub struct SettledRow {
     pub replicas: u32,
 }
 
-impl Store {
-    /// Creates a deployment: itself, revision 1, event `created` and its wake-up, in one transaction.
-    /// Resolves a registered model; faults in that are [`StoreError::NotFound`].
-    ///
-    /// # Errors
-    /// [`StoreError::Conflict`] `name_taken`; with `idempotency` used before for another payload,
-    /// `idempotency_key_reused`. Used before for this payload: the deployment that it made, as it is now.
-    pub async fn deployment_create(
-        &self,
-        spec: &DeploymentSpec,
-        idempotency: Option<&crate::Idempotent>,
-        now: Timestamp,
-    ) -> Result<DeploymentRecord, StoreError> {
-        todo!("{spec:?} {idempotency:?} {now:?}")
-    }
+/// The columns of a [`DeploymentRecord`].
+macro_rules! record_columns {
+    () => {
+        "id, state, revision, generation, created_at, updated_at, deleting_since, spec, status"
+    };
+}
+use record_columns;
 
+impl Store {
     /// One deployment.
     pub async fn deployment_get(&self, id: DeploymentId) -> Result<DeploymentRecord, StoreError> {
-        todo!("{id}")
+        get(&mut *self.read().await?, id).await?.ok_or_else(|| missing(id))
     }
 
     /// A page of deployments after `after`, at most `limit`.
@@ -93,75 +110,142 @@ impl Store {
         after: Option<i64>,
         limit: u32,
     ) -> Result<Page<DeploymentRecord>, StoreError> {
-        todo!("{filter:?} {after:?} {limit}")
+        let limit = i64::from(limit.max(1));
+        let mut wanted = Vec::new();
+        // The text is made of our own pieces only; what a person wrote is bound.
+        let mut sql = concat!("SELECT ", record_columns!(), " FROM deployment WHERE id > $1").to_owned();
+        for (column, value) in [
+            ("name", filter.name.as_deref()),
+            ("state", filter.state.map(State::as_str)),
+            ("model_name", filter.model.as_deref()),
+        ] {
+            if let Some(value) = value {
+                wanted.push(clean(value));
+                sql.push_str(&format!(" AND {column} = ${}", wanted.len() + 2));
+            }
+        }
+        for (name, value) in &filter.labels {
+            wanted.extend([clean(name), clean(value)]);
+            sql.push_str(&format!(
+                " AND id IN (SELECT deployment FROM deployment_label WHERE name = ${} AND value = ${})",
+                wanted.len() + 1,
+                wanted.len() + 2
+            ));
+        }
+        sql.push_str(" ORDER BY id LIMIT $2");
+        let mut query = sqlx::query(AssertSqlSafe(sql)).bind(after.unwrap_or(0)).bind(limit + 1);
+        for value in wanted {
+            query = query.bind(value);
+        }
+        let rows = query.fetch_all(&mut *self.read().await?).await?;
+        Page::cut(rows, limit, read, |record| record.id.0)
     }
 
-    /// Replaces a specification: with a new revision if it changes what runs, with events, and with a
-    /// wake-up, in one transaction. A specification equal to the present one changes nothing. With
-    /// `if_generation`, only if nobody changed it since.
-    ///
-    /// # Errors
-    /// [`StoreError::Stale`], [`StoreError::NotFound`], [`StoreError::Conflict`] (`name_taken`, `deleting`).
-    pub async fn deployment_replace(
-        &self,
-        id: DeploymentId,
-        spec: &DeploymentSpec,
-        if_generation: Option<i64>,
-        now: Timestamp,
-    ) -> Result<DeploymentRecord, StoreError> {
-        todo!("{id} {spec:?} {if_generation:?} {now:?}")
-    }
-
-    /// Asks for the end of a deployment. Asking again changes nothing. Its name is free at once.
-    pub async fn deployment_delete(
-        &self,
-        id: DeploymentId,
-        if_generation: Option<i64>,
-        now: Timestamp,
-    ) -> Result<DeploymentRecord, StoreError> {
-        todo!("{id} {if_generation:?} {now:?}")
-    }
-
-    /// Worker: what it needs to reconcile one deployment: the record and the revisions `numbers` and the
-    /// newest one. `None` if the deployment is gone.
+    /// Worker: what it needs to reconcile one deployment: the record, the revisions `numbers` and the
+    /// wanted one, in the order of numbers. `None` if the deployment is gone; a revision that is gone is
+    /// left out.
     pub async fn deployment_wanted(
         &self,
         id: DeploymentId,
         numbers: &[RevisionNumber],
     ) -> Result<Option<(DeploymentRecord, Vec<Revision>)>, StoreError> {
-        todo!("{id} {numbers:?}")
-    }
-
-    /// Worker: writes status, route and events in one transaction, under its lease. The route's version
-    /// grows only if the route differs. `settled_at` names the generation at which nothing is left to do.
-    ///
-    /// # Errors
-    /// [`StoreError::Fenced`] if the lease was taken over: nothing was written.
-    pub async fn deployment_observed(
-        &self,
-        lease: &Lease,
-        status: &DeploymentStatus,
-        route: Option<&api::route::Route>,
-        events: &[NewEvent],
-        settled_at: Option<i64>,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        todo!("{lease:?} {status:?} {route:?} {events:?} {settled_at:?} {now:?}")
-    }
-
-    /// Worker: a deleted deployment's replicas are gone: removes it, its revisions and its route (whose
-    /// tombstone stays for the gateways). Its events stay.
-    pub async fn deployment_purge(&self, lease: &Lease, now: Timestamp) -> Result<(), StoreError> {
-        todo!("{lease:?} {now:?}")
+        let mut sql = self.read().await?;
+        // Revisions first: a record that was read later can only want one that is newer than all of them.
+        for _ in 0..8 {
+            let kept = revision::kept(&mut sql, id).await?;
+            let Some(record) = get(&mut sql, id).await? else { return Ok(None) };
+            if kept.iter().any(|revision| revision.number == record.revision) {
+                let mut revisions: Vec<_> = kept
+                    .into_iter()
+                    .filter(|revision| revision.number == record.revision || numbers.contains(&revision.number))
+                    .collect();
+                revisions.sort_by_key(|revision| revision.number);
+                return Ok(Some((record, revisions)));
+            }
+        }
+        Err(StoreError::Corrupt {
+            what: "deployment without its revision",
+            source: format!("{id} names a revision that is not kept").into(),
+        })
     }
 
     /// Worker: a page of all deployments, as little of each as a scan needs, after `after`.
     pub async fn deployment_scan(&self, after: Option<i64>, limit: u32) -> Result<Page<SettledRow>, StoreError> {
-        todo!("{after:?} {limit}")
+        let limit = i64::from(limit.max(1));
+        let rows = sqlx::query(
+            "SELECT id, state, serving_revision, replicas, generation, settled_generation FROM deployment \
+             WHERE id > $1 ORDER BY id LIMIT $2",
+        )
+        .bind(after.unwrap_or(0))
+        .bind(limit + 1)
+        .fetch_all(&mut *self.read().await?)
+        .await?;
+        let settled = |row: &AnyRow| {
+            Ok(SettledRow {
+                id: DeploymentId(row.int("id")?),
+                settled: row.maybe_int("settled_generation")? == Some(row.int("generation")?),
+                state: state(row)?,
+                serving_revision: row
+                    .maybe_int("serving_revision")?
+                    .and_then(|number| u32::try_from(number).ok())
+                    .map(RevisionNumber),
+                replicas: row.small("replicas")?,
+            })
+        };
+        Page::cut(rows, limit, settled, |row| row.id.0)
     }
 
-    /// How many deployments stand in each state.
+    /// How many deployments stand in each state; every state is named.
     pub async fn deployment_count(&self) -> Result<Vec<(State, u64)>, StoreError> {
-        todo!()
+        let rows = sqlx::query("SELECT state, COUNT(*) AS n FROM deployment GROUP BY state")
+            .fetch_all(&mut *self.read().await?)
+            .await?;
+        let mut counts: Vec<_> = State::ALL.iter().map(|(_, state)| (*state, 0)).collect();
+        for row in &rows {
+            let found = state(row)?;
+            let count = u64::try_from(row.int("n")?).unwrap_or(0);
+            counts.iter_mut().filter(|(state, _)| *state == found).for_each(|(_, n)| *n = count);
+        }
+        Ok(counts)
+    }
+}
+
+fn state(row: &AnyRow) -> Result<State, StoreError> {
+    let word = row.text("state")?;
+    State::ALL.iter().find(|(known, _)| *known == word).map(|(_, state)| *state).ok_or_else(|| StoreError::Corrupt {
+        what: "deployment's state",
+        source: format!("`{word}` is not a state").into(),
+    })
+}
+
+fn read(row: &AnyRow) -> Result<DeploymentRecord, StoreError> {
+    let status: DeploymentStatus = row.json("status", "deployment's status")?;
+    Ok(DeploymentRecord {
+        id: DeploymentId(row.int("id")?),
+        spec: row.json("spec", "deployment's specification")?,
+        // The column knows of a deletion that the worker who wrote the status did not.
+        status: DeploymentStatus { state: state(row)?, ..status },
+        revision: RevisionNumber(row.small("revision")?),
+        generation: row.int("generation")?,
+        created_at: Timestamp(row.int("created_at")?),
+        updated_at: Timestamp(row.int("updated_at")?),
+        deleting_since: row.maybe_int("deleting_since")?.map(Timestamp),
+    })
+}
+
+async fn get(sql: &mut Sql, id: DeploymentId) -> Result<Option<DeploymentRecord>, StoreError> {
+    let query = sqlx::query(concat!("SELECT ", record_columns!(), " FROM deployment WHERE id = $1"));
+    query.bind(id.0).fetch_optional(sql).await?.as_ref().map(read).transpose()
+}
+
+fn missing(id: DeploymentId) -> StoreError {
+    StoreError::NotFound { what: format!("deployment {}", id.0) }
+}
+
+/// The registered version that a specification names: name and version.
+fn registered(spec: &DeploymentSpec) -> (Option<&str>, Option<&str>) {
+    match &spec.model {
+        ModelSource::Registered(model) => (Some(&model.name), Some(&model.version)),
+        ModelSource::Bucket(_) => (None, None),
     }
 }

@@ -4,107 +4,121 @@
 //! values are JSON text. Methods are named noun first. A change, its revision, its event and its wake-up
 //! commit in one transaction, so there is no moment in which one is there without the others.
 //!
-//! **Invariant:** nothing here reads the clock; `now` is a parameter.
+//! Two workers never hold one deployment: each taking of its lease makes a greater fencing token, and
+//! everything that a worker writes names its token. Numbers (ids, versions of routes) come from counter
+//! rows inside the transaction, so they are never reused and their order is the order of commits.
+//! PostgreSQL transactions lock in one order: a deployment's row, its task, then the counters `deployment`,
+//! `event`, `route`.
+//!
+//! **Invariant:** nothing here reads the clock; `now` is a parameter. (The queue, which is a loop, holds one.)
+//! No task runs in the background.
 
+mod connect;
+mod counter;
 mod deployment;
+mod error;
 mod event;
 mod idempotency;
 mod lease;
+mod migration;
 mod registry;
+mod revision;
 mod route;
+mod row;
 mod task_queue;
+mod transaction;
 mod worker;
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::watch;
+use sqlx::{AnyConnection, Connection as _};
+use tokio::sync::{Semaphore, watch};
 
 pub use deployment::{DeploymentFilter, DeploymentRecord, Page, SettledRow};
+pub use error::StoreError;
 pub use idempotency::Idempotent;
 pub use lease::{Fence, Lease};
 pub use route::RoutePage;
 pub use task_queue::SqlTaskQueue;
 pub use worker::WorkerRecord;
 
-/// Why the store refused, sorted by what the caller should do.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// There is no such thing.
-    #[error("{what} does not exist")]
-    NotFound {
-        /// What was asked for, as in `deployment 7`.
-        what: String,
-    },
-    /// Another one has that name, or uses it.
-    #[error("{reason}")]
-    Conflict {
-        /// A stable word: `name_taken`, `in_use`, `exists`, `deleting`.
-        code: &'static str,
-        /// A sentence: what is in the way and what to do.
-        reason: String,
-    },
-    /// It changed since the caller read it.
-    #[error("the deployment has changed since it was read; read it again and repeat the change")]
-    Stale,
-    /// The caller's lease was taken over.
-    #[error("this worker's lease was taken over")]
-    Fenced,
-    /// The database was written by a newer Modelway.
-    #[error(
-        "the database is at schema {found}, newer than this Modelway knows ({known}); install the newer Modelway, nothing was changed"
-    )]
-    TooNew {
-        /// The database's schema version.
-        found: i64,
-        /// The newest one known here.
-        known: i64,
-    },
-    /// Asking again may work.
-    #[error("the database is unavailable")]
-    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// A stored value cannot be read: a defect or a damaged database.
-    #[error("the database holds a {what} that cannot be read")]
-    Corrupt {
-        /// What it is.
-        what: &'static str,
-        /// What is wrong with it.
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-}
+use crate::{
+    connect::{Kind, Place},
+    row::Columns as _,
+};
 
 /// The database. Clones are the same one.
 #[derive(Clone, Debug)]
 pub struct Store {
     pool: sqlx::AnyPool,
+    kind: Kind,
+    /// SQLite has one writer at a time. Those of this process queue here, in order, rather than wake up now
+    /// and then to find the file locked.
+    turn: Arc<Semaphore>,
     /// Counts this process's own commits, so that a reader in the same process need not wait for its
     /// next look. A hint like any other.
     hint: Arc<watch::Sender<u64>>,
+    /// Counts this process's own wake-ups that are due at once.
+    woken: Arc<watch::Sender<u64>>,
 }
 
 impl Store {
-    /// Opens `sqlite:///path/file.db` (made if absent) or `postgres://…`, and brings its schema up to date.
-    /// Several may start at once. `memory:` is a database of its own that ends with the last clone.
+    /// Opens `sqlite:///path/file.db` (made if absent; the path is taken as it is written) or
+    /// `postgres://…`, and brings its schema up to date. Several may start at once. `memory:` is a database
+    /// of its own that ends with the last clone.
     ///
     /// # Errors
-    /// [`StoreError::TooNew`] before anything is touched; [`StoreError::Unavailable`] after `patience`.
+    /// [`StoreError::TooNew`] before anything is touched; [`StoreError::Corrupt`] for a file that is not
+    /// ours; [`StoreError::Unavailable`] after `patience`, or at once where waiting cannot help.
     pub async fn open(url: &str, patience: Duration) -> Result<Self, StoreError> {
-        todo!("{url} {patience:?}")
+        let place = Place::parse(url)?;
+        place.create_private()?;
+        if place.is_shared() {
+            connect::patiently(patience, || async {
+                let mut connection = place.connect().await?;
+                migration::run(&mut connection, &place).await?;
+                Ok(connection.close().await?)
+            })
+            .await?;
+        }
+        let pool = place.pool()?;
+        if !place.is_shared() {
+            migration::run(&mut *pool.acquire().await?, &place).await?;
+        }
+        Ok(Self {
+            pool,
+            kind: place.kind(),
+            turn: Arc::new(Semaphore::new(place.writers())),
+            hint: Arc::new(watch::Sender::new(0)),
+            woken: Arc::new(watch::Sender::new(0)),
+        })
     }
 
     /// Names this database: the same for all who open it, another for any other database.
     pub async fn epoch(&self) -> Result<String, StoreError> {
-        todo!()
+        let row = sqlx::query("SELECT value FROM property WHERE name = 'epoch'").fetch_one(&self.pool).await?;
+        row.text("value")
     }
 
     /// Whether it answers.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        todo!()
+        let mut connection = self.pool.acquire().await?;
+        sqlx::query("SELECT value FROM counter WHERE name = 'route'").fetch_one(&mut *connection).await?;
+        Ok(())
     }
 
-    /// Changes whenever this process has committed something.
+    /// Changes whenever this process has committed something that others wait to see: a deployment, a
+    /// route, an event, the registry. Leases and tasks do not count.
     #[must_use]
     pub fn hints(&self) -> watch::Receiver<u64> {
         self.hint.subscribe()
     }
+
+    /// A connection for reading. Where there is only one (`memory:`), a caller holds no second.
+    async fn read(&self) -> Result<sqlx::pool::PoolConnection<sqlx::Any>, StoreError> {
+        Ok(self.pool.acquire().await?)
+    }
 }
+
+/// What a statement runs on.
+pub(crate) type Sql = AnyConnection;

@@ -1,13 +1,34 @@
 //! The task queue on SQL.
+//!
+//! One row a deployment. `due_at` says when anybody may take it; taking sets it to the end of the lease, and
+//! sets a token that no other taking has. A wake-up of a held task is remembered beside it (`again_at`)
+//! and becomes its `due_at` when the holder is done. So a holder that dies needs nobody to clean up: its
+//! task is simply due again.
 
-use std::time::Duration;
+#[cfg(test)]
+mod tests;
 
-use api::DeploymentId;
+use std::{sync::Arc, time::Duration};
+
+use api::{DeploymentId, Timestamp};
 use async_trait::async_trait;
 use base::Clock;
 use queue::{QueueError, Receipt, Task, TaskQueue};
+use rand::{Rng as _, seq::SliceRandom as _};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout, timeout_at},
+};
 
-use crate::Store;
+use crate::{Sql, Store, StoreError, row::Columns as _};
+
+/// How long [`TaskQueue::next`] waits.
+const WAIT: Duration = Duration::from_secs(1);
+/// How often it looks for what other processes woke, in milliseconds; a bit less or more, so that many
+/// workers do not look at the same moment.
+const LOOK_EVERY_MS: std::ops::Range<u64> = 75..125;
+/// How many of the tasks that are due are tried before looking again.
+const CANDIDATES: i64 = 16;
 
 /// [`TaskQueue`] in the database's own `task` table: one row a deployment, so waking is an upsert and can
 /// be part of the change's own transaction.
@@ -15,31 +36,165 @@ use crate::Store;
 pub struct SqlTaskQueue {
     store: Store,
     clock: Clock,
+    /// Of those of one process who wait, one looks.
+    looking: Arc<Mutex<()>>,
 }
 
 impl SqlTaskQueue {
     /// The queue of this database.
     #[must_use]
     pub fn new(store: Store, clock: Clock) -> Self {
-        Self { store, clock }
+        Self { store, clock, looking: Arc::default() }
     }
+
+    fn now(&self) -> Timestamp {
+        self.clock.now().into()
+    }
+
+    /// Takes a task that is due, or says when the next one will be.
+    async fn take(&self, lease: Duration) -> Result<Result<Task, Option<Timestamp>>, StoreError> {
+        let now = self.now();
+        // Reading first: whoever finds nothing to do has taken no lock.
+        let rows = sqlx::query("SELECT deployment, due_at FROM task ORDER BY due_at LIMIT $1")
+            .bind(CANDIDATES)
+            .fetch_all(&mut *self.store.read().await?)
+            .await?;
+        let mut due = Vec::new();
+        for row in &rows {
+            let at = Timestamp(row.int("due_at")?);
+            if at > now {
+                if due.is_empty() {
+                    return Ok(Err(Some(at)));
+                }
+                break;
+            }
+            due.push(DeploymentId(row.int("deployment")?));
+        }
+        // The oldest first; where another worker was faster it took that one, and takes the next.
+        if let Some((_, others)) = due.split_first_mut() {
+            others.shuffle(&mut rand::rng());
+        }
+        for deployment in due {
+            if let Some(task) = self.claim(deployment, lease, now).await? {
+                return Ok(Ok(task));
+            }
+        }
+        Ok(Err(None))
+    }
+
+    async fn claim(
+        &self,
+        deployment: DeploymentId,
+        lease: Duration,
+        now: Timestamp,
+    ) -> Result<Option<Task>, StoreError> {
+        let token = uuid::Uuid::new_v4().to_string();
+        // A wake-up for later that nobody has answered outlives its task's holder.
+        let claim = sqlx::query(
+            "UPDATE task SET token = $1, due_at = $2, again_at = CASE WHEN again_at > $3 THEN again_at ELSE NULL END \
+             WHERE deployment = $4 AND due_at <= $3 RETURNING deployment",
+        );
+        let claim = claim.bind(token.clone()).bind(now.after(lease).0).bind(now.0).bind(deployment.0);
+        let claimed = self.store.write_one(claim).await?;
+        Ok(claimed.map(|_| Task { deployment, receipt: Receipt(format!("{}:{token}", deployment.0)) }))
+    }
+
+    async fn wait_and_take(&self, lease: Duration) -> Result<Option<Task>, StoreError> {
+        let deadline = Instant::now() + WAIT;
+        let Ok(_looking) = timeout_at(deadline, self.looking.lock()).await else { return Ok(None) };
+        let mut woken = self.store.woken.subscribe();
+        loop {
+            woken.mark_unchanged();
+            let look_again = Duration::from_millis(rand::rng().random_range(LOOK_EVERY_MS));
+            let wait = match self.take(lease).await? {
+                Ok(task) => return Ok(Some(task)),
+                Err(Some(due)) => due.since(self.now()).max(Duration::from_millis(1)).min(look_again),
+                Err(None) => look_again,
+            };
+            if Instant::now() >= deadline {
+                return Ok(None);
+            }
+            // The sender lives in the store that this queue holds; what ends the wait does not matter.
+            let _ = timeout(wait, woken.changed()).await;
+        }
+    }
+}
+
+/// Wakes a deployment's task as part of a transaction.
+pub(crate) async fn wake(sql: &mut Sql, deployment: DeploymentId, due: Timestamp) -> Result<(), StoreError> {
+    waking(deployment, due).execute(sql).await?;
+    Ok(())
+}
+
+fn waking<'q>(
+    deployment: DeploymentId,
+    due: Timestamp,
+) -> sqlx::query::Query<'q, sqlx::Any, sqlx::any::AnyArguments> {
+    sqlx::query(
+        "INSERT INTO task (deployment, due_at) VALUES ($1, $2) ON CONFLICT (deployment) DO UPDATE SET \
+         due_at = CASE WHEN task.token IS NULL AND excluded.due_at < task.due_at \
+         THEN excluded.due_at ELSE task.due_at END, \
+         again_at = CASE WHEN task.token IS NULL THEN NULL \
+         WHEN task.again_at IS NULL OR excluded.due_at < task.again_at \
+         THEN excluded.due_at ELSE task.again_at END RETURNING deployment",
+    )
+    .bind(deployment.0)
+    .bind(due.0)
+}
+
+fn unavailable(source: StoreError) -> QueueError {
+    QueueError { queue: "sql", source: Box::new(source) }
+}
+
+/// What a receipt proves; `None` for one that this queue never gave.
+fn parts(receipt: &Receipt) -> Option<(i64, String)> {
+    let (deployment, token) = receipt.0.split_once(':')?;
+    // Nothing but a token reaches the database.
+    let token = uuid::Uuid::try_parse(token).ok()?;
+    Some((deployment.parse().ok()?, token.to_string()))
 }
 
 #[async_trait]
 impl TaskQueue for SqlTaskQueue {
     async fn wake(&self, deployment: DeploymentId, delay: Duration) -> Result<(), QueueError> {
-        todo!("{deployment} {delay:?}")
+        let due = self.now().after(delay);
+        self.store.write_one(waking(deployment, due)).await.map_err(unavailable)?;
+        if delay.is_zero() {
+            self.store.announce_task();
+        }
+        Ok(())
     }
 
     async fn next(&self, lease: Duration) -> Result<Option<Task>, QueueError> {
-        todo!("{lease:?}")
+        self.wait_and_take(lease).await.map_err(unavailable)
     }
 
     async fn renew(&self, receipt: &Receipt, lease: Duration) -> Result<bool, QueueError> {
-        todo!("{receipt:?} {lease:?}")
+        let Some((deployment, token)) = parts(receipt) else { return Ok(false) };
+        let renewal =
+            sqlx::query("UPDATE task SET due_at = $1 WHERE deployment = $2 AND token = $3 RETURNING deployment");
+        let renewal = renewal.bind(self.now().after(lease).0).bind(deployment).bind(token);
+        Ok(self.store.write_one(renewal).await.map_err(unavailable)?.is_some())
     }
 
     async fn ack(&self, receipt: &Receipt) -> Result<(), QueueError> {
-        todo!("{receipt:?}")
+        let Some((deployment, token)) = parts(receipt) else { return Ok(()) };
+        // In this order: while a task is held, wake-ups are only added to it, so one that is not there to be
+        // deleted is there to come again, or is no longer ours.
+        let end = sqlx::query(
+            "DELETE FROM task WHERE deployment = $1 AND token = $2 AND again_at IS NULL RETURNING deployment",
+        );
+        let ended = self.store.write_one(end.bind(deployment).bind(token.clone())).await.map_err(unavailable)?;
+        if ended.is_none() {
+            let again = sqlx::query(
+                "UPDATE task SET token = NULL, due_at = again_at, again_at = NULL \
+                 WHERE deployment = $1 AND token = $2 AND again_at IS NOT NULL RETURNING deployment",
+            );
+            let again = self.store.write_one(again.bind(deployment).bind(token)).await.map_err(unavailable)?;
+            if again.is_some() {
+                self.store.announce_task();
+            }
+        }
+        Ok(())
     }
 }

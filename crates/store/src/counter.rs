@@ -1,0 +1,41 @@
+//! Numbers that are given once. Their order is the order of commits: taking one holds its counter's row
+//! until the transaction ends.
+
+use crate::{Sql, StoreError, row::Columns as _};
+
+/// A counter. Take them in the order in which they stand here, lest PostgreSQL finds a deadlock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Counter {
+    Deployment,
+    Event,
+    Route,
+    /// Not for its number: whoever takes it is alone among those who announce workers.
+    Worker,
+}
+
+impl Counter {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Deployment => "deployment",
+            Self::Event => "event",
+            Self::Route => "route",
+            Self::Worker => "worker",
+        }
+    }
+
+    /// Takes `count` numbers; returns the first.
+    pub(crate) async fn take(self, sql: &mut Sql, count: i64) -> Result<i64, StoreError> {
+        let row = sqlx::query("UPDATE counter SET value = value + $1 WHERE name = $2 RETURNING value")
+            .bind(count)
+            .bind(self.name())
+            .fetch_one(sql)
+            .await?;
+        Ok(row.int("value")? - count + 1)
+    }
+
+    /// The last number that was taken by a committed transaction.
+    pub(crate) async fn last(self, sql: &mut Sql) -> Result<i64, StoreError> {
+        let row = sqlx::query("SELECT value FROM counter WHERE name = $1").bind(self.name()).fetch_one(sql).await?;
+        row.int("value")
+    }
+}

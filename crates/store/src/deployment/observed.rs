@@ -1,0 +1,93 @@
+//! What workers do to a deployment, each time under their lease.
+
+use api::{DeploymentStatus, RevisionNumber, State, Timestamp, event::NewEvent, route::Route};
+
+use crate::{
+    Lease, Store, StoreError, event, route,
+    row::{self, Columns as _, clean},
+    transaction::Care,
+};
+
+impl Store {
+    /// Worker: writes status, route and events in one transaction, under its lease. The route's version
+    /// grows only if the route differs; without one, the route stays as it is. Whatever the worker says,
+    /// the route keeps the name and limits of the specification as it is now, and one that is being deleted
+    /// stands as `deleting`. `settled_at` names the generation at which nothing is left to do.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] if the lease was taken over: nothing was written.
+    pub async fn deployment_observed(
+        &self,
+        lease: &Lease,
+        status: &DeploymentStatus,
+        route: Option<&Route>,
+        events: &[NewEvent],
+        settled_at: Option<i64>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let mut sql = self.write(Care::Recoverable).await?;
+        let row = sqlx::query(
+            "UPDATE deployment SET state = CASE WHEN deleting_since IS NULL THEN $1 ELSE $2 END, \
+             serving_revision = $3, settled_generation = $4, status = $5 \
+             WHERE id = $6 AND fence = $7 AND lease_owner = $8 RETURNING deleting_since, spec",
+        )
+        .bind(status.state.as_str())
+        .bind(State::Deleting.as_str())
+        .bind(status.serving_revision.map(|RevisionNumber(number)| i64::from(number)))
+        .bind(settled_at)
+        .bind(row::json(status)?)
+        .bind(lease.deployment.0)
+        .bind(lease.fence.0)
+        .bind(clean(&lease.owner))
+        .fetch_optional(&mut *sql)
+        .await?;
+        let Some(row) = row else {
+            sql.abandon().await?;
+            return Err(StoreError::Fenced);
+        };
+        event::write(&mut sql, lease.deployment, events, now).await?;
+        if let Some(route) = route {
+            let spec = row.json("spec", "deployment's specification")?;
+            let deleting = row.maybe_int("deleting_since")?.is_some();
+            let route = route::under(route.clone(), &spec, deleting);
+            route::put(&mut sql, lease.deployment, Some(&route)).await?;
+        }
+        sql.commit().await?;
+        self.announce();
+        Ok(())
+    }
+
+    /// Worker: a deleted deployment's replicas are gone: removes it, its revisions and its route (whose
+    /// tombstone stays for the gateways). Its events stay.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] if the lease was taken over, or nobody asked for the deletion.
+    pub async fn deployment_purge(&self, lease: &Lease, now: Timestamp) -> Result<(), StoreError> {
+        let mut sql = self.write(Care::Recoverable).await?;
+        let gone = sqlx::query(
+            "DELETE FROM deployment \
+             WHERE id = $1 AND fence = $2 AND lease_owner = $3 AND deleting_since IS NOT NULL RETURNING id",
+        )
+        .bind(lease.deployment.0)
+        .bind(lease.fence.0)
+        .bind(clean(&lease.owner))
+        .fetch_optional(&mut *sql)
+        .await?;
+        if gone.is_none() {
+            sql.abandon().await?;
+            return Err(StoreError::Fenced);
+        }
+        let removed = NewEvent {
+            revision: None,
+            actor: "worker",
+            kind: "deleted",
+            message: format!("{} is gone", lease.deployment),
+            evidence: serde_json::Value::Null,
+        };
+        event::write(&mut sql, lease.deployment, &[removed], now).await?;
+        route::put(&mut sql, lease.deployment, None).await?;
+        sql.commit().await?;
+        self.announce();
+        Ok(())
+    }
+}

@@ -1,0 +1,174 @@
+//! Why the store refused, and which of those reasons a database's own error means.
+
+use sqlx::error::DatabaseError;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why the store refused, sorted by what the caller should do.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// There is no such thing.
+    #[error("{what} does not exist")]
+    NotFound {
+        /// What was asked for, as in `deployment 7`.
+        what: String,
+    },
+    /// Another one has that name, or uses it.
+    #[error("{reason}")]
+    Conflict {
+        /// A stable word: `name_taken`, `in_use`, `exists`, `deleting`, `other_scope`,
+        /// `idempotency_key_reused`.
+        code: &'static str,
+        /// A sentence: what is in the way and what to do.
+        reason: String,
+    },
+    /// It changed since the caller read it.
+    #[error("the deployment has changed since it was read; read it again and repeat the change")]
+    Stale,
+    /// The caller's lease was taken over.
+    #[error("this worker's lease was taken over")]
+    Fenced,
+    /// The database was written by a newer Modelway.
+    #[error(
+        "the database is at schema {found}, newer than this Modelway knows ({known}); install the newer Modelway, nothing was changed"
+    )]
+    TooNew {
+        /// The database's schema version.
+        found: i64,
+        /// The newest one known here.
+        known: i64,
+    },
+    /// Asking again may work.
+    #[error("the database is unavailable")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A stored value cannot be read: a defect or a damaged database.
+    #[error("the database holds a {what} that cannot be read")]
+    Corrupt {
+        /// What it is.
+        what: &'static str,
+        /// What is wrong with it.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// A database's refusal, with what to do about it.
+#[derive(Debug, thiserror::Error)]
+#[error("{advice}")]
+struct Advised {
+    advice: &'static str,
+    #[source]
+    source: BoxError,
+}
+
+fn unavailable(advice: &'static str, source: impl Into<BoxError>) -> StoreError {
+    StoreError::Unavailable(Box::new(Advised { advice, source: source.into() }))
+}
+
+fn corrupt(what: &'static str, advice: &'static str, source: impl Into<BoxError>) -> StoreError {
+    StoreError::Corrupt { what, source: Box::new(Advised { advice, source: source.into() }) }
+}
+
+const RESTORE: &str = "the database is damaged, or is not Modelway's; restore it from a backup, or name another one";
+const DISK_FULL: &str = "the disk that holds the database is full; free some of it; nothing of this change was kept";
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        if let sqlx::Error::Database(database) = &error {
+            return match fault(database.as_ref()) {
+                Fault::Damaged => corrupt("page", RESTORE, error),
+                Fault::Full => unavailable(DISK_FULL, error),
+                Fault::Busy => unavailable("another process has been writing to the database for too long", error),
+                Fault::ReadOnly => unavailable("the database's file or its disk cannot be written", error),
+                Fault::Missing | Fault::Other => Self::Unavailable(Box::new(error)),
+            };
+        }
+        if matches!(error, sqlx::Error::PoolTimedOut) {
+            return unavailable("every connection to the database was in use for too long", error);
+        }
+        if matches!(
+            error,
+            sqlx::Error::ColumnDecode { .. }
+                | sqlx::Error::Decode(_)
+                | sqlx::Error::ColumnNotFound(_)
+                | sqlx::Error::ColumnIndexOutOfBounds { .. }
+                | sqlx::Error::RowNotFound
+                | sqlx::Error::TypeNotFound { .. }
+        ) {
+            return Self::Corrupt { what: "row", source: Box::new(error) };
+        }
+        Self::Unavailable(Box::new(error))
+    }
+}
+
+/// What a database's error code means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The file or a page of it is not a database's.
+    Damaged,
+    /// No space is left.
+    Full,
+    /// Another one holds a lock.
+    Busy,
+    /// It cannot be written.
+    ReadOnly,
+    /// There is no such file or database.
+    Missing,
+    /// Anything else.
+    Other,
+}
+
+/// Sorts an error of either database: PostgreSQL's codes have five characters, SQLite's are numbers whose
+/// lowest byte is the kind.
+pub(crate) fn fault(error: &dyn DatabaseError) -> Fault {
+    let code = error.code().unwrap_or_default();
+    if code.len() == 5 {
+        return match code.as_ref() {
+            "XX001" | "XX002" => Fault::Damaged,
+            "53100" => Fault::Full,
+            "55P03" | "40P01" | "40001" => Fault::Busy,
+            "25006" => Fault::ReadOnly,
+            "3D000" => Fault::Missing,
+            _ => Fault::Other,
+        };
+    }
+    match code.parse::<i32>().map(|code| code & 0xff) {
+        Ok(11 | 26) => Fault::Damaged,
+        Ok(13) => Fault::Full,
+        Ok(5 | 6) => Fault::Busy,
+        Ok(8) => Fault::ReadOnly,
+        Ok(14) => Fault::Missing,
+        _ => Fault::Other,
+    }
+}
+
+/// Whether a statement failed because the value is taken.
+pub(crate) fn is_taken(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(DatabaseError::is_unique_violation)
+}
+
+/// Whether a statement failed because a row that it names is gone, or because others name its row.
+pub(crate) fn is_referenced(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(DatabaseError::is_foreign_key_violation)
+}
+
+/// Whether opening the database may work a moment later: it starts, restarts, is busy, or is not reached.
+pub(crate) fn may_pass(error: &StoreError) -> bool {
+    let StoreError::Unavailable(source) = error else { return false };
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(source.as_ref());
+    while let Some(error) = cause {
+        match error.downcast_ref::<sqlx::Error>() {
+            Some(sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut) => return true,
+            Some(sqlx::Error::Database(database)) => {
+                // 57P03: it starts. 53300: too many connections. 08…: the connection broke.
+                let code = database.code().unwrap_or_default();
+                return fault(database.as_ref()) == Fault::Busy
+                    || code == "57P03"
+                    || code == "53300"
+                    || (code.len() == 5 && code.starts_with("08"));
+            }
+            _ => cause = error.source(),
+        }
+    }
+    false
+}

@@ -1,0 +1,95 @@
+//! Brings a database's schema up to date.
+//!
+//! Each migration and the row that says that it ran are one transaction, so a process that dies in the
+//! middle leaves nothing behind, and the next one to open the database begins again. Those who come at the
+//! same time wait for the first and then find nothing left to do. A migration is never changed once it was
+//! released; a further one is added.
+
+use sqlx::{Connection as _, Row as _, any::AnyRow};
+
+use crate::{
+    Sql, StoreError,
+    connect::{Kind, Place},
+    row::Columns as _,
+};
+
+/// In the order in which they run; the first one makes version 1.
+const MIGRATIONS: &[&str] = &[include_str!("../migrations/0001_initial.sql")];
+
+/// Any number that other programs on the same PostgreSQL server will hardly use ("modelway").
+const ADVISORY_LOCK: &str = "SELECT pg_advisory_xact_lock(7885631562835751289)";
+
+#[derive(Debug, thiserror::Error)]
+#[error("it has tables (such as `{0}`), but not Modelway's; it is another program's, name another file")]
+struct Foreign(String);
+
+pub(crate) async fn run(sql: &mut Sql, place: &Place) -> Result<(), StoreError> {
+    let kind = place.kind();
+    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    let found = version(sql, kind).await?;
+    if found > known {
+        return Err(StoreError::TooNew { found, known });
+    }
+    if found == 0 && kind == Kind::Sqlite {
+        refuse_foreign(sql).await?;
+    }
+    if matches!(place, Place::File(_)) {
+        sqlx::raw_sql("PRAGMA journal_mode = WAL").execute(&mut *sql).await?;
+    }
+    for (version, migration) in (1..).zip(MIGRATIONS).skip_while(|(version, _)| *version <= found) {
+        apply(sql, kind, version, migration).await?;
+    }
+    Ok(())
+}
+
+async fn apply(sql: &mut Sql, kind: Kind, number: i64, migration: &'static str) -> Result<(), StoreError> {
+    let begin = if kind == Kind::Sqlite { "BEGIN IMMEDIATE" } else { "BEGIN" };
+    let mut tx = sql.begin_with(begin).await?;
+    if kind == Kind::Postgres {
+        sqlx::raw_sql(ADVISORY_LOCK).execute(&mut *tx).await?;
+    }
+    if version(&mut tx, kind).await? >= number {
+        return Ok(tx.rollback().await?);
+    }
+    sqlx::raw_sql("CREATE TABLE IF NOT EXISTS modelway_schema (version BIGINT NOT NULL PRIMARY KEY)")
+        .execute(&mut *tx)
+        .await?;
+    sqlx::raw_sql(migration).execute(&mut *tx).await?;
+    sqlx::query("INSERT INTO modelway_schema (version) VALUES ($1)").bind(number).execute(&mut *tx).await?;
+    if number == 1 {
+        let epoch = uuid::Uuid::new_v4().to_string();
+        sqlx::query("INSERT INTO property (name, value) VALUES ('epoch', $1)").bind(epoch).execute(&mut *tx).await?;
+    }
+    Ok(tx.commit().await?)
+}
+
+/// The newest migration that ran; 0 for an empty database.
+async fn version(sql: &mut Sql, kind: Kind) -> Result<i64, StoreError> {
+    let there = match kind {
+        Kind::Sqlite => "SELECT COUNT(*) AS n FROM sqlite_master WHERE type = 'table' AND name = 'modelway_schema'",
+        Kind::Postgres => {
+            "SELECT COUNT(*) AS n FROM pg_catalog.pg_tables \
+             WHERE schemaname = current_schema() AND tablename = 'modelway_schema'"
+        }
+    };
+    if sqlx::query(there).fetch_one(&mut *sql).await?.int("n")? == 0 {
+        return Ok(0);
+    }
+    let newest: AnyRow = sqlx::query("SELECT MAX(version) AS newest FROM modelway_schema").fetch_one(sql).await?;
+    Ok(newest.maybe_int("newest")?.unwrap_or(0))
+}
+
+async fn refuse_foreign(sql: &mut Sql) -> Result<(), StoreError> {
+    let table = sqlx::query("SELECT name FROM sqlite_master WHERE type = 'table' LIMIT 1").fetch_optional(sql).await?;
+    match table {
+        None => Ok(()),
+        Some(row) => {
+            let name: String = row.try_get("name")?;
+            // Another process has finished the first migration since we looked.
+            if name == "modelway_schema" {
+                return Ok(());
+            }
+            Err(StoreError::Corrupt { what: "schema", source: Box::new(Foreign(name)) })
+        }
+    }
+}

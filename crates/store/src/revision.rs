@@ -1,0 +1,110 @@
+//! The revisions of a deployment: immutable, numbered from 1, the older ones dropped in time.
+
+use api::{DeploymentId, Revision, RevisionNumber, Timestamp, revision::RevisionSpec, route::Route};
+use sqlx::any::AnyRow;
+
+use crate::{
+    Sql, StoreError,
+    row::{Columns as _, clean, json},
+};
+
+/// How many of the newest revisions stay, for going back to.
+const KEPT: usize = 10;
+
+/// A deployment's revisions, the newest first.
+pub(crate) async fn kept(sql: &mut Sql, deployment: DeploymentId) -> Result<Vec<Revision>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT deployment, number, created_at, spec FROM revision WHERE deployment = $1 ORDER BY number DESC",
+    )
+    .bind(deployment.0)
+    .fetch_all(sql)
+    .await?;
+    rows.iter().map(read).collect()
+}
+
+fn read(row: &AnyRow) -> Result<Revision, StoreError> {
+    Ok(Revision {
+        deployment: DeploymentId(row.int("deployment")?),
+        number: RevisionNumber(row.small("number")?),
+        spec: row.json("spec", "revision")?,
+        created_at: Timestamp(row.int("created_at")?),
+    })
+}
+
+/// Writes a revision, with the name and version of the registered model that it was made from.
+pub(crate) async fn insert(
+    sql: &mut Sql,
+    deployment: DeploymentId,
+    number: RevisionNumber,
+    content: &RevisionSpec,
+    (model, version): (Option<&str>, Option<&str>),
+    now: Timestamp,
+) -> Result<(), sqlx::Error> {
+    let content = json(content).map_err(|error| sqlx::Error::Encode(Box::new(error)))?;
+    sqlx::query(
+        "INSERT INTO revision (deployment, number, created_at, model_name, model_version, spec) \
+         VALUES ($1, $2, $3, $4, $5, $6)",
+    )
+    .bind(deployment.0)
+    .bind(i64::from(number.0))
+    .bind(now.0)
+    .bind(model.map(clean))
+    .bind(version.map(clean))
+    .bind(content)
+    .execute(sql)
+    .await?;
+    Ok(())
+}
+
+/// What a changed specification makes of the wanted revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// What runs does not change.
+    Same,
+    /// It goes back to one that is kept: nothing is rebuilt.
+    Back(RevisionNumber),
+    /// It is a new one.
+    New(RevisionNumber),
+}
+
+/// Compares `content` with the kept revisions (the newest first), of which `wanted` is wanted now.
+pub(crate) fn next(kept: &[Revision], wanted: RevisionNumber, content: &RevisionSpec) -> Next {
+    let mut equal = kept.iter().filter(|revision| revision.spec == *content);
+    if equal.clone().any(|revision| revision.number == wanted) {
+        return Next::Same;
+    }
+    match equal.next() {
+        Some(revision) => Next::Back(revision.number),
+        None => Next::New(RevisionNumber(kept.first().map_or(wanted, |newest| newest.number).0 + 1)),
+    }
+}
+
+/// Drops old revisions: all but the newest ten, `wanted` and those that `route` names.
+pub(crate) async fn prune(
+    sql: &mut Sql,
+    deployment: DeploymentId,
+    kept: &[Revision],
+    wanted: RevisionNumber,
+    route: Option<&Route>,
+) -> Result<(), StoreError> {
+    let routed = |number| route.is_some_and(|route| route.revisions.iter().any(|revision| revision.number == number));
+    for old in kept.iter().skip(KEPT).map(|revision| revision.number) {
+        if old != wanted && !routed(old) {
+            sqlx::query("DELETE FROM revision WHERE deployment = $1 AND number = $2")
+                .bind(deployment.0)
+                .bind(i64::from(old.0))
+                .execute(&mut *sql)
+                .await?;
+        }
+    }
+    Ok(())
+}
+
+/// Frees the registered versions that a deployment's revisions were made from.
+pub(crate) async fn let_models_go(sql: &mut Sql, deployment: DeploymentId) -> Result<(), StoreError> {
+    sqlx::query("UPDATE revision SET model_name = NULL, model_version = NULL WHERE deployment = $1")
+        .bind(deployment.0)
+        .execute(sql)
+        .await?;
+    Ok(())
+}
