@@ -8,4 +8,15 @@
 //! **Invariant:** a worker holds nothing that another one could not do without: what it remembers only
 //! spares it a wait. Ending one leaves every replica running.
 
+mod config;
+mod http;
+mod logs;
+mod metrics;
 pub mod plan;
+mod reconcile;
+mod run;
+mod scan;
+mod shelf;
+
+pub use config::Config;
+pub use run::{WorkerError, run};

@@ -189,8 +189,8 @@ impl World {
             self.stop(id);
         }
         for (_, _, id) in live.iter().take(want as usize) {
-            let replica = self.machine.get_mut(id).unwrap();
-            if replica.state == ReplicaState::BackingOff && replica.retry_at.unwrap() <= self.now {
+            let replica = self.machine.get_mut(id).expect("a replica of the machine");
+            if replica.state == ReplicaState::BackingOff && replica.retry_at.expect("it backs off") <= self.now {
                 replica.state = ReplicaState::Starting;
                 replica.restarts += 1;
                 replica.retry_at = None;
@@ -198,7 +198,7 @@ impl World {
         }
         for _ in live.len()..want as usize {
             let free = (0..).map(|n| ReplicaId(format!("md-7-r{number}-{n}")));
-            let id = free.into_iter().find(|id| !self.machine.contains_key(id)).unwrap();
+            let id = free.into_iter().find(|id| !self.machine.contains_key(id)).expect("a free number");
             self.last_routed.remove(&id);
             let replica = Replica {
                 id: id.clone(),
@@ -219,7 +219,7 @@ impl World {
 
     /// The machine is told to end a replica: nobody may be sending to it any more.
     fn stop(&mut self, id: &ReplicaId) {
-        let replica = self.machine.get_mut(id).unwrap();
+        let replica = self.machine.get_mut(id).expect("a replica of the machine");
         if replica.state == ReplicaState::Ready
             && let Some(routed) = self.last_routed.get(id)
         {
@@ -243,7 +243,7 @@ impl World {
                 replica.state = ReplicaState::BackingOff;
                 replica.retry_at = Some(self.now.after(BACKOFF));
                 let error = StatusError {
-                    code: if permanent { "model_invalid" } else { "exited" }.into(),
+                    code: if permanent { "model_invalid" } else { "crash_loop" }.into(),
                     message: "exited with status 1".into(),
                     revision: replica.revision,
                     log: vec!["the last line".into()],
@@ -388,6 +388,7 @@ fn a_crash_loop_fails_the_deployment_and_recovery_clears_it() {
     assert_eq!(world.record.status.state, State::Failed);
     let error = world.record.status.error.clone().unwrap();
     assert_eq!((error.code.as_str(), error.revision.0), ("crash_loop", 1));
+    assert!(error.message.contains("started 4 times"), "{}", error.message);
     assert_eq!(world.committed.as_ref().unwrap().reason.as_ref(), Some(&error.message));
     world.become_ready(|_| true);
     assert!(world.pass().settled);
@@ -400,7 +401,7 @@ fn a_replica_that_crashes_makes_it_degraded_until_it_is_back() {
     world.crash(false, |r| r.id.0.ends_with("-1"));
     world.pass();
     assert_eq!(world.record.status.state, State::Degraded);
-    assert_eq!(world.record.status.error.as_ref().unwrap().code, "exited");
+    assert_eq!(world.record.status.error.as_ref().unwrap().code, "crash_loop");
     assert_eq!(world.committed.as_ref().unwrap().revisions[0].replicas.len(), 1);
     world.wait(BACKOFF);
     world.pass();

@@ -17,8 +17,6 @@ pub(super) const LOOP: u32 = 3;
 const MAX_NOTES: usize = 16;
 /// The word for a revision that took too long.
 const START_TIMEOUT: &str = "start_timeout";
-/// The word for a replica that keeps ending.
-const CRASH_LOOP: &str = "crash_loop";
 
 /// What is wrong with the wanted revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,15 +124,12 @@ fn is_lost(replica: &Replica) -> bool {
     replica.failure.as_ref().is_some_and(|failure| failure.permanent) || replica.restarts >= LOOP
 }
 
-/// What happened to a replica; one that ends over and over without a reason of its own is in a crash loop.
+/// What happened to a replica, and how often if it happens over and over.
 fn failure(replica: &Replica) -> Option<StatusError> {
     let failure = replica.failure.as_ref()?;
     let mut error = failure.error.clone();
     error.revision = replica.revision;
     if !failure.permanent && replica.restarts >= LOOP {
-        if is_plain_end(&error.code) {
-            CRASH_LOOP.clone_into(&mut error.code);
-        }
         error.message = format!(
             "{} was started {} times and ended by itself each time: {}",
             replica.id,
@@ -143,11 +138,6 @@ fn failure(replica: &Replica) -> Option<StatusError> {
         );
     }
     Some(error)
-}
-
-/// Whether a backend's code only says that a process ended, and how, but not what was wrong.
-fn is_plain_end(code: &str) -> bool {
-    ["exited", "killed", "crashed", "ended"].iter().any(|plain| code.starts_with(plain))
 }
 
 fn timeout(deadline: Duration, revision: RevisionNumber, failing: Option<&Replica>) -> StatusError {

@@ -1,0 +1,148 @@
+//! The logs of all replicas of a deployment as one, each line led by its replica's name.
+
+use std::{collections::HashSet, sync::Arc};
+
+use api::{DeploymentId, ReplicaId};
+use backend::{Backend, BackendError};
+use bytes::{Bytes, BytesMut};
+use futures::{
+    Stream, StreamExt,
+    stream::{BoxStream, SelectAll},
+};
+
+/// The longest line that is kept together.
+const MAX_LINE: usize = 64 * 1024;
+/// The most replicas whose logs are shown as one.
+const MAX_REPLICAS: usize = 64;
+/// How much of a replica's log is shown that appears while its deployment is followed.
+const NEWCOMER_TAIL: usize = 1_000;
+
+/// Pieces of a log.
+pub(crate) type Log = BoxStream<'static, std::io::Result<Bytes>>;
+
+/// The last `tail` lines of each replica, and with `follow` what comes after, also of replicas that come
+/// after. `None` if there are no replicas and none are waited for.
+pub(crate) async fn of_deployment(
+    backend: Arc<dyn Backend>,
+    id: DeploymentId,
+    tail: usize,
+    follow: bool,
+) -> Result<Option<Log>, BackendError> {
+    // From before the first look on, so that nothing falls in between.
+    let changes = backend.changes();
+    let mut known = HashSet::new();
+    let first = newcomers(&*backend, id, tail, follow, &mut known).await?;
+    if !follow {
+        let together = futures::stream::iter(first).flatten().boxed();
+        return Ok((!known.is_empty()).then_some(together));
+    }
+    Ok(Some(following(backend, id, changes, first, known).boxed()))
+}
+
+fn following(
+    backend: Arc<dyn Backend>,
+    id: DeploymentId,
+    mut changes: BoxStream<'static, DeploymentId>,
+    first: Vec<Log>,
+    mut known: HashSet<ReplicaId>,
+) -> impl Stream<Item = std::io::Result<Bytes>> {
+    async_stream::stream! {
+        let mut logs: SelectAll<Log> = futures::stream::select_all(first);
+        loop {
+            tokio::select! {
+                Some(piece) = logs.next() => yield piece,
+                changed = changes.next() => match changed {
+                    Some(changed) if changed == id => {
+                        match newcomers(&*backend, id, NEWCOMER_TAIL, true, &mut known).await {
+                            Ok(newcomers) => logs.extend(newcomers),
+                            Err(error) => {
+                                yield Err(std::io::Error::other(error));
+                                return;
+                            }
+                        }
+                    }
+                    Some(_) => {}
+                    None => return,
+                },
+            }
+        }
+    }
+}
+
+/// The logs of replicas that are not yet `known`.
+async fn newcomers(
+    backend: &dyn Backend,
+    id: DeploymentId,
+    tail: usize,
+    follow: bool,
+    known: &mut HashSet<ReplicaId>,
+) -> Result<Vec<Log>, BackendError> {
+    let mut logs = Vec::new();
+    for replica in backend.observe(id).await? {
+        if known.len() >= MAX_REPLICAS || known.contains(&replica.id) {
+            continue;
+        }
+        if let Some(log) = backend.logs(&replica.id, tail, follow).await? {
+            logs.push(led_by(format!("{} | ", replica.id), log).boxed());
+            known.insert(replica.id);
+        }
+    }
+    Ok(logs)
+}
+
+/// Puts `lead` before each line. A piece that ends within a line waits for the rest of it.
+fn led_by(lead: String, mut log: Log) -> impl Stream<Item = std::io::Result<Bytes>> {
+    async_stream::stream! {
+        let mut rest = BytesMut::new();
+        while let Some(piece) = log.next().await {
+            match piece {
+                Ok(piece) => rest.extend_from_slice(&piece),
+                Err(error) => {
+                    yield Err(error);
+                    return;
+                }
+            }
+            let end = match rest.iter().rposition(|byte| *byte == b'\n') {
+                Some(at) => at + 1,
+                None if rest.len() >= MAX_LINE => rest.len(),
+                None => continue,
+            };
+            yield Ok(lead_lines(&lead, &rest.split_to(end)));
+        }
+        if !rest.is_empty() {
+            yield Ok(lead_lines(&lead, &rest));
+        }
+    }
+}
+
+fn lead_lines(lead: &str, lines: &[u8]) -> Bytes {
+    let mut led = BytesMut::with_capacity(lines.len() + lead.len());
+    for line in lines.split_inclusive(|byte| *byte == b'\n') {
+        led.extend_from_slice(lead.as_bytes());
+        led.extend_from_slice(line);
+    }
+    if !lines.ends_with(b"\n") {
+        led.extend_from_slice(b"\n");
+    }
+    led.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn led(pieces: &[&'static str]) -> String {
+        let pieces: Vec<_> = pieces.iter().map(|piece| Ok(Bytes::from_static(piece.as_bytes()))).collect();
+        let log = led_by("a | ".to_owned(), futures::stream::iter(pieces).boxed());
+        let pieces: Vec<Bytes> = log.map(|piece| piece.expect("no piece fails")).collect().await;
+        String::from_utf8(pieces.concat()).expect("text")
+    }
+
+    #[tokio::test]
+    async fn every_line_is_led_by_the_name_however_the_log_is_cut() {
+        assert_eq!(led(&["one\ntwo\n"]).await, "a | one\na | two\n");
+        assert_eq!(led(&["on", "e\ntw", "o"]).await, "a | one\na | two\n");
+        assert_eq!(led(&["one\n\n", "three\n"]).await, "a | one\na | \na | three\n");
+        assert_eq!(led(&[]).await, "");
+    }
+}

@@ -1,0 +1,104 @@
+//! The names of a worker's metrics.
+
+use std::time::Duration;
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, EncodeLabelValue},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::{Registry, Unit},
+};
+
+/// How the work on one deployment ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum Outcome {
+    /// Nothing is left to do.
+    Settled,
+    /// Something is still under way.
+    Underway,
+    /// Nothing of the deployment is left.
+    Gone,
+    /// Another worker had it.
+    Busy,
+    /// Another worker took it over meanwhile.
+    Fenced,
+    /// It did not work and will be tried again.
+    Failed,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: Outcome,
+}
+
+/// A worker's counters. Clones count together.
+#[derive(Clone, Debug)]
+pub(crate) struct Metrics {
+    reconciles: Family<OutcomeLabel, Counter>,
+    reconcile_seconds: Histogram,
+    pub(crate) in_hand: Gauge,
+    pub(crate) remembered: Gauge,
+    pub(crate) queue_errors: Counter,
+    pub(crate) scans: Counter,
+    pub(crate) scan_errors: Counter,
+    pub(crate) scan_found: Counter,
+    scan_seconds: Histogram,
+    pub(crate) scanned: Gauge,
+    pub(crate) strays_removed: Counter,
+}
+
+impl Metrics {
+    /// Counters at zero, named in `registry`.
+    pub(crate) fn new(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            reconciles: Family::default(),
+            reconcile_seconds: Histogram::new(exponential_buckets(0.001, 2.0, 15)),
+            in_hand: Gauge::default(),
+            remembered: Gauge::default(),
+            queue_errors: Counter::default(),
+            scans: Counter::default(),
+            scan_errors: Counter::default(),
+            scan_found: Counter::default(),
+            scan_seconds: Histogram::new(exponential_buckets(0.001, 2.0, 15)),
+            scanned: Gauge::default(),
+            strays_removed: Counter::default(),
+        };
+        let to = registry.sub_registry_with_prefix("modelway_worker");
+        to.register("reconciles", "Deployments that were worked on, by outcome", metrics.reconciles.clone());
+        to.register_with_unit(
+            "reconcile_duration",
+            "Time spent on one deployment, waits for the gateways included",
+            Unit::Seconds,
+            metrics.reconcile_seconds.clone(),
+        );
+        to.register("in_hand", "Deployments that are being worked on", metrics.in_hand.clone());
+        to.register("unsettled", "Deployments that this worker has seen unsettled", metrics.remembered.clone());
+        to.register("queue_errors", "Failed calls of the task queue", metrics.queue_errors.clone());
+        to.register("scans", "Scans that were completed", metrics.scans.clone());
+        to.register("scan_errors", "Scans that failed", metrics.scan_errors.clone());
+        to.register("scan_found", "Deployments that a scan found different", metrics.scan_found.clone());
+        to.register_with_unit("scan_duration", "Time of one scan", Unit::Seconds, metrics.scan_seconds.clone());
+        to.register("scanned_deployments", "Deployments in the last scan", metrics.scanned.clone());
+        to.register("strays_removed", "Deployments that only the backend knew", metrics.strays_removed.clone());
+        for outcome in
+            [Outcome::Settled, Outcome::Underway, Outcome::Gone, Outcome::Busy, Outcome::Fenced, Outcome::Failed]
+        {
+            drop(metrics.reconciles.get_or_create(&OutcomeLabel { outcome }));
+        }
+        metrics
+    }
+
+    pub(crate) fn reconciled(&self, outcome: Outcome, took: Duration) {
+        self.reconciles.get_or_create(&OutcomeLabel { outcome }).inc();
+        self.reconcile_seconds.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn scan_took(&self, took: Duration) {
+        self.scans.inc();
+        self.scan_seconds.observe(took.as_secs_f64());
+    }
+}

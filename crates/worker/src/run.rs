@@ -1,0 +1,366 @@
+//! The loops of a worker, and their beginning and end.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use api::DeploymentId;
+use backend::Backend;
+use base::{Clock, Tasks};
+use futures::StreamExt;
+use queue::{Receipt, Task, TaskQueue};
+use store::{Store, StoreError, WorkerRecord};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, mpsc},
+};
+
+use crate::{
+    Config,
+    http::{self, Front},
+    metrics::{Metrics, Outcome},
+    plan::Rules,
+    reconcile::{Pass, PassError, Reconciler},
+    scan,
+    shelf::Shelf,
+};
+
+/// The shortest wait before another look.
+const GLANCE: Duration = Duration::from_millis(50);
+/// When to come back to a deployment that another worker holds.
+const BUSY_GLANCE: Duration = Duration::from_millis(250);
+/// The first wait after a failure; each further one is twice as long.
+const FIRST_RETRY: Duration = Duration::from_millis(200);
+/// The longest wait before the queue or the database is asked again.
+const OUTAGE_CAP: Duration = Duration::from_secs(5);
+/// How many findings of a scan may wait for a free hand; the scan waits for the others.
+const FINDINGS: usize = 256;
+/// How long the passes in hand may take to end.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why a worker ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// Another worker's replicas are out of this one's reach.
+    #[error("this worker cannot join the others on this database: {0}")]
+    OtherScope(String),
+    /// It could not be registered.
+    #[error("the worker could not be registered in the database")]
+    Store(#[source] StoreError),
+    /// Its listener has no address.
+    #[error("the worker's own address is not known")]
+    Listener(#[source] std::io::Error),
+}
+
+/// Works until `tasks` are told to end: then finishes what it has in hand and leaves every replica running.
+///
+/// `listener` is for the worker's own HTTP server: logs, health and metrics.
+///
+/// # Errors
+/// [`WorkerError::OtherScope`] at the start if a worker of another scope is alive on this database.
+pub async fn run(
+    config: Config,
+    store: Store,
+    queue: Arc<dyn TaskQueue>,
+    backend: Arc<dyn Backend>,
+    listener: TcpListener,
+    tasks: Tasks,
+    clock: Clock,
+) -> Result<(), WorkerError> {
+    let own = tasks.child();
+    let mut registry = base::metrics::registry();
+    let metrics = Metrics::new(&mut registry);
+    let address = match &config.advertise_addr {
+        Some(address) => address.clone(),
+        None => listener.local_addr().map_err(WorkerError::Listener)?.to_string(),
+    };
+    let owner: Arc<str> = format!("worker-{:016x}", rand::random::<u64>()).into();
+    let reconciler = Reconciler {
+        store,
+        queue,
+        backend,
+        shelf: Arc::new(Shelf::new(metrics.remembered.clone())),
+        owner: Arc::clone(&owner),
+        rules: Rules {
+            route_settle: Duration::from_millis(config.route_settle_ms),
+            start_deadline: Duration::from_millis(config.start_deadline_ms),
+        },
+        hold: Duration::from_millis(config.lease_ms.max(1)),
+        clock,
+        tasks: own.clone(),
+    };
+    let worker = Worker { config: Arc::new(config), reconciler, metrics, address, scanned: Arc::default() };
+    if !worker.register().await? {
+        return Ok(());
+    }
+    tracing::info!(worker = %owner, scope = worker.reconciler.backend.scope(), address = worker.address, "working");
+
+    let front = Front::new(
+        Arc::clone(&worker.reconciler.backend),
+        worker.reconciler.store.clone(),
+        Arc::new(registry),
+        Arc::clone(&worker.scanned),
+        own.clone(),
+        worker.config.advertise_addr.iter().cloned().collect(),
+    );
+    own.spawn(http::serve(listener, front, own.clone()));
+    own.spawn(worker.clone().heartbeats());
+    own.spawn(worker.clone().listen());
+    let (findings, found) = mpsc::channel(FINDINGS);
+    own.spawn(worker.clone().scans(findings));
+    own.spawn(worker.clone().pull(found));
+
+    tasks.stopping().await;
+    if !own.stop_and_wait(PATIENCE).await {
+        tracing::warn!("work in hand did not end within {} s; its leases will lapse", PATIENCE.as_secs());
+    }
+    if let Err(error) = worker.reconciler.store.worker_gone(&owner).await {
+        tracing::warn!(error = &error as &dyn std::error::Error, "the worker could not sign off");
+    }
+    Ok(())
+}
+
+#[derive(Clone)]
+struct Worker {
+    config: Arc<Config>,
+    reconciler: Reconciler,
+    metrics: Metrics,
+    address: String,
+    /// Whether a scan was completed since the start.
+    scanned: Arc<AtomicBool>,
+}
+
+impl Worker {
+    fn tasks(&self) -> &Tasks {
+        &self.reconciler.tasks
+    }
+
+    /// Signs on, however long the database takes. `false` if told to end meanwhile.
+    async fn register(&self) -> Result<bool, WorkerError> {
+        let mut failures = 0;
+        loop {
+            match self.seen().await {
+                Ok(()) => return Ok(true),
+                Err(StoreError::Conflict { reason, .. }) => return Err(WorkerError::OtherScope(reason)),
+                Err(error @ StoreError::Unavailable(_)) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "the worker cannot sign on yet");
+                }
+                Err(error) => return Err(WorkerError::Store(error)),
+            }
+            failures += 1;
+            if !self.pause(backoff(failures, OUTAGE_CAP)).await {
+                return Ok(false);
+            }
+        }
+    }
+
+    async fn seen(&self) -> Result<(), StoreError> {
+        let record = WorkerRecord {
+            id: self.reconciler.owner.to_string(),
+            scope: self.reconciler.backend.scope(),
+            address: self.address.clone(),
+            seen_at: self.reconciler.now(),
+        };
+        self.reconciler.store.worker_seen(&record, Duration::from_millis(self.config.forget_after_ms)).await
+    }
+
+    /// Sleeps; `false` if told to end.
+    async fn pause(&self, time: Duration) -> bool {
+        tokio::select! {
+            () = tokio::time::sleep(time) => true,
+            () = self.tasks().stopping() => false,
+        }
+    }
+
+    async fn heartbeats(self) {
+        while self.pause(Duration::from_millis(self.config.heartbeat_ms)).await {
+            if let Err(error) = self.seen().await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the worker could not show that it lives");
+            }
+        }
+    }
+
+    /// Passes on what the backend tells.
+    async fn listen(self) {
+        let mut changes = self.reconciler.backend.changes();
+        loop {
+            let changed = tokio::select! {
+                changed = changes.next() => changed,
+                () = self.tasks().stopping() => return,
+            };
+            let Some(id) = changed else {
+                tracing::error!("the backend tells of no more changes; only scans will find them");
+                return;
+            };
+            self.wake(id, Duration::ZERO).await;
+        }
+    }
+
+    /// Asks for another look. If that fails, the scan will find the deployment.
+    async fn wake(&self, id: DeploymentId, delay: Duration) {
+        if let Err(error) = self.reconciler.queue.wake(id, delay).await {
+            self.metrics.queue_errors.inc();
+            tracing::warn!(deployment = %id, error = &error as &dyn std::error::Error, "a deployment could not be woken");
+        }
+    }
+
+    async fn scans(self, findings: mpsc::Sender<DeploymentId>) {
+        let interval = Duration::from_millis(self.config.scan_interval_ms);
+        loop {
+            let start = Instant::now();
+            match scan::scan(&self.reconciler, &self.metrics, &findings).await {
+                Ok(rows) => {
+                    self.metrics.scan_took(start.elapsed());
+                    self.metrics.scanned.set(i64::try_from(rows).unwrap_or(i64::MAX));
+                    self.scanned.store(true, Ordering::Release);
+                }
+                Err(error) => {
+                    self.metrics.scan_errors.inc();
+                    tracing::warn!(error = &error as &dyn std::error::Error, "a scan failed");
+                }
+            }
+            // Several workers that were started together shall not scan together.
+            if !self.pause(interval.mul_f64(rand::random_range(0.9..1.1))).await {
+                return;
+            }
+        }
+    }
+
+    /// Takes tasks off the queue, and what scans have found, as many at a time as may be worked on.
+    async fn pull(self, mut found: mpsc::Receiver<DeploymentId>) {
+        let free = Arc::new(Semaphore::new(usize::try_from(self.config.concurrency.max(1)).unwrap_or(1)));
+        let mut failures = 0;
+        loop {
+            let permit = tokio::select! {
+                permit = Arc::clone(&free).acquire_owned() => permit,
+                () = self.tasks().stopping() => return,
+            };
+            let work = tokio::select! {
+                next = self.reconciler.queue.next(self.reconciler.hold) => next.map(|task| task.map(Work::Task)),
+                Some(id) = found.recv() => Ok(Some(Work::Finding(id))),
+                () = self.tasks().stopping() => return,
+            };
+            match work {
+                Ok(None) => failures = 0,
+                Ok(Some(work)) => {
+                    failures = 0;
+                    let worker = self.clone();
+                    self.tasks().spawn(async move {
+                        worker.handle(work).await;
+                        drop(permit);
+                    });
+                }
+                Err(error) => {
+                    failures += 1;
+                    self.metrics.queue_errors.inc();
+                    tracing::warn!(error = &error as &dyn std::error::Error, "the queue gave no task");
+                    // Not while waiting here: what scans find needs no queue.
+                    let wait = backoff(failures, OUTAGE_CAP);
+                    let found = tokio::select! {
+                        found = found.recv() => found,
+                        more = self.pause(wait) => if more { None } else { return },
+                    };
+                    if let Some(id) = found {
+                        self.handle(Work::Finding(id)).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Works on one deployment and says when to look at it again.
+    async fn handle(&self, work: Work) {
+        let (id, receipt) = match &work {
+            Work::Task(task) => (task.deployment, Some(&task.receipt)),
+            Work::Finding(id) => (*id, None),
+        };
+        let mut again = None;
+        if self.reconciler.shelf.take_in_hand(id) {
+            self.metrics.in_hand.inc();
+            loop {
+                again = self.work(id, receipt).await;
+                if self.reconciler.shelf.put_down(id) {
+                    break;
+                }
+            }
+            self.metrics.in_hand.dec();
+        }
+        // The acknowledgement comes before the next wake-up: a task that is woken while it is held is due at
+        // once.
+        if let Some(receipt) = receipt
+            && let Err(error) = self.reconciler.queue.ack(receipt).await
+        {
+            self.metrics.queue_errors.inc();
+            tracing::warn!(deployment = %id, error = &error as &dyn std::error::Error, "a task could not be ended");
+        }
+        if let Some(again) = again {
+            self.wake(id, again).await;
+        }
+    }
+
+    /// One pass over one deployment; gives when to look again.
+    async fn work(&self, id: DeploymentId, receipt: Option<&Receipt>) -> Option<Duration> {
+        let start = Instant::now();
+        let result = Box::pin(self.reconciler.reconcile(id, receipt)).await;
+        let shelf = &self.reconciler.shelf;
+        let (outcome, again) = match result {
+            Ok(Pass::Settled) => (Outcome::Settled, None),
+            Ok(Pass::Gone) => (Outcome::Gone, None),
+            Ok(Pass::Underway(again)) => (Outcome::Underway, again.map(|again| again.max(GLANCE))),
+            Ok(Pass::Busy) => (Outcome::Busy, Some(BUSY_GLANCE)),
+            Err(PassError::Fenced) => {
+                tracing::warn!(deployment = %id, "another worker has taken this deployment over");
+                (Outcome::Fenced, Some(BUSY_GLANCE))
+            }
+            Err(error) => {
+                let failures = shelf.failed(id);
+                let wait = backoff(failures, Duration::from_millis(self.config.retry_cap_ms));
+                shelf.rest(id, self.reconciler.now().after(wait));
+                tracing::warn!(
+                    deployment = %id, failures, error = &error as &dyn std::error::Error,
+                    "a deployment could not be worked on; trying again in {wait:?}"
+                );
+                (Outcome::Failed, Some(wait))
+            }
+        };
+        if outcome != Outcome::Failed {
+            shelf.succeeded(id);
+        }
+        self.metrics.reconciled(outcome, start.elapsed());
+        again
+    }
+}
+
+/// What asks for a look at a deployment.
+#[derive(Debug)]
+enum Work {
+    /// The queue.
+    Task(Task),
+    /// A scan.
+    Finding(DeploymentId),
+}
+
+/// Twice as long with each failure, up to `cap`; between half of that and all of it, by chance.
+fn backoff(failures: u32, cap: Duration) -> Duration {
+    let longest = FIRST_RETRY.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(cap);
+    longest.mul_f64(rand::random_range(0.5..=1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_failure_doubles_the_wait_up_to_the_cap() {
+        let cap = Duration::from_secs(60);
+        for (failures, longest) in [(1, 200), (2, 400), (3, 800), (9, 51_200), (10, 60_000), (4_000_000, 60_000)] {
+            let wait = backoff(failures, cap);
+            let longest = Duration::from_millis(longest);
+            assert!(wait <= longest && wait >= longest / 2, "{failures}: {wait:?}");
+        }
+    }
+}

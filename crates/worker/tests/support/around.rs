@@ -1,0 +1,87 @@
+//! Things that stand between a worker and its site and make its life hard.
+
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use api::{DeploymentId, ReplicaId, Revision, RevisionNumber};
+use async_trait::async_trait;
+use backend::{Backend, BackendError, Replica, fake::FakeBackend};
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use queue::{QueueError, Receipt, Task, TaskQueue};
+
+/// A backend that takes its time to start anything, and is unavailable for the first few calls.
+pub(crate) struct Hard {
+    pub(crate) machine: FakeBackend,
+    pub(crate) takes: Duration,
+    pub(crate) refuses: AtomicU32,
+}
+
+#[async_trait]
+impl Backend for Hard {
+    fn scope(&self) -> String {
+        self.machine.scope()
+    }
+
+    async fn ensure(&self, revision: &Revision, want: u32, fence: i64) -> Result<(), BackendError> {
+        let refused = self.refuses.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        if refused.is_ok() {
+            return Err(BackendError::Unavailable { backend: "hard", source: "not now".into() });
+        }
+        tokio::time::sleep(self.takes).await;
+        self.machine.ensure(revision, want, fence).await
+    }
+
+    async fn observe(&self, id: DeploymentId) -> Result<Vec<Replica>, BackendError> {
+        self.machine.observe(id).await
+    }
+
+    async fn observe_all(&self) -> Result<Vec<Replica>, BackendError> {
+        self.machine.observe_all().await
+    }
+
+    async fn remove(&self, id: DeploymentId, revision: Option<RevisionNumber>, fence: i64) -> Result<(), BackendError> {
+        self.machine.remove(id, revision, fence).await
+    }
+
+    fn changes(&self) -> BoxStream<'static, DeploymentId> {
+        self.machine.changes()
+    }
+
+    async fn logs(
+        &self,
+        replica: &ReplicaId,
+        tail: usize,
+        follow: bool,
+    ) -> Result<Option<BoxStream<'static, std::io::Result<Bytes>>>, BackendError> {
+        self.machine.logs(replica, tail, follow).await
+    }
+
+    async fn shutdown(&self, patience: Duration) -> Result<(), BackendError> {
+        self.machine.shutdown(patience).await
+    }
+}
+
+/// A queue that loses every message and is never well.
+pub(crate) struct Deaf;
+
+#[async_trait]
+impl TaskQueue for Deaf {
+    async fn wake(&self, _: DeploymentId, _: Duration) -> Result<(), QueueError> {
+        Ok(())
+    }
+
+    async fn next(&self, _: Duration) -> Result<Option<Task>, QueueError> {
+        Err(QueueError { queue: "deaf", source: "it hears nothing".into() })
+    }
+
+    async fn renew(&self, _: &Receipt, _: Duration) -> Result<bool, QueueError> {
+        Ok(false)
+    }
+
+    async fn ack(&self, _: &Receipt) -> Result<(), QueueError> {
+        Ok(())
+    }
+}
