@@ -138,6 +138,24 @@ impl Layers {
         self
     }
 
+    /// Adds text from a flag under a dotted key: it is read as a variable of the environment would be.
+    #[must_use]
+    pub fn text(mut self, source: &str, key: &str, text: &str) -> Self {
+        let path = key.split('.').map(str::to_owned).collect();
+        self.entries.push(Entry { path, given: Given::Text(text.to_owned()), source: source.to_owned() });
+        self
+    }
+
+    /// Adds a default that is not known beforehand, such as one made of another setting: every other layer wins
+    /// over it. `source` says what it was made of.
+    #[must_use]
+    pub fn derived(mut self, source: &str, key: &str, value: impl Into<Value>) -> Self {
+        let path = key.split('.').map(str::to_owned).collect();
+        let source = format!("default from {source}");
+        self.entries.insert(0, Entry { path, given: Given::Value(value.into()), source });
+        self
+    }
+
     /// Adds a flag if it was given.
     #[must_use]
     pub fn flag_if(self, flag: &str, key: &str, value: Option<impl Into<Value>>) -> Self {
@@ -201,11 +219,23 @@ pub struct Loaded<T> {
 }
 
 impl<T> Loaded<T> {
-    /// Where the value under a dotted key came from; `None` if it is the default.
+    /// Where the value under a dotted key came from; `None` if it is the type's own default.
     #[must_use]
     pub fn source(&self, key: &str) -> Option<&str> {
         let path: Vec<_> = key.split('.').map(str::to_owned).collect();
         self.sources.get(&path).map(String::as_str)
+    }
+
+    /// What some layer set below a section, by dotted key, as text that [`Layers::variables`] reads as the same value.
+    #[must_use]
+    pub fn set_below(&self, section: &str) -> BTreeMap<String, String> {
+        let below = self.sources.keys().filter(|path| path.first().is_some_and(|first| first == section));
+        let text = |path: &Vec<String>| {
+            let pointer: String = path.iter().map(|key| format!("/{key}")).collect();
+            let value = self.tree.pointer(&pointer).filter(|value| !value.is_null())?;
+            Some(value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+        };
+        below.filter_map(|path| Some((path.join("."), text(path)?))).collect()
     }
 
     /// Everything that holds, as TOML, with the source of each value in a comment. Passwords in URLs are

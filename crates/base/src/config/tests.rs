@@ -120,3 +120,18 @@ fn a_file_that_was_named_must_be_there() {
     let faults = refused(Layers::new().file(Some(Path::new("/nowhere/at/all.toml"))));
     assert!(faults[0].1.contains("cannot be read"), "{faults:?}");
 }
+
+#[test]
+fn a_derived_default_gives_way_to_every_layer() {
+    let layers = || Layers::new().toml("x.toml", "[store]\nurl = \"a\"");
+    let loaded = layers()
+        .text("flag --set", "gateway.threads", "3")
+        .derived("data_dir", "store.url", "b")
+        .derived("data_dir", "gateway.addr", "c")
+        .load::<Settings>()
+        .expect("all of it is known");
+    assert_eq!(loaded.settings.store.url, "a");
+    assert_eq!(loaded.settings.gateway.addr, "c");
+    assert_eq!(loaded.settings.gateway.threads, 3);
+    assert_eq!(loaded.source("gateway.addr"), Some("default from data_dir"));
+}
