@@ -79,7 +79,8 @@ async fn serve(flags: HashMap<String, String>) {
         state.send_replace((2, ReplicaState::Ready));
         if what == "eats_memory" {
             let mut eaten: Vec<Vec<u8>> = Vec::new();
-            loop {
+            // Bounded, should nobody else bound it.
+            while eaten.len() < 512 {
                 eaten.push(vec![1; 1 << 20]);
                 sleep(Duration::from_millis(1)).await;
             }

@@ -236,7 +236,7 @@ fn open(config: Config, tasks: Tasks, clock: Clock) -> io::Result<Arc<Supervisor
     let launcher = Launcher {
         program: config.executable.clone().unwrap_or_else(launch::own_program),
         me: Identity::of(std::process::id()),
-        limiter: Limiter::detect(&layout.node),
+        limiter: Limiter::new(&layout.node),
         layout,
         config,
     };
@@ -337,8 +337,8 @@ impl Backend for ProcessBackend {
         if !all_end(&processes, patience).await? {
             tracing::warn!(?patience, "replicas that have not ended in time are killed");
         }
-        for (_, process) in &processes {
-            process.kill_group().map_err(unavailable)?;
+        for (name, process) in &processes {
+            process.kill_group(&self.0.launcher.mark(&name.id())).map_err(unavailable)?;
         }
         all_end(&processes, AFTER_KILL).await?;
         self.blocking(move |supervisor| {

@@ -8,8 +8,8 @@ mod support;
 use std::{fs, time::Duration};
 
 use api::{DeploymentId, RevisionNumber, replica::ReplicaState};
-use backend::{Backend, BackendError, conformance};
 use futures::StreamExt;
+use modelway_backend::{Backend, BackendError, conformance};
 use support::{Home, ONE, alive, eventually, revision};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -25,7 +25,7 @@ async fn a_killed_replica_says_so_and_is_started_again_in_its_place() {
     let backend = home.open().await;
     let wanted = revision(ONE, 1, "");
     let first = home.ready(&backend, &wanted, 1).await.remove(0);
-    home.kill(&first.id, "KILL");
+    home.kill(&first.id);
     eventually("the failure to show", async || {
         let seen = backend.observe(ONE).await.unwrap().remove(0);
         seen.state == ReplicaState::BackingOff && seen.retry_at.is_some()
@@ -104,7 +104,7 @@ async fn the_end_of_an_adopted_replica_is_noticed_at_once() {
     };
     let backend = home.open().await;
     let mut changes = backend.changes();
-    home.kill(&replica.id, "KILL");
+    home.kill(&replica.id);
     eventually("the change", async || {
         changes.next().await == Some(ONE) && backend.observe(ONE).await.unwrap()[0].state == ReplicaState::BackingOff
     })
@@ -121,7 +121,7 @@ async fn a_process_that_only_has_the_number_of_a_replica_is_left_alone() {
         home.abandon().await;
         ready
     };
-    home.kill(&replica.id, "KILL");
+    home.kill(&replica.id);
     let mut stranger = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
     // As if the number had been passed on after the replica's end.
     home.edit_record(&replica.id, |record| record["process"]["pid"] = stranger.id().into());
@@ -366,7 +366,7 @@ async fn shutdown_kills_what_does_not_end_in_time_and_starts_nothing_more() {
 
 #[test]
 fn every_setting_has_a_default_and_unknown_ones_are_refused() {
-    let read = |text: &str| serde_json::from_str::<backend::process::Config>(text);
+    let read = |text: &str| serde_json::from_str::<modelway_backend::process::Config>(text);
     assert_eq!(read("{}").unwrap().drain_ms, 5_000);
     assert!(read(r#"{"drain": 1}"#).is_err());
 }

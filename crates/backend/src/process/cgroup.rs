@@ -8,6 +8,7 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 use api::deployment::Resources;
@@ -17,18 +18,19 @@ const CPU_PERIOD_MICROS: i128 = 100_000;
 /// The kernel takes no smaller share of CPU time in a period.
 const CPU_QUOTA_MIN_MICROS: i128 = 1_000;
 
-/// Sets limits, as far as this machine lets it.
+/// Sets limits, as far as this machine lets it. Looks at the machine when the first limit is wanted.
 #[derive(Debug)]
 pub(super) struct Limiter {
-    cpu: Result<Place, String>,
-    memory: Result<Place, String>,
+    node: String,
+    cpu: OnceLock<Result<Place, String>>,
+    memory: OnceLock<Result<Place, String>>,
 }
 
-/// A folder below which groups can be made.
+/// A group below which groups can be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Place {
     version: Version,
-    parent: PathBuf,
+    group: PathBuf,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,16 +49,24 @@ pub(super) struct Groups {
 }
 
 impl Limiter {
-    /// Finds out what this machine allows. `node` names this data directory's groups.
-    pub(super) fn detect(node: &str) -> Self {
-        let read = |path: &str| fs::read_to_string(path).map_err(|error| format!("{path} cannot be read: {error}"));
-        match (read("/proc/self/mountinfo"), read("/proc/self/cgroup")) {
-            (Ok(mounts), Ok(groups)) => {
-                let place = |controller| place(&mounts, &groups, controller, node);
-                Self { cpu: place("cpu"), memory: place("memory") }
+    /// `node` names this data directory's groups.
+    pub(super) fn new(node: &str) -> Self {
+        Self { node: node.to_owned(), cpu: OnceLock::new(), memory: OnceLock::new() }
+    }
+
+    fn place(&self, controller: &str) -> Result<Place, String> {
+        let (mounts, own) = (read("/proc/self/mountinfo")?, read("/proc/self/cgroup")?);
+        let Some(mount) = Mount::of_controller(&mounts, controller) else {
+            return Err(format!("the kernel's {controller} controller is not mounted"));
+        };
+        let mut reason = String::new();
+        for group in mount.candidates(&own, controller) {
+            match make_parent(&group, mount.version, controller, &self.node) {
+                Ok(_) => return Ok(Place { version: mount.version, group }),
+                Err(error) => reason = format!("{} takes no groups: {error}", group.display()),
             }
-            (Err(reason), _) | (_, Err(reason)) => Self { cpu: Err(reason.clone()), memory: Err(reason) },
         }
+        Err(reason)
     }
 
     /// Makes the groups of one replica, with its limits set. Doing it again changes them.
@@ -64,7 +74,8 @@ impl Limiter {
         let mut made = Groups::default();
         if let Some(cpu) = &limits.cpu {
             let quota = (cpu.milli() * CPU_PERIOD_MICROS / 1_000).max(CPU_QUOTA_MIN_MICROS);
-            made.add("cpu", &self.cpu, replica, |version, group| match version {
+            let place = self.cpu.get_or_init(|| self.place("cpu"));
+            made.add(("cpu", place), &self.node, replica, |version, group| match version {
                 Version::One => {
                     fs::write(group.join("cpu.cfs_period_us"), CPU_PERIOD_MICROS.to_string())?;
                     fs::write(group.join("cpu.cfs_quota_us"), quota.to_string())
@@ -74,7 +85,8 @@ impl Limiter {
         }
         if let Some(memory) = &limits.memory {
             let bytes = memory.units().to_string();
-            made.add("memory", &self.memory, replica, |version, group| match version {
+            let place = self.memory.get_or_init(|| self.place("memory"));
+            made.add(("memory", place), &self.node, replica, |version, group| match version {
                 Version::One => {
                     fs::write(group.join("memory.limit_in_bytes"), &bytes)?;
                     // Memory and swap together: not every kernel counts it, and without swap it is the same.
@@ -93,11 +105,15 @@ impl Limiter {
 
     /// Removes the groups of replicas for which `is_known` is false, left by a crash.
     pub(super) fn tidy(&self, is_known: impl Fn(&str) -> bool) {
-        for place in [&self.cpu, &self.memory].into_iter().flatten() {
-            let folders = fs::read_dir(&place.parent).into_iter().flatten().flatten();
-            for folder in folders.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
-                if !folder.file_name().to_str().is_some_and(&is_known) {
-                    remove(&[folder.path()]);
+        let (Ok(mounts), Ok(own)) = (read("/proc/self/mountinfo"), read("/proc/self/cgroup")) else { return };
+        for controller in ["cpu", "memory"] {
+            let candidates = Mount::of_controller(&mounts, controller).map(|mount| mount.candidates(&own, controller));
+            for parent in candidates.into_iter().flatten().map(|group| parent_below(&group, &self.node)) {
+                let folders = fs::read_dir(&parent).into_iter().flatten().flatten();
+                for folder in folders.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+                    if !folder.file_name().to_str().is_some_and(&is_known) {
+                        remove(&[folder.path()]);
+                    }
                 }
             }
         }
@@ -107,23 +123,28 @@ impl Limiter {
 impl Groups {
     fn add(
         &mut self,
-        resource: &str,
-        place: &Result<Place, String>,
+        (controller, place): (&str, &Result<Place, String>),
+        node: &str,
         replica: &str,
         set: impl FnOnce(Version, &Path) -> io::Result<()>,
     ) {
         let made = place.clone().and_then(|place| {
-            let group = place.parent.join(replica);
-            make_dir(&group).and_then(|()| set(place.version, &group)).map_err(|error| {
-                remove(std::slice::from_ref(&group));
-                format!("{} cannot be set: {error}", group.display())
-            })?;
+            let group = parent_below(&place.group, node).join(replica);
+            // The last replica to go takes the parent along, perhaps at this very moment.
+            make_parent(&place.group, place.version, controller, node)
+                .and_then(|_| make_dir(&group))
+                .or_else(|_| make_parent(&place.group, place.version, controller, node).and_then(|_| make_dir(&group)))
+                .and_then(|()| set(place.version, &group))
+                .map_err(|error| {
+                    remove(std::slice::from_ref(&group));
+                    format!("{} cannot be set: {error}", group.display())
+                })?;
             Ok(group)
         });
         match made {
             Ok(group) if self.folders.contains(&group) => {}
             Ok(group) => self.folders.push(group),
-            Err(reason) => self.notes.push(format!("limit_res.{resource} is not enforced on this machine: {reason}")),
+            Err(reason) => self.notes.push(format!("limit_res.{controller} is not enforced on this machine: {reason}")),
         }
     }
 }
@@ -143,13 +164,23 @@ pub(super) fn oom_kills(groups: &[PathBuf]) -> u64 {
         .sum()
 }
 
-/// Removes groups that nobody is in. One that is still in use is left to [`Limiter::tidy`].
+/// Removes groups that nobody is in, and what stood above them if they were the last. One that is still in
+/// use is left to [`Limiter::tidy`].
 pub(super) fn remove(groups: &[PathBuf]) {
     for group in groups {
         match fs::remove_dir(group) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => tracing::debug!(group = %group.display(), %error, "a control group is still in use"),
+            Err(error) => {
+                tracing::debug!(group = %group.display(), %error, "a control group is still in use");
+                continue;
+            }
+        }
+        // `modelway/<node>`: the kernel refuses to remove a group that has others below it.
+        for above in group.ancestors().skip(1).take(2) {
+            if fs::remove_dir(above).is_err() {
+                break;
+            }
         }
     }
 }
@@ -165,25 +196,18 @@ fn make_dir(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The first place where groups with this controller can be made, or why there is none.
-fn place(mounts: &str, own: &str, controller: &str, node: &str) -> Result<Place, String> {
-    let Some(mount) = Mount::of_controller(mounts, controller) else {
-        return Err(format!("the kernel's {controller} controller is not mounted"));
-    };
-    let mut reason = String::new();
-    for parent in mount.candidates(own, controller) {
-        match make_parent(&parent, mount.version, controller, node) {
-            Ok(parent) => return Ok(Place { version: mount.version, parent }),
-            Err(error) => reason = format!("{} takes no groups: {error}", parent.display()),
-        }
-    }
-    Err(reason)
+fn read(path: &str) -> Result<String, String> {
+    fs::read_to_string(path).map_err(|error| format!("{path} cannot be read: {error}"))
+}
+
+fn parent_below(group: &Path, node: &str) -> PathBuf {
+    group.join("modelway").join(node)
 }
 
 /// `<group>/modelway/<node>`, with the controller handed down to it.
 fn make_parent(group: &Path, version: Version, controller: &str, node: &str) -> io::Result<PathBuf> {
     let modelway = group.join("modelway");
-    let parent = modelway.join(node);
+    let parent = parent_below(group, node);
     for (above, folder) in [(group, &modelway), (&modelway, &parent)] {
         hand_down(above, version, controller)?;
         make_dir(folder)?;
@@ -286,7 +310,8 @@ mod tests {
 
     #[test]
     fn a_machine_without_controllers_says_so_for_each_limit() {
-        let limiter = Limiter { cpu: place("", "", "cpu", "n"), memory: place("", "", "memory", "n") };
+        let nowhere = |controller| Err(format!("the kernel's {controller} controller is not mounted")).into();
+        let limiter = Limiter { node: "n".to_owned(), cpu: nowhere("cpu"), memory: nowhere("memory") };
         let limits = Resources { cpu: "500m".parse().ok(), memory: "1Gi".parse().ok() };
         let groups = limiter.prepare("md-1-r1-0", &limits);
         assert!(groups.folders.is_empty());

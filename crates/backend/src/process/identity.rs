@@ -6,7 +6,7 @@
 //!
 //! **Invariant:** no signal reaches a process whose name was not checked.
 
-use std::{fs, io, os::fd::OwnedFd, path::Path, sync::OnceLock};
+use std::{fs, io, os::fd::OwnedFd, sync::OnceLock};
 
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, kill_process_group, pidfd_open, pidfd_send_signal, waitpid,
@@ -85,22 +85,31 @@ impl Identity {
         }
     }
 
-    /// Kills it and everything in the process group that it leads. Its children may outlive it, so this is
-    /// of use after its end too; but not when its number has passed to another process.
-    pub(super) fn kill_group(&self) -> io::Result<()> {
+    /// Kills it and everything in the process group that it leads.
+    ///
+    /// Its children may outlive it. While it is a zombie, its group is surely its own; once it is gone, the
+    /// number may mean another group, and only processes that carry `mark` in their environment are killed.
+    pub(super) fn kill_group(&self, mark: &str) -> io::Result<()> {
+        let Some(pid) = self.raw().filter(|pid| !pid.is_init()) else { return Ok(()) };
+        if let Some(stat) = self.stat() {
+            if i64::from(stat.group) != i64::from(self.pid) {
+                return self.signal(Signal::KILL);
+            }
+            return match kill_process_group(pid, Signal::KILL) {
+                Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+                Err(error) => Err(error.into()),
+            };
+        }
         if self.boot != boot_id() {
             return Ok(());
         }
-        let Some(pid) = self.raw() else { return Ok(()) };
-        if let Some(stat) = Stat::read(self.pid)
-            && (stat.start_ticks != self.start_ticks || i64::from(stat.group) != i64::from(self.pid))
-        {
-            return Ok(());
+        let of_this_group = |pid: &u32| Stat::read(*pid).is_some_and(|it| i64::from(it.group) == i64::from(self.pid));
+        for member in all_pids().filter(of_this_group).filter(|pid| has_environment(*pid, mark)) {
+            if let Some(member) = Self::of(member) {
+                member.signal(Signal::KILL)?;
+            }
         }
-        match kill_process_group(pid, Signal::KILL) {
-            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        Ok(())
     }
 
     /// How it ended, once it has. Takes its remains if it is a child of this process.
@@ -125,18 +134,23 @@ impl Identity {
 
 /// The process that was started with both of these argument pairs, looked for among all.
 pub(super) fn find_by_arguments(pairs: [(&str, &str); 2]) -> Option<Identity> {
-    let processes = fs::read_dir("/proc").ok()?;
-    processes
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
-        .filter(|pid| has_arguments(*pid, pairs))
-        .find_map(|pid| Identity::of(pid).filter(Identity::is_alive))
+    all_pids().filter(|pid| has_arguments(*pid, pairs)).find_map(|pid| Identity::of(pid).filter(Identity::is_alive))
+}
+
+fn all_pids() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 fn has_arguments(pid: u32, pairs: [(&str, &str); 2]) -> bool {
-    let Ok(line) = fs::read(Path::new("/proc").join(pid.to_string()).join("cmdline")) else { return false };
+    let Ok(line) = fs::read(format!("/proc/{pid}/cmdline")) else { return false };
     let arguments: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
     pairs.iter().all(|(flag, value)| arguments.windows(2).any(|two| two == [flag.as_bytes(), value.as_bytes()]))
+}
+
+fn has_environment(pid: u32, entry: &str) -> bool {
+    fs::read(format!("/proc/{pid}/environ"))
+        .is_ok_and(|environment| environment.split(|byte| *byte == 0).any(|found| found == entry.as_bytes()))
 }
 
 /// What `/proc/<pid>/stat` says; its fields are numbered as in proc(5).

@@ -19,6 +19,9 @@ use super::{
     slot::{self, Phase, Record, Run},
 };
 
+/// The environment variable that tells a replica's processes from all others.
+const MARK: &str = "MODELWAY_REPLICA_SOCKET";
+
 /// What every launch needs.
 #[derive(Debug)]
 pub(super) struct Launcher {
@@ -92,6 +95,11 @@ impl Launcher {
         })
     }
 
+    /// What every process of a replica carries in its environment: the path of its socket is nobody else's.
+    pub(super) fn mark(&self, replica: &ReplicaId) -> String {
+        format!("{MARK}={}", self.layout.socket(replica).display())
+    }
+
     fn settle(
         &self,
         mut record: Record,
@@ -125,7 +133,7 @@ impl Launcher {
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"MODELWAY__")) {
             command.env_remove(name);
         }
-        command.envs(&self.config.serve_env).envs(&revision.spec.env);
+        command.envs(&self.config.serve_env).envs(&revision.spec.env).env(MARK, self.layout.socket(replica));
         command
     }
 

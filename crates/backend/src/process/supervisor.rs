@@ -90,7 +90,7 @@ impl Supervisor {
                 Found::Damaged(reason) => {
                     tracing::warn!(replica = %name.id(), reason, "a replica's record is damaged; it is removed");
                     if let Some(process) = self.launcher.find(&name.id()) {
-                        process.kill_group()?;
+                        process.kill_group(&self.launcher.mark(&name.id()))?;
                     }
                     remove_slot(&slot)?;
                     continue;

@@ -185,7 +185,8 @@ impl Watcher {
     }
 
     fn kill(&self) {
-        if let Err(error) = self.run.process.kill_group() {
+        let mark = self.supervisor.launcher.mark(&self.name.id());
+        if let Err(error) = self.run.process.kill_group(&mark) {
             tracing::error!(replica = %self.name.id(), %error, "a replica's processes cannot be killed");
         }
     }

@@ -9,26 +9,27 @@ use std::{
 
 use api::{DeploymentId, ReplicaId, Revision, RevisionNumber, replica::ReplicaState};
 use async_trait::async_trait;
-use backend::{
+use base::{Clock, Tasks};
+use futures::StreamExt;
+use modelway_backend::{
     Backend, Replica, conformance,
     process::{Config, ProcessBackend},
 };
-use base::{Clock, Tasks};
-use futures::StreamExt;
+use rustix::process::{Pid, Signal, kill_process};
 
 /// The deployment of most tests.
-pub const ONE: DeploymentId = DeploymentId(1);
+pub(crate) const ONE: DeploymentId = DeploymentId(1);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One data directory and the backends that were opened on it.
-pub struct Home {
+pub(crate) struct Home {
     dir: tempfile::TempDir,
     config: Config,
     tasks: Mutex<Vec<Tasks>>,
 }
 
 /// The settings of most tests: short waits.
-pub fn settings(data_dir: &Path) -> Config {
+pub(crate) fn settings(data_dir: &Path) -> Config {
     Config {
         data_dir: data_dir.to_owned(),
         executable: Some(stub()),
@@ -40,11 +41,11 @@ pub fn settings(data_dir: &Path) -> Config {
 }
 
 impl Home {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(|_| {})
     }
 
-    pub fn with(change: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) fn with(change: impl FnOnce(&mut Config)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut config = settings(dir.path());
         change(&mut config);
@@ -52,14 +53,14 @@ impl Home {
     }
 
     /// Opens a backend, as a new worker would.
-    pub async fn open(&self) -> ProcessBackend {
+    pub(crate) async fn open(&self) -> ProcessBackend {
         let tasks = Tasks::new();
         self.tasks.lock().unwrap().push(tasks.clone());
         ProcessBackend::open(self.config.clone(), tasks, Clock::system()).await.unwrap()
     }
 
     /// Stops everything that the backends opened so far do by themselves, as the death of their worker would.
-    pub async fn abandon(&self) {
+    pub(crate) async fn abandon(&self) {
         let tasks = std::mem::take(&mut *self.tasks.lock().unwrap());
         for tasks in tasks {
             assert!(tasks.stop_and_wait(PATIENCE).await);
@@ -67,7 +68,7 @@ impl Home {
     }
 
     /// Asks for replicas until so many are ready.
-    pub async fn ready(&self, backend: &ProcessBackend, wanted: &Revision, want: u32) -> Vec<Replica> {
+    pub(crate) async fn ready(&self, backend: &ProcessBackend, wanted: &Revision, want: u32) -> Vec<Replica> {
         let seen = async || backend.observe(wanted.deployment).await.unwrap();
         eventually("readiness", async || {
             // A stale fence would be refused; the newest one is kept on disk.
@@ -84,7 +85,7 @@ impl Home {
         text.trim().parse().unwrap_or(1)
     }
 
-    pub fn replicas(&self) -> PathBuf {
+    pub(crate) fn replicas(&self) -> PathBuf {
         self.dir.path().join("replicas")
     }
 
@@ -92,41 +93,38 @@ impl Home {
         serde_json::from_slice(&fs::read(self.replicas().join(&replica.0).join("replica.json")).unwrap()).unwrap()
     }
 
-    pub fn edit_record(&self, replica: &ReplicaId, change: impl FnOnce(&mut serde_json::Value)) {
+    pub(crate) fn edit_record(&self, replica: &ReplicaId, change: impl FnOnce(&mut serde_json::Value)) {
         let mut record = self.record(replica);
         change(&mut record);
         fs::write(self.replicas().join(&replica.0).join("replica.json"), record.to_string()).unwrap();
     }
 
-    pub fn pid(&self, replica: &ReplicaId) -> u32 {
+    pub(crate) fn pid(&self, replica: &ReplicaId) -> u32 {
         self.record(replica)["process"]["pid"].as_u64().unwrap().try_into().unwrap()
     }
 
-    pub fn groups(&self, replica: &ReplicaId) -> Vec<PathBuf> {
+    pub(crate) fn groups(&self, replica: &ReplicaId) -> Vec<PathBuf> {
         serde_json::from_value(self.record(replica)["groups"].clone()).unwrap()
     }
 
-    /// Sends a signal to a replica from outside.
-    pub fn kill(&self, replica: &ReplicaId, signal: &str) {
+    /// Kills a replica from outside.
+    pub(crate) fn kill(&self, replica: &ReplicaId) {
         let pid = self.pid(replica);
-        let sent = std::process::Command::new("kill").args([format!("-{signal}"), pid.to_string()]).status().unwrap();
-        assert!(sent.success());
-        if signal == "KILL" {
-            while alive(pid) {
-                std::thread::yield_now();
-            }
+        kill_process(number(pid), Signal::KILL).unwrap();
+        while alive(pid) {
+            std::thread::yield_now();
         }
     }
 
     /// The whole log that a backend shows of a replica.
-    pub async fn log(&self, backend: &ProcessBackend, replica: &ReplicaId) -> String {
+    pub(crate) async fn log(&self, backend: &ProcessBackend, replica: &ReplicaId) -> String {
         let log = backend.logs(replica, 1_000, false).await.unwrap().expect("it is known");
         let chunks: Vec<_> = log.map(Result::unwrap).collect().await;
         String::from_utf8(chunks.concat()).unwrap()
     }
 
     /// The processes that belong to this data directory.
-    pub fn strays(&self) -> Vec<u32> {
+    pub(crate) fn strays(&self) -> Vec<u32> {
         let dir = self.dir.path().to_str().unwrap().to_owned();
         let mut found: Vec<u32> = fs::read_dir("/proc")
             .unwrap()
@@ -145,7 +143,7 @@ impl Drop for Home {
             tasks.stop();
         }
         for pid in self.strays() {
-            let _ = std::process::Command::new("kill").args(["-KILL", &format!("-{pid}")]).status();
+            let _ = kill_process(number(pid), Signal::KILL);
         }
     }
 }
@@ -166,20 +164,24 @@ impl conformance::Place for Home {
 }
 
 /// A revision whose replicas behave so; see the stub.
-pub fn revision(deployment: DeploymentId, number: u32, behaviour: &str) -> Revision {
+pub(crate) fn revision(deployment: DeploymentId, number: u32, behaviour: &str) -> Revision {
     let mut revision = conformance::revision(deployment, RevisionNumber(number), "file:///model");
     revision.spec.env.insert("STUB".to_owned(), behaviour.to_owned());
     revision
 }
 
 /// Whether a process runs; a zombie does not.
-pub fn alive(pid: u32) -> bool {
+pub(crate) fn alive(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
 }
 
+fn number(pid: u32) -> Pid {
+    Pid::from_raw(pid.try_into().unwrap()).unwrap()
+}
+
 /// Waits for a condition.
-pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let waiting = async {
         while !holds().await {
             tokio::time::sleep(Duration::from_millis(10)).await;
