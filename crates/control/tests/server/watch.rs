@@ -1,0 +1,232 @@
+//! The route watch.
+
+use std::collections::BTreeMap;
+
+use api::{
+    State,
+    route::{Route, RouteMessage},
+};
+use bytes::Bytes;
+use futures::{StreamExt, stream::BoxStream};
+use modelway_control::Config;
+use reqwest::Method;
+use serde_json::json;
+use store::Store;
+
+use crate::support::{PATIENCE, Plane, answer, observe, plane, plane_over, plane_with, sample};
+
+const PATH: &str = "/v1/routes/watch";
+
+type Table = BTreeMap<i64, Option<Route>>;
+
+/// A gateway that watches.
+struct Gateway {
+    stream: BoxStream<'static, reqwest::Result<Bytes>>,
+    line: Vec<u8>,
+    epoch: String,
+    reset: bool,
+    version: i64,
+    table: Table,
+}
+
+impl Gateway {
+    async fn watch(plane: &Plane, query: &str) -> Self {
+        let response = plane.request(Method::GET, &format!("{PATH}{query}")).send().await.expect("an answer");
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["content-type"], "application/x-ndjson");
+        let stream = Box::pin(response.bytes_stream());
+        let (epoch, table) = (String::new(), Table::new());
+        let mut gateway = Self { stream, line: Vec::new(), epoch, reset: false, version: 0, table };
+        match gateway.message().await {
+            Some(RouteMessage::Hello { epoch, reset }) => (gateway.epoch, gateway.reset) = (epoch, reset),
+            other => panic!("the first line greets: {other:?}"),
+        }
+        gateway
+    }
+
+    async fn message(&mut self) -> Option<RouteMessage> {
+        loop {
+            if let Some(end) = self.line.iter().position(|byte| *byte == b'\n') {
+                let rest = self.line.split_off(end + 1);
+                let line = std::mem::replace(&mut self.line, rest);
+                return Some(serde_json::from_slice(&line).expect("a message"));
+            }
+            let chunk = tokio::time::timeout(PATIENCE, self.stream.next()).await.expect("a sign of life");
+            self.line.extend_from_slice(&chunk?.expect("it arrives"));
+        }
+    }
+
+    /// Reads to the next `synced`; how many changes there were.
+    async fn sync(&mut self) -> usize {
+        let mut changes = 0;
+        loop {
+            match self.message().await.expect("the watch goes on") {
+                RouteMessage::Change(change) => {
+                    changes += 1;
+                    self.table.insert(change.deployment.0, change.route);
+                }
+                RouteMessage::Synced { version } => {
+                    assert!(version >= self.version, "versions grow");
+                    self.version = version;
+                    return changes;
+                }
+                RouteMessage::Hello { .. } => panic!("it greets once"),
+            }
+        }
+    }
+
+    /// Reads on until the table is as `holds` says.
+    async fn until(&mut self, holds: impl Fn(&Table) -> bool) {
+        while !holds(&self.table) {
+            self.sync().await;
+        }
+    }
+}
+
+fn serves(table: &Table, id: i64) -> bool {
+    table.get(&id).and_then(Option::as_ref).is_some_and(|route| route.state == State::Active)
+}
+
+#[tokio::test]
+async fn a_new_gateway_gets_the_whole_table_and_then_what_changes() {
+    let plane = plane().await;
+    let one = plane.create(&json!({"name": "one"})).await;
+    plane.activate(one).await;
+    let mut gateway = Gateway::watch(&plane, "").await;
+    assert!(gateway.reset);
+    assert_eq!(gateway.sync().await, 1);
+    assert!(serves(&gateway.table, one));
+
+    let two = plane.create(&json!({"name": "two"})).await;
+    gateway.until(|table| table.contains_key(&two)).await;
+    assert!(!serves(&gateway.table, two), "it is known before it serves");
+    plane.activate(two).await;
+    gateway.until(|table| serves(table, two)).await;
+    plane.delete(&format!("/v1/modelDeployment/{two}")).await;
+    gateway.until(|table| !serves(table, two)).await;
+    assert!(serves(&gateway.table, one));
+}
+
+#[tokio::test]
+async fn a_gateway_that_returns_gets_only_what_it_missed() {
+    let plane = plane().await;
+    let (one, two) = (plane.create(&json!({})).await, plane.create(&json!({})).await);
+    let mut gateway = Gateway::watch(&plane, "").await;
+    gateway.sync().await;
+    let (epoch, version) = (gateway.epoch.clone(), gateway.version);
+    drop(gateway);
+    plane.activate(two).await;
+    let mut gateway = Gateway::watch(&plane, &format!("?epoch={epoch}&after={version}")).await;
+    assert!(!gateway.reset);
+    assert_eq!(gateway.sync().await, 1);
+    assert!(serves(&gateway.table, two) && !gateway.table.contains_key(&one));
+}
+
+#[tokio::test]
+async fn a_gateway_with_another_databases_table_begins_anew() {
+    let plane = plane().await;
+    let id = plane.create(&json!({})).await;
+    let mut gateway = Gateway::watch(&plane, "?epoch=another&after=7").await;
+    assert!(gateway.reset);
+    gateway.sync().await;
+    assert!(gateway.table.contains_key(&id));
+    // The same database, but back in time, as after restoring a backup.
+    let query = format!("?epoch={}&after=1000000", gateway.epoch);
+    let mut gateway = Gateway::watch(&plane, &query).await;
+    assert!(gateway.reset);
+    gateway.sync().await;
+    assert!(gateway.table.contains_key(&id) && gateway.version < 1_000_000);
+}
+
+#[tokio::test]
+async fn a_large_table_comes_whole() {
+    let plane = plane().await;
+    let spec = api::DeploymentSpec::from_json(sample()).expect("the sample");
+    let now = base::Clock::system().now().into();
+    let mut last = 0;
+    for _ in 0..1_300 {
+        last = plane.store.deployment_create(&spec, None, now).await.expect("it is made").id.0;
+    }
+    let mut gateway = Gateway::watch(&plane, "").await;
+    assert_eq!(gateway.sync().await, 1_300);
+    assert!(gateway.table.contains_key(&last));
+}
+
+#[tokio::test]
+async fn a_quiet_watch_shows_signs_of_life() {
+    let plane = plane_with(Config { watch_heartbeat_ms: 20, ..Config::default() }).await;
+    let mut gateway = Gateway::watch(&plane, "").await;
+    gateway.sync().await;
+    let version = gateway.version;
+    for _ in 0..3 {
+        assert_eq!(gateway.sync().await, 0);
+    }
+    assert_eq!(gateway.version, version);
+}
+
+#[tokio::test]
+async fn a_change_reaches_every_watcher_although_one_does_not_read() {
+    let plane = plane().await;
+    let slow = plane.request(Method::GET, PATH).send().await.expect("an answer");
+    let mut gateways = Vec::new();
+    for _ in 0..3 {
+        let mut gateway = Gateway::watch(&plane, "").await;
+        gateway.sync().await;
+        gateways.push(gateway);
+    }
+    for _ in 0..20 {
+        let id = plane.create(&json!({})).await;
+        // One that joins now has read what the others still wait for.
+        let mut late = Gateway::watch(&plane, "").await;
+        late.sync().await;
+        for gateway in &mut gateways {
+            gateway.until(|table| table.contains_key(&id)).await;
+        }
+    }
+    drop(slow);
+}
+
+#[tokio::test]
+async fn what_another_process_wrote_is_found_without_a_hint() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let url = format!("sqlite://{}", folder.path().join("modelway.db").display());
+    let open = || async { Store::open(&url, PATIENCE).await.expect("a database") };
+    let plane = plane_over(open().await, Config::default()).await;
+    let elsewhere = open().await;
+    let id = plane.create(&json!({})).await;
+    let mut gateway = Gateway::watch(&plane, "").await;
+    gateway.sync().await;
+    observe(&elsewhere, id, State::Active).await;
+    gateway.until(|table| serves(table, id)).await;
+}
+
+#[tokio::test]
+async fn a_watch_ends_with_the_control_plane() {
+    let plane = plane().await;
+    let mut gateway = Gateway::watch(&plane, "").await;
+    gateway.sync().await;
+    plane.tasks.stop();
+    while let Some(message) = gateway.message().await {
+        assert!(matches!(message, RouteMessage::Synced { .. }), "{message:?}");
+    }
+    tokio::time::timeout(PATIENCE, plane.ended)
+        .await
+        .expect("it ends")
+        .expect("without a panic")
+        .expect("in good order");
+}
+
+#[tokio::test]
+async fn watchers_beyond_the_bound_are_refused_and_those_that_leave_make_room() {
+    let plane = plane_with(Config { max_watchers: 1, ..Config::default() }).await;
+    let gateway = Gateway::watch(&plane, "").await;
+    answer(plane.request(Method::GET, PATH)).await.refused(503, "busy").saying("control.max_watchers");
+    drop(gateway);
+    let freed = async {
+        while plane.request(Method::GET, PATH).send().await.expect("an answer").status() != 200 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, freed).await.expect("its place is free again");
+    plane.get(&format!("{PATH}?afer=1")).await.refused(400, "invalid_query").saying("`after`");
+}
