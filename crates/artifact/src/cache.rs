@@ -1,0 +1,290 @@
+//! Fetching: the first place that has something, from the shelf where that is known to be the same.
+
+mod shelving;
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use shelving::entry_name;
+
+use crate::{
+    Config,
+    digest::{digest_of, hash_text, hex_of, prefixed},
+    download::{Download, backoff},
+    entry,
+    error::{ArtifactError, Failure},
+    lock::Lock,
+    place::{Place, resolve, shown},
+    remote::{Found, Listing, Remote},
+    shelf::{self, Known, Shelf},
+};
+
+/// Files of one artefact that are downloaded at a time.
+const PARALLEL: usize = 4;
+/// How often an artefact may change while it is read.
+const MAX_CHANGES: u32 = 3;
+/// Tries to reach a place whose artefact is at hand from before.
+const ATTEMPTS_IF_KNOWN: u32 = 2;
+
+/// The node's cache of artefacts. Clones are the same cache, and so are all caches with the same folder, in
+/// whatever process.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    shelf: Shelf,
+    config: Arc<Config>,
+}
+
+/// An artefact on this machine. While this value lives, and its process, the cache keeps the files.
+#[derive(Debug)]
+pub struct Fetched {
+    /// Which of the addresses it was, as it was given.
+    pub uri: String,
+    /// Its digest; `None` for local files that nobody gave a digest for, because that would mean to read them.
+    pub digest: Option<String>,
+    /// The file or folder. Nobody may change anything in it.
+    pub path: PathBuf,
+    _pin: Option<Lock>,
+}
+
+/// What is asked of one place.
+struct Wanted<'a> {
+    uri: &'a str,
+    place: &'a Place,
+    /// Hex digits.
+    digest: Option<&'a str>,
+    /// The address as a file name.
+    key: String,
+}
+
+impl Cache {
+    /// Opens the cache, and makes its folder if it is not there.
+    ///
+    /// # Errors
+    /// [`ArtifactError::Cache`] if the folder cannot be made or written to.
+    pub fn open(config: Config) -> Result<Self, ArtifactError> {
+        let dir = config.folder();
+        let shelf = Shelf::open(&dir, config.limit_bytes).map_err(|source| ArtifactError::Cache { dir, source })?;
+        Ok(Self { shelf, config: Arc::new(config) })
+    }
+
+    /// Fetches the artefact at the first of these addresses that has one.
+    ///
+    /// An address is `s3://`, `gs://`, `http(s)://`, `file://` or a plain path. A folder in a bucket comes with
+    /// all below it; an archive (`.tar.gz`, `.tgz`, `.tar`, `.zip`) is unpacked. Local files are served in place.
+    /// `digest` is `sha256:…` of the file, of the archive's bytes, or of the folder as [`digest_of`] says;
+    /// an artefact that is at hand under its digest is taken without asking anybody. If the places cannot be
+    /// reached, what was found there the last time is taken, and the log says so. Dropping the future ends the
+    /// download; the next one goes on from there.
+    ///
+    /// # Errors
+    /// [`ArtifactError`], sorted by what to do next.
+    pub async fn fetch(&self, uris: &[String], digest: Option<&str>) -> Result<Fetched, ArtifactError> {
+        let places = uris
+            .iter()
+            .map(|uri| Ok((uri.as_str(), Place::parse(uri, &self.config)?)))
+            .collect::<Result<Vec<_>, ArtifactError>>()?;
+        let digest = match digest.map(|digest| (digest, hex_of(digest))) {
+            Some((given, None)) => {
+                let reason = format!("`{given}` is no digest; write sha256: and 64 lower-case hex digits");
+                let uri = uris.first().map(|uri| shown(uri)).unwrap_or_default();
+                return Err(ArtifactError::Refused { uri, code: "digest_invalid", reason });
+            }
+            given => given.and_then(|(_, hex)| hex),
+        };
+        let mut tried = Vec::new();
+        for (uri, place) in &places {
+            let wanted = Wanted { uri, place, digest, key: hash_text(uri) };
+            match self.try_place(&wanted).boxed().await {
+                Ok(fetched) => return Ok(fetched),
+                Err(Failure::Missing) => tried.push(shown(uri)),
+                Err(failure) => {
+                    let error = failure.at(&shown(uri), self.shelf.dir());
+                    if matches!(error, ArtifactError::Unavailable { .. })
+                        && let Some(fetched) = self.last_known(&places, digest).await
+                    {
+                        tracing::warn!(%error, "serving the artefact that was found the last time");
+                        return Ok(fetched);
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        Err(ArtifactError::Missing { tried })
+    }
+
+    /// What one of these places was found to be the last time, whole; nobody is asked.
+    async fn last_known(&self, places: &[(&str, Place)], digest: Option<&str>) -> Option<Fetched> {
+        for (uri, place) in places {
+            let wanted = Wanted { uri, place, digest, key: hash_text(uri) };
+            let Some(known) = self.shelf.known(&wanted.key) else { continue };
+            if let Ok(Some((manifest, pin, name))) = self.held(&known.entry, digest.is_some()).await
+                && let Ok(fetched) = self.fetched(&wanted, &manifest, pin, &name)
+            {
+                return Some(fetched);
+            }
+        }
+        None
+    }
+
+    async fn try_place(&self, wanted: &Wanted<'_>) -> Result<Fetched, Failure> {
+        match Remote::to(wanted.place, &self.config)? {
+            Some(remote) => self.fetch_elsewhere(wanted, &remote).await,
+            None => self.serve_here(wanted).await,
+        }
+    }
+
+    async fn serve_here(&self, wanted: &Wanted<'_>) -> Result<Fetched, Failure> {
+        let Place::Local(path) = wanted.place else { return Err(Failure::Missing) };
+        let path = resolve(path, &self.config.local_roots)?;
+        if let Some(kind) = wanted.place.archive().filter(|_| path.is_file()) {
+            let lock = Arc::new(Lock::exclusive(&self.shelf.lock(&wanted.key)).await?.0);
+            let unpacked = self.unpacked(wanted, &path, kind, lock).await;
+            shelf::remove(&self.shelf.partial(&wanted.key))?;
+            return Ok(unpacked?.0);
+        }
+        let mut digest = None;
+        if let Some(expected) = wanted.digest {
+            let read = path.clone();
+            let found = blocking(spawn_blocking(move || digest_of(&read))).await??;
+            agrees(Some(expected), &found)?;
+            digest = Some(found);
+        }
+        Ok(Fetched { uri: wanted.uri.to_owned(), digest, path, _pin: None })
+    }
+
+    async fn fetch_elsewhere(&self, wanted: &Wanted<'_>, remote: &Remote) -> Result<Fetched, Failure> {
+        if let Some(hex) = wanted.digest
+            && let Some((manifest, pin, name)) = self.held(&entry_name(hex, wanted.place.archive()), true).await?
+        {
+            return self.fetched(wanted, &manifest, pin, &name);
+        }
+        let looks = |known: &Option<Known>| known.as_ref().map_or(0, |known| known.looks);
+        let before = looks(&self.shelf.known(&wanted.key));
+        let (lock, waited) = Lock::exclusive(&self.shelf.lock(&wanted.key)).await?;
+        let lock = Arc::new(lock);
+        let known = self.shelf.known(&wanted.key);
+        let fresh = waited && looks(&known) != before;
+        let mut held = match &known {
+            Some(known) => self.held(&known.entry, wanted.digest.is_some()).await?,
+            None => None,
+        };
+        let mut known = known.filter(|_| held.is_some());
+        if let Some((manifest, pin, name)) = held.take_if(|_| fresh) {
+            return self.fetched(wanted, &manifest, pin, &name);
+        }
+        for _ in 0..MAX_CHANGES {
+            match (self.look(remote, known.as_ref()).await?, held.take(), known.take()) {
+                (Found::Unchanged, Some((manifest, pin, name)), Some(known)) => {
+                    self.shelf.remember(&wanted.key, &Known { looks: known.looks + 1, ..known })?;
+                    return self.fetched(wanted, &manifest, pin, &name);
+                }
+                (Found::Unchanged, ..) => {}
+                (Found::Listing(listing), ..) => {
+                    match self.download(wanted, remote, listing, Arc::clone(&lock)).await {
+                        // What is there is kept, to go on from.
+                        Err(Failure::Broken(reason)) => return Err(Failure::Broken(reason)),
+                        outcome => {
+                            shelf::remove(&self.shelf.partial(&wanted.key))?;
+                            if !matches!(outcome, Err(Failure::Changed)) {
+                                return outcome;
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        Err(Failure::Changed)
+    }
+
+    /// Looks at a place, again if the way to it breaks.
+    async fn look(&self, remote: &Remote, known: Option<&Known>) -> Result<Found, Failure> {
+        let attempts = if known.is_some() { ATTEMPTS_IF_KNOWN.min(self.config.attempts) } else { self.config.attempts };
+        let mut failures = 0;
+        loop {
+            match remote.look(known).await {
+                Err(Failure::Broken(reason)) => {
+                    failures += 1;
+                    if failures >= attempts {
+                        return Err(Failure::Broken(reason));
+                    }
+                    tokio::time::sleep(backoff(&self.config, failures)).await;
+                }
+                settled => return settled,
+            }
+        }
+    }
+
+    async fn download(
+        &self,
+        wanted: &Wanted<'_>,
+        remote: &Remote,
+        listing: Listing,
+        lock: Arc<Lock>,
+    ) -> Result<Fetched, Failure> {
+        let fingerprint = listing.fingerprint();
+        let partial = self.shelf.partial(&wanted.key);
+        self.prepare(&partial, fingerprint.as_deref())?;
+        self.make_room(listing.bytes(), &wanted.key).await?;
+        tracing::info!(
+            uri = shown(wanted.uri),
+            files = listing.files.len(),
+            bytes = listing.bytes(),
+            "downloading an artefact"
+        );
+
+        let Listing { single, files, mut first } = listing;
+        let staged = partial.join("entry");
+        let content = entry::content(&staged);
+        fs::create_dir_all(&content)?;
+        let download = Download { remote, config: &self.config, lock: Arc::clone(&lock) };
+        // By index: a closure over borrowed files is not general enough for the compiler inside a boxed future.
+        let each = (0..files.len()).map(|at| {
+            let (download, file, first) = (&download, &files[at], first.take());
+            let target = file.path.below(&content);
+            async move { download.complete(file, &target, first).await }.boxed()
+        });
+        stream::iter(each).buffer_unordered(PARALLEL).try_collect::<()>().await?;
+
+        let (fetched, name) = match (wanted.place.archive(), files.as_slice()) {
+            (Some(kind), [only]) if single => self.unpacked(wanted, &only.path.below(&content), kind, lock).await?,
+            _ => self.shelved(wanted, staged, None, single, lock).await?,
+        };
+        let validators = match files.as_slice() {
+            [only] if single => (only.etag.clone(), only.modified.clone()),
+            _ => (None, None),
+        };
+        let looks = self.shelf.known(&wanted.key).map_or(0, |known| known.looks) + 1;
+        let known = Known { fingerprint, etag: validators.0, modified: validators.1, entry: name, looks };
+        self.shelf.remember(&wanted.key, &known)?;
+        Ok(fetched)
+    }
+
+    /// Keeps what an earlier download of the same bytes left, and nothing else.
+    fn prepare(&self, partial: &Path, fingerprint: Option<&str>) -> io::Result<()> {
+        let state = partial.join("fingerprint");
+        let same = fingerprint.is_some_and(|now| fs::read_to_string(&state).is_ok_and(|then| then == now));
+        if !same {
+            shelf::remove(partial)?;
+        }
+        fs::create_dir_all(partial)?;
+        fs::write(state, fingerprint.unwrap_or_default())
+    }
+}
+
+fn agrees(expected: Option<&str>, found: &str) -> Result<(), Failure> {
+    match expected.map(prefixed) {
+        Some(expected) if expected != found => Err(Failure::Mismatch { expected, found: found.to_owned() }),
+        _ => Ok(()),
+    }
+}
+
+/// The result of work on a thread that may block.
+pub(crate) async fn blocking<T>(work: JoinHandle<T>) -> Result<T, Failure> {
+    work.await.map_err(|error| Failure::Disk(io::Error::other(error)))
+}

@@ -1,0 +1,56 @@
+//! What the cache may hold and where it may fetch from.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// What the cache may hold and where it may fetch from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The cache's folder, shared by all processes of this machine. Empty is `modelway/artifacts` in the
+    /// user's cache folder (`$XDG_CACHE_HOME`, else `~/.cache`).
+    pub dir: PathBuf,
+    /// How much the cache holds before the least recently used goes, and so the most that one artefact may have.
+    pub limit_bytes: u64,
+    /// How many files one artefact may have.
+    pub max_files: usize,
+    /// From where artefacts may come: `s3`, `gs`, `http`, `https`; `file` is this machine, also for plain paths.
+    pub schemes: Vec<String>,
+    /// The folders below which local artefacts must be, after links are followed. Empty is anywhere.
+    pub local_roots: Vec<PathBuf>,
+    /// How often one step is tried before the place counts as unreachable; a try that got further does not count.
+    pub attempts: u32,
+    /// The pause before the second try. It doubles with each.
+    pub backoff_ms: u64,
+    /// A connection that is silent for so long is broken.
+    pub idle_timeout_ms: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            dir: PathBuf::new(),
+            limit_bytes: 20 << 30,
+            max_files: 100_000,
+            schemes: ["s3", "gs", "http", "https", "file"].map(str::to_owned).to_vec(),
+            local_roots: Vec::new(),
+            attempts: 5,
+            backoff_ms: 200,
+            idle_timeout_ms: 30_000,
+        }
+    }
+}
+
+impl Config {
+    /// The folder that holds, after the default is filled in.
+    pub(crate) fn folder(&self) -> PathBuf {
+        if !self.dir.as_os_str().is_empty() {
+            return self.dir.clone();
+        }
+        let cache = base::config::variable("XDG_CACHE_HOME")
+            .map(PathBuf::from)
+            .or_else(|| base::config::variable("HOME").map(|home| PathBuf::from(home).join(".cache")));
+        cache.unwrap_or_else(|| PathBuf::from("/var/tmp")).join("modelway/artifacts")
+    }
+}

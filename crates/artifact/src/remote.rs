@@ -1,0 +1,134 @@
+//! What is at a place elsewhere, and its bytes from any position.
+
+mod bucket;
+mod http;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{StreamExt as _, stream::BoxStream};
+
+use crate::{
+    Config, digest,
+    error::{Failure, chain},
+    place::Place,
+    relative::RelativePath,
+    shelf::Known,
+};
+
+/// A place elsewhere.
+pub(crate) enum Remote {
+    Http(http::Http),
+    Bucket(bucket::Bucket),
+}
+
+/// One file at a place.
+#[derive(Clone, Debug)]
+pub(crate) struct RemoteFile {
+    /// Its path below the artefact.
+    pub(crate) path: RelativePath,
+    /// Its name at the place, if that has many.
+    pub(crate) key: String,
+    /// Its length, if the place says so.
+    pub(crate) size: Option<u64>,
+    pub(crate) etag: Option<String>,
+    pub(crate) modified: Option<String>,
+}
+
+/// What is at a place.
+pub(crate) struct Listing {
+    /// Whether the address named one file; else it named a folder.
+    pub(crate) single: bool,
+    pub(crate) files: Vec<RemoteFile>,
+    /// The bytes of the one file, where looking at the place already brought them.
+    pub(crate) first: Option<Body>,
+}
+
+/// What a look at a place found.
+pub(crate) enum Found {
+    /// What was known.
+    Unchanged,
+    Listing(Listing),
+}
+
+/// The bytes of a file from `offset` to its end.
+pub(crate) struct Body {
+    /// What was asked for, or 0 if the place cannot start elsewhere.
+    pub(crate) offset: u64,
+    stream: BoxStream<'static, Result<Bytes, String>>,
+    idle: Duration,
+}
+
+impl Body {
+    fn new<E: std::error::Error + 'static>(
+        offset: u64,
+        stream: impl futures::Stream<Item = Result<Bytes, E>> + Send + 'static,
+        idle: Duration,
+    ) -> Self {
+        Self { offset, stream: stream.map(|chunk| chunk.map_err(|error| chain(&error))).boxed(), idle }
+    }
+
+    /// The next bytes; `None` at the end.
+    pub(crate) async fn next(&mut self) -> Option<Result<Bytes, String>> {
+        let silent = format!("nothing came for {} s", self.idle.as_secs_f32());
+        tokio::time::timeout(self.idle, self.stream.next()).await.unwrap_or_else(|_| Some(Err(silent)))
+    }
+}
+
+impl Remote {
+    /// The way to a place; `None` if it is on this machine.
+    pub(crate) fn to(place: &Place, config: &Config) -> Result<Option<Self>, Failure> {
+        Ok(match place {
+            Place::Local(_) => None,
+            Place::Http(url) => Some(Self::Http(http::Http::new(url.clone(), config)?)),
+            Place::Bucket { store, bucket, key } => {
+                Some(Self::Bucket(bucket::Bucket::new(*store, bucket, key, config)?))
+            }
+        })
+    }
+
+    /// Looks what is there now.
+    pub(crate) async fn look(&self, known: Option<&Known>) -> Result<Found, Failure> {
+        let found = match self {
+            Self::Http(http) => http.look(known).await?,
+            Self::Bucket(bucket) => Found::Listing(bucket.look().await?),
+        };
+        Ok(match found {
+            Found::Listing(listing)
+                if known
+                    .is_some_and(|known| known.fingerprint.is_some() && known.fingerprint == listing.fingerprint()) =>
+            {
+                Found::Unchanged
+            }
+            found @ (Found::Unchanged | Found::Listing(_)) => found,
+        })
+    }
+
+    /// Begins to read a listed file at `offset`.
+    pub(crate) async fn open(&self, file: &RemoteFile, offset: u64) -> Result<Body, Failure> {
+        match self {
+            Self::Http(http) => http.open(file, offset).await,
+            Self::Bucket(bucket) => bucket.open(file, offset).await,
+        }
+    }
+}
+
+impl Listing {
+    /// A word that differs when anything there changed; `None` if the place gives nothing to tell by.
+    pub(crate) fn fingerprint(&self) -> Option<String> {
+        let mut lines = Vec::new();
+        for file in &self.files {
+            if file.etag.is_none() && file.modified.is_none() {
+                return None;
+            }
+            lines.push(format!("{:?} {:?} {:?} {:?}\n", file.path.as_str(), file.size, file.etag, file.modified));
+        }
+        lines.sort_unstable();
+        Some(digest::hash_text(&lines.concat()))
+    }
+
+    /// How much it has, as far as the place says.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.files.iter().filter_map(|file| file.size).fold(0, u64::saturating_add)
+    }
+}

@@ -1,0 +1,230 @@
+//! What is in the cache's folder, and what goes when it is full.
+//!
+//! - `sha256/<hex>/`: complete artefacts by their digest; `<hex>.unpacked/` is what was in the archive of that digest;
+//! - `pins/<same name>`: locked by those who use it, and modified when it was last used;
+//! - `index/<key>.json`: what an address (`key` is its SHA-256) was found to be the last time;
+//! - `partial/<key>/`: a download under way or broken off;
+//! - `locks/<key>`: held by whoever fetches that address.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{entry::Manifest, error::Failure, lock::Lock};
+
+/// The cache's folder.
+#[derive(Clone, Debug)]
+pub(crate) struct Shelf {
+    dir: PathBuf,
+    limit: u64,
+}
+
+/// What an address was found to be the last time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Known {
+    /// What was listed there: see [`crate::remote::Listing::fingerprint`].
+    pub(crate) fingerprint: Option<String>,
+    /// For a single file behind a web server, what a conditional request needs.
+    pub(crate) etag: Option<String>,
+    pub(crate) modified: Option<String>,
+    /// The entry that it is.
+    pub(crate) entry: String,
+    /// Grows with each look at the place: who waited for the lock sees by it that somebody else just looked.
+    pub(crate) looks: u64,
+}
+
+/// Something that can be thrown away.
+#[derive(Debug)]
+struct Item {
+    place: PathBuf,
+    lock: PathBuf,
+    bytes: u64,
+    used: SystemTime,
+}
+
+impl Shelf {
+    pub(crate) fn open(dir: &Path, limit: u64) -> io::Result<Self> {
+        for folder in ["sha256", "pins", "index", "partial", "locks"] {
+            fs::create_dir_all(dir.join(folder))?;
+        }
+        // Processes have different working directories, and what is served must stay where it is.
+        let dir = dir.canonicalize()?;
+        tempfile::tempfile_in(dir.join("partial"))?;
+        Ok(Self { dir, limit })
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(crate) fn entry(&self, name: &str) -> PathBuf {
+        self.dir.join("sha256").join(name)
+    }
+
+    pub(crate) fn pin(&self, name: &str) -> PathBuf {
+        self.dir.join("pins").join(name)
+    }
+
+    pub(crate) fn lock(&self, key: &str) -> PathBuf {
+        self.dir.join("locks").join(key)
+    }
+
+    pub(crate) fn partial(&self, key: &str) -> PathBuf {
+        self.dir.join("partial").join(key)
+    }
+
+    fn index(&self, key: &str) -> PathBuf {
+        self.dir.join("index").join(format!("{key}.json"))
+    }
+
+    pub(crate) fn known(&self, key: &str) -> Option<Known> {
+        serde_json::from_slice(&fs::read(self.index(key)).ok()?).ok()
+    }
+
+    pub(crate) fn remember(&self, key: &str, known: &Known) -> io::Result<()> {
+        let mut file = tempfile::NamedTempFile::new_in(self.dir.join("index"))?;
+        io::Write::write_all(&mut file, &serde_json::to_vec(known)?)?;
+        file.persist(self.index(key)).map_err(|error| error.error)?;
+        Ok(())
+    }
+
+    /// The complete artefact of that name, held and checked; `None` if there is none, or a damaged one, which is
+    /// removed. Blocks for as long as the check takes.
+    pub(crate) fn take(&self, name: &str, pin: Lock, every_byte: bool) -> Result<Option<(Manifest, Lock)>, Failure> {
+        let place = self.entry(name);
+        let Some(manifest) = Manifest::read(&place) else {
+            if place.exists() {
+                self.discard(name)?;
+            }
+            return Ok(None);
+        };
+        if let Err(reason) = manifest.check(&place, every_byte) {
+            tracing::warn!(
+                artifact = manifest.uri,
+                reason,
+                "an artefact in the cache was damaged and is fetched again"
+            );
+            self.discard(name)?;
+            return Ok(None);
+        }
+        // Modifies the pin, which is what "last used" means.
+        fs::write(self.pin(name), b".")?;
+        Ok(Some((manifest, pin)))
+    }
+
+    /// Puts a complete artefact on the shelf under a name that the caller has pinned. If an equal one is there
+    /// already, that one stays.
+    pub(crate) fn put(&self, staged: &Path, name: &str) -> Result<(), Failure> {
+        match fs::rename(staged, self.entry(name)) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) => {
+                Ok(remove(staged)?)
+            }
+            Err(error) => Err(error.into()),
+            Ok(()) => Ok(fs::File::open(self.dir.join("sha256"))?.sync_all()?),
+        }
+    }
+
+    /// Removes an entry although it may be in use: those who have its files open keep them.
+    fn discard(&self, name: &str) -> io::Result<()> {
+        let aside = tempfile::Builder::new().prefix("damaged-").tempdir_in(self.dir.join("partial"))?;
+        match fs::rename(self.entry(name), aside.path().join("entry")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes the least recently used until `bytes` more fit. What is in use, and the download `but`, stay.
+    pub(crate) fn make_room(&self, bytes: u64, but: &str) -> Result<(), Failure> {
+        if bytes > self.limit {
+            return Err(too_large(bytes, self.limit));
+        }
+        let mut items = self.items(but)?;
+        let mut held: u64 = items.iter().map(|item| item.bytes).sum();
+        items.sort_by_key(|item| item.used);
+        let mut items = items.into_iter();
+        while held + bytes > self.limit {
+            let Some(item) = items.next() else {
+                let reason = format!(
+                    "it needs {bytes} bytes, and {held} of the cache's {} are in use by running models; raise the setting \
+                     `limit_bytes` or end some",
+                    self.limit
+                );
+                return Err(Failure::Refused("cache_full", reason));
+            };
+            if let Some(_lock) = Lock::try_exclusive(&item.lock)? {
+                tracing::info!(path = %item.place.display(), bytes = item.bytes, "removing the least recently used artefact");
+                remove(&item.place)?;
+                held -= item.bytes;
+            }
+        }
+        Ok(self.forget_removed()?)
+    }
+
+    fn items(&self, but: &str) -> io::Result<Vec<Item>> {
+        let mut items = Vec::new();
+        for (folder, locks) in [("sha256", "pins"), ("partial", "locks")] {
+            for found in fs::read_dir(self.dir.join(folder))? {
+                let found = found?;
+                let name = found.file_name();
+                if folder == "partial" && name == but {
+                    continue;
+                }
+                let place = found.path();
+                let lock = self.dir.join(locks).join(&name);
+                // Where nobody has locked it since, the folder's own time is when it came.
+                let used = [&lock, &place].into_iter().find_map(|path| fs::metadata(path).ok()?.modified().ok());
+                let bytes = Manifest::read(&place).map_or_else(|| size_below(&place), |manifest| manifest.bytes());
+                items.push(Item { place, lock, bytes, used: used.unwrap_or(SystemTime::UNIX_EPOCH) });
+            }
+        }
+        Ok(items)
+    }
+
+    /// Removes what the index says of entries that are gone.
+    fn forget_removed(&self) -> io::Result<()> {
+        for found in fs::read_dir(self.dir.join("index"))? {
+            let path = found?.path();
+            let known = fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Known>(&text).ok());
+            if known.is_some_and(|known| !self.entry(&known.entry).exists()) {
+                remove(&path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn too_large(bytes: u64, limit: u64) -> Failure {
+    let reason = format!("it has at least {bytes} bytes, and the cache may hold {limit}; the setting is `limit_bytes`");
+    Failure::Refused("artifact_too_large", reason)
+}
+
+/// What the files below a folder take. Files that go meanwhile take nothing.
+pub(crate) fn size_below(folder: &Path) -> u64 {
+    let Ok(found) = fs::read_dir(folder) else { return 0 };
+    found
+        .flatten()
+        .map(|item| match item.metadata() {
+            Ok(metadata) if metadata.is_dir() => size_below(&item.path()),
+            Ok(metadata) => metadata.len(),
+            Err(_) => 0,
+        })
+        .sum()
+}
+
+/// Removes a file or a folder, which may be gone already.
+pub(crate) fn remove(place: &Path) -> io::Result<()> {
+    let removed = match fs::symlink_metadata(place) {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(place),
+        Ok(_) => fs::remove_file(place),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
