@@ -158,25 +158,40 @@ fn is_plain_loopback(endpoint: &str) -> bool {
     })
 }
 
+/// Which kind of failure an answer of the store is.
 fn failure(error: &object_store::Error) -> Failure {
     use object_store::Error;
-    let reason = chain(error);
-    #[allow(clippy::wildcard_enum_match_arm, reason = "the enum grows, and what is new is a failure like the rest")]
-    match error {
-        Error::NotFound { .. } => Failure::Missing,
-        Error::InvalidPath { .. } => {
-            Failure::Refused("artifact_unsafe", format!("an object's name cannot be used: {reason}; rename it"))
-        }
-        Error::Precondition { .. } | Error::NotModified { .. } => Failure::Changed,
-        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => Failure::Refused(
-            "artifact_denied",
-            format!(
-                "{reason}; check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or GOOGLE_SERVICE_ACCOUNT) and their rights"
-            ),
-        ),
-        Error::UnknownConfigurationKey { .. } | Error::NotSupported { .. } | Error::NotImplemented { .. } => {
-            Failure::Refused("artifact_refused", reason)
-        }
-        _ => Failure::Broken(reason),
+    let reason = brief(error);
+    // Listing wraps every answer in `Generic`, which keeps the status in its words only.
+    let status = |code: u16| chain(error).contains(&format!("status code: {code}"));
+    let generic = matches!(error, Error::Generic { .. });
+    if matches!(error, Error::NotFound { .. }) || (generic && status(404)) {
+        Failure::Missing
+    } else if matches!(error, Error::PermissionDenied { .. } | Error::Unauthenticated { .. })
+        || (generic && (status(401) || status(403)))
+    {
+        let advice = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or GOOGLE_SERVICE_ACCOUNT) and their rights";
+        Failure::Refused("artifact_denied", format!("{reason}; {advice}"))
+    } else if matches!(error, Error::InvalidPath { .. }) {
+        Failure::Refused("artifact_unsafe", format!("an object's name cannot be used: {reason}; rename it"))
+    } else if matches!(error, Error::Precondition { .. } | Error::NotModified { .. }) {
+        Failure::Changed
+    } else if matches!(
+        error,
+        Error::UnknownConfigurationKey { .. } | Error::NotSupported { .. } | Error::NotImplemented { .. }
+    ) {
+        Failure::Refused("artifact_refused", reason)
+    } else {
+        Failure::Broken(reason)
+    }
+}
+
+/// The first words of an error: stores answer with documents.
+fn brief(error: &object_store::Error) -> String {
+    const MOST: usize = 300;
+    let words = chain(error).split_whitespace().collect::<Vec<_>>().join(" ");
+    match words.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}…", &words[..end]),
+        None => words,
     }
 }
