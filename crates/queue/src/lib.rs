@@ -45,9 +45,10 @@ pub trait TaskQueue: Send + Sync + 'static {
     /// The next task that is due, held for `lease`. Waits for one, at most about a second; then `None`.
     async fn next(&self, lease: Duration) -> Result<Option<Task>, QueueError>;
 
-    /// Holds a task for `lease` from now on. `false` if it is no longer held: stop working on it.
+    /// Holds a task for `lease` from now on. `false` if it was ended or taken over: stop working on it.
     async fn renew(&self, receipt: &Receipt, lease: Duration) -> Result<bool, QueueError>;
 
-    /// Ends a task. One that was woken meanwhile stays in the queue and is due at once.
+    /// Ends a task. One that was woken meanwhile stays in the queue and is due when that asked for it: at
+    /// once, or after its delay.
     async fn ack(&self, receipt: &Receipt) -> Result<(), QueueError>;
 }
