@@ -1,0 +1,216 @@
+//! The words of the command line.
+//!
+//! Everything here is declaration: what a word means is in [`crate::role`] (what runs) and [`crate::client`] (what
+//! asks the control plane). `--help` is a snapshot under test, so it is read as often as it changes.
+
+mod change;
+mod look;
+mod models;
+mod run;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::output::Format;
+
+pub use change::{Apply, Delete, Deploy, Scale};
+pub use look::{Describe, Events, Get, List, Logs, Predict};
+pub use models::{Golden, GoldenRecord, ModelAddVersion, ModelDelete, ModelRegister, Models};
+pub use run::{BackendKind, Control, Gateway, Serve, Up, Worker};
+
+const SUMMARY: &str = "\
+Takes a trained model and gives back a live endpoint.
+
+Usage: modelway <COMMAND> [OPTIONS]
+
+Run
+  up          Everything in one process: control plane, worker, gateway
+  control     The control plane: takes what you want and writes it down
+  worker      Makes what runs agree with what is wanted
+  gateway     Takes predictions and sends them to replicas
+  serve       One model server, without the rest
+
+Deploy
+  deploy      Deploy a model, or change what is deployed under a name
+  apply       Make deployments as a YAML file says
+  scale       Set the number of replicas
+  delete      Drain and remove deployments
+
+Look
+  list        All deployments
+  get         One deployment in a line
+  describe    Everything about one deployment
+  events      What was decided, and why
+  logs        What the replicas print
+  predict     Send data to a model and show the answer
+
+Models
+  models      The registry: names and their immutable versions
+  golden      Record what a model should answer
+
+Tools
+  completion  Completion for your shell
+  version     The version
+  help        This page, or that of a command
+
+Settings
+  Every setting has three ways in, the later one wins: modelway.toml, the environment, flags.
+  [gateway] addr = \"…\" in the file is MODELWAY__GATEWAY__ADDR in the environment and, for any
+  command, --set gateway.addr=….
+
+{options}
+
+Exit status
+  0  done
+  1  refused, or tried without success
+  2  the command line or the settings cannot be understood
+  3  nobody answers at the other end
+  4  accepted, but not done in time
+  5  there is no such thing
+  78 serve: the model must be changed by a person
+
+First steps
+  modelway up                              in one terminal
+  modelway deploy ./model --name iris      in another
+  modelway predict iris --data '[[5.1, 3.5, 1.4, 0.2]]'
+";
+
+/// Takes a trained model and gives back a live endpoint.
+#[derive(Debug, Parser)]
+#[command(name = "modelway", version, help_template = SUMMARY, arg_required_else_help = true)]
+#[command(disable_help_subcommand = false, subcommand_required = false, max_term_width = 100)]
+pub struct Cli {
+    /// Settings that every command takes.
+    #[command(flatten)]
+    pub common: Common,
+    /// The command.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// Settings that every command takes.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Settings")]
+pub struct Common {
+    /// Read settings from this file [default: $MODELWAY_CONFIG, else ./modelway.toml if it is there]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Set any setting, as in --set gateway.max_body_bytes=1000000
+    #[arg(long = "set", global = true, value_name = "KEY=VALUE", value_parser = pair)]
+    pub set: Vec<(String, String)>,
+    /// What to log: error, warn, info, debug or trace, also by module (warn,modelway_gateway=debug)
+    #[arg(long, global = true, value_name = "FILTER")]
+    pub log: Option<String>,
+    /// How to log: text or json
+    #[arg(long, global = true, value_name = "FORMAT")]
+    pub log_format: Option<String>,
+    /// Print every setting that holds and where it comes from, and do nothing else
+    #[arg(long, global = true)]
+    pub dump_config: bool,
+}
+
+/// A command.
+#[derive(Debug, Subcommand)]
+#[expect(missing_docs, reason = "a comment here would be help text: that is with each command's arguments")]
+pub enum Command {
+    Up(Up),
+    Control(Control),
+    Worker(Worker),
+    Gateway(Gateway),
+    Serve(Box<Serve>),
+    Deploy(Box<Deploy>),
+    Apply(Apply),
+    Scale(Scale),
+    Delete(Delete),
+    List(List),
+    Get(Get),
+    Describe(Describe),
+    Events(Events),
+    Logs(Logs),
+    Predict(Predict),
+    #[command(subcommand)]
+    Models(Models),
+    #[command(subcommand)]
+    Golden(Golden),
+    Completion(Completion),
+    Version(Version),
+}
+
+/// Where the two planes answer.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Connection {
+    /// The control plane [default: http://127.0.0.1:8081]
+    #[arg(long, value_name = "URL", help_heading = "Connection")]
+    pub control_url: Option<String>,
+    /// The gateway [default: http://127.0.0.1:8080]
+    #[arg(long, value_name = "URL", help_heading = "Connection")]
+    pub gateway_url: Option<String>,
+}
+
+/// The form of the output.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub struct Output {
+    /// The form of the output
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub output: Format,
+}
+
+/// How long to wait for what was asked for.
+#[derive(Clone, Debug, Args)]
+pub struct Patience {
+    /// How long to wait, as in 90s or 5m
+    #[arg(long, default_value = "5m", value_name = "TIME", value_parser = duration)]
+    pub wait_timeout: std::time::Duration,
+}
+
+/// Print completion for your shell
+///
+/// Completes commands and flags. To have it in every new shell, add the line below to its start file.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  source <(modelway completion bash)          # ~/.bashrc
+  source <(modelway completion zsh)           # ~/.zshrc
+  modelway completion fish | source           # ~/.config/fish/config.fish")]
+pub struct Completion {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+/// Print the version
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  modelway version -o json")]
+pub struct Version {
+    /// The form of the output.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// `KEY=VALUE`.
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        Some(_) | None => Err("write KEY=VALUE".to_owned()),
+    }
+}
+
+/// A number and its unit: `250ms`, `90s`, `5m`, `1h`; a bare number is seconds.
+pub(crate) fn duration(text: &str) -> Result<std::time::Duration, String> {
+    let wrong = || format!("`{text}` is not a time: write a number and a unit, as in 250ms, 90s, 5m or 1h");
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let millis_per_unit: u64 = match unit {
+        "ms" => 1,
+        "" | "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    number.checked_mul(millis_per_unit).map(std::time::Duration::from_millis).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests;

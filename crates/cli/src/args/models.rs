@@ -1,0 +1,152 @@
+//! The commands around models themselves.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::{Connection, Output, pair};
+
+/// The registry: names and their immutable versions
+///
+/// A deployment can name a registered version instead of a bucket: modelway deploy models:/iris/v1
+#[derive(Clone, Debug, Subcommand)]
+#[command(after_help = "\
+Examples:
+  modelway models register iris
+  modelway models add-version iris v1 s3://models/iris/1
+  modelway deploy models:/iris/v1 --name iris")]
+pub enum Models {
+    /// Register a model
+    Register(ModelRegister),
+    /// Add a version to a model
+    AddVersion(ModelAddVersion),
+    /// List the models
+    #[command(after_help = "Example:\n  modelway models list")]
+    List {
+        /// The form of the output.
+        #[command(flatten)]
+        output: Output,
+        /// Where to ask.
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// Show a model and its versions
+    #[command(after_help = "Example:\n  modelway models get iris")]
+    Get {
+        /// The model
+        name: String,
+        /// The form of the output.
+        #[command(flatten)]
+        output: Output,
+        /// Where to ask.
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// Remove a version, or a model that has none
+    Delete(ModelDelete),
+    /// Print the digest of a model's files, for --digest
+    #[command(after_help = "Example:\n  modelway deploy ./iris --digest $(modelway models digest ./iris)")]
+    Digest {
+        /// The file or folder
+        path: PathBuf,
+    },
+}
+
+/// Register a model
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Example:\n  modelway models register iris --description 'Which iris is it?' --label team=botany"
+)]
+pub struct ModelRegister {
+    /// Its name
+    pub name: String,
+    /// What it is, for people
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub description: String,
+    /// A label to find it by
+    #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+    pub label: Vec<(String, String)>,
+    /// The form of the output.
+    #[command(flatten)]
+    pub output: Output,
+    /// Where to ask.
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+/// Add a version to a model
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  modelway models add-version iris v1 s3://models/iris/1 --format onnx
+  modelway models add-version iris v2 ./iris")]
+pub struct ModelAddVersion {
+    /// The model
+    pub model: String,
+    /// The version's name
+    pub version: String,
+    /// Where its files are: a path or a URI
+    #[arg(value_name = "SOURCE", required_unless_present = "image", conflicts_with = "image")]
+    pub source: Option<String>,
+    /// A container image that serves it by itself
+    #[arg(long, value_name = "REFERENCE")]
+    pub image: Option<String>,
+    /// The files' format, such as onnx
+    #[arg(long)]
+    pub format: Option<String>,
+    /// The digest that the files must have, sha256:…
+    #[arg(long, value_name = "DIGEST")]
+    pub digest: Option<String>,
+    /// The form of the output.
+    #[command(flatten)]
+    pub output: Output,
+    /// Where to ask.
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+/// Remove a version, or a model that has none
+///
+/// A version that a deployment names cannot be removed.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  modelway models delete iris v1
+  modelway models delete iris")]
+pub struct ModelDelete {
+    /// The model
+    pub model: String,
+    /// Only this version
+    pub version: Option<String>,
+    /// Where to ask.
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+/// Record what a model should answer
+#[derive(Clone, Debug, Subcommand)]
+#[command(after_help = "\
+Example:
+  modelway golden record ./iris --request request.json")]
+pub enum Golden {
+    /// Ask a model and write its answers to golden.json beside it
+    Record(GoldenRecord),
+}
+
+/// Ask a model and write its answers to golden.json beside it
+///
+/// A replica that answers these requests otherwise never becomes ready. Without requests it makes some up that fit the
+/// model's inputs.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  modelway golden record ./iris
+  modelway golden record ./iris --request one.json --request two.json")]
+pub struct GoldenRecord {
+    /// The model: an ONNX file or a folder with one
+    #[arg(value_name = "SOURCE")]
+    pub source: String,
+    /// A file with a request of the Open Inference Protocol
+    #[arg(long, value_name = "FILE")]
+    pub request: Vec<PathBuf>,
+}

@@ -1,0 +1,93 @@
+use std::time::Duration;
+
+use clap::CommandFactory as _;
+
+use super::*;
+
+/// Every command and subcommand, by its words.
+fn commands() -> Vec<(String, clap::Command)> {
+    fn walk(words: &str, command: &clap::Command, found: &mut Vec<(String, clap::Command)>) {
+        for below in command.get_subcommands().filter(|below| below.get_name() != "help") {
+            let words = format!("{words} {}", below.get_name());
+            walk(&words, below, found);
+            found.push((words, below.clone()));
+        }
+    }
+    let mut command = Cli::command();
+    command.build();
+    let mut found = Vec::new();
+    walk("modelway", &command, &mut found);
+    found
+}
+
+#[test]
+fn the_command_line_is_sound() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn the_first_page_names_every_command() {
+    let page = Cli::command().term_width(100).render_long_help().to_string();
+    for command in Cli::command().get_subcommands() {
+        let line = format!("\n  {} ", command.get_name());
+        assert!(page.contains(&line), "{} is missing", command.get_name());
+    }
+    insta::assert_snapshot!(page);
+}
+
+#[test]
+fn every_page_of_help_is_as_reviewed() {
+    for (words, command) in commands() {
+        let page = command.term_width(100).render_long_help().to_string();
+        insta::assert_snapshot!(words.replace(' ', "-"), page);
+    }
+}
+
+#[test]
+fn every_page_of_help_has_an_example_that_can_be_typed() {
+    for (words, command) in commands() {
+        let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        assert!(after.contains("modelway "), "{words} has no example");
+        for line in after.lines().filter_map(|line| line.trim().strip_prefix("modelway ")) {
+            let line = line.split([';', '|', '#']).next().unwrap_or_default().trim();
+            if line.contains(['\'', '$', '<']) {
+                continue;
+            }
+            let typed = ["modelway"].into_iter().chain(line.split_whitespace());
+            let parsed = Cli::try_parse_from(typed);
+            assert!(parsed.is_ok(), "{words}: modelway {line}: {}", parsed.map(|_| ()).unwrap_err());
+        }
+    }
+}
+
+#[test]
+fn a_time_has_a_unit() {
+    assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+    assert_eq!(duration("90"), Ok(Duration::from_secs(90)));
+    assert_eq!(duration("2h"), Ok(Duration::from_secs(7_200)));
+    for wrong in ["", "m", "1d", "-1s", "1.5s", "99999999999999999999h"] {
+        assert!(duration(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn the_words_that_scripts_rely_on_are_there() {
+    for line in [
+        "up --data-dir d --gateway-addr 127.0.0.1:1 --control-addr 127.0.0.1:2",
+        "up --dump-config",
+        "serve --model-uri u --model-name md-1 --alias iris --model-version 1 --digest sha256:0 --socket s --replica-id md-1-r1-0 --termination-message f --drain-ms 5000",
+        "serve ./m --host 0.0.0.0 --port 8080",
+        "deploy ./m --name n --replicas 2 --version 1 --env A=1 --label b=2 --cpu 1 --memory 1Gi --cpu-limit 1 --memory-limit 1Gi --timeout 1s --digest sha256:0 --wait",
+        "deploy ./m --no-wait",
+        "worker --backend fake",
+        "scale iris 2 --wait",
+        "delete iris 2 --yes --wait",
+        "apply -f - --dry-run",
+        "logs iris -f --tail 5",
+        "golden record ./m",
+        "list -o json",
+    ] {
+        let parsed = Cli::try_parse_from(["modelway"].into_iter().chain(line.split(' ')));
+        assert!(parsed.is_ok(), "modelway {line}: {}", parsed.map(|_| ()).unwrap_err());
+    }
+}

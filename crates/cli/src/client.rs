@@ -1,0 +1,58 @@
+//! The commands that ask the control plane and the gateway.
+//!
+//! A client of the same REST API that everybody else has: nothing here reads the database or the data folder.
+
+mod apply;
+mod delete;
+mod deploy;
+mod http;
+mod look;
+mod models;
+mod predict;
+mod scale;
+mod source;
+mod stream;
+mod view;
+mod wait;
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub use apply::apply;
+pub use delete::delete;
+pub use deploy::deploy;
+pub use http::Control;
+pub use look::{describe, get, list};
+pub use models::models;
+pub use predict::predict;
+pub use scale::scale;
+pub use stream::{events, logs};
+
+/// Where the client commands ask: `[client]` in modelway.toml.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The control plane.
+    pub control_url: String,
+    /// The gateway.
+    pub gateway_url: String,
+    /// How long an answer may take, in milliseconds.
+    pub timeout_ms: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            control_url: "http://127.0.0.1:8081".to_owned(),
+            gateway_url: "http://127.0.0.1:8080".to_owned(),
+            timeout_ms: 60_000,
+        }
+    }
+}
+
+impl Config {
+    fn timeout(&self) -> Duration {
+        Duration::from_millis(self.timeout_ms)
+    }
+}

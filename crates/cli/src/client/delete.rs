@@ -1,0 +1,59 @@
+//! `delete`.
+
+use std::{
+    io::{self, IsTerminal as _},
+    time::Instant,
+};
+
+use reqwest::Method;
+
+use super::{
+    Config,
+    http::{Control, DEPLOYMENTS},
+    view::who,
+    wait::until_gone,
+};
+use crate::{
+    args,
+    exit::Failure,
+    output::{print, tell},
+};
+
+/// Asks for the end of deployments. All of them are found before the first one is touched.
+///
+/// # Errors
+/// One that does not exist, the control plane's refusal, a no; with `--wait`, running out of patience.
+pub async fn delete(config: &Config, args: &args::Delete) -> Result<(), Failure> {
+    let control = Control::new(config)?;
+    let mut doomed = Vec::new();
+    for name in &args.deployments {
+        let deployment = control.deployment(name).await?.deployment;
+        if !doomed.iter().any(|other: &api::Deployment| other.id == deployment.id) {
+            doomed.push(deployment);
+        }
+    }
+    if !args.yes && io::stdin().is_terminal() && !confirmed(&doomed)? {
+        return Err(Failure::failed("nothing was deleted"));
+    }
+    for deployment in &doomed {
+        let path = format!("{DEPLOYMENTS}/{}", deployment.id.0);
+        control.send(control.request(Method::DELETE, &path)).await?;
+        print(format!("{} is being taken down\n", who(deployment)))?;
+    }
+    if args.wait {
+        let end = Instant::now() + args.patience.wait_timeout;
+        for deployment in &doomed {
+            until_gone(&control, deployment.id, end).await?;
+            print(format!("{} is gone\n", who(deployment)))?;
+        }
+    }
+    Ok(())
+}
+
+fn confirmed(doomed: &[api::Deployment]) -> Result<bool, Failure> {
+    let names: Vec<_> = doomed.iter().map(who).collect();
+    tell(format!("Delete {}? Their endpoints will be gone. [y/N]", names.join(", ")));
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}

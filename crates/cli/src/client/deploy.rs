@@ -1,0 +1,154 @@
+//! `deploy`: from a model to an endpoint.
+
+use api::State;
+use reqwest::Method;
+use serde_json::{Map, Value, json};
+
+use super::{
+    Config,
+    http::{Control, DEPLOYMENTS, Found, found},
+    source, view,
+    wait::until_serving,
+};
+use crate::{args, exit::Failure, output::show};
+
+/// Deploys a model, or changes what is deployed under its name.
+///
+/// # Errors
+/// The control plane's refusal; unless `--no-wait`, what [`until_serving`] says.
+pub async fn deploy(config: &Config, args: &args::Deploy) -> Result<(), Failure> {
+    let control = Control::new(config)?;
+    let payload = payload(args)?;
+    let present = match &args.name {
+        Some(name) => control.by_name(name).await?,
+        None => None,
+    };
+    let before = present.as_ref().map(|present| present.deployment.revision);
+    let mut deployed = match present {
+        Some(present) => change(&control, &present, &payload).await?,
+        None => create(&control, payload).await?,
+    };
+    let revision = deployed.deployment.revision;
+    let unchanged = before == Some(revision);
+    if !args.no_wait {
+        let patience = args.patience.wait_timeout;
+        deployed = until_serving(&control, config, deployed.deployment.id, revision, patience).await?;
+    }
+    show(args.output.output, &deployed.raw, || sentence(&deployed, unchanged))
+}
+
+async fn create(control: &Control, mut payload: Value) -> Result<Found, Failure> {
+    drop_nulls(&mut payload);
+    // A repeated POST after a broken connection must not make a second deployment.
+    let key = uuid::Uuid::new_v4().to_string();
+    let request = control.request(Method::POST, DEPLOYMENTS).header("idempotency-key", key).json(&payload);
+    found(control.send(request).await?).await
+}
+
+async fn change(control: &Control, present: &Found, payload: &Value) -> Result<Found, Failure> {
+    let mut request = control.request(Method::PATCH, &format!("{DEPLOYMENTS}/{}", present.deployment.id.0));
+    request = request.header("content-type", "application/merge-patch+json").body(payload.to_string());
+    if let Some(etag) = &present.etag {
+        request = request.header("if-match", etag);
+    }
+    found(control.send(request).await?).await
+}
+
+/// What the arguments say: a payload once the nulls are dropped, and a merge patch as it is.
+fn payload(args: &args::Deploy) -> Result<Value, Failure> {
+    let mut payload = Map::new();
+    let model = source::model(&args.source, args.model_version.as_deref(), args.digest.as_deref())?;
+    payload.insert("model".to_owned(), model);
+    let mut put = |field: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            payload.insert(field.to_owned(), value);
+        }
+    };
+    put("name", args.name.clone().map(Value::from));
+    put("replicas", args.replicas.map(Value::from));
+    put("request_timeout_ms", args.timeout.map(|timeout| json!(timeout.as_millis())));
+    put("env", map(&args.env));
+    put("labels", map(&args.label));
+    put("request_res", amounts(&args.cpu, &args.memory));
+    put("limit_res", amounts(&args.cpu_limit, &args.memory_limit));
+    Ok(Value::Object(payload))
+}
+
+fn map(pairs: &[(String, String)]) -> Option<Value> {
+    let map: Map<_, _> = pairs.iter().map(|(key, value)| (key.clone(), Value::from(value.clone()))).collect();
+    (!map.is_empty()).then_some(Value::Object(map))
+}
+
+fn amounts(cpu: &Option<String>, memory: &Option<String>) -> Option<Value> {
+    let mut amounts = Map::new();
+    amounts.extend(cpu.clone().map(|cpu| ("cpu".to_owned(), Value::from(cpu))));
+    amounts.extend(memory.clone().map(|memory| ("memory".to_owned(), Value::from(memory))));
+    (!amounts.is_empty()).then_some(Value::Object(amounts))
+}
+
+fn drop_nulls(value: &mut Value) {
+    if let Value::Object(fields) = value {
+        fields.retain(|_, value| !value.is_null());
+        fields.values_mut().for_each(drop_nulls);
+    }
+}
+
+fn sentence(deployed: &Found, unchanged: bool) -> String {
+    let (deployment, who) = (&deployed.deployment, view::who(&deployed.deployment));
+    let handle = deployment.spec.name.clone().unwrap_or_else(|| deployment.id.to_string());
+    let (ready, wanted) = (deployment.status.ready_replicas, deployment.spec.replicas);
+    let state = deployment.status.state;
+    let revision = deployment.revision;
+    let same = if unchanged { "\nNothing that runs has changed." } else { "" };
+    match (&deployment.url, state) {
+        (Some(url), State::Active) => format!(
+            "{who} is active: revision {revision}, {ready} of {wanted} replicas ready{same}\n  {url}\n\n\
+             Try it:  modelway predict {handle}\nLook:    modelway describe {handle}\n"
+        ),
+        (Some(_) | None, _) => {
+            format!(
+                "{who} is {state}: revision {revision}, {ready} of {wanted} replicas ready{same}\n\nLook: modelway describe {handle}\n"
+            )
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::args::{Cli, Command};
+
+    fn payload_of(line: &str) -> Value {
+        let words = ["modelway", "deploy"].into_iter().chain(line.split(' '));
+        let Some(Command::Deploy(args)) = Cli::try_parse_from(words).expect("it can be parsed").command else {
+            panic!("not a deploy")
+        };
+        let mut payload = payload(&args).expect("it can be understood");
+        drop_nulls(&mut payload);
+        payload
+    }
+
+    #[test]
+    fn every_flag_is_a_field_and_what_is_not_given_is_left_to_the_server() {
+        assert_eq!(
+            payload_of(
+                "s3://models/iris/3 --name iris --replicas 2 --cpu 500m --memory-limit 1Gi --timeout 1500ms --env A=b=c --label t=x"
+            ),
+            json!({
+                "model": {"type": "single", "bucket": "s3://models/iris", "prefix": "", "version": "3"},
+                "name": "iris", "replicas": 2, "request_timeout_ms": 1500, "env": {"A": "b=c"}, "labels": {"t": "x"},
+                "request_res": {"cpu": "500m"}, "limit_res": {"memory": "1Gi"}
+            })
+        );
+        assert_eq!(payload_of("models:/iris/v1"), json!({"model": {"name": "iris", "version": "v1"}}));
+    }
+
+    #[test]
+    fn a_payload_is_one_that_the_control_plane_takes() {
+        for line in ["s3://models/iris/3 --name iris --cpu 1", "models:/iris/v1 --replicas 0"] {
+            assert!(api::DeploymentSpec::from_json(payload_of(line)).is_ok(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Asking over HTTP, with errors that say what to do.
+
+use std::time::Duration;
+
+use api::{Deployment, DeploymentId, Problem, decode::nearest};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::Config;
+use crate::exit::{Exit, Failure, chain};
+
+/// The collection of deployments.
+pub(super) const DEPLOYMENTS: &str = "/v1/modelDeployment";
+/// How many names are compared for a near match, and how many items a page of a list asks for.
+const PAGE: u32 = 500;
+
+/// The control plane, as its clients see it.
+#[derive(Clone, Debug)]
+pub struct Control {
+    http: reqwest::Client,
+    base: Url,
+    timeout: Duration,
+}
+
+/// A deployment in both forms: as it was answered, and as it is understood.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    /// The answer itself, for `-o json`.
+    pub raw: Value,
+    /// What it means.
+    pub deployment: Deployment,
+    /// What a change can be made conditional on.
+    pub etag: Option<String>,
+}
+
+impl Control {
+    /// A client of the control plane that the settings name.
+    ///
+    /// # Errors
+    /// A URL that is none.
+    pub fn new(config: &Config) -> Result<Self, Failure> {
+        let base = parse_url("client.control_url", &config.control_url)?;
+        let http = base::client::builder().build().map_err(|error| Failure::of(&error))?;
+        Ok(Self { http, base, timeout: config.timeout() })
+    }
+
+    pub(super) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let mut url = self.base.clone();
+        let path = format!("{}{path}", url.path().trim_end_matches('/'));
+        url.set_path(&path);
+        self.http.request(method, url)
+    }
+
+    /// Sends a request that is answered as a whole.
+    pub(super) async fn send(&self, request: RequestBuilder) -> Result<Response, Failure> {
+        self.open(request.timeout(self.timeout)).await
+    }
+
+    /// Sends a request whose answer may never end.
+    pub(super) async fn open(&self, request: RequestBuilder) -> Result<Response, Failure> {
+        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let body = response.text().await.unwrap_or_default();
+        Err(match serde_json::from_str::<Problem>(&body) {
+            Ok(problem) => Failure::refused(&problem),
+            Err(_) => self.strange(status, &body),
+        })
+    }
+
+    pub(super) async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Failure> {
+        read(self.send(request).await?).await
+    }
+
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        self.json(self.request(Method::GET, path)).await
+    }
+
+    /// All pages of a list, as one list.
+    pub(super) async fn all(&self, path: &str, query: &[(&str, String)]) -> Result<Vec<Value>, Failure> {
+        let mut items = Vec::new();
+        let mut after: Option<String> = None;
+        loop {
+            let mut request = self.request(Method::GET, path).query(query).query(&[("limit", PAGE)]);
+            if let Some(after) = &after {
+                request = request.query(&[("after", after)]);
+            }
+            let mut page: Value = self.json(request).await?;
+            if let Some(Value::Array(more)) = page.get_mut("items").map(Value::take) {
+                items.extend(more);
+            }
+            after = match page.get("next") {
+                Some(Value::String(next)) => Some(next.clone()),
+                Some(Value::Number(next)) => Some(next.to_string()),
+                Some(_) | None => return Ok(items),
+            };
+        }
+    }
+
+    /// A deployment by its number, `md-` and its number, or its name.
+    pub(super) async fn deployment(&self, who: &str) -> Result<Found, Failure> {
+        match who.parse::<DeploymentId>() {
+            Ok(id) => self.by_id(id).await,
+            Err(_) => match self.by_name(who).await? {
+                Some(found) => Ok(found),
+                None => Err(self.unknown_name(who).await),
+            },
+        }
+    }
+
+    pub(super) async fn by_id(&self, id: DeploymentId) -> Result<Found, Failure> {
+        let response = self.send(self.request(Method::GET, &format!("{DEPLOYMENTS}/{}", id.0))).await?;
+        found(response).await
+    }
+
+    pub(super) async fn by_name(&self, name: &str) -> Result<Option<Found>, Failure> {
+        let items = self.all(DEPLOYMENTS, &[("name", name.to_owned())]).await?;
+        // One that is being deleted gives its name away, so there may be more than one.
+        let live = items.into_iter().filter_map(|item| serde_json::from_value::<Deployment>(item).ok());
+        match live.filter(|deployment| deployment.status.state != api::State::Deleting).map(|d| d.id).next() {
+            Some(id) => self.by_id(id).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn unknown_name(&self, who: &str) -> Failure {
+        let names: Vec<String> = match self.all(DEPLOYMENTS, &[]).await {
+            Ok(items) => items.iter().filter_map(|item| item["name"].as_str().map(str::to_owned)).collect(),
+            Err(failure) => return failure,
+        };
+        let failure = Failure::new(Exit::NotFound, format!("there is no deployment `{who}`"));
+        match nearest(who, names.iter().map(String::as_str)) {
+            Some(near) => failure.next(format!("Did you mean `{near}`?")),
+            None => failure.next("See what there is: modelway list"),
+        }
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> Failure {
+        if error.is_timeout() && !error.is_connect() {
+            return Failure::new(Exit::TimedOut, format!("the control plane at {} did not answer in time", self.base))
+                .next("It may be busy: try again, or set client.timeout_ms higher.");
+        }
+        Failure::new(Exit::Unreachable, format!("nobody answers at {}: {}", self.base, root_cause(error)))
+            .next("Start one with `modelway up`, or say where it is with --control-url.")
+    }
+
+    fn strange(&self, status: StatusCode, body: &str) -> Failure {
+        let beginning: String = body.chars().take(200).collect();
+        Failure::failed(format!("{} answered {status}: {beginning}", self.base))
+            .next("Is that a Modelway control plane? Its address is --control-url.")
+    }
+}
+
+pub(super) fn parse_url(setting: &str, text: &str) -> Result<Url, Failure> {
+    match Url::parse(text) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(url),
+        Ok(_) | Err(_) => {
+            Err(Failure::usage(format!("{setting} is `{text}`, which is no URL; write it as in http://127.0.0.1:8081")))
+        }
+    }
+}
+
+/// The innermost cause: the layers above it only say that something was sent.
+pub(super) fn root_cause(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
+pub(super) async fn read<T: DeserializeOwned>(response: Response) -> Result<T, Failure> {
+    let url = response.url().clone();
+    let body = response.bytes().await.map_err(|error| Failure::of(&error))?;
+    serde_json::from_slice(&body).map_err(|error| {
+        Failure::failed(format!("the answer of {url} cannot be understood: {}", chain(&error)))
+            .next("Are both of the same version? See `modelway version`.")
+    })
+}
+
+pub(super) async fn found(response: Response) -> Result<Found, Failure> {
+    let etag = response.headers().get("etag").and_then(|tag| tag.to_str().ok()).map(str::to_owned);
+    let raw: Value = read(response).await?;
+    let deployment = serde_json::from_value(raw.clone()).map_err(|error| Failure::of(&error))?;
+    Ok(Found { raw, deployment, etag })
+}

@@ -1,0 +1,104 @@
+//! `events` and `logs`: what goes on.
+
+use std::time::Duration;
+
+use api::{DeploymentId, Event};
+use futures::StreamExt as _;
+use reqwest::Method;
+use serde_json::Value;
+
+use super::{
+    Config,
+    http::{Control, DEPLOYMENTS},
+    view,
+};
+use crate::{
+    args,
+    exit::{Exit, Failure},
+    output::{Format, print, print_bytes, show},
+};
+
+/// How often new events are asked for.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Shows the decision log of one deployment or of all.
+///
+/// # Errors
+/// The control plane's refusal.
+pub async fn events(config: &Config, args: &args::Events) -> Result<(), Failure> {
+    let control = Control::new(config)?;
+    let path = match &args.deployment {
+        None => "/v1/events".to_owned(),
+        Some(who) => {
+            // The events of a deployment that is gone are still there, so a number is taken as it is.
+            let id = match who.parse::<DeploymentId>() {
+                Ok(id) => id,
+                Err(_) => control.deployment(who).await?.deployment.id,
+            };
+            format!("{DEPLOYMENTS}/{}/events", id.0)
+        }
+    };
+    let all = args.deployment.is_none();
+    let items = control.all(&path, &[]).await?;
+    let mut events = read(items.clone())?;
+    if !args.follow {
+        return show(args.output.output, &serde_json::json!({"items": items}), || match events.as_slice() {
+            [] => "Nothing was decided yet.\n".to_owned(),
+            events => view::event_table(events, all),
+        });
+    }
+    let mut newest = 0;
+    loop {
+        for event in &events {
+            newest = newest.max(event.id);
+            print(line(event, all, args.output.output)?)?;
+        }
+        tokio::time::sleep(LOOK).await;
+        events = read(control.all_after(&path, newest).await?)?;
+    }
+}
+
+impl Control {
+    async fn all_after(&self, path: &str, after: i64) -> Result<Vec<Value>, Failure> {
+        let request = self.request(Method::GET, path).query(&[("after", after)]);
+        let mut page: Value = self.json(request).await?;
+        Ok(page["items"].as_array_mut().map(std::mem::take).unwrap_or_default())
+    }
+}
+
+fn read(items: Vec<Value>) -> Result<Vec<Event>, Failure> {
+    serde_json::from_value(Value::Array(items)).map_err(|error| Failure::of(&error))
+}
+
+/// One event as it is printed while following: JSON by the line, so that a program can read it as it comes.
+fn line(event: &Event, all: bool, format: Format) -> Result<String, Failure> {
+    match format {
+        Format::Table => Ok(view::event_cells(event, all).join("   ") + "\n"),
+        Format::Json => serde_json::to_string(event).map(|text| text + "\n").map_err(|error| Failure::of(&error)),
+        Format::Yaml => Ok(format!("---\n{}", crate::output::yaml(event)?)),
+    }
+}
+
+/// Shows what the replicas of a deployment print.
+///
+/// # Errors
+/// The control plane's refusal, or the worker's.
+pub async fn logs(config: &Config, args: &args::Logs) -> Result<(), Failure> {
+    let control = Control::new(config)?;
+    let id = control.deployment(&args.deployment).await?.deployment.id;
+    let mut request = control.request(Method::GET, &format!("{DEPLOYMENTS}/{}/logs", id.0));
+    request = request.query(&[("tail", args.tail.to_string()), ("follow", args.follow.to_string())]);
+    if let Some(replica) = &args.replica {
+        request = request.query(&[("replica", replica)]);
+    }
+    let response = if args.follow { control.open(request).await? } else { control.send(request).await? };
+    let mut lines = response.bytes_stream();
+    while let Some(chunk) = lines.next().await {
+        let chunk = chunk.map_err(|error| {
+            Failure::new(Exit::Unreachable, format!("the log broke off: {}", super::http::root_cause(&error)))
+                .next("Ask again: modelway logs")
+        })?;
+        print_bytes(&chunk)?;
+    }
+    Ok(())
+}

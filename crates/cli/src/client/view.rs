@@ -1,0 +1,189 @@
+//! Deployments as people read them.
+
+use std::fmt::Write as _;
+
+use api::{Deployment, Event, Timestamp, deployment::ModelSource};
+
+use crate::output::{Table, age};
+
+/// `iris (md-1)`, or `md-1` where it has no name.
+pub(super) fn who(deployment: &Deployment) -> String {
+    let id = deployment.id;
+    deployment.spec.name.as_ref().map_or_else(|| id.to_string(), |name| format!("{name} ({id})"))
+}
+
+/// One line each.
+pub(super) fn table(deployments: &[Deployment], now: Timestamp) -> String {
+    let mut table = Table::new(["ID", "NAME", "STATUS", "READY", "REVISION", "MODEL", "AGE"]);
+    for deployment in deployments {
+        let status = &deployment.status;
+        let serving = status.serving_revision.filter(|serving| *serving != deployment.revision);
+        table.row([
+            deployment.id.to_string(),
+            deployment.spec.name.clone().unwrap_or_else(|| "-".to_owned()),
+            status.state.to_string(),
+            format!("{}/{}", status.ready_replicas, deployment.spec.replicas),
+            match serving {
+                Some(serving) => format!("{serving} -> {}", deployment.revision),
+                None => deployment.revision.to_string(),
+            },
+            model(&deployment.spec.model),
+            age(now.since(deployment.created_at)),
+        ]);
+    }
+    table.text()
+}
+
+/// Where a model comes from, in a word.
+pub(super) fn model(source: &ModelSource) -> String {
+    match source {
+        ModelSource::Registered(model) => format!("models:/{}/{}", model.name, model.version),
+        ModelSource::Bucket(model) => {
+            let bucket = model.bucket.trim_end_matches('/');
+            let prefix = model.prefix.trim_matches('/');
+            let gap = if prefix.is_empty() { "" } else { "/" };
+            format!("{bucket}{gap}{prefix} ({})", model.version)
+        }
+    }
+}
+
+/// What is wrong, with the last lines of the log; empty if nothing is.
+pub(super) fn trouble(deployment: &Deployment) -> String {
+    let Some(error) = &deployment.status.error else { return String::new() };
+    let mut text = format!("\nError ({}, revision {}): {}\n", error.code, error.revision, error.message);
+    for line in &error.log {
+        let _ = writeln!(text, "  {line}");
+    }
+    text
+}
+
+/// Everything about one deployment.
+pub(super) fn describe(deployment: &Deployment, events: &[Event], now: Timestamp) -> String {
+    let (spec, status) = (&deployment.spec, &deployment.status);
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let mut line = |name: &str, value: &str| {
+        let _ = writeln!(text, "{:<18}{value}", format!("{name}:"));
+    };
+    let none = "-".to_owned();
+    line("Deployment", &who(deployment));
+    line("Status", &status.state.to_string());
+    line("Endpoint", deployment.url.as_ref().unwrap_or(&none));
+    line("Model", &model(&spec.model));
+    line("Artefact", status.artifact.as_ref().unwrap_or(&none));
+    let serving = status.serving_revision.map_or(none.clone(), |serving| serving.to_string());
+    line("Revision", &format!("{} (serving: {serving})", deployment.revision));
+    line("Replicas", &format!("{} ready, {} wanted", status.ready_replicas, spec.replicas));
+    let amounts = |resources: &api::deployment::Resources| {
+        let amount =
+            |amount: &Option<api::quantity::Quantity>| amount.as_ref().map_or(none.clone(), ToString::to_string);
+        format!("cpu {}, memory {}", amount(&resources.cpu), amount(&resources.memory))
+    };
+    line("Promised", &amounts(&spec.request_res));
+    line("Limits", &amounts(&spec.limit_res));
+    line("Request timeout", &format!("{} ms", spec.request_timeout_ms));
+    line("Idempotent", if spec.idempotent { "yes" } else { "no" });
+    for (key, value) in &spec.labels {
+        line("Label", &format!("{key}={value}"));
+    }
+    for (key, value) in &spec.env {
+        line("Environment", &format!("{key}={value}"));
+    }
+    line("Created", &format!("{} ({} ago)", deployment.created_at, age(now.since(deployment.created_at))));
+    line("Changed", &format!("{} ({} ago)", deployment.updated_at, age(now.since(deployment.updated_at))));
+    for note in &status.notes {
+        line("Note", note);
+    }
+    text.push_str(&trouble(deployment));
+    if !status.replica_status.is_empty() {
+        let mut table = Table::new(["REPLICA", "REVISION", "STATE", "RESTARTS", "AGE", "REASON"]);
+        for replica in &status.replica_status {
+            table.row([
+                replica.id.to_string(),
+                replica.revision.to_string(),
+                replica.state.to_string(),
+                replica.restarts.to_string(),
+                replica.started_at.map_or(none.clone(), |start| age(now.since(start))),
+                replica.reason.clone().unwrap_or_default(),
+            ]);
+        }
+        let _ = write!(text, "\nReplicas\n{}", table.text());
+    }
+    if !events.is_empty() {
+        let _ = write!(text, "\nLast events\n{}", event_table(events, false));
+    }
+    text
+}
+
+/// One line an event.
+pub(super) fn event_table(events: &[Event], with_deployment: bool) -> String {
+    let mut table = match with_deployment {
+        true => Table::new(["TIME", "DEPLOYMENT", "ACTOR", "KIND", "MESSAGE"]),
+        false => Table::new(["TIME", "ACTOR", "KIND", "MESSAGE"]),
+    };
+    for event in events {
+        table.row(event_cells(event, with_deployment));
+    }
+    table.text()
+}
+
+/// An event as the columns of [`event_table`].
+pub(super) fn event_cells(event: &Event, with_deployment: bool) -> Vec<String> {
+    let mut cells = vec![event.at.to_string()];
+    if with_deployment {
+        cells.push(event.deployment.to_string());
+    }
+    cells.extend([event.actor.clone(), event.kind.clone(), event.message.clone()]);
+    cells
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn sample() -> Deployment {
+        serde_json::from_value(json!({
+            "id": 26, "name": "iris", "labels": {"team": "botany"},
+            "model": {"version": "3", "type": "single", "bucket": "s3://models/", "prefix": "iris"},
+            "replicas": 2, "request_res": {"cpu": "500m"}, "limit_res": {}, "env": {"A": "1"},
+            "request_timeout_ms": 30000, "idempotent": true, "status": "degraded", "ready_replicas": 1,
+            "serving_revision": 1, "artifact": "s3://models/iris/2",
+            "error": {"code": "crash_loop", "message": "the model cannot be read; export it again", "revision": 2,
+                      "log": ["loading", "not an ONNX file"]},
+            "notes": ["memory limits are not enforced on this machine"],
+            "replica_status": [
+                {"id": "md-26-r1-0", "revision": 1, "state": "ready", "restarts": 0, "started_at": "2025-03-09T02:16:40.000000"},
+                {"id": "md-26-r2-0", "revision": 2, "state": "backing_off", "restarts": 4, "started_at": null, "reason": "exit status 78"}
+            ],
+            "url": "http://127.0.0.1:8080/v2/models/md-26/infer", "revision": 2,
+            "created_at": "2025-03-09T02:16:33.792720", "updated_at": "2025-03-09T02:16:33.792735"
+        }))
+        .expect("a deployment")
+    }
+
+    fn now() -> Timestamp {
+        "2025-03-09T02:21:33.800000".parse().expect("a time")
+    }
+
+    #[test]
+    fn a_list_is_a_line_each() {
+        insta::assert_snapshot!(table(&[sample()], now()));
+    }
+
+    #[test]
+    fn a_description_shows_replicas_the_error_with_its_log_notes_and_events() {
+        let event = Event {
+            id: 1,
+            deployment: api::DeploymentId(26),
+            revision: None,
+            at: now(),
+            actor: "user".into(),
+            kind: "created".into(),
+            message: "created with 2 replicas".into(),
+            evidence: json!(null),
+        };
+        insta::assert_snapshot!(describe(&sample(), &[event], now()));
+    }
+}

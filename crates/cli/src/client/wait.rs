@@ -1,0 +1,208 @@
+//! Waiting until a deployment is as it was asked for.
+
+use std::time::{Duration, Instant};
+
+use api::{Deployment, DeploymentId, RevisionNumber, State, deployment::StatusError};
+use reqwest::StatusCode;
+
+use super::{
+    Config,
+    http::{Control, Found, parse_url},
+    view::who,
+};
+use crate::{
+    exit::{Exit, Failure},
+    progress::Progress,
+};
+
+/// How often the control plane is asked. A new deployment takes about a second, so this is felt.
+const LOOK: Duration = Duration::from_millis(100);
+/// How long the gateway may take to learn what the control plane knows.
+const GATEWAY_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a deployment shows to somebody who waits for one of its revisions.
+#[derive(Debug, PartialEq, Eq)]
+enum Outlook {
+    /// It is as wanted.
+    Done,
+    /// Not yet.
+    NotYet(String),
+    /// It will not become as wanted by itself.
+    Hopeless(Box<StatusError>),
+}
+
+/// Waits until `revision` of a deployment serves with all its replicas (or none, if none are wanted).
+///
+/// # Errors
+/// With what is wrong and the last lines of the log, if it failed; [`Exit::TimedOut`] after `patience`.
+pub(super) async fn until_serving(
+    control: &Control,
+    config: &Config,
+    id: DeploymentId,
+    revision: RevisionNumber,
+    patience: Duration,
+) -> Result<Found, Failure> {
+    let mut progress = Progress::new();
+    let end = Instant::now() + patience;
+    loop {
+        let found = control.by_id(id).await?;
+        let reason = match outlook(&found.deployment, revision) {
+            Outlook::Done => {
+                if found.deployment.spec.replicas > 0 {
+                    until_routed(config, id, end.min(Instant::now() + GATEWAY_PATIENCE)).await;
+                }
+                return Ok(found);
+            }
+            Outlook::Hopeless(error) => return Err(broken(&found.deployment, &error)),
+            Outlook::NotYet(reason) => reason,
+        };
+        progress.say(format!("{}: {reason}", who(&found.deployment)));
+        if Instant::now() >= end {
+            let who = who(&found.deployment);
+            let id = found.deployment.id;
+            let message = format!("{who} is not there after {} s: {reason}", patience.as_secs());
+            return Err(Failure::new(Exit::TimedOut, message)
+                .next(format!("It goes on. See how far it is: modelway describe {id}")));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Waits until a deployment is gone.
+pub(super) async fn until_gone(control: &Control, id: DeploymentId, end: Instant) -> Result<(), Failure> {
+    let mut progress = Progress::new();
+    loop {
+        match control.by_id(id).await {
+            Err(failure) if failure.exit == Exit::NotFound => return Ok(()),
+            Err(failure) => return Err(failure),
+            Ok(found) if Instant::now() >= end => {
+                let who = who(&found.deployment);
+                return Err(Failure::new(Exit::TimedOut, format!("{who} is still being taken down"))
+                    .next(format!("It goes on. See how far it is: modelway describe {id}")));
+            }
+            Ok(found) => {
+                let left = found.deployment.status.replica_status.len();
+                progress.say(format!("{}: {left} replicas are ending", who(&found.deployment)));
+            }
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Waits a moment until the gateway serves what has just become active, so that the next command finds it. The
+/// gateway may be out of this machine's reach, which is no failure.
+async fn until_routed(config: &Config, id: DeploymentId, end: Instant) {
+    let Ok(mut url) = parse_url("client.gateway_url", &config.gateway_url) else { return };
+    url.set_path(&format!("{}/v2/models/{id}/ready", url.path().trim_end_matches('/')));
+    let Ok(http) = base::client::builder().build() else { return };
+    while Instant::now() < end {
+        match http.get(url.clone()).timeout(GATEWAY_PATIENCE).send().await {
+            Ok(answer) if matches!(answer.status(), StatusCode::NOT_FOUND | StatusCode::SERVICE_UNAVAILABLE) => {}
+            Ok(_) | Err(_) => return,
+        }
+        tokio::time::sleep(LOOK / 5).await;
+    }
+}
+
+fn outlook(deployment: &Deployment, revision: RevisionNumber) -> Outlook {
+    let status = &deployment.status;
+    let (ready, wanted) = (status.ready_replicas, deployment.spec.replicas);
+    let ours = status.error.as_ref().filter(|error| error.revision >= revision);
+    let serves = status.serving_revision.is_some_and(|serving| serving >= revision);
+    match status.state {
+        State::Active if serves => Outlook::Done,
+        State::Idle if wanted == 0 => Outlook::Done,
+        State::Failed if ours.is_some() => hopeless(ours),
+        // The old revision serves on, and the new one will never take over.
+        State::Degraded if !serves && ours.is_some() => hopeless(ours),
+        State::Degraded => match ours {
+            Some(error) => Outlook::NotYet(format!("{ready} of {wanted} replicas are ready: {}", error.message)),
+            None => Outlook::NotYet(format!("{ready} of {wanted} replicas are ready")),
+        },
+        State::Pending | State::Failed | State::Active | State::Idle => {
+            Outlook::NotYet(format!("{ready} of {wanted} replicas are ready"))
+        }
+        State::Deleting => Outlook::NotYet("it is being taken down".to_owned()),
+    }
+}
+
+fn hopeless(error: Option<&StatusError>) -> Outlook {
+    error.map_or_else(|| Outlook::NotYet(String::new()), |error| Outlook::Hopeless(Box::new(error.clone())))
+}
+
+/// A deployment's error as the failure of the command that waited for it.
+fn broken(deployment: &Deployment, error: &StatusError) -> Failure {
+    let mut message = format!("{} does not serve revision {}: {}", who(deployment), error.revision, error.message);
+    if !error.log.is_empty() {
+        message.push_str("\n\nThe last lines of its log:");
+        for line in &error.log {
+            message.push_str("\n  ");
+            message.push_str(line);
+        }
+    }
+    let id = deployment.id;
+    let again = deployment.spec.name.as_deref().map_or_else(
+        || format!("Mend the model and deploy it again; modelway delete {id} removes this one."),
+        |name| format!("Mend the model and deploy it again with --name {name}."),
+    );
+    let stays = match deployment.status.serving_revision {
+        Some(serving) => format!("Revision {serving} goes on serving. "),
+        None => String::new(),
+    };
+    Failure::failed(message).next(format!("{stays}{again}\nSee more: modelway describe {id}; modelway logs {id}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn deployment(state: &str, serving: Option<u32>, error_of: Option<u32>) -> Deployment {
+        let error = error_of.map(|revision| json!({"code": "crash_loop", "message": "it dies", "revision": revision}));
+        serde_json::from_value(json!({
+            "id": 1, "model": {"version": "1", "type": "single", "bucket": "/m", "prefix": ""}, "replicas": 1,
+            "request_timeout_ms": 1, "idempotent": true, "status": state, "ready_replicas": 0,
+            "serving_revision": serving, "error": error, "url": null, "revision": 2,
+            "created_at": "2025-03-09T02:16:33.792720", "updated_at": "2025-03-09T02:16:33.792720"
+        }))
+        .expect("a deployment")
+    }
+
+    fn looks(state: &str, serving: Option<u32>, error_of: Option<u32>) -> &'static str {
+        match outlook(&deployment(state, serving, error_of), RevisionNumber(2)) {
+            Outlook::Done => "done",
+            Outlook::NotYet(_) => "not yet",
+            Outlook::Hopeless(_) => "hopeless",
+        }
+    }
+
+    #[test]
+    fn it_is_done_when_the_awaited_revision_serves_and_hopeless_when_that_one_failed() {
+        assert_eq!(looks("active", Some(2), None), "done");
+        assert_eq!(looks("active", Some(3), None), "done");
+        assert_eq!(looks("active", Some(1), None), "not yet", "the old revision serves");
+        assert_eq!(looks("failed", None, Some(2)), "hopeless");
+        assert_eq!(looks("failed", None, Some(1)), "not yet", "that was the revision before");
+        assert_eq!(looks("degraded", Some(1), Some(2)), "hopeless");
+        assert_eq!(looks("degraded", Some(2), Some(2)), "not yet", "it serves, and more may come");
+        assert_eq!(looks("pending", None, None), "not yet");
+    }
+
+    #[test]
+    fn a_failure_says_why_with_the_log_and_what_to_do() {
+        let deployment = deployment("degraded", Some(1), Some(2));
+        let error = StatusError {
+            code: "model_invalid".into(),
+            message: "model.onnx is no ONNX file".into(),
+            revision: RevisionNumber(2),
+            log: vec!["line one".into()],
+        };
+        let failure = broken(&deployment, &error);
+        assert_eq!(failure.exit, Exit::Failed);
+        let text = failure.to_string();
+        for part in ["revision 2: model.onnx is no ONNX file", "\n  line one", "Revision 1 goes on serving"] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! The command line of Modelway: one binary that is every role, and a client of them.
+//!
+//! A command is parsed ([`args`]), its settings are read ([`settings`]), and then it either runs roles until it is told
+//! to end ([`role`]) or asks a running one and prints the answer ([`client`]). Whatever goes wrong becomes one
+//! [`exit::Failure`]: a sentence, what to do next, and a documented exit status.
+//!
+//! **Invariant:** no use case lives here. Roles are other crates; this one composes them.
+
+pub mod args;
+pub mod client;
+pub mod exit;
+pub mod output;
+pub mod progress;
+pub mod role;
+pub mod settings;
+pub mod tool;
+
+use std::process::ExitCode;
+
+use args::{Cli, Command, Golden};
+use base::config::Loaded;
+use clap::{CommandFactory as _, Parser as _};
+use exit::{Exit, Failure};
+use settings::Settings;
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(code) => code,
+        Err(failure) => {
+            if !failure.message.is_empty() {
+                output::tell(failure.to_string());
+            }
+            failure.into()
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<ExitCode, Failure> {
+    let loaded = settings::load(&cli).map_err(|error| {
+        Failure::new(Exit::Usage, error.to_string()).next("See what holds and whence: modelway --dump-config")
+    })?;
+    if cli.common.dump_config {
+        output::print(loaded.dump())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    match cli.command {
+        None => {
+            output::print(Cli::command().render_help().to_string())?;
+            Ok(ExitCode::from(Exit::Usage as u8))
+        }
+        Some(Command::Completion(args)) => tool::completion(&args).map(|()| ExitCode::SUCCESS),
+        Some(Command::Version(args)) => tool::version(&args).map(|()| ExitCode::SUCCESS),
+        Some(Command::Up(_)) => role::up(&loaded),
+        Some(Command::Control(_)) => role::control(loaded.settings),
+        Some(Command::Worker(_)) => role::worker(&loaded),
+        Some(Command::Gateway(_)) => role::gateway(loaded.settings),
+        Some(Command::Serve(_)) => role::serve(&loaded.settings),
+        Some(command) => ask(&loaded, &command).map(|()| ExitCode::SUCCESS),
+    }
+}
+
+/// Runs a client command on this very thread: it waits more than it works.
+fn ask(loaded: &Loaded<Settings>, command: &Command) -> Result<(), Failure> {
+    let telemetry = &loaded.settings.telemetry;
+    base::telemetry::init(telemetry).map_err(|error| Failure::usage(error.to_string()))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::from)?;
+    let config = &loaded.settings.client;
+    runtime.block_on(async {
+        match command {
+            Command::Deploy(args) => client::deploy(config, args).await,
+            Command::Apply(args) => client::apply(config, args).await,
+            Command::Scale(args) => client::scale(config, args).await,
+            Command::Delete(args) => client::delete(config, args).await,
+            Command::List(args) => client::list(config, args).await,
+            Command::Get(args) => client::get(config, args).await,
+            Command::Describe(args) => client::describe(config, args).await,
+            Command::Events(args) => client::events(config, args).await,
+            Command::Logs(args) => client::logs(config, args).await,
+            Command::Predict(args) => client::predict(config, args).await,
+            Command::Models(command) => client::models(config, command).await,
+            Command::Golden(Golden::Record(args)) => role::record_golden(&loaded.settings, args).await,
+            Command::Up(_)
+            | Command::Control(_)
+            | Command::Worker(_)
+            | Command::Gateway(_)
+            | Command::Serve(_)
+            | Command::Completion(_)
+            | Command::Version(_) => Ok(()),
+        }
+    })
+}

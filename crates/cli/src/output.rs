@@ -1,0 +1,146 @@
+//! What commands print: columns for people, JSON and YAML for programs.
+
+use std::io::{self, Write as _};
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+use crate::exit::Failure;
+
+/// The form of a command's output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Columns and sentences, for people.
+    #[default]
+    Table,
+    /// JSON, as the control plane answers it.
+    Json,
+    /// The same as YAML.
+    Yaml,
+}
+
+/// Writes text to standard output.
+///
+/// # Errors
+/// The reader went away.
+pub fn print(text: impl AsRef<str>) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_ref().as_bytes())?;
+    Ok(out.flush()?)
+}
+
+/// Writes bytes to standard output as they came.
+///
+/// # Errors
+/// The reader went away.
+pub fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes)?;
+    Ok(out.flush()?)
+}
+
+/// Writes a line to standard error, where progress and hints go. Standard error being gone stops nothing.
+pub fn tell(line: impl AsRef<str>) {
+    let _ = writeln!(io::stderr().lock(), "{}", line.as_ref());
+}
+
+/// Prints `value` in the form that was asked for; `table` makes the one for people.
+///
+/// # Errors
+/// The reader went away.
+pub fn show<T: Serialize>(format: Format, value: &T, table: impl FnOnce() -> String) -> Result<(), Failure> {
+    match format {
+        Format::Table => print(table()),
+        Format::Json => print(json(value)?),
+        Format::Yaml => print(yaml(value)?),
+    }
+}
+
+/// `value` as indented JSON with a line break at its end.
+///
+/// # Errors
+/// A value that JSON cannot say.
+pub fn json<T: Serialize>(value: &T) -> Result<String, Failure> {
+    serde_json::to_string_pretty(value).map(|text| text + "\n").map_err(|error| Failure::of(&error))
+}
+
+/// `value` as YAML.
+///
+/// # Errors
+/// A value that YAML cannot say.
+pub fn yaml<T: Serialize>(value: &T) -> Result<String, Failure> {
+    serde_yaml_ng::to_string(value).map_err(|error| Failure::of(&error))
+}
+
+/// Rows under headings, each column as wide as its widest cell, three spaces apart.
+#[derive(Debug)]
+pub struct Table {
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// A table with headings and no rows.
+    #[must_use]
+    pub fn new<'h>(headings: impl IntoIterator<Item = &'h str>) -> Self {
+        Self { rows: vec![headings.into_iter().map(str::to_owned).collect()] }
+    }
+
+    /// Adds a row.
+    pub fn row<T: Into<String>>(&mut self, cells: impl IntoIterator<Item = T>) {
+        // A line break or a control character inside a cell would break the table, or the terminal.
+        let clean = |cell: String| cell.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        self.rows.push(cells.into_iter().map(|cell| clean(cell.into())).collect());
+    }
+
+    /// The text, with a line break at its end.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
+        let width = |column: usize| {
+            self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+        };
+        let widths: Vec<_> = (0..columns).map(width).collect();
+        let mut text = String::new();
+        for row in &self.rows {
+            let mut line = String::new();
+            for (cell, width) in row.iter().zip(&widths) {
+                line.push_str(&format!("{cell:<width$}   "));
+            }
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+        text
+    }
+}
+
+/// How long ago something was, in one unit: `12s`, `5m`, `3h`, `2d`.
+#[must_use]
+pub fn age(past: std::time::Duration) -> String {
+    match past.as_secs() {
+        seconds @ 0..120 => format!("{seconds}s"),
+        seconds @ 120..7_200 => format!("{}m", seconds / 60),
+        seconds @ 7_200..172_800 => format!("{}h", seconds / 3_600),
+        seconds => format!("{}d", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell_and_lines_have_no_trailing_space() {
+        let mut table = Table::new(["NAME", "STATE", ""]);
+        table.row(["iris", "active", ""]);
+        table.row(["a-longer-name", "x\ny", "z"]);
+        assert_eq!(table.text(), "NAME            STATE\niris            active\na-longer-name   x y      z\n");
+    }
+
+    #[test]
+    fn an_age_has_one_unit() {
+        let ages: Vec<_> = [5, 119, 120, 7_300, 200_000].map(|s| age(Duration::from_secs(s))).into();
+        assert_eq!(ages, ["5s", "119s", "2m", "2h", "2d"]);
+    }
+}

@@ -1,0 +1,20 @@
+//! `golden record`: what a model answers today is what it should answer tomorrow.
+
+use crate::{
+    args::GoldenRecord,
+    exit::Failure,
+    output::{print, tell},
+    settings::Settings,
+};
+
+/// Asks a model and writes its answers beside it.
+///
+/// # Errors
+/// A model that cannot be loaded, a request that it refuses, a file that cannot be written.
+pub async fn record(settings: &Settings, args: &GoldenRecord) -> Result<(), Failure> {
+    let config = modelserver::Config { source: Some(args.source.clone()), ..settings.serve.clone() };
+    let file = modelserver::golden::record(&config, &args.request).await.map_err(|error| Failure::of(&error))?;
+    print(format!("{}\n", file.display()))?;
+    tell("A replica that answers otherwise will not become ready.");
+    Ok(())
+}

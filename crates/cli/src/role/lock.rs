@@ -1,0 +1,79 @@
+//! One `up` at a time in a data folder.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{Read as _, Seek as _, Write as _},
+    path::Path,
+};
+
+use rustix::fs::{FlockOperation, flock};
+
+use crate::exit::Failure;
+
+const FILE: &str = "up.lock";
+
+/// A hold on a data folder. The kernel lets go of it when the process ends, however it ends.
+#[derive(Debug)]
+pub(super) struct Hold {
+    file: File,
+}
+
+impl Hold {
+    /// Takes the folder, or says who has it.
+    pub(super) fn take(folder: &Path) -> Result<Self, Failure> {
+        let path = folder.join(FILE);
+        let unusable = |error: std::io::Error| {
+            Failure::failed(format!("{} cannot be used: {error}", path.display()))
+                .next("Choose another data folder with --data-dir.")
+        };
+        let mut file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(unusable)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let mut holder = String::new();
+                file.read_to_string(&mut holder).map_err(unusable)?;
+                return Err(taken(folder, holder.trim()));
+            }
+            Err(error) => return Err(unusable(error.into())),
+        }
+        let mut hold = Self { file };
+        hold.write("").map_err(unusable)?;
+        Ok(hold)
+    }
+
+    /// Says, for whoever comes second, where this one answers.
+    pub(super) fn say(&mut self, addresses: &str) -> Result<(), Failure> {
+        self.write(addresses).map_err(|error| Failure::failed(format!("{FILE} cannot be written: {error}")))
+    }
+
+    fn write(&mut self, addresses: &str) -> std::io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.rewind()?;
+        writeln!(self.file, "process {}{addresses}", std::process::id())
+    }
+}
+
+fn taken(folder: &Path, holder: &str) -> Failure {
+    let holder = if holder.is_empty() { "another process" } else { holder };
+    Failure::failed(format!("the data folder {} is in use by {holder}; nothing was touched", folder.display()))
+        .next("Use that one, end it first, or choose another folder with --data-dir.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_one_is_told_who_holds_the_folder_and_the_next_one_gets_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut first = Hold::take(folder.path()).expect("nobody has it");
+        first.say(", gateway http://127.0.0.1:1").expect("it can be written");
+        let said = Hold::take(folder.path()).expect_err("it is held").message;
+        let pid = std::process::id().to_string();
+        assert!(said.contains(&pid) && said.contains("http://127.0.0.1:1"), "{said}");
+        assert!(said.contains(&folder.path().display().to_string()), "{said}");
+        drop(first);
+        assert!(Hold::take(folder.path()).is_ok());
+    }
+}

@@ -1,0 +1,297 @@
+//! Every setting of every role, in one tree, and where flags go in it.
+//!
+//! Each section is its own crate's `Config`. What can only be known here, such as where the database is if nobody
+//! says, is a derived default: it gives way to everything that a person writes, and the dump says what it was made of.
+
+use std::path::PathBuf;
+
+use base::config::{ConfigError, Layers, Loaded, variable};
+use serde::{Deserialize, Serialize};
+
+use crate::args::{self, BackendKind, Cli, Command, Connection, Models};
+
+/// The settings: modelway.toml, as a type.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// The folder in which everything is kept.
+    pub data_dir: PathBuf,
+    /// Whether addresses beyond loopback may be open to everybody.
+    pub allow_unauthenticated: bool,
+    /// Where a worker's replicas run.
+    pub backend: BackendKind,
+    /// What is logged, and how.
+    pub telemetry: base::telemetry::Config,
+    /// The database.
+    pub store: Store,
+    /// The control plane.
+    pub control: control::Config,
+    /// The worker.
+    pub worker: worker::Config,
+    /// The gateway.
+    pub gateway: gateway::Config,
+    /// Replicas as processes of this machine.
+    pub process: backend::process::Config,
+    /// Pretended replicas.
+    pub fake: backend::fake::Config,
+    /// The model server.
+    pub serve: modelserver::Config,
+    /// The client commands.
+    pub client: crate::client::Config,
+}
+
+/// The database.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Store {
+    /// `sqlite:///path/file.db` or `postgres://…`.
+    pub url: String,
+    /// How long to wait for it at the start, in milliseconds.
+    pub patience_ms: u64,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self { url: String::new(), patience_ms: 15_000 }
+    }
+}
+
+/// Reads the settings for a command line.
+///
+/// # Errors
+/// Everything that is wrong with them.
+pub fn load(cli: &Cli) -> Result<Loaded<Settings>, ConfigError> {
+    let mut layers = Layers::new().file(cli.common.config.as_deref()).environment();
+    layers = flags(layers, cli);
+    with_derived(layers, cli.command.as_ref())
+}
+
+fn with_derived(layers: Layers, command: Option<&Command>) -> Result<Loaded<Settings>, ConfigError> {
+    let (source, folder) = data_home();
+    let mut layers = layers.derived(source, "data_dir", folder.to_string_lossy());
+    let first = layers.clone().load::<Settings>()?;
+    let data_dir = std::path::absolute(&first.settings.data_dir).unwrap_or(first.settings.data_dir.clone());
+    let below = |part: &str| data_dir.join(part).to_string_lossy().into_owned();
+    layers = layers
+        .derived("data_dir", "store.url", format!("sqlite://{}", below("modelway.db")))
+        .derived("data_dir", "process.data_dir", data_dir.to_string_lossy())
+        .derived("data_dir", "gateway.table_file", below("gateway/routes.json"))
+        .derived("data_dir", "gateway.predictions_dir", below("predictions"));
+    let at = |addr: &str| format!("http://{addr}");
+    if first.source("control.addr").is_some() {
+        layers = layers.derived("control.addr", "client.control_url", at(&first.settings.control.addr));
+    }
+    if first.source("gateway.addr").is_some() {
+        layers = layers.derived("gateway.addr", "client.gateway_url", at(&first.settings.gateway.addr));
+    }
+    let alone = match command {
+        Some(Command::Up(_)) => {
+            layers = layers
+                .derived("gateway.addr", "control.gateway_url", at(&first.settings.gateway.addr))
+                .derived("control.addr", "gateway.control_url", at(&first.settings.control.addr))
+                .derived("data_dir", "serve.cache.dir", below("artifacts"))
+                // The gateway of the same process has let go of a replica long before it is told to end.
+                .derived("the command", "process.drain_ms", 200);
+            false
+        }
+        Some(Command::Worker(_)) => {
+            layers = layers.derived("data_dir", "serve.cache.dir", below("artifacts"));
+            true
+        }
+        Some(Command::Control(_) | Command::Gateway(_) | Command::Serve(_)) => true,
+        Some(_) | None => false,
+    };
+    if alone {
+        layers = layers.derived("the command", "telemetry.filter", "warn,modelway=info");
+    }
+    layers.load()
+}
+
+/// Where data is kept if nobody says, and by which rule: XDG Base Directory Specification.
+fn data_home() -> (&'static str, PathBuf) {
+    match (variable("XDG_DATA_HOME").map(PathBuf::from).filter(|home| home.is_absolute()), variable("HOME")) {
+        (Some(home), _) => ("XDG_DATA_HOME", home.join("modelway")),
+        (None, Some(home)) => ("HOME", PathBuf::from(home).join(".local/share/modelway")),
+        (None, None) => ("the system", PathBuf::from("/var/tmp/modelway")),
+    }
+}
+
+fn flags(mut layers: Layers, cli: &Cli) -> Layers {
+    layers = layers.flag_if("--log", "telemetry.filter", cli.common.log.clone()).flag_if(
+        "--log-format",
+        "telemetry.format",
+        cli.common.log_format.clone(),
+    );
+    layers = match &cli.command {
+        Some(Command::Up(args)) => up(layers, args),
+        Some(Command::Control(args)) => control(layers, args),
+        Some(Command::Worker(args)) => worker(layers, args),
+        Some(Command::Gateway(args)) => gateway(layers, args),
+        Some(Command::Serve(args)) => serve(layers, args),
+        Some(command) => match connection(command) {
+            Some(connection) => layers
+                .flag_if("--control-url", "client.control_url", connection.control_url.clone())
+                .flag_if("--gateway-url", "client.gateway_url", connection.gateway_url.clone()),
+            None => layers,
+        },
+        None => layers,
+    };
+    for (key, value) in &cli.common.set {
+        layers = layers.text("flag --set", key, value);
+    }
+    layers
+}
+
+fn path(path: &Option<PathBuf>) -> Option<String> {
+    // A replica and a database do not share this process's working directory.
+    path.as_ref().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone()).to_string_lossy().into_owned())
+}
+
+fn open_to_all(layers: Layers, allowed: bool) -> Layers {
+    layers.flag_if("--allow-unauthenticated", "allow_unauthenticated", allowed.then_some(true))
+}
+
+fn up(layers: Layers, args: &args::Up) -> Layers {
+    let layers = layers
+        .flag_if("--data-dir", "data_dir", path(&args.data_dir))
+        .flag_if("--gateway-addr", "gateway.addr", args.gateway_addr.clone())
+        .flag_if("--control-addr", "control.addr", args.control_addr.clone())
+        .flag_if("--gateway-url", "control.gateway_url", args.gateway_url.clone())
+        .flag_if("--store-url", "store.url", args.store_url.clone());
+    open_to_all(layers, args.allow_unauthenticated)
+}
+
+fn control(layers: Layers, args: &args::Control) -> Layers {
+    let layers = layers
+        .flag_if("--data-dir", "data_dir", path(&args.data_dir))
+        .flag_if("--addr", "control.addr", args.addr.clone())
+        .flag_if("--gateway-url", "control.gateway_url", args.gateway_url.clone())
+        .flag_if("--store-url", "store.url", args.store_url.clone());
+    open_to_all(layers, args.allow_unauthenticated)
+}
+
+fn worker(layers: Layers, args: &args::Worker) -> Layers {
+    let kind = args.backend.map(|kind| match kind {
+        BackendKind::Process => "process",
+        BackendKind::Fake => "fake",
+    });
+    layers
+        .flag_if("--data-dir", "data_dir", path(&args.data_dir))
+        .flag_if("--backend", "backend", kind)
+        .flag_if("--addr", "worker.addr", args.addr.clone())
+        .flag_if("--store-url", "store.url", args.store_url.clone())
+}
+
+fn gateway(layers: Layers, args: &args::Gateway) -> Layers {
+    let layers = layers
+        .flag_if("--data-dir", "data_dir", path(&args.data_dir))
+        .flag_if("--addr", "gateway.addr", args.addr.clone())
+        .flag_if("--control-url", "gateway.control_url", args.control_url.clone());
+    open_to_all(layers, args.allow_unauthenticated)
+}
+
+fn serve(layers: Layers, args: &args::Serve) -> Layers {
+    let list = |list: &Vec<String>| (!list.is_empty()).then(|| list.clone());
+    layers
+        .flag_if("SOURCE", "serve.source", args.source.clone())
+        .flag_if("--model-uri", "serve.model_uri", list(&args.model_uri))
+        .flag_if("--model-name", "serve.model_name", args.model_name.clone())
+        .flag_if("--alias", "serve.alias", list(&args.alias))
+        .flag_if("--model-version", "serve.model_version", args.model_version.clone())
+        .flag_if("--digest", "serve.digest", args.digest.clone())
+        .flag_if("--host", "serve.host", args.host.clone())
+        .flag_if("--port", "serve.port", args.port)
+        .flag_if("--socket", "serve.socket", path(&args.socket))
+        .flag_if("--replica-id", "serve.replica_id", args.replica_id.clone())
+        .flag_if("--termination-message", "serve.termination_message", path(&args.termination_message))
+        .flag_if("--drain-ms", "serve.drain_ms", args.drain_ms)
+}
+
+/// Where a client command asks, if it does.
+fn connection(command: &Command) -> Option<&Connection> {
+    match command {
+        Command::Deploy(args) => Some(&args.connection),
+        Command::Apply(args) => Some(&args.connection),
+        Command::Scale(args) => Some(&args.connection),
+        Command::Delete(args) => Some(&args.connection),
+        Command::List(args) => Some(&args.connection),
+        Command::Get(args) => Some(&args.connection),
+        Command::Describe(args) => Some(&args.connection),
+        Command::Events(args) => Some(&args.connection),
+        Command::Logs(args) => Some(&args.connection),
+        Command::Predict(args) => Some(&args.connection),
+        Command::Models(Models::Register(args)) => Some(&args.connection),
+        Command::Models(Models::AddVersion(args)) => Some(&args.connection),
+        Command::Models(Models::Delete(args)) => Some(&args.connection),
+        Command::Models(Models::List { connection, .. } | Models::Get { connection, .. }) => Some(connection),
+        Command::Models(Models::Digest { .. })
+        | Command::Up(_)
+        | Command::Control(_)
+        | Command::Worker(_)
+        | Command::Gateway(_)
+        | Command::Serve(_)
+        | Command::Golden(_)
+        | Command::Completion(_)
+        | Command::Version(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    fn loaded(line: &str, variables: &[(&str, &str)]) -> Loaded<Settings> {
+        let cli = Cli::try_parse_from(line.split(' ')).expect("it can be parsed");
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let layers = flags(Layers::new().variables(variables), &cli);
+        with_derived(layers, cli.command.as_ref()).expect("it is right")
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_environment() {
+        let variables = [("MODELWAY__GATEWAY__ADDR", "127.0.0.1:1"), ("MODELWAY__CONTROL__ADDR", "127.0.0.1:2")];
+        let loaded = loaded("modelway up --gateway-addr 127.0.0.1:3 --data-dir /srv/m", &variables);
+        assert_eq!(loaded.settings.gateway.addr, "127.0.0.1:3");
+        assert_eq!(loaded.settings.control.addr, "127.0.0.1:2");
+        assert_eq!(loaded.settings.control.gateway_url, "http://127.0.0.1:3");
+        assert_eq!(loaded.settings.gateway.control_url, "http://127.0.0.1:2");
+        assert_eq!(loaded.settings.store.url, "sqlite:///srv/m/modelway.db");
+        assert_eq!(loaded.source("store.url"), Some("default from data_dir"));
+    }
+
+    #[test]
+    fn a_client_follows_the_address_that_the_file_gives_the_server() {
+        let loaded = loaded("modelway list", &[("MODELWAY__CONTROL__ADDR", "127.0.0.1:2")]);
+        assert_eq!(loaded.settings.client.control_url, "http://127.0.0.1:2");
+        assert_eq!(loaded.settings.client.gateway_url, "http://127.0.0.1:8080");
+    }
+
+    #[test]
+    fn every_setting_can_be_a_flag() {
+        let loaded = loaded("modelway gateway --set gateway.retries=5 --set serve.cache.max_files=3", &[]);
+        assert_eq!(loaded.settings.gateway.retries, 5);
+        assert_eq!(loaded.settings.serve.cache.max_files, 3);
+    }
+
+    #[test]
+    fn the_dump_shows_every_value_with_its_source() {
+        let loaded = loaded(
+            "modelway up --data-dir /srv/modelway --gateway-addr 127.0.0.1:9080",
+            &[("MODELWAY__GATEWAY__RETRIES", "4")],
+        );
+        insta::assert_snapshot!(loaded.dump());
+    }
+
+    #[test]
+    fn the_words_of_serve_are_the_settings_of_serve() {
+        let line = "modelway serve --model-uri a --model-uri b --alias x --port 0 --drain-ms 7 --socket /run/x.sock";
+        assert!(Cli::try_parse_from(line.split(' ')).is_err(), "a port and a socket exclude each other");
+        let serve = loaded(&line.replace("--port 0 ", ""), &[]).settings.serve;
+        assert_eq!(serve.model_uri, ["a", "b"]);
+        assert_eq!(serve.alias, ["x"]);
+        assert_eq!(serve.drain_ms, 7);
+        assert_eq!(serve.socket, Some(PathBuf::from("/run/x.sock")));
+    }
+}
