@@ -6,6 +6,8 @@ mod guard;
 mod health;
 mod logs;
 mod openapi;
+mod outage;
+mod postgres;
 mod refusals;
 mod registry;
 mod shutdown;

@@ -17,10 +17,10 @@ use crate::support::{PATIENCE, Plane, answer, observe, plane, plane_over, plane_
 
 const PATH: &str = "/v1/routes/watch";
 
-type Table = BTreeMap<i64, Option<Route>>;
+pub(crate) type Table = BTreeMap<i64, Option<Route>>;
 
 /// A gateway that watches.
-struct Gateway {
+pub(crate) struct Gateway {
     stream: BoxStream<'static, reqwest::Result<Bytes>>,
     line: Vec<u8>,
     epoch: String,
@@ -30,7 +30,7 @@ struct Gateway {
 }
 
 impl Gateway {
-    async fn watch(plane: &Plane, query: &str) -> Self {
+    pub(crate) async fn watch(plane: &Plane, query: &str) -> Self {
         let response = plane.request(Method::GET, &format!("{PATH}{query}")).send().await.expect("an answer");
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["content-type"], "application/x-ndjson");
@@ -57,7 +57,7 @@ impl Gateway {
     }
 
     /// Reads to the next `synced`; how many changes there were.
-    async fn sync(&mut self) -> usize {
+    pub(crate) async fn sync(&mut self) -> usize {
         let mut changes = 0;
         loop {
             match self.message().await.expect("the watch goes on") {
@@ -76,7 +76,7 @@ impl Gateway {
     }
 
     /// Reads on until the table is as `holds` says.
-    async fn until(&mut self, holds: impl Fn(&Table) -> bool) {
+    pub(crate) async fn until(&mut self, holds: impl Fn(&Table) -> bool) {
         while !holds(&self.table) {
             self.sync().await;
         }
