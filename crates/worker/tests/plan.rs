@@ -308,7 +308,9 @@ fn a_settled_deployment_needs_nothing_and_says_nothing_twice() {
 fn the_old_revision_serves_until_all_of_the_new_one_is_ready_and_then_drains() {
     let mut world = World::serving_revision_1(2);
     world.change();
-    world.pass();
+    // What the store writes with a change, until a worker has looked at it.
+    world.record.status.state = State::Degraded;
+    assert!(world.pass().events.is_empty(), "the change is written already");
     assert_eq!((world.serving(), world.alive(1), world.alive(2)), (vec![1], 2, 2));
     assert_eq!(world.record.status.state, State::Active);
     assert_eq!(world.record.status.notes, ["revision 2 is starting beside 1"]);

@@ -135,9 +135,11 @@ async fn a_change_that_cannot_run_leaves_the_old_revision_serving() {
     let id = site.create(&spec("iris", 1)).await;
     site.until(id, State::Active).await;
     site.replace(id, &behaving(spec("iris", 1), INVALID)).await;
+    // Between the change and the first look at it, it is degraded as well, and nobody knows why yet.
+    let known = || async { site.record(id).await?.status.error };
+    let error = eventually("the reason", known).await;
     let record = site.until(id, State::Degraded).await;
     assert_eq!(record.status.serving_revision, Some(RevisionNumber(1)));
-    let error = record.status.error.expect("it says why");
     assert_eq!((error.code.as_str(), error.revision), ("model_invalid", RevisionNumber(2)));
     assert!(!error.log.is_empty());
     assert_eq!(site.route(id).await.expect("a route").revisions[0].number, RevisionNumber(1));

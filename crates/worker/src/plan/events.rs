@@ -35,7 +35,9 @@ pub(super) fn events(record: &DeploymentRecord, after: &DeploymentStatus, groups
     }
     let cause = |otherwise: String| after.error.as_ref().map_or(otherwise, |error| error.message.clone());
     let ready = format!("{} of {} replicas are ready", after.ready_replicas, groups.want);
-    if before.state != after.state {
+    // While the revision before serves well beside the newest, the change itself is the news, and written.
+    let rolling_out = after.state == State::Active && after.serving_revision != Some(groups.newest);
+    if before.state != after.state && !rolling_out {
         let (kind, message) = match after.state {
             State::Pending => ("pending", cause(format!("nothing serves yet: {ready}"))),
             State::Active => ("active", format!("it serves as it should: {ready}")),
