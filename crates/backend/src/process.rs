@@ -190,7 +190,8 @@ impl ProcessBackend {
         let watches = self.0.watches.lock().unwrap_or_else(PoisonError::into_inner);
         let watch = run.as_ref().and_then(|run| watches.get(&record.id).filter(|watch| watch.process == run.process));
         let live = watch.map(watch::Watch::live).unwrap_or_default();
-        let is_ready = run.as_ref().zip(watch).is_some_and(|(run, watch)| watch.is_ready(run));
+        let is_ready =
+            run.as_ref().is_some_and(|run| watch.map_or_else(|| run.was_ready(), |watch| watch.is_ready(run)));
         let (state, retry_at) = match record.phase {
             Phase::Stopping { .. } => (ReplicaState::Stopping, None),
             Phase::BackingOff { retry_at } => (ReplicaState::BackingOff, Some(retry_at)),

@@ -1,6 +1,7 @@
 //! The process backend with real processes: the stub of `examples/stub_replica.rs` in the place of
 //! `modelway serve`.
 #![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
 
 #[path = "process/support.rs"]
 mod support;
@@ -283,7 +284,9 @@ async fn two_backends_on_one_data_directory_agree() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_followed_log_is_whole_across_rotations() {
-    let home = Home::with(|config| (config.log_max_bytes, config.log_check_ms) = (2_000, 300));
+    let home = Home::with(|config| {
+        (config.log_max_bytes, config.log_check_ms, config.kill_after_ms) = (2_000, 300, 100);
+    });
     let backend = home.open().await;
     let replica = home.ready(&backend, &revision(ONE, 1, "chats"), 1).await.remove(0);
     let mut log = backend.logs(&replica.id, 1, true).await.unwrap().expect("it is known");
@@ -362,6 +365,25 @@ async fn shutdown_kills_what_does_not_end_in_time_and_starts_nothing_more() {
     );
     let late = backend.ensure(&revision(ONE, 2, ""), 1, 9).await;
     assert!(matches!(late, Err(BackendError::Unavailable { .. })), "{late:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_killed_at_any_moment_leaves_no_replica_unknown_and_none_doubled() {
+    let home = Home::new();
+    for life in 1..=40_u32 {
+        let mut worker = home.mortal_worker(life);
+        // Somewhere in its work: opening, writing, starting or ending.
+        std::thread::sleep(Duration::from_micros(u64::from(life * 7_919 % 60_000)));
+        worker.kill().unwrap();
+        worker.wait().unwrap();
+    }
+    let backend = home.open().await;
+    home.ready(&backend, &revision(ONE, 1, ""), 3).await;
+    let mut known: Vec<u32> = backend.observe(ONE).await.unwrap().iter().map(|it| home.pid(&it.id)).collect();
+    known.sort_unstable();
+    assert_eq!(home.strays(), known);
+    backend.shutdown(Duration::from_secs(10)).await.unwrap();
+    assert_eq!(home.strays(), [0; 0]);
 }
 
 #[test]

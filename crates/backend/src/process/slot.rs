@@ -9,10 +9,11 @@
 //! fence was not older than the newest one seen, or because the replica's process itself changed.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read, Seek, SeekFrom, Write},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use api::{ReplicaId, Timestamp, deployment::StatusError};
@@ -25,6 +26,9 @@ use super::{
 use crate::BackendError;
 
 const RECORD: &str = "replica.json";
+/// How long to wait for a lock, and for how long between two attempts.
+const LOCK_PATIENCE: Duration = Duration::from_secs(30);
+const LOCK_PAUSE: Duration = Duration::from_millis(1);
 
 /// One replica.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -94,6 +98,13 @@ pub(super) struct LastFailure {
     pub(super) error: StatusError,
     /// Whether a person must change something.
     pub(super) permanent: bool,
+}
+
+impl Run {
+    /// Whether it was ready when somebody last asked, and has not ended since.
+    pub(super) fn was_ready(&self) -> bool {
+        self.ready_since.is_some() && self.process.is_alive()
+    }
 }
 
 impl Record {
@@ -169,9 +180,11 @@ pub(super) fn write(slot: &Path, record: &Record) -> io::Result<()> {
 pub(super) struct DeploymentLock(File);
 
 impl DeploymentLock {
-    /// Waits for the lock. Blocks the thread, but never for longer than it takes to start processes.
-    pub(super) fn take(layout: &Layout, name: api::DeploymentId) -> io::Result<Self> {
-        let path = layout.lock(name);
+    /// Waits for the lock, which is held for no longer than it takes to start processes: somebody who holds
+    /// it for longer hangs, and must not make everybody else hang too.
+    pub(super) fn take(layout: &Layout, deployment: api::DeploymentId) -> io::Result<Self> {
+        let path = layout.lock(deployment);
+        let begun = Instant::now();
         loop {
             let file = OpenOptions::new()
                 .read(true)
@@ -181,7 +194,21 @@ impl DeploymentLock {
                 .mode(0o600)
                 .open(&path)
                 .map_err(|error| at("open", &path, error))?;
-            file.lock().map_err(|error| at("lock", &path, error))?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) if begun.elapsed() < LOCK_PATIENCE => {
+                    std::thread::sleep(LOCK_PAUSE);
+                    continue;
+                }
+                Err(TryLockError::WouldBlock) => {
+                    let held = io::Error::new(
+                        io::ErrorKind::TimedOut,
+                        format!("another process has held it for {LOCK_PATIENCE:?}; `fuser` names it"),
+                    );
+                    return Err(at("lock", &path, held));
+                }
+                Err(TryLockError::Error(error)) => return Err(at("lock", &path, error)),
+            }
             // It may have been tidied away between the opening and the locking.
             let ours = file.metadata()?.ino();
             match fs::metadata(&path) {
@@ -218,7 +245,7 @@ impl DeploymentLock {
 
 /// Removes the locks of deployments that have had no replica for `age`: their ids never come back, and a
 /// worker that old has long lost its lease.
-pub(super) fn tidy_locks(layout: &Layout, now: std::time::SystemTime, age: std::time::Duration) -> io::Result<()> {
+pub(super) fn tidy_locks(layout: &Layout, now: std::time::SystemTime, age: Duration) -> io::Result<()> {
     let in_use: std::collections::HashSet<_> = layout.names(None)?.iter().map(|name: &Name| name.deployment).collect();
     for (deployment, path) in layout.locks()? {
         let old = fs::metadata(&path)
@@ -293,8 +320,8 @@ mod tests {
             drop(DeploymentLock::take(&layout, DeploymentId(id)).expect("it is free"));
         }
         write(&layout.slot(&ReplicaId("md-1-r1-0".to_owned())), &record()).expect("it is written");
-        let later = base::Clock::system().now() + std::time::Duration::from_secs(100);
-        tidy_locks(&layout, later, std::time::Duration::from_secs(50)).expect("it works");
+        let later = base::Clock::system().now() + Duration::from_secs(100);
+        tidy_locks(&layout, later, Duration::from_secs(50)).expect("it works");
         let left: Vec<_> = layout.locks().expect("it is read").into_iter().map(|(id, _)| id).collect();
         assert_eq!(left, [DeploymentId(1)]);
     }

@@ -92,6 +92,7 @@ impl Supervisor {
                     if let Some(process) = self.launcher.find(&name.id()) {
                         process.kill_group(&self.launcher.mark(&name.id()))?;
                     }
+                    forget(&self.launcher.layout.socket(&name.id()))?;
                     remove_slot(&slot)?;
                     continue;
                 }

@@ -67,7 +67,7 @@ impl Watch {
     pub(super) fn is_ready(&self, run: &Run) -> bool {
         match self.live.borrow().state {
             Some(state) => state == ReplicaState::Ready,
-            None => run.ready_since.is_some(),
+            None => run.was_ready(),
         }
     }
 
@@ -97,6 +97,10 @@ impl Supervisor {
                 *stop = record.stopping_since();
                 changed
             });
+            return false;
+        }
+        // The record may have been read a while ago: a process that runs is the newer one.
+        if watches.get(&record.id).is_some_and(|watch| watch.process.is_alive()) {
             return false;
         }
         let (live_out, live) = watch::channel(Live::default());
@@ -149,6 +153,7 @@ impl Watcher {
                 () = self.supervisor.tasks.stopping() => return self.detach(),
             }
         }
+        self.live.send_replace(Live { tried: false, state: Some(ReplicaState::Starting), artifact: None });
         // Its children first: while it is a zombie of ours, nobody else can have its number.
         self.kill();
         let exit = self.run.process.reap();
@@ -166,6 +171,7 @@ impl Watcher {
         if let Ok(Err(error)) = written {
             // The record still names the dead process, so the next look at it comes here again.
             tracing::error!(replica = %self.name.id(), %error, "the end of a replica cannot be written down");
+            sleep(ANSWER).await;
         }
         self.detach();
     }

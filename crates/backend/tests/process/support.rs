@@ -32,7 +32,7 @@ pub(crate) struct Home {
 pub(crate) fn settings(data_dir: &Path) -> Config {
     Config {
         data_dir: data_dir.to_owned(),
-        executable: Some(stub()),
+        executable: Some(example("stub_replica")),
         drain_ms: 50,
         backoff_base_ms: 20,
         backoff_cap_ms: 200,
@@ -116,6 +116,13 @@ impl Home {
         }
     }
 
+    /// A process of its own that starts and ends replicas without pause.
+    pub(crate) fn mortal_worker(&self, fence: u32) -> std::process::Child {
+        let mut worker = std::process::Command::new(example("mortal_worker"));
+        worker.arg(self.dir.path()).arg(example("stub_replica")).arg(fence.to_string());
+        worker.stderr(std::process::Stdio::null()).spawn().unwrap()
+    }
+
     /// The whole log that a backend shows of a replica.
     pub(crate) async fn log(&self, backend: &ProcessBackend, replica: &ReplicaId) -> String {
         let log = backend.logs(replica, 1_000, false).await.unwrap().expect("it is known");
@@ -190,10 +197,10 @@ pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool)
     tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("waited in vain for {what}"));
 }
 
-fn stub() -> PathBuf {
-    // Examples are built beside tests.
+/// A program of this crate's examples, which are built beside its tests.
+fn example(name: &str) -> PathBuf {
     let tests = std::env::current_exe().unwrap();
-    let stub = tests.ancestors().nth(2).unwrap().join("examples/stub_replica");
-    assert!(stub.exists(), "{} is missing; run cargo build --examples -p modelway-backend", stub.display());
-    stub
+    let program = tests.ancestors().nth(2).unwrap().join("examples").join(name);
+    assert!(program.exists(), "{} is missing; run cargo build --examples -p modelway-backend", program.display());
+    program
 }
