@@ -10,7 +10,7 @@ mod run;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::output::Format;
 
@@ -79,7 +79,7 @@ First steps
 /// Takes a trained model and gives back a live endpoint.
 #[derive(Debug, Parser)]
 #[command(name = "modelway", version, help_template = SUMMARY, arg_required_else_help = true)]
-#[command(disable_help_subcommand = false, subcommand_required = false, max_term_width = 100)]
+#[command(disable_help_subcommand = false, subcommand_required = false, max_term_width = 110)]
 pub struct Cli {
     /// Settings that every command takes.
     #[command(flatten)]
@@ -89,11 +89,33 @@ pub struct Cli {
     pub command: Option<Command>,
 }
 
+impl Cli {
+    /// The command line, as it is parsed and helped with.
+    #[must_use]
+    pub fn words() -> clap::Command {
+        // clap sets pages with a long description in its wide layout, a blank line after each flag; ours are short
+        // enough to be read at one glance.
+        Self::command().mut_subcommands(|command| match command.get_long_about().cloned() {
+            Some(text) => command.about(text).long_about(None::<&str>),
+            None => command,
+        })
+    }
+
+    /// Parses this process's arguments; on a fault says so and ends it.
+    #[must_use]
+    pub fn read() -> Self {
+        match Self::from_arg_matches(&Self::words().get_matches()) {
+            Ok(cli) => cli,
+            Err(error) => error.exit(),
+        }
+    }
+}
+
 /// Settings that every command takes.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Settings")]
 pub struct Common {
-    /// Read settings from this file [default: $MODELWAY_CONFIG, else ./modelway.toml if it is there]
+    /// Read settings from this file [default: $MODELWAY_CONFIG, else ./modelway.toml]
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Set any setting, as in --set gateway.max_body_bytes=1000000
@@ -151,8 +173,8 @@ pub struct Connection {
 /// The form of the output.
 #[derive(Clone, Copy, Debug, Default, Args)]
 pub struct Output {
-    /// The form of the output
-    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+    /// The form of the output: table, json or yaml
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT", hide_possible_values = true)]
     pub output: Format,
 }
 

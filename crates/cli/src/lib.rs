@@ -19,14 +19,13 @@ use std::process::ExitCode;
 
 use args::{Cli, Command, Golden};
 use base::config::Loaded;
-use clap::{CommandFactory as _, Parser as _};
 use exit::{Exit, Failure};
 use settings::Settings;
 
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::read();
     match run(cli) {
         Ok(code) => code,
         Err(failure) => {
@@ -48,7 +47,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
     }
     match cli.command {
         None => {
-            output::print(Cli::command().render_help().to_string())?;
+            output::print(Cli::words().render_help().to_string())?;
             Ok(ExitCode::from(Exit::Usage as u8))
         }
         Some(Command::Completion(args)) => tool::completion(&args).map(|()| ExitCode::SUCCESS),

@@ -2,7 +2,6 @@
 
 use std::{io::Write as _, path::Path};
 
-use clap::CommandFactory as _;
 use serde_json::json;
 
 use crate::{
@@ -17,7 +16,7 @@ use crate::{
 /// The reader went away.
 pub fn completion(args: &Completion) -> Result<(), Failure> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "modelway", &mut script);
+    clap_complete::generate(args.shell, &mut Cli::words(), "modelway", &mut script);
     Ok(std::io::stdout().lock().write_all(&script)?)
 }
 
