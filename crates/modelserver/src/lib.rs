@@ -1,1 +1,107 @@
-//! Being written.
+//! `modelway serve`: loads models and answers the inference protocols, REST and gRPC on one port.
+//!
+//! The server listens first and loads meanwhile, so that whoever started it can always ask how it stands. A
+//! request is decoded on an async thread, checked against the model's signature, and put into the model's
+//! bounded queue; the model's own threads run it; the answer is encoded on the async thread again. On SIGTERM
+//! it says that it is not ready any more, keeps answering for the drain time, finishes what has begun, and ends.
+//!
+//! **Invariants:** ready means that every model is loaded, warmed and matches its golden examples. No request is
+//! ever answered with another's result, and none is left without an answer. Nothing here is kept on disk.
+
+mod app;
+mod config;
+mod error;
+pub mod golden;
+mod grpc;
+mod listen;
+mod load;
+mod metrics;
+mod model;
+mod onnx;
+mod queue;
+mod registry;
+mod report;
+mod rest;
+mod runtime;
+mod sample;
+mod source;
+mod termination;
+mod validate;
+
+use std::{sync::Arc, time::Duration};
+
+use api::replica::ReplicaState;
+use base::{Clock, Tasks};
+
+pub use config::Config;
+pub use error::ServeError;
+pub use grpc::proto;
+pub use listen::Listener;
+pub use runtime::{Call, Cancel, ModelRuntime, RuntimeError, Signature, Sink};
+
+use crate::app::App;
+
+/// Serves until `tasks` are told to end, and then drains.
+///
+/// # Errors
+/// Why the models cannot be served. The same is then in the file that the configuration names for it; tell the
+/// words to the user and end with [`ServeError::exit_code`].
+pub async fn run(config: Config, listener: Listener, tasks: Tasks, _clock: Clock) -> Result<(), ServeError> {
+    if !listener.is_local() {
+        let address = listener.address();
+        tracing::warn!(address, "other machines can reach this server, and it asks nobody for a key");
+    }
+    let termination = config.termination_message.clone();
+    let result = serve(config, listener, tasks).await;
+    if let Err(error) = &result {
+        termination::write(termination.as_deref(), error);
+    }
+    result
+}
+
+async fn serve(config: Config, listener: Listener, tasks: Tasks) -> Result<(), ServeError> {
+    let finish = Duration::from_millis(config.finish_ms);
+    let app = Arc::new(App::new(config));
+    // Not children of `tasks`: connections go on while the server drains.
+    let connections = Tasks::new();
+    tokio::select! {
+        () = listen::accept(&listener, &app, &connections) => {}
+        result = life(&app, &listener, &tasks) => result?,
+    }
+    drop(listener);
+    if !connections.stop_and_wait(finish).await {
+        tracing::warn!("some requests were not finished {} ms after the drain (serve.finish_ms)", finish.as_millis());
+    }
+    Ok(())
+}
+
+/// Loads, is ready, drains.
+async fn life(app: &Arc<App>, listener: &Listener, tasks: &Tasks) -> Result<(), ServeError> {
+    let _fetched = tokio::select! {
+        fetched = make_ready(app, tasks) => fetched?,
+        // Nobody was told that requests are welcome, so nobody needs the drain.
+        () = tasks.stopping() => {
+            app.reporter.set(ReplicaState::Stopping);
+            return Ok(());
+        }
+    };
+    tracing::info!(address = listener.address(), models = app.models.names().join(", "), "ready");
+    tasks.stopping().await;
+    app.reporter.set(ReplicaState::Stopping);
+    tokio::time::sleep(Duration::from_millis(app.config.drain_ms)).await;
+    Ok(())
+}
+
+/// Loads the models and opens the doors. What it returns holds the artefact in the node's cache.
+async fn make_ready(app: &Arc<App>, tasks: &Tasks) -> Result<artifact::Fetched, ServeError> {
+    let (found, fetched) = load::fetch(&app.config).await?;
+    app.reporter.set_artifact(fetched.uri.clone());
+    let loading = {
+        let app = Arc::clone(app);
+        tasks.spawn_blocking(move || load::load(&app, found))
+    };
+    let table = loading.await.map_err(|e| ServeError::Broken(e.to_string()))??;
+    app.models.set(table);
+    app.reporter.set(ReplicaState::Ready);
+    Ok(fetched)
+}

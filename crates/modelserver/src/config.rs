@@ -1,0 +1,96 @@
+//! The settings of `modelway serve`.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Section `[serve]` of the configuration.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// A path or URI of what to serve: an ONNX file, a folder with one, or a folder of many.
+    pub source: Option<String>,
+    /// More places of the same artefact; the first that exists is served.
+    pub model_uri: Vec<String>,
+    /// The name under which one model is served; else it comes from the name of its file or folder.
+    pub model_name: Option<String>,
+    /// Further names of that model.
+    pub alias: Vec<String>,
+    /// The version of one model that is not in a folder of versions.
+    pub model_version: Option<String>,
+    /// `sha256:…` of the artefact, checked before it is served.
+    pub digest: Option<String>,
+    /// Address to listen on.
+    pub host: String,
+    /// Port to listen on; 0 takes any free one.
+    pub port: u16,
+    /// A Unix socket to listen on instead.
+    pub socket: Option<PathBuf>,
+    /// The replica that this server is, for the backend that started it.
+    pub replica_id: Option<String>,
+    /// A file that gets the reason, as JSON, if the model cannot be served.
+    pub termination_message: Option<PathBuf>,
+    /// How long to keep answering after SIGTERM, in milliseconds, so that callers learn of it.
+    pub drain_ms: u64,
+    /// After the drain: how long requests that have begun may still take, in milliseconds.
+    pub finish_ms: u64,
+    /// The ONNX Runtime library (`libonnxruntime.so`); else it is looked for in the usual places.
+    pub onnxruntime: Option<PathBuf>,
+    /// Threads that work on one inference; 0 chooses by the number of CPUs that this process may use.
+    pub intra_op_threads: usize,
+    /// Copies of each model that work side by side.
+    pub instances: usize,
+    /// Requests that may wait for one model; more are refused with 503.
+    pub queue_limit: usize,
+    /// The longest time from a request's arrival to its answer, in milliseconds.
+    pub request_timeout_ms: u64,
+    /// The largest body of a request, in bytes.
+    pub body_limit_bytes: usize,
+    /// The longest pause within the body of a request, in milliseconds.
+    pub body_timeout_ms: u64,
+    /// How long a connection may stay without a complete request header, in milliseconds: slow clients and
+    /// idle ones.
+    pub idle_timeout_ms: u64,
+    /// Connections at one time; more are answered 503 and closed.
+    pub max_connections: usize,
+    /// The node's cache of artefacts.
+    pub cache: artifact::Config,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            source: None,
+            model_uri: Vec::new(),
+            model_name: None,
+            alias: Vec::new(),
+            model_version: None,
+            digest: None,
+            host: "127.0.0.1".to_owned(),
+            port: 8080,
+            socket: None,
+            replica_id: None,
+            termination_message: None,
+            drain_ms: 5_000,
+            finish_ms: 30_000,
+            onnxruntime: None,
+            intra_op_threads: 0,
+            instances: 1,
+            queue_limit: 1_000,
+            request_timeout_ms: 60_000,
+            body_limit_bytes: 64 << 20,
+            body_timeout_ms: 10_000,
+            idle_timeout_ms: 120_000,
+            max_connections: 20_000,
+            cache: artifact::Config::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Every place of the artefact, in the order in which they are tried.
+    #[must_use]
+    pub fn places(&self) -> Vec<String> {
+        self.source.iter().chain(&self.model_uri).cloned().collect()
+    }
+}

@@ -1,0 +1,275 @@
+//! Golden examples: requests with the answers that a model must give before it counts as ready.
+//!
+//! `golden.json` stands beside the model. Its requests and responses are those of the V2 protocol in JSON, so
+//! that a recorded call is an example. Floating-point outputs may differ by `absolute + relative × |expected|`;
+//! all others must be equal. A response may name a part of the outputs; the others are not compared.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use api::inference::{Data, Request, Response, Tensor};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::{
+    Config, ServeError,
+    error::InferError,
+    load, onnx,
+    runtime::{Call, Cancel, Last, ModelRuntime, RuntimeError, Signature},
+    sample::Generator,
+    validate,
+};
+
+/// How many examples [`record`] makes up if it is given no requests.
+const MADE_UP: usize = 3;
+
+/// The file.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GoldenFile {
+    #[serde(default)]
+    tolerance: Tolerance,
+    examples: Vec<Example>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Example {
+    request: Box<RawValue>,
+    response: Box<RawValue>,
+}
+
+/// How far a floating-point output may be from what is expected.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Tolerance {
+    absolute: f64,
+    relative: f64,
+}
+
+impl Default for Tolerance {
+    fn default() -> Self {
+        Self { absolute: 1e-5, relative: 1e-4 }
+    }
+}
+
+/// Runs the examples beside a model, if there are any, and says how many matched.
+pub(crate) fn check(runtime: &mut dyn ModelRuntime, file: &Path) -> Result<usize, ServeError> {
+    let text = match fs::read(file) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+        Err(source) => return Err(ServeError::Io { what: format!("{} cannot be read", file.display()), source }),
+    };
+    let invalid = |reason: String| ServeError::GoldenFile { path: file.to_owned(), reason };
+    let golden: GoldenFile =
+        serde_json::from_slice(&text).map_err(|e| invalid(format!("these are no golden examples: {e}")))?;
+    for (index, example) in golden.examples.iter().enumerate() {
+        let place = index + 1;
+        let request = Request::decode(&raw(&example.request), None)
+            .map_err(|e| invalid(format!("the request of example {place}: {e}")))?;
+        let expected = Response::decode(&raw(&example.response), None)
+            .map_err(|e| invalid(format!("the response of example {place}: {e}")))?;
+        let outputs = run(runtime, request)
+            .map_err(|e| ServeError::GoldenMismatch(format!("golden example {place} gets no answer: {e}")))?;
+        for wanted in &expected.outputs {
+            compare(wanted, &outputs, golden.tolerance)
+                .map_err(|reason| ServeError::GoldenMismatch(format!("golden example {place}: {reason}")))?;
+        }
+    }
+    Ok(golden.examples.len())
+}
+
+fn raw(text: &RawValue) -> Bytes {
+    Bytes::copy_from_slice(text.get().as_bytes())
+}
+
+/// One run on this thread, checked as a request from outside is.
+pub(crate) fn run(runtime: &mut dyn ModelRuntime, request: Request) -> Result<Vec<Tensor>, InferError> {
+    let outputs = validate::choose_outputs(runtime.signature(), &request.outputs)?;
+    let inputs = validate::order_inputs(runtime.signature(), request.inputs)?;
+    let mut last = Last::default();
+    runtime.infer(Call { inputs: &inputs, outputs: &outputs, cancel: &Cancel::default() }, &mut last)?;
+    Ok(last.0.ok_or_else(|| RuntimeError::Failed("the model made nothing".to_owned()))?)
+}
+
+fn compare(wanted: &Tensor, outputs: &[Tensor], tolerance: Tolerance) -> Result<(), String> {
+    let name = &wanted.name;
+    let Some(made) = outputs.iter().find(|output| output.name == *name) else {
+        return Err(format!("the model has no output `{name}`"));
+    };
+    if made.shape != wanted.shape {
+        return Err(format!("output `{name}` has the shape {:?}, expected {:?}", made.shape, wanted.shape));
+    }
+    if made.datatype() != wanted.datatype() {
+        return Err(format!("output `{name}` is {}, expected {}", made.datatype(), wanted.datatype()));
+    }
+    match (floats(&made.data), floats(&wanted.data)) {
+        (Some(made), Some(wanted)) => near(name, &made, &wanted, tolerance),
+        _ => match first_difference(&made.data, &wanted.data) {
+            None => Ok(()),
+            Some((place, made, wanted)) => Err(format!("output `{name}`[{place}] is {made}, expected {wanted}")),
+        },
+    }
+}
+
+fn near(name: &str, made: &[f64], wanted: &[f64], tolerance: Tolerance) -> Result<(), String> {
+    for (place, (made, wanted)) in made.iter().zip(wanted).enumerate() {
+        let allowed = tolerance.absolute + tolerance.relative * wanted.abs();
+        let difference = (made - wanted).abs();
+        let same = made == wanted || (made.is_nan() && wanted.is_nan()) || difference <= allowed;
+        if !same {
+            return Err(format!(
+                "output `{name}`[{place}] is {}, expected {} (differs by {}, tolerance {})",
+                short(*made),
+                short(*wanted),
+                short(difference),
+                short(allowed)
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Seven significant digits: as many as an FP32 holds.
+fn short(number: f64) -> String {
+    if number == 0.0 || !number.is_finite() {
+        return number.to_string();
+    }
+    let rounded: f64 = format!("{number:.6e}").parse().unwrap_or(number);
+    if (1e-3..1e9).contains(&rounded.abs()) { rounded.to_string() } else { format!("{rounded:e}") }
+}
+
+fn floats(data: &Data) -> Option<Vec<f64>> {
+    match data {
+        Data::Fp16(data) => Some(data.iter().map(|n| n.to_f64()).collect()),
+        Data::Bf16(data) => Some(data.iter().map(|n| n.to_f64()).collect()),
+        Data::Fp32(data) => Some(data.iter().map(|n| f64::from(*n)).collect()),
+        Data::Fp64(data) => Some(data.clone()),
+        Data::Bool(_)
+        | Data::Uint8(_)
+        | Data::Uint16(_)
+        | Data::Uint32(_)
+        | Data::Uint64(_)
+        | Data::Int8(_)
+        | Data::Int16(_)
+        | Data::Int32(_)
+        | Data::Int64(_)
+        | Data::Bytes(_) => None,
+    }
+}
+
+fn first_difference(made: &Data, wanted: &Data) -> Option<(usize, String, String)> {
+    fn first<T: PartialEq>(made: &[T], wanted: &[T], show: impl Fn(&T) -> String) -> Option<(usize, String, String)> {
+        let place = made.iter().zip(wanted).position(|(made, wanted)| made != wanted)?;
+        Some((place, show(&made[place]), show(&wanted[place])))
+    }
+    match (made, wanted) {
+        (Data::Bool(made), Data::Bool(wanted)) => first(made, wanted, bool::to_string),
+        (Data::Uint8(made), Data::Uint8(wanted)) => first(made, wanted, u8::to_string),
+        (Data::Uint16(made), Data::Uint16(wanted)) => first(made, wanted, u16::to_string),
+        (Data::Uint32(made), Data::Uint32(wanted)) => first(made, wanted, u32::to_string),
+        (Data::Uint64(made), Data::Uint64(wanted)) => first(made, wanted, u64::to_string),
+        (Data::Int8(made), Data::Int8(wanted)) => first(made, wanted, i8::to_string),
+        (Data::Int16(made), Data::Int16(wanted)) => first(made, wanted, i16::to_string),
+        (Data::Int32(made), Data::Int32(wanted)) => first(made, wanted, i32::to_string),
+        (Data::Int64(made), Data::Int64(wanted)) => first(made, wanted, i64::to_string),
+        (Data::Bytes(made), Data::Bytes(wanted)) => {
+            first(made, wanted, |text| format!("\"{}\"", String::from_utf8_lossy(text)))
+        }
+        // Floats are compared with their tolerance, and datatypes were compared before.
+        _ => None,
+    }
+}
+
+/// Runs the model of `config` on the requests in `inputs` (files of V2 requests in JSON), or on made-up ones if
+/// there are none, and writes the examples beside the model. Answers where. Blocks for as long as that takes.
+///
+/// # Errors
+/// A model that cannot be loaded, a request that it refuses, a file that cannot be read or written.
+pub async fn record(config: &Config, inputs: &[PathBuf]) -> Result<PathBuf, ServeError> {
+    let (found, _) = load::fetch(config).await?;
+    let file = load::only(found)?;
+    let environment = onnx::library::environment(config.onnxruntime.as_deref())?;
+    let mut runtime = onnx::OnnxModel::load(&environment, &file.file, load::threads(config))?;
+    let requests = if inputs.is_empty() {
+        made_up(runtime.signature())
+    } else {
+        inputs.iter().map(|path| read_request(path)).collect::<Result<_, _>>()?
+    };
+    let mut examples = Vec::with_capacity(requests.len());
+    for (index, request) in requests.into_iter().enumerate() {
+        let refused = |reason: String| ServeError::GoldenFile {
+            path: file.golden(),
+            reason: format!("request {}: {reason}", index + 1),
+        };
+        let text = request.encode(false).map_err(|e| refused(e.to_string()))?;
+        let outputs = run(&mut runtime, request).map_err(|e| refused(e.to_string()))?;
+        let response = Response { model_name: file.name.clone(), outputs, ..Response::default() };
+        let answer = response.encode(|_| false).map_err(|e| refused(e.to_string()))?;
+        let both = (to_raw(&text.body), to_raw(&answer.body));
+        if let (Some(request), Some(response)) = both {
+            examples.push(Example { request, response });
+        }
+    }
+    let golden = GoldenFile { tolerance: Tolerance::default(), examples };
+    let failed = |source| ServeError::Io { what: format!("{} cannot be written", file.golden().display()), source };
+    let text = serde_json::to_vec_pretty(&golden).map_err(|e| failed(e.into()))?;
+    fs::write(file.golden(), text).map_err(failed)?;
+    Ok(file.golden())
+}
+
+fn to_raw(text: &Bytes) -> Option<Box<RawValue>> {
+    serde_json::from_slice(text).ok()
+}
+
+fn read_request(path: &Path) -> Result<Request, ServeError> {
+    let text = fs::read(path)
+        .map_err(|source| ServeError::Io { what: format!("{} cannot be read", path.display()), source })?;
+    Request::decode(&text.into(), None)
+        .map_err(|e| ServeError::GoldenFile { path: path.to_owned(), reason: e.to_string() })
+}
+
+fn made_up(signature: &Signature) -> Vec<Request> {
+    let mut generator = Generator::new();
+    (0..MADE_UP)
+        .map(|_| Request {
+            inputs: signature.inputs.iter().map(|input| generator.tensor(input)).collect(),
+            ..Request::default()
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn output(data: Data) -> Tensor {
+        Tensor { name: "y".into(), shape: vec![i64::try_from(data.len()).unwrap()], data }
+    }
+
+    #[test]
+    fn a_difference_is_told_with_its_place_its_size_and_the_tolerance() {
+        let made = [output(Data::Fp32(vec![0.5, 0.71]))];
+        let tolerance = Tolerance { absolute: 1e-5, relative: 1e-4 };
+        let said = compare(&output(Data::Fp32(vec![0.5, 0.7])), &made, tolerance).unwrap_err();
+        assert_eq!(said, "output `y`[1] is 0.71, expected 0.7 (differs by 0.01, tolerance 8e-5)");
+        assert_eq!(compare(&output(Data::Fp32(vec![0.50001, 0.71])), &made, tolerance), Ok(()));
+        let said = compare(&output(Data::Fp32(vec![0.5])), &made, tolerance).unwrap_err();
+        assert_eq!(said, "output `y` has the shape [2], expected [1]");
+        let said = compare(&output(Data::Int64(vec![1, 2])), &made, tolerance).unwrap_err();
+        assert_eq!(said, "output `y` is FP32, expected INT64");
+        let made = [output(Data::Int64(vec![1, 2]))];
+        let said = compare(&output(Data::Int64(vec![1, 3])), &made, tolerance).unwrap_err();
+        assert_eq!(said, "output `y`[1] is 2, expected 3");
+    }
+
+    #[test]
+    fn numbers_that_are_not_finite_must_be_the_same() {
+        let compare = |made: f64, wanted: f64| near("y", &[made], &[wanted], Tolerance::default()).is_ok();
+        assert!(compare(f64::NAN, f64::NAN) && compare(f64::INFINITY, f64::INFINITY));
+        assert!(!compare(f64::NAN, 1.0) && !compare(1.0, f64::NAN) && !compare(f64::NEG_INFINITY, f64::INFINITY));
+    }
+}

@@ -1,0 +1,123 @@
+//! The Open Inference Protocol over gRPC, on the same port as HTTP.
+
+mod convert;
+
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::pedantic,
+    clippy::allow_attributes_without_reason,
+    clippy::wildcard_enum_match_arm,
+    reason = "generated from proto/inference.proto"
+)]
+pub mod proto {
+    tonic::include_proto!("inference");
+}
+
+use std::sync::Arc;
+
+use http::header::CONTENT_TYPE;
+use hyper::body::Incoming;
+use proto::{
+    ModelInferRequest, ModelInferResponse, ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest,
+    ModelReadyResponse, ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest, ServerMetadataResponse,
+    ServerReadyRequest, ServerReadyResponse,
+    grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer},
+};
+use tonic::{Request, Response, Status};
+use tower::Service as _;
+
+use crate::{
+    app::App,
+    error::InferError,
+    rest::{Answer, Body},
+};
+
+/// Where the methods are.
+const SERVICE: &str = "/inference.GRPCInferenceService/";
+
+/// Whether a request speaks gRPC.
+pub(crate) fn is_grpc(request: &http::Request<Incoming>) -> bool {
+    let content_type = request.headers().get(CONTENT_TYPE);
+    content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// Answers a gRPC request.
+pub(crate) async fn answer(app: Arc<App>, request: http::Request<Incoming>) -> Answer {
+    if !request.uri().path().starts_with(SERVICE) {
+        let known = format!("{} is not served here; {SERVICE} is", request.uri().path());
+        return Status::unimplemented(known).into_http::<tonic::body::Body>().map(Body::Grpc);
+    }
+    let limit = app.config.body_limit_bytes;
+    let mut service = GrpcInferenceServiceServer::new(Inference(app))
+        .max_decoding_message_size(limit)
+        .max_encoding_message_size(usize::MAX);
+    match service.call(request).await {
+        Ok(answer) => answer.map(Body::Grpc),
+        Err(never) => match never {},
+    }
+}
+
+struct Inference(Arc<App>);
+
+impl From<InferError> for Status {
+    fn from(error: InferError) -> Self {
+        let words = error.to_string();
+        match error {
+            InferError::Invalid(_) => Self::invalid_argument(words),
+            InferError::NotFound(_) => Self::not_found(words),
+            InferError::NotReady(_) => Self::unavailable(words),
+            InferError::QueueFull { .. } => Self::resource_exhausted(words),
+            InferError::TimedOut(_) => Self::deadline_exceeded(words),
+            InferError::Failed(_) => Self::internal(words),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl GrpcInferenceService for Inference {
+    async fn server_live(&self, _: Request<ServerLiveRequest>) -> Result<Response<ServerLiveResponse>, Status> {
+        Ok(Response::new(ServerLiveResponse { live: true }))
+    }
+
+    async fn server_ready(&self, _: Request<ServerReadyRequest>) -> Result<Response<ServerReadyResponse>, Status> {
+        Ok(Response::new(ServerReadyResponse { ready: self.0.is_ready() }))
+    }
+
+    async fn model_ready(&self, request: Request<ModelReadyRequest>) -> Result<Response<ModelReadyResponse>, Status> {
+        let ModelReadyRequest { name, version } = request.into_inner();
+        let ready = match self.0.models.find(&name, Some(&version)) {
+            Ok(_) => self.0.is_ready(),
+            Err(InferError::NotReady(_)) => false,
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Response::new(ModelReadyResponse { ready }))
+    }
+
+    async fn server_metadata(
+        &self,
+        _: Request<ServerMetadataRequest>,
+    ) -> Result<Response<ServerMetadataResponse>, Status> {
+        let api::inference::ServerMetadata { name, version, extensions } = self.0.metadata();
+        Ok(Response::new(ServerMetadataResponse { name, version, extensions }))
+    }
+
+    async fn model_metadata(
+        &self,
+        request: Request<ModelMetadataRequest>,
+    ) -> Result<Response<ModelMetadataResponse>, Status> {
+        let ModelMetadataRequest { name, version } = request.into_inner();
+        let (model, versions) = self.0.models.find(&name, Some(&version))?;
+        Ok(Response::new(convert::metadata(model.metadata(&name, versions.names()))))
+    }
+
+    async fn model_infer(&self, request: Request<ModelInferRequest>) -> Result<Response<ModelInferResponse>, Status> {
+        let mut request = request.into_inner();
+        let name = std::mem::take(&mut request.model_name);
+        let (model, _) = self.0.models.find(&name, Some(&request.model_version))?;
+        let raw = !request.raw_input_contents.is_empty();
+        let request = convert::request(request).inspect_err(|error| model.metrics.refused(error))?;
+        let response = self.0.infer(&name, &model, request).await?;
+        Ok(Response::new(convert::response(response, raw)))
+    }
+}

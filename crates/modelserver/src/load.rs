@@ -1,0 +1,132 @@
+//! From a source to models that predict: fetch, recognise, load, warm, compare with the golden examples.
+
+use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
+
+use artifact::{Cache, Fetched};
+use ort::environment::Environment;
+
+use crate::{
+    Config, ServeError,
+    app::App,
+    golden,
+    model::{Limits, Model},
+    onnx::{self, OnnxModel},
+    registry::{Table, Versions},
+    runtime::{Call, Cancel, Last, ModelRuntime},
+    sample,
+    source::{self, Found, ModelFile},
+};
+
+/// The version of a model whose source names none.
+pub(crate) const FIRST_VERSION: &str = "1";
+
+/// Brings the artefact here and looks what it is. Keep the [`Fetched`] as long as its files are used.
+pub(crate) async fn fetch(config: &Config) -> Result<(Found, Fetched), ServeError> {
+    let places = config.places();
+    if places.is_empty() {
+        return Err(ServeError::NoSource);
+    }
+    let artifact = |e: artifact::ArtifactError| ServeError::Artifact {
+        code: e.code(),
+        message: e.to_string(),
+        retry: e.may_pass(),
+    };
+    let cache = Cache::open(config.cache.clone()).map_err(artifact)?;
+    let fetched = cache.fetch(&places, config.digest.as_deref()).await.map_err(artifact)?;
+    let found = source::find(&fetched.path)?;
+    Ok((found, fetched))
+}
+
+/// The one model of a source that holds just one version of one.
+pub(crate) fn only(found: Found) -> Result<ModelFile, ServeError> {
+    let (Found::One(mut files) | Found::Many(mut files)) = found;
+    match (files.pop(), files.pop()) {
+        (Some(file), None) => Ok(file),
+        (Some(a), Some(b)) => Err(ServeError::Source(format!(
+            "there is more than one model, {} and {}: name one of them",
+            b.file.display(),
+            a.file.display()
+        ))),
+        (None, _) => Err(ServeError::NoSource),
+    }
+}
+
+pub(crate) fn threads(config: &Config) -> usize {
+    if config.intra_op_threads == 0 { onnx::default_threads() } else { config.intra_op_threads }
+}
+
+/// Loads everything that the configuration names. Blocks; call it off the async threads.
+pub(crate) fn load(app: &App, found: Found) -> Result<Table, ServeError> {
+    let config = &app.config;
+    let environment = onnx::library::environment(config.onnxruntime.as_deref())?;
+    match found {
+        Found::One(files) => {
+            let name =
+                config.model_name.clone().unwrap_or_else(|| files.first().map(|f| f.name.clone()).unwrap_or_default());
+            let mut models = Vec::with_capacity(files.len());
+            for file in &files {
+                let version = file.version.clone().or_else(|| config.model_version.clone());
+                models.push(start(app, &environment, file, &name, version)?);
+            }
+            let versions = Arc::new(Versions::new(models));
+            let names = config.alias.iter().cloned().chain([name]);
+            Ok(names.map(|name| (name, Arc::clone(&versions))).collect())
+        }
+        Found::Many(files) => {
+            if config.model_name.is_some() || !config.alias.is_empty() || config.model_version.is_some() {
+                return Err(ServeError::Source(
+                    "this is a folder of many models, which bring their own names: leave out --model-name, --alias \
+                     and --model-version, or name one of its models"
+                        .to_owned(),
+                ));
+            }
+            let mut models: HashMap<String, Vec<Arc<Model>>> = HashMap::new();
+            for file in &files {
+                let model = start(app, &environment, file, &file.name, file.version.clone())?;
+                models.entry(file.name.clone()).or_default().push(model);
+            }
+            Ok(models.into_iter().map(|(name, models)| (name, Arc::new(Versions::new(models)))).collect())
+        }
+    }
+}
+
+fn start(
+    app: &App,
+    environment: &Environment,
+    file: &ModelFile,
+    name: &str,
+    version: Option<String>,
+) -> Result<Arc<Model>, ServeError> {
+    let config = &app.config;
+    let version = version.unwrap_or_else(|| FIRST_VERSION.to_owned());
+    let metrics = app.metrics.of_model(name, &version);
+    let mut runtimes: Vec<Box<dyn ModelRuntime>> = Vec::new();
+    for instance in 0..config.instances.max(1) {
+        let mut runtime = OnnxModel::load(environment, &file.file, threads(config))?;
+        warm(&mut runtime, &file.file);
+        if instance == 0 {
+            let matched = golden::check(&mut runtime, &file.golden())?;
+            tracing::info!(model = name, version, golden_examples = matched, "the model predicts");
+        }
+        runtimes.push(Box::new(runtime));
+    }
+    let limits = Limits { queue: config.queue_limit, time: Duration::from_millis(config.request_timeout_ms) };
+    let model = Model::start(name.to_owned(), version, runtimes, metrics, limits);
+    let what = format!("no thread for model `{name}`");
+    Ok(Arc::new(model.map_err(|source| ServeError::Io { what, source })?))
+}
+
+/// One run, so that the first request does not pay for what the runtime does only once. Made-up inputs may
+/// lie outside of what a model accepts (an unknown word, an index out of range), so a failure is only told.
+fn warm(runtime: &mut OnnxModel, file: &Path) {
+    let inputs: Option<Vec<_>> = runtime.signature().inputs.iter().map(sample::ones).collect();
+    let Some(inputs) = inputs else {
+        tracing::info!(model = %file.display(), "not warmed: its inputs are too large to make up");
+        return;
+    };
+    let outputs: Vec<usize> = (0..runtime.signature().outputs.len()).collect();
+    let call = Call { inputs: &inputs, outputs: &outputs, cancel: &Cancel::default() };
+    if let Err(error) = runtime.infer(call, &mut Last::default()) {
+        tracing::warn!(model = %file.display(), %error, "the model failed on made-up inputs, and may on real ones");
+    }
+}

@@ -1,0 +1,121 @@
+//! The server's metrics, under the names that its users' dashboards know.
+
+use std::time::Duration;
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{
+        counter::Counter,
+        family::{Family, MetricConstructor},
+        gauge::Gauge,
+        histogram::Histogram,
+    },
+    registry::Registry,
+};
+
+use crate::error::InferError;
+
+/// The known values of `error_type`: each exists at 0 from the start.
+const ERROR_TYPES: [&str; 6] = ["invalid_input", "not_found", "not_ready", "queue_full", "timeout", "model_failed"];
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ModelLabels {
+    model_name: String,
+    model_version: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ErrorLabels {
+    model_name: String,
+    model_version: String,
+    error_type: &'static str,
+}
+
+/// From 0.1 ms, a small model's whole answer, to a minute.
+#[derive(Clone, Debug)]
+struct Latency;
+
+impl MetricConstructor<Histogram> for Latency {
+    fn new_metric(&self) -> Histogram {
+        Histogram::new([
+            0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+            30.0, 60.0,
+        ])
+    }
+}
+
+/// All models' metrics.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    predictions: Family<ModelLabels, Counter>,
+    latency: Family<ModelLabels, Histogram, Latency>,
+    errors: Family<ErrorLabels, Counter>,
+    loaded: Family<ModelLabels, Gauge>,
+}
+
+/// One model's metrics.
+#[derive(Debug)]
+pub(crate) struct ModelMetrics {
+    predictions: Counter,
+    latency: Histogram,
+    errors: Vec<(&'static str, Counter)>,
+    loaded: Gauge,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let mut registry = base::metrics::registry();
+        let predictions = Family::default();
+        let latency = Family::new_with_constructor(Latency);
+        let errors = Family::default();
+        let loaded = Family::default();
+        registry.register("model_predictions", "Requests answered with a prediction", predictions.clone());
+        registry.register(
+            "model_prediction_latency_seconds",
+            "Time from a request's arrival in full to its prediction",
+            latency.clone(),
+        );
+        registry.register("model_prediction_errors", "Requests not answered with a prediction", errors.clone());
+        registry.register("model_loaded", "Whether the model is loaded and predicts (1) or not (0)", loaded.clone());
+        Self { registry, predictions, latency, errors, loaded }
+    }
+
+    /// The metrics of one model; it exists, at 0, from now on.
+    pub(crate) fn of_model(&self, name: &str, version: &str) -> ModelMetrics {
+        let labels = ModelLabels { model_name: name.to_owned(), model_version: version.to_owned() };
+        let error = |error_type| {
+            let (model_name, model_version) = (name.to_owned(), version.to_owned());
+            (error_type, self.errors.get_or_create_owned(&ErrorLabels { model_name, model_version, error_type }))
+        };
+        ModelMetrics {
+            predictions: self.predictions.get_or_create_owned(&labels),
+            latency: self.latency.get_or_create_owned(&labels),
+            errors: ERROR_TYPES.map(error).to_vec(),
+            loaded: self.loaded.get_or_create_owned(&labels),
+        }
+    }
+
+    /// All of them as text.
+    pub(crate) fn text(&self) -> String {
+        base::metrics::encode(&self.registry)
+    }
+}
+
+impl ModelMetrics {
+    pub(crate) fn predicted(&self, took: Duration) {
+        self.predictions.inc();
+        self.latency.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn refused(&self, error: &InferError) {
+        let kind = error.kind();
+        if let Some((_, counter)) = self.errors.iter().find(|(known, _)| *known == kind) {
+            counter.inc();
+        }
+    }
+
+    pub(crate) fn set_loaded(&self, loaded: bool) {
+        self.loaded.set(i64::from(loaded));
+    }
+}

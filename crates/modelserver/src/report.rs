@@ -1,0 +1,71 @@
+//! What this server says of itself, and the waiting for it to change.
+
+use std::time::Duration;
+
+use api::{
+    ReplicaId,
+    replica::{ReplicaState, SelfReport},
+};
+use tokio::sync::watch;
+
+/// The longest wait for a change.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// The state, its history's length, and what is served.
+#[derive(Clone, Debug)]
+struct Standing {
+    seq: u64,
+    state: ReplicaState,
+    artifact: Option<String>,
+}
+
+/// Holds the state of this server.
+#[derive(Debug)]
+pub(crate) struct Reporter {
+    replica: Option<ReplicaId>,
+    standing: watch::Sender<Standing>,
+}
+
+impl Reporter {
+    pub(crate) fn new(replica: Option<String>) -> Self {
+        let standing = Standing { seq: 1, state: ReplicaState::Starting, artifact: None };
+        Self { replica: replica.map(ReplicaId), standing: watch::Sender::new(standing) }
+    }
+
+    /// Tells where this server stands now.
+    pub(crate) fn set(&self, state: ReplicaState) {
+        self.standing.send_modify(|standing| {
+            standing.state = state;
+            standing.seq += 1;
+        });
+    }
+
+    /// Tells what is served, before it is ready.
+    pub(crate) fn set_artifact(&self, artifact: String) {
+        self.standing.send_modify(|standing| standing.artifact = Some(artifact));
+    }
+
+    pub(crate) fn state(&self) -> ReplicaState {
+        self.standing.borrow().state
+    }
+
+    /// The report; with `after`, once `seq` is greater, or after half a minute.
+    pub(crate) async fn report(&self, after: Option<u64>) -> SelfReport {
+        if let Some(after) = after {
+            let mut changes = self.standing.subscribe();
+            // Either way there is a report to give.
+            let _ = tokio::time::timeout(LONGEST_WAIT, changes.wait_for(|standing| standing.seq > after)).await;
+        }
+        let Standing { seq, state, artifact } = self.standing.borrow().clone();
+        let usage = base::metrics::Usage::of_self();
+        SelfReport {
+            replica: self.replica.clone(),
+            pid: std::process::id(),
+            seq,
+            state,
+            artifact,
+            cpu_micros: usage.cpu_micros,
+            memory_bytes: usage.memory_bytes,
+        }
+    }
+}

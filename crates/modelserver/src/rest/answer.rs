@@ -1,0 +1,151 @@
+//! Answers and refusals.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{
+    HeaderValue, Method, Response, StatusCode,
+    header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER},
+};
+use http_body::{Frame, SizeHint};
+use http_body_util::Full;
+use serde::Serialize;
+
+use crate::error::InferError;
+
+/// The body of an answer: in one piece, or gRPC's own.
+#[derive(Debug)]
+pub(crate) enum Body {
+    /// All of it.
+    Full(Full<Bytes>),
+    /// A message and trailers.
+    Grpc(tonic::body::Body),
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = tonic::Status;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
+        match self.get_mut() {
+            Self::Full(body) => {
+                Pin::new(body).poll_frame(context).map(|frame| frame.map(|frame| frame.or_else(|never| match never {})))
+            }
+            Self::Grpc(body) => Pin::new(body).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Full(body) => body.is_end_stream(),
+            Self::Grpc(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Full(body) => body.size_hint(),
+            Self::Grpc(body) => body.size_hint(),
+        }
+    }
+}
+
+pub(crate) type Answer = Response<Body>;
+
+/// A handler's result.
+pub(super) type Answered = Result<Answer, Refusal>;
+
+/// An answer that is an error, in the protocol's form.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    status: StatusCode,
+    reason: String,
+    header: Option<(http::HeaderName, HeaderValue)>,
+}
+
+impl Refusal {
+    pub(super) fn new(status: StatusCode, reason: impl Into<String>) -> Self {
+        Self { status, reason: reason.into(), header: None }
+    }
+
+    pub(super) fn bad(reason: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, reason)
+    }
+
+    pub(super) fn not_found(reason: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, reason)
+    }
+
+    pub(super) fn method(used: &Method, path: &str, allowed: &[Method]) -> Self {
+        let allowed: Vec<_> = allowed.iter().map(Method::as_str).collect();
+        let allowed = allowed.join(", ");
+        let mut refusal = Self::new(StatusCode::METHOD_NOT_ALLOWED, format!("{path} takes {allowed}, not {used}"));
+        refusal.header = HeaderValue::from_str(&allowed).ok().map(|value| (ALLOW, value));
+        refusal
+    }
+
+    /// The rest of the body will not be read, so that the connection cannot be used again.
+    pub(super) fn closing(mut self) -> Self {
+        self.header = Some((CONNECTION, HeaderValue::from_static("close")));
+        self
+    }
+
+    pub(super) fn into_answer(self) -> Answer {
+        #[derive(Serialize)]
+        struct Error<'e> {
+            error: &'e str,
+        }
+        let body = serde_json::to_vec(&Error { error: &self.reason }).unwrap_or_default();
+        let mut answer = with_status(self.status, bytes("application/json", body.into()));
+        if let Some((name, value)) = self.header {
+            answer.headers_mut().insert(name, value);
+        }
+        answer
+    }
+}
+
+impl From<InferError> for Refusal {
+    fn from(error: InferError) -> Self {
+        let status = match &error {
+            InferError::Invalid(_) => StatusCode::BAD_REQUEST,
+            InferError::NotFound(_) => StatusCode::NOT_FOUND,
+            InferError::NotReady(_) | InferError::QueueFull { .. } | InferError::TimedOut(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            InferError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        let mut refusal = Self::new(status, error.to_string());
+        if matches!(error, InferError::NotReady(_) | InferError::QueueFull { .. }) {
+            refusal.header = Some((RETRY_AFTER, HeaderValue::from_static("1")));
+        }
+        refusal
+    }
+}
+
+pub(super) fn json<T: Serialize>(value: &T) -> Answered {
+    match serde_json::to_vec(value) {
+        Ok(body) => Ok(bytes("application/json", body.into())),
+        Err(error) => Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
+    }
+}
+
+pub(super) fn text(content_type: &'static str, text: String) -> Answer {
+    bytes(content_type, text.into())
+}
+
+pub(super) fn bytes(content_type: &'static str, body: Bytes) -> Answer {
+    let mut answer = Response::new(Body::Full(Full::new(body)));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    answer
+}
+
+pub(super) fn with_status(status: StatusCode, mut answer: Answer) -> Answer {
+    *answer.status_mut() = status;
+    answer
+}

@@ -1,0 +1,78 @@
+//! Reads the bodies of requests: bounded in size and in time.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, StatusCode, header::CONTENT_ENCODING};
+use http_body::Body as _;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+
+use super::answer::Refusal;
+use crate::Config;
+
+/// Memory set aside for a body before any of it has come.
+const FIRST: u64 = 256 << 10;
+
+/// All of a body. A body in one piece, which is what small ones are, is not copied.
+pub(super) async fn read(config: &Config, mut body: Incoming) -> Result<Bytes, Refusal> {
+    let limit = config.body_limit_bytes;
+    let hint = body.size_hint().lower();
+    if usize::try_from(hint).map_or(true, |size| size > limit) {
+        return Err(too_large(&format!("of {hint} bytes"), limit));
+    }
+    let pause = Duration::from_millis(config.body_timeout_ms);
+    let Some(first) = frame(&mut body, pause).await? else { return Ok(Bytes::new()) };
+    if body.is_end_stream() && first.len() <= limit {
+        return Ok(first);
+    }
+    let mut all = BytesMut::with_capacity(usize::try_from(hint.min(FIRST)).unwrap_or(0));
+    let mut next = Some(first);
+    while let Some(piece) = next {
+        if all.len() + piece.len() > limit {
+            return Err(too_large("", limit));
+        }
+        all.extend_from_slice(&piece);
+        next = frame(&mut body, pause).await?;
+    }
+    Ok(all.freeze())
+}
+
+/// The next piece of data, if there is one.
+async fn frame(body: &mut Incoming, pause: Duration) -> Result<Option<Bytes>, Refusal> {
+    loop {
+        let frame = tokio::time::timeout(pause, body.frame()).await.map_err(|_| {
+            let reason = format!("the body stopped for {} ms (serve.body_timeout_ms)", pause.as_millis());
+            Refusal::new(StatusCode::REQUEST_TIMEOUT, reason).closing()
+        })?;
+        match frame {
+            None => return Ok(None),
+            Some(Err(error)) => return Err(Refusal::bad(format!("the body broke off: {error}")).closing()),
+            // Trailers say nothing here.
+            Some(Ok(frame)) => {
+                if let Ok(data) = frame.into_data()
+                    && !data.is_empty()
+                {
+                    return Ok(Some(data));
+                }
+            }
+        }
+    }
+}
+
+fn too_large(size: &str, limit: usize) -> Refusal {
+    let reason = format!("the body {size} is larger than {limit} bytes (serve.body_limit_bytes)").replace("  ", " ");
+    Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, reason).closing()
+}
+
+/// Refuses encodings of bodies, which would otherwise be read as broken JSON.
+pub(super) fn check_encoding(headers: &HeaderMap) -> Result<(), Refusal> {
+    match headers.get(CONTENT_ENCODING) {
+        None => Ok(()),
+        Some(encoding) if encoding == "identity" => Ok(()),
+        Some(encoding) => Err(Refusal::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            format!("the body is encoded as {}: send it plain", String::from_utf8_lossy(encoding.as_bytes())),
+        )),
+    }
+}

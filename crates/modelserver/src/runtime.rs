@@ -1,0 +1,124 @@
+//! The seam to whatever runs a model.
+//!
+//! A runtime is synchronous and belongs to one thread at a time. It is handed tensors that fit its
+//! signature, in the signature's order; what it makes goes to a [`Sink`], once for a plain model and as often
+//! as it likes for one that streams; a [`Cancel`] tells it that nobody waits any more.
+
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
+
+use api::inference::{Tensor, TensorMetadata};
+
+/// What a model wants and answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signature {
+    /// What runs it, as the protocol names it.
+    pub platform: &'static str,
+    /// Its inputs, in its own order.
+    pub inputs: Vec<TensorMetadata>,
+    /// Its outputs, in its own order.
+    pub outputs: Vec<TensorMetadata>,
+}
+
+/// One run.
+#[derive(Debug)]
+pub struct Call<'c> {
+    /// One tensor for each input of the signature, in its order.
+    pub inputs: &'c [Tensor],
+    /// The places, in the signature, of the outputs that are wanted.
+    pub outputs: &'c [usize],
+    /// Says when the caller has left.
+    pub cancel: &'c Cancel,
+}
+
+/// Why a run gave no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RuntimeError {
+    /// The caller must change the inputs.
+    #[error("{0}")]
+    Rejected(String),
+    /// The caller left.
+    #[error("the run was cancelled")]
+    Cancelled,
+    /// The model failed.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Takes what a model makes.
+pub trait Sink {
+    /// Takes the wanted outputs, in the order wanted. `false`: nobody listens any more.
+    fn send(&mut self, outputs: Vec<Tensor>) -> bool;
+}
+
+/// A model, loaded.
+pub trait ModelRuntime: Send + 'static {
+    /// What it wants and answers.
+    fn signature(&self) -> &Signature;
+
+    /// Runs it. Blocks for the whole inference.
+    ///
+    /// # Errors
+    /// See [`RuntimeError`].
+    fn infer(&mut self, call: Call<'_>, sink: &mut dyn Sink) -> Result<(), RuntimeError>;
+}
+
+/// Keeps the last thing sent: for callers that want one answer.
+#[derive(Debug, Default)]
+pub(crate) struct Last(pub(crate) Option<Vec<Tensor>>);
+
+impl Sink for Last {
+    fn send(&mut self, outputs: Vec<Tensor>) -> bool {
+        self.0 = Some(outputs);
+        true
+    }
+}
+
+type Hook = Box<dyn Fn() + Send>;
+
+/// Says that nobody waits for a run any more. Clones are the same run.
+#[derive(Clone, Default)]
+pub struct Cancel(Arc<Cancelled>);
+
+#[derive(Default)]
+struct Cancelled {
+    flag: AtomicBool,
+    hook: Mutex<Option<Hook>>,
+}
+
+impl std::fmt::Debug for Cancel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Cancel").field(&self.is_cancelled()).finish()
+    }
+}
+
+impl Cancel {
+    /// Cancels; calls the hook if a run has set one.
+    pub fn cancel(&self) {
+        let hook = self.0.hook.lock().unwrap_or_else(PoisonError::into_inner);
+        self.0.flag.store(true, Ordering::Release);
+        if let Some(hook) = hook.as_ref() {
+            hook();
+        }
+    }
+
+    /// Whether it was cancelled.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.0.flag.load(Ordering::Acquire)
+    }
+
+    /// Runs `work`; `hook` is called if this is cancelled meanwhile, and never after this returns.
+    pub fn watch<T>(&self, hook: impl Fn() + Send + 'static, work: impl FnOnce() -> T) -> T {
+        *self.0.hook.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(hook));
+        if self.is_cancelled() {
+            // Cancelled before the hook was there.
+            self.cancel();
+        }
+        let result = work();
+        *self.0.hook.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        result
+    }
+}

@@ -1,0 +1,18 @@
+//! The last words of a server that cannot serve, for whoever started it.
+
+use std::{fs, io::Write as _, path::Path};
+
+use crate::error::ServeError;
+
+/// Writes the reason, as JSON, to the file that was named for it. What it cannot write it logs: the words on
+/// standard error are still there.
+pub(crate) fn write(file: Option<&Path>, error: &ServeError) {
+    let Some(file) = file else { return };
+    let written = serde_json::to_vec(&error.termination()).map_err(std::io::Error::from).and_then(|message| {
+        let mut open = fs::OpenOptions::new().create(true).write(true).truncate(true).open(file)?;
+        open.write_all(&message)
+    });
+    if let Err(error) = written {
+        tracing::warn!(file = %file.display(), %error, "the termination message cannot be written");
+    }
+}

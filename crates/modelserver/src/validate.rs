@@ -1,0 +1,154 @@
+//! Whether a request fits a model's signature: asked before the model sees anything.
+
+use api::{
+    decode::nearest,
+    inference::{RequestedOutput, Tensor, TensorMetadata},
+};
+
+use crate::{error::InferError, runtime::Signature};
+
+/// Puts the inputs into the signature's order, once each of them fits.
+pub(crate) fn order_inputs(signature: &Signature, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, InferError> {
+    // One input in its place is what nearly every request looks like.
+    if let ([wanted], [given]) = (signature.inputs.as_slice(), inputs.as_slice())
+        && wanted.name == given.name
+    {
+        fits(wanted, given)?;
+        return Ok(inputs);
+    }
+    let mut places: Vec<Option<Tensor>> = signature.inputs.iter().map(|_| None).collect();
+    for input in inputs {
+        let Some(place) = signature.inputs.iter().position(|wanted| wanted.name == input.name) else {
+            return Err(unknown(&input.name, "input", &signature.inputs));
+        };
+        fits(&signature.inputs[place], &input)?;
+        if places[place].is_some() {
+            return Err(InferError::Invalid(format!("input `{}` was sent twice", input.name)));
+        }
+        places[place] = Some(input);
+    }
+    let missing = signature.inputs.iter().zip(&places).find(|(_, given)| given.is_none());
+    match missing {
+        Some((wanted, _)) => Err(InferError::Invalid(format!(
+            "input `{}` is missing: the model wants it as {} of shape {:?}",
+            wanted.name, wanted.datatype, wanted.shape
+        ))),
+        None => Ok(places.into_iter().flatten().collect()),
+    }
+}
+
+/// The places of the outputs that are wanted, all of them if none is named.
+pub(crate) fn choose_outputs(signature: &Signature, wanted: &[RequestedOutput]) -> Result<Vec<usize>, InferError> {
+    if wanted.is_empty() {
+        return Ok((0..signature.outputs.len()).collect());
+    }
+    let mut places: Vec<usize> = Vec::with_capacity(wanted.len());
+    for output in wanted {
+        let place = signature.outputs.iter().position(|known| known.name == output.name);
+        let place = place.ok_or_else(|| unknown(&output.name, "output", &signature.outputs))?;
+        if places.contains(&place) {
+            return Err(InferError::Invalid(format!("output `{}` was asked for twice", output.name)));
+        }
+        places.push(place);
+    }
+    Ok(places)
+}
+
+fn unknown(name: &str, kind: &str, known: &[TensorMetadata]) -> InferError {
+    let names = || known.iter().map(|tensor| tensor.name.as_str());
+    let hint = match nearest(name, names()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => {
+            let names: Vec<_> = names().take(16).map(|name| format!("`{name}`")).collect();
+            format!("it has {}", names.join(", "))
+        }
+    };
+    InferError::Invalid(format!("the model has no {kind} `{name}`; {hint}"))
+}
+
+fn fits(wanted: &TensorMetadata, given: &Tensor) -> Result<(), InferError> {
+    if wanted.datatype != given.datatype() {
+        return Err(InferError::Invalid(format!(
+            "input `{}` is {}, the model wants {}",
+            wanted.name,
+            given.datatype(),
+            wanted.datatype
+        )));
+    }
+    let alike = |(wanted, given): (&i64, &i64)| *wanted < 0 || wanted == given;
+    if wanted.shape.len() == given.shape.len() && wanted.shape.iter().zip(&given.shape).all(alike) {
+        return given.check_shape().map_err(|e| InferError::Invalid(format!("input `{}`: {e}", wanted.name)));
+    }
+    let any = if wanted.shape.contains(&-1) { " (-1 is any size)" } else { "" };
+    Err(InferError::Invalid(format!(
+        "input `{}` has the shape {:?}, the model wants {:?}{any}",
+        wanted.name, given.shape, wanted.shape
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use api::inference::{Data, Datatype};
+
+    use super::*;
+
+    fn signature() -> Signature {
+        let tensor = |name: &str, datatype, shape: &[i64]| TensorMetadata {
+            name: name.into(),
+            datatype,
+            shape: shape.into(),
+            labels: Vec::new(),
+        };
+        Signature {
+            platform: "test",
+            inputs: vec![tensor("image", Datatype::Fp32, &[-1, 2]), tensor("scale", Datatype::Int64, &[1])],
+            outputs: vec![tensor("label", Datatype::Int64, &[-1]), tensor("score", Datatype::Fp32, &[-1, 3])],
+        }
+    }
+
+    fn image(shape: &[i64]) -> Tensor {
+        let count = api::inference::element_count(shape).unwrap();
+        Tensor { name: "image".into(), shape: shape.into(), data: Data::zeros(Datatype::Fp32, count) }
+    }
+
+    fn scale() -> Tensor {
+        Tensor { name: "scale".into(), shape: vec![1], data: Data::Int64(vec![2]) }
+    }
+
+    #[track_caller]
+    fn check(inputs: Vec<Tensor>, words: &str) {
+        assert_eq!(order_inputs(&signature(), inputs).unwrap_err().to_string(), words);
+    }
+
+    #[test]
+    fn inputs_come_in_any_order() {
+        let ordered = order_inputs(&signature(), vec![scale(), image(&[7, 2])]).unwrap();
+        assert_eq!((ordered[0].name.as_str(), ordered[1].name.as_str()), ("image", "scale"));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_said_in_plain_words() {
+        check(vec![image(&[7, 2])], "input `scale` is missing: the model wants it as INT64 of shape [1]");
+        check(
+            vec![image(&[7, 3]), scale()],
+            "input `image` has the shape [7, 3], the model wants [-1, 2] (-1 is any size)",
+        );
+        check(vec![image(&[2]), scale()], "input `image` has the shape [2], the model wants [-1, 2] (-1 is any size)");
+        check(vec![image(&[1, 2]), scale(), scale()], "input `scale` was sent twice");
+        let wrong = Tensor { data: Data::Fp64(vec![1.0]), ..scale() };
+        check(vec![image(&[1, 2]), wrong], "input `scale` is FP64, the model wants INT64");
+        let wrong = Tensor { name: "imagee".into(), ..image(&[1, 2]) };
+        check(vec![wrong, scale()], "the model has no input `imagee`; did you mean `image`?");
+        let wrong = Tensor { name: "pixels".into(), ..image(&[1, 2]) };
+        check(vec![wrong, scale()], "the model has no input `pixels`; it has `image`, `scale`");
+    }
+
+    #[test]
+    fn outputs_are_chosen_by_name_and_all_by_default() {
+        let named = |name: &str| RequestedOutput { name: name.into(), parameters: Default::default() };
+        assert_eq!(choose_outputs(&signature(), &[]).unwrap(), [0, 1]);
+        assert_eq!(choose_outputs(&signature(), &[named("score")]).unwrap(), [1]);
+        let said = choose_outputs(&signature(), &[named("scores")]).unwrap_err().to_string();
+        assert_eq!(said, "the model has no output `scores`; did you mean `score`?");
+    }
+}
