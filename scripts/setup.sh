@@ -1,0 +1,123 @@
+#!/usr/bin/env bash
+# Installs what is missing to build, run or test Modelway. Quick when nothing is.
+#
+#   scripts/setup.sh        to build and run: a C compiler, curl, Python with the packages of models/requirements.txt
+#   scripts/setup.sh test   the same and what the tests start: PostgreSQL, an S3 server
+#   scripts/setup.sh bench  the same and what is measured beside us: nginx, wrk, hey
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+purpose=${1:-run}
+cache=${MODELWAY_CACHE:-$HOME/.cache/modelway}
+venv=$cache/venv
+rust=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+
+say() { echo "setup: $*" >&2; }
+
+fail() {
+    say "$*"
+    exit 1
+}
+
+# Whether $1 is at least $2, as versions.
+at_least() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$2" ]; }
+
+rust_is_there() {
+    command -v cargo >/dev/null || PATH=$HOME/.cargo/bin:$PATH command -v cargo >/dev/null ||
+        fail "cargo is missing, and is the one thing that is not installed for you. Get Rust $rust or newer with:
+  curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh
+and open a new shell, or see https://rustup.rs"
+    export PATH=$PATH:$HOME/.cargo/bin
+    local found
+    found=$(cargo --version | cut -d' ' -f2)
+    at_least "$found" "$rust" || fail "cargo is $found, and $rust or newer is needed: rustup update stable"
+    if [ "$purpose" = test ]; then
+        cargo fmt --version >/dev/null 2>&1 || fail "rustfmt is missing: rustup component add rustfmt"
+        cargo clippy --version >/dev/null 2>&1 || fail "clippy is missing: rustup component add clippy"
+    fi
+}
+
+# Installs Debian packages as root; says which ones to anybody else.
+apt_install() {
+    if [ "$(id -u)" != 0 ]; then
+        fail "these packages are missing, and only root can install them: $*
+  sudo apt-get install $*"
+    fi
+    command -v apt-get >/dev/null || fail "these are missing, and there is no apt-get to install them with: $*"
+    say "installing $*"
+    export DEBIAN_FRONTEND=noninteractive
+    {
+        # The package would start a server of its own.
+        mkdir -p /etc/postgresql-common
+        [ -e /etc/postgresql-common/createcluster.conf ] || echo 'create_main_cluster = false' >/etc/postgresql-common/createcluster.conf
+        apt-get update -q
+        apt-get install -qy --no-install-recommends "$@"
+    } >"$cache/apt.log" 2>&1 || {
+        tail -n 20 "$cache/apt.log" >&2
+        fail "apt-get could not install $*; all it said is in $cache/apt.log"
+    }
+}
+
+packages_are_there() {
+    local missing=()
+    command -v cc >/dev/null || missing+=(gcc libc6-dev)
+    command -v curl >/dev/null || missing+=(curl ca-certificates)
+    command -v python3 >/dev/null || missing+=(python3)
+    python3 -c 'import ensurepip, venv' 2>/dev/null || [ -x "$venv/bin/pip" ] || missing+=(python3-venv)
+    if [ "$purpose" = test ]; then
+        compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null || missing+=(postgresql)
+    fi
+    if [ "$purpose" = bench ]; then
+        command -v nginx >/dev/null || missing+=(nginx-light)
+        command -v wrk >/dev/null || missing+=(wrk)
+        command -v hey >/dev/null || missing+=(hey)
+    fi
+    if [ ${#missing[@]} -gt 0 ]; then
+        apt_install "${missing[@]}"
+    fi
+}
+
+# The stamp is written last, so that an interrupted installation goes on.
+python_is_there() {
+    local wanted stamp=$venv/.requirements
+    wanted=$(sha256sum <models/requirements.txt)
+    if [ -e "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
+        return
+    fi
+    if [ ! -x "$venv/bin/pip" ]; then
+        local version
+        version=$(python3 -c 'import platform; print(platform.python_version())')
+        at_least "$version" 3.11 || fail "python3 is $version, and 3.11 or newer is needed for the sample models"
+        python3 -m venv "$venv"
+    fi
+    say "installing the Python packages of the sample models and ONNX Runtime"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check -r models/requirements.txt ||
+        fail "pip could not install models/requirements.txt; see above"
+    echo "$wanted" >"$stamp"
+}
+
+# Executables look for the library in ../lib; this one serves debug and release.
+library_is_linked() {
+    local libraries=("$venv"/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.so.*)
+    [ -e "${libraries[0]}" ] || fail "the onnxruntime package has no libonnxruntime.so in $venv; remove $venv and try again"
+    local target=${CARGO_TARGET_DIR:-$cache/target}
+    mkdir -p bin "$target/lib"
+    ln -sfn "${libraries[0]}" bin/libonnxruntime.so
+    ln -sfn "${libraries[0]}" "$target/lib/libonnxruntime.so"
+}
+
+case $purpose in
+run | test | bench) ;;
+*) fail "usage: scripts/setup.sh [test | bench]" ;;
+esac
+mkdir -p "$cache"
+rust_is_there
+# Two at once would install into the same folders.
+exec 9>"$cache/.setup.lock"
+flock 9
+packages_are_there
+python_is_there
+library_is_linked
+if [ "$purpose" = test ]; then
+    scripts/versitygw.sh >/dev/null
+fi
