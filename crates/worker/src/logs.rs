@@ -129,6 +129,12 @@ fn lead_lines(lead: &str, lines: &[u8]) -> Bytes {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use api::RevisionNumber;
+    use backend::{conformance::revision, fake};
+    use base::{Clock, Tasks};
+
     use super::*;
 
     async fn led(pieces: &[&'static str]) -> String {
@@ -144,5 +150,18 @@ mod tests {
         assert_eq!(led(&["on", "e\ntw", "o"]).await, "a | one\na | two\n");
         assert_eq!(led(&["one\n\n", "three\n"]).await, "a | one\na | \na | three\n");
         assert_eq!(led(&[]).await, "");
+    }
+
+    #[tokio::test]
+    async fn a_deployment_that_is_followed_shows_replicas_that_come_later() {
+        let id = DeploymentId(1);
+        let machine = fake::FakeBackend::new(fake::Config::default(), Tasks::new(), Clock::system());
+        let backend: Arc<dyn Backend> = Arc::new(machine.clone());
+        assert!(of_deployment(Arc::clone(&backend), id, 10, false).await.expect("logs").is_none());
+        let mut log = of_deployment(backend, id, 10, true).await.expect("logs").expect("something may come");
+        machine.ensure(&revision(id, RevisionNumber(1), "/models/iris"), 1, 1).await.expect("ensure");
+        let first = tokio::time::timeout(Duration::from_secs(30), log.next()).await.expect("in time");
+        let first = first.expect("a piece").expect("of a log");
+        assert!(first.starts_with(b"md-1-r1-0 | "), "{first:?}");
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use prometheus_client::{
-    encoding::{EncodeLabelSet, EncodeLabelValue},
+    encoding::EncodeLabelSet,
     metrics::{
         counter::Counter,
         family::Family,
@@ -14,7 +14,7 @@ use prometheus_client::{
 };
 
 /// How the work on one deployment ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// Nothing is left to do.
     Settled,
@@ -30,9 +30,25 @@ pub(crate) enum Outcome {
     Failed,
 }
 
+impl Outcome {
+    const ALL: [Self; 6] = [Self::Settled, Self::Underway, Self::Gone, Self::Busy, Self::Fenced, Self::Failed];
+
+    fn label(self) -> OutcomeLabel {
+        let outcome = match self {
+            Self::Settled => "settled",
+            Self::Underway => "underway",
+            Self::Gone => "gone",
+            Self::Busy => "busy",
+            Self::Fenced => "fenced",
+            Self::Failed => "failed",
+        };
+        OutcomeLabel { outcome }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OutcomeLabel {
-    outcome: Outcome,
+    outcome: &'static str,
 }
 
 /// A worker's counters. Clones count together.
@@ -84,16 +100,14 @@ impl Metrics {
         to.register_with_unit("scan_duration", "Time of one scan", Unit::Seconds, metrics.scan_seconds.clone());
         to.register("scanned_deployments", "Deployments in the last scan", metrics.scanned.clone());
         to.register("strays_removed", "Deployments that only the backend knew", metrics.strays_removed.clone());
-        for outcome in
-            [Outcome::Settled, Outcome::Underway, Outcome::Gone, Outcome::Busy, Outcome::Fenced, Outcome::Failed]
-        {
-            drop(metrics.reconciles.get_or_create(&OutcomeLabel { outcome }));
+        for outcome in Outcome::ALL {
+            drop(metrics.reconciles.get_or_create(&outcome.label()));
         }
         metrics
     }
 
     pub(crate) fn reconciled(&self, outcome: Outcome, took: Duration) {
-        self.reconciles.get_or_create(&OutcomeLabel { outcome }).inc();
+        self.reconciles.get_or_create(&outcome.label()).inc();
         self.reconcile_seconds.observe(took.as_secs_f64());
     }
 

@@ -40,7 +40,7 @@ const OUTAGE_CAP: Duration = Duration::from_secs(5);
 /// How many findings of a scan may wait for a free hand; the scan waits for the others.
 const FINDINGS: usize = 256;
 /// How long the passes in hand may take to end.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Why a worker ended early.
 #[derive(Debug, thiserror::Error)]
@@ -297,7 +297,8 @@ impl Worker {
             self.metrics.queue_errors.inc();
             tracing::warn!(deployment = %id, error = &error as &dyn std::error::Error, "a task could not be ended");
         }
-        if let Some(again) = again {
+        // What is due later than the next scan is left to it, as it comes without a message.
+        if let Some(again) = again.filter(|again| *again < Duration::from_millis(self.config.scan_interval_ms)) {
             self.wake(id, again).await;
         }
     }

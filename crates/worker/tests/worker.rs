@@ -331,7 +331,7 @@ async fn a_worker_shows_logs_health_and_metrics() {
     assert!(get(&worker.addr, "/v1/deployments/99/logs").await.starts_with("HTTP/1.1 404"));
 
     let metrics = get(&worker.addr, "/metrics").await;
-    assert!(metrics.contains(r#"modelway_worker_reconciles_total{outcome="Settled"}"#), "{metrics}");
+    assert!(metrics.contains(r#"modelway_worker_reconciles_total{outcome="settled"}"#), "{metrics}");
     assert!(metrics.contains("modelway_worker_scans_total"), "{metrics}");
     worker.stop().await;
 }
