@@ -27,17 +27,17 @@ impl App {
             Some(key) => Some(Idempotent { key, payload: digest(spec)? }),
             None => None,
         };
-        match self.store.deployment_create(spec, idempotency.as_ref(), self.now()).await {
-            Err(error @ StoreError::NotFound { .. }) => match self.unknown_model(spec, error).await {
-                Error::Store(StoreError::NotFound { what }) if idempotency.is_some() => Err(Error::request(
-                    StatusCode::GONE,
-                    "gone",
-                    format!("this Idempotency-Key made {what}, which was deleted since; use a new key for a new one"),
-                )),
-                other => Err(other),
-            },
-            other => Ok(other?),
+        let error = match self.store.deployment_create(spec, idempotency.as_ref(), self.now()).await {
+            Err(error @ StoreError::NotFound { .. }) => error,
+            other => return Ok(other?),
+        };
+        let refusal = self.unknown_model(spec, error).await;
+        if let (Error::Store(StoreError::NotFound { what }), Some(_)) = (&refusal, &idempotency) {
+            let detail =
+                format!("this Idempotency-Key made {what}, which was deleted since; use a new key for a new one");
+            return Err(Error::request(StatusCode::GONE, "gone", detail));
         }
+        Err(refusal)
     }
 
     pub(crate) async fn deployment_get(&self, id: DeploymentId) -> Result<DeploymentRecord, Error> {

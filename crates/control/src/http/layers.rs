@@ -8,7 +8,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures::FutureExt;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS},
+};
 
 use super::Shared;
 use crate::error::Error;
@@ -39,7 +42,11 @@ pub(super) async fn observe(State(app): State<Shared>, mut request: Request, nex
     let (took, code) = (started.elapsed(), response.status().as_u16());
     app.metrics.answered(&method, route, code, took);
     tracing::debug!(%method, route, code, took_us = took.as_micros(), request_id = ?id, "answered");
-    response.headers_mut().insert(REQUEST_ID, id);
+    let headers = response.headers_mut();
+    headers.insert(REQUEST_ID, id);
+    // The page at /docs can change things: no other page may show it in a frame and guide a click.
+    headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 

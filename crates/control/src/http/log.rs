@@ -7,7 +7,7 @@ use axum::{
 };
 use http::{
     HeaderName, HeaderValue,
-    header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS},
+    header::{CACHE_CONTROL, CONTENT_TYPE},
 };
 
 use super::{Shared, query::Query, segments::Id};
@@ -19,11 +19,9 @@ const DEFAULT_TAIL: u16 = 100;
 /// The most lines that can be asked for.
 const MAX_TAIL: u16 = 10_000;
 
-/// A log is a replica's words, which a browser must not take for a page.
-const HEADERS: [(HeaderName, HeaderValue); 3] = [
+const HEADERS: [(HeaderName, HeaderValue); 2] = [
     (CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8")),
     (CACHE_CONTROL, HeaderValue::from_static("no-store")),
-    (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
 ];
 
 /// Read the log of a deployment's replicas

@@ -4,7 +4,7 @@ use modelway_control::Config;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{answer, plane, plane_with, sample, sample_with};
+use crate::support::{answer, observe, plane, plane_with, purge, sample, sample_with};
 
 const PATH: &str = "/v1/modelDeployment";
 
@@ -161,4 +161,30 @@ async fn events_tell_what_happened_to_a_deployment() {
     let of_two = plane.get(&format!("/v1/events?deployment=md-{two}")).await;
     assert!(of_two.body["items"].as_array().expect("a list").iter().all(|event| event["deployment"] == two));
     plane.get(&format!("{PATH}/4711/events")).await.refused(404, "not_found");
+}
+
+#[tokio::test]
+async fn a_failed_deployment_says_why_with_its_last_log_lines() {
+    let plane = plane().await;
+    let id = plane.create(&json!({})).await;
+    observe(&plane.store, id, api::State::Failed).await;
+    let read = plane.get(&format!("{PATH}/{id}")).await;
+    assert_eq!((&read.body["status"], &read.body["url"]), (&json!("failed"), &Value::Null));
+    let error =
+        json!({"code": "crash_loop", "message": "the replica ended 3 times", "revision": 1, "log": ["no such file"]});
+    assert_eq!(read.body["error"], error);
+}
+
+#[tokio::test]
+async fn a_deployment_that_is_gone_leaves_its_events_and_its_idempotency_key() {
+    let plane = plane().await;
+    let post = || answer(plane.request(Method::POST, PATH).header("idempotency-key", "k").json(&sample()));
+    let id = post().await.body["id"].as_i64().expect("an id");
+    let path = format!("{PATH}/{id}");
+    plane.delete(&path).await;
+    purge(&plane.store, id).await;
+    plane.get(&path).await.refused(404, "not_found");
+    let events = plane.get(&format!("{path}/events")).await;
+    assert_eq!(events.body["items"][0]["kind"], "created");
+    post().await.refused(410, "gone").saying("use a new key");
 }

@@ -26,6 +26,25 @@ async fn a_page_of_another_site_cannot_deploy() {
 }
 
 #[tokio::test]
+async fn the_page_to_try_the_api_cannot_be_framed() {
+    let plane = plane().await;
+    assert_eq!(plane.get("/docs/").await.header("x-frame-options"), "DENY");
+}
+
+#[tokio::test]
+async fn over_http2_it_is_the_authority_that_counts() {
+    let plane = plane().await;
+    let client = base::client::builder().http2_prior_knowledge().build().expect("a client");
+    let url = plane.url("/v1/modelDeployment");
+    let response = client.get(&url).send().await.expect("an answer");
+    assert_eq!((response.version(), response.status().as_u16()), (reqwest::Version::HTTP_2, 200));
+    let evil = base::client::builder().http2_prior_knowledge().resolve("evil.example", plane.address);
+    let url = format!("http://evil.example:{}/v1/modelDeployment", plane.address.port());
+    let response = evil.build().expect("a client").get(url).send().await.expect("an answer");
+    crate::support::read(response).await.refused(421, "host_not_allowed");
+}
+
+#[tokio::test]
 async fn further_hosts_can_be_allowed() {
     let plane = plane_with(Config { allowed_hosts: vec!["ml.example".into()], ..Config::default() }).await;
     let headers = [("host", "ml.example"), ("origin", "https://ml.example")];

@@ -48,6 +48,18 @@ async fn a_body_beyond_the_bound_is_refused_whether_it_says_its_length_or_not() 
 }
 
 #[tokio::test]
+async fn a_client_in_the_middle_of_a_huge_body_can_still_read_why_it_is_refused() {
+    let plane = plane().await;
+    for _ in 0..3 {
+        post_raw(&plane, "application/json", vec![b' '; 30_000_000]).await.refused(413, "body_too_large");
+        let chunks = futures::stream::iter((0..300).map(|_| Ok::<_, std::io::Error>(vec![b' '; 100_000])));
+        let body = reqwest::Body::wrap_stream(chunks);
+        post_raw(&plane, "application/json", body).await.refused(413, "body_too_large");
+        post_raw(&plane, "text/plain", vec![b' '; 30_000_000]).await.refused(415, "unsupported_media_type");
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_does_not_send_its_body_is_told_so() {
     let plane = plane_with(Config { body_timeout_ms: 50, ..Config::default() }).await;
     let mut stream = TcpStream::connect(plane.address).await.expect("a connection");

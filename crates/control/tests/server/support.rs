@@ -4,6 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use api::{
     DeploymentId, DeploymentStatus, ReplicaId, State,
+    deployment::StatusError,
     replica::Address,
     route::{Route, RouteReplica, RouteRevision},
 };
@@ -118,6 +119,13 @@ impl Plane {
     }
 }
 
+/// Does what a worker does when nothing of a deleted deployment runs any more.
+pub(crate) async fn purge(store: &Store, id: i64) {
+    let now = Clock::system().now().into();
+    let lease = store.lease_acquire(DeploymentId(id), "test", PATIENCE, now).await.expect("the database");
+    store.deployment_purge(&lease.expect("nobody holds it"), now).await.expect("it is gone");
+}
+
 /// Does what a worker does when it has looked at a deployment.
 pub(crate) async fn observe(store: &Store, id: i64, state: State) {
     let id = DeploymentId(id);
@@ -125,10 +133,17 @@ pub(crate) async fn observe(store: &Store, id: i64, state: State) {
     let record = store.deployment_get(id).await.expect("the deployment");
     let lease = store.lease_acquire(id, "test", PATIENCE, now).await.expect("the database").expect("nobody holds it");
     let ready = u32::from(state == State::Active);
+    let error = (state == State::Failed).then(|| StatusError {
+        code: "crash_loop".into(),
+        message: "the replica ended 3 times".into(),
+        revision: record.revision,
+        log: vec!["no such file".into()],
+    });
     let status = DeploymentStatus {
         state,
         ready_replicas: ready,
         serving_revision: Some(record.revision),
+        error,
         ..DeploymentStatus::pending()
     };
     let replica = RouteReplica { id: ReplicaId(format!("{id}-r1-0")), address: Address::Tcp("127.0.0.1:9".into()) };
