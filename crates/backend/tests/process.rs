@@ -240,7 +240,11 @@ async fn memory_over_the_limit_is_named_as_the_reason() {
         return;
     }
     let groups = home.groups(&api::ReplicaId("md-1-r1-0".to_owned()));
-    assert_eq!(groups.len(), groups.iter().filter(|group| group.exists()).count());
+    let set = |file: &str| groups.iter().find_map(|group| fs::read_to_string(group.join(file)).ok());
+    let memory = set("memory.max").or_else(|| set("memory.limit_in_bytes"));
+    assert_eq!(memory.as_deref().map(str::trim), Some("67108864"), "{groups:?}");
+    let cpu = set("cpu.max").or_else(|| set("cpu.cfs_quota_us"));
+    assert!(cpu.is_some_and(|cpu| cpu.starts_with("50000")), "{groups:?}");
     eventually("the kernel to step in", async || backend.observe(ONE).await.unwrap()[0].failure.is_some()).await;
     let failure = backend.observe(ONE).await.unwrap().remove(0).failure.expect("it was there");
     assert_eq!(failure.error.code, "out_of_memory");

@@ -55,18 +55,7 @@ impl Limiter {
     }
 
     fn place(&self, controller: &str) -> Result<Place, String> {
-        let (mounts, own) = (read("/proc/self/mountinfo")?, read("/proc/self/cgroup")?);
-        let Some(mount) = Mount::of_controller(&mounts, controller) else {
-            return Err(format!("the kernel's {controller} controller is not mounted"));
-        };
-        let mut reason = String::new();
-        for group in mount.candidates(&own, controller) {
-            match make_parent(&group, mount.version, controller, &self.node) {
-                Ok(_) => return Ok(Place { version: mount.version, group }),
-                Err(error) => reason = format!("{} takes no groups: {error}", group.display()),
-            }
-        }
-        Err(reason)
+        place(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?, controller, &self.node)
     }
 
     /// Makes the groups of one replica, with its limits set. Doing it again changes them.
@@ -130,15 +119,12 @@ impl Groups {
     ) {
         let made = place.clone().and_then(|place| {
             let group = parent_below(&place.group, node).join(replica);
-            // The last replica to go takes the parent along, perhaps at this very moment.
-            make_parent(&place.group, place.version, controller, node)
-                .and_then(|_| make_dir(&group))
-                .or_else(|_| make_parent(&place.group, place.version, controller, node).and_then(|_| make_dir(&group)))
-                .and_then(|()| set(place.version, &group))
-                .map_err(|error| {
-                    remove(std::slice::from_ref(&group));
-                    format!("{} cannot be set: {error}", group.display())
-                })?;
+            let make = || make_parent(&place.group, place.version, controller, node).and_then(|()| make_dir(&group));
+            // The last replica to go takes the parent along, perhaps between our two steps.
+            make().or_else(|_| make()).and_then(|()| set(place.version, &group)).map_err(|error| {
+                remove(std::slice::from_ref(&group));
+                format!("{} cannot be set: {error}", group.display())
+            })?;
             Ok(group)
         });
         match made {
@@ -200,29 +186,39 @@ fn read(path: &str) -> Result<String, String> {
     fs::read_to_string(path).map_err(|error| format!("{path} cannot be read: {error}"))
 }
 
+/// The first place where groups with this controller can be made, or why there is none.
+fn place(mounts: &str, own: &str, controller: &str, node: &str) -> Result<Place, String> {
+    let Some(mount) = Mount::of_controller(mounts, controller) else {
+        return Err(format!("the kernel's {controller} controller is not mounted"));
+    };
+    let mut reason = String::new();
+    for group in mount.candidates(own, controller) {
+        match make_parent(&group, mount.version, controller, node) {
+            Ok(()) => return Ok(Place { version: mount.version, group }),
+            Err(error) => reason = format!("{} takes no groups: {error}", group.display()),
+        }
+    }
+    Err(reason)
+}
+
 fn parent_below(group: &Path, node: &str) -> PathBuf {
     group.join("modelway").join(node)
 }
 
-/// `<group>/modelway/<node>`, with the controller handed down to it.
-fn make_parent(group: &Path, version: Version, controller: &str, node: &str) -> io::Result<PathBuf> {
-    let modelway = group.join("modelway");
-    let parent = parent_below(group, node);
+/// Makes `<group>/modelway/<node>`, with the controller handed down to it.
+fn make_parent(group: &Path, version: Version, controller: &str, node: &str) -> io::Result<()> {
+    let (modelway, parent) = (group.join("modelway"), parent_below(group, node));
     for (above, folder) in [(group, &modelway), (&modelway, &parent)] {
         hand_down(above, version, controller)?;
         make_dir(folder)?;
     }
-    hand_down(&parent, version, controller)?;
-    Ok(parent)
+    hand_down(&parent, version, controller)
 }
 
 fn hand_down(group: &Path, version: Version, controller: &str) -> io::Result<()> {
     let file = group.join("cgroup.subtree_control");
-    let handed = || fs::read_to_string(&file).map(|text| text.split_whitespace().any(|word| word == controller));
-    if version == Version::One || handed()? {
-        return Ok(());
-    }
-    fs::write(&file, format!("+{controller}"))
+    let is_handed = fs::read_to_string(&file).is_ok_and(|text| text.split_whitespace().any(|word| word == controller));
+    if version == Version::One || is_handed { Ok(()) } else { fs::write(&file, format!("+{controller}")) }
 }
 
 /// Where a hierarchy of groups is mounted.
@@ -306,6 +302,35 @@ mod tests {
     fn a_group_whose_folder_is_not_shown_here_falls_back_to_the_mount() {
         let mount = Mount::of_controller(MOUNTS, "memory").expect("it is mounted");
         assert_eq!(mount.candidates("4:memory:/docker/7f/x\n", "memory"), [PathBuf::from("/nowhere/cgroup/memory")]);
+    }
+
+    #[test]
+    fn version_two_hands_its_controllers_down_and_takes_both_limits_in_one_group() {
+        let root = tempfile::tempdir().expect("a folder");
+        fs::write(root.path().join("cgroup.controllers"), "cpuset cpu io memory pids").expect("it is written");
+        let mounts = format!("41 31 0:38 / {} rw,relatime - cgroup2 cgroup2 rw\n", root.path().display());
+        let at = |controller| OnceLock::from(place(&mounts, "0::/", controller, "n"));
+        let limiter = Limiter { node: "n".to_owned(), cpu: at("cpu"), memory: at("memory") };
+        let limits = Resources { cpu: "1500m".parse().ok(), memory: "64Mi".parse().ok() };
+        let groups = limiter.prepare("md-1-r1-0", &limits);
+        let group = root.path().join("modelway/n/md-1-r1-0");
+        assert_eq!((groups.folders, groups.notes), (vec![group.clone()], Vec::new()));
+        let content = |file: PathBuf| fs::read_to_string(file).unwrap_or_default();
+        assert_eq!(content(group.join("cpu.max")), "150000 100000");
+        assert_eq!(content(group.join("memory.max")), "67108864");
+        assert_eq!(content(root.path().join("modelway/n/cgroup.subtree_control")), "+memory");
+        fs::write(group.join("memory.events"), "low 0\noom 3\noom_kill 2\n").expect("it is written");
+        assert_eq!(oom_kills(&[group]), 2);
+    }
+
+    #[test]
+    fn a_group_that_may_not_have_others_below_it_is_named_in_the_note() {
+        let root = tempfile::tempdir().expect("a folder");
+        // A file where the folder should be: even root cannot make it.
+        fs::write(root.path().join("modelway"), "").expect("it is written");
+        let mounts = format!("41 31 0:38 / {} rw - cgroup cgroup rw,cpu\n", root.path().display());
+        let reason = place(&mounts, "3:cpu:/\n", "cpu", "n").expect_err("it cannot be made");
+        assert!(reason.starts_with(&format!("{} takes no groups: ", root.path().display())), "{reason}");
     }
 
     #[test]
