@@ -94,9 +94,7 @@ impl Place {
         match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
             Ok(_) => Ok(()),
             Err(source) if source.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            Err(source) => {
-                Err(StoreError::Unavailable(Box::new(NoFile { path: path.display().to_string(), source })))
-            }
+            Err(source) => Err(StoreError::Unavailable(Box::new(NoFile { path: path.display().to_string(), source }))),
         }
     }
 
@@ -126,9 +124,7 @@ impl Place {
         let options = match self {
             // The database ends with its connection.
             Self::Memory => options.max_connections(1).idle_timeout(None).max_lifetime(None).test_before_acquire(false),
-            Self::File(_) => {
-                options.max_connections(SQLITE_CONNECTIONS).max_lifetime(None).test_before_acquire(false)
-            }
+            Self::File(_) => options.max_connections(SQLITE_CONNECTIONS).max_lifetime(None).test_before_acquire(false),
             Self::Postgres(_) => options.max_connections(POSTGRES_CONNECTIONS),
         };
         Ok(options.connect_lazy_with(self.options()?))
@@ -159,9 +155,8 @@ where
     loop {
         // A server that takes the connection and says nothing would hold us for ever.
         let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
-        let outcome = timeout(left, attempt())
-            .await
-            .unwrap_or_else(|_| Err(StoreError::Unavailable(Box::new(Silent(patience)))));
+        let outcome =
+            timeout(left, attempt()).await.unwrap_or_else(|_| Err(StoreError::Unavailable(Box::new(Silent(patience)))));
         match outcome {
             Err(refusal) if error::may_pass(&refusal) && Instant::now() + wait < deadline => {
                 tracing::debug!(error = &refusal as &dyn std::error::Error, "the database is not there yet");

@@ -3,6 +3,9 @@
 //! A lease that ran out is still its owner's until somebody takes it: time alone fences nobody, the next
 //! taking does.
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use api::{DeploymentId, Timestamp};
@@ -58,8 +61,7 @@ impl Store {
         let renewal = sqlx::query(
             "UPDATE deployment SET lease_until = $1 WHERE id = $2 AND fence = $3 AND lease_owner = $4 RETURNING fence",
         );
-        let renewal =
-            renewal.bind(until.0).bind(lease.deployment.0).bind(lease.fence.0).bind(clean(&lease.owner));
+        let renewal = renewal.bind(until.0).bind(lease.deployment.0).bind(lease.fence.0).bind(clean(&lease.owner));
         match self.write_one(renewal).await? {
             Some(_) => Ok(Lease { until, ..lease.clone() }),
             None => Err(StoreError::Fenced),

@@ -26,7 +26,11 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Conflict`] `name_taken`.
-    pub async fn model_create(&self, spec: &RegisteredModelSpec, now: Timestamp) -> Result<RegisteredModel, StoreError> {
+    pub async fn model_create(
+        &self,
+        spec: &RegisteredModelSpec,
+        now: Timestamp,
+    ) -> Result<RegisteredModel, StoreError> {
         let mut sql = self.write(Care::Durable).await?;
         sqlx::query("INSERT INTO model (name, created_at, spec) VALUES ($1, $2, $3)")
             .bind(clean(&spec.name))
@@ -79,17 +83,16 @@ impl Store {
     /// [`StoreError::Conflict`] `in_use` while it has versions; [`StoreError::NotFound`].
     pub async fn model_delete(&self, name: &str) -> Result<(), StoreError> {
         let mut sql = self.write(Care::Durable).await?;
-        let gone = sqlx::query("DELETE FROM model WHERE name = $1")
-            .bind(clean(name))
-            .execute(&mut *sql)
-            .await
-            .map_err(|error| match is_referenced(&error) {
-                true => StoreError::Conflict {
-                    code: "in_use",
-                    reason: format!("the model `{name}` has versions; delete those first"),
+        let gone =
+            sqlx::query("DELETE FROM model WHERE name = $1").bind(clean(name)).execute(&mut *sql).await.map_err(
+                |error| match is_referenced(&error) {
+                    true => StoreError::Conflict {
+                        code: "in_use",
+                        reason: format!("the model `{name}` has versions; delete those first"),
+                    },
+                    false => error.into(),
                 },
-                false => error.into(),
-            })?;
+            )?;
         if gone.rows_affected() == 0 {
             return Err(missing_model(name));
         }
@@ -265,10 +268,7 @@ async fn users(sql: &mut Sql, model: &str, version: &str) -> Result<Vec<String>,
 }
 
 fn read_model(row: &AnyRow) -> Result<RegisteredModel, StoreError> {
-    Ok(RegisteredModel {
-        spec: row.json("spec", "registered model")?,
-        created_at: Timestamp(row.int("created_at")?),
-    })
+    Ok(RegisteredModel { spec: row.json("spec", "registered model")?, created_at: Timestamp(row.int("created_at")?) })
 }
 
 fn read_version(row: &AnyRow) -> Result<ModelVersion, StoreError> {

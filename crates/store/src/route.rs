@@ -87,8 +87,9 @@ pub(crate) fn under(route: Route, spec: &DeploymentSpec, deleting: bool) -> Rout
 
 /// The route of a deployment, if it has one.
 pub(crate) async fn get(sql: &mut Sql, id: DeploymentId) -> Result<Option<Route>, StoreError> {
-    let row =
-        sqlx::query("SELECT deployment, version, route FROM route WHERE deployment = $1").bind(id.0).fetch_optional(sql);
+    let row = sqlx::query("SELECT deployment, version, route FROM route WHERE deployment = $1")
+        .bind(id.0)
+        .fetch_optional(sql);
     Ok(row.await?.as_ref().map(read).transpose()?.and_then(|change| change.route))
 }
 

@@ -126,10 +126,7 @@ pub(crate) async fn wake(sql: &mut Sql, deployment: DeploymentId, due: Timestamp
     Ok(())
 }
 
-fn waking<'q>(
-    deployment: DeploymentId,
-    due: Timestamp,
-) -> sqlx::query::Query<'q, sqlx::Any, sqlx::any::AnyArguments> {
+fn waking<'q>(deployment: DeploymentId, due: Timestamp) -> sqlx::query::Query<'q, sqlx::Any, sqlx::any::AnyArguments> {
     sqlx::query(
         "INSERT INTO task (deployment, due_at) VALUES ($1, $2) ON CONFLICT (deployment) DO UPDATE SET \
          due_at = CASE WHEN task.token IS NULL AND excluded.due_at < task.due_at \

@@ -4,8 +4,7 @@
 //! route and its wake-up.
 
 use api::{
-    DeploymentId, DeploymentSpec, DeploymentStatus, RevisionNumber, State, Timestamp,
-    event::NewEvent,
+    DeploymentId, DeploymentSpec, DeploymentStatus, RevisionNumber, State, Timestamp, event::NewEvent,
     revision::RevisionSpec,
 };
 use serde_json::{Value, json};
@@ -314,7 +313,8 @@ fn changes(old: &DeploymentRecord, spec: &DeploymentSpec, next: Next) -> Vec<New
             events.push(by_user(Some(number), "revision_created", message, Value::Null));
         }
         Next::Back(number) => {
-            let message = format!("revision {number} is wanted again in place of {}: it has this content", old.revision);
+            let message =
+                format!("revision {number} is wanted again in place of {}: it has this content", old.revision);
             events.push(by_user(Some(number), "revision_restored", message, Value::Null));
         }
     }

@@ -1,0 +1,15 @@
+//! The store and its queue against both databases: every test runs on SQLite and on PostgreSQL.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "these are tests, also outside functions marked so")]
+
+// As the other crates call it.
+extern crate modelway_store as store;
+
+mod deployments;
+mod leases;
+mod opening;
+mod queue;
+mod registry;
+mod routes;
+mod scale;
+mod support;

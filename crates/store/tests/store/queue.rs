@@ -1,0 +1,111 @@
+//! The SQL task queue, by the suite that every task queue passes.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use base::Clock;
+use queue::{TaskQueue as _, conformance};
+use serde_json::json;
+use store::SqlTaskQueue;
+
+use crate::support::{Database, NOW, create, named, on_both, postgres, spec, sqlite};
+
+async fn subject(database: Database, clock: Clock) -> conformance::Subject {
+    // Two stores: what one process knows by its own hints must reach the other one, too.
+    let (one, other) = (database.open().await, database.open().await);
+    // The files live on until their handles are closed.
+    conformance::Subject {
+        workers: [
+            Arc::new(SqlTaskQueue::new(one, clock.clone())),
+            Arc::new(Kept { queue: SqlTaskQueue::new(other, clock.clone()), _database: database }),
+        ],
+        clock,
+    }
+}
+
+/// A queue that keeps its database's folder.
+struct Kept {
+    queue: SqlTaskQueue,
+    _database: Database,
+}
+
+#[async_trait::async_trait]
+impl queue::TaskQueue for Kept {
+    async fn wake(&self, deployment: api::DeploymentId, delay: Duration) -> Result<(), queue::QueueError> {
+        self.queue.wake(deployment, delay).await
+    }
+    async fn next(&self, lease: Duration) -> Result<Option<queue::Task>, queue::QueueError> {
+        self.queue.next(lease).await
+    }
+    async fn renew(&self, receipt: &queue::Receipt, lease: Duration) -> Result<bool, queue::QueueError> {
+        self.queue.renew(receipt, lease).await
+    }
+    async fn ack(&self, receipt: &queue::Receipt) -> Result<(), queue::QueueError> {
+        self.queue.ack(receipt).await
+    }
+}
+
+fn still() -> Clock {
+    Clock::manual(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_queue_conforms_on_sqlite() {
+    conformance::suite(async || subject(sqlite(), still()).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_queue_conforms_on_postgres() {
+    conformance::suite(async || subject(postgres().await, still()).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_queue_conforms_by_the_machines_clock() {
+    conformance::suite(async || subject(sqlite(), Clock::system()).await).await;
+}
+
+on_both! {
+    what_people_do_wakes_the_worker_in_the_same_transaction
+    a_wake_up_in_the_same_process_is_not_waited_for
+}
+
+async fn what_people_do_wakes_the_worker_in_the_same_transaction(database: Database) {
+    let store = database.open().await;
+    let queue = SqlTaskQueue::new(store.clone(), Clock::system());
+    let next = async || {
+        let task = queue.next(Duration::from_secs(60)).await.unwrap()?;
+        queue.ack(&task.receipt).await.unwrap();
+        Some(task.deployment)
+    };
+    let id = create(&store, &named("iris")).await;
+    assert_eq!(next().await, Some(id));
+    store.deployment_create(&named("iris"), None, NOW).await.expect_err("the name is taken");
+    store.deployment_replace(id, &named("iris"), None, NOW).await.unwrap();
+    assert_eq!(next().await, None, "what changed nothing wakes nobody");
+    store.deployment_replace(id, &named("rose"), None, NOW).await.unwrap();
+    assert_eq!(next().await, Some(id));
+    store.deployment_delete(id, None, NOW).await.unwrap();
+    assert_eq!(next().await, Some(id));
+}
+
+async fn a_wake_up_in_the_same_process_is_not_waited_for(database: Database) {
+    let store = database.open().await;
+    let queue = SqlTaskQueue::new(store.clone(), Clock::system());
+    let mut quickest = Duration::MAX;
+    // The median would be near half a look's interval if nobody told the waiting one.
+    for _ in 0..10 {
+        let waiting = queue.next(Duration::from_secs(60));
+        let waking = async {
+            tokio::task::yield_now().await;
+            create(&store, &spec(json!({}))).await;
+            tokio::time::Instant::now()
+        };
+        let (task, woken) = tokio::join!(waiting, waking);
+        let task = task.unwrap().expect("it was woken");
+        quickest = quickest.min(woken.elapsed());
+        queue.ack(&task.receipt).await.unwrap();
+    }
+    assert!(quickest < Duration::from_millis(40), "{quickest:?}");
+}
