@@ -119,26 +119,27 @@ fn near(name: &str, made: &[f64], wanted: &[f64], tolerance: Tolerance) -> Resul
     for (place, (made, wanted)) in made.iter().zip(wanted).enumerate() {
         let allowed = tolerance.absolute + tolerance.relative * wanted.abs();
         let difference = (made - wanted).abs();
-        let same = made == wanted || (made.is_nan() && wanted.is_nan()) || difference <= allowed;
+        let close = made.is_finite() && wanted.is_finite() && difference <= allowed;
+        let same = made == wanted || (made.is_nan() && wanted.is_nan()) || close;
         if !same {
             return Err(format!(
                 "output `{name}`[{place}] is {}, expected {} (differs by {}, tolerance {})",
-                short(*made),
-                short(*wanted),
-                short(difference),
-                short(allowed)
+                short(*made, 7),
+                short(*wanted, 7),
+                short(difference, 3),
+                short(allowed, 3)
             ));
         }
     }
     Ok(())
 }
 
-/// Seven significant digits: as many as an FP32 holds.
-fn short(number: f64) -> String {
+/// A number in so many significant digits; an FP32 holds seven.
+fn short(number: f64, digits: usize) -> String {
     if number == 0.0 || !number.is_finite() {
         return number.to_string();
     }
-    let rounded: f64 = format!("{number:.6e}").parse().unwrap_or(number);
+    let rounded: f64 = format!("{number:.*e}", digits - 1).parse().unwrap_or(number);
     if (1e-3..1e9).contains(&rounded.abs()) { rounded.to_string() } else { format!("{rounded:e}") }
 }
 

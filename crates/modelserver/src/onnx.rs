@@ -13,6 +13,7 @@ use api::inference::{Datatype, Tensor, TensorMetadata};
 use ort::{
     ErrorCode,
     environment::Environment,
+    logging::LogLevel,
     session::{RunOptions, Session, SessionInputValue, SessionOutputs},
     value::{Outlet, ValueType},
 };
@@ -36,19 +37,27 @@ impl OnnxModel {
         let session = open(environment, file, intra_op_threads).map_err(|e| failed(e.message().to_owned()))?;
         let inputs = session.inputs().iter().map(describe_input).collect::<Result<_, _>>().map_err(failed)?;
         let outputs = session.outputs().iter().map(describe_output).collect::<Result<_, _>>().map_err(failed)?;
-        let options = RunOptions::new().map_err(|e| failed(e.message().to_owned()))?;
+        let options = quiet_options().map_err(|e| failed(e.message().to_owned()))?;
         let signature = Signature { platform: "onnxruntime_onnx", inputs, outputs };
         Ok(Self { session, options: Arc::new(options), signature })
     }
 }
 
 fn open(environment: &Environment, file: &Path, intra_op_threads: usize) -> ort::Result<Session> {
-    Ok(Session::builder(environment)?
+    Session::builder(environment)?
         .with_intra_threads(intra_op_threads)?
         .with_inter_threads(1)?
         // Spinning threads would take the CPU from the server's own.
         .with_intra_op_spinning(false)?
-        .commit_from_file(file)?)
+        // What goes wrong comes back as an error, and is told once, where it is handled.
+        .with_log_level(LogLevel::Fatal)?
+        .commit_from_file(file)
+}
+
+fn quiet_options() -> ort::Result<RunOptions> {
+    let mut options = RunOptions::new()?;
+    options.set_log_level(LogLevel::Fatal)?;
+    Ok(options)
 }
 
 /// How many threads one inference uses if nothing is configured: small machines have other work for their

@@ -35,7 +35,7 @@ impl http_body::Body for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
         match self.get_mut() {
             Self::Full(body) => {
-                Pin::new(body).poll_frame(context).map(|frame| frame.map(|frame| frame.or_else(|never| match never {})))
+                Pin::new(body).poll_frame(context).map(|frame| frame.map(|frame| frame.map_err(|never| match never {})))
             }
             Self::Grpc(body) => Pin::new(body).poll_frame(context),
         }

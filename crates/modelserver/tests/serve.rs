@@ -1,0 +1,21 @@
+//! Drives the server over its sockets, with real models in the real runtime.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+extern crate modelway_modelserver as modelserver;
+
+#[path = "serve/support.rs"]
+mod support;
+
+#[path = "serve/bounds.rs"]
+mod bounds;
+#[path = "serve/golden.rs"]
+mod golden;
+#[path = "serve/grpc.rs"]
+mod grpc;
+#[path = "serve/life.rs"]
+mod life;
+#[path = "serve/v1.rs"]
+mod v1;
+#[path = "serve/v2.rs"]
+mod v2;

@@ -1,0 +1,161 @@
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+use crate::support::{PATIENCE, Server, UnderWay, client, config, models, refused};
+
+async fn connect(server: &Server) -> TcpStream {
+    TcpStream::connect(server.url.trim_start_matches("http://")).await.unwrap()
+}
+
+async fn rest(stream: &mut TcpStream) -> String {
+    let mut answer = Vec::new();
+    let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("an answer in time");
+    // The server may reset a connection whose body it did not read, after its answer.
+    if answer.is_empty() {
+        read.unwrap();
+    }
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test]
+async fn a_body_beyond_the_limit_is_refused_before_it_is_read() {
+    let mut settings = config(&models().join("pick"));
+    settings.body_limit_bytes = 1_000;
+    let server = Server::ready(settings).await;
+    let mut stream = connect(&server).await;
+    stream
+        .write_all(b"POST /v2/models/pick/infer HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000000\r\n\r\n{")
+        .await
+        .unwrap();
+    let answer = rest(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("larger than 1000 bytes"), "{answer}");
+    // Without a length, it is counted.
+    let mut stream = connect(&server).await;
+    let head = b"POST /v2/models/pick/infer HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n";
+    stream.write_all(head).await.unwrap();
+    for _ in 0..3 {
+        let _ = stream.write_all(format!("190\r\n{}\r\n", " ".repeat(400)).as_bytes()).await;
+    }
+    let answer = rest(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("serve.body_limit_bytes"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_body_that_stops_is_answered_and_its_connection_closed() {
+    let mut settings = config(&models().join("pick"));
+    settings.body_timeout_ms = 50;
+    let server = Server::ready(settings).await;
+    let mut stream = connect(&server).await;
+    stream.write_all(b"POST /v2/models/pick/infer HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{").await.unwrap();
+    let answer = rest(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("serve.body_timeout_ms"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_header_that_never_ends_closes_its_connection() {
+    let mut settings = config(&models().join("pick"));
+    settings.idle_timeout_ms = 50;
+    let server = Server::ready(settings).await;
+    let mut stream = connect(&server).await;
+    stream.write_all(b"POST /v2/models/pick/infer HTTP/1.1\r\nhost: x\r\nx-slow: ").await.unwrap();
+    rest(&mut stream).await;
+}
+
+#[tokio::test]
+async fn one_connection_too_many_is_told_so_and_a_free_place_is_used_again() {
+    let mut settings = config(&models().join("pick"));
+    settings.max_connections = 2;
+    let server = Server::ready(settings).await;
+    let (client, path) = (client(), format!("{}/health", server.url));
+    let full = async {
+        // The connections of the test's own preparation go by and by.
+        loop {
+            let held = [connect(&server).await, connect(&server).await];
+            let mut third = connect(&server).await;
+            let mut head = [0; 12];
+            let first = tokio::time::timeout(Duration::from_millis(100), third.read_exact(&mut head)).await;
+            if let Ok(Ok(_)) = first {
+                break (held, head, rest(&mut third).await);
+            }
+        }
+    };
+    let (held, head, answer) = tokio::time::timeout(PATIENCE, full).await.expect("the limit holds");
+    assert_eq!(&head, b"HTTP/1.1 503");
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(
+        head.contains(&format!("content-length: {}", body.len())) && body.contains("serve.max_connections"),
+        "{answer}"
+    );
+    drop(held);
+    let free = async { while !client.get(&path).send().await.is_ok_and(|answer| answer.status() == 200) {} };
+    tokio::time::timeout(PATIENCE, free).await.expect("a free place is used again");
+}
+
+#[tokio::test]
+async fn idle_connections_disturb_nobody() {
+    let server = Server::of("pick").await;
+    let mut idle = Vec::new();
+    for _ in 0..500 {
+        idle.push(connect(&server).await);
+    }
+    let body = json!({"inputs": [{"name": "index", "shape": [1], "datatype": "INT64", "data": [1]}]});
+    assert_eq!(server.post("/v2/models/pick/infer", &body).await.0, 200);
+}
+
+fn rounds(rounds: u64) -> serde_json::Value {
+    json!({"inputs": [{"name": "rounds", "shape": [1], "datatype": "INT64", "data": [rounds]}]})
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_at_once_and_says_which_bound() {
+    let mut settings = config(&models().join("slow"));
+    settings.queue_limit = 1;
+    let server = Server::ready(settings).await;
+    let client = client();
+    let infer =
+        |count| client.post(format!("{}/v2/models/slow/infer", server.url)).body(rounds(count).to_string()).send();
+    let others = base::Tasks::new();
+    let mut held: Vec<_> = (0..2).map(|_| UnderWay::send(&others, infer(1_000_000))).collect();
+    let full = async {
+        loop {
+            let answer = infer(1).await.unwrap();
+            if answer.status() == 503 {
+                break answer;
+            }
+            held.push(UnderWay::send(&others, infer(1_000_000)));
+        }
+    };
+    let answer = tokio::time::timeout(PATIENCE, full).await.expect("the queue fills");
+    assert_eq!(answer.headers()["retry-after"], "1");
+    let body: serde_json::Value = answer.json().await.unwrap();
+    assert!(body["error"].as_str().unwrap().contains("serve.queue_limit"), "{body}");
+    // Callers that leave free the model: the run is ended, those that wait are skipped.
+    drop(held);
+    let free = async { while infer(1).await.unwrap().status() != 200 {} };
+    tokio::time::timeout(PATIENCE, free).await.expect("the model is free again");
+}
+
+#[tokio::test]
+async fn a_run_past_its_deadline_is_ended_and_the_next_one_answers() {
+    let server = Server::of("slow").await;
+    let mut body = rounds(100_000_000);
+    body["parameters"] = json!({"timeout": 50_000});
+    let said = refused(server.post("/v2/models/slow/infer", &body).await, 503);
+    assert!(said.contains("no answer within 50 ms"), "{said}");
+    let next = tokio::time::timeout(PATIENCE, server.post("/v2/models/slow/infer", &rounds(1))).await;
+    assert_eq!(next.expect("the run was ended").0, 200);
+    assert!(server.text("/metrics").await.contains(r#"error_type="timeout"} 1"#));
+}
+
+#[tokio::test]
+async fn an_encoded_body_is_refused_by_its_encoding() {
+    let server = Server::of("pick").await;
+    let post = client().post(format!("{}/v2/models/pick/infer", server.url)).body("x");
+    let answer = post.header("content-encoding", "br").send().await.unwrap();
+    assert_eq!(answer.status(), 415);
+}
