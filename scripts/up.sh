@@ -52,14 +52,25 @@ greet() {
         fi
         sleep 0.1
     done
-    if ! bin/modelway deploy "$model" --name iris "${connection[@]}"; then
+    if ! bin/modelway deploy "$model" --name iris "${connection[@]}" >/dev/null; then
         kill -0 "$1" 2>/dev/null || return 0
         say "The iris model could not be deployed; see above. Modelway stays up: $shown describe iris"
         return 1
     fi
+    # Active is what the control plane says; the gateway hears of it a moment later.
+    local prediction
+    until prediction=$(bin/modelway predict iris --data '[[5.1, 3.5, 1.4, 0.2]]' "${connection[@]}" 2>&1); do
+        kill -0 "$1" 2>/dev/null || return 0
+        if [ "$SECONDS" -ge "$until" ]; then
+            say "$prediction"
+            say "The iris model is deployed, but does not predict. Modelway stays up: $shown describe iris"
+            return 1
+        fi
+        sleep 0.2
+    done
     echo
     echo "A prediction for a flower with sepals of 5.1 × 3.5 cm and petals of 1.4 × 0.2 cm:"
-    bin/modelway predict iris --data '[[5.1, 3.5, 1.4, 0.2]]' "${connection[@]}"
+    echo "$prediction"
     cat <<END
 
   Predictions   http://$gateway/v2/models/iris/infer
@@ -78,6 +89,7 @@ arguments=(--gateway-addr "$gateway" --control-addr "$control")
 if [ -n "${DATA_DIR:-}" ]; then
     arguments+=(--data-dir "$DATA_DIR")
 fi
-# Modelway takes this process's place, so that signals and the exit status are its own.
-greet $$ &
-exec bin/modelway up "${arguments[@]}"
+# Modelway takes this process's place, so that signals and the exit status are its own. The greeting is nobody's child,
+# because Modelway would not wait for it; it says what Modelway would say on its standard output.
+(greet $$ &)
+exec bin/modelway up "${arguments[@]}" >/dev/null
