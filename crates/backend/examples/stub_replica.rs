@@ -33,8 +33,12 @@ fn main() {
     assert_eq!(arguments.next().as_deref(), Some("serve"));
     let mut flags: HashMap<String, String> = HashMap::new();
     while let Some(flag) = arguments.next() {
+        let (flag, value) = match flag.split_once('=') {
+            Some((flag, value)) => (flag.to_owned(), value.to_owned()),
+            None => (flag, arguments.next().expect("each flag has a value")),
+        };
         assert!(FLAGS.contains(&flag.as_str()), "unknown flag {flag}");
-        flags.insert(flag, arguments.next().expect("each flag has a value"));
+        flags.insert(flag, value);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(serve(flags));

@@ -140,24 +140,26 @@ impl Launcher {
     fn arguments(&self, replica: &ReplicaId, revision: &Revision) -> Vec<OsString> {
         let spec = &revision.spec;
         let mut arguments: Vec<OsString> = vec!["serve".into()];
-        let mut add = |flag: &str, value: OsString| arguments.extend([flag.into(), value]);
+        // What users write may begin with a hyphen.
+        let mut say = |flag: &str, value: &str| arguments.push(format!("{flag}={value}").into());
         if let ModelContent::Artifact { uris, digest } = &spec.content {
             for uri in uris {
-                add("--model-uri", uri.into());
+                say("--model-uri", uri);
             }
             if let Some(digest) = digest {
-                add("--digest", digest.into());
+                say("--digest", digest);
             }
         }
-        add("--model-name", revision.deployment.to_string().into());
+        say("--model-name", &revision.deployment.to_string());
         if let Some(name) = &spec.name {
-            add("--alias", name.into());
+            say("--alias", name);
         }
-        add("--model-version", (&spec.model_version).into());
-        add("--socket", self.layout.socket(replica).into());
-        add("--replica-id", (&replica.0).into());
-        add("--termination-message", self.layout.slot(replica).join(TERMINATION_FILE).into());
-        add("--drain-ms", self.config.drain_ms.to_string().into());
+        say("--model-version", &spec.model_version);
+        say("--drain-ms", &self.config.drain_ms.to_string());
+        // By these two a replica is found whose number was never written down: see `find`.
+        arguments.extend(["--replica-id".into(), (&replica.0).into()]);
+        arguments.extend(["--socket".into(), self.layout.socket(replica).into()]);
+        arguments.extend(["--termination-message".into(), self.layout.slot(replica).join(TERMINATION_FILE).into()]);
         arguments
     }
 }

@@ -224,8 +224,12 @@ impl Watcher {
                     let news = seq != Some(report.seq);
                     (heard, seq, pause, refusals) = (Some(Instant::now()), Some(report.seq), PAUSES[0], 0);
                     self.learn(Some(report.state), report.artifact).await;
-                    // A replica that does not wait for a change, as it should, must not make us spin.
-                    if !news && asked.elapsed() < ANSWER {
+                    if report.state == ReplicaState::Stopping {
+                        // Its last change is its end: a question that waits for another would only delay it.
+                        seq = None;
+                        sleep(ANSWER).await;
+                    } else if !news && asked.elapsed() < ANSWER {
+                        // A replica that does not wait for a change, as it should, must not make us spin.
                         sleep(ANSWER).await;
                     }
                     continue;
