@@ -83,8 +83,8 @@ async fn what_a_dead_worker_held_is_taken_over_and_its_fence_is_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lease_is_renewed_while_the_work_takes_longer_than_it() {
     let site = Site::new(taking(0)).await;
-    let config = Config { lease_ms: 300, ..quick() };
-    let hard = Hard { machine: site.machine.clone(), takes: Duration::from_millis(900), refuses: 0.into() };
+    let config = Config { lease_ms: 1_500, ..quick() };
+    let hard = Hard { machine: site.machine.clone(), takes: Duration::from_millis(3_500), refuses: 0.into() };
     let slow = site.start_over(config, Arc::new(hard)).await;
     let id = site.create(&spec("iris", 1)).await;
     let taken = || async {
