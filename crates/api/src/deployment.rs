@@ -2,7 +2,7 @@
 
 mod read;
 
-pub(crate) use read::{check_digest, check_name, check_version};
+pub(crate) use read::{check_digest, check_name, check_place, check_version};
 
 use std::collections::BTreeMap;
 

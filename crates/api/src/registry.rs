@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use crate::{
     decode::{Faults, Fields},
-    deployment::{check_digest, check_name, check_version},
+    deployment::{check_digest, check_name, check_place, check_version},
     problem::Fault,
     time::Timestamp,
 };
@@ -143,6 +143,9 @@ impl ModelVersionSpec {
             let (uri, image) = (fields.text("uri"), fields.text("image"));
             if uri.is_some() == image.is_some() {
                 fields.fault("uri", "conflict", "give either `uri` (files) or `image` (a container), one of them");
+            }
+            if let Some(Err(reason)) = uri.as_deref().map(check_place) {
+                fields.fault("uri", "invalid", reason);
             }
             let format = fields.text("format");
             let digest = fields.text("digest");

@@ -8,7 +8,7 @@ use super::{
     BucketModel, DeploymentSpec, LogPayloads, MAX_REPLICAS, MachineType, ModelSource, RegisteredRef, Resources,
 };
 use crate::{
-    decode::{Faults, Fields},
+    decode::{Faults, Fields, nearest},
     problem::Fault,
     quantity::Quantity,
 };
@@ -107,6 +107,9 @@ fn read_model(mut fields: Fields<'_>) -> Option<ModelSource> {
     }
     let kind = fields.choice("type", &[("single", "single")]);
     let bucket = fields.required_text("bucket");
+    if let Some(Err(reason)) = bucket.as_deref().map(check_place) {
+        fields.fault("bucket", "invalid", reason);
+    }
     let prefix = fields.text("prefix").unwrap_or_default();
     if prefix.split('/').any(|part| part == "..") {
         fields.fault("prefix", "invalid", "`..` would leave the bucket; write the path itself");
@@ -175,6 +178,33 @@ pub(crate) fn check_version(version: &str) -> Result<(), String> {
         .ok_or_else(|| format!("`{version}` is not a version: use 1 to 128 letters, digits, `-`, `_`, `.` and `+`"))
 }
 
+/// The place of files: an address whose scheme is known, or a whole path.
+pub(crate) fn check_place(place: &str) -> Result<(), String> {
+    const SCHEMES: [&str; 5] = ["s3", "gs", "http", "https", "file"];
+    let Some((scheme, rest)) = place.split_once("://") else {
+        return place.starts_with('/').then_some(()).ok_or_else(|| {
+            format!(
+                "`{place}` is neither a whole path nor an address; write /path, s3://, gs://, http(s):// or file://"
+            )
+        });
+    };
+    let scheme = scheme.to_ascii_lowercase();
+    if !SCHEMES.contains(&scheme.as_str()) {
+        let hint = match nearest(&scheme, SCHEMES) {
+            Some(near) => format!("did you mean `{near}://`?"),
+            None => format!("known are {}", SCHEMES.join(", ")),
+        };
+        return Err(format!("`{scheme}://` is no scheme known here; {hint}"));
+    }
+    if scheme == "file" && !rest.starts_with('/') {
+        return Err("a file on this machine is written file:///absolute/path".to_owned());
+    }
+    if scheme != "file" && rest.split('/').next().is_none_or(str::is_empty) {
+        return Err(format!("`{place}` names no bucket or host after `{scheme}://`"));
+    }
+    Ok(())
+}
+
 /// `sha256:` and 64 hexadecimal digits.
 pub(crate) fn check_digest(digest: &str) -> Result<(), String> {
     let fits = digest
@@ -236,6 +266,17 @@ mod tests {
     }
 
     #[test]
+    fn files_are_at_an_address_that_is_known_or_at_a_whole_path() {
+        for place in ["s3://demmodels/", "gs://b/x", "http://h/x", "HTTPS://h", "file:///srv", "/srv/models", "/"] {
+            assert_eq!(check_place(place), Ok(()), "{place}");
+        }
+        for wrong in ["", "models", "./x", "ftp://h/x", "s3:///x", "s3://", "file://srv", "models:/iris/1"] {
+            assert!(check_place(wrong).is_err(), "{wrong}");
+        }
+        assert!(check_place("s4://b").is_err_and(|reason| reason.contains("did you mean `s3://`?")));
+    }
+
+    #[test]
     fn every_fault_is_reported_at_once_where_it_is() {
         let faults = DeploymentSpec::from_json(json!({
             "name": "md-7",
@@ -255,6 +296,7 @@ mod tests {
                 ("/env/A-B", "invalid"),
                 ("/env/OK", "wrong_type"),
                 ("/id", "read_only"),
+                ("/model/bucket", "invalid"),
                 ("/model/prefix", "invalid"),
                 ("/model/type", "invalid"),
                 ("/model/version", "required"),

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, io::Read as _, path::Path, time::Instant};
 
-use api::{Deployment, DeploymentSpec, Fault, deployment::ModelSource};
+use api::{Deployment, DeploymentSpec, Fault};
 use reqwest::Method;
 use serde::Deserialize as _;
 use serde_json::Value;
@@ -131,7 +131,7 @@ fn documents(text: &str, folder: &Path) -> Result<Vec<Document>, Vec<Misplaced>>
     let mut names: BTreeMap<String, usize> = BTreeMap::new();
     for (index, document) in serde_yaml_ng::Deserializer::from_str(text).enumerate() {
         let number = index + 1;
-        let value = match Value::deserialize(document) {
+        let mut value = match Value::deserialize(document) {
             Ok(Value::Null) => continue,
             Ok(value) => value,
             Err(error) => {
@@ -154,13 +154,13 @@ fn documents(text: &str, folder: &Path) -> Result<Vec<Document>, Vec<Misplaced>>
                 }
             }
         }
+        if let Some(Value::String(bucket)) = value.pointer_mut("/model/bucket")
+            && !bucket.is_empty()
+        {
+            *bucket = source::absolute(bucket, folder);
+        }
         match (DeploymentSpec::from_json(value), name) {
-            (Ok(mut spec), Some(name)) => {
-                if let ModelSource::Bucket(model) = &mut spec.model {
-                    model.bucket = source::absolute(&model.bucket, folder);
-                }
-                documents.push(Document { number, name, spec });
-            }
+            (Ok(spec), Some(name)) => documents.push(Document { number, name, spec }),
             (Ok(_), None) => {}
             (Err(more), _) => faults.extend(more.into_iter().map(|fault| (number, fault))),
         }
@@ -206,6 +206,8 @@ fn diff(present: Option<&Deployment>, document: &Document, place: &str) -> Resul
 
 #[cfg(test)]
 mod tests {
+    use api::deployment::ModelSource;
+
     use super::*;
 
     const TWO: &str = "\

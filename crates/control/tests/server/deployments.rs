@@ -96,8 +96,8 @@ async fn every_fault_of_a_payload_is_reported_at_once_with_its_pointer() {
         "request_res": {"cpu": "2", "memory": "much"}, "limit_res": {"cpu": "1"}
     });
     let refusal = plane.post(PATH, &wrong).await;
-    refusal.refused(422, "invalid_payload").saying("5 faults");
-    let pointers = ["/model/type", "/replica", "/replicas", "/request_res/cpu", "/request_res/memory"];
+    refusal.refused(422, "invalid_payload").saying("6 faults");
+    let pointers = ["/model/bucket", "/model/type", "/replica", "/replicas", "/request_res/cpu", "/request_res/memory"];
     assert_eq!(refusal.fault_pointers(), pointers);
     assert_eq!(plane.get(PATH).await.body["items"], json!([]), "nothing was made");
 }
