@@ -63,7 +63,11 @@ impl Failure {
     /// A refusal of the control plane, with each fault of a payload.
     #[must_use]
     pub fn refused(problem: &Problem) -> Self {
-        let mut message = problem.detail.clone();
+        let mut message = match problem.faults.len() {
+            0 => problem.detail.clone(),
+            1 => "the control plane refuses this, because of one fault".to_owned(),
+            many => format!("the control plane refuses this, because of {many} faults"),
+        };
         for fault in &problem.faults {
             let at = if fault.pointer.is_empty() { "the document" } else { &fault.pointer };
             message.push_str(&format!("\n  {at}: {}", fault.detail));

@@ -139,11 +139,12 @@ impl Control {
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> Failure {
+        let place = self.base.as_str().trim_end_matches('/');
         if error.is_timeout() && !error.is_connect() {
-            return Failure::new(Exit::TimedOut, format!("the control plane at {} did not answer in time", self.base))
+            return Failure::new(Exit::TimedOut, format!("the control plane at {place} did not answer in time"))
                 .next("It may be busy: try again, or set client.timeout_ms higher.");
         }
-        Failure::new(Exit::Unreachable, format!("nobody answers at {}: {}", self.base, root_cause(error)))
+        Failure::new(Exit::Unreachable, format!("nobody answers at {place}: {}", root_cause(error)))
             .next("Start one with `modelway up`, or say where it is with --control-url.")
     }
 

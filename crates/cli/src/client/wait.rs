@@ -110,7 +110,8 @@ fn outlook(deployment: &Deployment, revision: RevisionNumber) -> Outlook {
     let ours = status.error.as_ref().filter(|error| error.revision >= revision);
     let serves = status.serving_revision.is_some_and(|serving| serving >= revision);
     match status.state {
-        State::Active if serves => Outlook::Done,
+        // Right after a change of scale the status may still be that of before.
+        State::Active if serves && ready == wanted => Outlook::Done,
         State::Idle if wanted == 0 => Outlook::Done,
         State::Failed if ours.is_some() => hopeless(ours),
         // The old revision serves on, and the new one will never take over.
@@ -159,10 +160,11 @@ mod tests {
     use super::*;
 
     fn deployment(state: &str, serving: Option<u32>, error_of: Option<u32>) -> Deployment {
+        let ready = u32::from(state == "active");
         let error = error_of.map(|revision| json!({"code": "crash_loop", "message": "it dies", "revision": revision}));
         serde_json::from_value(json!({
             "id": 1, "model": {"version": "1", "type": "single", "bucket": "/m", "prefix": ""}, "replicas": 1,
-            "request_timeout_ms": 1, "idempotent": true, "status": state, "ready_replicas": 0,
+            "request_timeout_ms": 1, "idempotent": true, "status": state, "ready_replicas": ready,
             "serving_revision": serving, "error": error, "url": null, "revision": 2,
             "created_at": "2025-03-09T02:16:33.792720", "updated_at": "2025-03-09T02:16:33.792720"
         }))
@@ -187,6 +189,11 @@ mod tests {
         assert_eq!(looks("degraded", Some(1), Some(2)), "hopeless");
         assert_eq!(looks("degraded", Some(2), Some(2)), "not yet", "it serves, and more may come");
         assert_eq!(looks("pending", None, None), "not yet");
+        let mut scaled = deployment("active", Some(2), None);
+        scaled.spec.replicas = 2;
+        assert!(matches!(outlook(&scaled, RevisionNumber(2)), Outlook::NotYet(_)), "the status is that of before");
+        scaled.spec.replicas = 0;
+        assert!(matches!(outlook(&scaled, RevisionNumber(2)), Outlook::NotYet(_)), "it still runs");
     }
 
     #[test]
