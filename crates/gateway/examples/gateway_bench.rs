@@ -1,0 +1,41 @@
+//! A gateway with many routes, for `bench/gateway`: `gateway_bench ADDR UPSTREAM ROUTES FOLDER`.
+//!
+//! Every route leads to the one upstream. They come from a table file, as after a restart, so that the gateway
+//! under test needs nothing else. Predictions are recorded under FOLDER, as by default.
+
+use std::{error::Error, fmt::Write as _};
+
+use base::{Clock, Tasks};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [addr, upstream, routes, folder] = &*arguments else {
+        return Err("usage: gateway_bench ADDR UPSTREAM ROUTES FOLDER".into());
+    };
+    let routes: usize = routes.parse()?;
+    let table = std::path::Path::new(folder).join("routes.json");
+    let mut lines = format!(r#"{{"form":1,"epoch":"bench","version":{routes},"routes":{routes}}}"#);
+    for id in 1..=routes {
+        write!(
+            lines,
+            r#"
+{{"version":{id},"deployment":{id},"route":{{"name":"model-{id}","state":"active","revisions":[{{"number":1,"model_version":"v1","weight":100,"replicas":[{{"id":"md-{id}-r1-0","address":"{upstream}"}}]}}],"request_timeout_ms":30000,"idempotent":true,"log_payloads":"none"}}}}"#
+        )?;
+    }
+    lines.push('\n');
+    std::fs::write(&table, lines)?;
+    base::net::raise_open_files()?;
+    let config = modelway_gateway::Config {
+        addr: addr.clone(),
+        // Nobody listens there: the gateway serves what it has.
+        control_url: "http://127.0.0.1:9".to_owned(),
+        table_file: Some(table),
+        predictions_dir: Some(std::path::Path::new(folder).join("predictions")),
+        threads: 1,
+        ..modelway_gateway::Config::default()
+    };
+    let listener = base::net::bind(addr, "ADDR").await?;
+    modelway_gateway::run(config, listener, Tasks::new(), Clock::system()).await?;
+    Ok(())
+}

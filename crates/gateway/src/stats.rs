@@ -1,0 +1,99 @@
+//! Counts and distributions, cheap enough for every request.
+//!
+//! A counter here is one relaxed addition. `/metrics` reads them from the route table itself, so the series of
+//! an endpoint go when it goes, and an endpoint that nobody asks has none.
+
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicU64, Ordering},
+};
+
+/// Upper bounds of the buckets of latencies, in microseconds.
+pub(crate) const LATENCY_US: [u64; 16] = [
+    250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
+    10_000_000, 30_000_000,
+];
+
+/// Upper bounds of the buckets of the gateway's own share, in microseconds.
+pub(crate) const ADDED_US: [u64; 16] = [
+    10, 20, 30, 50, 75, 100, 150, 250, 500, 1_000, 2_500, 5_000, 10_000, 50_000, 250_000, 1_000_000,
+];
+
+/// The lowest status that is counted by itself.
+const FIRST_CODE: u16 = 100;
+
+/// The answers of one revision, made when the first one comes.
+#[derive(Debug, Default)]
+pub(crate) struct LazyStats(OnceLock<Box<Stats>>);
+
+impl LazyStats {
+    /// The counts.
+    pub(crate) fn get(&self) -> &Stats {
+        self.0.get_or_init(Box::default)
+    }
+
+    /// The counts, if there was an answer.
+    pub(crate) fn seen(&self) -> Option<&Stats> {
+        self.0.get().map(|stats| &**stats)
+    }
+}
+
+/// The answers of one revision.
+#[derive(Debug)]
+pub(crate) struct Stats {
+    codes: [AtomicU64; 500],
+    /// From the end of the request's head to the end of the answer.
+    pub(crate) latency: Histogram,
+}
+
+impl Default for Stats {
+    fn default() -> Self {
+        Self { codes: [const { AtomicU64::new(0) }; 500], latency: Histogram::new(&LATENCY_US) }
+    }
+}
+
+impl Stats {
+    /// Counts an answer.
+    pub(crate) fn count(&self, code: u16) {
+        if let Some(counter) = code.checked_sub(FIRST_CODE).and_then(|index| self.codes.get(usize::from(index))) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The statuses that were answered, and how often.
+    pub(crate) fn codes(&self) -> impl Iterator<Item = (u16, u64)> {
+        (FIRST_CODE..).zip(&self.codes).map(|(code, count)| (code, count.load(Ordering::Relaxed))).filter(|(_, n)| *n > 0)
+    }
+}
+
+/// A distribution of durations.
+#[derive(Debug)]
+pub(crate) struct Histogram {
+    bounds: &'static [u64; 16],
+    buckets: [AtomicU64; 17],
+    sum_us: AtomicU64,
+}
+
+impl Histogram {
+    pub(crate) const fn new(bounds: &'static [u64; 16]) -> Self {
+        Self { bounds, buckets: [const { AtomicU64::new(0) }; 17], sum_us: AtomicU64::new(0) }
+    }
+
+    /// Counts one duration in microseconds.
+    pub(crate) fn observe(&self, us: u64) {
+        let bucket = self.bounds.partition_point(|bound| *bound < us);
+        self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
+        self.sum_us.fetch_add(us, Ordering::Relaxed);
+    }
+
+    /// Sum in seconds, count, and each bucket's upper bound in seconds with its own count, as `encode_histogram`
+    /// takes them.
+    #[allow(clippy::cast_precision_loss, reason = "a sum of microseconds stays below 2^53 for centuries")]
+    pub(crate) fn snapshot(&self) -> (f64, u64, Vec<(f64, u64)>) {
+        let bounds = self.bounds.iter().map(|us| *us as f64 / 1e6).chain([f64::INFINITY]);
+        let buckets: Vec<_> =
+            bounds.zip(&self.buckets).map(|(bound, count)| (bound, count.load(Ordering::Relaxed))).collect();
+        let count = buckets.iter().map(|(_, count)| count).sum();
+        (self.sum_us.load(Ordering::Relaxed) as f64 / 1e6, count, buckets)
+    }
+}
