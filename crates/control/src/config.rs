@@ -31,6 +31,9 @@ pub struct Config {
     pub body_timeout_ms: u64,
     /// How long an answer may take to begin, in milliseconds. Beyond it: 503.
     pub request_timeout_ms: u64,
+    /// How long a client may leave an answer unread, in milliseconds, before its connection is closed. A paused
+    /// `logs -f` is such a client.
+    pub stall_timeout_ms: u32,
     /// How long requests in flight may take to finish at shutdown, in milliseconds.
     pub drain_ms: u64,
     /// How often to look for new routes that another process wrote, in milliseconds.
@@ -54,6 +57,7 @@ impl Default for Config {
             header_timeout_ms: 10_000,
             body_timeout_ms: 10_000,
             request_timeout_ms: 30_000,
+            stall_timeout_ms: 300_000,
             drain_ms: 10_000,
             watch_poll_ms: 200,
             watch_heartbeat_ms: 5_000,

@@ -34,6 +34,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 pub(crate) struct Limits {
     connections: usize,
     header_timeout: Duration,
+    stall_timeout_ms: u32,
     drain: Duration,
 }
 
@@ -42,6 +43,7 @@ impl Limits {
         Self {
             connections: config.max_connections.min(Semaphore::MAX_PERMITS),
             header_timeout: Duration::from_millis(config.header_timeout_ms),
+            stall_timeout_ms: config.stall_timeout_ms,
             drain: Duration::from_millis(config.drain_ms),
         }
     }
@@ -97,8 +99,8 @@ async fn connection(stream: TcpStream, router: Router, limits: Limits, tasks: &T
         spoke = tokio::time::timeout(limits.header_timeout, spoke) => if !matches!(spoke, Ok(Ok(1..))) { return },
         () = tasks.stopping() => return,
     }
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!("a connection is slower than need be: {error}");
+    if let Err(error) = tune(&stream, limits) {
+        tracing::debug!("a connection could not be tuned: {error}");
     }
     let mut builder = Builder::new(Executor(tasks.clone()));
     builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.header_timeout);
@@ -116,6 +118,13 @@ async fn connection(stream: TcpStream, router: Router, limits: Limits, tasks: &T
         // The client went away, or spoke no HTTP: its own business.
         tracing::debug!("a connection ended: {error}");
     }
+}
+
+/// Sends small writes at once, and lets the kernel close a connection whose client takes nothing: it counts the
+/// time for which what was sent is not acknowledged and for which the client's window is closed.
+fn tune(stream: &TcpStream, limits: Limits) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    Ok(rustix::net::sockopt::set_tcp_user_timeout(stream, limits.stall_timeout_ms)?)
 }
 
 /// Starts hyper's own tasks among ours, so that shutdown waits for them.

@@ -59,6 +59,7 @@ fn answer(app: &App, status: StatusCode, record: DeploymentRecord) -> Response {
         (status = 201, description = "Created", body = Deployment, headers(
             ("Location" = String, description = "The deployment's path"),
             ("ETag" = String, description = "Names this generation of what is wanted, for If-Match"))),
+        (status = 410, description = "What the Idempotency-Key made was deleted since", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "The name is taken", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "The payload has faults: all of them, each with its JSON pointer", body = Problem, content_type = "application/problem+json"),
         (status = "default", description = "Any other refusal", body = Problem, content_type = "application/problem+json"),

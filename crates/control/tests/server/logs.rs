@@ -7,6 +7,7 @@ use axum::{
     body::Body,
     extract::{Path, RawQuery},
     http::StatusCode,
+    response::IntoResponse,
     routing::get,
 };
 use base::Clock;
@@ -18,6 +19,11 @@ use store::WorkerRecord;
 use tokio::net::TcpListener;
 
 use crate::support::{PATIENCE, Plane, answer, plane, plane_with};
+
+/// Without end, and as fast as it is read.
+fn flood() -> Body {
+    Body::from_stream(futures::stream::repeat_with(|| Ok::<_, std::io::Error>(vec![b'x'; 65_536])))
+}
 
 /// Says what it was asked; follows without end.
 fn worker() -> Router {
@@ -32,9 +38,12 @@ fn worker() -> Router {
     };
     let replica = |Path(id): Path<String>, RawQuery(query): RawQuery| async move {
         if id.ends_with("-9") {
-            return Err(StatusCode::NOT_FOUND);
+            return StatusCode::NOT_FOUND.into_response();
         }
-        Ok(format!("replica {id} {}\n", query.unwrap_or_default()))
+        if id.ends_with("-7") {
+            return flood().into_response();
+        }
+        format!("replica {id} {}\n", query.unwrap_or_default()).into_response()
     };
     Router::new().route("/v1/deployments/{id}/logs", get(deployment)).route("/v1/replicas/{id}/logs", get(replica))
 }
@@ -100,6 +109,21 @@ async fn a_followed_log_goes_on_and_ends_with_the_control_plane() {
     plane.tasks.stop();
     let rest = tokio::time::timeout(PATIENCE, lines.next()).await.expect("it ends");
     assert!(rest.is_none(), "it ends cleanly: {rest:?}");
+}
+
+#[tokio::test]
+async fn a_client_that_stops_reading_is_let_go() {
+    let plane = with_worker(Config { max_log_streams: 1, stall_timeout_ms: 300, ..Config::default() }).await;
+    let id = plane.create(&json!({})).await;
+    let path = format!("/v1/modelDeployment/{id}/logs");
+    let stalled = plane.request(Method::GET, &format!("{path}?replica=md-{id}-r1-7")).send().await.expect("an answer");
+    let freed = async {
+        while plane.get(&path).await.status != 200 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, freed).await.expect("its place is free again");
+    drop(stalled);
 }
 
 #[tokio::test]
