@@ -69,6 +69,9 @@ async fn serve(config: Config, listener: Listener, tasks: Tasks) -> Result<(), S
         result = life(&app, &listener, &tasks) => result?,
     }
     drop(listener);
+    // First the word to end, then the answers: whoever waited for a change asks no second time here.
+    connections.stop();
+    app.reporter.close();
     if !connections.stop_and_wait(finish).await {
         tracing::warn!("some requests were not finished {} ms after the drain (serve.finish_ms)", finish.as_millis());
     }

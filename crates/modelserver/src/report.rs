@@ -17,6 +17,8 @@ struct Standing {
     seq: u64,
     state: ReplicaState,
     artifact: Option<String>,
+    /// Nothing more will change: nobody is kept waiting.
+    last: bool,
 }
 
 /// Holds the state of this server.
@@ -28,7 +30,7 @@ pub(crate) struct Reporter {
 
 impl Reporter {
     pub(crate) fn new(replica: Option<String>) -> Self {
-        let standing = Standing { seq: 1, state: ReplicaState::Starting, artifact: None };
+        let standing = Standing { seq: 1, state: ReplicaState::Starting, artifact: None, last: false };
         Self { replica: replica.map(ReplicaId), standing: watch::Sender::new(standing) }
     }
 
@@ -45,6 +47,11 @@ impl Reporter {
         self.standing.send_modify(|standing| standing.artifact = Some(artifact));
     }
 
+    /// Answers everybody who waits for a change: no more will come, and a wait would hold up the end.
+    pub(crate) fn close(&self) {
+        self.standing.send_modify(|standing| standing.last = true);
+    }
+
     pub(crate) fn state(&self) -> ReplicaState {
         self.standing.borrow().state
     }
@@ -54,9 +61,11 @@ impl Reporter {
         if let Some(after) = after {
             let mut changes = self.standing.subscribe();
             // Either way there is a report to give.
-            let _ = tokio::time::timeout(LONGEST_WAIT, changes.wait_for(|standing| standing.seq > after)).await;
+            let _ =
+                tokio::time::timeout(LONGEST_WAIT, changes.wait_for(|standing| standing.last || standing.seq > after))
+                    .await;
         }
-        let Standing { seq, state, artifact } = self.standing.borrow().clone();
+        let Standing { seq, state, artifact, last: _ } = self.standing.borrow().clone();
         let usage = base::metrics::Usage::of_self();
         SelfReport {
             replica: self.replica.clone(),

@@ -30,6 +30,20 @@ async fn the_report_waits_for_a_change_of_state() {
 }
 
 #[tokio::test]
+async fn whoever_waits_for_a_change_that_will_not_come_does_not_hold_up_the_end() {
+    let mut settings = config(&models().join("pick"));
+    settings.drain_ms = 500;
+    let mut server = Server::ready(settings).await;
+    let start = std::time::Instant::now();
+    server.tasks.stop();
+    let url = format!("{}/modelway/replica?after=1000", server.url);
+    let waiting = UnderWay::send(&base::Tasks::new(), client().get(url).send());
+    assert!(server.end().await.is_ok());
+    assert_eq!(waiting.answer().await.status(), 200);
+    assert!(start.elapsed() < PATIENCE / 3, "{:?}", start.elapsed());
+}
+
+#[tokio::test]
 async fn a_server_told_to_end_is_not_ready_but_answers_and_finishes_what_it_began() {
     let mut settings = config(&models().join("slow"));
     settings.drain_ms = 1_500;
