@@ -30,6 +30,8 @@ pub(crate) struct Page {
 pub(crate) enum Mishap {
     /// The connection ends after so many bytes of the body.
     CutAfter(usize),
+    /// Nothing comes after so many bytes of the body, and the connection stays.
+    StallAfter(usize),
     /// This status and nothing else.
     Status(u16),
 }
@@ -128,15 +130,15 @@ async fn answer(State(shared): State<Arc<Mutex<Shared>>>, uri: Uri, headers: Hea
             if page.length {
                 response = response.header(header::CONTENT_LENGTH, body.len());
             }
-            let (sent, cut) = match mishap {
-                Some(Mishap::CutAfter(bytes)) => (body.slice(..bytes.min(body.len())), true),
-                _ => (body, false),
+            let whole = body.len();
+            let (bytes, end) = match mishap {
+                Some(Mishap::CutAfter(bytes)) => (bytes, stream::iter([Err(std::io::Error::other("cut"))]).boxed()),
+                Some(Mishap::StallAfter(bytes)) => (bytes, stream::pending().boxed()),
+                Some(Mishap::Status(_)) | None => (whole, stream::empty().boxed()),
             };
+            let sent = body.slice(..bytes.min(whole));
             shared.bytes_sent += sent.len();
-            let end = cut.then(|| Err(std::io::Error::other("cut")));
-            response
-                .body(Body::from_stream(stream::iter([Ok(sent)]).chain(stream::iter(end))))
-                .expect("it is an answer")
+            response.body(Body::from_stream(stream::iter([Ok(sent)]).chain(end))).expect("it is an answer")
         }
     };
     shared.answers.push((response.status().as_u16(), range));

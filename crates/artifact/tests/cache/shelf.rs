@@ -1,11 +1,18 @@
 //! Sharing, eviction and damage.
 
-use std::process::Command;
+use std::{
+    process::{Child, Command},
+    time::Duration,
+};
 
 use futures::future::join_all;
 use modelway_artifact::{Cache, Config};
 
-use super::{config, fetch, folder, names, partial, server::Server, text};
+use super::{
+    config, fetch, folder, names, partial,
+    server::{Mishap, Server},
+    text,
+};
 
 #[tokio::test]
 async fn many_who_want_the_same_at_once_share_one_download() {
@@ -25,22 +32,50 @@ async fn two_processes_share_one_download() {
     let (folder, server) = (folder(), Server::start().await);
     let config = config(&folder);
     server.put("/model.onnx", vec![7; 20_000_000], "1");
-    let start = || {
-        Command::new(std::env::current_exe().expect("this test"))
-            .args(["--exact", "shelf::fetch_what_another_test_says", "--ignored", "--nocapture"])
-            .env("ARTIFACT_TEST_DIR", &config.dir)
-            .env("ARTIFACT_TEST_URL", server.url("/model.onnx"))
-            .spawn()
-            .expect("it starts")
-    };
+    let start = || in_another_process(&config, &server.url("/model.onnx"));
     let children = [start(), start(), start()];
     let ended = tokio::task::spawn_blocking(|| children.map(|mut child| child.wait().expect("it ends").success()));
     assert_eq!(ended.await.expect("they end"), [true; 3]);
     assert_eq!(server.bytes_sent(), 20_000_000);
 }
 
+/// Fetches, in a process of its own.
+fn in_another_process(config: &Config, url: &str) -> Child {
+    Command::new(std::env::current_exe().expect("this test"))
+        .args(["--exact", "shelf::fetch_what_another_test_says", "--ignored", "--nocapture"])
+        .env("ARTIFACT_TEST_DIR", &config.dir)
+        .env("ARTIFACT_TEST_URL", url)
+        .spawn()
+        .expect("it starts")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_killed_process_had_downloaded_is_gone_on_from() {
+    let (folder, server) = (folder(), Server::start().await);
+    let config = config(&folder);
+    server.put("/model.onnx", vec![7; 20_000_000], "1");
+    server.mishap(Mishap::StallAfter(15_000_000));
+    let mut child = in_another_process(&config, &server.url("/model.onnx"));
+    let written = || -> Option<u64> {
+        let key = names(&config.dir.join("partial")).into_iter().find(|name| name.len() == 64)?;
+        let file = config.dir.join("partial").join(key).join("entry/content/model.onnx");
+        Some(std::fs::metadata(file).ok()?.len())
+    };
+    let patience = tokio::time::timeout(Duration::from_secs(60), async {
+        while !config.dir.join("partial").exists() || written() != Some(15_000_000) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    patience.await.expect("the other process downloads what it gets");
+    child.kill().expect("it runs");
+    child.wait().expect("it ends");
+    let fetched = fetch(&config, &server.url("/model.onnx")).await.expect("its lock died with it");
+    assert!(std::fs::read(&fetched.path).expect("it is there") == vec![7; 20_000_000]);
+    assert_eq!(server.answers().pop(), Some((206, Some("bytes=15000000-".to_owned()))));
+}
+
 #[tokio::test]
-#[ignore = "it is the other process of the test above"]
+#[ignore = "it is the other process of the tests above"]
 async fn fetch_what_another_test_says() {
     let said = |name| base::config::variable(name).expect(name);
     let config = Config { dir: said("ARTIFACT_TEST_DIR").into(), ..Config::default() };
