@@ -2,7 +2,7 @@
 //! and misbehaves when the environment variable `STUB` tells it to.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::print_stdout, reason = "a program for tests only")]
 
-use std::{collections::HashMap, path::Path, time::Duration};
+use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 
 use api::{
     ReplicaId,
@@ -64,6 +64,7 @@ async fn serve(flags: HashMap<String, String>) {
     let replica = ReplicaId(flags["--replica-id"].clone());
     let mute_after = if what == "falls_silent" { 1 } else { u64::MAX };
     let mut answered = 0;
+    let open = Arc::new(());
     let serving = async {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
@@ -73,7 +74,11 @@ async fn serve(flags: HashMap<String, String>) {
                 std::mem::forget(stream);
                 continue;
             }
-            tokio::spawn(answer(stream, replica.clone(), reports.clone()));
+            let (answering, open) = (answer(stream, replica.clone(), reports.clone()), Arc::clone(&open));
+            tokio::spawn(async move {
+                answering.await;
+                drop(open);
+            });
         }
     };
     let living = async {
@@ -102,6 +107,10 @@ async fn serve(flags: HashMap<String, String>) {
         println!("told to end");
         state.send_replace((3, ReplicaState::Stopping));
         sleep(Duration::from_millis(flags["--drain-ms"].parse().unwrap())).await;
+        // A server finishes what has begun.
+        while Arc::strong_count(&open) > 1 {
+            sleep(Duration::from_millis(1)).await;
+        }
     };
     tokio::select! {
         () = serving => {}

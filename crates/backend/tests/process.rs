@@ -196,9 +196,11 @@ async fn a_removed_replica_drains_leaves_its_log_and_nothing_else() {
         .lines()
         .find_map(|line| line.strip_prefix("child ")?.parse().ok())
         .expect("it names its child");
+    let told = std::time::Instant::now();
     backend.remove(ONE, None, 1).await.unwrap();
     assert_eq!(backend.observe(ONE).await.unwrap()[0].state, ReplicaState::Stopping);
     eventually("it to be gone", async || backend.observe(ONE).await.unwrap().is_empty()).await;
+    assert!(told.elapsed() < Duration::from_secs(5), "something kept it from ending by itself");
     assert!(home.log(&backend, &replica.id).await.ends_with("told to end\n"), "its log is still to be had");
     assert!(!home.replicas().join(&replica.id.0).exists());
     eventually("the child that it left to end", async || !alive(child)).await;
