@@ -403,7 +403,7 @@ fn a_replica_that_crashes_makes_it_degraded_until_it_is_back() {
     world.crash(false, |r| r.id.0.ends_with("-1"));
     world.pass();
     assert_eq!(world.record.status.state, State::Degraded);
-    assert_eq!(world.record.status.error.as_ref().unwrap().code, "crash_loop");
+    assert_eq!(world.record.status.error.as_ref().unwrap().code, "crashed");
     assert_eq!(world.committed.as_ref().unwrap().revisions[0].replicas.len(), 1);
     world.wait(BACKOFF);
     world.pass();

@@ -17,6 +17,10 @@ pub(super) const LOOP: u32 = 3;
 const MAX_NOTES: usize = 16;
 /// The word for a revision that took too long.
 const START_TIMEOUT: &str = "start_timeout";
+/// What a backend calls the end of a process that says nothing more of itself.
+const CRASH_LOOP: &str = "crash_loop";
+/// The same, as long as it is no loop.
+const CRASHED: &str = "crashed";
 
 /// What is wrong with the wanted revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,6 +133,9 @@ fn failure(replica: &Replica) -> Option<StatusError> {
     let failure = replica.failure.as_ref()?;
     let mut error = failure.error.clone();
     error.revision = replica.revision;
+    if replica.restarts < LOOP && error.code == CRASH_LOOP {
+        CRASHED.clone_into(&mut error.code);
+    }
     if !failure.permanent && replica.restarts >= LOOP {
         error.message = format!(
             "{} was started {} times and ended by itself each time: {}",
