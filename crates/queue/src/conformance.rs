@@ -70,6 +70,7 @@ pub async fn suite(fresh: impl AsyncFn() -> Subject) {
         async { takers_at_once_share_the_tasks_out(fresh().await).await },
         async { a_waiting_taker_gets_what_is_woken_meanwhile(fresh().await).await },
         async { a_strange_receipt_does_nothing(fresh().await).await },
+        async { a_taker_that_leaves_takes_nothing_along(fresh().await).await },
     );
 }
 
@@ -207,4 +208,21 @@ async fn a_strange_receipt_does_nothing(queue: Subject) {
         assert!(!queue.workers[1].renew(&strange, LONG).await.expect("the queue answers"));
     }
     assert!(queue.workers[0].renew(&task.receipt, LONG).await.expect("the queue answers"));
+}
+
+async fn a_taker_that_leaves_takes_nothing_along(queue: Subject) {
+    for round in 0..40 {
+        queue.wake(1, Duration::ZERO).await;
+        let patience = Duration::from_micros(150) * round;
+        let task = match tokio::time::timeout(patience, queue.workers[0].next(LONG)).await {
+            Ok(task) => task.expect("the queue answers"),
+            Err(_) => None,
+        };
+        let task = match task {
+            Some(task) => task,
+            None => queue.take(0, LONG, Duration::ZERO).await,
+        };
+        queue.ack(0, &task.receipt).await;
+    }
+    queue.nothing_is_due().await;
 }

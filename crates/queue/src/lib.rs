@@ -43,6 +43,8 @@ pub trait TaskQueue: Send + Sync + 'static {
     async fn wake(&self, deployment: DeploymentId, delay: Duration) -> Result<(), QueueError>;
 
     /// The next task that is due, held for `lease`. Waits for one, at most about a second; then `None`.
+    /// A caller may drop the future at any moment: what it was about to get is due again at the latest when
+    /// this handle is asked again.
     async fn next(&self, lease: Duration) -> Result<Option<Task>, QueueError>;
 
     /// Holds a task for `lease` from now on. `false` if it was ended or taken over: stop working on it.

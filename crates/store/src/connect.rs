@@ -124,11 +124,23 @@ impl Place {
         let options = match self {
             // The database ends with its connection.
             Self::Memory => options.max_connections(1).idle_timeout(None).max_lifetime(None).test_before_acquire(false),
-            Self::File(_) => options.max_connections(SQLITE_CONNECTIONS).max_lifetime(None).test_before_acquire(false),
+            Self::File(_) => options
+                .max_connections(SQLITE_CONNECTIONS)
+                .max_lifetime(None)
+                .test_before_acquire(false)
+                .before_acquire(|connection, _| Box::pin(is_usable(connection))),
             Self::Postgres(_) => options.max_connections(POSTGRES_CONNECTIONS),
         };
         Ok(options.connect_lazy_with(self.options()?))
     }
+}
+
+/// Whether a connection is outside any transaction. SQLite ends a transaction by itself when the disk is
+/// full or fails, and sqlx, which then cannot roll it back, would count it for ever.
+async fn is_usable(connection: &mut AnyConnection) -> Result<bool, sqlx::Error> {
+    // Behind a rollback that may still be under way.
+    connection.ping().await?;
+    Ok(!connection.is_in_transaction())
 }
 
 /// What every connection needs before its first statement.

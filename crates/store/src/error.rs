@@ -172,3 +172,40 @@ pub(crate) fn may_pass(error: &StoreError) -> bool {
     }
     false
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use api::{DeploymentSpec, Timestamp};
+
+    use super::*;
+    use crate::Store;
+
+    #[tokio::test]
+    async fn a_full_disk_is_said_and_costs_only_what_did_not_fit() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let url = format!("sqlite://{}/modelway.db", folder.path().display());
+        let store = Store::open(&url, Duration::ZERO).await.expect("it opens");
+        let spec = serde_json::json!({"model": {"bucket": "/m", "version": "v1"}, "env": {"A": "x".repeat(9000)}});
+        let spec = DeploymentSpec::from_json(spec).expect("it is valid");
+        let create = async || store.deployment_create(&spec, None, Timestamp(1)).await;
+        // Of the one connection that there is so far.
+        let mut sql = store.read().await.expect("it is free");
+        sqlx::raw_sql("PRAGMA max_page_count = 60").execute(&mut *sql).await.expect("it is known");
+        drop(sql);
+        let mut made = 0;
+        let error = loop {
+            match create().await {
+                Ok(_) => made += 1,
+                Err(error) => break error,
+            }
+            assert!(made < 100, "the limit was never reached");
+        };
+        let StoreError::Unavailable(advice) = &error else { panic!("{error:?}") };
+        assert!(advice.to_string().contains("free some of it"), "{advice}");
+        assert!(advice.source().is_some(), "the database's own words are kept");
+        // The broken connection goes, and with it the limit.
+        assert_eq!(create().await.expect("there is room again").id.0, made + 1, "what was refused left nothing");
+    }
+}

@@ -8,7 +8,10 @@
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use api::{DeploymentId, Timestamp};
 use async_trait::async_trait;
@@ -16,11 +19,11 @@ use base::Clock;
 use queue::{QueueError, Receipt, Task, TaskQueue};
 use rand::{Rng as _, seq::SliceRandom as _};
 use tokio::{
-    sync::Mutex,
+    sync,
     time::{Instant, timeout, timeout_at},
 };
 
-use crate::{Sql, Store, StoreError, row::Columns as _};
+use crate::{Sql, Store, StoreError, row::Columns as _, transaction::Care};
 
 /// How long [`TaskQueue::next`] waits.
 const WAIT: Duration = Duration::from_secs(1);
@@ -37,14 +40,16 @@ pub struct SqlTaskQueue {
     store: Store,
     clock: Clock,
     /// Of those of one process who wait, one looks.
-    looking: Arc<Mutex<()>>,
+    looking: Arc<sync::Mutex<()>>,
+    /// Takings whose caller left before it learned of them: nobody works on those.
+    left: Arc<Mutex<Vec<Taking>>>,
 }
 
 impl SqlTaskQueue {
     /// The queue of this database.
     #[must_use]
     pub fn new(store: Store, clock: Clock) -> Self {
-        Self { store, clock, looking: Arc::default() }
+        Self { store, clock, looking: Arc::default(), left: Arc::default() }
     }
 
     fn now(&self) -> Timestamp {
@@ -89,19 +94,38 @@ impl SqlTaskQueue {
         now: Timestamp,
     ) -> Result<Option<Task>, StoreError> {
         let token = uuid::Uuid::new_v4().to_string();
+        let mut guard = Guard { left: &self.left, taking: Some(Taking { deployment, token: token.clone() }) };
         // A wake-up for later that nobody has answered outlives its task's holder.
         let claim = sqlx::query(
             "UPDATE task SET token = $1, due_at = $2, again_at = CASE WHEN again_at > $3 THEN again_at ELSE NULL END \
              WHERE deployment = $4 AND due_at <= $3 RETURNING deployment",
         );
         let claim = claim.bind(token.clone()).bind(now.after(lease).0).bind(now.0).bind(deployment.0);
-        let claimed = self.store.write_one(claim).await?;
+        // A transaction also where one statement would do: it cannot commit later than its caller leaves.
+        let mut sql = self.store.write(Care::Recoverable).await?;
+        let claimed = claim.fetch_optional(&mut *sql).await?;
+        sql.commit().await?;
+        guard.taking = None;
         Ok(claimed.map(|_| Task { deployment, receipt: Receipt(format!("{}:{token}", deployment.0)) }))
+    }
+
+    /// Gives back what was taken for callers who left.
+    async fn give_back(&self) -> Result<(), StoreError> {
+        loop {
+            let last = self.left.lock().unwrap_or_else(PoisonError::into_inner).last().cloned();
+            let Some(Taking { deployment, token }) = last else { return Ok(()) };
+            let back = sqlx::query(
+                "UPDATE task SET token = NULL, due_at = $1 WHERE deployment = $2 AND token = $3 RETURNING deployment",
+            );
+            self.store.write_one(back.bind(self.now().0).bind(deployment.0).bind(token.clone())).await?;
+            self.left.lock().unwrap_or_else(PoisonError::into_inner).retain(|taking| taking.token != token);
+        }
     }
 
     async fn wait_and_take(&self, lease: Duration) -> Result<Option<Task>, StoreError> {
         let deadline = Instant::now() + WAIT;
         let Ok(_looking) = timeout_at(deadline, self.looking.lock()).await else { return Ok(None) };
+        self.give_back().await?;
         let mut woken = self.store.woken.subscribe();
         loop {
             woken.mark_unchanged();
@@ -117,6 +141,26 @@ impl SqlTaskQueue {
             // The sender lives in the store that this queue holds; what ends the wait does not matter.
             let _ = timeout(wait, woken.changed()).await;
         }
+    }
+}
+
+/// One taking of one task.
+#[derive(Clone, Debug)]
+struct Taking {
+    deployment: DeploymentId,
+    token: String,
+}
+
+/// Notes a taking whose caller left in the middle. There is at most one for each call that was given up,
+/// and the next call begins by giving them back.
+struct Guard<'q> {
+    left: &'q Mutex<Vec<Taking>>,
+    taking: Option<Taking>,
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).extend(self.taking.take());
     }
 }
 
