@@ -5,7 +5,9 @@ use api::{
     replica::ReplicaState,
 };
 
-use crate::{Config, error::InferError, metrics::Metrics, model::Model, registry::Registry, report::Reporter};
+use crate::{
+    Config, budget::Budget, error::InferError, metrics::Metrics, model::Model, registry::Registry, report::Reporter,
+};
 
 /// The extensions of the protocol that work here.
 const EXTENSIONS: [&str; 2] = ["binary_tensor_data", "parameters"];
@@ -17,6 +19,7 @@ pub(crate) struct App {
     pub(crate) models: Registry,
     pub(crate) metrics: Metrics,
     pub(crate) reporter: Reporter,
+    pub(crate) budget: Budget,
 }
 
 impl App {
@@ -28,7 +31,8 @@ impl App {
             metrics.of_model(name, version).set_loaded(false);
         }
         let reporter = Reporter::new(config.replica_id.clone());
-        Self { config, models: Registry::default(), metrics, reporter }
+        let budget = Budget::new(config.bodies_limit_bytes);
+        Self { config, models: Registry::default(), metrics, reporter, budget }
     }
 
     /// Whether requests are wanted here: every model predicts, and the server is not ending.

@@ -46,7 +46,11 @@ pub struct Config {
     pub request_timeout_ms: u64,
     /// The largest body of a request, in bytes.
     pub body_limit_bytes: usize,
-    /// The longest pause within the body of a request, in milliseconds.
+    /// The memory for all bodies at one time, in bytes, apart from small ones; requests beyond it are refused
+    /// with 503.
+    pub bodies_limit_bytes: usize,
+    /// The longest pause within the body of a request, in milliseconds. All of it must come within
+    /// `request_timeout_ms`.
     pub body_timeout_ms: u64,
     /// How long a connection may stay without a complete request header, in milliseconds: slow clients and
     /// idle ones.
@@ -79,6 +83,7 @@ impl Default for Config {
             queue_limit: 1_000,
             request_timeout_ms: 60_000,
             body_limit_bytes: 64 << 20,
+            bodies_limit_bytes: 512 << 20,
             body_timeout_ms: 10_000,
             idle_timeout_ms: 120_000,
             max_connections: 20_000,

@@ -1,6 +1,7 @@
 //! The Open Inference Protocol over gRPC, on the same port as HTTP.
 
 mod convert;
+mod metered;
 
 #[allow(
     missing_docs,
@@ -14,7 +15,7 @@ pub mod proto {
     tonic::include_proto!("inference");
 }
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use http::header::CONTENT_TYPE;
 use hyper::body::Incoming;
@@ -49,12 +50,19 @@ pub(crate) async fn answer(app: Arc<App>, request: http::Request<Incoming>) -> A
         return Status::unimplemented(known).into_http::<tonic::body::Body>().map(Body::Grpc);
     }
     let limit = app.config.body_limit_bytes;
+    // The run has its own deadline; this one is for messages that do not come.
+    let longest = Duration::from_millis(app.config.request_timeout_ms.saturating_mul(2));
+    let (request, _hold) = metered::meter(request, &app.budget);
     let mut service = GrpcInferenceServiceServer::new(Inference(app))
         .max_decoding_message_size(limit)
         .max_encoding_message_size(usize::MAX);
-    match service.call(request).await {
-        Ok(answer) => answer.map(Body::Grpc),
-        Err(never) => match never {},
+    match tokio::time::timeout(longest, service.call(request)).await {
+        Ok(Ok(answer)) => answer.map(Body::Grpc),
+        Ok(Err(never)) => match never {},
+        Err(_) => {
+            let words = format!("the message took longer than {} ms", longest.as_millis());
+            Status::deadline_exceeded(words).into_http::<tonic::body::Body>().map(Body::Grpc)
+        }
     }
 }
 

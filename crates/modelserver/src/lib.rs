@@ -9,6 +9,7 @@
 //! ever answered with another's result, and none is left without an answer. Nothing here is kept on disk.
 
 mod app;
+mod budget;
 mod config;
 mod error;
 pub mod golden;

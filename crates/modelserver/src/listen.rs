@@ -11,6 +11,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
+use rustix::net::sockopt;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
@@ -23,6 +24,9 @@ use crate::{Config, ServeError, app::App, rest};
 const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
     connection: close\r\ncontent-length: 79\r\n\r\n\
     {\"error\":\"this server has as many connections as serve.max_connections allows\"}";
+
+/// How long a peer may leave an answer unread, in milliseconds.
+const UNREAD_MS: u32 = 60_000;
 
 /// Where the server listens.
 #[derive(Debug)]
@@ -80,6 +84,9 @@ impl Listener {
                 let (stream, _) = listener.accept().await?;
                 // Answers are written whole; waiting for more would only delay them.
                 stream.set_nodelay(true)?;
+                // A peer that takes nothing for so long, or is gone, does not hold its answer's memory for ever.
+                sockopt::set_tcp_user_timeout(&stream, UNREAD_MS)?;
+                sockopt::set_socket_keepalive(&stream, true)?;
                 Ok(Stream::Tcp(stream))
             }
             Self::Unix(listener) => Ok(Stream::Unix(listener.accept().await?.0)),

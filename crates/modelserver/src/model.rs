@@ -49,12 +49,15 @@ struct Job {
 }
 
 /// Ends the run when its caller stops waiting, for whatever reason.
-struct Waiting(Cancel, bool);
+struct Waiting {
+    cancel: Cancel,
+    answered: bool,
+}
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        if !self.1 {
-            self.0.cancel();
+        if !self.answered {
+            self.cancel.cancel();
         }
     }
 }
@@ -106,13 +109,13 @@ impl Model {
         let outputs = validate::choose_outputs(&self.signature, &request.outputs)?;
         let inputs = validate::order_inputs(&self.signature, request.inputs)?;
         let (answer, answered) = oneshot::channel();
-        let mut waiting = Waiting(Cancel::default(), false);
-        let job = Job { inputs, outputs, cancel: waiting.0.clone(), answer };
+        let mut waiting = Waiting { cancel: Cancel::default(), answered: false };
+        let job = Job { inputs, outputs, cancel: waiting.cancel.clone(), answer };
         if self.queue.push(job).is_err() {
             return Err(InferError::QueueFull { model: self.name.clone(), limit: self.limits.queue });
         }
         let result = tokio::time::timeout_at((began + time).into(), answered).await;
-        waiting.1 = result.is_ok();
+        waiting.answered = result.is_ok();
         match result {
             Ok(Ok(result)) => Ok(result?),
             Ok(Err(_)) => Err(InferError::Failed("the model's thread ended".to_owned())),

@@ -66,12 +66,12 @@ pub(super) type Answered = Result<Answer, Refusal>;
 pub(super) struct Refusal {
     status: StatusCode,
     reason: String,
-    header: Option<(http::HeaderName, HeaderValue)>,
+    headers: Vec<(http::HeaderName, HeaderValue)>,
 }
 
 impl Refusal {
     pub(super) fn new(status: StatusCode, reason: impl Into<String>) -> Self {
-        Self { status, reason: reason.into(), header: None }
+        Self { status, reason: reason.into(), headers: Vec::new() }
     }
 
     pub(super) fn bad(reason: impl Into<String>) -> Self {
@@ -86,13 +86,19 @@ impl Refusal {
         let allowed: Vec<_> = allowed.iter().map(Method::as_str).collect();
         let allowed = allowed.join(", ");
         let mut refusal = Self::new(StatusCode::METHOD_NOT_ALLOWED, format!("{path} takes {allowed}, not {used}"));
-        refusal.header = HeaderValue::from_str(&allowed).ok().map(|value| (ALLOW, value));
+        refusal.headers.extend(HeaderValue::from_str(&allowed).ok().map(|value| (ALLOW, value)));
         refusal
     }
 
     /// The rest of the body will not be read, so that the connection cannot be used again.
     pub(super) fn closing(mut self) -> Self {
-        self.header = Some((CONNECTION, HeaderValue::from_static("close")));
+        self.headers.push((CONNECTION, HeaderValue::from_static("close")));
+        self
+    }
+
+    /// The same request may be taken a little later.
+    pub(super) fn later(mut self) -> Self {
+        self.headers.push((RETRY_AFTER, HeaderValue::from_static("1")));
         self
     }
 
@@ -103,9 +109,7 @@ impl Refusal {
         }
         let body = serde_json::to_vec(&Error { error: &self.reason }).unwrap_or_default();
         let mut answer = with_status(self.status, bytes("application/json", body.into()));
-        if let Some((name, value)) = self.header {
-            answer.headers_mut().insert(name, value);
-        }
+        answer.headers_mut().extend(self.headers);
         answer
     }
 }
@@ -120,11 +124,9 @@ impl From<InferError> for Refusal {
             }
             InferError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        let mut refusal = Self::new(status, error.to_string());
-        if matches!(error, InferError::NotReady(_) | InferError::QueueFull { .. }) {
-            refusal.header = Some((RETRY_AFTER, HeaderValue::from_static("1")));
-        }
-        refusal
+        let refusal = Self::new(status, error.to_string());
+        let later = matches!(error, InferError::NotReady(_) | InferError::QueueFull { .. });
+        if later { refusal.later() } else { refusal }
     }
 }
 

@@ -9,19 +9,33 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
 use super::answer::Refusal;
-use crate::Config;
+use crate::{app::App, budget::Hold};
 
 /// Memory set aside for a body before any of it has come.
 const FIRST: u64 = 256 << 10;
 
-/// All of a body. A body in one piece, which is what small ones are, is not copied.
-pub(super) async fn read(config: &Config, mut body: Incoming) -> Result<Bytes, Refusal> {
-    let limit = config.body_limit_bytes;
+/// All of a body, and what it holds of the memory for bodies.
+pub(super) async fn read(app: &App, body: Incoming) -> Result<(Bytes, Hold), Refusal> {
+    let longest = Duration::from_millis(app.config.request_timeout_ms);
+    let mut hold = Hold::default();
+    match tokio::time::timeout(longest, collect(app, body, &mut hold)).await {
+        Ok(read) => Ok((read?, hold)),
+        Err(_) => {
+            let reason = format!("the body took longer than {} ms (serve.request_timeout_ms)", longest.as_millis());
+            Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, reason).closing())
+        }
+    }
+}
+
+/// A body in one piece, which is what small ones are, is not copied.
+async fn collect(app: &App, mut body: Incoming, hold: &mut Hold) -> Result<Bytes, Refusal> {
+    let limit = app.config.body_limit_bytes;
     let hint = body.size_hint().lower();
     if usize::try_from(hint).map_or(true, |size| size > limit) {
         return Err(too_large(&format!("of {hint} bytes"), limit));
     }
-    let pause = Duration::from_millis(config.body_timeout_ms);
+    cover(app, hold, usize::try_from(hint).unwrap_or(usize::MAX))?;
+    let pause = Duration::from_millis(app.config.body_timeout_ms);
     let Some(first) = frame(&mut body, pause).await? else { return Ok(Bytes::new()) };
     if body.is_end_stream() && first.len() <= limit {
         return Ok(first);
@@ -32,10 +46,17 @@ pub(super) async fn read(config: &Config, mut body: Incoming) -> Result<Bytes, R
         if all.len() + piece.len() > limit {
             return Err(too_large("", limit));
         }
+        cover(app, hold, all.len() + piece.len())?;
         all.extend_from_slice(&piece);
         next = frame(&mut body, pause).await?;
     }
     Ok(all.freeze())
+}
+
+fn cover(app: &App, hold: &mut Hold, size: usize) -> Result<(), Refusal> {
+    app.budget
+        .cover(hold, size)
+        .map_err(|spent| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, spent.to_string()).later().closing())
 }
 
 /// The next piece of data, if there is one.

@@ -44,7 +44,7 @@ async fn predict(app: &App, name: &str, request: http::Request<Incoming>) -> Ans
     let (model, _) = app.models.find(name, None)?;
     let (head, incoming) = request.into_parts();
     body::check_encoding(&head.headers)?;
-    let body = body::read(&app.config, incoming).await?;
+    let (body, _hold) = body::read(app, incoming).await?;
     let inputs = read(&model.signature, &body).inspect_err(|error| model.metrics.refused(error))?;
     let response = app.infer(name, &model, Request { inputs, ..Request::default() }).await?;
     let body = write(name, &model, &response.outputs).map_err(|e| InferError::Failed(e.to_string()))?;

@@ -55,7 +55,7 @@ async fn infer(app: &App, name: &str, version: Option<&str>, request: http::Requ
     let (head, incoming) = request.into_parts();
     body::check_encoding(&head.headers)?;
     let header_length = header_length(&head.headers)?;
-    let body = body::read(&app.config, incoming).await?;
+    let (body, _hold) = body::read(app, incoming).await?;
     let request = decode(&model, &body, header_length).inspect_err(|error| model.metrics.refused(error))?;
     let binary = binary_outputs(&model, &request);
     let response = app.infer(name, &model, request).await?;

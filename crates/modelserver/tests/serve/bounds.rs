@@ -159,3 +159,62 @@ async fn an_encoded_body_is_refused_by_its_encoding() {
     let answer = post.header("content-encoding", "br").send().await.unwrap();
     assert_eq!(answer.status(), 415);
 }
+
+#[tokio::test]
+async fn bodies_together_are_bounded_in_memory() {
+    let mut settings = config(&models().join("identity/FP32"));
+    settings.bodies_limit_bytes = 1 << 20;
+    let server = Server::ready(settings).await;
+    let mut held = connect(&server).await;
+    held.write_all(b"POST /v2/models/FP32/infer HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n{")
+        .await
+        .unwrap();
+    let large =
+        json!({"inputs": [{"name": "x", "shape": [50_000, 2], "datatype": "FP32", "data": vec![0.25; 100_000]}]});
+    let full = async {
+        loop {
+            let answer = server.post("/v2/models/FP32/infer", &large).await;
+            if answer.0 == 503 {
+                break refused(answer, 503);
+            }
+        }
+    };
+    let said = tokio::time::timeout(PATIENCE, full).await.expect("the budget is spent");
+    assert!(said.contains("serve.bodies_limit_bytes"), "{said}");
+    let small = json!({"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}]});
+    assert_eq!(server.post("/v2/models/FP32/infer", &small).await.0, 200);
+    drop(held);
+    let free = async { while server.post("/v2/models/FP32/infer", &large).await.0 != 200 {} };
+    tokio::time::timeout(PATIENCE, free).await.expect("what was held is given back");
+}
+
+#[tokio::test]
+async fn under_load_everybody_gets_their_own_answer() {
+    let mut settings = config(&models().join("pick"));
+    settings.instances = 2;
+    let server = Server::ready(settings).await;
+    let client = client();
+    let others = base::Tasks::new();
+    let callers: Vec<_> = (0..16u64)
+        .map(|caller| {
+            let (client, url) = (client.clone(), format!("{}/v2/models/pick/infer", server.url));
+            others.spawn(async move {
+                for round in 0..20 {
+                    let index = (caller + round) % 10;
+                    let input = json!({"name": "index", "shape": [1], "datatype": "INT64", "data": [index]});
+                    let body = json!({"id": format!("{caller}-{round}"), "inputs": [input]});
+                    let answer = client.post(&url).body(body.to_string()).send().await.unwrap();
+                    let answer: serde_json::Value = answer.json().await.unwrap();
+                    assert_eq!(answer["id"], body["id"]);
+                    let picked = answer["outputs"][0]["data"][0].as_f64();
+                    assert_eq!(picked, Some(f64::from(u32::try_from(index).unwrap())));
+                }
+            })
+        })
+        .collect();
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    let metrics = server.text("/metrics").await;
+    assert!(metrics.contains(r#"model_predictions_total{model_name="pick",model_version="1"} 320"#), "{metrics}");
+}

@@ -13,6 +13,7 @@ use crate::support::{PATIENCE, Server, UnderWay, client, config, copy, models, r
 async fn the_report_waits_for_a_change_of_state() {
     let mut settings = config(&models().join("pick"));
     settings.replica_id = Some("md-7-r1-0".into());
+    settings.drain_ms = 500;
     let server = Server::ready(settings).await;
     let (_, report) = server.get("/modelway/replica").await;
     assert_eq!(
