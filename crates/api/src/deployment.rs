@@ -184,7 +184,7 @@ impl std::fmt::Display for State {
 /// Why a deployment is not as it should be, in the user's words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StatusError {
-    /// A stable word for programs: `crash_loop`, `model_invalid`, `artifact_missing`, `golden_mismatch`,
+    /// A stable word for programs: `crashed`, `crash_loop`, `model_invalid`, `artifact_missing`, `golden_mismatch`,
     /// `start_timeout`, `backend_rejected` …
     pub code: String,
     /// A sentence: what happened and what to do.
