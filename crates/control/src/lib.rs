@@ -1,7 +1,7 @@
 //! The control plane: what users want, written down.
 //!
 //! A request becomes a row in SQL together with the wake-up of a worker, and nothing more: no replica is
-//! started here, and no answer waits for one. Three layers, each thinner than the next: [`http`](self)
+//! started here, and no answer waits for one. Three layers, each thinner than the next: `http`
 //! translates requests into calls and results into answers, `app` holds the use cases, the store holds the
 //! truth. Gateways learn what to serve from the route watch.
 //!
