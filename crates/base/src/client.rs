@@ -25,6 +25,13 @@ pub fn builder() -> reqwest::ClientBuilder {
         .user_agent(concat!("modelway/", env!("CARGO_PKG_VERSION")))
 }
 
+/// [`builder`], for calling `url` only: on this machine itself a proxy of the environment would lead astray.
+pub fn builder_for(url: &str) -> reqwest::ClientBuilder {
+    let host_onwards = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = host_onwards.split(['/', '?']).next().unwrap_or_default();
+    if crate::net::is_loopback(authority) { builder().no_proxy() } else { builder() }
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

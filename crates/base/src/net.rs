@@ -103,7 +103,8 @@ pub fn require_loopback(addr: &str, setting: &str, allow_unauthenticated: bool) 
 /// Whether only this machine can reach `host:port`.
 #[must_use]
 pub fn is_loopback(addr: &str) -> bool {
-    let host = addr.rsplit_once(':').map_or(addr, |(host, _)| host);
+    // The last colon of a bare `[::1]` is part of the host.
+    let host = addr.rsplit_once(':').filter(|_| !addr.ends_with(']')).map_or(addr, |(host, _)| host);
     let host = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
@@ -128,7 +129,7 @@ mod tests {
 
     #[test]
     fn only_loopback_is_open_without_saying_so() {
-        for open in ["127.0.0.1:80", "localhost:0", "[::1]:8080", "127.9.9.9:1"] {
+        for open in ["127.0.0.1:80", "localhost:0", "[::1]:8080", "127.9.9.9:1", "localhost", "[::1]"] {
             assert!(require_loopback(open, "x", false).is_ok(), "{open}");
         }
         for closed in ["0.0.0.0:80", "[::]:80", "10.0.0.1:80", "example.org:80", ":80"] {

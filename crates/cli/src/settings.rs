@@ -24,12 +24,12 @@ pub struct Settings {
     pub telemetry: base::telemetry::Config,
     /// The database.
     pub store: Store,
+    /// The gateway.
+    pub gateway: gateway::Config,
     /// The control plane.
     pub control: control::Config,
     /// The worker.
     pub worker: worker::Config,
-    /// The gateway.
-    pub gateway: gateway::Config,
     /// Replicas as processes of this machine.
     pub process: backend::process::Config,
     /// Pretended replicas.

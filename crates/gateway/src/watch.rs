@@ -24,7 +24,7 @@ const MOST_WAITING: usize = 1_000_000;
 
 /// Watches until the tasks are told to end. `position` is where the table stands, and tells others when it moves.
 pub(crate) async fn run(app: Arc<App>, position: watch::Sender<Position>) {
-    let client = match base::client::builder().build() {
+    let client = match base::client::builder_for(&app.config.control_url).build() {
         Ok(client) => client,
         Err(error) => {
             tracing::error!("the control plane cannot be watched: {}", crate::upstream::words(&error));

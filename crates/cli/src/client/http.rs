@@ -41,7 +41,7 @@ impl Control {
     /// A URL that is none.
     pub fn new(config: &Config) -> Result<Self, Failure> {
         let base = parse_url("client.control_url", &config.control_url)?;
-        let http = base::client::builder().build().map_err(|error| Failure::of(&error))?;
+        let http = base::client::builder_for(&config.control_url).build().map_err(|error| Failure::of(&error))?;
         Ok(Self { http, base, timeout: config.timeout() })
     }
 

@@ -88,7 +88,8 @@ impl Model {
         let name = who.parse::<DeploymentId>().map_or_else(|_| who.to_owned(), |id| id.to_string());
         let version = version.map(|version| format!("/versions/{version}")).unwrap_or_default();
         url.set_path(&format!("{}/v2/models/{name}{version}", url.path().trim_end_matches('/')));
-        let http = base::client::builder().timeout(config.timeout()).build().map_err(|error| Failure::of(&error))?;
+        let http = base::client::builder_for(&config.gateway_url).timeout(config.timeout()).build();
+        let http = http.map_err(|error| Failure::of(&error))?;
         Ok(Self { http, url, name })
     }
 

@@ -94,7 +94,7 @@ pub(super) async fn until_gone(control: &Control, id: DeploymentId, end: Instant
 async fn until_routed(config: &Config, id: DeploymentId, end: Instant) {
     let Ok(mut url) = parse_url("client.gateway_url", &config.gateway_url) else { return };
     url.set_path(&format!("{}/v2/models/{id}/ready", url.path().trim_end_matches('/')));
-    let Ok(http) = base::client::builder().build() else { return };
+    let Ok(http) = base::client::builder_for(&config.gateway_url).build() else { return };
     while Instant::now() < end {
         match http.get(url.clone()).timeout(GATEWAY_PATIENCE).send().await {
             Ok(answer) if matches!(answer.status(), StatusCode::NOT_FOUND | StatusCode::SERVICE_UNAVAILABLE) => {}

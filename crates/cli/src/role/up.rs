@@ -159,7 +159,7 @@ impl Up {
 
 /// Waits until the gateway holds a route table, so that what is said next is true.
 async fn until_routed(gateway_url: &str) {
-    let Ok(http) = base::client::builder().no_proxy().build() else { return };
+    let Ok(http) = base::client::builder_for(gateway_url).build() else { return };
     let url = format!("{gateway_url}/v2/health/ready");
     let end = Instant::now() + FIRST_ROUTES;
     while Instant::now() < end {
