@@ -130,6 +130,9 @@ pub enum InferError {
     /// The answer did not come in time.
     #[error("no answer within {0} ms (serve.request_timeout_ms, or the request's own `timeout`)")]
     TimedOut(u128),
+    /// Nobody's: this server does not do it.
+    #[error("{0}")]
+    Unsupported(String),
     /// The model's: it failed on a request that fits its signature.
     #[error("{0}")]
     Failed(String),
@@ -140,7 +143,7 @@ impl InferError {
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::Invalid(_) => "invalid_input",
+            Self::Invalid(_) | Self::Unsupported(_) => "invalid_input",
             Self::NotFound(_) => "not_found",
             Self::NotReady(_) => "not_ready",
             Self::QueueFull { .. } => "queue_full",

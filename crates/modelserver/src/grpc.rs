@@ -77,6 +77,7 @@ impl From<InferError> for Status {
             InferError::NotReady(_) => Self::unavailable(words),
             InferError::QueueFull { .. } => Self::resource_exhausted(words),
             InferError::TimedOut(_) => Self::deadline_exceeded(words),
+            InferError::Unsupported(_) => Self::unimplemented(words),
             InferError::Failed(_) => Self::internal(words),
         }
     }

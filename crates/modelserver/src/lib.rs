@@ -42,6 +42,9 @@ pub use runtime::{Call, Cancel, ModelRuntime, RuntimeError, Signature, Sink};
 
 use crate::app::App;
 
+/// How long the end waits for runs that nobody waits for any more.
+const LAST_RUNS: Duration = Duration::from_secs(1);
+
 /// Serves until `tasks` are told to end, and then drains.
 ///
 /// # Errors
@@ -69,14 +72,30 @@ async fn serve(config: Config, listener: Listener, tasks: Tasks) -> Result<(), S
         () = listen::accept(&listener, &app, &connections) => {}
         result = life(&app, &listener, &tasks) => result?,
     }
-    drop(listener);
+    listener.close();
     // First the word to end, then the answers: whoever waited for a change asks no second time here.
     connections.stop();
     app.reporter.close();
     if !connections.stop_and_wait(finish).await {
         tracing::warn!("some requests were not finished {} ms after the drain (serve.finish_ms)", finish.as_millis());
     }
+    end_models(&app).await;
     Ok(())
+}
+
+/// Waits a little for the models' threads: a process that exits while one of them is in the runtime may crash
+/// there, and would seem to have failed.
+async fn end_models(app: &App) {
+    let models = app.models.all();
+    models.iter().for_each(|model| model.close());
+    let ended = async {
+        while !models.iter().all(|model| model.has_ended()) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    if tokio::time::timeout(LAST_RUNS, ended).await.is_err() {
+        tracing::warn!("a model still runs after its callers have left");
+    }
 }
 
 /// Loads, is ready, drains.

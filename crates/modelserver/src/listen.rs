@@ -78,6 +78,16 @@ impl Listener {
         }
     }
 
+    /// Ends listening; a socket's file goes with it.
+    pub(crate) fn close(self) {
+        if let Self::Unix(listener) = &self
+            && let Some(path) = listener.local_addr().ok().as_ref().and_then(|addr| addr.as_pathname())
+            && let Err(error) = std::fs::remove_file(path)
+        {
+            tracing::debug!(%error, socket = %path.display(), "the socket's file stays");
+        }
+    }
+
     async fn accept(&self) -> io::Result<Stream> {
         match self {
             Self::Tcp(listener) => {

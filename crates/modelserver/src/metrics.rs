@@ -16,7 +16,17 @@ use prometheus_client::{
 use crate::error::InferError;
 
 /// The known values of `error_type`: each exists at 0 from the start.
-const ERROR_TYPES: [&str; 6] = ["invalid_input", "not_found", "not_ready", "queue_full", "timeout", "model_failed"];
+const ERROR_TYPES: [&str; 9] = [
+    "invalid_input",
+    "too_large",
+    "slow_body",
+    "not_found",
+    "not_ready",
+    "memory_full",
+    "queue_full",
+    "timeout",
+    "model_failed",
+];
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ModelLabels {
@@ -109,7 +119,11 @@ impl ModelMetrics {
     }
 
     pub(crate) fn refused(&self, error: &InferError) {
-        let kind = error.kind();
+        self.refused_as(error.kind());
+    }
+
+    /// Counts a refusal of one of the known types.
+    pub(crate) fn refused_as(&self, kind: &'static str) {
         if let Some((_, counter)) = self.errors.iter().find(|(known, _)| *known == kind) {
             counter.inc();
         }

@@ -3,7 +3,7 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
-    thread,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -27,6 +27,7 @@ pub(crate) struct Model {
     pub(crate) signature: Signature,
     pub(crate) metrics: ModelMetrics,
     queue: Arc<Queue<Job>>,
+    threads: Vec<JoinHandle<()>>,
     limits: Limits,
 }
 
@@ -74,12 +75,23 @@ impl Model {
         let signature = runtimes.first().map(|runtime| runtime.signature().clone());
         let signature = signature.ok_or_else(|| std::io::Error::other("a model without instances"))?;
         let queue = Arc::new(Queue::new(limits.queue));
+        let mut threads = Vec::with_capacity(runtimes.len());
         for runtime in runtimes {
             let queue = Arc::clone(&queue);
-            thread::Builder::new().name("model".to_owned()).spawn(move || work(runtime, &queue))?;
+            threads.push(thread::Builder::new().name("model".to_owned()).spawn(move || work(runtime, &queue))?);
         }
         metrics.set_loaded(true);
-        Ok(Self { name, version, signature, metrics, queue, limits })
+        Ok(Self { name, version, signature, metrics, queue, threads, limits })
+    }
+
+    /// Takes no more requests, and ends its threads after what waits.
+    pub(crate) fn close(&self) {
+        self.queue.close();
+    }
+
+    /// Whether its threads have ended, and with them everything of the runtime's.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.threads.iter().all(JoinHandle::is_finished)
     }
 
     /// What it wants and answers, under the name that it was asked by.
@@ -105,6 +117,10 @@ impl Model {
     }
 
     async fn run(&self, request: Request, began: Instant) -> Result<Vec<Tensor>, InferError> {
+        if let Some(name) = request.parameters.keys().find(|name| name.starts_with("sequence_")) {
+            // Served one by one, the parts of a sequence would get wrong answers without a word.
+            return Err(InferError::Unsupported(format!("`{name}`: models with a memory of sequences are not served")));
+        }
         let time = self.time_for(&request);
         let outputs = validate::choose_outputs(&self.signature, &request.outputs)?;
         let inputs = validate::order_inputs(&self.signature, request.inputs)?;

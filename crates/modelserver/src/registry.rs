@@ -50,6 +50,12 @@ impl Registry {
         self.table.store(Some(Arc::new(table)));
     }
 
+    /// All models, each once for each of its names.
+    pub(crate) fn all(&self) -> Vec<Arc<Model>> {
+        let table = self.table.load();
+        table.iter().flat_map(|table| table.values()).flat_map(|versions| versions.0.iter().cloned()).collect()
+    }
+
     /// A model, and all versions of it. The newest version if none is named.
     pub(crate) fn find(&self, name: &str, version: Option<&str>) -> Result<(Arc<Model>, Arc<Versions>), InferError> {
         let table = self.table.load();

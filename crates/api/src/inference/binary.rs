@@ -3,10 +3,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use half::{bf16, f16};
 
-use super::{
-    Data, Datatype, Malformed,
-    tensor::{each_data, element_count},
-};
+use super::{Data, Datatype, Malformed, tensor::element_count};
 
 impl Data {
     /// Reads exactly the elements that `shape` has from `bytes`. Elements of `BYTES` share the memory.
@@ -90,9 +87,7 @@ impl Data {
     /// No elements, of a type.
     #[must_use]
     pub fn empty(datatype: Datatype) -> Self {
-        let mut data = Self::zeros(datatype, 0);
-        each_data!(&mut data, vec => vec.clear());
-        data
+        Self::zeros(datatype, 0)
     }
 
     /// `count` elements that are zero, false or empty.

@@ -102,6 +102,16 @@ impl Refusal {
         self
     }
 
+    /// The value of `error_type` in the metrics, for a body that was not read.
+    pub(super) fn error_type(&self) -> &'static str {
+        match self.status {
+            StatusCode::PAYLOAD_TOO_LARGE => "too_large",
+            StatusCode::REQUEST_TIMEOUT => "slow_body",
+            StatusCode::SERVICE_UNAVAILABLE => "memory_full",
+            _ => "invalid_input",
+        }
+    }
+
     pub(super) fn into_answer(self) -> Answer {
         #[derive(Serialize)]
         struct Error<'e> {
@@ -122,6 +132,7 @@ impl From<InferError> for Refusal {
             InferError::NotReady(_) | InferError::QueueFull { .. } | InferError::TimedOut(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
+            InferError::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
             InferError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         let refusal = Self::new(status, error.to_string());

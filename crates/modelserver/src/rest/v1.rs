@@ -44,15 +44,16 @@ async fn predict(app: &App, name: &str, request: http::Request<Incoming>) -> Ans
     let (model, _) = app.models.find(name, None)?;
     let (head, incoming) = request.into_parts();
     body::check_encoding(&head.headers)?;
-    let (body, _hold) = body::read(app, incoming).await?;
-    let inputs = read(&model.signature, &body).inspect_err(|error| model.metrics.refused(error))?;
+    let read = body::read(app, incoming).await;
+    let (body, _hold) = read.inspect_err(|refusal| model.metrics.refused_as(refusal.error_type()))?;
+    let inputs = tensors(&model.signature, &body).inspect_err(|error| model.metrics.refused(error))?;
     let response = app.infer(name, &model, Request { inputs, ..Request::default() }).await?;
     let body = write(name, &model, &response.outputs).map_err(|e| InferError::Failed(e.to_string()))?;
     Ok(answer::bytes("application/json", body.into()))
 }
 
 /// The tensors of a body.
-fn read(signature: &Signature, body: &Bytes) -> Result<Vec<Tensor>, InferError> {
+fn tensors(signature: &Signature, body: &Bytes) -> Result<Vec<Tensor>, InferError> {
     let fields: BTreeMap<String, &RawValue> = serde_json::from_slice(body)
         .map_err(|e| InferError::Invalid(format!("the body is not a JSON object with `instances`: {e}")))?;
     const KNOWN: [&str; 3] = ["instances", "inputs", "signature_name"];

@@ -55,7 +55,8 @@ async fn infer(app: &App, name: &str, version: Option<&str>, request: http::Requ
     let (head, incoming) = request.into_parts();
     body::check_encoding(&head.headers)?;
     let header_length = header_length(&head.headers)?;
-    let (body, _hold) = body::read(app, incoming).await?;
+    let read = body::read(app, incoming).await;
+    let (body, _hold) = read.inspect_err(|refusal| model.metrics.refused_as(refusal.error_type()))?;
     let request = decode(&model, &body, header_length).inspect_err(|error| model.metrics.refused(error))?;
     let binary = binary_outputs(&model, &request);
     let response = app.infer(name, &model, request).await?;

@@ -43,6 +43,7 @@ async fn a_body_beyond_the_limit_is_refused_before_it_is_read() {
     }
     let answer = rest(&mut stream).await;
     assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("serve.body_limit_bytes"), "{answer}");
+    assert!(server.text("/metrics").await.contains(r#"error_type="too_large"} 2"#));
 }
 
 #[tokio::test]

@@ -146,4 +146,5 @@ async fn it_listens_on_a_unix_socket_and_takes_over_a_dead_servers() {
     tokio::time::timeout(PATIENCE, asked).await.expect("ready in time");
     tasks.stop();
     running.await.unwrap().unwrap();
+    assert!(!socket.exists(), "it leaves no file behind");
 }

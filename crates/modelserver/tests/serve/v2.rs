@@ -192,10 +192,12 @@ async fn a_wrong_request_is_refused_in_plain_words_and_counted() {
     assert!(said.contains("not JSON"), "{said}");
     refused(server.post("/v2/models/pick/infr", &json!({})).await, 404);
     refused(server.get("/v2/models/pick/infer").await, 405);
+    let sequence = json!({"inputs": [], "parameters": {"sequence_id": 1}});
+    refused(server.post("/v2/models/pick/infer", &sequence).await, 501);
     let metrics = server.text("/metrics").await;
     let labels = r#"model_name="pick",model_version="1""#;
     let errors = |kind: &str| format!(r#"model_prediction_errors_total{{{labels},error_type="{kind}"}}"#);
-    assert!(metrics.contains(&format!("{} 5\n", errors("invalid_input"))), "{metrics}");
+    assert!(metrics.contains(&format!("{} 6\n", errors("invalid_input"))), "{metrics}");
     assert!(metrics.contains(&format!("{} 0\n", errors("timeout"))), "{metrics}");
     assert!(metrics.contains(&format!("model_predictions_total{{{labels}}} 0\n")), "{metrics}");
     assert!(metrics.contains(&format!("model_loaded{{{labels}}} 1\n")), "{metrics}");
