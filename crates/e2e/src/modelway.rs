@@ -169,7 +169,7 @@ impl Modelway {
     }
 
     /// Runs a client command that must succeed; its standard output.
-    #[must_use]
+    #[allow(clippy::must_use_candidate, reason = "often only the success matters")]
     pub fn succeed(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         assert!(output.status.success(), "modelway {}: {output:#?}", arguments.join(" "));
@@ -178,8 +178,10 @@ impl Modelway {
 
     /// Starts a role and waits until it answers.
     pub async fn start(&mut self, role: Role) {
-        let log = |end: &str| File::create(self.folder.as_ref().unwrap().path().join(format!("{}.{end}", role.command())));
-        let child = self.command(&[role.command()]).stdout(log("out").unwrap()).stderr(log("err").unwrap()).spawn().unwrap();
+        let log =
+            |end: &str| File::create(self.folder.as_ref().unwrap().path().join(format!("{}.{end}", role.command())));
+        let child =
+            self.command(&[role.command()]).stdout(log("out").unwrap()).stderr(log("err").unwrap()).spawn().unwrap();
         self.running.push((role, child));
         let ready = match role {
             Role::Up | Role::Gateway => self.gateway("/v2/health/ready"),

@@ -16,10 +16,7 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("worker", &["store", "queue", "backend", "api", "base"]),
     ("gateway", &["queue", "api", "base"]),
     ("modelserver", &["artifact", "queue", "api", "base"]),
-    (
-        "cli",
-        &["api", "base", "artifact", "queue", "store", "backend", "control", "worker", "gateway", "modelserver"],
-    ),
+    ("cli", &["api", "base", "artifact", "queue", "store", "backend", "control", "worker", "gateway", "modelserver"]),
     ("e2e", &["api"]),
 ];
 

@@ -23,7 +23,8 @@ async fn a_model_goes_from_file_to_prediction_to_nothing() {
     assert!(modelway.succeed(&["get", "iris", "-o", "yaml"]).contains("status: active"));
 
     let answer: Value =
-        serde_json::from_str(&modelway.succeed(&["predict", "iris", "--data", "[[6.7, 3.0, 5.2, 2.3]]", "-o", "json"])).unwrap();
+        serde_json::from_str(&modelway.succeed(&["predict", "iris", "--data", "[[6.7, 3.0, 5.2, 2.3]]", "-o", "json"]))
+            .unwrap();
     assert_eq!(answer["outputs"][0]["data"][0], 2, "{answer:#}");
     assert!(modelway.succeed(&["predict", "iris", "--data", "[[6.7, 3.0, 5.2, 2.3]]"]).contains('2'));
 
@@ -111,7 +112,8 @@ async fn golden_examples_are_recorded_and_then_held_against_the_model() {
 fn every_setting_can_be_dumped_with_its_source() {
     let modelway = Modelway::new();
     let dumped = modelway.succeed(&["up", "--dump-config"]);
-    let line = dumped.lines().find(|line| line.contains(&modelway.ports.gateway.to_string())).expect("the address is there");
+    let line =
+        dumped.lines().find(|line| line.contains(&modelway.ports.gateway.to_string())).expect("the address is there");
     assert!(line.contains("MODELWAY__GATEWAY__ADDR"), "{line}");
     assert!(modelway.run(&["completion", "bash"]).status.success());
 }

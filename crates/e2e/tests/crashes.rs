@@ -28,10 +28,8 @@ async fn up_killed_under_load_and_started_again_serves_everything_without_a_comm
     modelway.until_active(iris).await;
     modelway.until_active(digits).await;
     let digits_metadata = modelway.gateway("/v2/models/digits");
-    until("digits answers", || async {
-        modelway.ask(Method::GET, &digits_metadata, Value::Null).await.status == 200
-    })
-    .await;
+    until("digits answers", || async { modelway.ask(Method::GET, &digits_metadata, Value::Null).await.status == 200 })
+        .await;
     assert_eq!(modelway.replica_pids(), before, "the same replicas were adopted, none was doubled");
 
     assert!(modelway.stop(Role::Up).await.success());
@@ -112,10 +110,8 @@ async fn a_worker_told_to_end_leaves_its_replicas_and_another_takes_over() {
 
     modelway.start(Role::Worker).await;
     kill(before[0], Signal::KILL);
-    until_some("it is replaced", || async {
-        modelway.replica_pids().into_iter().find(|pid| !before.contains(pid))
-    })
-    .await;
+    until_some("it is replaced", || async { modelway.replica_pids().into_iter().find(|pid| !before.contains(pid)) })
+        .await;
     modelway.until_active(id).await;
 }
 

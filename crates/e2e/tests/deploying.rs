@@ -22,7 +22,8 @@ async fn the_public_sample_becomes_active_with_its_url_and_predicts() {
     assert_eq!(created.headers["location"], format!("/v1/modelDeployment/{id}"));
     modelway.until_active(id).await;
 
-    let got = modelway.ask(Method::GET, &modelway.control(&format!("/v1/modelDeployment/{id}")), Value::Null).await.body;
+    let got =
+        modelway.ask(Method::GET, &modelway.control(&format!("/v1/modelDeployment/{id}")), Value::Null).await.body;
     for (field, value) in sample.as_object().unwrap() {
         assert_eq!(&got[field], value, "{field}");
     }
@@ -61,7 +62,8 @@ async fn a_registered_version_is_deployed_by_name_and_cannot_be_deleted_while_in
     assert_eq!(modelway.ask(Method::POST, &versions, version).await.status, 201);
 
     let body = json!({"name": "by-name", "model": {"name": "flowers", "version": "7"}});
-    let id = modelway.ask(Method::POST, &modelway.control("/v1/modelDeployment"), body).await.body["id"].as_i64().unwrap();
+    let id =
+        modelway.ask(Method::POST, &modelway.control("/v1/modelDeployment"), body).await.body["id"].as_i64().unwrap();
     modelway.until_active(id).await;
     modelway.until_predicts("by-name").await;
     let by_version = modelway.gateway("/v2/models/by-name/versions/7/infer");
@@ -95,7 +97,8 @@ async fn lost_updates_and_repeated_posts_are_noticed() {
     let again = modelway.ask_with(Method::POST, &deployments, body.clone(), &key).await;
     assert_eq!((first.status.as_u16(), again.status.as_u16()), (201, 201));
     assert_eq!(first.body["id"], again.body["id"]);
-    let other = modelway.ask_with(Method::POST, &deployments, json!({"model": {"version": "2", "bucket": folder}}), &key).await;
+    let other =
+        modelway.ask_with(Method::POST, &deployments, json!({"model": {"version": "2", "bucket": folder}}), &key).await;
     assert_eq!(other.status, 422, "{other:#?}");
 
     let url = format!("{deployments}/{}", first.body["id"]);
@@ -138,7 +141,8 @@ async fn what_was_decided_is_in_the_events_and_the_page_to_try_it_is_there() {
     let modelway = Modelway::up().await;
     let id = modelway.deploy("iris", &modelway.models().iris("iris"), 1).await;
     modelway.until_active(id).await;
-    let events = modelway.ask(Method::GET, &modelway.control(&format!("/v1/modelDeployment/{id}/events")), Value::Null).await;
+    let events =
+        modelway.ask(Method::GET, &modelway.control(&format!("/v1/modelDeployment/{id}/events")), Value::Null).await;
     let kinds: Vec<_> = events.body["items"].as_array().unwrap().iter().map(|e| e["kind"].as_str().unwrap()).collect();
     assert_eq!(kinds.first(), Some(&"created"), "{events:#?}");
     let openapi = modelway.ask(Method::GET, &modelway.control("/openapi.json"), Value::Null).await;

@@ -26,7 +26,8 @@ async fn a_model_that_cannot_be_served_fails_with_the_reason_and_disturbs_nobody
         "name": "checksum",
         "model": {"version": "1", "bucket": models.iris("checksum"), "digest": format!("sha256:{}", "0".repeat(64))}
     });
-    let checksum = modelway.ask(Method::POST, &modelway.control("/v1/modelDeployment"), checksum).await.body["id"].as_i64();
+    let checksum =
+        modelway.ask(Method::POST, &modelway.control("/v1/modelDeployment"), checksum).await.body["id"].as_i64();
 
     for (id, word) in [
         (broken, "model.onnx"),
@@ -61,8 +62,12 @@ async fn a_broken_change_leaves_the_old_revision_serving_and_says_so() {
     let folder = models.broken("broken");
     let change = json!({"model": {"version": "2", "bucket": folder.parent().unwrap(), "prefix": "broken"}});
     assert_eq!(modelway.ask(Method::PATCH, &url, change).await.status, 200);
-    let degraded =
-        modelway.until_deployment(id, "it is degraded", |d| d.status.state == api::State::Degraded).await.status;
+    let degraded = modelway
+        .until_deployment(id, "it says what is wrong", |d| {
+            d.status.state == api::State::Degraded && d.status.error.is_some()
+        })
+        .await
+        .status;
     assert_eq!(degraded.serving_revision.unwrap().0, 1);
     assert_eq!(degraded.error.unwrap().revision.0, 2);
 
@@ -80,7 +85,8 @@ async fn every_fault_of_a_payload_is_named_at_once() {
     let answer = modelway.ask(Method::POST, &modelway.control("/v1/modelDeployment"), body).await;
     assert_eq!(answer.status, 422);
     assert_eq!(answer.headers["content-type"], "application/problem+json");
-    let pointers: Vec<_> = answer.body["faults"].as_array().unwrap().iter().map(|f| f["pointer"].as_str().unwrap()).collect();
+    let pointers: Vec<_> =
+        answer.body["faults"].as_array().unwrap().iter().map(|f| f["pointer"].as_str().unwrap()).collect();
     assert_eq!(pointers, ["/request_res/cpu", "/replica"], "{answer:#?}");
     for (method, path, status) in [
         (Method::GET, "/v1/modelDeployment/999", 404),
@@ -102,9 +108,7 @@ async fn a_wrong_request_is_told_what_is_wrong_with_it() {
     modelway.until_active(id).await;
     modelway.until_predicts("iris").await;
     let url = modelway.infer_url("iris");
-    let tensor = |name: &str, shape: Value, datatype: &str, data: Value| {
-        json!({"inputs": [{"name": name, "shape": shape, "datatype": datatype, "data": data}]})
-    };
+    let tensor = |name: &str, shape: Value, datatype: &str, data: Value| json!({"inputs": [{"name": name, "shape": shape, "datatype": datatype, "data": data}]});
     for (body, words) in [
         (tensor("imput", json!([1, 4]), "FP32", json!([1, 2, 3, 4])), "input"),
         (tensor("input", json!([1, 3]), "FP32", json!([1, 2, 3])), "shape"),
@@ -123,7 +127,10 @@ async fn a_wrong_request_is_told_what_is_wrong_with_it() {
         .post(&url)
         .header("inference-header-content-length", "94")
         .header("content-type", "application/octet-stream")
-        .body(&br#"{"inputs":[{"name":"input","shape":[1,4],"datatype":"FP32","parameters":{"binary_data_size":16}}]}xx"#[..])
+        .body(
+            &br#"{"inputs":[{"name":"input","shape":[1,4],"datatype":"FP32","parameters":{"binary_data_size":16}}]}xx"#
+                [..],
+        )
         .send()
         .await
         .unwrap();
@@ -172,7 +179,9 @@ async fn slow_clients_and_ten_thousand_idle_connections_leave_room_for_everyone_
         idle.push(TcpStream::connect(&address).await.unwrap());
     }
     let mut slow = TcpStream::connect(&address).await.unwrap();
-    slow.write_all(b"POST /v2/models/iris/infer HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{").await.unwrap();
+    slow.write_all(b"POST /v2/models/iris/infer HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{")
+        .await
+        .unwrap();
 
     let load = Load::start(&modelway.infer_url("iris"), &modelway.iris_body(), 4);
     load.answers(200).await;
