@@ -3,7 +3,7 @@
 //! The suite moves the clock that it is given and asks again until something happens, so it runs with a
 //! clock that stands still between two moves as well as with the machine's, where it merely takes longer.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
 use api::DeploymentId;
 use base::Clock;
@@ -211,13 +211,20 @@ async fn a_strange_receipt_does_nothing(queue: Subject) {
 }
 
 async fn a_taker_that_leaves_takes_nothing_along(queue: Subject) {
-    for round in 0..40 {
+    // It leaves at the first moment at which it would have to wait, at the second, and so on.
+    for moment in 1..40 {
         queue.wake(1, Duration::ZERO).await;
-        let patience = Duration::from_micros(150) * round;
-        let task = match tokio::time::timeout(patience, queue.workers[0].next(LONG)).await {
-            Ok(task) => task.expect("the queue answers"),
-            Err(_) => None,
-        };
+        let mut next = queue.workers[0].next(LONG);
+        let mut waits = 0;
+        let task = poll_fn(|context| match next.as_mut().poll(context) {
+            Poll::Ready(task) => Poll::Ready(task.expect("the queue answers")),
+            Poll::Pending => {
+                waits += 1;
+                if waits < moment { Poll::Pending } else { Poll::Ready(None) }
+            }
+        })
+        .await;
+        drop(next);
         let task = match task {
             Some(task) => task,
             None => queue.take(0, LONG, Duration::ZERO).await,

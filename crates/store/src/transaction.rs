@@ -8,6 +8,7 @@ use std::{
 use sqlx::{
     Any, Transaction,
     any::{AnyArguments, AnyRow},
+    pool::PoolConnection,
     query::Query,
 };
 use tokio::{
@@ -38,33 +39,86 @@ struct NoTurn;
 #[derive(Debug)]
 pub(crate) struct Write {
     // Before the permit: the next one's turn begins when this transaction is over.
-    tx: Transaction<'static, Any>,
+    held: Held,
     _turn: OwnedSemaphorePermit,
+}
+
+#[derive(Debug)]
+enum Held {
+    Sqlite(Transaction<'static, Any>),
+    Postgres(Session),
+}
+
+/// A PostgreSQL connection in a transaction. Where a caller leaves in the middle of it (a client hangs up)
+/// the connection is closed, which ends the transaction: sqlx would put one that was left while it began
+/// back among the others with its transaction still open, and whatever came next on it would be lost.
+#[derive(Debug)]
+struct Session {
+    connection: PoolConnection<Any>,
+    over: bool,
+}
+
+impl Session {
+    async fn begin(connection: PoolConnection<Any>) -> Result<Self, StoreError> {
+        let mut session = Self { connection, over: false };
+        session.run("BEGIN").await?;
+        Ok(session)
+    }
+
+    async fn end(mut self, sql: &'static str) -> Result<(), StoreError> {
+        self.run(sql).await?;
+        self.over = true;
+        Ok(())
+    }
+
+    async fn run(&mut self, sql: &'static str) -> Result<(), sqlx::Error> {
+        sqlx::raw_sql(sql).execute(&mut *self.connection).await.map(drop)
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if !self.over {
+            self.connection.close_on_drop();
+        }
+    }
 }
 
 impl Deref for Write {
     type Target = Sql;
 
     fn deref(&self) -> &Sql {
-        &self.tx
+        match &self.held {
+            Held::Sqlite(tx) => tx,
+            Held::Postgres(session) => &session.connection,
+        }
     }
 }
 
 impl DerefMut for Write {
     fn deref_mut(&mut self) -> &mut Sql {
-        &mut self.tx
+        match &mut self.held {
+            Held::Sqlite(tx) => tx,
+            Held::Postgres(session) => &mut session.connection,
+        }
     }
 }
 
 impl Write {
     /// Keeps what was written.
     pub(crate) async fn commit(self) -> Result<(), StoreError> {
-        Ok(self.tx.commit().await?)
+        match self.held {
+            Held::Sqlite(tx) => Ok(tx.commit().await?),
+            Held::Postgres(session) => session.end("COMMIT").await,
+        }
     }
 
     /// Keeps nothing, and is over when this returns.
     pub(crate) async fn abandon(self) -> Result<(), StoreError> {
-        Ok(self.tx.rollback().await?)
+        match self.held {
+            Held::Sqlite(tx) => Ok(tx.rollback().await?),
+            Held::Postgres(session) => session.end("ROLLBACK").await,
+        }
     }
 }
 
@@ -77,12 +131,16 @@ impl Store {
             .map_err(|closed| StoreError::Unavailable(Box::new(closed)))?;
         // IMMEDIATE: one that only begins to write later would find, too late to wait, that another one
         // had written since it began.
-        let begin = match (self.kind, care) {
-            (Kind::Postgres, _) => "BEGIN",
-            (Kind::Sqlite, Care::Durable) => "PRAGMA synchronous = FULL; BEGIN IMMEDIATE",
-            (Kind::Sqlite, Care::Recoverable) => "PRAGMA synchronous = NORMAL; BEGIN IMMEDIATE",
+        let held = match (self.kind, care) {
+            (Kind::Postgres, _) => Held::Postgres(Session::begin(self.pool.acquire().await?).await?),
+            (Kind::Sqlite, Care::Durable) => {
+                Held::Sqlite(self.pool.begin_with("PRAGMA synchronous = FULL; BEGIN IMMEDIATE").await?)
+            }
+            (Kind::Sqlite, Care::Recoverable) => {
+                Held::Sqlite(self.pool.begin_with("PRAGMA synchronous = NORMAL; BEGIN IMMEDIATE").await?)
+            }
         };
-        Ok(Write { tx: self.pool.begin_with(begin).await?, _turn: turn })
+        Ok(Write { held, _turn: turn })
     }
 
     /// Runs one recoverable statement that writes, and returns the one row that it answers with, if any.

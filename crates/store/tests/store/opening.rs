@@ -117,6 +117,22 @@ async fn many_writers_in_several_processes_do_not_fail_each_other(database: Data
 }
 
 #[tokio::test]
+async fn a_server_that_drops_its_connections_is_asked_again() {
+    let database = crate::support::postgres().await;
+    let store = database.open().await;
+    for n in 0..3 {
+        create(&store, &named(&format!("m{n}"))).await;
+        execute(
+            &database.url,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+             WHERE datname = current_database() AND pid <> pg_backend_pid()",
+        )
+        .await;
+    }
+    assert_eq!(store.deployment_count().await.unwrap()[0].1, 3);
+}
+
+#[tokio::test]
 async fn a_new_file_is_its_owners_alone_and_readers_do_not_wait_for_writers() {
     let database = sqlite();
     let store = database.open().await;
