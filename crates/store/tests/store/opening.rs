@@ -21,6 +21,34 @@ on_both! {
     an_interrupted_migration_is_made_good_by_the_next
     every_database_has_a_name_of_its_own
     many_writers_in_several_processes_do_not_fail_each_other
+    a_caller_that_leaves_in_the_middle_harms_nobody
+}
+
+async fn a_caller_that_leaves_in_the_middle_harms_nobody(database: Database) {
+    let (store, other) = (database.open().await, database.open().await);
+    // It leaves at the first moment at which it would have to wait, at the second, and so on.
+    for moment in 1..60 {
+        let spec = named(&format!("left{moment}"));
+        let mut creation = Box::pin(store.deployment_create(&spec, None, NOW));
+        let mut waits = 0;
+        std::future::poll_fn(|context| match creation.as_mut().poll(context) {
+            std::task::Poll::Pending if waits + 1 < moment => {
+                waits += 1;
+                std::task::Poll::Pending
+            }
+            std::task::Poll::Ready(_) | std::task::Poll::Pending => std::task::Poll::Ready(()),
+        })
+        .await;
+        drop(creation);
+        let id = create(&store, &named(&format!("stayed{moment}"))).await;
+        assert!(other.deployment_get(id).await.is_ok(), "what was answered is there for others");
+    }
+    // All or nothing of each that was left.
+    let page = other.deployment_list(&store::DeploymentFilter::default(), None, 1000).await.unwrap();
+    for record in page.items {
+        assert_eq!(other.event_list(Some(record.id), None, 9).await.unwrap().items.len(), 1);
+        assert!(other.deployment_wanted(record.id, &[]).await.unwrap().is_some());
+    }
 }
 
 async fn many_open_a_new_database_at_once(database: Database) {
