@@ -114,3 +114,50 @@ impl From<io::Error> for Failure {
         Self::failed(format!("standard output cannot be written: {error}"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use api::Fault;
+
+    use super::*;
+
+    fn problem(status: u16, faults: Vec<Fault>) -> Problem {
+        Problem { status, title: "x".into(), code: "x".into(), detail: "the name is taken".into(), faults }
+    }
+
+    #[test]
+    fn a_refusal_shows_every_fault_with_its_pointer() {
+        let fault =
+            |pointer: &str| Fault { pointer: pointer.into(), code: "invalid".into(), detail: "it is wrong".into() };
+        let failure = Failure::refused(&problem(422, vec![fault("/model/version"), fault("")])).next("Mend it.");
+        assert_eq!(
+            failure.to_string(),
+            "error: the control plane refuses this, because of 2 faults\n  /model/version: it is wrong\n  \
+             the document: it is wrong\n\nMend it."
+        );
+        assert_eq!(failure.exit, Exit::Failed);
+    }
+
+    #[test]
+    fn what_is_not_there_has_a_status_of_its_own() {
+        let failure = Failure::refused(&problem(404, Vec::new()));
+        assert_eq!((failure.exit, failure.message.as_str()), (Exit::NotFound, "the name is taken"));
+    }
+
+    #[test]
+    fn a_reader_who_has_seen_enough_is_no_failure() {
+        let failure = Failure::from(io::Error::from(io::ErrorKind::BrokenPipe));
+        assert_eq!((failure.exit, failure.message.as_str()), (Exit::Satisfied, ""));
+        assert_eq!(Failure::from(io::Error::other("full")).exit, Exit::Failed);
+    }
+
+    #[test]
+    fn a_chain_of_causes_says_each_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("{0}")]
+        struct Layer(&'static str, #[source] Option<Box<Layer>>);
+        let error =
+            Layer("it failed: disk full", Some(Box::new(Layer("disk full", Some(Box::new(Layer("quota", None)))))));
+        assert_eq!(chain(&error), "it failed: disk full: quota");
+    }
+}

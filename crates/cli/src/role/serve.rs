@@ -89,3 +89,41 @@ pub(super) fn replica_settings(loaded: &Loaded<Settings>) -> backend::process::C
 fn variable(key: &str) -> String {
     format!("{}{}", base::config::PREFIX, key.replace('.', "__").to_uppercase())
 }
+
+#[cfg(test)]
+mod tests {
+    use base::config::Layers;
+
+    use super::*;
+
+    #[test]
+    fn replicas_inherit_what_was_set_for_all_of_them_and_nothing_of_one() {
+        let text = "\
+[serve]
+port = 9000
+queue_limit = 7
+cache = { schemes = [\"file\"] }
+[telemetry]
+format = \"json\"
+[gateway]
+retries = 1
+[process.serve_env]
+OMP_NUM_THREADS = \"1\"
+MODELWAY__SERVE__QUEUE_LIMIT = \"8\"
+";
+        let loaded = Layers::new().toml("modelway.toml", text).load::<Settings>().expect("it is right");
+        let variables = replica_settings(&loaded).serve_env;
+        let expected = [
+            ("MODELWAY_CONFIG", "/dev/null"),
+            ("MODELWAY__SERVE__CACHE__SCHEMES", "[\"file\"]"),
+            ("MODELWAY__SERVE__QUEUE_LIMIT", "8"),
+            ("MODELWAY__TELEMETRY__FILTER", "warn,modelway=info"),
+            ("MODELWAY__TELEMETRY__FORMAT", "json"),
+            ("OMP_NUM_THREADS", "1"),
+        ];
+        let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(variables, BTreeMap::from(expected));
+        let child = Layers::new().file(Some("/dev/null".as_ref())).variables(variables).load::<Settings>();
+        assert_eq!(child.expect("it is read back").settings.serve.cache.schemes, ["file"]);
+    }
+}

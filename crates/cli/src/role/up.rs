@@ -36,6 +36,13 @@ struct Listeners {
     worker: TcpListener,
 }
 
+/// Where the two planes answer on this machine.
+#[derive(Clone, Debug)]
+struct Urls {
+    gateway: String,
+    control: String,
+}
+
 /// Everything at work.
 struct Up {
     gateway: Running,
@@ -43,6 +50,7 @@ struct Up {
     worker: Running,
     backend: Arc<dyn Backend>,
     backend_tasks: Tasks,
+    urls: Urls,
     /// Given back last: until then nobody else may touch the folder.
     hold: Hold,
 }
@@ -62,11 +70,16 @@ async fn run(loaded: &Loaded<Settings>) -> Result<ExitCode, Failure> {
         // Replicas of an earlier life may run already; the next start finds them.
         () = signals.next() => return Ok(ExitCode::SUCCESS),
     };
-    let failure = tokio::select! {
-        failure = up.gateway.fails() => Some(failure),
-        failure = up.control.fails() => Some(failure),
-        failure = up.worker.fails() => Some(failure),
-        () = signals.next() => None,
+    let mut welcome = std::pin::pin!(welcome(up.urls.clone()));
+    let mut welcomed = false;
+    let failure = loop {
+        tokio::select! {
+            failure = up.gateway.fails() => break Some(failure),
+            failure = up.control.fails() => break Some(failure),
+            failure = up.worker.fails() => break Some(failure),
+            () = signals.next() => break None,
+            () = &mut welcome, if !welcomed => welcomed = true,
+        }
     };
     let backend = Arc::clone(&up.backend);
     tokio::select! {
@@ -91,28 +104,28 @@ async fn start(loaded: &Loaded<Settings>) -> Result<Up, Failure> {
         control: listen(&settings.control.addr, "control.addr (--control-addr)").await?,
         worker: listen(&settings.worker.addr, "worker.addr (--set worker.addr=…)").await?,
     };
-    let gateway_url = format!("http://{}", address(&listeners.gateway)?);
-    let control_url = format!("http://{}", address(&listeners.control)?);
-    hold.say(&format!(", gateway {gateway_url}, control plane {control_url}"))?;
+    let urls = Urls {
+        gateway: format!("http://{}", address(&listeners.gateway)?),
+        control: format!("http://{}", address(&listeners.control)?),
+    };
+    hold.say(&format!(", gateway {}, control plane {}", urls.gateway, urls.control))?;
     let store = open_store(settings).await?;
     let backend_tasks = Tasks::new();
     let backend = open_backend(loaded, &backend_tasks).await?;
-    let settings = with_addresses(loaded, &gateway_url, &control_url);
-    let up = compose(settings, listeners, store, (backend, backend_tasks), hold);
-    until_routed(&gateway_url).await;
-    print(welcome(&gateway_url, &control_url))?;
-    Ok(up)
+    // From here on there is no await, so nothing is started that a signal could leave without an owner.
+    let settings = with_urls(loaded, &urls);
+    Ok(compose(settings, listeners, store, (backend, backend_tasks), urls, hold))
 }
 
 /// The settings with the ports that were really taken, where nobody wrote a URL.
-fn with_addresses(loaded: &Loaded<Settings>, gateway_url: &str, control_url: &str) -> Settings {
+fn with_urls(loaded: &Loaded<Settings>, urls: &Urls) -> Settings {
     let mut settings = loaded.settings.clone();
     let derived = |key| loaded.source(key).is_none_or(|source| source.starts_with("default"));
     if derived("control.gateway_url") {
-        gateway_url.clone_into(&mut settings.control.gateway_url);
+        urls.gateway.clone_into(&mut settings.control.gateway_url);
     }
     if derived("gateway.control_url") {
-        control_url.clone_into(&mut settings.gateway.control_url);
+        urls.control.clone_into(&mut settings.gateway.control_url);
     }
     settings
 }
@@ -122,6 +135,7 @@ fn compose(
     listeners: Listeners,
     store: store::Store,
     (backend, backend_tasks): (Arc<dyn Backend>, Tasks),
+    urls: Urls,
     hold: Hold,
 ) -> Up {
     let clock = Clock::system();
@@ -134,7 +148,7 @@ fn compose(
     let tasks = Tasks::new();
     let run = run_worker(settings, store, Arc::clone(&backend), listeners.worker, tasks.clone());
     let worker = Running::start("worker", tasks, run);
-    Up { gateway, control, worker, backend, backend_tasks, hold }
+    Up { gateway, control, worker, backend, backend_tasks, urls, hold }
 }
 
 impl Up {
@@ -157,32 +171,37 @@ impl Up {
     }
 }
 
-/// Waits until the gateway holds a route table, so that what is said next is true.
-async fn until_routed(gateway_url: &str) {
-    let Ok(http) = base::client::builder_for(gateway_url).build() else { return };
-    let url = format!("{gateway_url}/v2/health/ready");
-    let end = Instant::now() + FIRST_ROUTES;
-    while Instant::now() < end {
-        let answer = http.get(&url).timeout(Duration::from_secs(1)).send().await;
-        if answer.is_ok_and(|answer| answer.status().is_success()) {
-            return;
+/// Says where everything is, once the gateway holds a route table, so that it is true.
+async fn welcome(urls: Urls) {
+    let ready = async {
+        let Ok(http) = base::client::builder_for(&urls.gateway).build() else { return };
+        let url = format!("{}/v2/health/ready", urls.gateway);
+        while !http.get(&url).send().await.is_ok_and(|answer| answer.status().is_success()) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    if tokio::time::timeout(FIRST_ROUTES, ready).await.is_err() {
+        tell("the gateway has no routes yet; it goes on asking for them");
+    }
+    if let Err(failure) = print(words(&urls)) {
+        // Nobody reads it, which stops nothing.
+        tracing::debug!(%failure, "standard output is gone");
     }
 }
 
-fn welcome(gateway_url: &str, control_url: &str) -> String {
+fn words(urls: &Urls) -> String {
+    let Urls { gateway, control } = urls;
     let at = |usual: &str, flag: &str, url: &str| if url == usual { String::new() } else { format!(" {flag} {url}") };
-    let control = at("http://127.0.0.1:8081", "--control-url", control_url);
-    let gateway = at("http://127.0.0.1:8080", "--gateway-url", gateway_url);
+    let to_control = at("http://127.0.0.1:8081", "--control-url", control);
+    let to_gateway = at("http://127.0.0.1:8080", "--gateway-url", gateway);
     format!(
         "Modelway is up. Ctrl-C ends it.\n\n  \
-         gateway        {gateway_url}\n  \
-         control plane  {control_url}   (try it: {control_url}/docs)\n\n\
+         gateway        {gateway}\n  \
+         control plane  {control}   (try it: {control}/docs)\n\n\
          In another terminal:\n  \
-         modelway deploy PATH --name NAME{control}{gateway}\n  \
-         modelway predict NAME{gateway}\n  \
-         modelway list{control}\n"
+         modelway deploy PATH --name NAME{to_control}{to_gateway}\n  \
+         modelway predict NAME{to_gateway}\n  \
+         modelway list{to_control}\n"
     )
 }
 
@@ -190,11 +209,15 @@ fn welcome(gateway_url: &str, control_url: &str) -> String {
 mod tests {
     use super::*;
 
+    fn words_at(gateway: &str, control: &str) -> String {
+        words(&Urls { gateway: gateway.to_owned(), control: control.to_owned() })
+    }
+
     #[test]
     fn the_first_commands_carry_the_addresses_that_are_not_the_usual_ones() {
-        let usual = welcome("http://127.0.0.1:8080", "http://127.0.0.1:8081");
+        let usual = words_at("http://127.0.0.1:8080", "http://127.0.0.1:8081");
         assert!(usual.contains("modelway list\n"), "{usual}");
-        let other = welcome("http://127.0.0.1:9080", "http://127.0.0.1:8081");
+        let other = words_at("http://127.0.0.1:9080", "http://127.0.0.1:8081");
         assert!(other.contains("modelway predict NAME --gateway-url http://127.0.0.1:9080\n"), "{other}");
     }
 }
