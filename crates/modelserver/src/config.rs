@@ -16,7 +16,7 @@ pub struct Config {
     pub model_name: Option<String>,
     /// Further names of that model.
     pub alias: Vec<String>,
-    /// The version of one model that is not in a folder of versions.
+    /// The version of the one model that is served; of a folder with several, which one to serve.
     pub model_version: Option<String>,
     /// `sha256:…` of the artefact, checked before it is served.
     pub digest: Option<String>,

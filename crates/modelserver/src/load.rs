@@ -59,14 +59,20 @@ pub(crate) fn threads(config: &Config) -> usize {
 pub(crate) fn load(app: &App, found: Found) -> Result<Table, ServeError> {
     let config = &app.config;
     let environment = onnx::library::environment(config.onnxruntime.as_deref())?;
+    let found = match found {
+        // A repository with just one model can be served under the name that was asked for.
+        Found::Many(files) if config.model_name.is_some() && files.windows(2).all(|two| two[0].name == two[1].name) => {
+            Found::One(files)
+        }
+        found @ (Found::One(_) | Found::Many(_)) => found,
+    };
     match found {
         Found::One(files) => {
             let name =
                 config.model_name.clone().unwrap_or_else(|| files.first().map(|f| f.name.clone()).unwrap_or_default());
             let mut models = Vec::with_capacity(files.len());
-            for file in &files {
-                let version = file.version.clone().or_else(|| config.model_version.clone());
-                models.push(start(app, &environment, file, &name, version)?);
+            for file in &source::of_version(files, config.model_version.as_deref())? {
+                models.push(start(app, &environment, file, &name, file.version.clone())?);
             }
             let versions = Arc::new(Versions::new(models));
             let names = config.alias.iter().cloned().chain([name]);

@@ -74,6 +74,25 @@ pub(crate) fn find(path: &Path) -> Result<Found, ServeError> {
     }
 }
 
+/// What is to be served of one model when a version was asked for: that one of several; and one alone is what the
+/// caller says that it is, because its folder cannot know what others call it.
+pub(crate) fn of_version(mut files: Vec<ModelFile>, asked: Option<&str>) -> Result<Vec<ModelFile>, ServeError> {
+    let Some(asked) = asked else { return Ok(files) };
+    if let [file] = files.as_mut_slice() {
+        file.version = Some(asked.to_owned());
+        return Ok(files);
+    }
+    let there: Vec<_> = files.iter().filter_map(|file| file.version.clone()).collect();
+    files.retain(|file| file.version.as_deref() == Some(asked));
+    if files.is_empty() {
+        let there = there.join(", ");
+        return Err(ServeError::Source(format!(
+            "there is no version `{asked}` of this model, only {there}: name one of them"
+        )));
+    }
+    Ok(files)
+}
+
 /// One folder's entries, by kind.
 struct Folder {
     path: PathBuf,
@@ -213,6 +232,21 @@ mod tests {
         let root = folder(&["iris/1/model.onnx", "digits/1/model.onnx", "digits/2/model.onnx", "README.md"]);
         let Found::Many(many) = find(root.path()).unwrap() else { panic!() };
         assert_eq!(versions(&many), [("digits", Some("1")), ("digits", Some("2")), ("iris", Some("1"))]);
+    }
+
+    #[test]
+    fn a_version_that_is_asked_for_is_served_alone() {
+        let root = folder(&["two/1/model.onnx", "two/10/model.onnx", "one/1/model.onnx"]);
+        let of = |source: &str, asked: Option<&str>| {
+            let Found::One(files) = find(&root.path().join(source)).unwrap() else { panic!() };
+            of_version(files, asked)
+                .map(|files| files.into_iter().map(|file| file.version.unwrap()).collect::<Vec<_>>())
+        };
+        assert_eq!(of("two", None).unwrap(), ["1", "10"]);
+        assert_eq!(of("two", Some("10")).unwrap(), ["10"]);
+        assert_eq!(of("one", Some("v1")).unwrap(), ["v1"]);
+        let said = of("two", Some("v1")).unwrap_err().to_string();
+        assert_eq!(said, "there is no version `v1` of this model, only 1, 10: name one of them");
     }
 
     #[test]

@@ -148,3 +148,18 @@ async fn it_listens_on_a_unix_socket_and_takes_over_a_dead_servers() {
     running.await.unwrap().unwrap();
     assert!(!socket.exists(), "it leaves no file behind");
 }
+
+#[tokio::test]
+async fn a_name_for_a_folder_of_many_models_is_refused_and_for_a_folder_of_one_is_taken() {
+    let mut settings = config(&models().join("many"));
+    settings.model_name = Some("md-7".into());
+    let error = Server::start(settings).await.end().await.unwrap_err();
+    assert!(error.to_string().contains("leave out --model-name"), "{error}");
+    let folder = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(models().join("versions"), folder.path().join("adder")).unwrap();
+    let mut settings = config(folder.path());
+    settings.model_name = Some("md-7".into());
+    settings.model_version = Some("9".into());
+    let server = Server::ready(settings).await;
+    assert_eq!(server.get("/v2/models/md-7").await.1["versions"], json!(["9"]));
+}

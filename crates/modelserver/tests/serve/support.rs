@@ -50,12 +50,17 @@ pub(crate) fn copy(model: &str) -> tempfile::TempDir {
 
 /// Settings for a source.
 pub(crate) fn config(source: &Path) -> Config {
-    let packages = python().parent().unwrap().join("../lib/python3.11/site-packages/onnxruntime/capi");
+    let lib = python().parent().unwrap().join("../lib");
+    let mut versions = std::fs::read_dir(lib).unwrap().map(|entry| entry.unwrap().path());
+    let packages = versions.find_map(|version| {
+        let packages = version.join("site-packages/onnxruntime/capi");
+        packages.is_dir().then_some(packages)
+    });
     Config {
         source: Some(source.display().to_string()),
         port: 0,
         drain_ms: 0,
-        onnxruntime: Some(packages),
+        onnxruntime: Some(packages.expect("the Python has the package onnxruntime")),
         ..Config::default()
     }
 }
