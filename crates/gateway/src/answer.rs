@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
-    header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, TE, TRAILER, TRANSFER_ENCODING, UPGRADE},
+    header::{ALLOW, CONNECTION, CONTENT_TYPE, EXPECT, RETRY_AFTER, TE, TRAILER, TRANSFER_ENCODING, UPGRADE},
 };
 
 use crate::{
@@ -119,6 +119,8 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
 fn is_hop_by_hop(name: &HeaderName) -> bool {
     match name.as_str().len() {
         2 => *name == TE,
+        // The gateway has answered it already.
+        6 => *name == EXPECT,
         7 => *name == TRAILER || *name == UPGRADE,
         10 => *name == CONNECTION || name.as_str() == "keep-alive",
         16 => name.as_str() == "proxy-connection",

@@ -45,7 +45,11 @@ pub(crate) fn revision<'e>(endpoint: &'e Endpoint, version: Option<&str>) -> Opt
 }
 
 /// The replica that a request goes to, not one of `tried`. Ejected ones are chosen only when no other is left.
-pub(crate) fn choose<'r>(revision: &'r Revision, tried: &[Arc<Replica>], now_ms: u64) -> Option<&'r Arc<Replica>> {
+pub(crate) fn choose<'r>(
+    revision: &'r Revision,
+    tried: &[Arc<Replica>],
+    now_ms: impl Fn() -> u64,
+) -> Option<&'r Arc<Replica>> {
     let replicas = &revision.replicas;
     if let ([only], []) = (&**replicas, tried) {
         return Some(only);
@@ -55,7 +59,7 @@ pub(crate) fn choose<'r>(revision: &'r Revision, tried: &[Arc<Replica>], now_ms:
     if replicas.len() > FEW {
         let at = |salt: usize| &replicas[(turn.wrapping_mul(GOLDEN as usize) >> salt) % replicas.len()];
         let (one, other) = (at(3), at(17));
-        let good = |replica: &Arc<Replica>| fresh(replica) && !replica.is_ejected(now_ms);
+        let good = |replica: &Arc<Replica>| fresh(replica) && !replica.is_ejected(&now_ms);
         match (good(one), good(other)) {
             (true, true) => return Some(if outstanding(one) <= outstanding(other) { one } else { other }),
             (true, false) => return Some(one),
@@ -66,7 +70,7 @@ pub(crate) fn choose<'r>(revision: &'r Revision, tried: &[Arc<Replica>], now_ms:
     // Beginning at another one each time makes equals take turns.
     let around = || (0..replicas.len()).map(|i| &replicas[(turn.wrapping_add(i)) % replicas.len()]);
     let fewest = |among: &mut dyn Iterator<Item = &'r Arc<Replica>>| among.min_by_key(|replica| outstanding(replica));
-    fewest(&mut around().filter(|replica| fresh(replica) && !replica.is_ejected(now_ms)))
+    fewest(&mut around().filter(|replica| fresh(replica) && !replica.is_ejected(&now_ms)))
         .or_else(|| fewest(&mut around().filter(|replica| fresh(replica))))
 }
 

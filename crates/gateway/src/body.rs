@@ -212,6 +212,8 @@ pub(crate) struct ReplicaBody {
     flight: Option<Box<Flight>>,
     alarm: Option<Alarm>,
     idle: Duration,
+    /// Whether something came since the alarm was set.
+    moved: bool,
 }
 
 impl ReplicaBody {
@@ -223,7 +225,7 @@ impl ReplicaBody {
         alarm: Alarm,
         idle: Duration,
     ) -> Self {
-        let mut body = Self { incoming, link, flight: Some(flight), alarm: Some(alarm), idle };
+        let mut body = Self { incoming, link, flight: Some(flight), alarm: Some(alarm), idle, moved: true };
         if body.incoming.is_end_stream() {
             body.finish();
         }
@@ -247,9 +249,8 @@ impl ReplicaBody {
                 }
                 if self.incoming.is_end_stream() {
                     self.finish();
-                } else if let Some(alarm) = &mut self.alarm {
-                    alarm.set_after(self.idle);
                 }
+                self.moved = true;
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
@@ -262,6 +263,9 @@ impl ReplicaBody {
             }
             Poll::Pending => {
                 let Some(alarm) = &mut self.alarm else { return Poll::Pending };
+                if std::mem::take(&mut self.moved) {
+                    alarm.set_after(self.idle);
+                }
                 ready!(alarm.poll(cx));
                 self.fail();
                 Poll::Ready(Some(Err("the replica stopped sending".into())))

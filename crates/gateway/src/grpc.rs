@@ -154,7 +154,7 @@ impl Call {
                         attempts.failed(&replica, "it answered UNAVAILABLE");
                         continue;
                     }
-                    judge(&replica, code, shard.app.now_ms());
+                    judge(&replica, code, || shard.app.now_ms());
                     let draft = self.kind.filter(|_| shard.records.wanted());
                     let flight = Box::new(Flight {
                         revision: attempts.revision,
@@ -173,7 +173,6 @@ impl Call {
                     remove_hop_by_hop(&mut parts.headers);
                     stamp(&mut parts.headers, &flight, self.id);
                     let idle = if self.streams { Duration::from_secs(86_400) } else { timeout };
-                    alarm.set_after(idle);
                     let body = ReplicaBody::new(incoming, None, flight, alarm, idle);
                     return Ok(Response::from_parts(parts, OutBody::Replica(body)));
                 }

@@ -64,7 +64,7 @@ const HANDOVER: usize = 1_024;
 const REST_AFTER_FAILURE: Duration = Duration::from_millis(50);
 
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
-connection: close\r\ncontent-length: 106\r\n\r\n\
+connection: close\r\ncontent-length: 105\r\n\r\n\
 {\"error\":\"too many connections are open (gateway.max_connections); close some, or try again in a moment\"}";
 
 /// Why a gateway ended before it was told to.

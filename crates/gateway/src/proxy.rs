@@ -14,7 +14,7 @@ use api::deployment::LogPayloads;
 use bytes::{Bytes, BytesMut};
 use http::{
     HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
-    header::{CONTENT_LENGTH, EXPECT, HOST},
+    header::{CONTENT_LENGTH, HOST},
 };
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -230,7 +230,6 @@ pub(crate) async fn proxy(
     let draft = draft(&asked, &shard, endpoint.route.log_payloads, &read);
 
     remove_hop_by_hop(&mut parts.headers);
-    parts.headers.remove(EXPECT);
     parts.headers.insert(REQUEST_ID.clone(), asked.id.clone());
     if let Some(authority) = parts.uri.authority() {
         if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
@@ -268,13 +267,18 @@ pub(crate) async fn proxy(
                 SendBody::Stream(Box::new(StreamBody { head, rest, allowed, idle, alarm, progress: shared }));
         }
     }
-    alarm.set_after(timeout);
+    // What the client took to send its body is not the replica's.
+    let begun = Instant::now();
+    alarm.set(begun + timeout);
+    let mut sent = begun;
 
     loop {
         let (replica, mut link) = attempts.connect().await?;
         let claim = Claim::new(&replica);
         let copy = spare.as_ref().filter(|_| attempts.left()).map(|bytes| copy_of(&outgoing, bytes));
-        let sent = Instant::now();
+        if !attempts.tried.is_empty() {
+            sent = Instant::now();
+        }
         let mut seen = 0;
         let extend = |alarm: &mut Alarm| {
             let Some(progress) = &progress else { return false };
@@ -295,7 +299,7 @@ pub(crate) async fn proxy(
                     outgoing = again;
                     continue;
                 }
-                judge(&replica, code, shard.app.now_ms());
+                judge(&replica, code, || shard.app.now_ms());
                 let flight = Box::new(Flight {
                     busy,
                     revision: attempts.revision,
@@ -312,7 +316,6 @@ pub(crate) async fn proxy(
                 remove_hop_by_hop(&mut parts.headers);
                 parts.version = Version::HTTP_11;
                 stamp(&mut parts.headers, &flight, asked.id);
-                alarm.set_after(timeout);
                 let body = ReplicaBody::new(incoming, Some(link), flight, alarm, timeout);
                 return Ok(Response::from_parts(parts, OutBody::Replica(body)));
             }
@@ -365,9 +368,9 @@ pub(crate) fn stamp(headers: &mut http::HeaderMap, flight: &Flight, id: HeaderVa
 }
 
 /// What an answer says about its replica.
-pub(crate) fn judge(replica: &Replica, code: StatusCode, now_ms: u64) {
+pub(crate) fn judge(replica: &Replica, code: StatusCode, now_ms: impl FnOnce() -> u64) {
     if code.is_server_error() && code != StatusCode::NOT_IMPLEMENTED && code != StatusCode::GATEWAY_TIMEOUT {
-        replica.answered_badly(now_ms);
+        replica.answered_badly(now_ms());
     } else {
         replica.answered_well();
     }
@@ -463,7 +466,7 @@ impl Attempts<'_> {
 
     /// The next replica.
     pub(crate) fn next(&self) -> Result<Arc<Replica>, Refusal> {
-        let now = self.shard.app.now_ms();
+        let now = || self.shard.app.now_ms();
         let tried: Vec<_> = self.tried.iter().map(|(replica, _)| Arc::clone(replica)).collect();
         let fits = self.tried.len() <= self.shard.app.config.retries as usize;
         // With every replica tried, the first may have been unlucky: a crash is often over in a moment.

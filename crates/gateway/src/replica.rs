@@ -75,9 +75,10 @@ impl Replica {
         self.id == route.id.0 && self.address == route.address
     }
 
-    /// Whether it is avoided at `now_ms`.
-    pub(crate) fn is_ejected(&self, now_ms: u64) -> bool {
-        self.ejected_until.load(Ordering::Relaxed) > now_ms
+    /// Whether it is avoided now. `now_ms` is asked only of one that was ever ejected.
+    pub(crate) fn is_ejected(&self, now_ms: impl Fn() -> u64) -> bool {
+        let until = self.ejected_until.load(Ordering::Relaxed);
+        until != 0 && until > now_ms()
     }
 
     /// It answered as it should.
@@ -101,7 +102,7 @@ impl Replica {
 
     /// It could not be reached, or broke off.
     pub(crate) fn eject(&self, now_ms: u64) {
-        if self.is_ejected(now_ms) {
+        if self.is_ejected(|| now_ms) {
             // Those who were under way when it was ejected tell nothing new.
             return;
         }

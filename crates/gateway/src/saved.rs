@@ -24,6 +24,7 @@ const FORM: u32 = 1;
 const GATHER: Duration = Duration::from_millis(300);
 /// Writing takes at most this share of the time.
 const SHARE: u32 = 20;
+const AFTER_FAILURE: Duration = Duration::from_secs(5);
 
 /// Where a table stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -109,45 +110,59 @@ fn beside(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// Writes the table after it changes, until the tasks are told to end; then once more.
+/// Writes the table after it changes, until the tasks are told to end; then once more if it has changed since.
 pub(crate) async fn keep(app: Arc<App>, path: PathBuf, mut position: watch::Receiver<Position>) {
     let mut failing = false;
-    let mut dirty = false;
+    let mut again = false;
     loop {
-        if !dirty {
+        let stopping = app.tasks.is_stopping();
+        let changed = again || position.has_changed().unwrap_or(false);
+        if stopping && !changed {
+            return;
+        }
+        if !changed {
             tokio::select! {
-                changed = position.changed() => if changed.is_err() { return },
-                () = app.tasks.stopping() => return,
+                // Without a watch nothing changes any more.
+                changed = position.changed() => if changed.is_err() { app.tasks.stopping().await },
+                () = app.tasks.stopping() => {}
             }
+            rest(&app, GATHER).await;
+            again = true;
+            continue;
         }
-        tokio::select! {
-            () = tokio::time::sleep(GATHER) => {}
-            () = app.tasks.stopping() => {}
-        }
-        // Read first: what changes while the file is written makes it be written again, from an older position.
+        // Read before the table is: what changes meanwhile makes it be written again, from an older position.
         let now = position.borrow_and_update().clone();
         let (table, file) = (Arc::clone(&app), path.clone());
         let begun = Instant::now();
-        let written = app.tasks.spawn_blocking(move || write(&file, &table.table, &now)).await;
-        dirty = match written {
-            Ok(Ok(())) => {
-                failing = false;
-                false
-            }
+        match app.tasks.spawn_blocking(move || write(&file, &table.table, &now)).await {
+            Ok(Ok(())) => (failing, again) = (false, false),
             Ok(Err(error)) => {
                 if !std::mem::replace(&mut failing, true) {
                     let path = path.display();
-                    tracing::warn!("the route table cannot be kept in {path}: {error}; serving goes on, a restart would need the control plane");
+                    tracing::warn!(
+                        "the route table cannot be kept in {path}: {error}; serving goes on, but a restart would need \
+                         the control plane"
+                    );
                 }
-                true
+                again = true;
             }
-            Err(_) => return,
-        };
-        let pause = if failing { Duration::from_secs(5) } else { begun.elapsed() * SHARE };
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = app.tasks.stopping() => return,
+            Err(error) => {
+                tracing::error!("the route table is no longer kept: {error}");
+                return;
+            }
         }
+        if stopping {
+            return;
+        }
+        rest(&app, if failing { AFTER_FAILURE } else { begun.elapsed() * SHARE }).await;
+    }
+}
+
+/// Waits, but not for longer than the tasks run.
+async fn rest(app: &App, pause: Duration) {
+    tokio::select! {
+        () = tokio::time::sleep(pause) => {}
+        () = app.tasks.stopping() => {}
     }
 }
 

@@ -32,7 +32,7 @@ const HTTP2_KEEP_ALIVE: Duration = Duration::from_secs(20);
 const READ_AHEAD: usize = 256 << 10;
 
 const SLOW_HEADERS: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\nconnection: close\r\n\
-content-length: 98\r\n\r\n\
+content-length: 99\r\n\r\n\
 {\"error\":\"the request's headers took too long (gateway.header_timeout_ms); send them in one piece\"}";
 
 /// Serves a connection until it ends, by itself or because [`Conn::end`] said so.

@@ -119,8 +119,20 @@ pub(crate) struct Link {
 
 struct Halves {
     sender: http1::SendRequest<SendBody>,
-    connection: http1::Connection<TokioIo<Socket>, SendBody>,
-    ended: bool,
+    /// `None` once it has ended.
+    connection: Option<http1::Connection<TokioIo<Socket>, SendBody>>,
+}
+
+impl Halves {
+    /// Lets the connection do what it can; `cx` is woken when it can do more.
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        if let Some(connection) = &mut self.connection
+            && Pin::new(connection).poll(cx).is_ready()
+        {
+            // Dropping it is what gives back a request that it had not begun.
+            self.connection = None;
+        }
+    }
 }
 
 impl fmt::Debug for Link {
@@ -133,7 +145,7 @@ impl Link {
     /// Speaks HTTP/1 on a socket.
     pub(crate) async fn open(socket: Socket) -> Result<Self, hyper::Error> {
         let (sender, connection) = http1::Builder::new().handshake(TokioIo::new(socket)).await?;
-        let mut link = Self { half: Box::new(Halves { sender, connection, ended: false }), used_at: 0 };
+        let mut link = Self { half: Box::new(Halves { sender, connection: Some(connection) }), used_at: 0 };
         // The connection says that it is ready when it is driven for the first time.
         link.drive(&mut Context::from_waker(Waker::noop()));
         Ok(link)
@@ -141,15 +153,12 @@ impl Link {
 
     /// Lets the connection do what it can. `cx` is woken when it can do more.
     pub(crate) fn drive(&mut self, cx: &mut Context<'_>) {
-        let half = &mut *self.half;
-        if !half.ended && Pin::new(&mut half.connection).poll(cx).is_ready() {
-            half.ended = true;
-        }
+        self.half.drive(cx);
     }
 
     /// Whether it can take a request.
     pub(crate) fn is_ready(&self) -> bool {
-        !self.half.ended && self.half.sender.is_ready()
+        self.half.connection.is_some() && self.half.sender.is_ready()
     }
 
     /// Sends a request and waits for the answer's head. `alarm` says when to give up; `extend` is asked
@@ -163,16 +172,14 @@ impl Link {
         let mut answer = pin!(self.half.sender.try_send_request(request));
         poll_fn(|cx| {
             let half = &mut *self.half;
-            if !half.ended && Pin::new(&mut half.connection).poll(cx).is_ready() {
-                half.ended = true;
-            }
+            half.drive(cx);
             match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
                 Poll::Ready(Ok(response)) => Poll::Ready(Ok(response)),
                 Poll::Ready(Err(mut error)) => Poll::Ready(Err(match error.take_message() {
                     Some(request) => SendError::Unsent(Box::new(request)),
                     None => SendError::Broken(words(&error.into_error())),
                 })),
-                Poll::Pending if half.ended => {
+                Poll::Pending if half.connection.is_none() => {
                     Poll::Ready(Err(SendError::Broken("the connection was closed".to_owned())))
                 }
                 Poll::Pending => {

@@ -1,0 +1,139 @@
+//! gRPC through the gateway, framed by hand: the bytes and the trailers must come as they went.
+
+mod harness;
+
+use bytes::Bytes;
+use harness::{Control, Executor, Gateway, Manner, Replica, route};
+use http::{HeaderMap, Request};
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::rt::TokioIo;
+
+struct Reply {
+    headers: HeaderMap,
+    message: Vec<u8>,
+    trailers: HeaderMap,
+}
+
+impl Reply {
+    fn status(&self) -> (&str, &str) {
+        let find = |name: &str| {
+            let value = self.trailers.get(name).or_else(|| self.headers.get(name));
+            value.map_or("", |value| value.to_str().unwrap())
+        };
+        (find("grpc-status"), find("grpc-message"))
+    }
+}
+
+async fn call(gateway: &Gateway, method: &str, message: &[u8]) -> Reply {
+    let stream = gateway.raw().await;
+    let tasks = base::Tasks::new();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(Executor(tasks.clone()), TokioIo::new(stream)).await.unwrap();
+    tasks.spawn(connection);
+    let mut framed = vec![0];
+    framed.extend_from_slice(&u32::try_from(message.len()).unwrap().to_be_bytes());
+    framed.extend_from_slice(message);
+    let request = Request::post(format!("http://{}/inference.GRPCInferenceService/{method}", gateway.addr))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(Full::<Bytes>::from(framed))
+        .unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    assert_eq!(response.status(), 200, "gRPC says everything in its own status");
+    let (parts, body) = response.into_parts();
+    let body = body.collect().await.unwrap();
+    let trailers = body.trailers().cloned().unwrap_or_default();
+    Reply { headers: parts.headers, message: body.to_bytes().to_vec(), trailers }
+}
+
+/// Field 1, the model's name, and some more.
+fn infer(name: &str) -> Vec<u8> {
+    let mut message = vec![0x0a, u8::try_from(name.len()).unwrap()];
+    message.extend_from_slice(name.as_bytes());
+    message.extend_from_slice(&[0x1a, 2, b'i', b'd']);
+    message
+}
+
+#[tokio::test]
+async fn a_call_reaches_the_model_that_its_message_names_and_comes_back_whole() {
+    let (replica, _control, gateway) = Gateway::simple(Manner::Grpc).await;
+    let reply = call(&gateway, "ModelInfer", &infer("iris")).await;
+    assert_eq!(reply.status().0, "0");
+    assert_eq!(reply.message[5..], infer("iris"), "the bytes are as they came");
+    assert_eq!(reply.trailers["x-by"], "a", "and the trailers");
+    assert_eq!(reply.headers["x-modelway-replica"], "a");
+    assert_eq!(replica.seen.lock().unwrap()["te"], "trailers");
+    let (_, _, metrics) = gateway.get("/metrics").await;
+    assert!(metrics.contains(r#"requests_total{deployment="md-1",revision="1",code="200"} 1"#), "{metrics}");
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_served_is_a_grpc_status() {
+    let (replica, control, gateway) = Gateway::simple(Manner::Grpc).await;
+    let reply = call(&gateway, "ModelInfer", &infer("irsi")).await;
+    let (status, words) = reply.status();
+    assert_eq!(status, "5");
+    assert!(words.contains("did you mean `iris`"), "{words}");
+    control.set(2, Some(route("empty", &[])));
+    gateway.until_known("empty").await;
+    assert_eq!(call(&gateway, "ModelInfer", &infer("empty")).await.status().0, "14");
+    assert_eq!(call(&gateway, "RepositoryIndex", &[]).await.status().0, "12");
+    replica.kill().await;
+    assert_eq!(call(&gateway, "ModelInfer", &infer("iris")).await.status().0, "14");
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn the_server_methods_are_answered_by_the_gateway_itself() {
+    let (replica, _control, gateway) = Gateway::simple(Manner::Grpc).await;
+    for method in ["ServerLive", "ServerReady"] {
+        let reply = call(&gateway, method, &[]).await;
+        assert_eq!((reply.status().0, &reply.message[5..]), ("0", &[8, 1][..]), "{method}");
+    }
+    let reply = call(&gateway, "ServerMetadata", &[]).await;
+    assert!(reply.message.windows(8).any(|bytes| bytes == b"modelway"));
+    assert_eq!(replica.requests(), 0);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_replica_that_is_gone_costs_no_call() {
+    let (one, two) = (Replica::start("a", Manner::Grpc).await, Replica::start("b", Manner::Grpc).await);
+    let control = Control::start().await;
+    control.set(1, Some(route("iris", &[&one, &two])));
+    let gateway = Gateway::start(&control).await;
+    gateway.until_known("md-1").await;
+    for _ in 0..6 {
+        assert_eq!(call(&gateway, "ModelInfer", &infer("iris")).await.status().0, "0");
+    }
+    assert!(one.requests() > 0 && two.requests() > 0);
+    one.kill().await;
+    for _ in 0..6 {
+        assert_eq!(call(&gateway, "ModelInfer", &infer("iris")).await.status().0, "0");
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_long_call_streams_through() {
+    let (replica, _control, gateway) = Gateway::simple(Manner::Grpc).await;
+    let mut message = infer("iris");
+    // Field 7, raw contents, of 5 MiB.
+    message.extend_from_slice(&[0x3a, 0x80, 0x80, 0xc0, 0x02]);
+    message.resize(message.len() + (5 << 20), 7);
+    assert_eq!(call(&gateway, "ModelInfer", &message).await.status().0, "0");
+    let came = replica.bytes.load(std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(came, message.len() as u64 + 5);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn rest_works_over_http2_too() {
+    let (_replica, _control, gateway) = Gateway::simple(Manner::Well).await;
+    let client = base::client::builder().http2_prior_knowledge().build().unwrap();
+    let response = client.post(gateway.url("/v2/models/iris/infer")).body("{}").send().await.unwrap();
+    assert_eq!(response.version(), http::Version::HTTP_2);
+    assert_eq!((response.status().as_u16(), response.text().await.unwrap().as_str()), (200, "a /v2/models/iris/infer 2"));
+    gateway.stop().await;
+}

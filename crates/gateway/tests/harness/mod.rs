@@ -1,0 +1,445 @@
+//! Real servers around a real gateway: replicas that can be told to misbehave, and a control plane that says routes.
+
+#![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(missing_docs, reason = "the names say it")]
+
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    future::Future,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use api::{
+    DeploymentId, ReplicaId, RevisionNumber, State,
+    deployment::LogPayloads,
+    route::{Route, RouteChange, RouteMessage, RouteReplica, RouteRevision},
+};
+use base::{Clock, Tasks};
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
+use hyper::body::{Frame, Incoming};
+use hyper_util::{rt::TokioIo, server::conn::auto};
+use modelway_gateway::{Config, GatewayError};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+};
+
+pub type Body = BoxBody<Bytes, std::io::Error>;
+
+pub fn text(words: impl Into<Bytes>) -> Body {
+    Full::new(words.into()).map_err(|never| match never {}).boxed()
+}
+
+/// How a replica answers.
+#[derive(Clone, Copy, Debug)]
+pub enum Manner {
+    /// 200, with its name, the path and the length of the body.
+    Well,
+    /// This status, at once.
+    Status(u16),
+    /// Not at all.
+    Never,
+    /// After so many milliseconds.
+    Late(u64),
+    /// It reads the request and closes the connection.
+    HangUp,
+    /// It breaks off in the middle of its answer.
+    HalfAnswer,
+    /// As gRPC: the message back, and trailers.
+    Grpc,
+}
+
+pub struct Replica {
+    pub name: &'static str,
+    pub addr: SocketAddr,
+    pub manner: Arc<Mutex<Manner>>,
+    pub requests: Arc<AtomicUsize>,
+    pub bytes: Arc<AtomicU64>,
+    pub seen: Arc<Mutex<HeaderMap>>,
+    tasks: Tasks,
+}
+
+impl Replica {
+    pub async fn start(name: &'static str, manner: Manner) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let replica = Self {
+            name,
+            addr: listener.local_addr().unwrap(),
+            manner: Arc::new(Mutex::new(manner)),
+            requests: Arc::default(),
+            bytes: Arc::default(),
+            seen: Arc::default(),
+            tasks: Tasks::new(),
+        };
+        let tasks = replica.tasks.clone();
+        let (manner, requests, bytes, seen) =
+            (replica.manner.clone(), replica.requests.clone(), replica.bytes.clone(), replica.seen.clone());
+        tasks.clone().spawn(async move {
+            loop {
+                let stream = tokio::select! {
+                    accepted = listener.accept() => accepted.unwrap().0,
+                    () = tasks.stopping() => return,
+                };
+                let (manner, requests, bytes, seen) = (manner.clone(), requests.clone(), bytes.clone(), seen.clone());
+                let stop = tasks.clone();
+                tasks.spawn(async move {
+                    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+                        let (manner, requests, bytes, seen) =
+                            (*manner.lock().unwrap(), requests.clone(), bytes.clone(), seen.clone());
+                        async move {
+                            requests.fetch_add(1, Ordering::SeqCst);
+                            *seen.lock().unwrap() = request.headers().clone();
+                            answer(name, manner, request, &bytes).await
+                        }
+                    });
+                    let builder = auto::Builder::new(Executor(stop.clone()));
+                    tokio::select! {
+                        _ = builder.serve_connection(TokioIo::new(stream), service) => {}
+                        () = stop.stopping() => {}
+                    }
+                });
+            }
+        });
+        replica
+    }
+
+    pub fn requests(&self) -> usize {
+        self.requests.load(Ordering::SeqCst)
+    }
+
+    pub fn behave(&self, manner: Manner) {
+        *self.manner.lock().unwrap() = manner;
+    }
+
+    /// As `kill -9`: its port refuses from now on, its connections break.
+    pub async fn kill(&self) {
+        assert!(self.tasks.stop_and_wait(Duration::from_secs(5)).await);
+    }
+
+    pub fn route(&self) -> RouteReplica {
+        RouteReplica { id: ReplicaId(self.name.to_owned()), address: self.addr.to_string().parse().unwrap() }
+    }
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        self.tasks.stop();
+    }
+}
+
+#[derive(Clone)]
+pub struct Executor(pub Tasks);
+
+impl<F: Future<Output: Send> + Send + 'static> hyper::rt::Executor<F> for Executor {
+    fn execute(&self, task: F) {
+        self.0.spawn(task);
+    }
+}
+
+async fn answer(
+    name: &'static str,
+    manner: Manner,
+    request: Request<Incoming>,
+    bytes: &AtomicU64,
+) -> Result<Response<Body>, std::io::Error> {
+    let path = request.uri().path().to_owned();
+    if path == api::replica::SELF_REPORT_PATH {
+        let report = r#"{"replica":null,"pid":1,"seq":1,"state":"ready","artifact":null,"cpu_micros":1500000,"memory_bytes":4096}"#;
+        return Ok(Response::new(text(report)));
+    }
+    let mut body = request.into_body();
+    let mut length = 0;
+    let mut all = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(std::io::Error::other)?.into_data() else { continue };
+        length += data.len();
+        bytes.fetch_add(data.len() as u64, Ordering::SeqCst);
+        if all.len() < 1 << 16 {
+            all.extend_from_slice(&data);
+        }
+    }
+    let well = || Response::new(text(format!("{name} {path} {length}")));
+    match manner {
+        Manner::Well => Ok(well()),
+        Manner::Status(code) => {
+            let mut response = Response::new(text(r#"{"error":"as told"}"#));
+            *response.status_mut() = code.try_into().unwrap();
+            Ok(response)
+        }
+        Manner::Never => std::future::pending().await,
+        Manner::Late(ms) => {
+            tokio::time::sleep(Duration::from_millis(ms)).await;
+            Ok(well())
+        }
+        Manner::HangUp => Err(std::io::Error::other("as told")),
+        Manner::HalfAnswer => {
+            let frames = futures::stream::iter([
+                Ok(Frame::data(Bytes::from_static(b"half of"))),
+                Err(std::io::Error::other("as told")),
+            ]);
+            Ok(Response::new(BodyExt::boxed(StreamBody::new(frames))))
+        }
+        Manner::Grpc => {
+            let mut trailers = HeaderMap::new();
+            trailers.insert("grpc-status", "0".parse().unwrap());
+            trailers.insert("x-by", name.parse().unwrap());
+            let frames = [Ok(Frame::data(all.into())), Ok(Frame::trailers(trailers))];
+            let mut response = Response::new(BodyExt::boxed(StreamBody::new(futures::stream::iter(frames))));
+            response.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+            Ok(response)
+        }
+    }
+}
+
+/// A control plane of routes and nothing else.
+pub struct Control {
+    pub addr: SocketAddr,
+    epoch: String,
+    routes: Arc<Mutex<BTreeMap<i64, RouteChange>>>,
+    version: Arc<watch::Sender<i64>>,
+    tasks: Tasks,
+}
+
+impl Control {
+    pub async fn start() -> Self {
+        Self::start_at("127.0.0.1:0", "one").await
+    }
+
+    pub async fn start_at(addr: &str, epoch: &str) -> Self {
+        let listener = eventually("the port to be free", || TcpListener::bind(addr.to_owned())).await;
+        let control = Self {
+            addr: listener.local_addr().unwrap(),
+            epoch: epoch.to_owned(),
+            routes: Arc::default(),
+            version: Arc::new(watch::Sender::new(0)),
+            tasks: Tasks::new(),
+        };
+        let (tasks, epoch) = (control.tasks.clone(), epoch.to_owned());
+        let (routes, version) = (control.routes.clone(), control.version.clone());
+        tasks.clone().spawn(async move {
+            loop {
+                let stream = tokio::select! {
+                    accepted = listener.accept() => accepted.unwrap().0,
+                    () = tasks.stopping() => return,
+                };
+                let (routes, versions, epoch, stop) = (routes.clone(), version.subscribe(), epoch.clone(), tasks.clone());
+                tasks.spawn(async move {
+                    tokio::select! {
+                        _ = tell(stream, &epoch, &routes, versions) => {}
+                        () = stop.stopping() => {}
+                    }
+                });
+            }
+        });
+        control
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
+    pub fn set(&self, id: i64, route: Option<Route>) {
+        let version = *self.version.borrow() + 1;
+        let change = RouteChange { version, deployment: DeploymentId(id), route };
+        self.routes.lock().unwrap().insert(id, change);
+        self.version.send_replace(version);
+    }
+
+    pub async fn stop(self) {
+        assert!(self.tasks.stop_and_wait(Duration::from_secs(5)).await);
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        self.tasks.stop();
+    }
+}
+
+async fn tell(
+    mut stream: TcpStream,
+    epoch: &str,
+    routes: &Mutex<BTreeMap<i64, RouteChange>>,
+    mut versions: watch::Receiver<i64>,
+) -> std::io::Result<Infallible> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await?);
+    }
+    let head = String::from_utf8_lossy(&head).into_owned();
+    let same = head.contains(&format!("epoch={epoch}&"));
+    let mut after = 0;
+    if same {
+        let from = head.find("after=").map_or("", |at| &head[at + 6..]);
+        after = from.split(' ').next().unwrap_or("").parse().unwrap_or(0);
+    }
+    let hello = RouteMessage::Hello { epoch: epoch.to_owned(), reset: after == 0 };
+    let mut lines = String::from("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n") + &line(&hello);
+    loop {
+        let version = *versions.borrow_and_update();
+        for change in routes.lock().unwrap().values().filter(|change| change.version > after) {
+            lines += &line(&RouteMessage::Change(change.clone()));
+        }
+        lines += &line(&RouteMessage::Synced { version });
+        stream.write_all(lines.as_bytes()).await?;
+        lines.clear();
+        after = version;
+        if versions.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+fn line(message: &RouteMessage) -> String {
+    serde_json::to_string(message).unwrap() + "\n"
+}
+
+pub fn route(name: &str, replicas: &[&Replica]) -> Route {
+    Route {
+        name: Some(name.to_owned()),
+        state: State::Active,
+        reason: None,
+        revisions: vec![revision(1, "v1", 100, replicas)],
+        request_timeout_ms: 20_000,
+        idempotent: true,
+        log_payloads: LogPayloads::None,
+    }
+}
+
+pub fn revision(number: u32, version: &str, weight: u32, replicas: &[&Replica]) -> RouteRevision {
+    RouteRevision {
+        number: RevisionNumber(number),
+        model_version: version.to_owned(),
+        weight,
+        replicas: replicas.iter().map(|replica| replica.route()).collect(),
+    }
+}
+
+pub struct Gateway {
+    pub addr: SocketAddr,
+    pub client: reqwest::Client,
+    tasks: Tasks,
+    running: tokio::task::JoinHandle<Result<(), GatewayError>>,
+}
+
+impl Gateway {
+    pub async fn start(control: &Control) -> Self {
+        Self::with(Config { control_url: control.url(), ..config() }).await
+    }
+
+    pub async fn with(config: Config) -> Self {
+        let listener = base::net::bind("127.0.0.1:0", "addr").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let tasks = Tasks::new();
+        let running = Tasks::new().spawn(modelway_gateway::run(config, listener, tasks.clone(), Clock::system()));
+        let client = base::client::builder().timeout(Duration::from_secs(30)).build().unwrap();
+        Self { addr, client, tasks, running }
+    }
+
+    /// One replica named `a` behind deployment 1, named `iris`.
+    pub async fn simple(manner: Manner) -> (Replica, Control, Self) {
+        let replica = Replica::start("a", manner).await;
+        let control = Control::start().await;
+        control.set(1, Some(route("iris", &[&replica])));
+        let gateway = Self::start(&control).await;
+        gateway.until_known("md-1").await;
+        (replica, control, gateway)
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.addr)
+    }
+
+    pub async fn get(&self, path: &str) -> (u16, HeaderMap, String) {
+        let response = self.client.get(self.url(path)).send().await.unwrap();
+        (response.status().as_u16(), response.headers().clone(), response.text().await.unwrap())
+    }
+
+    pub async fn post(&self, path: &str, body: impl Into<reqwest::Body>) -> (u16, HeaderMap, String) {
+        let response = self.client.post(self.url(path)).body(body).send().await.unwrap();
+        (response.status().as_u16(), response.headers().clone(), response.text().await.unwrap())
+    }
+
+    pub async fn infer(&self, name: &str) -> (u16, HeaderMap, String) {
+        self.post(&format!("/v2/models/{name}/infer"), "{}").await
+    }
+
+    pub async fn until_known(&self, name: &str) {
+        self.until(&format!("{name} to be known"), "/v1/models", |text| text.contains(&format!("\"{name}\""))).await;
+    }
+
+    pub async fn until(&self, what: &str, path: &str, holds: impl Fn(&str) -> bool) {
+        let begun = Instant::now();
+        let mut last = String::new();
+        while begun.elapsed() < Duration::from_secs(20) {
+            if let Ok(response) = self.client.get(self.url(path)).send().await {
+                last = response.text().await.unwrap_or_default();
+                if holds(&last) {
+                    return;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("waited in vain for {what}; {path} says {last}");
+    }
+
+    pub async fn raw(&self) -> TcpStream {
+        TcpStream::connect(self.addr).await.unwrap()
+    }
+
+    pub fn begin_stop(&self) {
+        self.tasks.stop();
+    }
+
+    pub async fn stop(self) {
+        self.tasks.stop();
+        let ended = tokio::time::timeout(Duration::from_secs(20), self.running).await;
+        ended.expect("it ends in time").expect("no panic").expect("no error");
+    }
+}
+
+pub fn config() -> Config {
+    Config { threads: 2, drain_ms: 3_000, ..Config::default() }
+}
+
+pub fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+pub fn table_in(folder: &Path) -> PathBuf {
+    folder.join("gateway/routes.json")
+}
+
+/// Tries until it works.
+pub async fn eventually<T, E: std::fmt::Debug, F: Future<Output = Result<T, E>>>(
+    what: &str,
+    mut attempt: impl FnMut() -> F,
+) -> T {
+    let begun = Instant::now();
+    loop {
+        match attempt().await {
+            Ok(done) => return done,
+            Err(error) => assert!(begun.elapsed() < Duration::from_secs(20), "waited in vain for {what}: {error:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Everything that comes until the other side closes.
+pub async fn read_all(stream: &mut TcpStream) -> String {
+    let mut all = Vec::new();
+    let reading = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut all)).await;
+    // A reset after the answer ends it as well as a close.
+    let _ended = reading.expect("the connection ends");
+    String::from_utf8_lossy(&all).into_owned()
+}

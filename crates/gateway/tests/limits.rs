@@ -1,0 +1,229 @@
+//! Clients that are too many, too slow or too long: everybody else is served, in bounded memory.
+
+mod harness;
+
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+
+use futures::StreamExt as _;
+use harness::{Control, Gateway, Manner, Replica, config, eventually, read_all, route};
+use modelway_gateway::Config;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+async fn simple(change: impl FnOnce(&mut Config), manner: Manner) -> (Replica, Control, Gateway) {
+    let replica = Replica::start("a", manner).await;
+    let control = Control::start().await;
+    control.set(1, Some(route("iris", &[&replica])));
+    let mut config = Config { control_url: control.url(), ..config() };
+    change(&mut config);
+    let gateway = Gateway::with(config).await;
+    gateway.until_known("md-1").await;
+    (replica, control, gateway)
+}
+
+fn resident_mb() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4 / 1024
+}
+
+#[tokio::test]
+async fn a_body_of_a_gigabyte_is_refused_at_once_by_its_length() {
+    let (replica, _control, gateway) = simple(|_| {}, Manner::Well).await;
+    let mut stream = gateway.raw().await;
+    let head = "POST /v2/models/iris/infer HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1073741824\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let answer = read_all(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    assert!(answer.contains("gateway.max_body_bytes"), "{answer}");
+    assert_eq!(replica.requests(), 0);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_body_without_a_length_is_refused_when_it_gets_too_long_and_costs_no_memory() {
+    let (_replica, _control, gateway) = simple(|_| {}, Manner::Well).await;
+    let before = resident_mb();
+    let piece = bytes::Bytes::from(vec![b'x'; 1 << 16]);
+    let body = futures::stream::iter(0..16_384).map(move |_| Ok::<_, std::io::Error>(piece.clone()));
+    let sent = gateway.client.post(gateway.url("/v2/models/iris/infer")).body(reqwest::Body::wrap_stream(body)).send();
+    match sent.await {
+        Ok(response) => assert_eq!(response.status(), 413),
+        // The client may be too busy sending to read the answer before the connection ends.
+        Err(error) => assert!(error.is_request() || error.is_body(), "{error:?}"),
+    }
+    let grown = resident_mb().saturating_sub(before);
+    assert!(grown < 100, "a gigabyte grew this process by {grown} MB");
+    assert_eq!(gateway.infer("iris").await.0, 200, "the next one is served");
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_long_body_streams_through() {
+    let (replica, _control, gateway) = simple(|_| {}, Manner::Well).await;
+    let length = 20 << 20;
+    let (code, _, text) = gateway.post("/v2/models/iris/infer", vec![b'x'; length]).await;
+    assert_eq!((code, text), (200, format!("a /v2/models/iris/infer {length}")));
+    let piece = bytes::Bytes::from(vec![b'x'; 1 << 16]);
+    let body = futures::stream::iter(0..64).map(move |_| Ok::<_, std::io::Error>(piece.clone()));
+    let (code, _, text) = gateway.post("/v2/models/iris/infer", reqwest::Body::wrap_stream(body)).await;
+    assert_eq!((code, text), (200, format!("a /v2/models/iris/infer {}", 4 << 20)), "also without a length");
+    assert_eq!(replica.bytes.load(Ordering::SeqCst), 24 << 20);
+    gateway.until("bodies to be let go", "/metrics", |text| text.contains("modelway_gateway_held_bytes 0")).await;
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn headers_that_trickle_in_are_408() {
+    let (_replica, _control, gateway) = simple(|config| config.header_timeout_ms = 500, Manner::Well).await;
+    let mut stream = gateway.raw().await;
+    stream.write_all(b"POST /v2/models/iris/infer HTTP/1.1\r\nhost: loc").await.unwrap();
+    let answer = read_all(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("gateway.header_timeout_ms"), "{answer}");
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_body_that_stops_coming_is_408() {
+    let (_replica, _control, gateway) = simple(|config| config.body_idle_timeout_ms = 300, Manner::Well).await;
+    for length in ["100", "2000000"] {
+        let mut stream = gateway.raw().await;
+        let head =
+            format!("POST /v2/models/iris/infer HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n{{");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let answer = read_all(&mut stream).await;
+        assert!(answer.starts_with("HTTP/1.1 408 "), "{length}: {answer}");
+        assert!(answer.contains("gateway.body_idle_timeout_ms"), "{answer}");
+    }
+    assert_eq!(gateway.infer("iris").await.0, 200);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_connection_without_a_request_is_closed_after_a_while() {
+    let (_replica, _control, gateway) = simple(|config| config.idle_timeout_ms = 500, Manner::Well).await;
+    let mut stream = gateway.raw().await;
+    assert_eq!(read_all(&mut stream).await, "");
+    let mut stream = gateway.raw().await;
+    stream.write_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    assert!(read_all(&mut stream).await.starts_with("HTTP/1.1 200 "), "also after a request");
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn thousands_of_idle_connections_disturb_nobody() {
+    let limit = base::net::raise_open_files().unwrap();
+    let many = usize::try_from(limit / 3).unwrap().min(5_000);
+    let (_replica, _control, gateway) = simple(|_| {}, Manner::Well).await;
+    let before = resident_mb();
+    let mut idle = Vec::new();
+    for _ in 0..many {
+        idle.push(gateway.raw().await);
+    }
+    let open = format!("modelway_gateway_connections {}", many + 1);
+    gateway.until("all to be open", "/metrics", |text| text.contains(&open)).await;
+    let begun = Instant::now();
+    assert_eq!(gateway.infer("iris").await.0, 200);
+    assert!(begun.elapsed() < Duration::from_secs(2));
+    let grown = resident_mb().saturating_sub(before);
+    assert!(grown < 100, "{many} connections cost {grown} MB");
+    drop(idle);
+    gateway.until("all to be gone", "/metrics", |text| text.contains("modelway_gateway_connections 1\n")).await;
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_connection_beyond_the_bound_is_told_so() {
+    let (_replica, _control, gateway) = simple(|config| config.max_connections = 3, Manner::Well).await;
+    let mut held = Vec::new();
+    let told = loop {
+        let mut stream = gateway.raw().await;
+        stream.write_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+        let mut first = vec![0; 4096];
+        let length = stream.read(&mut first).await.unwrap();
+        let answer = String::from_utf8_lossy(&first[..length]).into_owned();
+        if answer.starts_with("HTTP/1.1 503 ") {
+            break answer;
+        }
+        held.push(stream);
+        assert!(held.len() <= 3, "{} connections are open", held.len());
+    };
+    assert!(told.contains("gateway.max_connections") && told.contains("retry-after"), "{told}");
+    drop(held);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn requests_beyond_the_bounds_are_told_which_bound_and_when_to_come_again() {
+    let (replica, control, gateway) = simple(
+        |config| {
+            config.max_in_flight_per_deployment = 2;
+            config.max_in_flight = 3;
+        },
+        Manner::Never,
+    )
+    .await;
+    control.set(2, Some(route("digits", &[&replica])));
+    gateway.until_known("digits").await;
+    let hanging: Vec<_> = ["iris", "iris", "digits"]
+        .map(|name| {
+            let request = gateway.client.post(gateway.url(&format!("/v2/models/{name}/infer"))).body("{}");
+            base::Tasks::new().spawn(request.send())
+        })
+        .into();
+    eventually("all to be in flight", || async { (replica.requests() == 3).then_some(()).ok_or(replica.requests()) })
+        .await;
+    let (code, headers, text) = gateway.infer("digits").await;
+    assert_eq!(code, 503);
+    assert!(headers.contains_key("retry-after") && text.contains("gateway.max_in_flight"), "{text}");
+    hanging[2].abort();
+    let mut last = (0, String::new());
+    let begun = Instant::now();
+    while last.0 != 429 && begun.elapsed() < Duration::from_secs(10) {
+        let (code, _, text) = gateway.infer("iris").await;
+        last = (code, text);
+    }
+    assert_eq!(last.0, 429, "{}", last.1);
+    assert!(last.1.contains("gateway.max_in_flight_per_deployment"), "{}", last.1);
+    for request in hanging {
+        request.abort();
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_of_its_answer_is_let_go() {
+    let (_replica, _control, gateway) = simple(|config| config.write_timeout_ms = 500, Manner::Well).await;
+    // Pipelined requests whose answers nobody reads fill every buffer on the way.
+    let mut stream = gateway.raw().await;
+    let request = b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(100);
+    let flood = async {
+        loop {
+            if stream.write_all(&request).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), flood).await.expect("the gateway ends the connection");
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn stopping_finishes_what_is_in_flight_and_closes_idle_connections() {
+    let (replica, _control, gateway) = simple(|_| {}, Manner::Late(500)).await;
+    let mut idle = gateway.raw().await;
+    let request = gateway.client.post(gateway.url("/v2/models/iris/infer")).body("{}");
+    let answering = base::Tasks::new().spawn(request.send());
+    eventually("the request to arrive", || async { (replica.requests() == 1).then_some(()).ok_or("not yet") }).await;
+    gateway.begin_stop();
+    let response = answering.await.unwrap().expect("it is answered");
+    assert_eq!(response.status(), 200);
+    assert_eq!(read_all(&mut idle).await, "");
+    let addr = gateway.addr;
+    gateway.stop().await;
+    assert!(TcpStream::connect(addr).await.is_err(), "nobody listens any more");
+}
