@@ -36,12 +36,7 @@ mod upstream;
 mod usage;
 mod watch;
 
-use std::{
-    io,
-    net::SocketAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use base::{Clock, Tasks};
 pub use config::Config;
@@ -161,12 +156,7 @@ fn prepare(stream: TcpStream) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-async fn hand_over(
-    app: &App,
-    mut stream: TcpStream,
-    from: SocketAddr,
-    lanes: &[(Arc<Shard>, mpsc::Sender<Accepted>)],
-) {
+async fn hand_over(app: &App, mut stream: TcpStream, from: SocketAddr, lanes: &[(Arc<Shard>, mpsc::Sender<Accepted>)]) {
     let Some((shard, lane)) = lanes.iter().min_by_key(|(shard, _)| shard.open()) else { return };
     let Some(place) = OpenPlace::take(shard) else {
         app.counters.connections_refused.inc();

@@ -111,10 +111,10 @@ fn v1(rest: &str) -> Target<'_> {
 mod tests {
     use super::*;
 
-    fn model<'a>(path: &'a str) -> (&'a str, Option<&'a str>, Action) {
+    fn model(path: &str) -> (&str, Option<&str>, Action) {
         match read(path) {
             Target::Model(model) => (model.name, model.version, model.action),
-            other => panic!("{path} is {other:?}"),
+            other @ (Target::Own(_) | Target::Unknown) => panic!("{path} is {other:?}"),
         }
     }
 
@@ -147,7 +147,16 @@ mod tests {
 
     #[test]
     fn everything_else_is_unknown() {
-        for path in ["", "/", "/v2/models/", "/v2/models//infer", "/v2/models/a/versions/", "/v1/models/a:fly", "/v1/models/a/b", "/v3"] {
+        for path in [
+            "",
+            "/",
+            "/v2/models/",
+            "/v2/models//infer",
+            "/v2/models/a/versions/",
+            "/v1/models/a:fly",
+            "/v1/models/a/b",
+            "/v3",
+        ] {
             assert_eq!(read(path), Target::Unknown, "{path}");
         }
     }

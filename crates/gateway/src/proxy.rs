@@ -436,7 +436,9 @@ impl Attempts<'_> {
 
     /// Whether there is a replica that has not had its try.
     pub(crate) fn has_other(&self, replica: &Arc<Replica>) -> bool {
-        let had = |other: &Arc<Replica>| Arc::ptr_eq(other, replica) || self.tried.iter().any(|(tried, _)| Arc::ptr_eq(tried, other));
+        let had = |other: &Arc<Replica>| {
+            Arc::ptr_eq(other, replica) || self.tried.iter().any(|(tried, _)| Arc::ptr_eq(tried, other))
+        };
         self.revision.replicas.iter().any(|other| !had(other))
     }
 
@@ -477,7 +479,8 @@ impl Attempts<'_> {
             match self.tried.last() {
                 Some((replica, how)) => Refusal::unavailable(format!(
                     "no replica of {name} could be reached: {} tries, the last to {}: {how}",
-                    self.tried.len(), replica.id
+                    self.tried.len(),
+                    replica.id
                 )),
                 None => Refusal::unavailable(self.place.endpoint.why_not(&name.to_string())),
             }

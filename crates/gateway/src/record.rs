@@ -267,7 +267,9 @@ impl Writer {
                     self.open = None;
                     if !std::mem::replace(&mut self.failing, true) {
                         let folder = self.folder.display();
-                        tracing::warn!("predictions cannot be recorded in {folder}: {error}; they are served all the same");
+                        tracing::warn!(
+                            "predictions cannot be recorded in {folder}: {error}; they are served all the same"
+                        );
                     }
                 }
             }

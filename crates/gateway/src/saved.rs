@@ -68,8 +68,7 @@ fn read(path: &Path) -> io::Result<(Position, Vec<RouteChange>)> {
     if head.form != FORM {
         return Err(damaged("another version of Modelway wrote it"));
     }
-    let changes: Vec<RouteChange> =
-        lines.map(|line| Ok(serde_json::from_str(&line?)?)).collect::<io::Result<_>>()?;
+    let changes: Vec<RouteChange> = lines.map(|line| Ok(serde_json::from_str(&line?)?)).collect::<io::Result<_>>()?;
     if changes.len() != head.routes {
         return Err(damaged("its end is missing"));
     }

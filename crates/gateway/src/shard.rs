@@ -105,7 +105,10 @@ impl Shard {
                 }
             }
             if self.open() > 0 {
-                tracing::warn!("{} connections were in use for longer than the drain time and are cut off", self.open());
+                tracing::warn!(
+                    "{} connections were in use for longer than the drain time and are cut off",
+                    self.open()
+                );
             }
         });
         runtime.shutdown_timeout(TICK);

@@ -15,9 +15,8 @@ pub(crate) const LATENCY_US: [u64; 16] = [
 ];
 
 /// Upper bounds of the buckets of the gateway's own share, in microseconds.
-pub(crate) const ADDED_US: [u64; 16] = [
-    10, 20, 30, 50, 75, 100, 150, 250, 500, 1_000, 2_500, 5_000, 10_000, 50_000, 250_000, 1_000_000,
-];
+pub(crate) const ADDED_US: [u64; 16] =
+    [10, 20, 30, 50, 75, 100, 150, 250, 500, 1_000, 2_500, 5_000, 10_000, 50_000, 250_000, 1_000_000];
 
 /// The lowest status that is counted by itself.
 const FIRST_CODE: u16 = 100;
@@ -62,7 +61,10 @@ impl Stats {
 
     /// The statuses that were answered, and how often.
     pub(crate) fn codes(&self) -> impl Iterator<Item = (u16, u64)> {
-        (FIRST_CODE..).zip(&self.codes).map(|(code, count)| (code, count.load(Ordering::Relaxed))).filter(|(_, n)| *n > 0)
+        (FIRST_CODE..)
+            .zip(&self.codes)
+            .map(|(code, count)| (code, count.load(Ordering::Relaxed)))
+            .filter(|(_, n)| *n > 0)
     }
 }
 

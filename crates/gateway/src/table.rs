@@ -35,6 +35,8 @@ const SHARDS: usize = 1024;
 const ALL_NAMES: usize = 2_000;
 const NEIGHBOURS: usize = 256;
 
+/// A name, and the endpoint that it means from now on.
+type Edit = (Arc<str>, Option<Arc<Endpoint>>);
 type Names = HashMap<Arc<str>, Arc<Endpoint>>;
 
 /// One endpoint as it is served now.
@@ -164,7 +166,13 @@ impl Table {
             names.iter().cloned().collect()
         } else {
             let after = names.range::<str, _>((Bound::Included(name), Bound::Unbounded)).take(NEIGHBOURS);
-            names.range::<str, _>((Bound::Unbounded, Bound::Excluded(name))).rev().take(NEIGHBOURS).chain(after).cloned().collect()
+            names
+                .range::<str, _>((Bound::Unbounded, Bound::Excluded(name)))
+                .rev()
+                .take(NEIGHBOURS)
+                .chain(after)
+                .cloned()
+                .collect()
         };
         drop(names);
         let mut near: Vec<_> = around
@@ -189,7 +197,7 @@ impl Table {
             gone.extend(self.all().filter(|old| !newest.contains_key(&old.id)));
         }
         // Per shard: what leaves it and what enters it.
-        let mut edits: HashMap<usize, Vec<(Arc<str>, Option<Arc<Endpoint>>)>> = HashMap::new();
+        let mut edits: HashMap<usize, Vec<Edit>> = HashMap::new();
         let mut edit = |name: Arc<str>, endpoint: Option<Arc<Endpoint>>| {
             edits.entry(self.shard_of(&name)).or_default().push((name, endpoint));
         };
@@ -228,7 +236,7 @@ impl Table {
         self.holds.store(true, Ordering::Release);
     }
 
-    fn edit_shard(&self, shard: usize, edits: Vec<(Arc<str>, Option<Arc<Endpoint>>)>) {
+    fn edit_shard(&self, shard: usize, edits: Vec<Edit>) {
         let mut names = Names::clone(&self.shards[shard].load());
         let mut sorted = self.lock_names();
         for (name, endpoint) in edits {

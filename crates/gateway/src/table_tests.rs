@@ -1,18 +1,11 @@
-use api::{
-    ReplicaId, RevisionNumber, State,
-    deployment::LogPayloads,
-    route::RouteReplica,
-};
+use api::{ReplicaId, RevisionNumber, State, deployment::LogPayloads, route::RouteReplica};
 
 use super::*;
 
 fn route(name: Option<&str>, replicas: &[&str]) -> Route {
     let replicas = replicas
         .iter()
-        .map(|id| RouteReplica {
-            id: ReplicaId((*id).to_owned()),
-            address: "127.0.0.1:1".parse().expect("an address"),
-        })
+        .map(|id| RouteReplica { id: ReplicaId((*id).to_owned()), address: "127.0.0.1:1".parse().expect("an address") })
         .collect();
     Route {
         name: name.map(str::to_owned),

@@ -8,7 +8,9 @@
 //! gRPC needs HTTP/2, where requests share a connection; that one is driven by a task.
 
 use std::{
-    fmt, future::poll_fn, io,
+    fmt,
+    future::poll_fn,
+    io,
     pin::{Pin, pin},
     task::{Context, Poll, Waker},
     time::Duration,

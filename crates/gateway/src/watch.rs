@@ -47,7 +47,9 @@ pub(crate) async fn run(app: Arc<App>, position: watch::Sender<Position>) {
         if was_connected || !failing {
             let url = &app.config.control_url;
             let held = app.table.endpoints();
-            tracing::warn!("the control plane at {url} is lost: {ended}; serving the {held} endpoints known, and asking again");
+            tracing::warn!(
+                "the control plane at {url} is lost: {ended}; serving the {held} endpoints known, and asking again"
+            );
         }
         failing = true;
         // Gateways that lost the same control plane should not come back all at once.
@@ -61,12 +63,7 @@ pub(crate) async fn run(app: Arc<App>, position: watch::Sender<Position>) {
 }
 
 /// Follows one stream until it ends; says why it did.
-async fn follow(
-    app: &App,
-    client: &reqwest::Client,
-    position: &watch::Sender<Position>,
-    synced: &mut bool,
-) -> String {
+async fn follow(app: &App, client: &reqwest::Client, position: &watch::Sender<Position>, synced: &mut bool) -> String {
     let from = position.borrow().clone();
     let base = app.config.control_url.trim_end_matches('/');
     let mut url = format!("{base}{WATCH_PATH}");
@@ -100,7 +97,9 @@ async fn follow(
                 Ok(RouteMessage::Change(change)) => batch.changes.push(change),
                 Ok(RouteMessage::Synced { version }) => complete = Some((version, batch.changes.len())),
                 Err(error) => {
-                    return format!("it said what this gateway does not understand ({error}): are both of one version?");
+                    return format!(
+                        "it said what this gateway does not understand ({error}): are both of one version?"
+                    );
                 }
             }
         }

@@ -1,5 +1,7 @@
 //! Replicas that fail: who notices, and what a client is told.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod harness;
 
 use std::{

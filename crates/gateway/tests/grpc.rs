@@ -1,5 +1,7 @@
 //! gRPC through the gateway, framed by hand: the bytes and the trailers must come as they went.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod harness;
 
 use bytes::Bytes;
@@ -134,6 +136,9 @@ async fn rest_works_over_http2_too() {
     let client = base::client::builder().http2_prior_knowledge().build().unwrap();
     let response = client.post(gateway.url("/v2/models/iris/infer")).body("{}").send().await.unwrap();
     assert_eq!(response.version(), http::Version::HTTP_2);
-    assert_eq!((response.status().as_u16(), response.text().await.unwrap().as_str()), (200, "a /v2/models/iris/infer 2"));
+    assert_eq!(
+        (response.status().as_u16(), response.text().await.unwrap().as_str()),
+        (200, "a /v2/models/iris/infer 2")
+    );
     gateway.stop().await;
 }

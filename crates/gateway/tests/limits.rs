@@ -1,5 +1,7 @@
 //! Clients that are too many, too slow or too long: everybody else is served, in bounded memory.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod harness;
 
 use std::{

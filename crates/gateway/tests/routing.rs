@@ -1,5 +1,7 @@
 //! Which request reaches whom, and what a client is told when it reaches nobody.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod harness;
 
 use api::{State, route::Route};
@@ -39,7 +41,8 @@ async fn an_answer_says_which_deployment_revision_and_replica_it_came_from() {
     let made = headers["x-request-id"].clone();
     assert_eq!(made.len(), 32);
     assert_eq!(replica.seen.lock().unwrap()["x-request-id"], made, "the replica knows the same id");
-    let asked = gateway.client.get(gateway.url("/v2/models/iris")).header("x-request-id", "mine-1").send().await.unwrap();
+    let asked =
+        gateway.client.get(gateway.url("/v2/models/iris")).header("x-request-id", "mine-1").send().await.unwrap();
     assert_eq!(asked.headers()["x-request-id"], "mine-1");
     let evil = gateway.client.get(gateway.url("/nowhere")).header("x-request-id", "a\"b{}").send().await.unwrap();
     assert_eq!(evil.headers()["x-request-id"].len(), 32, "what could forge a log line is replaced");

@@ -1,5 +1,7 @@
 //! What the gateway knows, keeps and tells: the watch, the table on disk, records and metrics.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod harness;
 
 use std::path::Path;
@@ -91,8 +93,7 @@ async fn a_disk_that_takes_nothing_disturbs_no_prediction() {
     let control = Control::start().await;
     control.set(1, Some(route("iris", &[&replica])));
     let (table_file, predictions_dir) = (Some(blocked.join("routes.json")), Some(blocked.join("predictions")));
-    let gateway =
-        Gateway::with(Config { control_url: control.url(), table_file, predictions_dir, ..config() }).await;
+    let gateway = Gateway::with(Config { control_url: control.url(), table_file, predictions_dir, ..config() }).await;
     gateway.until_known("iris").await;
     assert_eq!(gateway.infer("iris").await.0, 200);
     let lost = "modelway_gateway_records_dropped_total 1";

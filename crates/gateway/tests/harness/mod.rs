@@ -1,7 +1,7 @@
 //! Real servers around a real gateway: replicas that can be told to misbehave, and a control plane that says routes.
 
 #![allow(dead_code, reason = "each test file uses its own part")]
-#![allow(missing_docs, reason = "the names say it")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::{
     collections::BTreeMap,
@@ -34,15 +34,15 @@ use tokio::{
     sync::watch,
 };
 
-pub type Body = BoxBody<Bytes, std::io::Error>;
+pub(crate) type Body = BoxBody<Bytes, std::io::Error>;
 
-pub fn text(words: impl Into<Bytes>) -> Body {
+pub(crate) fn text(words: impl Into<Bytes>) -> Body {
     Full::new(words.into()).map_err(|never| match never {}).boxed()
 }
 
 /// How a replica answers.
 #[derive(Clone, Copy, Debug)]
-pub enum Manner {
+pub(crate) enum Manner {
     /// 200, with its name, the path and the length of the body.
     Well,
     /// This status, at once.
@@ -59,18 +59,18 @@ pub enum Manner {
     Grpc,
 }
 
-pub struct Replica {
-    pub name: &'static str,
-    pub addr: SocketAddr,
-    pub manner: Arc<Mutex<Manner>>,
-    pub requests: Arc<AtomicUsize>,
-    pub bytes: Arc<AtomicU64>,
-    pub seen: Arc<Mutex<HeaderMap>>,
+pub(crate) struct Replica {
+    pub(crate) name: &'static str,
+    pub(crate) addr: SocketAddr,
+    pub(crate) manner: Arc<Mutex<Manner>>,
+    pub(crate) requests: Arc<AtomicUsize>,
+    pub(crate) bytes: Arc<AtomicU64>,
+    pub(crate) seen: Arc<Mutex<HeaderMap>>,
     tasks: Tasks,
 }
 
 impl Replica {
-    pub async fn start(name: &'static str, manner: Manner) -> Self {
+    pub(crate) async fn start(name: &'static str, manner: Manner) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let replica = Self {
             name,
@@ -113,20 +113,20 @@ impl Replica {
         replica
     }
 
-    pub fn requests(&self) -> usize {
+    pub(crate) fn requests(&self) -> usize {
         self.requests.load(Ordering::SeqCst)
     }
 
-    pub fn behave(&self, manner: Manner) {
+    pub(crate) fn behave(&self, manner: Manner) {
         *self.manner.lock().unwrap() = manner;
     }
 
     /// As `kill -9`: its port refuses from now on, its connections break.
-    pub async fn kill(&self) {
+    pub(crate) async fn kill(&self) {
         assert!(self.tasks.stop_and_wait(Duration::from_secs(5)).await);
     }
 
-    pub fn route(&self) -> RouteReplica {
+    pub(crate) fn route(&self) -> RouteReplica {
         RouteReplica { id: ReplicaId(self.name.to_owned()), address: self.addr.to_string().parse().unwrap() }
     }
 }
@@ -138,7 +138,7 @@ impl Drop for Replica {
 }
 
 #[derive(Clone)]
-pub struct Executor(pub Tasks);
+pub(crate) struct Executor(pub(crate) Tasks);
 
 impl<F: Future<Output: Send> + Send + 'static> hyper::rt::Executor<F> for Executor {
     fn execute(&self, task: F) {
@@ -183,10 +183,13 @@ async fn answer(
         }
         Manner::HangUp => Err(std::io::Error::other("as told")),
         Manner::HalfAnswer => {
-            let frames = futures::stream::iter([
-                Ok(Frame::data(Bytes::from_static(b"half of"))),
-                Err(std::io::Error::other("as told")),
-            ]);
+            // The first half must be under way before it breaks off.
+            let broken = futures::stream::once(async {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                Err(std::io::Error::other("as told"))
+            });
+            let half = futures::stream::iter([Ok(Frame::data(Bytes::from_static(b"half of")))]);
+            let frames = futures::StreamExt::chain(half, broken);
             Ok(Response::new(BodyExt::boxed(StreamBody::new(frames))))
         }
         Manner::Grpc => {
@@ -202,8 +205,8 @@ async fn answer(
 }
 
 /// A control plane of routes and nothing else.
-pub struct Control {
-    pub addr: SocketAddr,
+pub(crate) struct Control {
+    pub(crate) addr: SocketAddr,
     epoch: String,
     routes: Arc<Mutex<BTreeMap<i64, RouteChange>>>,
     version: Arc<watch::Sender<i64>>,
@@ -211,11 +214,11 @@ pub struct Control {
 }
 
 impl Control {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_at("127.0.0.1:0", "one").await
     }
 
-    pub async fn start_at(addr: &str, epoch: &str) -> Self {
+    pub(crate) async fn start_at(addr: &str, epoch: &str) -> Self {
         let listener = eventually("the port to be free", || TcpListener::bind(addr.to_owned())).await;
         let control = Self {
             addr: listener.local_addr().unwrap(),
@@ -232,7 +235,8 @@ impl Control {
                     accepted = listener.accept() => accepted.unwrap().0,
                     () = tasks.stopping() => return,
                 };
-                let (routes, versions, epoch, stop) = (routes.clone(), version.subscribe(), epoch.clone(), tasks.clone());
+                let (routes, versions, epoch, stop) =
+                    (routes.clone(), version.subscribe(), epoch.clone(), tasks.clone());
                 tasks.spawn(async move {
                     tokio::select! {
                         _ = tell(stream, &epoch, &routes, versions) => {}
@@ -244,18 +248,18 @@ impl Control {
         control
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.addr)
     }
 
-    pub fn set(&self, id: i64, route: Option<Route>) {
+    pub(crate) fn set(&self, id: i64, route: Option<Route>) {
         let version = *self.version.borrow() + 1;
         let change = RouteChange { version, deployment: DeploymentId(id), route };
         self.routes.lock().unwrap().insert(id, change);
         self.version.send_replace(version);
     }
 
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         assert!(self.tasks.stop_and_wait(Duration::from_secs(5)).await);
     }
 }
@@ -304,7 +308,7 @@ fn line(message: &RouteMessage) -> String {
     serde_json::to_string(message).unwrap() + "\n"
 }
 
-pub fn route(name: &str, replicas: &[&Replica]) -> Route {
+pub(crate) fn route(name: &str, replicas: &[&Replica]) -> Route {
     Route {
         name: Some(name.to_owned()),
         state: State::Active,
@@ -316,7 +320,7 @@ pub fn route(name: &str, replicas: &[&Replica]) -> Route {
     }
 }
 
-pub fn revision(number: u32, version: &str, weight: u32, replicas: &[&Replica]) -> RouteRevision {
+pub(crate) fn revision(number: u32, version: &str, weight: u32, replicas: &[&Replica]) -> RouteRevision {
     RouteRevision {
         number: RevisionNumber(number),
         model_version: version.to_owned(),
@@ -325,19 +329,19 @@ pub fn revision(number: u32, version: &str, weight: u32, replicas: &[&Replica]) 
     }
 }
 
-pub struct Gateway {
-    pub addr: SocketAddr,
-    pub client: reqwest::Client,
+pub(crate) struct Gateway {
+    pub(crate) addr: SocketAddr,
+    pub(crate) client: reqwest::Client,
     tasks: Tasks,
     running: tokio::task::JoinHandle<Result<(), GatewayError>>,
 }
 
 impl Gateway {
-    pub async fn start(control: &Control) -> Self {
+    pub(crate) async fn start(control: &Control) -> Self {
         Self::with(Config { control_url: control.url(), ..config() }).await
     }
 
-    pub async fn with(config: Config) -> Self {
+    pub(crate) async fn with(config: Config) -> Self {
         let listener = base::net::bind("127.0.0.1:0", "addr").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let tasks = Tasks::new();
@@ -347,7 +351,7 @@ impl Gateway {
     }
 
     /// One replica named `a` behind deployment 1, named `iris`.
-    pub async fn simple(manner: Manner) -> (Replica, Control, Self) {
+    pub(crate) async fn simple(manner: Manner) -> (Replica, Control, Self) {
         let replica = Replica::start("a", manner).await;
         let control = Control::start().await;
         control.set(1, Some(route("iris", &[&replica])));
@@ -356,29 +360,29 @@ impl Gateway {
         (replica, control, gateway)
     }
 
-    pub fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.addr)
     }
 
-    pub async fn get(&self, path: &str) -> (u16, HeaderMap, String) {
+    pub(crate) async fn get(&self, path: &str) -> (u16, HeaderMap, String) {
         let response = self.client.get(self.url(path)).send().await.unwrap();
         (response.status().as_u16(), response.headers().clone(), response.text().await.unwrap())
     }
 
-    pub async fn post(&self, path: &str, body: impl Into<reqwest::Body>) -> (u16, HeaderMap, String) {
+    pub(crate) async fn post(&self, path: &str, body: impl Into<reqwest::Body>) -> (u16, HeaderMap, String) {
         let response = self.client.post(self.url(path)).body(body).send().await.unwrap();
         (response.status().as_u16(), response.headers().clone(), response.text().await.unwrap())
     }
 
-    pub async fn infer(&self, name: &str) -> (u16, HeaderMap, String) {
+    pub(crate) async fn infer(&self, name: &str) -> (u16, HeaderMap, String) {
         self.post(&format!("/v2/models/{name}/infer"), "{}").await
     }
 
-    pub async fn until_known(&self, name: &str) {
+    pub(crate) async fn until_known(&self, name: &str) {
         self.until(&format!("{name} to be known"), "/v1/models", |text| text.contains(&format!("\"{name}\""))).await;
     }
 
-    pub async fn until(&self, what: &str, path: &str, holds: impl Fn(&str) -> bool) {
+    pub(crate) async fn until(&self, what: &str, path: &str, holds: impl Fn(&str) -> bool) {
         let begun = Instant::now();
         let mut last = String::new();
         while begun.elapsed() < Duration::from_secs(20) {
@@ -393,35 +397,35 @@ impl Gateway {
         panic!("waited in vain for {what}; {path} says {last}");
     }
 
-    pub async fn raw(&self) -> TcpStream {
+    pub(crate) async fn raw(&self) -> TcpStream {
         TcpStream::connect(self.addr).await.unwrap()
     }
 
-    pub fn begin_stop(&self) {
+    pub(crate) fn begin_stop(&self) {
         self.tasks.stop();
     }
 
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.tasks.stop();
         let ended = tokio::time::timeout(Duration::from_secs(20), self.running).await;
         ended.expect("it ends in time").expect("no panic").expect("no error");
     }
 }
 
-pub fn config() -> Config {
+pub(crate) fn config() -> Config {
     Config { threads: 2, drain_ms: 3_000, ..Config::default() }
 }
 
-pub fn folder() -> tempfile::TempDir {
+pub(crate) fn folder() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
 }
 
-pub fn table_in(folder: &Path) -> PathBuf {
+pub(crate) fn table_in(folder: &Path) -> PathBuf {
     folder.join("gateway/routes.json")
 }
 
 /// Tries until it works.
-pub async fn eventually<T, E: std::fmt::Debug, F: Future<Output = Result<T, E>>>(
+pub(crate) async fn eventually<T, E: std::fmt::Debug, F: Future<Output = Result<T, E>>>(
     what: &str,
     mut attempt: impl FnMut() -> F,
 ) -> T {
@@ -436,7 +440,7 @@ pub async fn eventually<T, E: std::fmt::Debug, F: Future<Output = Result<T, E>>>
 }
 
 /// Everything that comes until the other side closes.
-pub async fn read_all(stream: &mut TcpStream) -> String {
+pub(crate) async fn read_all(stream: &mut TcpStream) -> String {
     let mut all = Vec::new();
     let reading = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut all)).await;
     // A reset after the answer ends it as well as a close.
