@@ -205,11 +205,11 @@ impl ProcessBackend {
             revision: name.revision,
             state,
             address: Address::Unix(self.0.launcher.layout.socket(&record.id)),
-            started_at: run.map(|run| run.started_at),
+            started_at: run.as_ref().map(|run| run.started_at),
             restarts: record.restarts,
             failure: failure.map(|failure| Failure { error: failure.error, permanent: failure.permanent }),
             retry_at,
-            artifact: live.artifact,
+            artifact: live.artifact.or(run.and_then(|run| run.artifact)),
             notes: record.notes,
             id: record.id,
         }

@@ -119,6 +119,7 @@ impl Launcher {
             launcher: self.me.clone(),
             started_at: now,
             ready_since: None,
+            artifact: None,
             log_from,
             oom_kills_before,
         });

@@ -85,6 +85,8 @@ pub(super) struct Run {
     pub(super) started_at: Timestamp,
     /// When it was first ready.
     pub(super) ready_since: Option<Timestamp>,
+    /// What it served then.
+    pub(super) artifact: Option<String>,
     /// Where in the log its lines begin.
     pub(super) log_from: u64,
     /// The groups' count of processes killed for want of memory, before.
@@ -275,6 +277,7 @@ mod tests {
                 launcher: None,
                 started_at: Timestamp(1),
                 ready_since: None,
+                artifact: None,
                 log_from: 7,
                 oom_kills_before: 0,
             }),

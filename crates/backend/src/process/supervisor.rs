@@ -246,14 +246,15 @@ impl Supervisor {
         }
     }
 
-    /// Writes down that a process is ready.
-    pub(super) fn became_ready(&self, name: Name, process: &Identity) -> io::Result<()> {
+    /// Writes down that a process is ready, and with what.
+    pub(super) fn became_ready(&self, name: Name, process: &Identity, artifact: Option<String>) -> io::Result<()> {
         let _lock = DeploymentLock::take(&self.launcher.layout, name.deployment)?;
         let Some(mut record) = self.record_of(name, process)? else { return Ok(()) };
         if let Phase::Running(run) = &mut record.phase
             && run.ready_since.is_none()
         {
             run.ready_since = Some(self.now());
+            run.artifact = artifact;
             record.failure = None;
             slot::write(&self.launcher.layout.slot(&record.id), &record)?;
         }

@@ -261,13 +261,14 @@ impl Watcher {
 
     /// Takes note of a process's word: first on disk, then for everybody.
     async fn learn(&self, state: Option<ReplicaState>, artifact: Option<String>) {
-        let live = Live { tried: true, state, artifact };
+        let live = Live { tried: true, state, artifact: artifact.clone() };
         if *self.live.borrow() == live {
             return;
         }
         if state == Some(ReplicaState::Ready) && self.run.ready_since.is_none() {
             let (supervisor, name, process) = (Arc::clone(&self.supervisor), self.name, self.run.process.clone());
-            let written = self.supervisor.tasks.spawn_blocking(move || supervisor.became_ready(name, &process)).await;
+            let writing = move || supervisor.became_ready(name, &process, artifact);
+            let written = self.supervisor.tasks.spawn_blocking(writing).await;
             if let Ok(Err(error)) = written {
                 tracing::warn!(replica = %self.name.id(), %error, "that a replica is ready cannot be written down");
             }
