@@ -90,7 +90,7 @@ async fn every_fault_of_a_payload_is_named_at_once() {
     assert_eq!(pointers, ["/request_res/cpu", "/replica"], "{answer:#?}");
     for (method, path, status) in [
         (Method::GET, "/v1/modelDeployment/999", 404),
-        (Method::GET, "/v1/modelDeployment/x", 400),
+        (Method::GET, "/v1/modelDeployment/x", 404),
         (Method::GET, "/v1/modelDeploymint", 404),
         (Method::POST, "/v1/modelDeployment/1", 405),
         (Method::GET, "/v1/modelDeployment?limt=1", 400),
