@@ -51,6 +51,8 @@ pub(crate) struct Conn {
     /// An [`End`], or 0.
     end: AtomicU8,
     waker: AtomicWaker,
+    /// HTTP/2 sends frames between requests; what comes then is no request's head.
+    pub(crate) http2: AtomicBool,
     /// The client may still be sending a body that nobody reads.
     pub(crate) linger: AtomicBool,
     alarm: Mutex<Option<Alarm>>,
@@ -67,6 +69,7 @@ impl Conn {
             blocked_since: AtomicU32::new(0),
             end: AtomicU8::new(0),
             waker: AtomicWaker::new(),
+            http2: AtomicBool::new(false),
             linger: AtomicBool::new(false),
             alarm: Mutex::new(None),
         })
@@ -130,7 +133,10 @@ impl Conn {
     }
 
     fn read_some(&self) {
-        if self.busy.load(Ordering::Relaxed) == 0 && self.head_since.load(Ordering::Relaxed) == 0 {
+        if !self.http2.load(Ordering::Relaxed)
+            && self.busy.load(Ordering::Relaxed) == 0
+            && self.head_since.load(Ordering::Relaxed) == 0
+        {
             self.head_since.store(self.shard.tick(), Ordering::Relaxed);
         }
     }

@@ -83,6 +83,7 @@ async fn serve_http1(socket: ClientSocket, conn: Arc<Conn>) {
 }
 
 async fn serve_http2(socket: ClientSocket, conn: Arc<Conn>) {
+    conn.http2.store(true, Ordering::Relaxed);
     let handler = Arc::clone(&conn);
     let mut http = http2::Builder::new(Executor(conn.shard.app.tasks.clone()))
         .timer(TokioTimer::new())
@@ -98,7 +99,6 @@ async fn serve_http2(socket: ClientSocket, conn: Arc<Conn>) {
     let mut told = false;
     let ended = poll_fn(|cx| {
         match conn.poll_end(cx) {
-            // Between requests HTTP/2 has frames of its own: its pings notice who is gone.
             None | Some(End::SlowHeaders) => {}
             Some(End::Stalled) => return Poll::Ready(Ok(())),
             Some(End::Gracefully) if told => {}

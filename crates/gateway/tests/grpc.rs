@@ -142,3 +142,14 @@ async fn rest_works_over_http2_too() {
     );
     gateway.stop().await;
 }
+
+#[tokio::test]
+async fn an_open_http2_connection_does_not_hold_up_the_end() {
+    let (_replica, _control, gateway) = Gateway::simple(Manner::Well).await;
+    let client = base::client::builder().http2_prior_knowledge().build().unwrap();
+    let response = client.post(gateway.url("/v2/models/iris/infer")).body("{}").send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    let begun = std::time::Instant::now();
+    gateway.stop().await;
+    assert!(begun.elapsed() < std::time::Duration::from_secs(2), "it took {:?}", begun.elapsed());
+}

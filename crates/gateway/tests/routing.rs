@@ -154,3 +154,34 @@ async fn revisions_share_requests_by_weight() {
     assert_eq!(old.requests() + new.requests(), 100);
     gateway.stop().await;
 }
+
+#[tokio::test]
+async fn a_replica_on_a_unix_socket_is_reached() {
+    let folder = harness::folder();
+    let socket = folder.path().join("r.sock");
+    let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+    base::Tasks::new().spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let service = hyper::service::service_fn(|request: http::Request<hyper::body::Incoming>| async move {
+                let path = request.uri().path().to_owned();
+                Ok::<_, std::io::Error>(http::Response::new(harness::text(format!("unix {path}"))))
+            });
+            let serving = hyper::server::conn::http1::Builder::new()
+                .serve_connection(hyper_util::rt::TokioIo::new(stream), service);
+            base::Tasks::new().spawn(serving);
+        }
+    });
+    let unused = Replica::start("a", Manner::Well).await;
+    let mut route = route("iris", &[&unused]);
+    route.revisions[0].replicas[0].address = api::replica::Address::Unix(socket);
+    let control = Control::start().await;
+    control.set(1, Some(route));
+    let gateway = Gateway::start(&control).await;
+    gateway.until_known("md-1").await;
+    for _ in 0..3 {
+        let (code, _, text) = gateway.infer("iris").await;
+        assert_eq!((code, text.as_str()), (200, "unix /v2/models/iris/infer"));
+    }
+    gateway.stop().await;
+}
