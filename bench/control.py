@@ -20,15 +20,15 @@ def create(modelway, count):
 
 def by_state(modelway):
     text = ask(modelway.control, "GET", "/metrics")[1]
-    found = re.findall(r'^modelway_control_deployments\{[^}]*state="(\w+)"[^}]*\} (\d+)', text, re.M)
+    found = re.findall(r'^modelway_deployments\{[^}]*state="(\w+)"[^}]*\} (\d+)', text, re.M)
     return {state: int(count) for state, count in found}
 
 
 def scans(modelway):
     """(how many scans there were, the seconds of the last one)"""
     text = ask(modelway.worker, "GET", "/metrics")[1]
-    count = re.search(r"^modelway_worker_scan_seconds_count (\S+)", text, re.M)
-    total = re.search(r"^modelway_worker_scan_seconds_sum (\S+)", text, re.M)
+    count = re.search(r"^modelway_worker_scan_duration_seconds_count (\S+)", text, re.M)
+    total = re.search(r"^modelway_worker_scan_duration_seconds_sum (\S+)", text, re.M)
     return int(float(count[1])), float(total[1])
 
 
