@@ -8,14 +8,16 @@
 #![allow(clippy::disallowed_methods, reason = "tests read their environment, and their tasks end with them")]
 #![allow(clippy::print_stderr, reason = "what a failed test leaves behind is said on its output")]
 
+mod disk;
 mod load;
 mod models;
 mod modelway;
 mod processes;
 mod wait;
 
+pub use disk::SmallDisk;
 pub use load::{Load, LoadReport};
 pub use models::{Models, iris_request};
 pub use modelway::{Answer, Modelway, Ports, Role, binary, client, free_port};
-pub use processes::{kill, processes_naming};
+pub use processes::{kill, peak_memory, processes_naming, raise_open_files};
 pub use wait::{PATIENCE, until, until_some};

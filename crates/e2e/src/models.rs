@@ -71,9 +71,10 @@ impl Models {
 }
 
 fn shift_first_number(data: &mut Value) {
-    match data {
-        Value::Array(items) => shift_first_number(&mut items[0]),
-        number => *number = json!(number.as_f64().unwrap() + 0.25),
+    if data.is_array() {
+        shift_first_number(&mut data[0]);
+    } else {
+        *data = json!(data.as_f64().unwrap() + 0.25);
     }
 }
 

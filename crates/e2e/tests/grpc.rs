@@ -73,8 +73,8 @@ where
     A: Message + Default + 'static,
 {
     let mut grpc = Grpc::new(channel.clone());
-    grpc.ready().await.unwrap();
-    let path: PathAndQuery = format!("/inference.GRPCInferenceService/{method}").parse().unwrap();
+    grpc.ready().await.map_err(|error| tonic::Status::from_error(Box::new(error)))?;
+    let path = PathAndQuery::try_from(format!("/inference.GRPCInferenceService/{method}")).expect("a method is a path");
     let codec = ProstCodec::<Q, A>::default();
     grpc.unary(Request::new(request), path, codec).await.map(tonic::Response::into_inner)
 }

@@ -1,8 +1,8 @@
 //! Rubbish gets a clear error in bounded memory, and everyone else is served.
 
-use std::{fs, time::Duration};
+use std::time::Duration;
 
-use modelway_e2e::{Load, Modelway, Role, client, until};
+use modelway_e2e::{Load, Modelway, Role, SmallDisk, client, peak_memory, raise_open_files, until};
 use reqwest::{Body, Method};
 use serde_json::{Value, json};
 use tokio::{
@@ -171,8 +171,7 @@ async fn slow_clients_and_ten_thousand_idle_connections_leave_room_for_everyone_
     let id = modelway.deploy("iris", &modelway.models().iris("iris"), 1).await;
     modelway.until_active(id).await;
     modelway.until_predicts("iris").await;
-    let (_, hard) = open_file_limits();
-    let wanted = usize::try_from(hard.saturating_sub(1_000) / 2).unwrap().min(10_000);
+    let wanted = raise_open_files().saturating_sub(1_000).min(10_000);
     let address = format!("127.0.0.1:{}", modelway.ports.gateway);
     let mut idle = Vec::with_capacity(wanted);
     for _ in 0..wanted {
@@ -233,52 +232,4 @@ async fn a_full_disk_is_said_and_what_runs_goes_on() {
     .await;
     assert_eq!(modelway.deployment(id).await.status.state, api::State::Active);
     assert!(modelway.stop(Role::Up).await.success());
-}
-
-/// The most resident memory that a process has had, in bytes.
-fn peak_memory(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
-}
-
-fn open_file_limits() -> (u64, u64) {
-    let limits = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    let hard = limits.maximum.unwrap_or(u64::MAX);
-    let raised = rustix::process::Rlimit { current: limits.maximum, maximum: limits.maximum };
-    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).unwrap();
-    (limits.current.unwrap_or(u64::MAX), hard)
-}
-
-/// A folder on a file system of its own, of 24 MiB. Needs the right to mount, as in a container or as root.
-struct SmallDisk(std::path::PathBuf);
-
-impl SmallDisk {
-    fn mount(folder: &std::path::Path) -> Self {
-        fs::create_dir_all(folder).unwrap();
-        let mounted = std::process::Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=24m,mode=0700", "tmpfs"])
-            .arg(folder)
-            .status()
-            .unwrap();
-        assert!(mounted.success(), "this test mounts a small tmpfs: run it as root");
-        Self(folder.to_owned())
-    }
-
-    fn fill(&self) {
-        use std::io::Write as _;
-        let mut file = fs::File::create(self.0.join("filler")).unwrap();
-        let block = vec![0_u8; 1 << 12];
-        while file.write_all(&block).is_ok() {}
-    }
-
-    fn free(&self) {
-        fs::remove_file(self.0.join("filler")).unwrap();
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").arg("--lazy").arg(&self.0).status();
-    }
 }
