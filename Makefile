@@ -43,7 +43,7 @@ fmt: ## format everything
 	cargo fmt --all
 
 docs: ## the documentation of all crates, warnings are errors
-	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked
 
 bench: build models ## deploying, the control plane, and the gateway beside nginx
 	@scripts/setup.sh bench

@@ -7,7 +7,7 @@
 //!
 //! What makes it cheap: one thread's event loop does all of a request, connections to replicas are driven by the
 //! request that uses them ([`upstream`]), timeouts share one timer a connection ([`alarm`]) or are found by a walk
-//! ([`conn`]), counters hang on the route ([`stats`]), records leave in batches ([`record`]).
+//! ([`conn`]), counters hang on the route ([`stats`]), records leave in batches ([`mod@record`]).
 //!
 //! **Invariant:** on a request's way there is no lock that a slow party holds, no database, no control plane, and no
 //! buffer, queue or wait without a bound.

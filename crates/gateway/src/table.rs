@@ -3,7 +3,7 @@
 //! Names are spread over [`SHARDS`] small maps, each behind its own atomic pointer. A reader follows one pointer
 //! and never waits; a change copies the one or two maps that it touches, so that a table of 100,000 endpoints
 //! costs no more to change than a small one. What is alive (connections, requests outstanding, ejections,
-//! counters) hangs on [`Revision`] and [`Replica`](crate::replica::Replica), which a changed endpoint takes over from the one before it.
+//! counters) hangs on [`Revision`] and [`Replica`], which a changed endpoint takes over from the one before it.
 //!
 //! **Invariant:** only [`Table::apply`] changes the table, and it is called by one task at a time.
 

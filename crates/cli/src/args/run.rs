@@ -120,7 +120,7 @@ pub struct Gateway {
 
 /// Serve models over the Open Inference Protocol, without the rest
 ///
-/// SOURCE is an ONNX file, a folder with a model.onnx, or a folder of many models (<name>/<version>/model.onnx); a path or a
+/// SOURCE is an ONNX file, a folder with a model.onnx, or a folder of many models (NAME/VERSION/model.onnx); a path or a
 /// URI (s3://, gs://, https://, file://). REST and gRPC share one port. A golden.json beside a model must match before
 /// the model is ready.
 #[derive(Clone, Debug, Default, Args)]
