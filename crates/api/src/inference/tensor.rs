@@ -127,11 +127,17 @@ impl Tensor {
     }
 }
 
+/// Dimensions that a shape may have at most; as many as NumPy's arrays.
+const MAX_RANK: usize = 64;
+
 /// The number of elements of a shape: 1 for an empty shape.
 ///
 /// # Errors
-/// A negative dimension, or a product beyond what memory can hold.
+/// More than 64 dimensions, a negative one, or a product beyond what memory can hold.
 pub fn element_count(shape: &[i64]) -> Result<usize, Malformed> {
+    if shape.len() > MAX_RANK {
+        return Err(Malformed(format!("the shape has {} dimensions, at most {MAX_RANK} are allowed", shape.len())));
+    }
     let mut count: usize = 1;
     for &dimension in shape {
         let size = usize::try_from(dimension)

@@ -62,6 +62,11 @@ fn a_wrong_input_is_named_with_the_place_and_what_to_do() {
     check(r#"{"name":"x","shape":[2],"datatype":"FP32","data":[[1,2]]}"#, "nested");
     check(r#"{"name":"x","shape":[-1],"datatype":"FP32","data":[1]}"#, "negative dimension -1");
     check(r#"{"name":"x","shape":[9223372036854775807,4],"datatype":"FP32","data":[1]}"#, "too large");
+    let many = vec!["1"; 65].join(",");
+    check(
+        &format!(r#"{{"name":"x","shape":[{many}],"datatype":"FP32","data":[1]}}"#),
+        "the shape has 65 dimensions, at most 64 are allowed",
+    );
     check(r#"{"name":"x","shape":[1],"datatype":"FLOAT","data":[1]}"#, "did you mean `FP32`?");
     check(
         r#"{"name":"x","shape":[1],"datatpye":"FP32","data":[1]}"#,
