@@ -9,6 +9,8 @@ pub(crate) enum Counter {
     Deployment,
     Event,
     Route,
+    /// The newest version of the route table whose tombstone is no longer kept.
+    RoutePruned,
     /// Not for its number: whoever takes it is alone among those who announce workers.
     Worker,
 }
@@ -19,6 +21,7 @@ impl Counter {
             Self::Deployment => "deployment",
             Self::Event => "event",
             Self::Route => "route",
+            Self::RoutePruned => "route_pruned",
             Self::Worker => "worker",
         }
     }

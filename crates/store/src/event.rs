@@ -12,30 +12,50 @@ use crate::{
 /// The longest message that is kept, in bytes: log lines and causes find their way into messages.
 const MAX_MESSAGE: usize = 8 * 1024;
 
+/// Which end of the log comes first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// As it was written.
+    #[default]
+    OldestFirst,
+    /// Backwards.
+    NewestFirst,
+}
+
+/// The columns that [`read`] reads, of those events.
+macro_rules! select_events {
+    ($which:literal) => {
+        concat!("SELECT id, deployment, revision, at, actor, kind, message, evidence FROM event ", $which)
+    };
+}
+
 impl Store {
-    /// A page of events after `after`, oldest first, of one deployment or of all. Those of a deployment
-    /// that is gone are still there.
+    /// A page of events of one deployment or of all, in `order`, from the one that follows `after` in it. Those
+    /// of a deployment that is gone are still there.
     pub async fn event_list(
         &self,
         deployment: Option<DeploymentId>,
+        order: Order,
         after: Option<i64>,
         limit: u32,
     ) -> Result<Page<Event>, StoreError> {
         let limit = i64::from(limit.max(1));
+        let text = match (deployment, order) {
+            (Some(_), Order::OldestFirst) => select_events!("WHERE id > $1 AND deployment = $3 ORDER BY id LIMIT $2"),
+            (Some(_), Order::NewestFirst) => {
+                select_events!("WHERE id < $1 AND deployment = $3 ORDER BY id DESC LIMIT $2")
+            }
+            (None, Order::OldestFirst) => select_events!("WHERE id > $1 ORDER BY id LIMIT $2"),
+            (None, Order::NewestFirst) => select_events!("WHERE id < $1 ORDER BY id DESC LIMIT $2"),
+        };
+        let start = match order {
+            Order::OldestFirst => 0,
+            Order::NewestFirst => i64::MAX,
+        };
+        let query = sqlx::query(text).bind(after.unwrap_or(start)).bind(limit + 1);
         let query = match deployment {
-            Some(id) => sqlx::query(
-                "SELECT id, deployment, revision, at, actor, kind, message, evidence FROM event \
-                 WHERE id > $1 AND deployment = $3 ORDER BY id LIMIT $2",
-            )
-            .bind(after.unwrap_or(0))
-            .bind(limit + 1)
-            .bind(id.0),
-            None => sqlx::query(
-                "SELECT id, deployment, revision, at, actor, kind, message, evidence FROM event \
-                 WHERE id > $1 ORDER BY id LIMIT $2",
-            )
-            .bind(after.unwrap_or(0))
-            .bind(limit + 1),
+            Some(id) => query.bind(id.0),
+            None => query,
         };
         let rows = query.fetch_all(&mut *self.read().await?).await?;
         Page::cut(rows, limit, read, |event| event.id)

@@ -49,7 +49,7 @@ pub(crate) async fn claim(
     .fetch_optional(&mut *sql)
     .await?;
     if claimed.is_some() {
-        sqlx::query("DELETE FROM idempotency WHERE created_at <= $1").bind(forgotten(now)).execute(sql).await?;
+        forget(sql, now).await?;
         return Ok(None);
     }
     let before = sqlx::query("SELECT payload, deployment FROM idempotency WHERE name = $1")
@@ -66,4 +66,10 @@ pub(crate) async fn claim(
         });
     }
     Ok(Some(made))
+}
+
+/// Forgets the keys that came long ago; how many those were.
+pub(crate) async fn forget(sql: &mut Sql, now: Timestamp) -> Result<u64, StoreError> {
+    let old = sqlx::query("DELETE FROM idempotency WHERE created_at <= $1").bind(forgotten(now));
+    Ok(old.execute(sql).await?.rows_affected())
 }

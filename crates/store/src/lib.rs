@@ -21,6 +21,7 @@ mod event;
 mod idempotency;
 mod lease;
 mod migration;
+mod prune;
 mod registry;
 mod revision;
 mod route;
@@ -36,8 +37,10 @@ use tokio::sync::{Semaphore, watch};
 
 pub use deployment::{DeploymentFilter, DeploymentRecord, Page, SettledRow};
 pub use error::StoreError;
+pub use event::Order;
 pub use idempotency::Idempotent;
 pub use lease::{Fence, Lease};
+pub use prune::Pruned;
 pub use route::RoutePage;
 pub use task_queue::SqlTaskQueue;
 pub use worker::WorkerRecord;

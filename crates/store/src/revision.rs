@@ -4,12 +4,19 @@ use api::{DeploymentId, Revision, RevisionNumber, Timestamp, revision::RevisionS
 use sqlx::any::AnyRow;
 
 use crate::{
-    Sql, StoreError,
+    Sql, Store, StoreError,
     row::{Columns as _, clean, json},
 };
 
 /// How many of the newest revisions stay, for going back to.
 const KEPT: usize = 10;
+
+impl Store {
+    /// The revisions that a deployment can go back to, the newest first. None of one that is gone.
+    pub async fn revision_list(&self, deployment: DeploymentId) -> Result<Vec<Revision>, StoreError> {
+        kept(&mut *self.read().await?, deployment).await
+    }
+}
 
 /// A deployment's revisions, the newest first.
 pub(crate) async fn kept(sql: &mut Sql, deployment: DeploymentId) -> Result<Vec<Revision>, StoreError> {

@@ -25,6 +25,9 @@ pub struct RoutePage {
     pub version: i64,
     /// Whether more is to be asked for after `version`.
     pub more: bool,
+    /// The newest version whose tombstone is no longer kept: whoever follows from an older one may not be told
+    /// of an endpoint's end, and must begin anew.
+    pub pruned: i64,
 }
 
 impl Store {
@@ -42,11 +45,13 @@ impl Store {
             "SELECT deployment, version, route FROM route WHERE version > $1 ORDER BY version LIMIT $2"
         };
         let rows = sqlx::query(query).bind(after).bind(limit + 1).fetch_all(&mut *sql).await?;
+        // After the rows: had one been forgotten before they were read, this tells.
+        let pruned = Counter::RoutePruned.last(&mut sql).await?;
         let most = usize::try_from(limit).unwrap_or(usize::MAX);
         let more = rows.len() > most;
         let changes = rows.iter().take(most).map(read).collect::<Result<Vec<_>, _>>()?;
         let last = changes.last().map_or(after, |change| change.version);
-        Ok(RoutePage { changes, version: if more { last } else { last.max(table) }, more })
+        Ok(RoutePage { changes, version: if more { last } else { last.max(table) }, more, pruned })
     }
 }
 

@@ -17,6 +17,8 @@ pub struct Config {
     pub lease_ms: u64,
     /// How many milliseconds lie between two scans for what no wake-up has told of.
     pub scan_interval_ms: u64,
+    /// How many milliseconds lie between two looks for what the database need no longer keep.
+    pub prune_interval_ms: u64,
     /// How many milliseconds lie between two signs of life.
     pub heartbeat_ms: u64,
     /// After how many milliseconds without a sign of life a worker counts as gone.
@@ -37,6 +39,7 @@ impl Default for Config {
             concurrency: 32,
             lease_ms: 5_000,
             scan_interval_ms: 10_000,
+            prune_interval_ms: 600_000,
             heartbeat_ms: 5_000,
             forget_after_ms: 20_000,
             route_settle_ms: 500,

@@ -13,7 +13,7 @@ use backend::Backend;
 use base::{Clock, Tasks};
 use futures::StreamExt;
 use queue::{Receipt, Task, TaskQueue};
-use store::{Store, StoreError, WorkerRecord};
+use store::{Pruned, Store, StoreError, WorkerRecord};
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, mpsc},
@@ -113,6 +113,7 @@ pub async fn run(
     let (findings, found) = mpsc::channel(FINDINGS);
     own.spawn(worker.clone().scans(findings));
     own.spawn(worker.clone().pull(found));
+    own.spawn(worker.clone().prunes());
 
     tasks.stopping().await;
     if !own.stop_and_wait(PATIENCE).await {
@@ -209,7 +210,6 @@ impl Worker {
     }
 
     async fn scans(self, findings: mpsc::Sender<DeploymentId>) {
-        let interval = Duration::from_millis(self.config.scan_interval_ms);
         loop {
             let start = Instant::now();
             match scan::scan(&self.reconciler, &self.metrics, &findings).await {
@@ -223,8 +223,23 @@ impl Worker {
                     tracing::warn!(error = &error as &dyn std::error::Error, "a scan failed");
                 }
             }
-            // Several workers that were started together shall not scan together.
-            if !self.pause(interval.mul_f64(rand::random_range(0.9..1.1))).await {
+            if !self.pause(jittered(self.config.scan_interval_ms)).await {
+                return;
+            }
+        }
+    }
+
+    /// Has the database forget what it need no longer keep. Several workers may do so at once.
+    async fn prunes(self) {
+        loop {
+            match self.reconciler.store.prune(self.reconciler.now()).await {
+                Ok(pruned) if pruned == Pruned::default() => {}
+                Ok(pruned) => tracing::info!(?pruned, "the database has forgotten what was old"),
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "nothing old could be forgotten");
+                }
+            }
+            if !self.pause(jittered(self.config.prune_interval_ms)).await {
                 return;
             }
         }
@@ -334,6 +349,11 @@ impl Worker {
         self.metrics.reconciled(outcome, start.elapsed());
         again
     }
+}
+
+/// An interval, a little changed: several workers that were started together shall not do the same together.
+fn jittered(interval_ms: u64) -> Duration {
+    Duration::from_millis(interval_ms).mul_f64(rand::random_range(0.9..1.1))
 }
 
 /// What asks for a look at a deployment.

@@ -352,3 +352,25 @@ async fn get(addr: &str, path: &str) -> String {
     };
     tokio::time::timeout(PATIENCE, exchange).await.expect("an answer in time").expect("an answer")
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_has_the_database_forget_what_is_old() {
+    let site = Site::new(taking(1)).await;
+    let worker = site.start(Config { prune_interval_ms: 20, ..quick() }).await;
+    let long_ago = Timestamp(site.now().0 - 90 * 24 * 3_600 * 1_000_000);
+    let id = site.store.deployment_create(&spec("old", 0), None, long_ago).await.expect("create").id;
+    site.until(id, State::Idle).await;
+    site.store.deployment_delete(id, None, long_ago).await.expect("delete");
+    eventually("it to be gone", || async { site.record(id).await.is_none().then_some(()) }).await;
+    assert_eq!(site.event_kinds(id).await.last().map(String::as_str), Some("deleted"), "it is not old yet");
+
+    let other = site.store.deployment_create(&spec("older", 0), None, long_ago).await.expect("create").id;
+    worker.stop().await;
+    site.store.deployment_delete(other, None, long_ago).await.expect("delete");
+    let lease = site.store.lease_acquire(other, "test", PATIENCE, long_ago).await.expect("the database");
+    site.store.deployment_purge(&lease.expect("nobody holds it"), long_ago).await.expect("purge");
+    let worker = site.start(Config { prune_interval_ms: 20, ..quick() }).await;
+    eventually("its events to go", || async { site.event_kinds(other).await.is_empty().then_some(()) }).await;
+    assert!(!site.event_kinds(id).await.is_empty());
+    worker.stop().await;
+}

@@ -58,7 +58,7 @@ impl Store {
     }
 
     /// Worker: a deleted deployment's replicas are gone: removes it, its revisions and its route (whose
-    /// tombstone stays for the gateways). Its events stay.
+    /// tombstone stays for the gateways). Its events stay until [`Store::prune`] forgets them.
     ///
     /// # Errors
     /// [`StoreError::Fenced`] if the lease was taken over, or nobody asked for the deletion.
@@ -86,6 +86,11 @@ impl Store {
         };
         event::write(&mut sql, lease.deployment, &[removed], now).await?;
         route::put(&mut sql, lease.deployment, None).await?;
+        sqlx::query("INSERT INTO gone (deployment, at) VALUES ($1, $2)")
+            .bind(lease.deployment.0)
+            .bind(now.0)
+            .execute(&mut *sql)
+            .await?;
         sql.commit().await?;
         self.announce();
         Ok(())

@@ -2,7 +2,7 @@
 
 use api::{DeploymentId, DeploymentStatus, RevisionNumber, State, deployment::StatusError, event::NewEvent};
 use serde_json::{Value, json};
-use store::{DeploymentFilter, Idempotent, StoreError};
+use store::{DeploymentFilter, Idempotent, Order, StoreError};
 
 use crate::support::{
     Database, NOW, SECOND, content, create, event_kinds, execute, hold, named, on_both, route, spec, status,
@@ -349,10 +349,17 @@ async fn events_are_paged_and_outlive_their_deployment(database: Database) {
     let lease = hold(&store, ids[0]).await;
     store.deployment_purge(&lease, NOW).await.unwrap();
     assert_eq!(event_kinds(&store, ids[0]).await, ["created", "deletion_requested", "deleted"]);
-    let first = store.event_list(None, None, 2).await.unwrap();
+    let first = store.event_list(None, Order::OldestFirst, None, 2).await.unwrap();
     assert_eq!(first.items.iter().map(|event| event.deployment).collect::<Vec<_>>(), ids);
-    let rest = store.event_list(None, first.next, 2).await.unwrap();
+    let rest = store.event_list(None, Order::OldestFirst, first.next, 2).await.unwrap();
     assert_eq!((rest.items.len(), rest.next), (2, None));
+    let numbers = |page: &store::Page<api::Event>| page.items.iter().map(|event| event.id).collect::<Vec<_>>();
+    let newest = store.event_list(None, Order::NewestFirst, None, 3).await.unwrap();
+    assert_eq!((numbers(&newest), newest.next), (vec![4, 3, 2], Some(2)));
+    let oldest = store.event_list(None, Order::NewestFirst, newest.next, 3).await.unwrap();
+    assert_eq!((numbers(&oldest), oldest.next), (vec![1], None));
+    let of_one = store.event_list(Some(ids[0]), Order::NewestFirst, Some(4), 1).await.unwrap();
+    assert_eq!((numbers(&of_one), of_one.next), (vec![3], Some(3)));
 }
 
 async fn an_event_keeps_what_it_was_given(database: Database) {
@@ -371,7 +378,7 @@ async fn an_event_keeps_what_it_was_given(database: Database) {
         .deployment_observed(&lease, &DeploymentStatus::pending(), None, &events, None, NOW.after(SECOND))
         .await
         .unwrap();
-    let kept = store.event_list(Some(id), Some(1), 10).await.unwrap().items;
+    let kept = store.event_list(Some(id), Order::OldestFirst, Some(1), 10).await.unwrap().items;
     assert_eq!((kept[0].revision, kept[0].at), (Some(RevisionNumber(1)), NOW.after(SECOND)));
     assert_eq!((kept[0].actor.as_str(), &kept[0].evidence), ("worker", &json!({"restarts": 5})));
     assert_eq!(kept[0].message, "it ended\u{fffd} by itself");

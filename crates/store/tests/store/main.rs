@@ -8,6 +8,7 @@ extern crate modelway_store as store;
 mod deployments;
 mod leases;
 mod opening;
+mod prune;
 mod queue;
 mod registry;
 mod routes;

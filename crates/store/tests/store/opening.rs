@@ -8,7 +8,7 @@ use std::{
 };
 
 use serde_json::json;
-use store::{Store, StoreError};
+use store::{Order, Store, StoreError};
 
 use crate::support::{Database, NOW, create, execute, named, on_both, spec, sqlite};
 
@@ -46,7 +46,7 @@ async fn a_caller_that_leaves_in_the_middle_harms_nobody(database: Database) {
     // All or nothing of each that was left.
     let page = other.deployment_list(&store::DeploymentFilter::default(), None, 1000).await.unwrap();
     for record in page.items {
-        assert_eq!(other.event_list(Some(record.id), None, 9).await.unwrap().items.len(), 1);
+        assert_eq!(other.event_list(Some(record.id), Order::OldestFirst, None, 9).await.unwrap().items.len(), 1);
         assert!(other.deployment_wanted(record.id, &[]).await.unwrap().is_some());
     }
 }

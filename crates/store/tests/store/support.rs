@@ -16,7 +16,7 @@ use api::{
 };
 use serde_json::{Value, json};
 use sqlx::Connection as _;
-use store::{Lease, Store};
+use store::{Lease, Order, Store};
 
 /// Runs each test on SQLite and on PostgreSQL.
 macro_rules! on_both {
@@ -158,6 +158,6 @@ pub(crate) fn route(number: u32, address: &str) -> Route {
 
 /// The kinds of all events of a deployment.
 pub(crate) async fn event_kinds(store: &Store, id: DeploymentId) -> Vec<String> {
-    let page = store.event_list(Some(id), None, 1000).await.unwrap();
+    let page = store.event_list(Some(id), Order::OldestFirst, None, 1000).await.unwrap();
     page.items.into_iter().map(|event| event.kind).collect()
 }

@@ -18,7 +18,7 @@ use backend::{
 use base::{Clock, Tasks};
 use modelway_worker::{Config, WorkerError};
 use queue::TaskQueue;
-use store::{DeploymentRecord, SqlTaskQueue, Store, StoreError};
+use store::{DeploymentRecord, Order, SqlTaskQueue, Store, StoreError};
 use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinHandle};
 
@@ -151,7 +151,7 @@ impl Site {
     }
 
     pub(crate) async fn event_kinds(&self, id: DeploymentId) -> Vec<String> {
-        let page = self.store.event_list(Some(id), None, 1_000).await.expect("events");
+        let page = self.store.event_list(Some(id), Order::OldestFirst, None, 1_000).await.expect("events");
         page.items.into_iter().map(|event| event.kind).collect()
     }
 }
