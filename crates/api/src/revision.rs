@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::{
     deployment::{BucketModel, DeploymentSpec, MachineType, ModelSource, Resources},
@@ -79,6 +80,24 @@ pub struct Revision {
     /// What it runs.
     pub spec: RevisionSpec,
     /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// A revision as people read it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RevisionView {
+    /// Which one.
+    pub number: RevisionNumber,
+    /// Whether it is the one that is wanted.
+    pub wanted: bool,
+    /// Whether it is the one that answers predictions.
+    pub serving: bool,
+    /// The version that the model's answers carry.
+    pub model_version: String,
+    /// What it serves.
+    pub content: ModelContent,
+    /// When it was made.
+    #[schema(value_type = String)]
     pub created_at: Timestamp,
 }
 

@@ -128,8 +128,9 @@ impl Hub {
         let epoch = self.store.epoch().await?;
         let mut reset = cursor.epoch.as_deref() != Some(epoch.as_str()) || cursor.after <= 0;
         let mut page = self.store.route_changes(if reset { 0 } else { cursor.after }, PAGE).await?;
-        if page.version < cursor.after && !reset {
-            // The database went back in time, as after restoring a backup: what the gateway has is of no use.
+        // The database went back in time, as after restoring a backup; or the gateway was away for so long that it
+        // cannot be told of all that is gone. What it has is of no use.
+        if !reset && (page.version < cursor.after || cursor.after < page.pruned) {
             reset = true;
             page = self.store.route_changes(0, PAGE).await?;
         }
@@ -169,6 +170,8 @@ impl Watcher {
             let Some(mut page) = self.first.take() else { return };
             let mut chunk = Vec::new();
             push(&mut chunk, &self.hello);
+            // What was forgotten before the first page has not been told in any.
+            let pruned = page.pruned;
             loop {
                 let cursor = page.version;
                 for change in page.changes {
@@ -196,6 +199,10 @@ impl Watcher {
                         return;
                     }
                 };
+                if pruned < page.pruned && cursor < page.pruned {
+                    tracing::warn!("a route watch ends: its gateway reads too slowly to be told of all that is gone");
+                    return;
+                }
                 // A page that goes back would send the gateway round in circles.
                 page.version = page.version.max(cursor);
             }

@@ -4,6 +4,7 @@ use api::{
     Deployment, DeploymentId, DeploymentSpec, Fault, State,
     decode::{Faults, Fields, nearest},
     deployment::{MAX_REPLICAS, ModelSource, RegisteredRef},
+    revision::RevisionView,
 };
 use http::StatusCode;
 use serde_json::Value;
@@ -107,6 +108,20 @@ impl App {
             }
         };
         Ok(self.store.deployment_delete(id, generation, self.now()).await?)
+    }
+
+    /// The revisions of a deployment, newest first.
+    pub(crate) async fn deployment_revisions(&self, id: DeploymentId) -> Result<Vec<RevisionView>, Error> {
+        let record = self.store.deployment_get(id).await?;
+        let revisions = self.store.revision_list(id).await?.into_iter().map(|revision| RevisionView {
+            number: revision.number,
+            wanted: revision.number == record.revision,
+            serving: record.status.serving_revision == Some(revision.number),
+            model_version: revision.spec.model_version,
+            content: revision.spec.content,
+            created_at: revision.created_at,
+        });
+        Ok(revisions.collect())
     }
 
     /// Reads, thinks, writes if nobody else wrote meanwhile; otherwise again.

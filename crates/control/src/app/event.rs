@@ -1,7 +1,7 @@
 //! The decision log.
 
 use api::{DeploymentId, Event};
-use store::Page;
+use store::{Order, Page};
 
 use super::App;
 use crate::error::Error;
@@ -12,10 +12,11 @@ impl App {
     pub(crate) async fn event_list(
         &self,
         deployment: Option<DeploymentId>,
+        order: Order,
         after: Option<i64>,
         limit: u32,
     ) -> Result<Page<Event>, Error> {
-        let page = self.store.event_list(deployment, after, limit).await?;
+        let page = self.store.event_list(deployment, order, after, limit).await?;
         if let (Some(id), None, true) = (deployment, after, page.items.is_empty()) {
             self.store.deployment_get(id).await?;
         }

@@ -18,7 +18,7 @@ use super::{
     Shared,
     body::{Json, MergePatch},
     headers::{IdempotencyKey, IfMatch},
-    list::{DEFAULT_LIMIT, DeploymentList, MAX_LIMIT},
+    list::{DEFAULT_LIMIT, DeploymentList, MAX_LIMIT, RevisionList},
     query::Query,
     segments::Id,
 };
@@ -265,4 +265,25 @@ pub(super) async fn scale(
     let replicas = read_scale(body).map_err(Error::Payload)?;
     let record = app.deployment_scale(id, replicas, &only_if).await?;
     Ok(answer(&app, StatusCode::OK, record))
+}
+
+/// Read a deployment's revisions
+///
+/// What it ran and what it can go back to, newest first: the last ten, and those that are in use.
+#[utoipa::path(
+    get, path = "/v1/modelDeployment/{id}/revisions", tag = "deployments", operation_id = "listDeploymentRevisions",
+    params(("id" = String, Path, description = "Its number, or `md-` and its number", example = "26")),
+    responses(
+        (status = 200, description = "All of them", body = RevisionList),
+        (status = 404, description = "There is no such deployment", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Any other refusal", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn revisions(
+    State(app): State<Shared>,
+    Id(id): Id,
+    query: Query,
+) -> Result<JsonAnswer<RevisionList>, Error> {
+    query.finish()?;
+    Ok(JsonAnswer(RevisionList { items: app.deployment_revisions(id).await?, next: None }))
 }

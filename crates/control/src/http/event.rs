@@ -2,6 +2,7 @@
 
 use api::{DeploymentId, Problem};
 use axum::{Json as JsonAnswer, extract::State};
+use store::Order;
 
 use super::{
     Shared,
@@ -13,12 +14,14 @@ use crate::error::Error;
 
 /// Read a deployment's events
 ///
-/// Who or what decided what about it, on which evidence; oldest first. They stay when the deployment is gone.
+/// Who or what decided what about it, on which evidence. The newest 1,000 are kept, and all of them for 30 days after the
+/// deployment is gone.
 #[utoipa::path(
     get, path = "/v1/modelDeployment/{id}/events", tag = "events", operation_id = "listDeploymentEvents",
     params(
         ("id" = String, Path, description = "Its number, or `md-` and its number", example = "26"),
         ("limit" = Option<u32>, Query, description = "The most items of a page", minimum = 1, maximum = 1000, example = 100),
+        ("order" = Option<String>, Query, description = "`asc`: oldest first, as where nothing is said; `desc`: newest first"),
         ("after" = Option<i64>, Query, description = "`next` of the page before, or the id of the last event that is known", minimum = 0),
     ),
     responses(
@@ -41,6 +44,7 @@ pub(super) async fn of_deployment(
     params(
         ("deployment" = Option<String>, Query, description = "Only those of this deployment: its number, or `md-` and its number"),
         ("limit" = Option<u32>, Query, description = "The most items of a page", minimum = 1, maximum = 1000, example = 100),
+        ("order" = Option<String>, Query, description = "`asc`: oldest first, as where nothing is said; `desc`: newest first"),
         ("after" = Option<i64>, Query, description = "`next` of the page before, or the id of the last event that is known", minimum = 0),
     ),
     responses(
@@ -55,8 +59,9 @@ pub(super) async fn list(State(app): State<Shared>, mut query: Query) -> Result<
 
 async fn page(app: &Shared, of: Option<DeploymentId>, mut query: Query) -> Result<JsonAnswer<EventList>, Error> {
     let limit = query.limit(DEFAULT_LIMIT, MAX_LIMIT);
+    let order = query.choice("order", &[("asc", Order::OldestFirst), ("desc", Order::NewestFirst)]).unwrap_or_default();
     let after = query.number("after", 0, i64::MAX);
     query.finish()?;
-    let page = app.event_list(of, after, limit).await?;
+    let page = app.event_list(of, order, after, limit).await?;
     Ok(JsonAnswer(EventList { items: page.items, next: page.next }))
 }

@@ -3,6 +3,7 @@
 use api::{
     Deployment, Event,
     registry::{ModelVersionView, RegisteredModel},
+    revision::RevisionView,
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -21,7 +22,7 @@ pub(crate) struct DeploymentList {
     pub(crate) next: Option<i64>,
 }
 
-/// A page of events, oldest first.
+/// A page of events.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct EventList {
     pub(crate) items: Vec<Event>,
@@ -43,4 +44,12 @@ pub(crate) struct ModelVersionList {
     pub(crate) items: Vec<ModelVersionView>,
     /// Always null: a model's versions are one page.
     pub(crate) next: Option<String>,
+}
+
+/// The revisions of a deployment, newest first.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct RevisionList {
+    pub(crate) items: Vec<RevisionView>,
+    /// Always null: a deployment's revisions are one page.
+    pub(crate) next: Option<i64>,
 }

@@ -161,6 +161,12 @@ async fn events_tell_what_happened_to_a_deployment() {
     let of_two = plane.get(&format!("/v1/events?deployment=md-{two}")).await;
     assert!(of_two.body["items"].as_array().expect("a list").iter().all(|event| event["deployment"] == two));
     plane.get(&format!("{PATH}/4711/events")).await.refused(404, "not_found");
+    plane.put(&format!("{PATH}/{one}/scale"), &json!({"replicas": 3})).await;
+    let newest = plane.get(&format!("{PATH}/{one}/events?order=desc&limit=1")).await;
+    assert_eq!(newest.body["items"][0]["kind"], "scaled", "{}", newest.body);
+    let before = plane.get(&format!("{PATH}/{one}/events?order=desc&after={}", newest.body["next"])).await;
+    assert_eq!(before.body["items"][0]["kind"], "created", "{}", before.body);
+    plane.get("/v1/events?order=newest").await.refused(400, "invalid_query").saying("`desc`");
 }
 
 #[tokio::test]
@@ -187,4 +193,32 @@ async fn a_deployment_that_is_gone_leaves_its_events_and_its_idempotency_key() {
     let events = plane.get(&format!("{path}/events")).await;
     assert_eq!(events.body["items"][0]["kind"], "created");
     post().await.refused(410, "gone").saying("use a new key");
+}
+
+#[tokio::test]
+async fn revisions_show_what_ran_what_serves_and_what_is_wanted() {
+    let plane = plane().await;
+    let id = plane.create(&json!({})).await;
+    plane.activate(id).await;
+    let path = format!("{PATH}/{id}/revisions");
+    let item = |number: u32, wanted: bool, serving: bool| (json!(number), json!(wanted), json!(serving));
+    let shown = async || {
+        let list = plane.get(&path).await;
+        assert_eq!(list.status, 200, "{}", list.body);
+        let items = list.body["items"].as_array().expect("a list").clone();
+        items
+            .into_iter()
+            .map(|item| (item["number"].clone(), item["wanted"].clone(), item["serving"].clone()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(shown().await, [item(1, true, true)]);
+    assert_eq!(plane.patch(&format!("{PATH}/{id}"), &json!({"model": {"version": "v2"}})).await.status, 200);
+    assert_eq!(shown().await, [item(2, true, false), item(1, false, true)]);
+    let newest = &plane.get(&path).await.body["items"][0];
+    assert_eq!(newest["model_version"], "v2");
+    assert_eq!(newest["content"]["artifact"]["uris"][0], "s3://demmodels/models/v2");
+    assert_eq!(newest["created_at"].as_str().expect("a time").len(), 26);
+    plane.activate(id).await;
+    assert_eq!(shown().await, [item(2, true, true), item(1, false, false)]);
+    plane.get(&format!("{PATH}/4711/revisions")).await.refused(404, "not_found");
 }

@@ -1,6 +1,6 @@
 //! The route watch.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use api::{
     State,
@@ -13,7 +13,7 @@ use reqwest::Method;
 use serde_json::json;
 use store::Store;
 
-use crate::support::{PATIENCE, Plane, answer, observe, plane, plane_over, plane_with, sample};
+use crate::support::{PATIENCE, Plane, answer, observe, plane, plane_over, plane_with, purge, sample};
 
 const PATH: &str = "/v1/routes/watch";
 
@@ -136,6 +136,31 @@ async fn a_gateway_with_another_databases_table_begins_anew() {
     assert!(gateway.reset);
     gateway.sync().await;
     assert!(gateway.table.contains_key(&id) && gateway.version < 1_000_000);
+}
+
+#[tokio::test]
+async fn a_gateway_that_was_away_for_too_long_to_be_told_what_is_gone_begins_anew() {
+    let plane = plane().await;
+    let (one, two) = (plane.create(&json!({})).await, plane.create(&json!({})).await);
+    let mut gateway = Gateway::watch(&plane, "").await;
+    gateway.sync().await;
+    let before = gateway.version;
+    plane.delete(&format!("/v1/modelDeployment/{one}")).await;
+    purge(&plane.store, one).await;
+    gateway.until(|table| table.get(&one).is_some_and(Option::is_none)).await;
+    let later = api::Timestamp::from(base::Clock::system().now()).after(Duration::from_secs(25 * 3600));
+    assert_eq!(plane.store.prune(later).await.expect("the database").tombstones, 1);
+
+    let epoch = gateway.epoch.clone();
+    let mut away = Gateway::watch(&plane, &format!("?epoch={epoch}&after={before}")).await;
+    assert!(away.reset, "it would keep {one} for ever");
+    away.sync().await;
+    assert_eq!(away.table.keys().copied().collect::<Vec<_>>(), [two]);
+    let told = Gateway::watch(&plane, &format!("?epoch={epoch}&after={}", gateway.version)).await;
+    assert!(!told.reset);
+    // Those that watch go on watching.
+    let three = plane.create(&json!({})).await;
+    gateway.until(|table| table.contains_key(&three)).await;
 }
 
 #[tokio::test]
