@@ -28,6 +28,14 @@ const SET_BY_THE_SERVER: [&str; 11] = [
     "replica_status",
 ];
 
+/// Keys and values together.
+const MAX_LABELS_BYTES: usize = 16 * 1024;
+/// Keys and values together. A program cannot be started with an environment beyond what its kernel allows, which
+/// on Linux is 128 KiB for one variable.
+const MAX_ENV_BYTES: usize = 64 * 1024;
+/// A part of an artefact's address.
+const MAX_PATH_BYTES: usize = 2048;
+
 impl DeploymentSpec {
     /// Reads a specification as `POST /v1/modelDeployment` takes it.
     ///
@@ -50,8 +58,8 @@ fn read_spec(mut fields: Fields<'_>) -> Option<DeploymentSpec> {
     if let Some(Err(reason)) = name.as_deref().map(check_name) {
         fields.fault("name", "invalid", reason);
     }
-    let labels = read_map(&mut fields, "labels", check_label);
-    let env = read_map(&mut fields, "env", check_env);
+    let labels = read_map(&mut fields, "labels", MAX_LABELS_BYTES, check_label);
+    let env = read_map(&mut fields, "env", MAX_ENV_BYTES, check_env);
     let machine = fields.choice("type", &[("cpu", MachineType::Cpu), ("gpu", MachineType::Gpu)]);
     let model = if fields.require("model") { fields.object("model", read_model) } else { None };
     let replicas = fields.number("replicas", 0, u64::from(MAX_REPLICAS));
@@ -113,6 +121,8 @@ fn read_model(mut fields: Fields<'_>) -> Option<ModelSource> {
     let prefix = fields.text("prefix").unwrap_or_default();
     if prefix.split('/').any(|part| part == "..") {
         fields.fault("prefix", "invalid", "`..` would leave the bucket; write the path itself");
+    } else if let Err(reason) = check_path(&prefix) {
+        fields.fault("prefix", "invalid", reason);
     }
     let digest = fields.text("digest");
     if let Some(Err(reason)) = digest.as_deref().map(check_digest) {
@@ -138,9 +148,14 @@ fn read_resources(mut fields: Fields<'_>) -> Option<Resources> {
 fn read_map(
     fields: &mut Fields<'_>,
     field: &'static str,
+    most: usize,
     check: fn(&str, &str) -> Result<(), String>,
 ) -> BTreeMap<String, String> {
     let map = fields.text_map(field).unwrap_or_default();
+    let bytes: usize = map.iter().map(|(key, value)| key.len() + value.len()).sum();
+    if bytes > most {
+        fields.fault(field, "too_large", format!("it has {bytes} bytes, at most {most} are allowed"));
+    }
     for (key, value) in &map {
         if let Err(reason) = check(key, value) {
             let pointer = format!("{}/{}", fields.pointer(field), key.replace('~', "~0").replace('/', "~1"));
@@ -178,9 +193,21 @@ pub(crate) fn check_version(version: &str) -> Result<(), String> {
         .ok_or_else(|| format!("`{version}` is not a version: use 1 to 128 letters, digits, `-`, `_`, `.` and `+`"))
 }
 
+/// What a file system and a command line can carry.
+fn check_path(path: &str) -> Result<(), String> {
+    if path.len() > MAX_PATH_BYTES {
+        return Err(format!("it has {} bytes, at most {MAX_PATH_BYTES} are allowed", path.len()));
+    }
+    if path.contains(char::is_control) {
+        return Err(format!("{path:?} has a control character, which no path here may have"));
+    }
+    Ok(())
+}
+
 /// The place of files: an address whose scheme is known, or a whole path.
 pub(crate) fn check_place(place: &str) -> Result<(), String> {
     const SCHEMES: [&str; 5] = ["s3", "gs", "http", "https", "file"];
+    check_path(place)?;
     let Some((scheme, rest)) = place.split_once("://") else {
         return place.starts_with('/').then_some(()).ok_or_else(|| {
             format!(
@@ -216,10 +243,11 @@ pub(crate) fn check_digest(digest: &str) -> Result<(), String> {
 }
 
 fn check_label(key: &str, value: &str) -> Result<(), String> {
-    if key.is_empty() || key.len() > 128 || value.len() > 256 || key.contains(['=', ',']) {
-        return Err(
-            "a label has a key of 1 to 128 characters without `=` and `,`, and a value of at most 256".to_owned()
-        );
+    let odd = key.contains(['=', ',']) || [key, value].iter().any(|text| text.contains(char::is_control));
+    if key.is_empty() || key.len() > 128 || value.len() > 256 || odd {
+        return Err("a label has a key of 1 to 128 characters without `=` and `,`, and a value of at most 256, both \
+                    without control characters"
+            .to_owned());
     }
     Ok(())
 }
@@ -227,12 +255,14 @@ fn check_label(key: &str, value: &str) -> Result<(), String> {
 fn check_env(key: &str, value: &str) -> Result<(), String> {
     let fits = !key.starts_with(|c: char| c.is_ascii_digit())
         && !key.is_empty()
-        && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
-        && !value.contains('\0');
+        && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
     if !fits {
         return Err(format!(
             "`{key}` is not an environment variable: use letters, digits and `_`, not beginning with a digit"
         ));
+    }
+    if value.contains('\0') {
+        return Err(format!("the value of `{key}` has a NUL, which no environment can carry"));
     }
     if key.starts_with("MODELWAY__") {
         return Err(format!("`{key}` would change Modelway's own settings of the replica; use another name"));
@@ -274,6 +304,25 @@ mod tests {
             assert!(check_place(wrong).is_err(), "{wrong}");
         }
         assert!(check_place("s4://b").is_err_and(|reason| reason.contains("did you mean `s3://`?")));
+    }
+
+    #[test]
+    fn what_no_process_could_be_started_with_is_refused() {
+        let refused = |field: &str, value: Value| {
+            let mut payload = sample();
+            payload["env"] = json!({});
+            payload["labels"] = json!({});
+            *payload.pointer_mut(field).expect("it is there") = value;
+            DeploymentSpec::from_json(payload).expect_err(field).remove(0)
+        };
+        assert_eq!(refused("/model/bucket", json!("/a\u{0}b")).code, "invalid");
+        assert_eq!(refused("/model/bucket", json!(format!("/{}", "a".repeat(2048)))).code, "invalid");
+        assert_eq!(refused("/model/prefix", json!("a\nb")).code, "invalid");
+        assert_eq!(refused("/env", json!({"A": "a\u{0}"})).pointer, "/env/A");
+        assert_eq!(refused("/env", json!({"A": "a".repeat(65_536)})).code, "too_large");
+        assert_eq!(refused("/labels", json!({"a\u{0}": "b"})).code, "invalid");
+        let many: serde_json::Map<_, _> = (0..1000).map(|i| (i.to_string(), json!("a".repeat(32)))).collect();
+        assert_eq!(refused("/labels", many.into()).code, "too_large");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use api::{Deployment, DeploymentId, Problem, decode::nearest};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::Config;
@@ -77,6 +77,15 @@ impl Control {
 
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
         self.json(self.request(Method::GET, path)).await
+    }
+
+    /// The items of one page of a list.
+    pub(super) async fn items<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<Vec<T>, Failure> {
+        #[derive(Deserialize)]
+        struct Page<T> {
+            items: Vec<T>,
+        }
+        Ok(self.json::<Page<T>>(request).await?.items)
     }
 
     /// All pages of a list, as one list.

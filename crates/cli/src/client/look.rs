@@ -1,7 +1,8 @@
 //! `list`, `get`, `describe`.
 
-use api::{Deployment, Event, Timestamp};
+use api::{Deployment, Event, Timestamp, revision::RevisionView};
 use base::Clock;
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{
@@ -12,7 +13,7 @@ use super::{
 use crate::{args, exit::Failure, output::show};
 
 /// How many events a description ends with.
-const LAST_EVENTS: usize = 10;
+const LAST_EVENTS: &str = "10";
 
 fn now() -> Timestamp {
     Clock::system().now().into()
@@ -58,9 +59,13 @@ pub async fn get(config: &Config, args: &args::Get) -> Result<(), Failure> {
 pub async fn describe(config: &Config, args: &args::Describe) -> Result<(), Failure> {
     let control = Control::new(config)?;
     let found = control.deployment(&args.deployment).await?;
-    let events = control.all(&format!("{DEPLOYMENTS}/{}/events", found.deployment.id.0), &[]).await?;
-    let last = events.get(events.len().saturating_sub(LAST_EVENTS)..).unwrap_or_default().to_vec();
-    let whole = json!({"deployment": found.raw, "events": last});
-    let events: Vec<Event> = serde_json::from_value(Value::Array(last)).map_err(|error| Failure::of(&error))?;
-    show(args.output.output, &whole, || view::describe(&found.deployment, &events, now()))
+    let path = format!("{DEPLOYMENTS}/{}", found.deployment.id.0);
+    let newest =
+        control.request(Method::GET, &format!("{path}/events")).query(&[("order", "desc"), ("limit", LAST_EVENTS)]);
+    let mut events: Vec<Event> = control.items(newest).await?;
+    events.reverse();
+    let revisions: Vec<RevisionView> =
+        control.items(control.request(Method::GET, &format!("{path}/revisions"))).await?;
+    let whole = json!({"deployment": found.raw, "revisions": revisions, "events": events});
+    show(args.output.output, &whole, || view::describe(&found.deployment, &revisions, &events, now()))
 }

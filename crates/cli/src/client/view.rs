@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use api::{Deployment, Event, Timestamp, deployment::ModelSource};
+use api::{Deployment, Event, Timestamp, deployment::ModelSource, registry::ModelContent, revision::RevisionView};
 
 use crate::output::{Table, age};
 
@@ -58,7 +58,12 @@ pub(super) fn trouble(deployment: &Deployment) -> String {
 }
 
 /// Everything about one deployment.
-pub(super) fn describe(deployment: &Deployment, events: &[Event], now: Timestamp) -> String {
+pub(super) fn describe(
+    deployment: &Deployment,
+    revisions: &[RevisionView],
+    events: &[Event],
+    now: Timestamp,
+) -> String {
     let (spec, status) = (&deployment.spec, &deployment.status);
     let mut text = String::new();
     // Writing to a String cannot fail.
@@ -109,10 +114,35 @@ pub(super) fn describe(deployment: &Deployment, events: &[Event], now: Timestamp
         }
         let _ = write!(text, "\nReplicas\n{}", table.text());
     }
+    if !revisions.is_empty() {
+        let _ = write!(text, "\nRevisions\n{}", revision_table(revisions, now));
+    }
     if !events.is_empty() {
         let _ = write!(text, "\nLast events\n{}", event_table(events, false));
     }
     text
+}
+
+fn revision_table(revisions: &[RevisionView], now: Timestamp) -> String {
+    let mut table = Table::new(["REVISION", "MODEL VERSION", "AGE", "STATE", "CONTENT"]);
+    for revision in revisions {
+        let state = match (revision.serving, revision.wanted) {
+            (true, _) => "serving",
+            (false, true) => "wanted",
+            (false, false) => "kept",
+        };
+        table.row([
+            revision.number.to_string(),
+            revision.model_version.clone(),
+            age(now.since(revision.created_at)),
+            state.to_owned(),
+            match &revision.content {
+                ModelContent::Artifact { uris, .. } => uris.join(" or "),
+                ModelContent::Image { reference } => reference.clone(),
+            },
+        ]);
+    }
+    table.text()
 }
 
 /// One line an event.
@@ -173,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_description_shows_replicas_the_error_with_its_log_notes_and_events() {
+    fn a_description_shows_replicas_revisions_the_error_with_its_log_notes_and_events() {
         let event = Event {
             id: 1,
             deployment: api::DeploymentId(26),
@@ -184,6 +214,18 @@ mod tests {
             message: "created with 2 replicas".into(),
             evidence: json!(null),
         };
-        insta::assert_snapshot!(describe(&sample(), &[event], now()));
+        let revision = |number: u32, serving: bool| RevisionView {
+            number: api::RevisionNumber(number),
+            wanted: !serving,
+            serving,
+            model_version: number.to_string(),
+            content: ModelContent::Artifact {
+                uris: vec![format!("s3://models/iris/{number}"), "s3://models/iris".to_owned()],
+                digest: None,
+            },
+            created_at: sample().created_at,
+        };
+        let revisions = [revision(2, false), revision(1, true)];
+        insta::assert_snapshot!(describe(&sample(), &revisions, &[event], now()));
     }
 }
