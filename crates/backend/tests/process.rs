@@ -143,6 +143,35 @@ async fn a_process_that_only_has_the_number_of_a_replica_is_left_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_names_a_foreign_process_loses_no_replica_and_harms_no_stranger() {
+    let home = Home::new();
+    let wanted = revision(ONE, 1, "");
+    let replica = {
+        let backend = home.open().await;
+        let ready = home.ready(&backend, &wanted, 1).await.remove(0);
+        home.abandon().await;
+        ready
+    };
+    let pid = home.pid(&replica.id);
+    let mut stranger = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", stranger.id())).unwrap();
+    let started: u64 = stat.rsplit_once(')').unwrap().1.split_ascii_whitespace().nth(19).unwrap().parse().unwrap();
+    home.edit_record(&replica.id, |record| {
+        record["process"]["pid"] = stranger.id().into();
+        record["process"]["start_ticks"] = started.into();
+    });
+
+    let backend = home.open().await;
+    home.ready(&backend, &wanted, 1).await;
+    assert_eq!((home.pid(&replica.id), home.strays()), (pid, vec![pid]));
+    backend.remove(ONE, None, 2).await.unwrap();
+    eventually("the replica to end", async || home.strays().is_empty()).await;
+    assert!(alive(stranger.id()), "a foreign process was killed");
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_launch_cut_short_before_its_number_was_written_is_found_not_doubled() {
     let home = Home::new();
     let wanted = revision(ONE, 1, "");

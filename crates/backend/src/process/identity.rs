@@ -49,6 +49,11 @@ impl Identity {
         self.stat().is_some_and(|stat| !stat.is_dead())
     }
 
+    /// Whether it was started with both of these argument pairs.
+    pub(super) fn has_arguments(&self, pairs: [(&str, &str); 2]) -> bool {
+        has_arguments(self.pid, pairs)
+    }
+
     fn stat(&self) -> Option<Stat> {
         if self.boot != boot_id() {
             return None;

@@ -95,6 +95,14 @@ impl Launcher {
         })
     }
 
+    /// Whether the process that a record names runs and is no replica of that name. Only a record that was changed
+    /// by another hand, or came from elsewhere, can say so.
+    pub(super) fn names_a_stranger(&self, record: &Record) -> bool {
+        let socket = self.layout.socket(&record.id);
+        let Some((run, socket)) = record.run().zip(socket.to_str()) else { return false };
+        run.process.is_alive() && !run.process.has_arguments([("--replica-id", &record.id.0), ("--socket", socket)])
+    }
+
     /// What every process of a replica carries in its environment: the path of its socket is nobody else's.
     pub(super) fn mark(&self, replica: &ReplicaId) -> String {
         format!("{MARK}={}", self.layout.socket(replica).display())

@@ -121,6 +121,7 @@ impl Supervisor {
         let deployments: HashSet<DeploymentId> = layout.names(None)?.iter().map(|name| name.deployment).collect();
         for deployment in deployments {
             let lock = DeploymentLock::take(layout, deployment)?;
+            self.disown_strangers(&lock, deployment)?;
             for (name, record) in self.settled(&lock, deployment)? {
                 // The signal may be what the crash has cut short.
                 if let Phase::Stopping { run, .. } = &record.phase {
@@ -131,6 +132,18 @@ impl Supervisor {
         }
         self.launcher.limiter.tidy(|group| layout.slot(&ReplicaId(group.to_owned())).exists());
         slot::tidy_locks(layout, self.clock.now(), Duration::from_secs(24 * 3_600))
+    }
+
+    /// Forgets processes that records name by mistake, so that the replicas' own are looked for.
+    fn disown_strangers(&self, _lock: &DeploymentLock, deployment: DeploymentId) -> io::Result<()> {
+        for (name, record) in self.records(Some(deployment))? {
+            if self.launcher.names_a_stranger(&record) {
+                tracing::warn!(replica = %record.id, "a replica's record names a foreign process, which is left alone");
+                let launching = Record { phase: Phase::Launching, ..record };
+                slot::write(&self.launcher.layout.slot(&name.id()), &launching)?;
+            }
+        }
+        Ok(())
     }
 
     /// See [`crate::Backend::ensure`].
