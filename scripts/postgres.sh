@@ -3,6 +3,8 @@
 #
 #   scripts/postgres.sh start DIR [--with PID]   prints the server's URL; DIR is made for its data.
 #                                                With a PID the server ends, and DIR goes, when that process does.
+#   scripts/postgres.sh halt DIR                 ends the server as a crash would; its data stays.
+#   scripts/postgres.sh resume DIR               starts a halted server again, on the same port.
 #   scripts/postgres.sh stop DIR                 ends the server and removes its data.
 #
 # Never for data that anybody wants to keep.
@@ -14,7 +16,7 @@ fail() {
 }
 
 usage() {
-    sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,10s/^# \{0,1\}//p' "$0" >&2
     exit 2
 }
 
@@ -71,6 +73,7 @@ start() {
         options="-c listen_addresses=127.0.0.1 -p $port -k $dir -c fsync=off -c max_connections=200 -c shared_buffers=32MB"
         if as_server "$bin/pg_ctl" -D "$dir/data" -w -t 60 -l "$dir/log" -o "$options" start >/dev/null 2>&1; then
             echo "$bin" >"$dir/bin"
+            echo "$options" >"$dir/options"
             if [ -n "$with" ]; then
                 setsid "$0" watch "$dir" "$with" </dev/null >/dev/null 2>&1 &
             fi
@@ -82,17 +85,32 @@ start() {
     fail "the server does not start; see above"
 }
 
-stop() {
+control() {
     dir=$1
+    shift
     [ -e "$dir/bin" ] || fail "$dir holds no server"
-    as_server "$(cat "$dir/bin")/pg_ctl" -D "$dir/data" -m immediate -w stop >/dev/null 2>&1 || true
-    rm -rf "$dir/data" "$dir/bin" "$dir/log" "$dir/initdb.log"
+    as_server "$(cat "$dir/bin")/pg_ctl" -D "$dir/data" -w "$@" >/dev/null 2>&1
+}
+
+halt() {
+    control "$1" -m immediate stop || fail "the server does not stop; see $1/log"
+}
+
+resume() {
+    control "$1" -t 60 -l "$1/log" -o "$(cat "$1/options")" start || fail "the server does not start; see $1/log"
+}
+
+stop() {
+    control "$1" -m immediate stop || true
+    rm -rf "$dir/data" "$dir/bin" "$dir/options" "$dir/log" "$dir/initdb.log"
     rmdir "$dir" 2>/dev/null || true
 }
 
 case "${1:-} $#" in
 "start 2") start "$2" "" ;;
 "start 4") [ "$3" = --with ] || usage; start "$2" "$4" ;;
+"halt 2") halt "$2" ;;
+"resume 2") resume "$2" ;;
 "stop 2") stop "$2" ;;
 "watch 3")
     tail --pid="$3" -s 0.2 -f /dev/null

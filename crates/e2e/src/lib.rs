@@ -12,12 +12,16 @@ mod disk;
 mod load;
 mod models;
 mod modelway;
+mod postgres;
 mod processes;
+mod s3;
 mod wait;
 
 pub use disk::SmallDisk;
 pub use load::{Load, LoadReport};
 pub use models::{Models, iris_request};
 pub use modelway::{Answer, Modelway, Ports, Role, binary, client, free_port};
+pub use postgres::Postgres;
 pub use processes::{kill, peak_memory, processes_naming, raise_open_files};
+pub use s3::S3;
 pub use wait::{PATIENCE, until, until_some};

@@ -124,6 +124,20 @@ impl Modelway {
         modelway
     }
 
+    /// Control plane, worker and gateway as processes of their own, ready.
+    pub async fn apart() -> Self {
+        let mut modelway = Self::new();
+        modelway.start_apart().await;
+        modelway
+    }
+
+    /// Starts control plane, worker and gateway as processes of their own.
+    pub async fn start_apart(&mut self) {
+        for role in [Role::Control, Role::Worker, Role::Gateway] {
+            self.start(role).await;
+        }
+    }
+
     /// Sets a variable of every process that is started from now on.
     pub fn set(&mut self, name: &str, value: &str) {
         self.environment.push((name.to_owned(), value.to_owned()));

@@ -63,10 +63,7 @@ async fn a_killed_replica_costs_no_request_and_is_started_again() {
 
 #[tokio::test]
 async fn predictions_go_on_without_control_plane_and_worker_also_through_a_restarted_gateway() {
-    let mut modelway = Modelway::new();
-    for role in [Role::Control, Role::Worker, Role::Gateway] {
-        modelway.start(role).await;
-    }
+    let mut modelway = Modelway::apart().await;
     let id = modelway.deploy("iris", &modelway.models().iris("iris"), 2).await;
     modelway.until_active(id).await;
     modelway.until_predicts("iris").await;
@@ -98,10 +95,7 @@ async fn predictions_go_on_without_control_plane_and_worker_also_through_a_resta
 
 #[tokio::test]
 async fn a_worker_told_to_end_leaves_its_replicas_and_another_takes_over() {
-    let mut modelway = Modelway::new();
-    for role in [Role::Control, Role::Worker, Role::Gateway] {
-        modelway.start(role).await;
-    }
+    let mut modelway = Modelway::apart().await;
     let id = modelway.deploy("iris", &modelway.models().iris("iris"), 1).await;
     modelway.until_active(id).await;
     let before = modelway.replica_pids();
@@ -117,10 +111,7 @@ async fn a_worker_told_to_end_leaves_its_replicas_and_another_takes_over() {
 
 #[tokio::test]
 async fn two_workers_share_the_work_and_double_nothing() {
-    let mut modelway = Modelway::new();
-    for role in [Role::Control, Role::Worker, Role::Gateway] {
-        modelway.start(role).await;
-    }
+    let mut modelway = Modelway::apart().await;
     let mut second = modelway.command(&["worker"]).spawn().unwrap();
     let models = modelway.models();
     let folder = models.iris("iris");
