@@ -204,7 +204,8 @@ pub fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Opti
     known
         .into_iter()
         .map(|near| (strsim::damerau_levenshtein(word, near), near))
-        .filter(|(distance, near)| *distance <= (near.len() / 3).max(1))
+        // A word of which nothing is left is no near one, however short.
+        .filter(|(distance, near)| *distance <= (near.len() / 3).max(1) && *distance < near.chars().count())
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, near)| near)
 }
@@ -217,5 +218,17 @@ fn kind(value: &Value) -> &'static str {
         Value::String(_) => "a string",
         Value::Array(_) => "a list",
         Value::Object(_) => "an object",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::nearest;
+
+    #[test]
+    fn a_near_word_shares_something_with_the_one_that_was_written() {
+        assert_eq!(nearest("replcas", ["replicas", "labels"]), Some("replicas"));
+        assert_eq!(nearest("x", ["a", "b"]), None);
+        assert_eq!(nearest("ab", ["a"]), None);
     }
 }

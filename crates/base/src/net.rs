@@ -100,6 +100,14 @@ pub fn require_loopback(addr: &str, setting: &str, allow_unauthenticated: bool) 
     Err(NotLoopback { addr: addr.to_owned(), setting: setting.to_owned() })
 }
 
+/// Whether `addr` is written as `host:port`; an IPv6 address is in brackets.
+#[must_use]
+pub fn is_address(addr: &str) -> bool {
+    let Some((host, port)) = addr.rsplit_once(':') else { return false };
+    let whole = !host.contains(':') || (host.starts_with('[') && host.ends_with(']'));
+    !host.is_empty() && whole && port.parse::<u16>().is_ok()
+}
+
 /// Whether only this machine can reach `host:port`.
 #[must_use]
 pub fn is_loopback(addr: &str) -> bool {
@@ -135,6 +143,17 @@ mod tests {
         for closed in ["0.0.0.0:80", "[::]:80", "10.0.0.1:80", "example.org:80", ":80"] {
             assert!(require_loopback(closed, "x", false).is_err(), "{closed}");
             assert!(require_loopback(closed, "x", true).is_ok(), "{closed}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_a_host_and_a_port() {
+        for right in ["127.0.0.1:80", "localhost:0", "[::1]:8080", "example.org:65535"] {
+            assert!(is_address(right), "{right}");
+        }
+        for wrong in ["", "foo", "8080", ":80", "127.0.0.1:", "::1:80", "[::1]", "localhost:65536", "http://localhost"]
+        {
+            assert!(!is_address(wrong), "{wrong}");
         }
     }
 

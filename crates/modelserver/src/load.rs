@@ -1,6 +1,11 @@
 //! From a source to models that predict: fetch, recognise, load, warm, compare with the golden examples.
 
-use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use artifact::{Cache, Fetched};
 use ort::environment::Environment;
@@ -80,11 +85,7 @@ pub(crate) fn load(app: &App, found: Found) -> Result<Table, ServeError> {
         }
         Found::Many(files) => {
             if config.model_name.is_some() || !config.alias.is_empty() || config.model_version.is_some() {
-                return Err(ServeError::Source(
-                    "this is a folder of many models, which bring their own names: leave out --model-name, --alias \
-                     and --model-version, or name one of its models"
-                        .to_owned(),
-                ));
+                return Err(ServeError::Source(several(&files)));
             }
             let mut models: HashMap<String, Vec<Arc<Model>>> = HashMap::new();
             for file in &files {
@@ -94,6 +95,20 @@ pub(crate) fn load(app: &App, found: Found) -> Result<Table, ServeError> {
             Ok(models.into_iter().map(|(name, models)| (name, Arc::new(Versions::new(models)))).collect())
         }
     }
+}
+
+/// Why a folder of many models cannot be served as one.
+fn several(files: &[ModelFile]) -> String {
+    const SHOWN: usize = 5;
+    let names: BTreeSet<_> = files.iter().map(|file| file.name.as_str()).collect();
+    let shown: Vec<_> = names.iter().copied().take(SHOWN).collect();
+    let more = if names.len() > SHOWN { ", …" } else { "" };
+    format!(
+        "this is a folder of {} models ({}{more}), and one is wanted: name the folder of one of them, or serve all \
+         under their own names with `modelway serve` alone",
+        names.len(),
+        shown.join(", ")
+    )
 }
 
 fn start(
@@ -134,5 +149,19 @@ fn warm(runtime: &mut OnnxModel, file: &Path) {
     let call = Call { inputs: &inputs, outputs: &outputs, cancel: &Cancel::default() };
     if let Err(error) = runtime.infer(call, &mut Last::default()) {
         tracing::warn!(model = %file.display(), %error, "the model failed on made-up inputs, and may on real ones");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_of_many_models_is_refused_with_their_names() {
+        let file = |name: &str| ModelFile { name: name.to_owned(), version: None, file: "m.onnx".into() };
+        let two = several(&["iris", "digits", "iris"].map(file));
+        assert!(two.contains("2 models (digits, iris), and one is wanted"), "{two}");
+        let many: Vec<_> = (0..100).map(|n| file(&format!("m{n:02}"))).collect();
+        assert!(several(&many).contains("100 models (m00, m01, m02, m03, m04, …)"));
     }
 }

@@ -34,7 +34,8 @@ impl OnnxModel {
     /// Loads a file. Blocks.
     pub(crate) fn load(environment: &Environment, file: &Path, intra_op_threads: usize) -> Result<Self, ServeError> {
         let failed = |reason: String| ServeError::Load { path: file.to_owned(), reason };
-        let session = open(environment, file, intra_op_threads).map_err(|e| failed(e.message().to_owned()))?;
+        let session = open(environment, file, intra_op_threads)
+            .map_err(|e| failed(without_path(e.message(), file).to_owned()))?;
         let inputs = session.inputs().iter().map(describe_input).collect::<Result<_, _>>().map_err(failed)?;
         let outputs = session.outputs().iter().map(describe_output).collect::<Result<_, _>>().map_err(failed)?;
         let options = quiet_options().map_err(|e| failed(e.message().to_owned()))?;
@@ -52,6 +53,12 @@ fn open(environment: &Environment, file: &Path, intra_op_threads: usize) -> ort:
         // What goes wrong comes back as an error, and is told once, where it is handled.
         .with_log_level(LogLevel::Fatal)?
         .commit_from_file(file)
+}
+
+/// The runtime's reason without its own mention of the file, which our error begins with.
+fn without_path<'m>(message: &'m str, file: &Path) -> &'m str {
+    let beginning = format!("Load model from {} failed:", file.display());
+    message.strip_prefix(&beginning).unwrap_or(message)
 }
 
 fn quiet_options() -> ort::Result<RunOptions> {
@@ -167,4 +174,17 @@ fn describe_output(outlet: &Outlet) -> Result<TensorMetadata, String> {
 
 fn describe(outlet: &Outlet, datatype: Datatype, shape: Vec<i64>) -> TensorMetadata {
     TensorMetadata { name: outlet.name().to_owned(), datatype, shape, labels: Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_of_a_failed_load_does_not_name_the_file_again() {
+        let file = Path::new("/m/model.onnx");
+        let said = "Load model from /m/model.onnx failed:Protobuf parsing failed.";
+        assert_eq!(without_path(said, file), "Protobuf parsing failed.");
+        assert_eq!(without_path("no memory", file), "no memory");
+    }
 }
