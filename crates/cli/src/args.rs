@@ -10,6 +10,7 @@ mod run;
 
 use std::path::PathBuf;
 
+use api::deployment::MAX_REPLICAS;
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::output::Format;
@@ -115,19 +116,19 @@ impl Cli {
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Settings")]
 pub struct Common {
-    /// Read settings from this file [default: $MODELWAY_CONFIG, else ./modelway.toml]
+    /// Read settings from here [default: $MODELWAY_CONFIG or ./modelway.toml]
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Set any setting, as in --set gateway.max_body_bytes=1000000
     #[arg(long = "set", global = true, value_name = "KEY=VALUE", value_parser = pair)]
     pub set: Vec<(String, String)>,
-    /// What to log: error, warn, info, debug or trace, also by module (warn,modelway_gateway=debug)
+    /// What to log, as in info, or by module: warn,modelway_gateway=debug
     #[arg(long, global = true, value_name = "FILTER")]
     pub log: Option<String>,
     /// How to log: text or json
     #[arg(long, global = true, value_name = "FORMAT")]
     pub log_format: Option<String>,
-    /// Print every setting that holds and where it comes from, and do nothing else
+    /// Print every setting that holds and whence, and do nothing else
     #[arg(long, global = true)]
     pub dump_config: bool,
 }
@@ -216,6 +217,14 @@ fn pair(text: &str) -> Result<(String, String), String> {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         Some(_) | None => Err("write KEY=VALUE".to_owned()),
     }
+}
+
+/// A number of replicas, as the control plane takes it.
+fn replicas(text: &str) -> Result<u32, String> {
+    text.parse()
+        .ok()
+        .filter(|replicas| *replicas <= MAX_REPLICAS)
+        .ok_or_else(|| format!("write a whole number from 0 to {MAX_REPLICAS}"))
 }
 
 /// A number and its unit: `250ms`, `90s`, `5m`, `1h`; a bare number is seconds.

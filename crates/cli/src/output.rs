@@ -2,6 +2,7 @@
 
 use std::io::{self, Write as _};
 
+use api::Timestamp;
 use clap::ValueEnum;
 use serde::Serialize;
 
@@ -113,6 +114,25 @@ impl Table {
     }
 }
 
+/// A time to the millisecond, and that it is UTC: `2025-03-09T02:16:33.792Z`.
+#[must_use]
+pub fn at(time: Timestamp) -> String {
+    let text = time.to_string();
+    format!("{}Z", text.get(..23).unwrap_or(&text))
+}
+
+/// A time limit as it is written in flags: `500ms`, `30s`.
+#[must_use]
+pub fn time(milliseconds: u64) -> String {
+    if milliseconds.is_multiple_of(1_000) { format!("{}s", milliseconds / 1_000) } else { format!("{milliseconds}ms") }
+}
+
+/// `1 replica`, `2 replicas`.
+#[must_use]
+pub fn count(number: usize, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+}
+
 /// How long ago something was, in one unit: `12s`, `5m`, `3h`, `2d`.
 #[must_use]
 pub fn age(past: std::time::Duration) -> String {
@@ -136,6 +156,14 @@ mod tests {
         table.row(["iris", "active", ""]);
         table.row(["a-longer-name", "x\ny", "z"]);
         assert_eq!(table.text(), "NAME            STATE\niris            active\na-longer-name   x y      z\n");
+    }
+
+    #[test]
+    fn times_and_numbers_are_as_people_write_them() {
+        let moment: Timestamp = "2025-03-09T02:16:33.792720".parse().expect("a time");
+        assert_eq!(at(moment), "2025-03-09T02:16:33.792Z");
+        assert_eq!([time(30_000), time(1_500)], ["30s", "1500ms"]);
+        assert_eq!([count(1, "replica"), count(0, "replica")], ["1 replica", "0 replicas"]);
     }
 
     #[test]

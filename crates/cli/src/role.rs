@@ -15,7 +15,7 @@ use backend::{Backend, fake::FakeBackend, process::ProcessBackend};
 use base::{
     Clock, Tasks,
     config::Loaded,
-    net::{bind, require_loopback},
+    net::{bind, is_address, require_loopback},
 };
 use store::{SqlTaskQueue, Store};
 use tokio::{net::TcpListener, task::JoinHandle};
@@ -109,6 +109,11 @@ fn at_once() -> Failure {
 }
 
 fn loopback(addr: &str, setting: &str, settings: &Settings) -> Result<(), Failure> {
+    if !is_address(addr) {
+        return Err(Failure::usage(format!(
+            "{setting} is `{addr}`, which is no address; write HOST:PORT, as in 127.0.0.1:8080"
+        )));
+    }
     require_loopback(addr, setting, settings.allow_unauthenticated).map_err(|error| Failure::of(&error))
 }
 

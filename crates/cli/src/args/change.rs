@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 
-use super::{Connection, Output, Patience, duration, pair};
+use super::{Connection, Output, Patience, duration, pair, replicas};
 
 /// Deploy a model, or change what is deployed under a name
 ///
@@ -25,7 +25,7 @@ pub struct Deploy {
     #[arg(long)]
     pub name: Option<String>,
     /// How many replicas [default: 1]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = replicas, allow_negative_numbers = true)]
     pub replicas: Option<u32>,
     /// The model's version [default: from the source, else 1]
     #[arg(long = "version", value_name = "VERSION")]
@@ -124,7 +124,7 @@ pub struct Scale {
     #[arg(value_name = "DEPLOYMENT")]
     pub deployment: String,
     /// How many replicas
-    #[arg(value_name = "N")]
+    #[arg(value_name = "N", value_parser = replicas, allow_negative_numbers = true)]
     pub replicas: u32,
     /// Wait until they are there
     #[arg(long)]

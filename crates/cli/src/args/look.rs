@@ -114,7 +114,7 @@ pub struct Logs {
 
 /// Send data to a model and show its answer
 ///
-/// DATA is a request of the Open Inference Protocol ({\"inputs\": …}), or the rows alone: a list, or {\"instances\": […]}; for a model
+/// DATA is a request of the Open Inference Protocol ({"inputs": …}), or the rows alone: a list, or {"instances": […]}; for a model
 /// of several inputs each row is an object by their names. Without --data it shows what the model takes.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\

@@ -81,8 +81,8 @@ pub enum BackendKind {
 Example:
   modelway worker --store-url postgres://modelway@db/modelway --data-dir /srv/modelway")]
 pub struct Worker {
-    /// Where replicas run [default: process]
-    #[arg(long, value_enum)]
+    /// Where replicas run: process, or fake, which only pretends, to measure the rest [default: process]
+    #[arg(long, value_enum, hide_possible_values = true)]
     pub backend: Option<BackendKind>,
     /// Answer for logs and metrics at this address
     #[arg(long, value_name = "HOST:PORT")]

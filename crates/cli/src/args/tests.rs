@@ -65,6 +65,23 @@ fn every_page_of_help_has_an_example_that_can_be_typed() {
 }
 
 #[test]
+fn a_wrong_number_of_replicas_is_answered_with_the_right_ones() {
+    for line in ["scale iris -1", "scale iris many", "scale iris 5000", "deploy ./m --replicas -1"] {
+        let parsed = Cli::try_parse_from(["modelway"].into_iter().chain(line.split(' ')));
+        let error = parsed.expect_err(line).to_string();
+        assert!(error.contains("write a whole number from 0 to 1000"), "{line}: {error}");
+    }
+}
+
+#[test]
+fn no_page_of_help_shows_how_its_text_is_written() {
+    for (words, _) in commands() {
+        let page = page(&words);
+        assert!(!page.contains(['\\', '`']) || words == "modelway apply", "{words}: {page}");
+    }
+}
+
+#[test]
 fn a_time_has_a_unit() {
     assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
     assert_eq!(duration("90"), Ok(Duration::from_secs(90)));

@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 use super::{Config, http::Control, source};
 use crate::{
     args::{ModelAddVersion, ModelDelete, ModelRegister, Models},
-    exit::Failure,
-    output::{Table, print, show},
+    exit::{Exit, Failure},
+    output::{Table, at, print, show},
 };
 
 const MODELS: &str = "/v1/registeredModels";
@@ -18,6 +18,19 @@ const MODELS: &str = "/v1/registeredModels";
 /// # Errors
 /// The control plane's refusal.
 pub async fn models(config: &Config, command: &Models) -> Result<(), Failure> {
+    run(config, command).await.map_err(in_commands)
+}
+
+/// The control plane names the request that lists the models; here it is a command.
+fn in_commands(failure: Failure) -> Failure {
+    if failure.exit != Exit::NotFound {
+        return failure;
+    }
+    let message = failure.message.split("; GET ").next().unwrap_or_default();
+    Failure::new(Exit::NotFound, message).next("See what there is: modelway models list")
+}
+
+async fn run(config: &Config, command: &Models) -> Result<(), Failure> {
     match command {
         Models::Register(args) => register(&Control::new(config)?, args).await,
         Models::AddVersion(args) => add_version(&Control::new(config)?, args).await,
@@ -101,7 +114,7 @@ fn model_table(models: &[RegisteredModel]) -> String {
     for model in models {
         let labels: Vec<_> = model.spec.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
         let labels = if labels.is_empty() { "-".to_owned() } else { labels.join(",") };
-        table.row([model.spec.name.clone(), labels, model.created_at.to_string(), model.spec.description.clone()]);
+        table.row([model.spec.name.clone(), labels, at(model.created_at), model.spec.description.clone()]);
     }
     table.text()
 }
@@ -113,9 +126,23 @@ fn version_table(versions: &[ModelVersionView]) -> String {
         table.row([
             spec.version.clone(),
             spec.format.clone().unwrap_or_else(|| "-".to_owned()),
-            version.created_at.to_string(),
+            at(version.created_at),
             spec.uri.clone().or_else(|| spec.image.clone()).unwrap_or_default(),
         ]);
     }
     table.text()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_model_is_answered_with_the_command_that_lists_them() {
+        let said = "there is no registered model `irsi`; GET /v1/registeredModels lists those that there are";
+        let text = in_commands(Failure::new(Exit::NotFound, said)).to_string();
+        assert_eq!(text, "error: there is no registered model `irsi`\n\nSee what there is: modelway models list");
+        let other = in_commands(Failure::failed("the model `iris` has versions; delete those first"));
+        assert!(other.to_string().ends_with("delete those first"));
+    }
 }

@@ -9,7 +9,11 @@ use super::{
     view::who,
     wait::until_serving,
 };
-use crate::{args, exit::Failure, output::show};
+use crate::{
+    args,
+    exit::Failure,
+    output::{count, show},
+};
 
 /// Sets the number of replicas of a deployment.
 ///
@@ -27,5 +31,7 @@ pub async fn scale(config: &Config, args: &args::Scale) -> Result<(), Failure> {
         scaled = until_serving(&control, config, id, revision, args.patience.wait_timeout).await?;
         verb = "has";
     }
-    show(args.output.output, &scaled.raw, || format!("{} {verb} {} replicas\n", who(&scaled.deployment), args.replicas))
+    show(args.output.output, &scaled.raw, || {
+        format!("{} {verb} {}\n", who(&scaled.deployment), count(args.replicas as usize, "replica"))
+    })
 }

@@ -73,7 +73,7 @@ fn read(items: Vec<Value>) -> Result<Vec<Event>, Failure> {
 /// One event as it is printed while following: JSON by the line, so that a program can read it as it comes.
 fn line(event: &Event, all: bool, format: Format) -> Result<String, Failure> {
     match format {
-        Format::Table => Ok(view::event_cells(event, all).join("   ") + "\n"),
+        Format::Table => Ok(view::event_line(event, all)),
         Format::Json => serde_json::to_string(event).map(|text| text + "\n").map_err(|error| Failure::of(&error)),
         Format::Yaml => Ok(format!("---\n{}", crate::output::yaml(event)?)),
     }

@@ -2,9 +2,14 @@
 
 use std::fmt::Write as _;
 
-use api::{Deployment, Event, Timestamp, deployment::ModelSource, registry::ModelContent, revision::RevisionView};
+use api::{
+    Deployment, Event, Timestamp,
+    deployment::{ModelSource, StatusError},
+    registry::ModelContent,
+    revision::RevisionView,
+};
 
-use crate::output::{Table, age};
+use crate::output::{Table, age, at, time};
 
 /// `iris (md-1)`, or `md-1` where it has no name.
 pub(super) fn who(deployment: &Deployment) -> String {
@@ -47,11 +52,17 @@ pub(super) fn model(source: &ModelSource) -> String {
     }
 }
 
+/// What a log adds to the reason of an error: `serve` ends with a line that says the reason itself.
+pub(super) fn log_lines(error: &StatusError) -> Vec<&str> {
+    let new = |line: &&str| line.strip_prefix("error: ") != Some(error.message.as_str());
+    error.log.iter().map(String::as_str).filter(new).collect()
+}
+
 /// What is wrong, with the last lines of the log; empty if nothing is.
 pub(super) fn trouble(deployment: &Deployment) -> String {
     let Some(error) = &deployment.status.error else { return String::new() };
     let mut text = format!("\nError ({}, revision {}): {}\n", error.code, error.revision, error.message);
-    for line in &error.log {
+    for line in log_lines(error) {
         let _ = writeln!(text, "  {line}");
     }
     text
@@ -86,7 +97,7 @@ pub(super) fn describe(
     };
     line("Promised", &amounts(&spec.request_res));
     line("Limits", &amounts(&spec.limit_res));
-    line("Request timeout", &format!("{} ms", spec.request_timeout_ms));
+    line("Request timeout", &time(spec.request_timeout_ms));
     line("Idempotent", if spec.idempotent { "yes" } else { "no" });
     for (key, value) in &spec.labels {
         line("Label", &format!("{key}={value}"));
@@ -94,8 +105,8 @@ pub(super) fn describe(
     for (key, value) in &spec.env {
         line("Environment", &format!("{key}={value}"));
     }
-    line("Created", &format!("{} ({} ago)", deployment.created_at, age(now.since(deployment.created_at))));
-    line("Changed", &format!("{} ({} ago)", deployment.updated_at, age(now.since(deployment.updated_at))));
+    line("Created", &format!("{} ({} ago)", at(deployment.created_at), age(now.since(deployment.created_at))));
+    line("Changed", &format!("{} ({} ago)", at(deployment.updated_at), age(now.since(deployment.updated_at))));
     for note in &status.notes {
         line("Note", note);
     }
@@ -145,6 +156,15 @@ fn revision_table(revisions: &[RevisionView], now: Timestamp) -> String {
     table.text()
 }
 
+/// An event as it is printed while more may come: its columns are as wide as the usual words.
+pub(super) fn event_line(event: &Event, with_deployment: bool) -> String {
+    let mut cells = event_cells(event, with_deployment);
+    let message = cells.pop().unwrap_or_default();
+    let widths: &[usize] = if with_deployment { &[24, 10, 6, 18] } else { &[24, 6, 18] };
+    let columns: String = cells.iter().zip(widths).map(|(cell, &width)| format!("{cell:<width$}   ")).collect();
+    columns + &message.replace(char::is_control, " ") + "\n"
+}
+
 /// One line an event.
 pub(super) fn event_table(events: &[Event], with_deployment: bool) -> String {
     let mut table = match with_deployment {
@@ -158,8 +178,8 @@ pub(super) fn event_table(events: &[Event], with_deployment: bool) -> String {
 }
 
 /// An event as the columns of [`event_table`].
-pub(super) fn event_cells(event: &Event, with_deployment: bool) -> Vec<String> {
-    let mut cells = vec![event.at.to_string()];
+fn event_cells(event: &Event, with_deployment: bool) -> Vec<String> {
+    let mut cells = vec![at(event.at)];
     if with_deployment {
         cells.push(event.deployment.to_string());
     }
@@ -195,6 +215,23 @@ mod tests {
 
     fn now() -> Timestamp {
         "2025-03-09T02:21:33.800000".parse().expect("a time")
+    }
+
+    #[test]
+    fn an_event_that_is_followed_stands_below_the_one_before() {
+        let event = |kind: &str| Event {
+            id: 1,
+            deployment: api::DeploymentId(26),
+            revision: None,
+            at: now(),
+            actor: "user".into(),
+            kind: kind.into(),
+            message: "why".into(),
+            evidence: json!(null),
+        };
+        let place = |kind: &str, all: bool| event_line(&event(kind), all).find("why");
+        assert_eq!(place("created", true), place("deletion_requested", true));
+        assert_eq!(place("created", false), place("deletion_requested", false));
     }
 
     #[test]

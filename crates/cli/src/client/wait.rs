@@ -8,10 +8,11 @@ use reqwest::StatusCode;
 use super::{
     Config,
     http::{Control, Found, parse_url},
-    view::who,
+    view::{log_lines, who},
 };
 use crate::{
     exit::{Exit, Failure},
+    output::count,
     progress::Progress,
 };
 
@@ -82,7 +83,7 @@ pub(super) async fn until_gone(control: &Control, id: DeploymentId, end: Instant
             }
             Ok(found) => {
                 let left = found.deployment.status.replica_status.len();
-                progress.say(format!("{}: {left} replicas are ending", who(&found.deployment)));
+                progress.say(format!("{}: {} left to end", who(&found.deployment), count(left, "replica")));
             }
         }
         tokio::time::sleep(LOOK).await;
@@ -134,12 +135,10 @@ fn hopeless(error: Option<&StatusError>) -> Outlook {
 /// A deployment's error as the failure of the command that waited for it.
 fn broken(deployment: &Deployment, error: &StatusError) -> Failure {
     let mut message = format!("{} does not serve revision {}: {}", who(deployment), error.revision, error.message);
-    if !error.log.is_empty() {
-        message.push_str("\n\nThe last lines of its log:");
-        for line in &error.log {
-            message.push_str("\n  ");
-            message.push_str(line);
-        }
+    let log = log_lines(error);
+    if !log.is_empty() {
+        message.push_str("\n\nThe last lines of its log:\n  ");
+        message.push_str(&log.join("\n  "));
     }
     let id = deployment.id;
     let again = deployment.spec.name.as_deref().map_or_else(
@@ -203,7 +202,7 @@ mod tests {
             code: "model_invalid".into(),
             message: "model.onnx is no ONNX file".into(),
             revision: RevisionNumber(2),
-            log: vec!["line one".into()],
+            log: vec!["line one".into(), "error: model.onnx is no ONNX file".into()],
         };
         let failure = broken(&deployment, &error);
         assert_eq!(failure.exit, Exit::Failed);
@@ -211,5 +210,6 @@ mod tests {
         for part in ["revision 2: model.onnx is no ONNX file", "\n  line one", "Revision 1 goes on serving"] {
             assert!(text.contains(part), "{text}");
         }
+        assert_eq!(text.matches("is no ONNX file").count(), 1, "the log does not repeat the reason: {text}");
     }
 }

@@ -1,6 +1,6 @@
 //! `serve`: one model server, by itself or as somebody's replica.
 
-use std::{collections::BTreeMap, process::ExitCode};
+use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
 use base::{Clock, Tasks, config::Loaded};
 use modelserver::Listener;
@@ -28,30 +28,44 @@ const OF_ONE_REPLICA: [&str; 12] = [
     "drain_ms",
 ];
 
+/// How often a server is asked whether it is ready.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// Serves until a signal. A model that cannot be served ends it with `EXIT_MODEL_INVALID` if a person must change
 /// something.
 ///
 /// # Errors
 /// An address that cannot be used.
 pub fn serve(settings: &Settings) -> Result<ExitCode, Failure> {
-    with_runtime(settings, FEW_THREADS, Box::pin(run(settings.serve.clone())))
+    let config = settings.serve.clone();
+    if config.source.is_none() && config.model_uri.is_empty() {
+        // Nothing is bound for it, and the exit status is not that of a model that is wrong.
+        return Err(Failure::usage(chain(&modelserver::ServeError::NoSource)));
+    }
+    with_runtime(settings, FEW_THREADS, Box::pin(run(config)))
 }
 
 async fn run(config: modelserver::Config) -> Result<ExitCode, Failure> {
     let mut signals = Signals::listen()?;
     let listener = Listener::bind(&config).await.map_err(|error| Failure::of(&error))?;
-    if let Listener::Tcp(listener) = &listener {
-        tell(format!("serving at http://{}", address(listener)?));
-    }
+    let url = match &listener {
+        Listener::Tcp(listener) => Some(format!("http://{}", address(listener)?)),
+        Listener::Unix(_) => None,
+    };
     let tasks = Tasks::new();
     let mut serving = std::pin::pin!(modelserver::run(config, listener, tasks.clone(), Clock::system()));
-    let end = tokio::select! {
-        end = &mut serving => end,
-        () = signals.next() => {
-            tasks.stop();
-            tokio::select! {
-                end = serving => end,
-                () = signals.next() => return Err(at_once()),
+    let mut welcome = std::pin::pin!(welcome(url));
+    let mut welcomed = false;
+    let end = loop {
+        tokio::select! {
+            end = &mut serving => break end,
+            () = &mut welcome, if !welcomed => welcomed = true,
+            () = signals.next() => {
+                tasks.stop();
+                tokio::select! {
+                    end = serving => break end,
+                    () = signals.next() => return Err(at_once()),
+                }
             }
         }
     };
@@ -62,6 +76,27 @@ async fn run(config: modelserver::Config) -> Result<ExitCode, Failure> {
             Ok(ExitCode::from(error.exit_code()))
         }
     }
+}
+
+/// Says, once it is true, where the models are served. A replica's socket is nobody's to be told.
+async fn welcome(url: Option<String>) {
+    let Some(url) = url else { return };
+    let Ok(http) = base::client::builder_for(&url).build() else { return };
+    tell(format!("loading; how it stands is at {url}/v2/health/ready"));
+    while !http.get(format!("{url}/v2/health/ready")).send().await.is_ok_and(|answer| answer.status().is_success()) {
+        tokio::time::sleep(LOOK).await;
+    }
+    let Ok(answer) = http.get(format!("{url}/v1/models")).send().await else { return };
+    let Ok(list) = answer.json::<Served>().await else { return };
+    for name in list.models {
+        tell(format!("serving {url}/v2/models/{name}"));
+    }
+}
+
+/// The answer to `GET /v1/models`.
+#[derive(serde::Deserialize)]
+struct Served {
+    models: Vec<String>,
 }
 
 /// The settings of the process backend, whose replicas inherit what a person set in `[serve]` and `[telemetry]`.
