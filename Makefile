@@ -33,7 +33,7 @@ setup: ## install everything that the tests need
 	@scripts/models.sh
 
 test: setup ## everything that is promised, against the real binary
-	cargo test --workspace --locked
+	cargo test --workspace --locked --no-fail-fast
 
 lint: ## format and clippy, warnings are errors
 	cargo fmt --all --check
@@ -45,11 +45,9 @@ fmt: ## format everything
 docs: ## the documentation of all crates, warnings are errors
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked
 
-bench: build models ## deploying, the control plane, and the gateway beside nginx
+bench: build models ## every figure, the gateway's beside nginx; fails if a target is missed
 	@scripts/setup.sh bench
-	python3 bench/deploy.py
-	python3 bench/control.py
-	bench/gateway/run.sh
+	@bench/run.sh
 
 env: ## print what plain cargo needs: eval "$(make env)"
 	@echo 'export MODELWAY_CACHE="$(CACHE)" CARGO_TARGET_DIR="$(CARGO_TARGET_DIR)" ORT_DYLIB_PATH="$(ORT_DYLIB_PATH)"'
