@@ -3,7 +3,7 @@
 #
 #   scripts/setup.sh        to build and run: a C compiler, curl, Python with the packages of models/requirements.txt
 #   scripts/setup.sh test   the same and what the tests start: PostgreSQL, an S3 server
-#   scripts/setup.sh bench  the same and what is measured beside us: nginx, wrk, hey
+#   scripts/setup.sh bench  the same and what is measured beside us: nginx, wrk
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -70,7 +70,6 @@ packages_are_there() {
     if [ "$purpose" = bench ]; then
         command -v nginx >/dev/null || missing+=(nginx-light)
         command -v wrk >/dev/null || missing+=(wrk)
-        command -v hey >/dev/null || missing+=(hey)
     fi
     if [ ${#missing[@]} -gt 0 ]; then
         apt_install "${missing[@]}"
