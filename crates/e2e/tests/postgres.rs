@@ -1,4 +1,5 @@
 //! Everything over PostgreSQL: one process, several of each role, and the server itself gone for a while.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, also in its helpers")]
 
 use std::process::{Child, Stdio};
 

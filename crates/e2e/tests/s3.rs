@@ -1,4 +1,5 @@
 //! Models out of a real S3, with the credentials in the environment of `up`.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, also in its helpers")]
 
 use api::State;
 use modelway_e2e::{Modelway, Role, S3};
