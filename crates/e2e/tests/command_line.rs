@@ -117,3 +117,18 @@ fn every_setting_can_be_dumped_with_its_source() {
     assert!(line.contains("MODELWAY__GATEWAY__ADDR"), "{line}");
     assert!(modelway.run(&["completion", "bash"]).status.success());
 }
+
+#[test]
+fn a_command_line_that_cannot_be_meant_is_answered_with_its_mistake_and_status_2() {
+    let modelway = Modelway::new();
+    for (line, words) in [
+        (&["serve"][..], "there is nothing to serve"),
+        (&["up", "--gateway-addr", "foo"][..], "`foo`, which is no address; write HOST:PORT"),
+        (&["scale", "iris", "many"][..], "write a whole number from 0 to 1000"),
+        (&["up", "--set", "gateway.adr=x"][..], "`gateway.adr` is not a setting"),
+    ] {
+        let output = modelway.run(line);
+        assert_eq!(output.status.code(), Some(2), "{line:?}: {}", said(&output));
+        assert!(said(&output).contains(words), "{line:?}: {}", said(&output));
+    }
+}
