@@ -1,7 +1,10 @@
 //! Everything over PostgreSQL: one process, several of each role, and the server itself gone for a while.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, also in its helpers")]
 
-use std::process::{Child, Stdio};
+use std::{
+    process::{Child, Stdio},
+    time::{Duration, Instant},
+};
 
 use modelway_e2e::{Load, Modelway, Postgres, Role, free_port, kill, until};
 use reqwest::Method;
@@ -130,7 +133,9 @@ async fn predictions_go_on_while_postgresql_is_gone_and_the_rest_recovers() {
 
     postgres.halt();
     let deployment = modelway.control(&format!("/v1/modelDeployment/{id}"));
+    let asked = Instant::now();
     let refused = modelway.ask(Method::GET, &deployment, Value::Null).await;
+    assert!(asked.elapsed() < Duration::from_secs(6), "nobody is kept waiting for it: {:?}", asked.elapsed());
     assert_eq!((refused.status.as_u16(), &refused.body["code"]), (503, &json!("database_unavailable")), "{refused:#?}");
     let refused = modelway.ask(Method::PATCH, &deployment, json!({"labels": {"a": "b"}})).await;
     assert_eq!(refused.status, 503, "{refused:#?}");

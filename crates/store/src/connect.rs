@@ -18,6 +18,9 @@ use crate::{StoreError, error, transaction::WRITE_PATIENCE};
 /// The connections of one process. SQLite: one writes, the others read beside it.
 const SQLITE_CONNECTIONS: u32 = 4;
 const POSTGRES_CONNECTIONS: u32 = 10;
+/// How long a caller waits for a connection to PostgreSQL: sqlx asks a server that refuses again and again
+/// until then, and everybody who asks meanwhile is kept waiting for the bad news.
+const POSTGRES_CONNECTION_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Which of the two databases it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,7 +132,9 @@ impl Place {
                 .max_lifetime(None)
                 .test_before_acquire(false)
                 .before_acquire(|connection, _| Box::pin(is_usable(connection))),
-            Self::Postgres(_) => options.max_connections(POSTGRES_CONNECTIONS),
+            Self::Postgres(_) => {
+                options.max_connections(POSTGRES_CONNECTIONS).acquire_timeout(POSTGRES_CONNECTION_PATIENCE)
+            }
         };
         Ok(options.connect_lazy_with(self.options()?))
     }

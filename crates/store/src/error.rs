@@ -84,7 +84,7 @@ impl From<sqlx::Error> for StoreError {
             };
         }
         if matches!(error, sqlx::Error::PoolTimedOut) {
-            return unavailable("every connection to the database was in use for too long", error);
+            return unavailable("it gave no connection in time: it is gone, or all of them were in use", error);
         }
         if matches!(
             error,
