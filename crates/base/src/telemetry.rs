@@ -58,7 +58,9 @@ pub fn init(config: &Config) -> Result<(), TelemetryError> {
     let filter = EnvFilter::builder()
         .parse(&config.filter)
         .map_err(|error| TelemetryError::Filter { filter: config.filter.clone(), reason: error.to_string() })?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A line that cannot be written, for the terminal is closed or the disk is full, is lost; it harms nothing else.
+    let lines =
+        tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false).with_writer(std::io::stderr);
     match config.format {
         Format::Text => lines.with_ansi(std::io::stderr().is_terminal()).try_init(),
         Format::Json => lines.json().flatten_event(true).try_init(),

@@ -2,8 +2,9 @@
 
 use std::{net::TcpListener, process::Stdio, time::Duration};
 
-use modelway_e2e::{Modelway, Role, until};
+use modelway_e2e::{Modelway, Role, kill, until};
 use reqwest::Method;
+use rustix::process::Signal;
 use serde_json::Value;
 
 #[tokio::test]
@@ -72,4 +73,33 @@ async fn up_ends_within_its_time_and_leaves_nothing_behind() {
     modelway.start(Role::Up).await;
     modelway.until_active(id).await;
     until("the replicas are back", || async { modelway.replica_pids().len() == 2 }).await;
+}
+
+#[tokio::test]
+async fn a_closed_terminal_ends_what_up_started() {
+    let modelway = Modelway::up().await;
+    let id = modelway.deploy("iris", &modelway.models().iris("iris"), 2).await;
+    modelway.until_active(id).await;
+    kill(modelway.pid(Role::Up), Signal::HUP);
+    until("no replica is left", || async { modelway.replica_pids().is_empty() }).await;
+}
+
+#[tokio::test]
+async fn the_revision_that_served_beside_a_broken_one_serves_again_after_a_restart() {
+    let mut modelway = Modelway::up().await;
+    let models = modelway.models();
+    let id = modelway.deploy("iris", &models.iris("iris"), 1).await;
+    modelway.until_active(id).await;
+    let broken = models.broken("broken");
+    assert!(!modelway.run(&["deploy", broken.to_str().unwrap(), "--name", "iris"]).status.success());
+    modelway.until_predicts("iris").await;
+
+    assert!(modelway.stop(Role::Up).await.success());
+    modelway.start(Role::Up).await;
+    modelway.until_predicts("iris").await;
+    modelway
+        .until_deployment(id, "it says so", |d| {
+            d.status.state == api::State::Degraded && d.status.serving_revision == Some(api::RevisionNumber(1))
+        })
+        .await;
 }
