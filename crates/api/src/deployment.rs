@@ -223,7 +223,7 @@ pub struct DeploymentStatus {
     pub state: State,
     /// How many replicas are ready, over all revisions.
     pub ready_replicas: u32,
-    /// The revision that requests go to.
+    /// The revision that requests go to; while nothing is ready, the one that they went to last.
     pub serving_revision: Option<RevisionNumber>,
     /// The artefact that is served, where it was found.
     #[serde(default)]

@@ -141,8 +141,8 @@ impl Store {
         Page::cut(rows, limit, read, |record| record.id.0)
     }
 
-    /// Worker: what it needs to reconcile one deployment: the record, the revisions `numbers` and the
-    /// wanted one, in the order of numbers. `None` if the deployment is gone; a revision that is gone is
+    /// Worker: what it needs to reconcile one deployment: the record, the revisions `numbers`, the
+    /// wanted one and the one that served last, in the order of numbers. `None` if the deployment is gone; a revision that is gone is
     /// left out.
     pub async fn deployment_wanted(
         &self,
@@ -155,10 +155,12 @@ impl Store {
             let kept = revision::kept(&mut sql, id).await?;
             let Some(record) = get(&mut sql, id).await? else { return Ok(None) };
             if kept.iter().any(|revision| revision.number == record.revision) {
-                let mut revisions: Vec<_> = kept
-                    .into_iter()
-                    .filter(|revision| revision.number == record.revision || numbers.contains(&revision.number))
-                    .collect();
+                let needed = |number: RevisionNumber| {
+                    number == record.revision
+                        || Some(number) == record.status.serving_revision
+                        || numbers.contains(&number)
+                };
+                let mut revisions: Vec<_> = kept.into_iter().filter(|revision| needed(revision.number)).collect();
                 revisions.sort_by_key(|revision| revision.number);
                 return Ok(Some((record, revisions)));
             }

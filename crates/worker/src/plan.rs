@@ -2,7 +2,7 @@
 //!
 //! [`plan`] is told nothing of what happened, only how things stand; calling it again after any crash gives
 //! the step that is then right. It picks the one revision that serves: the wanted one once all of its
-//! replicas are ready, until then the one that served before. Replicas that are to end leave the route
+//! replicas are ready, until then the one that served before, which is started again if nothing of it is left. Replicas that are to end leave the route
 //! first, and are told to end by a *later* step, after the gateways had [`Rules::route_settle`] to see it.
 //!
 //! What cannot be read back from SQL and from the backend, namely since when things are so, is
@@ -149,13 +149,17 @@ impl<'o> Groups<'o> {
         self.by_revision.get(&revision).map_or(&[], Vec::as_slice)
     }
 
-    /// How many replicas a revision shall have while `serving` serves.
+    /// How many replicas a revision shall have while `serving` serves, or is the one to serve again.
     fn share(&self, revision: RevisionNumber, serving: Option<RevisionNumber>) -> u32 {
         if revision == self.newest {
             self.want
         } else if Some(revision) == serving {
-            // The old one is kept as it is, not grown: its days are counted.
-            count(self.live(revision).len()).min(self.want)
+            match count(self.live(revision).len()) {
+                // The machine was started anew, say: the wanted one may never get ready.
+                0 => self.want,
+                // The old one is kept as it is, not grown: its days are counted.
+                live => live.min(self.want),
+            }
         } else {
             0
         }
@@ -202,7 +206,9 @@ impl<'o> Groups<'o> {
             serving.into_iter().flat_map(|number| self.ready(number, self.share(number, serving))).collect();
         let route = route(wanted, &status, serving, &routed);
         let unrouted = self.unrouted(now, before, &routed);
-        let Due { acts, settle, mut clocks } = self.due(now, rules, wanted, before, serving);
+        // One that has lost its replicas is not given up before another serves.
+        let kept = serving.or(record.status.serving_revision);
+        let Due { acts, settle, mut clocks } = self.due(now, rules, wanted, before, kept);
 
         let complete = |number| self.ready_count(number) >= self.want;
         let starting = (self.want > 0 && !complete(self.newest)).then(|| match before.starting {
@@ -261,6 +267,7 @@ impl<'o> Groups<'o> {
         let mut due = Due::default();
         let mut numbers: Vec<_> = self.observed.iter().map(|replica| replica.revision).collect();
         numbers.push(self.newest);
+        numbers.extend(serving.filter(|_| self.want > 0));
         numbers.sort_unstable();
         numbers.dedup();
         for number in numbers {

@@ -273,6 +273,16 @@ impl World {
         assert!(world.pass().settled);
         world
     }
+
+    /// A deployment whose first revision serves and whose second cannot run.
+    fn with_a_broken_change(replicas: u32) -> Self {
+        let mut world = Self::serving_revision_1(replicas);
+        world.change();
+        world.pass();
+        world.crash(true, |r| r.revision.0 == 2);
+        world.pass();
+        world
+    }
 }
 
 #[test]
@@ -353,11 +363,7 @@ fn a_worker_without_memory_waits_for_the_gateways_anew() {
 
 #[test]
 fn a_new_revision_that_cannot_run_leaves_the_old_one_serving_and_says_so() {
-    let mut world = World::serving_revision_1(2);
-    world.change();
-    world.pass();
-    world.crash(true, |r| r.revision.0 == 2);
-    world.pass();
+    let mut world = World::with_a_broken_change(2);
     let status = &world.record.status;
     assert_eq!((status.state, status.serving_revision), (State::Degraded, Some(RevisionNumber(1))));
     let error = status.error.as_ref().unwrap();
@@ -372,6 +378,34 @@ fn a_new_revision_that_cannot_run_leaves_the_old_one_serving_and_says_so() {
     world.pass();
     assert_eq!((world.record.status.state, &world.record.status.error), (State::Active, &None));
     assert_eq!(world.serving(), [3]);
+}
+
+#[test]
+fn the_old_revision_comes_back_where_the_new_one_cannot_run() {
+    let mut world = World::with_a_broken_change(2);
+
+    // Everything was ended and started again: nothing runs, and nothing is remembered.
+    world.machine.clear();
+    world.memory = Memory::default();
+    world.pass();
+    assert_eq!((world.alive(1), world.alive(2)), (2, 2));
+    assert_eq!(world.serving(), Vec::<u32>::new());
+    world.crash(true, |r| r.revision.0 == 2);
+    world.pass();
+    assert_eq!((world.record.status.state, world.alive(1)), (State::Failed, 2), "it is not given up");
+    world.become_ready(|r| r.revision.0 == 1);
+    world.pass();
+    assert_eq!((world.record.status.state, world.serving()), (State::Degraded, vec![1]));
+
+    // All of the old one's replicas crash at once.
+    world.crash(false, |r| r.revision.0 == 1);
+    world.pass();
+    assert_eq!((world.alive(1), world.serving()), (2, Vec::<u32>::new()));
+    world.wait(BACKOFF);
+    world.pass();
+    world.become_ready(|r| r.revision.0 == 1);
+    world.pass();
+    assert_eq!(world.serving(), [1]);
 }
 
 #[test]

@@ -145,7 +145,7 @@ fn broken(deployment: &Deployment, error: &StatusError) -> Failure {
         || format!("Mend the model and deploy it again; modelway delete {id} removes this one."),
         |name| format!("Mend the model and deploy it again with --name {name}."),
     );
-    let stays = match deployment.status.serving_revision {
+    let stays = match deployment.status.serving_revision.filter(|_| deployment.status.state == State::Degraded) {
         Some(serving) => format!("Revision {serving} goes on serving. "),
         None => String::new(),
     };

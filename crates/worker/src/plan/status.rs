@@ -110,7 +110,8 @@ pub(super) fn status(
     DeploymentStatus {
         state,
         ready_replicas: count(groups.observed.iter().filter(|r| r.state == ReplicaState::Ready).count()),
-        serving_revision: serving,
+        // While none serves, the one to serve again: without it nobody would know after a restart.
+        serving_revision: serving.or(wanted.record.status.serving_revision.filter(|_| groups.want > 0)),
         artifact: artifact(groups, serving.unwrap_or(newest)),
         error,
         notes: notes(groups, serving, trouble),
