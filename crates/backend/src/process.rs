@@ -328,13 +328,7 @@ impl Backend for ProcessBackend {
     }
 
     async fn shutdown(&self, patience: Duration) -> Result<(), BackendError> {
-        self.blocking(|supervisor| supervisor.close().map_err(unavailable)).await?;
-        let processes: Vec<_> = self
-            .records(None)
-            .await?
-            .into_iter()
-            .filter_map(|(name, record)| Some((name, record.run()?.process.clone())))
-            .collect();
+        let processes = self.blocking(|supervisor| supervisor.close().map_err(unavailable)).await?;
         if !all_end(&processes, patience).await? {
             tracing::warn!(?patience, "replicas that have not ended in time are killed");
         }

@@ -385,6 +385,17 @@ async fn a_replica_s_environment_is_what_its_revision_and_the_settings_say() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn shutdown_ends_replicas_whose_records_somebody_removed() {
+    let home = Home::new();
+    let backend = home.open().await;
+    home.ready(&backend, &revision(ONE, 1, ""), 2).await;
+    std::fs::remove_dir_all(home.replicas()).unwrap();
+    home.abandon().await;
+    backend.shutdown(Duration::from_secs(10)).await.unwrap();
+    assert_eq!(home.strays(), Vec::<u32>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn shutdown_kills_what_does_not_end_in_time_and_starts_nothing_more() {
     let home = Home::new();
     let backend = home.open().await;

@@ -142,6 +142,16 @@ pub(super) fn find_by_arguments(pairs: [(&str, &str); 2]) -> Option<Identity> {
     all_pids().filter(|pid| has_arguments(*pid, pairs)).find_map(|pid| Identity::of(pid).filter(Identity::is_alive))
 }
 
+/// All processes with this argument, and the value that follows it.
+pub(super) fn all_with_argument(flag: &str) -> impl Iterator<Item = (String, Identity)> {
+    all_pids().filter_map(move |pid| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let value = line.split(|byte| *byte == 0).skip_while(|argument| *argument != flag.as_bytes()).nth(1)?;
+        let value = String::from_utf8(value.to_vec()).ok()?;
+        Some((value, Identity::of(pid).filter(Identity::is_alive)?))
+    })
+}
+
 fn all_pids() -> impl Iterator<Item = u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())

@@ -13,8 +13,8 @@ use api::{ReplicaId, Revision, Timestamp, registry::ModelContent};
 use super::{
     Config, cgroup,
     ending::TERMINATION_FILE,
-    identity::{Identity, find_by_arguments},
-    layout::{Layout, at},
+    identity::{Identity, all_with_argument, find_by_arguments},
+    layout::{Layout, Name, at},
     log,
     slot::{self, Phase, Record, Run},
 };
@@ -93,6 +93,15 @@ impl Launcher {
             }
             find_by_arguments(arguments)
         })
+    }
+
+    /// All processes that serve a replica on a socket of this data directory, whether or not a record names them.
+    pub(super) fn find_all(&self) -> Vec<(Name, Identity)> {
+        let name = |socket: &str| {
+            let name = Name::parse(Path::new(socket).file_stem()?.to_str()?)?;
+            (self.layout.socket(&name.id()) == Path::new(socket)).then_some(name)
+        };
+        all_with_argument("--socket").filter_map(|(socket, process)| Some((name(&socket)?, process))).collect()
     }
 
     /// Whether the process that a record names runs and is no replica of that name. Only a record that was changed

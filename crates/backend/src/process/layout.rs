@@ -39,6 +39,11 @@ impl Layout {
         Ok(Self { node, replicas, sockets: private_dir(sockets)? })
     }
 
+    /// Makes the folder of all replicas again, if somebody removed it.
+    pub(super) fn restore(&self) -> io::Result<()> {
+        private_dir(private_dir(self.replicas.clone())?.join(".ended")).map(|_| ())
+    }
+
     /// The folder of one replica.
     pub(super) fn slot(&self, replica: &ReplicaId) -> PathBuf {
         self.replicas.join(&replica.0)

@@ -228,16 +228,27 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Tells every replica of the data directory to end, and starts no more.
-    pub(super) fn close(self: &Arc<Self>) -> io::Result<()> {
+    /// Tells every replica of the data directory to end, also those whose records somebody removed, and starts no
+    /// more. Gives their processes.
+    pub(super) fn close(self: &Arc<Self>) -> io::Result<Vec<(Name, Identity)>> {
         self.closed.store(true, Ordering::Release);
         let layout = &self.launcher.layout;
+        layout.restore()?;
         let deployments: HashSet<DeploymentId> = layout.names(None)?.iter().map(|name| name.deployment).collect();
         for deployment in deployments {
             let lock = DeploymentLock::take(layout, deployment)?;
             self.remove_locked(&lock, deployment, None)?;
         }
-        Ok(())
+        let mut processes: Vec<_> =
+            self.records(None)?.into_iter().filter_map(|(name, it)| Some((name, it.run()?.process.clone()))).collect();
+        for (name, process) in self.launcher.find_all() {
+            if !processes.iter().any(|(_, known)| *known == process) {
+                tracing::warn!(replica = %name.id(), pid = process.pid, "a replica without a record is told to end");
+                process.signal(Signal::TERM)?;
+                processes.push((name, process));
+            }
+        }
+        Ok(processes)
     }
 
     /// Tells one replica to drain and end; the caller holds the lock. Telling it again does nothing.
