@@ -182,6 +182,10 @@ impl Call {
                     attempts.failed(&replica, "its connection had ended");
                 }
                 Err(SendError::TimedOut) => {
+                    // A client in a hurry says nothing about the replica.
+                    if timeout >= Duration::from_millis(endpoint.route.request_timeout_ms) {
+                        replica.answered_badly(shard.app.now_ms());
+                    }
                     endpoint.live.own.get().count(504);
                     let words = format!("{} did not answer within {} ms", replica.id, timeout.as_millis());
                     return Err(Refusal::new(StatusCode::GATEWAY_TIMEOUT, words));

@@ -325,6 +325,10 @@ pub(crate) async fn proxy(
                 attempts.stale();
             }
             Err(SendError::TimedOut) => {
+                // One slow request proves nothing; one that hangs must not have every second request hang with it.
+                if progress.as_ref().is_none_or(|progress| progress.state() == StreamState::Done) {
+                    replica.answered_badly(shard.app.now_ms());
+                }
                 endpoint.live.own.get().count(504);
                 let words = format!(
                     "{} did not answer within {} ms (the deployment's request timeout); the request may have been too much for it",

@@ -139,6 +139,20 @@ async fn a_replica_that_is_too_slow_is_504_after_the_routes_timeout() {
 }
 
 #[tokio::test]
+async fn a_replica_that_hangs_is_avoided() {
+    let (hung, good, control, gateway) = pair(Manner::Never, Manner::Well, true).await;
+    control.set(1, Some(Route { request_timeout_ms: 100, ..route("iris", &[&hung, &good]) }));
+    control.set(2, Some(route("marker", &[])));
+    gateway.until_known("marker").await;
+    let mut failed = 0;
+    for _ in 0..40 {
+        failed += u32::from(gateway.infer("iris").await.0 != 200);
+    }
+    assert!((1..=10).contains(&failed), "{failed} of 40 were given to the replica that hangs");
+    gateway.stop().await;
+}
+
+#[tokio::test]
 async fn with_every_replica_gone_a_client_is_told_and_a_new_one_is_found_at_once() {
     let (replica, control, gateway) = Gateway::simple(Manner::Well).await;
     replica.kill().await;
