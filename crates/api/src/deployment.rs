@@ -185,7 +185,7 @@ impl std::fmt::Display for State {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StatusError {
     /// A stable word for programs: `crashed`, `crash_loop`, `model_invalid`, `artifact_missing`, `golden_mismatch`,
-    /// `start_timeout`, `backend_rejected` …
+    /// `start_timeout`, `out_of_memory`, `unresponsive`, `backend_rejected`, `backend_unavailable` …
     pub code: String,
     /// A sentence: what happened and what to do.
     pub message: String,

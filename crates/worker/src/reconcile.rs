@@ -12,7 +12,9 @@ use std::{
     time::Duration,
 };
 
-use api::{DeploymentId, Revision, RevisionNumber, Timestamp};
+use api::{
+    DeploymentId, DeploymentStatus, Revision, RevisionNumber, Timestamp, deployment::StatusError, event::NewEvent,
+};
 use backend::{Backend, BackendError, Replica};
 use base::{Clock, Tasks};
 use queue::{Receipt, TaskQueue};
@@ -27,6 +29,8 @@ use crate::{
 const MAX_ACTS: usize = 16;
 /// How often a pass waits for the gateways before it leaves the rest to the next one.
 const MAX_SETTLES: usize = 4;
+/// So many failures of the backend in a row are worth a user's attention.
+const PATIENT_FAILURES: u32 = 3;
 /// What the fence of a deployment is that SQL does not know: nobody can hold its lease, and ids are never
 /// used again.
 const NOBODYS_FENCE: i64 = i64::MAX;
@@ -113,6 +117,12 @@ impl Reconciler {
             result = self.pass(id, &held) => result,
             error = self.renew(&held, receipt) => Err(error),
         };
+        if let Err(PassError::Backend(error)) = &result
+            && self.shelf.failures(id) >= PATIENT_FAILURES
+            && let Err(error) = self.say_why(id, &held, error).await
+        {
+            tracing::warn!(deployment = %id, error = &error as &dyn std::error::Error, "the status does not say why");
+        }
         if !matches!(result, Ok(Pass::Gone) | Err(PassError::Fenced)) {
             // Should this fail, the lease lapses by itself.
             if let Err(error) = self.store.lease_release(&held.get()).await {
@@ -151,6 +161,31 @@ impl Reconciler {
                 tracing::debug!(error = &error as &dyn std::error::Error, "a task could not be renewed");
             }
         }
+    }
+
+    /// Puts a failure of the backend that does not pass into the status. State and route stay: nothing is
+    /// known of the replicas. The next pass that succeeds writes a status without it.
+    async fn say_why(&self, id: DeploymentId, held: &Held, error: &BackendError) -> Result<(), PassError> {
+        let Some((record, _)) = self.store.deployment_wanted(id, &[]).await? else { return Ok(()) };
+        let source = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
+        let error = StatusError {
+            code: "backend_unavailable".to_owned(),
+            message: format!("{error}{source}; the worker goes on trying"),
+            revision: record.revision,
+            log: Vec::new(),
+        };
+        if record.status.error.as_ref() == Some(&error) {
+            return Ok(());
+        }
+        let event = NewEvent {
+            revision: Some(record.revision),
+            actor: "worker",
+            kind: "backend_unavailable",
+            message: error.message.clone(),
+            evidence: serde_json::Value::Null,
+        };
+        let status = DeploymentStatus { error: Some(error), ..record.status };
+        Ok(self.store.deployment_observed(&held.get(), &status, None, &[event], None, self.now()).await?)
     }
 
     async fn pass(&self, id: DeploymentId, held: &Held) -> Result<Pass, PassError> {

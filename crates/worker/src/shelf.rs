@@ -89,6 +89,11 @@ impl Shelf {
         self.change(id, |note| note.failures = note.failures.saturating_add(1))
     }
 
+    /// How many passes have failed since the last that succeeded.
+    pub(crate) fn failures(&self, id: DeploymentId) -> u32 {
+        self.notes().get(&id).map_or(0, |note| note.failures)
+    }
+
     /// The next attempt at a failing deployment is due then.
     pub(crate) fn rest(&self, id: DeploymentId, until: Timestamp) {
         self.change(id, |note| note.resting_until = Some(until));

@@ -276,6 +276,23 @@ async fn a_backend_that_fails_is_tried_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backend_that_keeps_failing_is_in_the_status_until_it_heals() {
+    let site = Site::new(taking(0)).await;
+    let hard = Arc::new(Hard { machine: site.machine.clone(), takes: Duration::ZERO, refuses: u32::MAX.into() });
+    let worker = site.start_over(quick(), hard.clone()).await;
+    let id = site.create(&spec("iris", 1)).await;
+    let said = || async { site.record(id).await.and_then(|record| record.status.error) };
+    let error = eventually("the status to say why", said).await;
+    assert_eq!((error.code.as_str(), error.revision), ("backend_unavailable", RevisionNumber(1)));
+    assert!(error.message.contains("not now"), "the cause is named: {}", error.message);
+
+    hard.refuses.store(0, std::sync::atomic::Ordering::SeqCst);
+    let record = site.until(id, State::Active).await;
+    assert_eq!(record.status.error, None);
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_of_another_scope_refuses_to_start() {
     let site = Site::new(taking(0)).await;
     let other = WorkerRecord {

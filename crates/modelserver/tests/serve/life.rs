@@ -154,7 +154,7 @@ async fn a_name_for_a_folder_of_many_models_is_refused_and_for_a_folder_of_one_i
     let mut settings = config(&models().join("many"));
     settings.model_name = Some("md-7".into());
     let error = Server::start(settings).await.end().await.unwrap_err();
-    assert!(error.to_string().contains("leave out --model-name"), "{error}");
+    assert!(error.to_string().contains("a folder of 2 models (adder, picker)"), "{error}");
     let folder = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink(models().join("versions"), folder.path().join("adder")).unwrap();
     let mut settings = config(folder.path());
