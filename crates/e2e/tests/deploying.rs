@@ -1,12 +1,12 @@
 //! From a model's files to predictions, through the control plane's own API.
 
-use modelway_e2e::{Modelway, until};
+use modelway_e2e::{Modelway, Role, until};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 #[tokio::test]
 async fn the_public_sample_becomes_active_with_its_url_and_predicts() {
-    let modelway = Modelway::up().await;
+    let mut modelway = Modelway::up().await;
     let folder = modelway.models().iris("models");
     // The folder `models/v1` does not exist: the prefix itself is served.
     let sample = json!({
@@ -48,6 +48,8 @@ async fn the_public_sample_becomes_active_with_its_url_and_predicts() {
     for method in [Method::GET, Method::POST] {
         assert_eq!(modelway.ask(method, &live, Value::Null).await.status, 200);
     }
+    // In good order, so that the groups of the limits go too.
+    assert!(modelway.stop(Role::Up).await.success());
 }
 
 #[tokio::test]
