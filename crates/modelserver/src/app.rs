@@ -6,7 +6,8 @@ use api::{
 };
 
 use crate::{
-    Config, budget::Budget, error::InferError, metrics::Metrics, model::Model, registry::Registry, report::Reporter,
+    Config, budget::Budget, caller::Caller, error::InferError, metrics::Metrics, model::Model, registry::Registry,
+    report::Reporter,
 };
 
 /// The extensions of the protocol that work here.
@@ -58,9 +59,15 @@ impl App {
     }
 
     /// Predicts, and answers under the name that was asked.
-    pub(crate) async fn infer(&self, name: &str, model: &Model, request: Request) -> Result<Response, InferError> {
+    pub(crate) async fn infer(
+        &self,
+        name: &str,
+        model: &Model,
+        request: Request,
+        caller: Caller,
+    ) -> Result<Response, InferError> {
         let id = request.id.clone();
-        let outputs = model.infer(request).await?;
+        let outputs = model.infer(request, caller).await?;
         Ok(Response {
             model_name: name.to_owned(),
             model_version: Some(model.version.clone()),

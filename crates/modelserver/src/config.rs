@@ -40,6 +40,21 @@ pub struct Config {
     pub intra_op_threads: usize,
     /// Copies of each model that work side by side.
     pub instances: usize,
+    /// Rows of several requests that may be run as one; 1 runs each request by itself. Only models whose rows
+    /// do not influence one another, which is tried when they are loaded, are run so.
+    pub max_batch_size: usize,
+    /// How long a request may wait for others to be run with it, in microseconds. 0 never waits: whatever came
+    /// while the model ran goes next.
+    pub max_queue_delay_us: u64,
+    /// The time in which answers are wanted, in milliseconds: batches are kept small enough for it. 0: none.
+    pub latency_target_ms: u64,
+    /// Memory for answers that are kept and given again to the same request, in bytes for each model; 0 keeps
+    /// none.
+    pub response_cache_bytes: usize,
+    /// The interpreter that runs Python models which bring no environment of their own.
+    pub python: Option<String>,
+    /// What is different for single models, by their names.
+    pub models: crate::settings::OfModels,
     /// Requests that may wait for one model; more are refused with 503.
     pub queue_limit: usize,
     /// The longest time from a request's arrival to its answer, in milliseconds.
@@ -80,6 +95,12 @@ impl Default for Config {
             onnxruntime: None,
             intra_op_threads: 0,
             instances: 1,
+            max_batch_size: 64,
+            max_queue_delay_us: 0,
+            latency_target_ms: 0,
+            response_cache_bytes: 0,
+            python: None,
+            models: crate::settings::OfModels::new(),
             queue_limit: 1_000,
             request_timeout_ms: 60_000,
             body_limit_bytes: 64 << 20,

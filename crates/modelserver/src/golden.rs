@@ -17,9 +17,11 @@ use serde_json::value::RawValue;
 use crate::{
     Config, ServeError,
     error::InferError,
-    load, onnx,
+    load,
+    open::Opener,
     runtime::{Call, Cancel, Last, ModelRuntime, RuntimeError, Signature},
     sample::Generator,
+    settings::{ModelSettings, Overrides},
     validate,
 };
 
@@ -91,7 +93,8 @@ pub(crate) fn run(runtime: &mut dyn ModelRuntime, request: Request) -> Result<Ve
     let outputs = validate::choose_outputs(runtime.signature(), &request.outputs)?;
     let inputs = validate::order_inputs(runtime.signature(), request.inputs)?;
     let mut last = Last::default();
-    runtime.infer(Call { inputs: &inputs, outputs: &outputs, cancel: &Cancel::default() }, &mut last)?;
+    let call = Call { inputs: &inputs, outputs: &outputs, parameters: &request.parameters, cancel: &Cancel::default() };
+    runtime.infer(call, &mut last)?;
     Ok(last.0.ok_or_else(|| RuntimeError::Failed("the model made nothing".to_owned()))?)
 }
 
@@ -193,8 +196,8 @@ fn first_difference(made: &Data, wanted: &Data) -> Option<(usize, String, String
 pub async fn record(config: &Config, inputs: &[PathBuf]) -> Result<PathBuf, ServeError> {
     let (found, _) = load::fetch(config).await?;
     let file = load::only(found)?;
-    let environment = onnx::library::environment(config.onnxruntime.as_deref())?;
-    let mut runtime = onnx::OnnxModel::load(&environment, &file.file, load::threads(config))?;
+    let settings = ModelSettings::of(config, &file.name, &Overrides::default());
+    let mut runtime = Opener { config }.open(&file, &settings)?;
     let requests = if inputs.is_empty() {
         made_up(runtime.signature())
     } else {
@@ -207,7 +210,7 @@ pub async fn record(config: &Config, inputs: &[PathBuf]) -> Result<PathBuf, Serv
             reason: format!("request {}: {reason}", index + 1),
         };
         let text = request.encode(false).map_err(|e| refused(e.to_string()))?;
-        let outputs = run(&mut runtime, request).map_err(|e| refused(e.to_string()))?;
+        let outputs = run(runtime.as_mut(), request).map_err(|e| refused(e.to_string()))?;
         let response = Response { model_name: file.name.clone(), outputs, ..Response::default() };
         let answer = response.encode(|_| false).map_err(|e| refused(e.to_string()))?;
         let both = (to_raw(&text.body), to_raw(&answer.body));

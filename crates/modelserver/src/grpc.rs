@@ -30,6 +30,7 @@ use tower::Service as _;
 
 use crate::{
     app::App,
+    caller::Caller,
     error::InferError,
     rest::{Answer, Body},
 };
@@ -44,7 +45,7 @@ pub(crate) fn is_grpc(request: &http::Request<Incoming>) -> bool {
 }
 
 /// Answers a gRPC request.
-pub(crate) async fn answer(app: Arc<App>, request: http::Request<Incoming>) -> Answer {
+pub(crate) async fn answer(app: Arc<App>, caller: Caller, request: http::Request<Incoming>) -> Answer {
     if !request.uri().path().starts_with(SERVICE) {
         let known = format!("{} is not served here; {SERVICE} is", request.uri().path());
         return Status::unimplemented(known).into_http::<tonic::body::Body>().map(Body::Grpc);
@@ -53,7 +54,7 @@ pub(crate) async fn answer(app: Arc<App>, request: http::Request<Incoming>) -> A
     // The run has its own deadline; this one is for messages that do not come.
     let longest = Duration::from_millis(app.config.request_timeout_ms.saturating_mul(2));
     let (request, _hold) = metered::meter(request, &app.budget);
-    let mut service = GrpcInferenceServiceServer::new(Inference(app))
+    let mut service = GrpcInferenceServiceServer::new(Inference { app, caller })
         .max_decoding_message_size(limit)
         .max_encoding_message_size(usize::MAX);
     match tokio::time::timeout(longest, service.call(request)).await {
@@ -66,7 +67,10 @@ pub(crate) async fn answer(app: Arc<App>, request: http::Request<Incoming>) -> A
     }
 }
 
-struct Inference(Arc<App>);
+struct Inference {
+    app: Arc<App>,
+    caller: Caller,
+}
 
 impl From<InferError> for Status {
     fn from(error: InferError) -> Self {
@@ -90,13 +94,13 @@ impl GrpcInferenceService for Inference {
     }
 
     async fn server_ready(&self, _: Request<ServerReadyRequest>) -> Result<Response<ServerReadyResponse>, Status> {
-        Ok(Response::new(ServerReadyResponse { ready: self.0.is_ready() }))
+        Ok(Response::new(ServerReadyResponse { ready: self.app.is_ready() }))
     }
 
     async fn model_ready(&self, request: Request<ModelReadyRequest>) -> Result<Response<ModelReadyResponse>, Status> {
         let ModelReadyRequest { name, version } = request.into_inner();
-        let ready = match self.0.models.find(&name, Some(&version)) {
-            Ok(_) => self.0.is_ready(),
+        let ready = match self.app.models.find(&name, Some(&version)) {
+            Ok(_) => self.app.is_ready(),
             Err(InferError::NotReady(_)) => false,
             Err(error) => return Err(error.into()),
         };
@@ -107,7 +111,7 @@ impl GrpcInferenceService for Inference {
         &self,
         _: Request<ServerMetadataRequest>,
     ) -> Result<Response<ServerMetadataResponse>, Status> {
-        let api::inference::ServerMetadata { name, version, extensions } = self.0.metadata();
+        let api::inference::ServerMetadata { name, version, extensions } = self.app.metadata();
         Ok(Response::new(ServerMetadataResponse { name, version, extensions }))
     }
 
@@ -116,17 +120,17 @@ impl GrpcInferenceService for Inference {
         request: Request<ModelMetadataRequest>,
     ) -> Result<Response<ModelMetadataResponse>, Status> {
         let ModelMetadataRequest { name, version } = request.into_inner();
-        let (model, versions) = self.0.models.find(&name, Some(&version))?;
+        let (model, versions) = self.app.models.find(&name, Some(&version))?;
         Ok(Response::new(convert::metadata(model.metadata(&name, versions.names()))))
     }
 
     async fn model_infer(&self, request: Request<ModelInferRequest>) -> Result<Response<ModelInferResponse>, Status> {
         let mut request = request.into_inner();
         let name = std::mem::take(&mut request.model_name);
-        let (model, _) = self.0.models.find(&name, Some(&request.model_version))?;
+        let (model, _) = self.app.models.find(&name, Some(&request.model_version))?;
         let raw = !request.raw_input_contents.is_empty();
         let request = convert::request(request).inspect_err(|error| model.metrics.refused(error))?;
-        let response = self.0.infer(&name, &model, request).await?;
+        let response = self.app.infer(&name, &model, request, self.caller).await?;
         Ok(Response::new(convert::response(response, raw)))
     }
 }

@@ -10,6 +10,7 @@
 
 mod app;
 mod budget;
+mod caller;
 mod config;
 mod error;
 pub mod golden;
@@ -19,13 +20,16 @@ mod load;
 mod metrics;
 mod model;
 mod onnx;
+mod open;
 mod queue;
 mod registry;
 mod report;
 mod rest;
 mod runtime;
 mod sample;
+mod settings;
 mod source;
+mod statistics;
 mod termination;
 mod validate;
 
@@ -39,6 +43,7 @@ pub use error::ServeError;
 pub use grpc::proto;
 pub use listen::Listener;
 pub use runtime::{Call, Cancel, ModelRuntime, RuntimeError, Signature, Sink};
+pub use settings::{OfModels, Overrides};
 
 use crate::app::App;
 

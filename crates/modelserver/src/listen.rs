@@ -18,7 +18,7 @@ use tokio::{
     sync::Semaphore,
 };
 
-use crate::{Config, ServeError, app::App, rest};
+use crate::{Config, ServeError, app::App, caller::Caller, rest};
 
 /// Said to a connection too many.
 const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
@@ -181,7 +181,8 @@ async fn serve<S>(server: &auto::Builder<TokioExecutor>, stream: S, app: Arc<App
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service = service_fn(move |request| rest::answer(Arc::clone(&app), request));
+    let caller = Caller::new();
+    let service = service_fn(move |request| rest::answer(Arc::clone(&app), caller, request));
     let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
     let result = tokio::select! {
         result = connection.as_mut() => result,

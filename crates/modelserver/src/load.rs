@@ -4,21 +4,20 @@ use std::{
     collections::{BTreeSet, HashMap},
     path::Path,
     sync::Arc,
-    time::Duration,
 };
 
 use artifact::{Cache, Fetched};
-use ort::environment::Environment;
 
 use crate::{
     Config, ServeError,
     app::App,
     golden,
-    model::{Limits, Model},
-    onnx::{self, OnnxModel},
+    model::Model,
+    open::Opener,
     registry::{Table, Versions},
     runtime::{Call, Cancel, Last, ModelRuntime},
     sample,
+    settings::{ModelSettings, Overrides},
     source::{self, Found, ModelFile},
 };
 
@@ -49,21 +48,17 @@ pub(crate) fn only(found: Found) -> Result<ModelFile, ServeError> {
         (Some(file), None) => Ok(file),
         (Some(a), Some(b)) => Err(ServeError::Source(format!(
             "there is more than one model, {} and {}: name one of them",
-            b.file.display(),
-            a.file.display()
+            b.path.display(),
+            a.path.display()
         ))),
         (None, _) => Err(ServeError::NoSource),
     }
 }
 
-pub(crate) fn threads(config: &Config) -> usize {
-    if config.intra_op_threads == 0 { onnx::default_threads() } else { config.intra_op_threads }
-}
-
 /// Loads everything that the configuration names. Blocks; call it off the async threads.
 pub(crate) fn load(app: &App, found: Found) -> Result<Table, ServeError> {
     let config = &app.config;
-    let environment = onnx::library::environment(config.onnxruntime.as_deref())?;
+    let opener = Opener { config };
     let found = match found {
         // A repository with just one model can be served under the name that was asked for.
         Found::Many(files) if config.model_name.is_some() && files.windows(2).all(|two| two[0].name == two[1].name) => {
@@ -77,7 +72,7 @@ pub(crate) fn load(app: &App, found: Found) -> Result<Table, ServeError> {
                 config.model_name.clone().unwrap_or_else(|| files.first().map(|f| f.name.clone()).unwrap_or_default());
             let mut models = Vec::with_capacity(files.len());
             for file in &source::of_version(files, config.model_version.as_deref())? {
-                models.push(start(app, &environment, file, &name, file.version.clone())?);
+                models.push(start(app, &opener, file, &name, file.version.clone())?);
             }
             let versions = Arc::new(Versions::new(models));
             let names = config.alias.iter().cloned().chain([name]);
@@ -89,7 +84,7 @@ pub(crate) fn load(app: &App, found: Found) -> Result<Table, ServeError> {
             }
             let mut models: HashMap<String, Vec<Arc<Model>>> = HashMap::new();
             for file in &files {
-                let model = start(app, &environment, file, &file.name, file.version.clone())?;
+                let model = start(app, &opener, file, &file.name, file.version.clone())?;
                 models.entry(file.name.clone()).or_default().push(model);
             }
             Ok(models.into_iter().map(|(name, models)| (name, Arc::new(Versions::new(models)))).collect())
@@ -113,7 +108,7 @@ fn several(files: &[ModelFile]) -> String {
 
 fn start(
     app: &App,
-    environment: &Environment,
+    opener: &Opener<'_>,
     file: &ModelFile,
     name: &str,
     version: Option<String>,
@@ -121,32 +116,32 @@ fn start(
     let config = &app.config;
     let version = version.unwrap_or_else(|| FIRST_VERSION.to_owned());
     let metrics = app.metrics.of_model(name, &version);
+    let settings = ModelSettings::of(config, name, &Overrides::default());
     let mut runtimes: Vec<Box<dyn ModelRuntime>> = Vec::new();
-    for instance in 0..config.instances.max(1) {
-        let mut runtime = OnnxModel::load(environment, &file.file, threads(config))?;
-        warm(&mut runtime, &file.file);
+    for instance in 0..settings.instances {
+        let mut runtime = opener.open(file, &settings)?;
+        warm(runtime.as_mut(), &file.path);
         if instance == 0 {
-            let matched = golden::check(&mut runtime, &file.golden())?;
+            let matched = golden::check(runtime.as_mut(), &file.golden())?;
             tracing::info!(model = name, version, golden_examples = matched, "the model predicts");
         }
-        runtimes.push(Box::new(runtime));
+        runtimes.push(runtime);
     }
-    let limits = Limits { queue: config.queue_limit, time: Duration::from_millis(config.request_timeout_ms) };
-    let model = Model::start(name.to_owned(), version, runtimes, metrics, limits);
+    let model = Model::start(name.to_owned(), version, runtimes, metrics, settings);
     let what = format!("no thread for model `{name}`");
     Ok(Arc::new(model.map_err(|source| ServeError::Io { what, source })?))
 }
 
 /// One run, so that the first request does not pay for what the runtime does only once. Made-up inputs may
 /// lie outside of what a model accepts (an unknown word, an index out of range), so a failure is only told.
-fn warm(runtime: &mut OnnxModel, file: &Path) {
+fn warm(runtime: &mut dyn ModelRuntime, file: &Path) {
     let inputs: Option<Vec<_>> = runtime.signature().inputs.iter().map(sample::ones).collect();
     let Some(inputs) = inputs else {
         tracing::info!(model = %file.display(), "not warmed: its inputs are too large to make up");
         return;
     };
     let outputs: Vec<usize> = (0..runtime.signature().outputs.len()).collect();
-    let call = Call { inputs: &inputs, outputs: &outputs, cancel: &Cancel::default() };
+    let call = Call { inputs: &inputs, outputs: &outputs, parameters: &Default::default(), cancel: &Cancel::default() };
     if let Err(error) = runtime.infer(call, &mut Last::default()) {
         tracing::warn!(model = %file.display(), %error, "the model failed on made-up inputs, and may on real ones");
     }
@@ -155,10 +150,12 @@ fn warm(runtime: &mut OnnxModel, file: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::Kind;
 
     #[test]
     fn a_folder_of_many_models_is_refused_with_their_names() {
-        let file = |name: &str| ModelFile { name: name.to_owned(), version: None, file: "m.onnx".into() };
+        let file =
+            |name: &str| ModelFile { name: name.to_owned(), version: None, kind: Kind::Onnx, path: "m.onnx".into() };
         let two = several(&["iris", "digits", "iris"].map(file));
         assert!(two.contains("2 models (digits, iris), and one is wanted"), "{two}");
         let many: Vec<_> = (0..100).map(|n| file(&format!("m{n:02}"))).collect();

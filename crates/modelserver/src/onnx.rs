@@ -23,6 +23,9 @@ use crate::{
     runtime::{Call, ModelRuntime, RuntimeError, Signature, Sink},
 };
 
+/// The protocol's word for models that ONNX Runtime runs.
+const PLATFORM: &str = "onnxruntime_onnx";
+
 /// A loaded ONNX model.
 pub(crate) struct OnnxModel {
     session: Session,
@@ -36,10 +39,11 @@ impl OnnxModel {
         let failed = |reason: String| ServeError::Load { path: file.to_owned(), reason };
         let session = open(environment, file, intra_op_threads)
             .map_err(|e| failed(without_path(e.message(), file).to_owned()))?;
-        let inputs = session.inputs().iter().map(describe_input).collect::<Result<_, _>>().map_err(failed)?;
-        let outputs = session.outputs().iter().map(describe_output).collect::<Result<_, _>>().map_err(failed)?;
+        let inputs = session.inputs().iter().map(describe_input).collect::<Result<Vec<_>, _>>().map_err(failed)?;
+        let outputs = session.outputs().iter().map(describe_output).collect::<Result<Vec<_>, _>>().map_err(failed)?;
         let options = quiet_options().map_err(|e| failed(e.message().to_owned()))?;
-        let signature = Signature { platform: "onnxruntime_onnx", inputs, outputs };
+        let signature =
+            Signature { platform: PLATFORM, rows: rows(&inputs, &outputs), streams: false, inputs, outputs };
         Ok(Self { session, options: Arc::new(options), signature })
     }
 }
@@ -67,13 +71,21 @@ fn quiet_options() -> ort::Result<RunOptions> {
     Ok(options)
 }
 
-/// How many threads one inference uses if nothing is configured: small machines have other work for their
-/// second core, and small models lose more than they win.
-pub(crate) fn default_threads() -> usize {
+/// How many threads one inference uses: as many as configured, and if that is 0, few, because small machines
+/// have other work for their second core, and small models lose more than they win.
+pub(crate) fn threads(configured: usize) -> usize {
+    if configured > 0 {
+        return configured;
+    }
     match std::thread::available_parallelism().map_or(1, std::num::NonZero::get) {
         0..=4 => 1,
         more => (more / 2).min(8),
     }
+}
+
+/// Whether the first dimension of all tensors is one that may vary: what a batch looks like.
+fn rows(inputs: &[TensorMetadata], outputs: &[TensorMetadata]) -> bool {
+    inputs.iter().chain(outputs).all(|tensor| tensor.shape.first() == Some(&-1))
 }
 
 impl ModelRuntime for OnnxModel {

@@ -14,27 +14,27 @@ use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use serde_json::json;
 
-use crate::{app::App, grpc};
+use crate::{app::App, caller::Caller, grpc};
 
 pub(crate) use answer::{Answer, Body};
 
 /// Answers one request, of whatever protocol.
-pub(crate) async fn answer(app: Arc<App>, request: Request<Incoming>) -> Result<Answer, Infallible> {
+pub(crate) async fn answer(app: Arc<App>, caller: Caller, request: Request<Incoming>) -> Result<Answer, Infallible> {
     if grpc::is_grpc(&request) {
-        return Ok(grpc::answer(app, request).await);
+        return Ok(grpc::answer(app, caller, request).await);
     }
-    Ok(dispatch(&app, request).await.unwrap_or_else(answer::Refusal::into_answer))
+    Ok(dispatch(&app, caller, request).await.unwrap_or_else(answer::Refusal::into_answer))
 }
 
-async fn dispatch(app: &App, request: Request<Incoming>) -> answer::Answered {
+async fn dispatch(app: &App, caller: Caller, request: Request<Incoming>) -> answer::Answered {
     let path = request.uri().path();
     if let Some(rest) = path.strip_prefix("/v2/models/") {
         let rest = rest.to_owned();
-        return v2::model(app, &rest, request).await;
+        return v2::model(app, caller, &rest, request).await;
     }
     if let Some(rest) = path.strip_prefix("/v1/models/") {
         let rest = rest.to_owned();
-        return v1::model(app, &rest, request).await;
+        return v1::model(app, caller, &rest, request).await;
     }
     match path {
         SELF_REPORT_PATH => {

@@ -2,14 +2,15 @@
 //!
 //! A runtime is synchronous and belongs to one thread at a time. It is handed tensors that fit its
 //! signature, in the signature's order; what it makes goes to a [`Sink`], once for a plain model and as often
-//! as it likes for one that streams; a [`Cancel`] tells it that nobody waits any more.
+//! as it likes for one that streams; a [`Cancel`] tells it that nobody waits any more. It knows nothing of
+//! requests: where several of them are run as one, their rows were joined before and are parted after.
 
 use std::sync::{
     Arc, Mutex, PoisonError,
     atomic::{AtomicBool, Ordering},
 };
 
-use api::inference::{Tensor, TensorMetadata};
+use api::inference::{Parameters, Tensor, TensorMetadata};
 
 /// What a model wants and answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +21,11 @@ pub struct Signature {
     pub inputs: Vec<TensorMetadata>,
     /// Its outputs, in its own order.
     pub outputs: Vec<TensorMetadata>,
+    /// Whether the first dimension of every tensor counts rows that do not influence one another, so that
+    /// the rows of several requests may be run as one.
+    pub rows: bool,
+    /// Whether one run may send more than one answer.
+    pub streams: bool,
 }
 
 /// One run.
@@ -29,6 +35,8 @@ pub struct Call<'c> {
     pub inputs: &'c [Tensor],
     /// The places, in the signature, of the outputs that are wanted.
     pub outputs: &'c [usize],
+    /// The request's own extras that mean nothing to the server, for models that read them.
+    pub parameters: &'c Parameters,
     /// Says when the caller has left.
     pub cancel: &'c Cancel,
 }

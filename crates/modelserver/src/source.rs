@@ -17,14 +17,23 @@ pub(crate) struct ModelFile {
     pub(crate) name: String,
     /// Its version, if the source says one.
     pub(crate) version: Option<String>,
-    /// The ONNX file.
-    pub(crate) file: PathBuf,
+    /// What it is.
+    pub(crate) kind: Kind,
+    /// The file or folder of that kind.
+    pub(crate) path: PathBuf,
+}
+
+/// The kinds of models that can be served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// An ONNX file.
+    Onnx,
 }
 
 impl ModelFile {
     /// Where its golden examples are, if it has any.
     pub(crate) fn golden(&self) -> PathBuf {
-        self.file.with_file_name("golden.json")
+        self.path.with_file_name("golden.json")
     }
 }
 
@@ -43,7 +52,12 @@ pub(crate) fn find(path: &Path) -> Result<Found, ServeError> {
         .map_err(|source| ServeError::Io { what: format!("{} cannot be read", path.display()), source })?;
     if metadata.is_file() {
         return if is_onnx(path) {
-            Ok(Found::One(vec![ModelFile { name: name_of(path), version: None, file: path.to_owned() }]))
+            Ok(Found::One(vec![ModelFile {
+                name: name_of(path),
+                version: None,
+                kind: Kind::Onnx,
+                path: path.to_owned(),
+            }]))
         } else {
             Err(ServeError::Source(format!("{} is not an ONNX file: its name does not end in .onnx", path.display())))
         };
@@ -57,17 +71,19 @@ pub(crate) fn find(path: &Path) -> Result<Found, ServeError> {
         readings.push(format!("a model ({})", file.display()));
     }
     if let Some(first) = versions.first() {
-        readings.push(format!("versions of a model ({})", first.file.display()));
+        readings.push(format!("versions of a model ({})", first.path.display()));
     }
     if let Some(first) = many.first() {
-        readings.push(format!("a folder of models ({})", first.file.display()));
+        readings.push(format!("a folder of models ({})", first.path.display()));
     }
     if readings.len() > 1 {
         let readings = readings.join(" and ");
         return Err(ServeError::Source(format!("{} holds {readings}: name the one to serve", path.display())));
     }
     match single {
-        Some(file) => Ok(Found::One(vec![ModelFile { name: name_of(path), version: None, file }])),
+        Some(file) => {
+            Ok(Found::One(vec![ModelFile { name: name_of(path), version: None, kind: Kind::Onnx, path: file }]))
+        }
         None if !versions.is_empty() => Ok(Found::One(versions)),
         None if !many.is_empty() => Ok(Found::Many(many)),
         None => Err(folder.nothing()),
@@ -138,7 +154,7 @@ impl Folder {
         for folder in self.folders.iter().filter(|folder| is_version(&name_with_end(folder))) {
             if let Some(file) = Self::read(folder)?.model()? {
                 let version = Some(name_with_end(folder));
-                found.push(ModelFile { name: name_of(&self.path), version, file });
+                found.push(ModelFile { name: name_of(&self.path), version, kind: Kind::Onnx, path: file });
             }
         }
         Ok(found)

@@ -101,6 +101,8 @@ mod tests {
         };
         Signature {
             platform: "test",
+            rows: false,
+            streams: false,
             inputs: vec![tensor("image", Datatype::Fp32, &[-1, 2]), tensor("scale", Datatype::Int64, &[1])],
             outputs: vec![tensor("label", Datatype::Int64, &[-1]), tensor("score", Datatype::Fp32, &[-1, 3])],
         }

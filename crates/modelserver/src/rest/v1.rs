@@ -18,15 +18,15 @@ use super::{
     answer::{self, Answered},
     body, decoded, only, unknown_path,
 };
-use crate::{app::App, error::InferError, model::Model, runtime::Signature};
+use crate::{app::App, caller::Caller, error::InferError, model::Model, runtime::Signature};
 
 /// `{model}` or `{model}:predict`.
-pub(super) async fn model(app: &App, rest: &str, request: http::Request<Incoming>) -> Answered {
+pub(super) async fn model(app: &App, caller: Caller, rest: &str, request: http::Request<Incoming>) -> Answered {
     let rest = decoded(rest)?;
     match rest.rsplit_once(':') {
         Some((name, "predict")) => {
             only(&request, &[Method::POST])?;
-            predict(app, name, request).await
+            predict(app, caller, name, request).await
         }
         _ if rest.contains('/') => Err(unknown_path(request.uri().path())),
         _ => {
@@ -40,14 +40,14 @@ pub(super) async fn model(app: &App, rest: &str, request: http::Request<Incoming
     }
 }
 
-async fn predict(app: &App, name: &str, request: http::Request<Incoming>) -> Answered {
+async fn predict(app: &App, caller: Caller, name: &str, request: http::Request<Incoming>) -> Answered {
     let (model, _) = app.models.find(name, None)?;
     let (head, incoming) = request.into_parts();
     body::check_encoding(&head.headers)?;
     let read = body::read(app, incoming).await;
     let (body, _hold) = read.inspect_err(|refusal| model.metrics.refused_as(refusal.error_type()))?;
     let inputs = tensors(&model.signature, &body).inspect_err(|error| model.metrics.refused(error))?;
-    let response = app.infer(name, &model, Request { inputs, ..Request::default() }).await?;
+    let response = app.infer(name, &model, Request { inputs, ..Request::default() }, caller).await?;
     let body = write(name, &model, &response.outputs).map_err(|e| InferError::Failed(e.to_string()))?;
     Ok(answer::bytes("application/json", body.into()))
 }

@@ -10,10 +10,10 @@ use super::{
     answer::{self, Answered, Refusal},
     body, decoded, only, unknown_path,
 };
-use crate::{app::App, error::InferError, model::Model};
+use crate::{app::App, caller::Caller, error::InferError, model::Model};
 
 /// `{model}[/versions/{version}][/{what}]`.
-pub(super) async fn model(app: &App, rest: &str, request: http::Request<Incoming>) -> Answered {
+pub(super) async fn model(app: &App, caller: Caller, rest: &str, request: http::Request<Incoming>) -> Answered {
     let mut parts = rest.splitn(4, '/');
     let name = decoded(parts.next().unwrap_or_default())?;
     let (version, what) = match (parts.next(), parts.next(), parts.next()) {
@@ -26,7 +26,7 @@ pub(super) async fn model(app: &App, rest: &str, request: http::Request<Incoming
     match what {
         "infer" => {
             only(&request, &[Method::POST])?;
-            infer(app, &name, version, request).await
+            infer(app, caller, &name, version, request).await
         }
         "" => {
             only(&request, &[Method::GET])?;
@@ -50,7 +50,13 @@ pub(super) async fn model(app: &App, rest: &str, request: http::Request<Incoming
     }
 }
 
-async fn infer(app: &App, name: &str, version: Option<&str>, request: http::Request<Incoming>) -> Answered {
+async fn infer(
+    app: &App,
+    caller: Caller,
+    name: &str,
+    version: Option<&str>,
+    request: http::Request<Incoming>,
+) -> Answered {
     let (model, _) = app.models.find(name, version)?;
     let (head, incoming) = request.into_parts();
     body::check_encoding(&head.headers)?;
@@ -59,7 +65,7 @@ async fn infer(app: &App, name: &str, version: Option<&str>, request: http::Requ
     let (body, _hold) = read.inspect_err(|refusal| model.metrics.refused_as(refusal.error_type()))?;
     let request = decode(&model, &body, header_length).inspect_err(|error| model.metrics.refused(error))?;
     let binary = binary_outputs(&model, &request);
-    let response = app.infer(name, &model, request).await?;
+    let response = app.infer(name, &model, request, caller).await?;
     let encoded = response.encode(|output| binary.iter().any(|name| name == output));
     encode(encoded.map_err(|e| InferError::Failed(e.to_string()))?)
 }

@@ -1,0 +1,133 @@
+//! How one model is run: what the configuration says for all, and what is said for one.
+//!
+//! From the weakest word to the strongest: `[serve]`, the model's own `config.pbtxt`, `[serve.models.NAME]`, the
+//! request that loads it.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::Config;
+
+/// What is said for one model only. Whatever is missing is as for all.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Overrides {
+    /// Copies of the model that work side by side.
+    pub instances: Option<usize>,
+    /// Threads that work on one inference; 0 chooses by the CPUs that this process may use.
+    pub intra_op_threads: Option<usize>,
+    /// Requests that may wait for the model; more are refused with 503.
+    pub queue_limit: Option<usize>,
+    /// The longest time from a request's arrival to its answer, in milliseconds.
+    pub request_timeout_ms: Option<u64>,
+    /// Rows that may be run as one; 1 runs each request by itself.
+    pub max_batch_size: Option<usize>,
+    /// Numbers of rows that the model runs best with; the largest that is there is taken.
+    pub preferred_batch_sizes: Option<Vec<usize>>,
+    /// How long a request may wait for others to be run with it, in microseconds.
+    pub max_queue_delay_us: Option<u64>,
+    /// The time in which an answer is wanted, in milliseconds: batches are kept small enough for it. 0: none.
+    pub latency_target_ms: Option<u64>,
+    /// The number of priorities: 1 is served first. 0: all requests are alike.
+    pub priority_levels: Option<u32>,
+    /// The priority of requests that name none; 0 is the lowest.
+    pub default_priority: Option<u32>,
+    /// Memory for answers that are kept and given again to the same request, in bytes; 0 keeps none.
+    pub response_cache_bytes: Option<usize>,
+    /// The Python interpreter of the model, if it is run by one.
+    pub python: Option<String>,
+}
+
+/// How one model is run.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ModelSettings {
+    pub(crate) instances: usize,
+    pub(crate) intra_op_threads: usize,
+    pub(crate) queue_limit: usize,
+    pub(crate) timeout: Duration,
+    pub(crate) max_batch_size: usize,
+    pub(crate) preferred_batch_sizes: Vec<usize>,
+    pub(crate) max_queue_delay: Duration,
+    pub(crate) latency_target: Option<Duration>,
+    pub(crate) priority_levels: u32,
+    pub(crate) default_priority: u32,
+    pub(crate) response_cache_bytes: usize,
+    pub(crate) python: Option<String>,
+}
+
+impl ModelSettings {
+    /// What holds for all models.
+    pub(crate) fn of_all(config: &Config) -> Self {
+        Self {
+            instances: config.instances.max(1),
+            intra_op_threads: config.intra_op_threads,
+            queue_limit: config.queue_limit,
+            timeout: Duration::from_millis(config.request_timeout_ms),
+            max_batch_size: config.max_batch_size.max(1),
+            preferred_batch_sizes: Vec::new(),
+            max_queue_delay: Duration::from_micros(config.max_queue_delay_us),
+            latency_target: milliseconds(config.latency_target_ms),
+            priority_levels: 0,
+            default_priority: 0,
+            response_cache_bytes: config.response_cache_bytes,
+            python: config.python.clone(),
+        }
+    }
+
+    /// The same with what is said for one model.
+    pub(crate) fn with(mut self, overrides: &Overrides) -> Self {
+        fn take<T: Clone>(place: &mut T, said: &Option<T>) {
+            if let Some(said) = said {
+                place.clone_from(said);
+            }
+        }
+        take(&mut self.instances, &overrides.instances.map(|count| count.max(1)));
+        take(&mut self.intra_op_threads, &overrides.intra_op_threads);
+        take(&mut self.queue_limit, &overrides.queue_limit);
+        take(&mut self.timeout, &overrides.request_timeout_ms.map(Duration::from_millis));
+        take(&mut self.max_batch_size, &overrides.max_batch_size.map(|size| size.max(1)));
+        take(&mut self.preferred_batch_sizes, &overrides.preferred_batch_sizes);
+        take(&mut self.max_queue_delay, &overrides.max_queue_delay_us.map(Duration::from_micros));
+        take(&mut self.latency_target, &overrides.latency_target_ms.map(milliseconds));
+        take(&mut self.priority_levels, &overrides.priority_levels);
+        take(&mut self.default_priority, &overrides.default_priority);
+        take(&mut self.response_cache_bytes, &overrides.response_cache_bytes);
+        if overrides.python.is_some() {
+            self.python.clone_from(&overrides.python);
+        }
+        self
+    }
+
+    /// The settings of the model of this name.
+    pub(crate) fn of(config: &Config, name: &str, own: &Overrides) -> Self {
+        let settings = Self::of_all(config).with(own);
+        match config.models.get(name) {
+            Some(overrides) => settings.with(overrides),
+            None => settings,
+        }
+    }
+}
+
+fn milliseconds(number: u64) -> Option<Duration> {
+    (number > 0).then(|| Duration::from_millis(number))
+}
+
+/// What is said for single models, by their names.
+pub type OfModels = BTreeMap<String, Overrides>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_word_for_one_model_wins_over_its_own_file_and_that_over_the_word_for_all() {
+        let mut config = Config { max_batch_size: 8, instances: 3, ..Config::default() };
+        let for_one = Overrides { max_batch_size: Some(2), ..Overrides::default() };
+        config.models.insert("iris".to_owned(), for_one);
+        let own = Overrides { max_batch_size: Some(4), queue_limit: Some(7), ..Overrides::default() };
+        let of = |name| ModelSettings::of(&config, name, &own);
+        assert_eq!((of("iris").max_batch_size, of("iris").queue_limit, of("iris").instances), (2, 7, 3));
+        assert_eq!((of("digits").max_batch_size, of("digits").queue_limit), (4, 7));
+    }
+}
