@@ -50,6 +50,14 @@ pub enum ServeError {
     /// The model answers its golden examples differently.
     #[error("{0}")]
     GoldenMismatch(String),
+    /// The environment that a Python model wants cannot be had.
+    #[error("{reason}")]
+    Environment {
+        /// Which line of which file, why, and what to do.
+        reason: String,
+        /// Whether trying again may help: a network that did not answer.
+        retry: bool,
+    },
     /// Something of the machine failed.
     #[error("{what}: {source}")]
     Io {
@@ -75,6 +83,7 @@ impl ServeError {
             Self::Load { .. } => "model_invalid",
             Self::GoldenFile { .. } => "golden_invalid",
             Self::GoldenMismatch(_) => "golden_mismatch",
+            Self::Environment { .. } => "environment_failed",
             Self::Io { .. } | Self::Broken(_) => "serve_failed",
         }
     }
@@ -83,7 +92,7 @@ impl ServeError {
     #[must_use]
     pub fn is_permanent(&self) -> bool {
         match self {
-            Self::Artifact { retry, .. } => !retry,
+            Self::Artifact { retry, .. } | Self::Environment { retry, .. } => !retry,
             Self::Io { .. } | Self::Broken(_) => false,
             Self::NoSource
             | Self::Source(_)
