@@ -99,8 +99,8 @@ impl GrpcInferenceService for Inference {
 
     async fn model_ready(&self, request: Request<ModelReadyRequest>) -> Result<Response<ModelReadyResponse>, Status> {
         let ModelReadyRequest { name, version } = request.into_inner();
-        let ready = match self.app.models.find(&name, Some(&version)) {
-            Ok(_) => self.app.is_ready(),
+        let ready = match self.app.model_ready(&name, Some(&version)) {
+            Ok(()) => true,
             Err(InferError::NotReady(_)) => false,
             Err(error) => return Err(error.into()),
         };

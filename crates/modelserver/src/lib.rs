@@ -24,6 +24,7 @@ mod open;
 mod queue;
 mod registry;
 mod report;
+mod repository;
 mod rest;
 mod runtime;
 mod sample;

@@ -5,7 +5,11 @@ use std::{cmp::Ordering, collections::HashMap, sync::Arc};
 use api::decode::nearest;
 use arc_swap::ArcSwapOption;
 
-use crate::{error::InferError, model::Model};
+use crate::{
+    error::InferError,
+    model::Model,
+    repository::{IndexEntry, ModelState},
+};
 
 /// All served models. Empty, and saying so, until they are loaded.
 #[derive(Debug, Default)]
@@ -48,6 +52,17 @@ impl Registry {
     /// Begins to serve these.
     pub(crate) fn set(&self, table: Table) {
         self.table.store(Some(Arc::new(table)));
+    }
+
+    /// Every version that is known, sorted, and how it stands.
+    pub(crate) fn index(&self, _ready_only: bool) -> Vec<IndexEntry> {
+        let ready = |model: Arc<Model>| IndexEntry {
+            name: model.name.clone(),
+            version: model.version.clone(),
+            state: ModelState::Ready,
+            reason: String::new(),
+        };
+        self.all().into_iter().map(ready).collect()
     }
 
     /// All models, each once for each of its names.

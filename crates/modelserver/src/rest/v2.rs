@@ -35,10 +35,7 @@ pub(super) async fn model(app: &App, caller: Caller, rest: &str, request: http::
         }
         "ready" => {
             only(&request, &[Method::GET, Method::HEAD])?;
-            app.models.find(&name, version)?;
-            if !app.is_ready() {
-                return Err(InferError::NotReady(app.why_not_ready().to_owned()).into());
-            }
+            app.model_ready(&name, version)?;
             answer::json(&json!({"name": name, "ready": true}))
         }
         "health/live" => {

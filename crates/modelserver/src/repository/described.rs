@@ -1,0 +1,169 @@
+//! A model's configuration as Triton's clients ask for it: what holds for the model, not what its file says.
+
+use std::collections::BTreeMap;
+
+use api::inference::{Datatype, TensorMetadata};
+use serde::Serialize;
+
+use crate::model::Model;
+
+/// The configuration that holds.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct ModelConfig {
+    pub(crate) name: String,
+    pub(crate) platform: String,
+    pub(crate) backend: String,
+    pub(crate) version_policy: VersionPolicy,
+    /// Rows that may be run as one. 0: the dimensions below count all of a tensor's.
+    pub(crate) max_batch_size: i32,
+    pub(crate) input: Vec<ConfigTensor>,
+    pub(crate) output: Vec<ConfigTensor>,
+    pub(crate) instance_group: Vec<InstanceGroup>,
+    pub(crate) default_model_filename: String,
+    /// Absent where no requests are run together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) dynamic_batching: Option<DynamicBatching>,
+    pub(crate) parameters: BTreeMap<String, Text>,
+    pub(crate) response_cache: ResponseCache,
+    pub(crate) model_transaction_policy: TransactionPolicy,
+}
+
+impl ModelConfig {
+    /// What holds for a loaded model, read from its signature and its settings.
+    pub(crate) fn of(model: &Model) -> Self {
+        let (signature, settings) = (&model.signature, &model.settings);
+        let rows = signature.rows && settings.max_batch_size > 1;
+        let tensor = |tensor: &TensorMetadata| ConfigTensor {
+            name: tensor.name.clone(),
+            data_type: tensor.datatype,
+            dims: tensor.shape[usize::from(rows)..].to_vec(),
+        };
+        let batching = DynamicBatching {
+            preferred_batch_size: settings.preferred_batch_sizes.iter().map(|size| narrow(*size)).collect(),
+            max_queue_delay_microseconds: u64::try_from(settings.max_queue_delay.as_micros()).unwrap_or(u64::MAX),
+            priority_levels: settings.priority_levels.into(),
+            default_priority_level: settings.default_priority.into(),
+        };
+        Self {
+            name: model.name.clone(),
+            platform: signature.platform.to_owned(),
+            backend: backend_of(signature.platform).to_owned(),
+            version_policy: VersionPolicy::All {},
+            max_batch_size: if rows { narrow(settings.max_batch_size) } else { 0 },
+            input: signature.inputs.iter().map(tensor).collect(),
+            output: signature.outputs.iter().map(tensor).collect(),
+            instance_group: vec![InstanceGroup {
+                name: model.name.clone(),
+                kind: "KIND_CPU",
+                count: narrow(settings.instances),
+            }],
+            default_model_filename: String::new(),
+            dynamic_batching: rows.then_some(batching),
+            parameters: BTreeMap::new(),
+            response_cache: ResponseCache { enable: settings.response_cache_bytes > 0 },
+            model_transaction_policy: TransactionPolicy { decoupled: signature.streams },
+        }
+    }
+}
+
+/// Triton's backend for a platform.
+fn backend_of(platform: &str) -> &str {
+    match platform {
+        "onnxruntime_onnx" => "onnxruntime",
+        other => other,
+    }
+}
+
+fn narrow(number: usize) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+/// Which versions are served.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum VersionPolicy {
+    /// The newest ones.
+    Latest {
+        /// So many.
+        num_versions: u32,
+    },
+    /// All that are there.
+    All {},
+    /// These.
+    Specific {
+        /// Their numbers.
+        versions: Vec<i64>,
+    },
+}
+
+/// An input or output.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct ConfigTensor {
+    pub(crate) name: String,
+    /// `TYPE_FP32` and the like.
+    #[serde(serialize_with = "type_word")]
+    pub(crate) data_type: Datatype,
+    /// Without the dimension of rows, where `max_batch_size` is above 0.
+    pub(crate) dims: Vec<i64>,
+}
+
+/// Triton's word for a datatype.
+pub(crate) fn type_name(datatype: Datatype) -> &'static str {
+    match datatype {
+        Datatype::Bool => "TYPE_BOOL",
+        Datatype::Uint8 => "TYPE_UINT8",
+        Datatype::Uint16 => "TYPE_UINT16",
+        Datatype::Uint32 => "TYPE_UINT32",
+        Datatype::Uint64 => "TYPE_UINT64",
+        Datatype::Int8 => "TYPE_INT8",
+        Datatype::Int16 => "TYPE_INT16",
+        Datatype::Int32 => "TYPE_INT32",
+        Datatype::Int64 => "TYPE_INT64",
+        Datatype::Fp16 => "TYPE_FP16",
+        Datatype::Bf16 => "TYPE_BF16",
+        Datatype::Fp32 => "TYPE_FP32",
+        Datatype::Fp64 => "TYPE_FP64",
+        Datatype::Bytes => "TYPE_STRING",
+    }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
+fn type_word<S: serde::Serializer>(datatype: &Datatype, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(type_name(*datatype))
+}
+
+/// Copies that work side by side.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct InstanceGroup {
+    pub(crate) name: String,
+    /// `KIND_CPU`: nothing else is served here.
+    pub(crate) kind: &'static str,
+    pub(crate) count: i32,
+}
+
+/// How requests are run together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct DynamicBatching {
+    pub(crate) preferred_batch_size: Vec<i32>,
+    pub(crate) max_queue_delay_microseconds: u64,
+    pub(crate) priority_levels: u64,
+    pub(crate) default_priority_level: u64,
+}
+
+/// A parameter of a model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Text {
+    pub(crate) string_value: String,
+}
+
+/// Whether answers are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct ResponseCache {
+    pub(crate) enable: bool,
+}
+
+/// Whether one request may get more than one answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct TransactionPolicy {
+    pub(crate) decoupled: bool,
+}
