@@ -45,19 +45,25 @@ class TensorSpec(NamedTuple):
         return f"`{self.name}` ({self.datatype}, {list(self.shape)})"
 
 
-class Tensor(NamedTuple):
+class Tensor:
     """The datatype and shape of an array, in a type hint.
 
     ``def predict(self, x: Tensor["FP32", -1, 4]) -> Tensor["INT64", -1]`` or, for type checkers,
     ``Annotated[np.ndarray, Tensor("FP32", [-1, 4])]``. -1 is a dimension of any size.
     """
 
-    datatype: str
-    shape: Sequence[int]
+    __slots__ = ("datatype", "shape")
+
+    def __init__(self, datatype: str, shape: Sequence[int]) -> None:
+        self.datatype = datatype
+        self.shape = list(shape)
 
     def __class_getitem__(cls, arguments: Any) -> Any:
         datatype, *shape = arguments if isinstance(arguments, tuple) else (arguments,)
         return Annotated[Any, cls(datatype, shape)]
+
+    def __repr__(self) -> str:
+        return f"Tensor({self.datatype!r}, {self.shape})"
 
 
 class InvalidInput(ValueError):

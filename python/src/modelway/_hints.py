@@ -1,0 +1,283 @@
+"""From the type hints of ``predict`` to the model's signature.
+
+An error names the parameter and says what to write instead.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import inspect
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple, get_args, get_origin, get_type_hints
+
+from ._model import AbstractModel, Result
+from ._spec import ModelError, Tensor, TensorSpec, check_spec
+
+#: One row's value, and the datatype it is sent as.
+SCALARS = {str: "BYTES", bytes: "BYTES", bool: "BOOL", int: "INT64", float: "FP64"}
+_LISTS = (list, tuple, collections.abc.Sequence, collections.abc.Iterable)
+_STREAMS = (
+    collections.abc.Iterator,
+    collections.abc.Generator,
+    collections.abc.AsyncIterator,
+    collections.abc.AsyncGenerator,
+    collections.abc.AsyncIterable,
+)
+_HINTS = 'str, list[str], Tensor["FP32", -1, 4]'
+#: The name of a result that has none.
+OUTPUT = "output"
+#: What stands before the names of intermediate features.
+FEATURES = "features."
+
+
+class Input(NamedTuple):
+    """How one input is handed to ``predict``."""
+
+    spec: TensorSpec
+    #: ``row`` (a value for each row), ``list`` (all values) or ``array``.
+    form: str
+    #: Whether it is ``str`` and not ``bytes``.
+    text: bool
+
+
+class Plan(NamedTuple):
+    """All that is known of a model's ``predict``."""
+
+    inputs: List[Input]
+    outputs: List[TensorSpec]
+    features: List[TensorSpec]
+    #: ``predict`` is called for each row.
+    each_row: bool
+    rows: bool
+    streams: bool
+    #: ``predict`` takes all inputs as one dict.
+    as_dict: bool
+    #: It takes the request's parameters as a dict.
+    all_parameters: bool
+    #: Keyword-only parameters: their types, and whether they must be there.
+    options: Dict[str, Tuple[Any, bool]]
+    #: Turns what it returned into values by the names of the outputs.
+    name_outputs: Callable[[Any], Dict[str, Any]]
+
+
+def read(model: type) -> Plan:
+    """The signature of a subclass of ``AbstractModel``."""
+    predict = getattr(model, "predict", None)
+    if predict is None:
+        raise ModelError(f"{model.__name__} has no method `predict`")
+    try:
+        hints = get_type_hints(predict, include_extras=True)
+    except Exception as error:
+        raise ModelError(f"{model.__name__}.predict: its type hints cannot be read: {error}") from error
+    where = f"{model.__name__}.predict"
+    parameters = list(inspect.signature(predict).parameters.values())[1:]
+    all_parameters = any(parameter.name == "parameters" for parameter in parameters)
+    options, positional = {}, []
+    for parameter in parameters:
+        if parameter.name == "parameters":
+            continue
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise ModelError(f"{where}: `{parameter}` does not say which inputs there are: name each of them")
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            options[parameter.name] = (hints.get(parameter.name, Any), parameter.default is parameter.empty)
+        else:
+            positional.append(parameter)
+
+    declared = _declared(model, "inputs")
+    as_dict = _takes_dict(positional, hints, declared)
+    if as_dict:
+        inputs = [Input(spec, "array", False) for spec in declared.values()]
+    else:
+        inputs = [_input(where, parameter.name, hints.get(parameter.name), declared) for parameter in positional]
+        strange = [name for name in declared if name not in {given.spec.name for given in inputs}]
+        if strange:
+            raise ModelError(f"{where} has no parameter `{strange[0]}`, which `{model.__name__}.inputs` declares")
+    if not inputs:
+        raise ModelError(f"{where} takes no input: give it a parameter, as in `def predict(self, text: str) -> str`")
+    each_row = inputs[0].form == "row"
+    for given in inputs[1:]:
+        if (given.form == "row") != each_row:
+            one, other = (inputs[0], given) if each_row else (given, inputs[0])
+            raise ModelError(
+                f"{where}: `{one.spec.name}` is the value of one row and `{other.spec.name}` is all rows: hint both alike "
+                f"(an extra that is the same for all rows is a keyword-only parameter, after `*`)"
+            )
+
+    streams, returned = _stream(predict, hints.get("return"))
+    outputs, name_outputs = _outputs(model, where, returned, each_row)
+    features = [check_spec(TensorSpec(*spec), f"{model.__name__}.features") for spec in model.features]
+    features = [spec._replace(name=FEATURES + spec.name) for spec in features]
+    if each_row and streams:
+        # One text in, its answer in pieces.
+        inputs = [given._replace(spec=given.spec._replace(shape=[1])) for given in inputs]
+        outputs, features = ([spec._replace(shape=[1] + spec.shape[1:]) for spec in specs] for specs in (outputs, features))
+    return Plan(
+        inputs=inputs,
+        outputs=outputs,
+        features=features,
+        each_row=each_row,
+        rows=_rows(model, [given.spec for given in inputs] + outputs + features, streams),
+        streams=streams,
+        as_dict=as_dict,
+        all_parameters=all_parameters,
+        options=options,
+        name_outputs=name_outputs,
+    )
+
+
+def _declared(model: type, attribute: str) -> Dict[str, TensorSpec]:
+    specs = getattr(model, attribute)
+    if specs is None:
+        return {}
+    where = f"{model.__name__}.{attribute}"
+    try:
+        checked = [check_spec(TensorSpec(*spec), where) for spec in specs]
+    except TypeError:
+        raise ModelError(f'{where} is a list like [TensorSpec("x", "FP32", [-1, 4])], not {specs!r}') from None
+    named = {spec.name: spec for spec in checked}
+    if len(named) != len(checked):
+        raise ModelError(f"{where} names one tensor twice")
+    return named
+
+
+def _takes_dict(positional: List[inspect.Parameter], hints: Dict[str, Any], declared: Dict[str, TensorSpec]) -> bool:
+    if len(positional) != 1 or not declared or positional[0].name in declared:
+        return False
+    hint = hints.get(positional[0].name)
+    return (get_origin(hint) or hint) in (dict, collections.abc.Mapping)
+
+
+def _input(where: str, name: str, hint: Any, declared: Dict[str, TensorSpec]) -> Input:
+    spec = declared.get(name)
+    tensor = _tensor(hint)
+    of = get_args(hint)[0] if get_origin(hint) in _LISTS else None
+    if tensor is not None:
+        found = Input(check_spec(TensorSpec(name, tensor.datatype, tensor.shape), where), "array", False)
+    elif _is_scalar(hint):
+        found = Input(TensorSpec(name, SCALARS[hint], [-1]), "row", hint is str)
+    elif _is_scalar(of):
+        found = Input(TensorSpec(name, SCALARS[of], [-1]), "list", of is str)
+    elif spec is not None and _may_be_array(hint):
+        return Input(spec, "array", False)
+    elif hint is None:
+        raise ModelError(f"{where}: `{name}` has no type hint: say what it is, as in {_HINTS}")
+    elif _is_array(hint):
+        raise ModelError(
+            f"{where}: `{name}` is an array of unknown datatype and shape: hint it as Tensor[\"FP32\", -1, 4] or declare "
+            f'`inputs = [TensorSpec("{name}", "FP32", [-1, 4])]` in the class'
+        )
+    else:
+        raise ModelError(f"{where}: `{name}: {_name(hint)}` is nothing that a request can carry: use {_HINTS}")
+    if spec is not None and spec != found.spec:
+        raise ModelError(f"{where}: `{name}` is hinted as {found.spec} and declared as {spec}: say it once")
+    return found
+
+
+def _stream(predict: Callable[..., Any], hint: Any) -> Tuple[bool, Any]:
+    """Whether it streams, and the hint of one answer."""
+    yields = inspect.isgeneratorfunction(predict) or inspect.isasyncgenfunction(predict)
+    if get_origin(hint) in _STREAMS or (yields and get_origin(hint) is collections.abc.Iterable):
+        return True, get_args(hint)[0]
+    return yields, hint
+
+
+def _outputs(
+    model: type, where: str, hint: Any, each_row: bool
+) -> Tuple[List[TensorSpec], Callable[[Any], Dict[str, Any]]]:
+    if get_origin(hint) is Result:
+        (hint,) = get_args(hint)
+    declared = _declared(model, "outputs")
+    fields = _fields(hint)
+    if declared and not fields:
+        names = list(declared)
+        return list(declared.values()), lambda value: _by_name(value, names)
+    if fields:
+        specs = [declared.get(name) or _output(where, name, of, each_row) for name, of in fields.items()]
+        names = list(fields)
+        return specs, lambda value: _by_name(value, names)
+    spec = _output(where, OUTPUT, hint, each_row)
+    return [spec], lambda value: {OUTPUT: value}
+
+
+def _fields(hint: Any) -> Optional[Dict[str, Any]]:
+    """The fields of a NamedTuple, a dataclass or a TypedDict."""
+    if not isinstance(hint, type):
+        return None
+    if dataclasses.is_dataclass(hint) or hasattr(hint, "_fields") or hasattr(hint, "__total__"):
+        return get_type_hints(hint, include_extras=True)
+    return None
+
+
+def _output(where: str, name: str, hint: Any, each_row: bool) -> TensorSpec:
+    tensor = _tensor(hint)
+    what = "what it returns" if name == OUTPUT else f"its output `{name}`"
+    if tensor is not None:
+        lead = [-1] if each_row else []
+        return check_spec(TensorSpec(name, tensor.datatype, lead + list(tensor.shape)), where)
+    shape = [-1] if each_row else []
+    while get_origin(hint) in _LISTS and get_args(hint):
+        shape.append(-1)
+        hint = get_args(hint)[0]
+    if _is_scalar(hint):
+        return TensorSpec(name, SCALARS[hint], shape or [1])
+    if hint is None or hint is type(None):
+        raise ModelError(f"{where} does not say {what}: hint it, as in `-> str`, or declare `outputs` in the class")
+    raise ModelError(
+        f"{where}: `{_name(hint)}` does not say {what} as a tensor: hint it as {_HINTS} or a NamedTuple of these, or declare "
+        f"`outputs` in the class"
+    )
+
+
+def _by_name(value: Any, names: List[str]) -> Dict[str, Any]:
+    if isinstance(value, collections.abc.Mapping):
+        return dict(value)
+    if dataclasses.is_dataclass(value):
+        return {name: getattr(value, name) for name in names}
+    if len(names) > 1 and isinstance(value, (tuple, list)) and len(value) == len(names):
+        return dict(zip(names, value))
+    if len(names) == 1:
+        if isinstance(value, tuple) and hasattr(value, "_fields"):
+            return {names[0]: value[0]}
+        return {names[0]: value}
+    wanted = ", ".join(f"`{name}`" for name in names)
+    raise TypeError(f"predict returned a {type(value).__name__}, and the model declares the outputs {wanted}")
+
+
+def _rows(model: type, specs: List[TensorSpec], streams: bool) -> bool:
+    counted = all(spec.shape and spec.shape[0] == -1 for spec in specs)
+    if streams:
+        if model.batch:
+            raise ModelError(f"{model.__name__}: a model that streams answers one request at a time: remove `batch = True`")
+        return False
+    if model.batch is None:
+        return counted
+    if model.batch and not counted:
+        odd = next(spec for spec in specs if not spec.shape or spec.shape[0] != -1)
+        raise ModelError(f"{model.__name__}: `batch = True` wants -1 as every first dimension, and {odd} has none")
+    return bool(model.batch)
+
+
+def _tensor(hint: Any) -> Optional[Tensor]:
+    return next((extra for extra in getattr(hint, "__metadata__", ()) if isinstance(extra, Tensor)), None)
+
+
+def _is_scalar(hint: Any) -> bool:
+    return isinstance(hint, type) and hint in SCALARS
+
+
+def _may_be_array(hint: Any) -> bool:
+    return hint is None or hint is Any or _is_array(hint)
+
+
+def _is_array(hint: Any) -> bool:
+    named = get_origin(hint) or hint
+    return getattr(named, "__name__", "") == "ndarray"
+
+
+def _name(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) else str(hint)
+
+
+def is_model(value: Any) -> bool:
+    """Whether it is a model that somebody wrote."""
+    return isinstance(value, type) and issubclass(value, AbstractModel) and value is not AbstractModel
