@@ -50,6 +50,14 @@ pub enum ServeError {
     /// The model answers its golden examples differently.
     #[error("{0}")]
     GoldenMismatch(String),
+    /// A Python model cannot be loaded.
+    #[error("{path} cannot be loaded: {reason}", path = .path.display())]
+    Python {
+        /// The file or folder.
+        path: PathBuf,
+        /// Python's words, or what became of the worker.
+        reason: String,
+    },
     /// The environment that a Python model wants cannot be had.
     #[error("{reason}")]
     Environment {
@@ -83,6 +91,7 @@ impl ServeError {
             Self::Load { .. } => "model_invalid",
             Self::GoldenFile { .. } => "golden_invalid",
             Self::GoldenMismatch(_) => "golden_mismatch",
+            Self::Python { .. } => "python_failed",
             Self::Environment { .. } => "environment_failed",
             Self::Io { .. } | Self::Broken(_) => "serve_failed",
         }
@@ -98,6 +107,7 @@ impl ServeError {
             | Self::Source(_)
             | Self::NoRuntime(_)
             | Self::Load { .. }
+            | Self::Python { .. }
             | Self::GoldenFile { .. }
             | Self::GoldenMismatch(_) => true,
         }
@@ -172,6 +182,7 @@ impl From<RuntimeError> for InferError {
     fn from(error: RuntimeError) -> Self {
         match error {
             RuntimeError::Rejected(reason) => Self::Invalid(reason),
+            RuntimeError::Unavailable(reason) => Self::NotReady(reason),
             RuntimeError::Cancelled => Self::Failed("the run was ended from outside".to_owned()),
             RuntimeError::Failed(reason) => Self::Failed(reason),
         }

@@ -50,6 +50,9 @@ pub enum RuntimeError {
     /// The caller left.
     #[error("the run was cancelled")]
     Cancelled,
+    /// What runs the model is being restarted; later it may work.
+    #[error("{0}")]
+    Unavailable(String),
     /// The model failed.
     #[error("{0}")]
     Failed(String),
