@@ -1,10 +1,6 @@
 //! From a source to models that predict: fetch, recognise, load, warm, compare with the golden examples.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    path::Path,
-    sync::Arc,
-};
+use std::{path::Path, sync::Arc};
 
 use artifact::{Cache, Fetched};
 
@@ -43,7 +39,16 @@ pub(crate) async fn fetch(config: &Config) -> Result<(Found, Fetched), ServeErro
 
 /// The one model of a source that holds just one version of one.
 pub(crate) fn only(found: Found) -> Result<ModelFile, ServeError> {
-    let (Found::One(mut files) | Found::Many(mut files)) = found;
+    let mut files = match found {
+        Found::One(listed) => listed.files,
+        Found::Many(many) => {
+            let mut files = Vec::new();
+            for candidate in many {
+                files.extend(candidate.listed?.files);
+            }
+            files
+        }
+    };
     match (files.pop(), files.pop()) {
         (Some(file), None) => Ok(file),
         (Some(a), Some(b)) => Err(ServeError::Source(format!(
@@ -61,41 +66,44 @@ pub(crate) fn load(app: &App, found: Found) -> Result<Table, ServeError> {
     let opener = Opener { config };
     let found = match found {
         // A repository with just one model can be served under the name that was asked for.
-        Found::Many(files) if config.model_name.is_some() && files.windows(2).all(|two| two[0].name == two[1].name) => {
-            Found::One(files)
-        }
+        Found::Many(mut many) if config.model_name.is_some() && many.len() == 1 => match many.pop() {
+            Some(candidate) => Found::One(candidate.listed?),
+            None => Found::Many(many),
+        },
         found @ (Found::One(_) | Found::Many(_)) => found,
     };
     match found {
-        Found::One(files) => {
-            let name =
-                config.model_name.clone().unwrap_or_else(|| files.first().map(|f| f.name.clone()).unwrap_or_default());
-            let mut models = Vec::with_capacity(files.len());
-            for file in &source::of_version(files, config.model_version.as_deref())? {
+        Found::One(listed) => {
+            let name = config.model_name.clone().unwrap_or(listed.name);
+            let mut models = Vec::with_capacity(listed.files.len());
+            for file in &source::of_version(listed.files, config.model_version.as_deref())? {
                 models.push(start(app, &opener, file, &name, file.version.clone())?);
             }
             let versions = Arc::new(Versions::new(models));
             let names = config.alias.iter().cloned().chain([name]);
             Ok(names.map(|name| (name, Arc::clone(&versions))).collect())
         }
-        Found::Many(files) => {
+        Found::Many(many) => {
             if config.model_name.is_some() || !config.alias.is_empty() || config.model_version.is_some() {
-                return Err(ServeError::Source(several(&files)));
+                let names: Vec<_> = many.iter().map(|candidate| candidate.name.as_str()).collect();
+                return Err(ServeError::Source(several(&names)));
             }
-            let mut models: HashMap<String, Vec<Arc<Model>>> = HashMap::new();
-            for file in &files {
-                let model = start(app, &opener, file, &file.name, file.version.clone())?;
-                models.entry(file.name.clone()).or_default().push(model);
+            let mut table = Table::new();
+            for candidate in many {
+                let mut models = Vec::new();
+                for file in &candidate.listed?.files {
+                    models.push(start(app, &opener, file, &candidate.name, file.version.clone())?);
+                }
+                table.insert(candidate.name, Arc::new(Versions::new(models)));
             }
-            Ok(models.into_iter().map(|(name, models)| (name, Arc::new(Versions::new(models)))).collect())
+            Ok(table)
         }
     }
 }
 
 /// Why a folder of many models cannot be served as one.
-fn several(files: &[ModelFile]) -> String {
+fn several(names: &[&str]) -> String {
     const SHOWN: usize = 5;
-    let names: BTreeSet<_> = files.iter().map(|file| file.name.as_str()).collect();
     let shown: Vec<_> = names.iter().copied().take(SHOWN).collect();
     let more = if names.len() > SHOWN { ", …" } else { "" };
     format!(
@@ -150,15 +158,13 @@ fn warm(runtime: &mut dyn ModelRuntime, file: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::Kind;
 
     #[test]
     fn a_folder_of_many_models_is_refused_with_their_names() {
-        let file =
-            |name: &str| ModelFile { name: name.to_owned(), version: None, kind: Kind::Onnx, path: "m.onnx".into() };
-        let two = several(&["iris", "digits", "iris"].map(file));
+        let two = several(&["digits", "iris"]);
         assert!(two.contains("2 models (digits, iris), and one is wanted"), "{two}");
-        let many: Vec<_> = (0..100).map(|n| file(&format!("m{n:02}"))).collect();
+        let many: Vec<_> = (0..100).map(|n| format!("m{n:02}")).collect();
+        let many: Vec<_> = many.iter().map(String::as_str).collect();
         assert!(several(&many).contains("100 models (m00, m01, m02, m03, m04, …)"));
     }
 }

@@ -23,6 +23,10 @@ impl Opener<'_> {
             Kind::Onnx => {
                 Ok(Box::new(OnnxModel::load(&self.onnx()?, &file.path, onnx::threads(settings.intra_op_threads))?))
             }
+            Kind::Python | Kind::Mlflow => Err(ServeError::Source(format!(
+                "{} is a Python model, which cannot be served yet: export it to ONNX",
+                file.path.display()
+            ))),
         }
     }
 

@@ -1,14 +1,19 @@
 //! Recognises what a file or folder holds: one model, versions of one, or many.
 //!
 //! The answer comes from what is there, never from the folder's own name. Two readings of one folder are an
-//! error that names both, because a guess would serve the wrong model in silence.
+//! error that names both, because a guess would serve the wrong model in silence. In a folder of many models
+//! such an error is that model's own, and the others are served.
+
+mod folder;
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-use crate::error::ServeError;
+use folder::{Folder, Hints};
+
+use crate::{error::ServeError, repository::Declared};
 
 /// One file to load, and what it is called.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,65 +33,141 @@ pub(crate) struct ModelFile {
 pub(crate) enum Kind {
     /// An ONNX file.
     Onnx,
+    /// A Python file with a model class.
+    Python,
+    /// A folder with an `MLmodel` file.
+    Mlflow,
 }
 
 impl ModelFile {
     /// Where its golden examples are, if it has any.
     pub(crate) fn golden(&self) -> PathBuf {
-        self.path.with_file_name("golden.json")
+        match self.kind {
+            Kind::Onnx | Kind::Python => self.path.with_file_name("golden.json"),
+            Kind::Mlflow => self.path.join("golden.json"),
+        }
     }
 }
 
+/// One model as it lies there.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Listed {
+    /// What to call it.
+    pub(crate) name: String,
+    /// Its versions, one at least.
+    pub(crate) files: Vec<ModelFile>,
+    /// What its `config.pbtxt` says.
+    pub(crate) declared: Declared,
+    /// The folder that its `config.pbtxt` is in, if it has one of its own.
+    pub(crate) folder: Option<PathBuf>,
+}
+
+/// One model of a folder of many, or why it cannot be served.
+#[derive(Debug)]
+pub(crate) struct Candidate {
+    /// Its folder's name.
+    pub(crate) name: String,
+    /// What is in the folder.
+    pub(crate) listed: Result<Listed, ServeError>,
+}
+
 /// What a source holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Found {
     /// One model, in one or more versions.
-    One(Vec<ModelFile>),
+    One(Listed),
     /// A repository of models, each in one or more versions.
-    Many(Vec<ModelFile>),
+    Many(Vec<Candidate>),
 }
+
+/// The file beside a model's versions that says how to serve it.
+pub(crate) const CONFIG_FILE: &str = "config.pbtxt";
 
 /// Looks at `path`.
 pub(crate) fn find(path: &Path) -> Result<Found, ServeError> {
     let metadata = fs::metadata(path)
         .map_err(|source| ServeError::Io { what: format!("{} cannot be read", path.display()), source })?;
     if metadata.is_file() {
-        return if is_onnx(path) {
-            Ok(Found::One(vec![ModelFile {
-                name: name_of(path),
-                version: None,
-                kind: Kind::Onnx,
-                path: path.to_owned(),
-            }]))
-        } else {
-            Err(ServeError::Source(format!("{} is not an ONNX file: its name does not end in .onnx", path.display())))
+        let Some(kind) = folder::kind_of_file(path)? else {
+            return Err(ServeError::Source(format!("{} is no model: {}", path.display(), folder::KNOWN_FILES)));
         };
+        let name = name_of(path);
+        let files = vec![ModelFile { name: name.clone(), version: None, kind, path: path.to_owned() }];
+        return Ok(Found::One(Listed { name, files, declared: Declared::default(), folder: None }));
     }
     let folder = Folder::read(path)?;
-    let single = folder.model()?;
-    let versions = folder.versions()?;
-    let many = folder.many()?;
+    // Its own file is read first: it may say which of several things in there is the model.
+    let declared = declared(&folder)?;
+    let hints = declared.as_ref().map(Hints::of).unwrap_or_default();
+    let single = folder.model(&hints)?;
+    let versions = if single.as_ref().is_some_and(|(kind, _)| *kind == Kind::Mlflow) {
+        // What is below an MLflow model's folder is its own business.
+        Vec::new()
+    } else {
+        folder.versions(&name_of(path), &hints)?
+    };
+    let many = if single.is_some() || !versions.is_empty() { folder.first_of_many() } else { None };
     let mut readings = Vec::new();
-    if let Some(file) = &single {
+    if let Some((_, file)) = &single {
         readings.push(format!("a model ({})", file.display()));
     }
     if let Some(first) = versions.first() {
         readings.push(format!("versions of a model ({})", first.path.display()));
     }
-    if let Some(first) = many.first() {
-        readings.push(format!("a folder of models ({})", first.path.display()));
+    if let Some(first) = many.filter(|_| single.as_ref().is_none_or(|(kind, _)| *kind == Kind::Onnx)) {
+        readings.push(format!("a folder of models ({})", first.display()));
     }
     if readings.len() > 1 {
         let readings = readings.join(" and ");
         return Err(ServeError::Source(format!("{} holds {readings}: name the one to serve", path.display())));
     }
-    match single {
-        Some(file) => {
-            Ok(Found::One(vec![ModelFile { name: name_of(path), version: None, kind: Kind::Onnx, path: file }]))
-        }
-        None if !versions.is_empty() => Ok(Found::One(versions)),
-        None if !many.is_empty() => Ok(Found::Many(many)),
-        None => Err(folder.nothing()),
+    let name = name_of(path);
+    let files = match single {
+        Some((kind, file)) => vec![ModelFile { name: name.clone(), version: None, kind, path: file }],
+        None => versions,
+    };
+    if !files.is_empty() {
+        let declared = declared.unwrap_or_default();
+        return Ok(Found::One(Listed { name, files, declared, folder: Some(path.to_owned()) }));
+    }
+    let many: Vec<_> = folder.below().filter_map(|folder| candidate(&folder)).collect();
+    if many.is_empty() { Err(folder.nothing()) } else { Ok(Found::Many(many)) }
+}
+
+/// Looks at one folder below a folder of many models; `None` if nothing there looks like a model.
+fn candidate(path: &Path) -> Option<Candidate> {
+    let name = folder::name_with_end(path);
+    match model_in(path, None) {
+        Ok(listed) if listed.files.is_empty() => None,
+        listed => Some(Candidate { name, listed }),
+    }
+}
+
+/// The model in one folder of a repository: `NAME/VERSION/model.onnx`. `instead` stands in for its own
+/// `config.pbtxt`. The files may be none, if the folder has nothing to do with models.
+pub(crate) fn model_in(path: &Path, instead: Option<Declared>) -> Result<Listed, ServeError> {
+    let name = folder::name_with_end(path);
+    let folder = Folder::read(path)?;
+    let (described, declared) = match instead {
+        Some(instead) => (true, instead),
+        None => declared(&folder)?.map_or_else(|| (false, Declared::default()), |declared| (true, declared)),
+    };
+    let files = folder.versions(&name, &Hints::of(&declared))?;
+    if files.is_empty() && described {
+        return Err(ServeError::Source(format!(
+            "{} has no version of a model: expected {}",
+            path.display(),
+            folder::KNOWN_VERSIONS
+        )));
+    }
+    Ok(Listed { name, files, declared, folder: Some(path.to_owned()) })
+}
+
+/// What the folder's `config.pbtxt` says, if there is one.
+fn declared(folder: &Folder) -> Result<Option<Declared>, ServeError> {
+    match folder.config() {
+        Some(file) => Declared::read(file).map(Some),
+        None => Ok(None),
     }
 }
 
@@ -109,104 +190,17 @@ pub(crate) fn of_version(mut files: Vec<ModelFile>, asked: Option<&str>) -> Resu
     Ok(files)
 }
 
-/// One folder's entries, by kind.
-struct Folder {
-    path: PathBuf,
-    files: Vec<PathBuf>,
-    folders: Vec<PathBuf>,
-}
-
-impl Folder {
-    fn read(path: &Path) -> Result<Self, ServeError> {
-        let failed = |source| ServeError::Io { what: format!("{} cannot be read", path.display()), source };
-        let (mut files, mut folders) = (Vec::new(), Vec::new());
-        for entry in fs::read_dir(path).map_err(failed)? {
-            let entry = entry.map_err(failed)?.path();
-            let hidden = entry.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
-            match (hidden, entry.is_dir()) {
-                (true, _) => {}
-                (false, true) => folders.push(entry),
-                (false, false) => files.push(entry),
-            }
-        }
-        files.sort();
-        folders.sort();
-        Ok(Self { path: path.to_owned(), files, folders })
-    }
-
-    /// The one ONNX file in this folder itself.
-    fn model(&self) -> Result<Option<PathBuf>, ServeError> {
-        let mut onnx = self.files.iter().filter(|file| is_onnx(file));
-        match (onnx.next(), onnx.next()) {
-            (Some(first), Some(second)) => Err(ServeError::Source(format!(
-                "{} holds more than one model, {} and {}: name the one to serve",
-                self.path.display(),
-                name_with_end(first),
-                name_with_end(second)
-            ))),
-            (first, _) => Ok(first.cloned()),
-        }
-    }
-
-    /// Its folders that are versions: `1/model.onnx`, `v2/model.onnx`.
-    fn versions(&self) -> Result<Vec<ModelFile>, ServeError> {
-        let mut found = Vec::new();
-        for folder in self.folders.iter().filter(|folder| is_version(&name_with_end(folder))) {
-            if let Some(file) = Self::read(folder)?.model()? {
-                let version = Some(name_with_end(folder));
-                found.push(ModelFile { name: name_of(&self.path), version, kind: Kind::Onnx, path: file });
-            }
-        }
-        Ok(found)
-    }
-
-    /// Its folders that hold versions: `iris/1/model.onnx`.
-    fn many(&self) -> Result<Vec<ModelFile>, ServeError> {
-        let mut found = Vec::new();
-        for folder in self.folders.iter().filter(|folder| !is_version(&name_with_end(folder))) {
-            found.extend(Self::read(folder)?.versions()?);
-        }
-        Ok(found)
-    }
-
-    fn nothing(&self) -> ServeError {
-        let known = "an *.onnx file, <version>/model.onnx or <name>/<version>/model.onnx";
-        let place = self.path.display();
-        let names: Vec<_> = self.files.iter().chain(&self.folders).take(8).map(|path| name_with_end(path)).collect();
-        if names.iter().any(|name| name == "MLmodel") {
-            return ServeError::Source(format!(
-                "{place} is an MLflow model, which cannot be served yet: export it to ONNX, so that there is {known}"
-            ));
-        }
-        let seen = if names.is_empty() { "it is empty".to_owned() } else { format!("it holds {}", names.join(", ")) };
-        ServeError::Source(format!("{place} holds no model: expected {known}; {seen}"))
-    }
-}
-
-fn is_onnx(path: &Path) -> bool {
-    path.extension().is_some_and(|end| end.eq_ignore_ascii_case("onnx"))
-}
-
-/// `1`, `v1`, `1.2.0`.
-fn is_version(name: &str) -> bool {
-    let digits = name.strip_prefix('v').unwrap_or(name);
-    digits.split('.').all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()))
-}
-
-fn name_with_end(path: &Path) -> String {
-    path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
-}
-
 /// What to call the model at `path`: its file's or folder's name, or that of the folder around it if that is
 /// just `model.onnx` or a version.
 fn name_of(path: &Path) -> String {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let names = absolute.ancestors().filter_map(|part| {
-        let name = name_with_end(part);
-        let name = if is_onnx(part) { name[..name.len() - ".onnx".len()].to_owned() } else { name };
+        let name = folder::name_with_end(part);
+        let end = [".onnx", ".py"].into_iter().find(|end| name.to_ascii_lowercase().ends_with(end)).map_or(0, str::len);
+        let name = name[..name.len() - end].to_owned();
         part.file_name().is_some().then_some(name)
     });
-    names.into_iter().find(|name| name != "model" && !is_version(name)).unwrap_or_else(|| "model".to_owned())
+    names.into_iter().find(|name| name != "model" && !folder::is_version(name)).unwrap_or_else(|| "model".to_owned())
 }
 
 #[cfg(test)]
@@ -228,34 +222,66 @@ mod tests {
         files.iter().map(|file| (file.name.as_str(), file.version.as_deref())).collect()
     }
 
+    fn one(path: &Path) -> Vec<ModelFile> {
+        let Found::One(one) = find(path).unwrap() else { panic!("{} is many", path.display()) };
+        one.files
+    }
+
     #[test]
     fn a_source_is_recognised_by_what_is_in_it() {
         let root =
             folder(&["iris/model.onnx", "iris/golden.json", "lone/net.onnx", "two/1/model.onnx", "two/10/model.onnx"]);
-        let Found::One(one) = find(&root.path().join("iris")).unwrap() else { panic!() };
-        assert_eq!(versions(&one), [("iris", None)]);
-        assert!(one[0].golden().is_file());
-        let Found::One(one) = find(&root.path().join("lone/net.onnx")).unwrap() else { panic!() };
-        assert_eq!(versions(&one), [("net", None)]);
-        let Found::One(two) = find(&root.path().join("two")).unwrap() else { panic!() };
-        assert_eq!(versions(&two), [("two", Some("1")), ("two", Some("10"))]);
-        let Found::One(two) = find(&root.path().join("two/10")).unwrap() else { panic!() };
-        assert_eq!(versions(&two), [("two", None)]);
+        let iris = one(&root.path().join("iris"));
+        assert_eq!(versions(&iris), [("iris", None)]);
+        assert!(iris[0].golden().is_file());
+        assert_eq!(versions(&one(&root.path().join("lone/net.onnx"))), [("net", None)]);
+        assert_eq!(versions(&one(&root.path().join("two"))), [("two", Some("1")), ("two", Some("10"))]);
+        assert_eq!(versions(&one(&root.path().join("two/10"))), [("two", None)]);
     }
 
     #[test]
-    fn a_folder_of_many_models_names_each() {
-        let root = folder(&["iris/1/model.onnx", "digits/1/model.onnx", "digits/2/model.onnx", "README.md"]);
+    fn python_and_mlflow_models_are_recognised_and_what_lies_beside_them_is_theirs() {
+        let root = folder(&["flow/MLmodel", "flow/model.onnx", "flow/data/1/model.onnx", "py/helper.py", "net/1/x"]);
+        let class = "import modelway\n\nclass Net(modelway.AbstractModel):\n    pass\n";
+        fs::write(root.path().join("py/net.py"), class).unwrap();
+        fs::write(root.path().join("net/1/model.py"), "from net import *\n").unwrap();
+        let is = |path: &str, kind: Kind, end: &str| {
+            let files = one(&root.path().join(path));
+            assert_eq!((files[0].kind, files[0].path.clone()), (kind, root.path().join(end)), "{path}");
+        };
+        is("flow", Kind::Mlflow, "flow");
+        is("py", Kind::Python, "py/net.py");
+        is("py/net.py", Kind::Python, "py/net.py");
+        is("net", Kind::Python, "net/1/model.py");
+        fs::write(root.path().join("net/1/model.py"), "class TritonPythonModel:\n").unwrap();
+        let said = find(&root.path().join("net")).unwrap_err().to_string();
+        assert!(said.contains("derive the class from modelway.AbstractModel"), "{said}");
+    }
+
+    #[test]
+    fn a_folder_of_many_models_names_each_and_says_which_cannot_be_served() {
+        let root = folder(&[
+            "iris/1/model.onnx",
+            "digits/1/model.onnx",
+            "digits/2/model.onnx",
+            "both/1/a.onnx",
+            "both/1/b.onnx",
+            "docs/x",
+            "README.md",
+        ]);
         let Found::Many(many) = find(root.path()).unwrap() else { panic!() };
-        assert_eq!(versions(&many), [("digits", Some("1")), ("digits", Some("2")), ("iris", Some("1"))]);
+        let names: Vec<_> = many.iter().map(|candidate| candidate.name.as_str()).collect();
+        assert_eq!(names, ["both", "digits", "iris"]);
+        assert!(many[0].listed.as_ref().unwrap_err().to_string().contains("a.onnx and b.onnx"));
+        let digits = &many[1].listed.as_ref().unwrap().files;
+        assert_eq!(versions(digits), [("digits", Some("1")), ("digits", Some("2"))]);
     }
 
     #[test]
     fn a_version_that_is_asked_for_is_served_alone() {
         let root = folder(&["two/1/model.onnx", "two/10/model.onnx", "one/1/model.onnx"]);
         let of = |source: &str, asked: Option<&str>| {
-            let Found::One(files) = find(&root.path().join(source)).unwrap() else { panic!() };
-            of_version(files, asked)
+            of_version(one(&root.path().join(source)), asked)
                 .map(|files| files.into_iter().map(|file| file.version.unwrap()).collect::<Vec<_>>())
         };
         assert_eq!(of("two", None).unwrap(), ["1", "10"]);
@@ -270,6 +296,10 @@ mod tests {
         let said = |files: &[&str]| find(folder(files).path()).unwrap_err().to_string();
         let both = said(&["a.onnx", "b.onnx"]);
         assert!(both.contains("a.onnx and b.onnx"), "{both}");
+        let mixed = folder(&["net.onnx"]);
+        fs::write(mixed.path().join("model.py"), "class M(AbstractModel): ...").unwrap();
+        let both = find(mixed.path()).unwrap_err().to_string();
+        assert!(both.contains("net.onnx and model.py"), "{both}");
         let both = said(&["model.onnx", "1/model.onnx"]);
         assert!(both.contains("a model (") && both.contains("versions of a model ("), "{both}");
         let both = said(&["1/model.onnx", "iris/1/model.onnx"]);
@@ -279,10 +309,8 @@ mod tests {
     #[test]
     fn a_folder_without_a_model_says_what_was_looked_for_and_what_is_there() {
         let said = find(folder(&["weights.bin"]).path()).unwrap_err().to_string();
-        assert!(said.contains("<version>/model.onnx") && said.contains("weights.bin"), "{said}");
-        let said = find(folder(&["MLmodel"]).path()).unwrap_err().to_string();
-        assert!(said.contains("MLflow"), "{said}");
+        assert!(said.contains("below <version>") && said.contains("weights.bin"), "{said}");
         let said = find(&folder(&["model.pkl"]).path().join("model.pkl")).unwrap_err().to_string();
-        assert!(said.contains("not an ONNX file"), "{said}");
+        assert!(said.contains("expected an *.onnx file"), "{said}");
     }
 }
