@@ -9,10 +9,10 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 export ORT_DYLIB_PATH ?= $(CARGO_TARGET_DIR)/lib/libonnxruntime.so
 
 .DEFAULT_GOAL := help
-.PHONY: help up build models setup test lint fmt docs bench env clean
+.PHONY: help up build models setup test lint fmt docs bench bench-serve env clean
 
 help: ## what there is
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 up: ## install what is missing, build, start, deploy a model; Ctrl-C ends it
 	@scripts/up.sh --check
@@ -48,6 +48,10 @@ docs: ## the documentation of all crates, warnings are errors
 bench: build models ## every figure, the gateway's beside nginx; fails if a target is missed
 	@scripts/setup.sh bench
 	@bench/run.sh
+
+bench-serve: build ## the model server beside all others, and docs/benchmarks.md; half an hour
+	@scripts/setup.sh bench
+	@bench/serve/run.sh
 
 env: ## print what plain cargo needs: eval "$(make env)"
 	@echo 'export MODELWAY_CACHE="$(CACHE)" CARGO_TARGET_DIR="$(CARGO_TARGET_DIR)" ORT_DYLIB_PATH="$(ORT_DYLIB_PATH)"'
