@@ -1,7 +1,16 @@
-//! The Open Inference Protocol over gRPC, on the same port as HTTP.
+//! gRPC, on the same port as HTTP: the Open Inference Protocol with Triton's methods beside it, health and
+//! reflection.
+//!
+//! What a method does is elsewhere; here a request finds its service, and gets its bounds: in size, in memory,
+//! and in time unless it is a stream.
 
 mod convert;
+mod describe;
+mod health;
 mod metered;
+mod reflection;
+mod service;
+mod stream;
 
 #[allow(
     missing_docs,
@@ -15,17 +24,24 @@ pub mod proto {
     tonic::include_proto!("inference");
 }
 
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::pedantic,
+    clippy::allow_attributes_without_reason,
+    clippy::wildcard_enum_match_arm,
+    reason = "generated from proto/health.proto"
+)]
+pub mod health_proto {
+    tonic::include_proto!("grpc.health.v1");
+}
+
 use std::{sync::Arc, time::Duration};
 
-use http::header::CONTENT_TYPE;
+use http::{HeaderValue, header::CONTENT_TYPE};
 use hyper::body::Incoming;
-use proto::{
-    ModelInferRequest, ModelInferResponse, ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest,
-    ModelReadyResponse, ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest, ServerMetadataResponse,
-    ServerReadyRequest, ServerReadyResponse,
-    grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer},
-};
-use tonic::{Request, Response, Status};
+use proto::grpc_inference_service_server::{GrpcInferenceServiceServer, SERVICE_NAME};
+use tonic::{Status, body::Body as GrpcBody, codec::CompressionEncoding, server::NamedService};
 use tower::Service as _;
 
 use crate::{
@@ -35,8 +51,17 @@ use crate::{
     rest::{Answer, Body},
 };
 
-/// Where the methods are.
-const SERVICE: &str = "/inference.GRPCInferenceService/";
+/// The one method whose requests go on for as long as the client likes.
+const STREAM: &str = "ModelStreamInfer";
+
+/// Methods of Triton's service that are not served, and what to do instead.
+const NOT_SERVED: [(&str, &str); 5] = [
+    ("SystemSharedMemory", "shared memory is not served here: send the tensors in the message"),
+    ("CudaSharedMemory", "shared memory is not served here: send the tensors in the message"),
+    ("TraceSetting", "traces are not set over the protocol: see the server's configuration"),
+    ("LogSettings", "logging is not set over the protocol: see the server's configuration"),
+    ("", "there is no such method; reflection lists those that there are"),
+];
 
 /// Whether a request speaks gRPC.
 pub(crate) fn is_grpc(request: &http::Request<Incoming>) -> bool {
@@ -46,30 +71,77 @@ pub(crate) fn is_grpc(request: &http::Request<Incoming>) -> bool {
 
 /// Answers a gRPC request.
 pub(crate) async fn answer(app: Arc<App>, caller: Caller, request: http::Request<Incoming>) -> Answer {
-    if !request.uri().path().starts_with(SERVICE) {
-        let known = format!("{} is not served here; {SERVICE} is", request.uri().path());
-        return Status::unimplemented(known).into_http::<tonic::body::Body>().map(Body::Grpc);
-    }
-    let limit = app.config.body_limit_bytes;
-    // The run has its own deadline; this one is for messages that do not come.
-    let longest = Duration::from_millis(app.config.request_timeout_ms.saturating_mul(2));
-    let (request, _hold) = metered::meter(request, &app.budget);
-    let mut service = GrpcInferenceServiceServer::new(Inference { app, caller })
-        .max_decoding_message_size(limit)
-        .max_encoding_message_size(usize::MAX);
-    match tokio::time::timeout(longest, service.call(request)).await {
-        Ok(Ok(answer)) => answer.map(Body::Grpc),
-        Ok(Err(never)) => match never {},
-        Err(_) => {
-            let words = format!("the message took longer than {} ms", longest.as_millis());
-            Status::deadline_exceeded(words).into_http::<tonic::body::Body>().map(Body::Grpc)
+    let mut parts = request.uri().path().splitn(3, '/').skip(1);
+    match (parts.next().unwrap_or_default(), parts.next().unwrap_or_default()) {
+        (SERVICE_NAME, method) => match not_served(method) {
+            None if method == STREAM => streamed(app, caller, request).await,
+            None => unary(app, caller, request).await,
+            Some(words) => refused(Status::unimplemented(format!("{method}: {words}"))),
+        },
+        (health::Server::NAME, _) => health::answer(app, request).await.map(Body::Grpc),
+        (reflection::V1 | reflection::V1_ALPHA, _) => reflection::answer(request).await.map(Body::Grpc),
+        (other, _) => {
+            let other: String = other.chars().take(128).collect();
+            refused(Status::unimplemented(format!("the service {other} is not served here; {SERVICE_NAME} is")))
         }
     }
 }
 
-struct Inference {
+/// Why a method is not answered, if it is not.
+fn not_served(method: &str) -> Option<&'static str> {
+    if service::METHODS.contains(&method) {
+        return None;
+    }
+    NOT_SERVED.iter().find(|(beginning, _)| method.starts_with(beginning)).map(|(_, words)| *words)
+}
+
+fn refused(status: Status) -> Answer {
+    status.into_http::<GrpcBody>().map(Body::Grpc)
+}
+
+async fn unary(app: Arc<App>, caller: Caller, request: http::Request<Incoming>) -> Answer {
+    // The run has its own deadline; this one is for messages that do not come.
+    let longest = Duration::from_millis(app.config.request_timeout_ms.saturating_mul(2));
+    let (request, _meter) = metered::meter(request, &app.budget);
+    let mut service = server(app, caller, &request);
+    match tokio::time::timeout(longest, service.call(request)).await {
+        Ok(Ok(answer)) => answer.map(Body::Grpc),
+        Ok(Err(never)) => match never {},
+        Err(_) => {
+            refused(Status::deadline_exceeded(format!("the message took longer than {} ms", longest.as_millis())))
+        }
+    }
+}
+
+/// Each message is bounded; how many come one after the other is not.
+async fn streamed(app: Arc<App>, caller: Caller, request: http::Request<Incoming>) -> Answer {
+    let pause = Duration::from_millis(app.config.body_timeout_ms);
+    let (mut request, meter) = metered::meter(request, &app.budget);
+    request.body_mut().allow_pauses_of(pause);
+    request.extensions_mut().insert(meter);
+    match server(app, caller, &request).call(request).await {
+        Ok(answer) => answer.map(Body::Grpc),
+        Err(never) => match never {},
+    }
+}
+
+fn server<B>(
     app: Arc<App>,
     caller: Caller,
+    request: &http::Request<B>,
+) -> GrpcInferenceServiceServer<service::Inference> {
+    let limit = app.config.body_limit_bytes;
+    let server = GrpcInferenceServiceServer::new(service::Inference { app, caller })
+        .max_decoding_message_size(limit)
+        .max_encoding_message_size(usize::MAX)
+        .accept_compressed(CompressionEncoding::Gzip)
+        .accept_compressed(CompressionEncoding::Deflate);
+    // Nearly every client says that it could read compressed answers; one that compresses wants them.
+    match request.headers().get("grpc-encoding").map(HeaderValue::as_bytes) {
+        Some(b"gzip") => server.send_compressed(CompressionEncoding::Gzip),
+        Some(b"deflate") => server.send_compressed(CompressionEncoding::Deflate),
+        _ => server,
+    }
 }
 
 impl From<InferError> for Status {
@@ -84,53 +156,5 @@ impl From<InferError> for Status {
             InferError::Unsupported(_) => Self::unimplemented(words),
             InferError::Failed(_) => Self::internal(words),
         }
-    }
-}
-
-#[tonic::async_trait]
-impl GrpcInferenceService for Inference {
-    async fn server_live(&self, _: Request<ServerLiveRequest>) -> Result<Response<ServerLiveResponse>, Status> {
-        Ok(Response::new(ServerLiveResponse { live: true }))
-    }
-
-    async fn server_ready(&self, _: Request<ServerReadyRequest>) -> Result<Response<ServerReadyResponse>, Status> {
-        Ok(Response::new(ServerReadyResponse { ready: self.app.is_ready() }))
-    }
-
-    async fn model_ready(&self, request: Request<ModelReadyRequest>) -> Result<Response<ModelReadyResponse>, Status> {
-        let ModelReadyRequest { name, version } = request.into_inner();
-        let ready = match self.app.model_ready(&name, Some(&version)) {
-            Ok(()) => true,
-            Err(InferError::NotReady(_)) => false,
-            Err(error) => return Err(error.into()),
-        };
-        Ok(Response::new(ModelReadyResponse { ready }))
-    }
-
-    async fn server_metadata(
-        &self,
-        _: Request<ServerMetadataRequest>,
-    ) -> Result<Response<ServerMetadataResponse>, Status> {
-        let api::inference::ServerMetadata { name, version, extensions } = self.app.metadata();
-        Ok(Response::new(ServerMetadataResponse { name, version, extensions }))
-    }
-
-    async fn model_metadata(
-        &self,
-        request: Request<ModelMetadataRequest>,
-    ) -> Result<Response<ModelMetadataResponse>, Status> {
-        let ModelMetadataRequest { name, version } = request.into_inner();
-        let (model, versions) = self.app.models.find(&name, Some(&version))?;
-        Ok(Response::new(convert::metadata(model.metadata(&name, versions.names()))))
-    }
-
-    async fn model_infer(&self, request: Request<ModelInferRequest>) -> Result<Response<ModelInferResponse>, Status> {
-        let mut request = request.into_inner();
-        let name = std::mem::take(&mut request.model_name);
-        let (model, _) = self.app.models.find(&name, Some(&request.model_version))?;
-        let raw = !request.raw_input_contents.is_empty();
-        let request = convert::request(request).inspect_err(|error| model.metrics.refused(error))?;
-        let response = self.app.infer(&name, &model, request, self.caller).await?;
-        Ok(Response::new(convert::response(response, raw)))
     }
 }

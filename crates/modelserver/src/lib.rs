@@ -42,7 +42,7 @@ use base::{Clock, Tasks};
 
 pub use config::Config;
 pub use error::ServeError;
-pub use grpc::proto;
+pub use grpc::{health_proto, proto};
 pub use listen::Listener;
 pub use runtime::{Call, Cancel, ModelRuntime, RuntimeError, Signature, Sink};
 pub use settings::{OfModels, Overrides};

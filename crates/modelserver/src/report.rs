@@ -21,6 +21,22 @@ struct Standing {
     last: bool,
 }
 
+/// Waits for changes of the server's state or its models.
+pub(crate) struct Changes(watch::Receiver<Standing>);
+
+impl Changes {
+    /// Returns after the next change; `false` once there will be no more.
+    pub(crate) async fn next(&mut self) -> bool {
+        self.0.changed().await.is_ok() && !self.0.borrow_and_update().last
+    }
+
+    /// Returns once there will be no more.
+    pub(crate) async fn last(mut self) {
+        // Either way there will be none.
+        let _ = self.0.wait_for(|standing| standing.last).await;
+    }
+}
+
 /// Holds the state of this server.
 #[derive(Debug)]
 pub(crate) struct Reporter {
@@ -50,6 +66,17 @@ impl Reporter {
     /// Answers everybody who waits for a change: no more will come, and a wait would hold up the end.
     pub(crate) fn close(&self) {
         self.standing.send_modify(|standing| standing.last = true);
+    }
+
+    /// Tells that the models are others now.
+    #[allow(dead_code, reason = "until models come and go at run time")]
+    pub(crate) fn models_changed(&self) {
+        self.standing.send_modify(|_| {});
+    }
+
+    /// The changes from now on.
+    pub(crate) fn changes(&self) -> Changes {
+        Changes(self.standing.subscribe())
     }
 
     pub(crate) fn state(&self) -> ReplicaState {

@@ -9,10 +9,11 @@ use bytes::BytesMut;
 
 use super::proto::{
     InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse, ModelMetadataResponse,
-    infer_parameter::ParameterChoice, model_infer_request::InferInputTensor, model_infer_response::InferOutputTensor,
-    model_metadata_response::TensorMetadata,
+    ModelRepositoryParameter, infer_parameter::ParameterChoice, model_infer_request::InferInputTensor,
+    model_infer_response::InferOutputTensor, model_metadata_response::TensorMetadata,
+    model_repository_parameter::ParameterChoice as RepositoryChoice,
 };
-use crate::error::InferError;
+use crate::{error::InferError, repository::LoadRequest};
 
 pub(super) fn metadata(model: ModelMetadata) -> ModelMetadataResponse {
     let tensors = |tensors: Vec<api::inference::TensorMetadata>| {
@@ -82,6 +83,34 @@ fn parameters(from: HashMap<String, InferParameter>) -> Parameters {
         })
     };
     from.into_iter().filter_map(|(name, parameter)| Some((name, value(parameter)?))).collect()
+}
+
+/// What a load may bring along.
+pub(super) fn load_request(parameters: HashMap<String, ModelRepositoryParameter>) -> Result<LoadRequest, InferError> {
+    let mut request = LoadRequest::default();
+    for (name, parameter) in parameters {
+        match parameter.parameter_choice {
+            Some(RepositoryChoice::StringParam(text)) => request.text(&name, &text)?,
+            Some(RepositoryChoice::BytesParam(bytes)) => request.bytes(&name, bytes)?,
+            Some(RepositoryChoice::BoolParam(_) | RepositoryChoice::Int64Param(_)) | None => {
+                return Err(InferError::Invalid(format!("parameter `{name}` of a load is text or bytes")));
+            }
+        }
+    }
+    Ok(request)
+}
+
+/// The one parameter of an unload: whether what depends on the model goes too.
+pub(super) fn unload_dependents(parameters: &HashMap<String, ModelRepositoryParameter>) -> Result<bool, InferError> {
+    const NAME: &str = "unload_dependents";
+    if let Some(other) = parameters.keys().find(|name| *name != NAME) {
+        return Err(InferError::Invalid(format!("an unload has no parameter `{other}`; it has `{NAME}`")));
+    }
+    match parameters.get(NAME).map(|parameter| &parameter.parameter_choice) {
+        None => Ok(false),
+        Some(Some(RepositoryChoice::BoolParam(value))) => Ok(*value),
+        Some(_) => Err(InferError::Invalid(format!("parameter `{NAME}` is true or false"))),
+    }
 }
 
 /// Elements out of the field for their type; the small integers share those of 32 bits.
