@@ -47,9 +47,9 @@ struct Example {
 /// How far a floating-point output may be from what is expected.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Tolerance {
-    absolute: f64,
-    relative: f64,
+pub(crate) struct Tolerance {
+    pub(crate) absolute: f64,
+    pub(crate) relative: f64,
 }
 
 impl Default for Tolerance {
@@ -58,47 +58,51 @@ impl Default for Tolerance {
     }
 }
 
-/// Runs the examples beside a model, if there are any, and says how many matched.
-pub(crate) fn check(runtime: &mut dyn ModelRuntime, file: &Path) -> Result<usize, ServeError> {
+/// Runs the examples beside a model, if there are any, and gives back their inputs.
+pub(crate) fn check(runtime: &mut dyn ModelRuntime, file: &Path) -> Result<Vec<Vec<Tensor>>, ServeError> {
     let text = match fs::read(file) {
         Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(source) => return Err(ServeError::Io { what: format!("{} cannot be read", file.display()), source }),
     };
     let invalid = |reason: String| ServeError::GoldenFile { path: file.to_owned(), reason };
     let golden: GoldenFile =
         serde_json::from_slice(&text).map_err(|e| invalid(format!("these are no golden examples: {e}")))?;
+    let mut inputs = Vec::with_capacity(golden.examples.len());
     for (index, example) in golden.examples.iter().enumerate() {
         let place = index + 1;
         let request = Request::decode(&raw(&example.request), None)
             .map_err(|e| invalid(format!("the request of example {place}: {e}")))?;
         let expected = Response::decode(&raw(&example.response), None)
             .map_err(|e| invalid(format!("the response of example {place}: {e}")))?;
-        let outputs = run(runtime, request)
+        let (tried, outputs) = run(runtime, request)
             .map_err(|e| ServeError::GoldenMismatch(format!("golden example {place} gets no answer: {e}")))?;
+        inputs.push(tried);
         for wanted in &expected.outputs {
             compare(wanted, &outputs, golden.tolerance)
                 .map_err(|reason| ServeError::GoldenMismatch(format!("golden example {place}: {reason}")))?;
         }
     }
-    Ok(golden.examples.len())
+    Ok(inputs)
 }
 
 fn raw(text: &RawValue) -> Bytes {
     Bytes::copy_from_slice(text.get().as_bytes())
 }
 
-/// One run on this thread, checked as a request from outside is.
-pub(crate) fn run(runtime: &mut dyn ModelRuntime, request: Request) -> Result<Vec<Tensor>, InferError> {
+/// One run on this thread, checked as a request from outside is: its inputs in the model's order, and what it made.
+fn run(runtime: &mut dyn ModelRuntime, request: Request) -> Result<(Vec<Tensor>, Vec<Tensor>), InferError> {
     let outputs = validate::choose_outputs(runtime.signature(), &request.outputs)?;
     let inputs = validate::order_inputs(runtime.signature(), request.inputs)?;
     let mut last = Last::default();
     let call = Call { inputs: &inputs, outputs: &outputs, parameters: &request.parameters, cancel: &Cancel::default() };
     runtime.infer(call, &mut last)?;
-    Ok(last.0.ok_or_else(|| RuntimeError::Failed("the model made nothing".to_owned()))?)
+    let made = last.0.ok_or_else(|| RuntimeError::Failed("the model made nothing".to_owned()))?;
+    Ok((inputs, made))
 }
 
-fn compare(wanted: &Tensor, outputs: &[Tensor], tolerance: Tolerance) -> Result<(), String> {
+/// Looks `wanted` up among the outputs, and says where it differs.
+pub(crate) fn compare(wanted: &Tensor, outputs: &[Tensor], tolerance: Tolerance) -> Result<(), String> {
     let name = &wanted.name;
     let Some(made) = outputs.iter().find(|output| output.name == *name) else {
         return Err(format!("the model has no output `{name}`"));
@@ -210,7 +214,7 @@ pub async fn record(config: &Config, inputs: &[PathBuf]) -> Result<PathBuf, Serv
             reason: format!("request {}: {reason}", index + 1),
         };
         let text = request.encode(false).map_err(|e| refused(e.to_string()))?;
-        let outputs = run(runtime.as_mut(), request).map_err(|e| refused(e.to_string()))?;
+        let (_, outputs) = run(runtime.as_mut(), request).map_err(|e| refused(e.to_string()))?;
         let response = Response { model_name: file.name.clone(), outputs, ..Response::default() };
         let answer = response.encode(|_| false).map_err(|e| refused(e.to_string()))?;
         let both = (to_raw(&text.body), to_raw(&answer.body));

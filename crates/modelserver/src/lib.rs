@@ -21,6 +21,7 @@ mod metrics;
 mod model;
 mod onnx;
 mod open;
+mod probe;
 mod python;
 mod queue;
 mod registry;

@@ -10,6 +10,7 @@ use crate::{
     golden,
     model::Model,
     open::Opener,
+    probe::{Probe, probe},
     registry::{Table, Versions},
     runtime::{Call, Cancel, Last, ModelRuntime},
     sample,
@@ -126,16 +127,20 @@ fn start(
     let metrics = app.metrics.of_model(name, &version);
     let settings = ModelSettings::of(config, name, &Overrides::default());
     let mut runtimes: Vec<Box<dyn ModelRuntime>> = Vec::new();
+    let mut tried = Probe::default();
     for instance in 0..settings.instances {
         let mut runtime = opener.open(file, &settings)?;
         warm(runtime.as_mut(), &file.path);
         if instance == 0 {
-            let matched = golden::check(runtime.as_mut(), &file.golden())?;
-            tracing::info!(model = name, version, golden_examples = matched, "the model predicts");
+            let examples = golden::check(runtime.as_mut(), &file.golden())?;
+            if settings.max_batch_size > 1 {
+                tried = probe(runtime.as_mut(), &examples, name);
+            }
+            tracing::info!(model = name, version, golden_examples = examples.len(), "the model predicts");
         }
         runtimes.push(runtime);
     }
-    let model = Model::start(name.to_owned(), version, runtimes, metrics, settings);
+    let model = Model::start(name.to_owned(), version, runtimes, tried, metrics, settings);
     let what = format!("no thread for model `{name}`");
     Ok(Arc::new(model.map_err(|source| ServeError::Io { what, source })?))
 }

@@ -14,6 +14,7 @@ use crate::{
     caller::Caller,
     error::InferError,
     metrics::ModelMetrics,
+    probe::Probe,
     queue::Queue,
     runtime::{Call, Cancel, Last, ModelRuntime, RuntimeError, Signature, Sink},
     settings::ModelSettings,
@@ -99,11 +100,13 @@ impl Model {
         name: String,
         version: String,
         runtimes: Vec<Box<dyn ModelRuntime>>,
+        probe: Probe,
         metrics: ModelMetrics,
         settings: ModelSettings,
     ) -> std::io::Result<Self> {
         let signature = runtimes.first().map(|runtime| runtime.signature().clone());
-        let signature = signature.ok_or_else(|| std::io::Error::other("a model without instances"))?;
+        let mut signature = signature.ok_or_else(|| std::io::Error::other("a model without instances"))?;
+        signature.rows = probe.rows;
         let queue = Arc::new(Queue::new(settings.queue_limit));
         let mut threads = Vec::with_capacity(runtimes.len());
         for runtime in runtimes {

@@ -4,8 +4,8 @@ use api::inference::{Data, Datatype, Tensor, TensorMetadata};
 use bytes::Bytes;
 use half::{bf16, f16};
 
-/// A warm-up with more elements than this would rather be an attack on the memory.
-const MOST_ELEMENTS: i64 = 1 << 22;
+/// Made-up inputs with more elements than this would rather be an attack on the memory.
+pub(crate) const MOST_ELEMENTS: i64 = 1 << 22;
 
 /// Ones in the shape of an input, every variable dimension 1. `None` if its fixed dimensions are huge.
 pub(crate) fn ones(input: &TensorMetadata) -> Option<Tensor> {
@@ -37,6 +37,25 @@ impl Generator {
         let shape: Vec<i64> = input.shape.iter().enumerate().map(size).collect();
         let count = usize::try_from(shape.iter().product::<i64>()).unwrap_or(0);
         Tensor { name: input.name.clone(), shape, data: fill(input.datatype, count, || self.number()) }
+    }
+
+    /// One row for an input whose first dimension counts rows, every other variable dimension `inner`. Floating
+    /// numbers are spread by `scale` around zero. `None` if a row is huge.
+    pub(crate) fn row(&mut self, input: &TensorMetadata, inner: i64, scale: f64) -> Option<Tensor> {
+        let size = |(place, dimension): (usize, &i64)| match *dimension {
+            _ if place == 0 => 1,
+            ..0 => inner,
+            fixed => fixed,
+        };
+        let shape: Vec<i64> = input.shape.iter().enumerate().map(size).collect();
+        let count = shape.iter().try_fold(1i64, |count, dimension| count.checked_mul(*dimension))?;
+        if count > MOST_ELEMENTS {
+            return None;
+        }
+        let floating = matches!(input.datatype, Datatype::Fp16 | Datatype::Bf16 | Datatype::Fp32 | Datatype::Fp64);
+        let next = || if floating { (self.number() - 4.0) * scale } else { self.number() };
+        let data = fill(input.datatype, usize::try_from(count).ok()?, next);
+        Some(Tensor { name: input.name.clone(), shape, data })
     }
 
     /// From 0 to 8, in steps of an eighth. (xorshift64)

@@ -1,5 +1,7 @@
 //! A tensor: a name, a shape and typed elements.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use half::{bf16, f16};
 
@@ -93,6 +95,23 @@ impl Data {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Adds the elements of `other` in `range`. `false`, and nothing is added, if they are of another type or
+    /// `other` has no such range.
+    pub fn append(&mut self, other: &Self, range: Range<usize>) -> bool {
+        macro_rules! same_type {
+            ($($kind:ident)*) => {
+                match (self, other) {
+                    $((Self::$kind(to), Self::$kind(from)) => match from.get(range) {
+                        Some(elements) => { to.extend_from_slice(elements); true }
+                        None => false,
+                    })*
+                    _ => false,
+                }
+            };
+        }
+        same_type!(Bool Uint8 Uint16 Uint32 Uint64 Int8 Int16 Int32 Int64 Fp16 Bf16 Fp32 Fp64 Bytes)
     }
 }
 

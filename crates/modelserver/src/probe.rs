@@ -1,0 +1,321 @@
+//! Whether a model's rows may be run together, found out by trying.
+//!
+//! Tensors whose first dimension may vary look like rows, but a model may normalise over them or read them as a
+//! sequence. So two different rows are run alone and joined, and only if each gets the same answer both ways
+//! does the model count as one of independent rows. What the runs took is kept: it is what batches are first
+//! sized by.
+//!
+//! **Invariant:** a model for which nothing was proven is run one request at a time.
+
+use std::time::{Duration, Instant};
+
+use api::inference::{Data, Datatype, Tensor};
+
+use crate::{
+    golden::{Tolerance, compare},
+    runtime::{Call, Cancel, Last, ModelRuntime, Signature},
+    sample::{Generator, MOST_ELEMENTS},
+};
+
+/// The time in which it must be proven.
+const LONGEST: Duration = Duration::from_millis(150);
+/// A larger batch is tried, and timed, when it should not take longer than this.
+const LARGE_IF_BELOW: Duration = Duration::from_millis(10);
+/// The rows of that larger batch.
+const LARGE: usize = 16;
+/// What rows are made up from: the size of inner variable dimensions, and the spread of numbers.
+const MADE_UP: [(i64, f64); 5] = [(2, 1.0), (2, 30.0), (2, 0.05), (32, 1.0), (1, 1.0)];
+
+/// What was found out.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Probe {
+    /// Whether rows do not influence one another.
+    pub(crate) rows: bool,
+    /// How long runs of so many rows took.
+    pub(crate) costs: Vec<(usize, Duration)>,
+}
+
+/// One row: a tensor for each input, its first dimension 1.
+type Row = Vec<Tensor>;
+
+/// How a trial of two rows went.
+enum Trial {
+    Independent(Vec<(usize, Duration)>),
+    /// They influence one another, or cannot be run together at all.
+    Dependent(String),
+    /// Both rows got the same answer, which shows nothing.
+    Alike,
+    /// The model does not take them.
+    Refused(String),
+    TooSlow(Duration),
+}
+
+/// Tries a model that claims rows, with rows of `examples` if there are two, else with made-up ones. Blocks for as
+/// long as a few runs take.
+pub(crate) fn probe(runtime: &mut dyn ModelRuntime, examples: &[Vec<Tensor>], name: &str) -> Probe {
+    let signature = runtime.signature().clone();
+    if !signature.rows || signature.streams {
+        return Probe::default();
+    }
+    match prove(runtime, &signature, examples) {
+        Ok(costs) => {
+            let probe = Probe { rows: true, costs };
+            tracing::debug!(model = name, costs = ?probe.costs, "rows of several requests may be run as one");
+            probe
+        }
+        Err(reason) => {
+            tracing::info!(model = name, "each request is run by itself: {reason}");
+            Probe::default()
+        }
+    }
+}
+
+fn prove(
+    runtime: &mut dyn ModelRuntime,
+    signature: &Signature,
+    examples: &[Vec<Tensor>],
+) -> Result<Vec<(usize, Duration)>, String> {
+    let began = Instant::now();
+    let mut generator = Generator::new();
+    let made_up = MADE_UP.into_iter().filter_map(|(inner, scale)| {
+        let mut row = || signature.inputs.iter().map(|input| generator.row(input, inner, scale)).collect::<Option<_>>();
+        Some((row()?, row()?))
+    });
+    let mut reason = "its inputs are too large to make up".to_owned();
+    for (a, b) in two_of(examples).into_iter().chain(made_up) {
+        match attempt(runtime, signature, &a, &b) {
+            Trial::Independent(costs) => return Ok(costs),
+            Trial::Dependent(how) => return Err(how),
+            Trial::TooSlow(took) => return Err(format!("a run takes {} ms, too long to try rows", took.as_millis())),
+            Trial::Refused(why) => {
+                reason = format!("it does not take two made-up rows ({why}); golden.json can give them")
+            }
+            Trial::Alike => {
+                "made-up rows all get the same answer, which shows nothing; golden.json can give better ones"
+                    .clone_into(&mut reason);
+            }
+        }
+        if began.elapsed() > LONGEST {
+            break;
+        }
+    }
+    Err(reason)
+}
+
+fn attempt(runtime: &mut dyn ModelRuntime, signature: &Signature, a: &Row, b: &Row) -> Trial {
+    let (first, took) = match timed(runtime, signature, a) {
+        Ok(run) => run,
+        Err(why) => return Trial::Refused(why),
+    };
+    // The other row and both together.
+    if took * 4 > LONGEST {
+        return Trial::TooSlow(took);
+    }
+    let (second, again) = match timed(runtime, signature, b) {
+        Ok(run) => run,
+        Err(why) => return Trial::Refused(why),
+    };
+    let mut costs = vec![(1, took.min(again))];
+    let larger = (took.min(again) * u32::try_from(LARGE).unwrap_or(u32::MAX) < LARGE_IF_BELOW
+        && a.iter().all(|tensor| tensor.data.len() * LARGE <= usize::try_from(MOST_ELEMENTS).unwrap_or(0)))
+    .then_some(LARGE);
+    for rows in [Some(2), larger].into_iter().flatten() {
+        let Some(joined) = repeat(a, b, rows) else {
+            return Trial::Refused("their shapes differ".to_owned());
+        };
+        let (made, took) = match timed(runtime, signature, &joined) {
+            Ok(run) => run,
+            Err(why) => return Trial::Dependent(format!("{rows} rows at once fail: {why}")),
+        };
+        let Some(expected) = repeat(&first, &second, rows) else {
+            return Trial::Dependent("the shape of an output is not one row, or depends on what is in it".to_owned());
+        };
+        if let Some(how) = expected.iter().find_map(|wanted| compare(wanted, &made, tolerance(wanted)).err()) {
+            return Trial::Dependent(format!("its rows influence one another: of {rows} at once, {how}"));
+        }
+        costs.push((rows, took));
+    }
+    let exact = Tolerance { absolute: 0.0, relative: 0.0 };
+    let alike = first.iter().all(|output| compare(output, &second, exact).is_ok());
+    if alike { Trial::Alike } else { Trial::Independent(costs) }
+}
+
+/// One run, all outputs.
+fn timed(
+    runtime: &mut dyn ModelRuntime,
+    signature: &Signature,
+    inputs: &[Tensor],
+) -> Result<(Vec<Tensor>, Duration), String> {
+    let outputs: Vec<usize> = (0..signature.outputs.len()).collect();
+    let call = Call { inputs, outputs: &outputs, parameters: &Default::default(), cancel: &Cancel::default() };
+    let mut last = Last::default();
+    let began = Instant::now();
+    runtime.infer(call, &mut last).map_err(|e| e.to_string())?;
+    let took = began.elapsed();
+    Ok((last.0.ok_or("it makes nothing")?, took))
+}
+
+/// `a`, `b`, `a`, … joined, so many of them. `None` if that gives no tensors.
+fn repeat(a: &[Tensor], b: &[Tensor], rows: usize) -> Option<Vec<Tensor>> {
+    let join = |(a, b): (&Tensor, &Tensor)| {
+        if a.shape.first() != Some(&1) || a.shape != b.shape {
+            return None;
+        }
+        let mut data = Data::empty(a.datatype());
+        for row in 0..rows {
+            let from = if row % 2 == 0 { a } else { b };
+            data.append(&from.data, 0..from.data.len()).then_some(())?;
+        }
+        let mut shape = a.shape.clone();
+        *shape.first_mut()? = i64::try_from(rows).ok()?;
+        Some(Tensor { name: a.name.clone(), shape, data })
+    };
+    a.iter().zip(b).map(join).collect()
+}
+
+/// The first two rows of the examples.
+fn two_of(examples: &[Vec<Tensor>]) -> Option<(Row, Row)> {
+    let mut rows = examples.iter().flat_map(|inputs| {
+        let count = inputs.first().and_then(|input| input.shape.first()).copied().unwrap_or(0);
+        (0..usize::try_from(count).unwrap_or(0).min(2)).filter_map(|place| row(inputs, place))
+    });
+    let first = rows.next()?;
+    let alike = |row: &Row| row.iter().zip(&first).all(|(a, b)| a.shape == b.shape) && *row != first;
+    let second = rows.find(alike)?;
+    Some((first, second))
+}
+
+fn row(inputs: &[Tensor], place: usize) -> Option<Row> {
+    let one = |input: &Tensor| {
+        let mut shape = input.shape.clone();
+        let rows = usize::try_from(std::mem::replace(shape.first_mut()?, 1)).ok()?;
+        let size = input.data.len().checked_div(rows)?;
+        let mut data = Data::empty(input.datatype());
+        data.append(&input.data, place * size..(place + 1) * size).then_some(())?;
+        Some(Tensor { name: input.name.clone(), shape, data })
+    };
+    inputs.iter().map(one).collect()
+}
+
+/// Larger batches take other paths through the kernels, which round otherwise.
+fn tolerance(output: &Tensor) -> Tolerance {
+    match output.datatype() {
+        Datatype::Fp16 | Datatype::Bf16 => Tolerance { absolute: 1e-2, relative: 2e-2 },
+        _ => Tolerance { absolute: 1e-5, relative: 1e-3 },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use api::inference::TensorMetadata;
+
+    use super::*;
+    use crate::runtime::{RuntimeError, Sink};
+
+    /// A model of one input and one output of `[-1, -1]`, in a function.
+    struct Function {
+        signature: Signature,
+        run: fn(&[f32], usize) -> Result<Vec<f32>, RuntimeError>,
+        runs: usize,
+    }
+
+    impl ModelRuntime for Function {
+        fn signature(&self) -> &Signature {
+            &self.signature
+        }
+
+        fn infer(&mut self, call: Call<'_>, sink: &mut dyn Sink) -> Result<(), RuntimeError> {
+            self.runs += 1;
+            let Data::Fp32(data) = &call.inputs[0].data else { panic!("{:?}", call.inputs) };
+            let columns = usize::try_from(call.inputs[0].shape[1]).unwrap();
+            let made = (self.run)(data, columns)?;
+            let rows = i64::try_from(data.len() / columns).unwrap();
+            let shape = vec![rows, i64::try_from(made.len()).unwrap() / rows];
+            sink.send(vec![Tensor { name: "y".into(), shape, data: Data::Fp32(made) }]);
+            Ok(())
+        }
+    }
+
+    fn rows(run: fn(&[f32], usize) -> Result<Vec<f32>, RuntimeError>) -> (bool, usize) {
+        rows_with(&[], run)
+    }
+
+    fn rows_with(examples: &[Vec<Tensor>], run: fn(&[f32], usize) -> Result<Vec<f32>, RuntimeError>) -> (bool, usize) {
+        let tensor = |name: &str| TensorMetadata {
+            name: name.into(),
+            datatype: Datatype::Fp32,
+            shape: vec![-1, -1],
+            labels: Vec::new(),
+        };
+        let signature = Signature {
+            platform: "test",
+            inputs: vec![tensor("x")],
+            outputs: vec![tensor("y")],
+            rows: true,
+            streams: false,
+        };
+        let mut runtime = Function { signature, run, runs: 0 };
+        let probe = probe(&mut runtime, examples, "test");
+        assert_eq!(probe.rows, !probe.costs.is_empty());
+        (probe.rows, runtime.runs)
+    }
+
+    #[test]
+    fn rows_that_get_the_same_answer_alone_and_joined_are_independent() {
+        assert_eq!(rows(|data, _| Ok(data.iter().map(|x| x * 2.0).collect())), (true, 4));
+        assert!(rows(|data, columns| Ok(data.chunks(columns).map(|row| row.iter().sum()).collect())).0);
+        let logarithms = |data: &[f32], _| Ok(data.iter().map(|x| x.ln()).collect());
+        assert!(rows(logarithms).0, "a NaN is the same as a NaN");
+    }
+
+    #[test]
+    fn a_model_that_normalises_over_its_rows_or_reads_them_as_a_sequence_is_not_one_of_rows() {
+        let normalised = |data: &[f32], _| {
+            let most = data.iter().copied().fold(f32::MIN, f32::max);
+            Ok(data.iter().map(|x| x / most).collect())
+        };
+        assert!(!rows(normalised).0);
+        let running_sum = |data: &[f32], columns: usize| {
+            let mut made = data.to_vec();
+            (columns..made.len()).for_each(|place| made[place] += made[place - columns]);
+            Ok(made)
+        };
+        assert!(!rows(running_sum).0);
+        let reversed = |data: &[f32], columns| Ok(data.chunks(columns).rev().flatten().copied().collect());
+        assert!(!rows(reversed).0);
+    }
+
+    #[test]
+    fn a_model_that_shows_nothing_or_takes_one_row_only_is_not_trusted() {
+        assert!(!rows(|data, _| Ok(vec![1.0; data.len()])).0);
+        assert!(!rows(|data, _| Ok(vec![f32::NAN; data.len()])).0);
+        let one = |data: &[f32], columns| {
+            if data.len() == columns { Ok(data.to_vec()) } else { Err(RuntimeError::Failed("one only".into())) }
+        };
+        assert!(!rows(one).0);
+    }
+
+    #[test]
+    fn inner_sizes_that_a_model_refuses_are_tried_otherwise_and_golden_examples_first() {
+        let images = |data: &[f32], columns| {
+            if columns == 32 { Ok(data.to_vec()) } else { Err(RuntimeError::Rejected("32 wanted".into())) }
+        };
+        assert!(rows(images).0);
+        let odd = |data: &[f32], columns| {
+            if columns == 7 { Ok(data.to_vec()) } else { Err(RuntimeError::Rejected("7 wanted".into())) }
+        };
+        assert!(!rows(odd).0);
+        let data = Data::Fp32((0..14u8).map(f32::from).collect());
+        let example = vec![Tensor { name: "x".into(), shape: vec![2, 7], data }];
+        assert_eq!(rows_with(&[example], odd), (true, 4));
+    }
+
+    #[test]
+    fn a_slow_model_is_not_kept_busy() {
+        let slow = |data: &[f32], _| {
+            std::thread::sleep(LONGEST);
+            Ok(data.to_vec())
+        };
+        assert_eq!(rows(slow), (false, 1));
+    }
+}
