@@ -2,7 +2,7 @@
 # Installs what is missing to build, run or test Modelway. Quick when nothing is.
 #
 #   scripts/setup.sh        to build and run: a C compiler, curl, Python with the packages of models/requirements.txt
-#   scripts/setup.sh test   the same and what the tests start: PostgreSQL, an S3 server
+#   scripts/setup.sh test   the same and what the tests start: PostgreSQL, an S3 server, MLflow
 #   scripts/setup.sh bench  the same and what is measured beside us: nginx, wrk
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -119,4 +119,5 @@ python_is_there
 library_is_linked
 if [ "$purpose" = test ]; then
     scripts/versitygw.sh >/dev/null
+    scripts/mlflow.sh >/dev/null
 fi

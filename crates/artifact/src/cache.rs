@@ -20,6 +20,7 @@ use crate::{
     entry,
     error::{ArtifactError, Failure},
     lock::Lock,
+    mlflow,
     place::{Place, resolve, shown},
     remote::{Found, Listing, Remote},
     shelf::{self, Known, Shelf},
@@ -43,7 +44,8 @@ pub struct Cache {
 /// An artefact on this machine. While this value lives, and its process, the cache keeps the files.
 #[derive(Debug)]
 pub struct Fetched {
-    /// Which of the addresses it was, as it was given.
+    /// Which of the addresses it was, as it was given; and the version that it stood for, where it left that open:
+    /// `models:/iris/Production → version 3`.
     pub uri: String,
     /// Its digest; `None` for local files that nobody gave a digest for, because that would mean to read them.
     pub digest: Option<String>,
@@ -75,7 +77,8 @@ impl Cache {
 
     /// Fetches the artefact at the first of these addresses that has one.
     ///
-    /// An address is `s3://`, `gs://`, `http(s)://`, `file://` or a plain path. A folder in a bucket comes with
+    /// An address is `s3://`, `gs://`, `http(s)://`, `file://`, a plain path, or one of MLflow's (`models:/`, `runs:/`,
+    /// `mlflow-artifacts:/`), which its server resolves first. A folder in a bucket comes with
     /// all below it; an archive (`.tar.gz`, `.tgz`, `.tar`, `.zip`) is unpacked. Local files are served in place.
     /// `digest` is `sha256:…` of the file, of the archive's bytes, or of the folder as [`digest_of`] says;
     /// an artefact that is at hand under its digest is taken without asking anybody. If the places cannot be
@@ -99,10 +102,10 @@ impl Cache {
         };
         let mut tried = Vec::new();
         for (uri, place) in &places {
-            let wanted = Wanted { uri, place, digest, key: hash_text(uri) };
-            match self.try_place(&wanted).boxed().await {
+            match self.try_address(uri, place, digest).boxed().await {
                 Ok(fetched) => return Ok(fetched),
                 Err(Failure::Missing) => tried.push(shown(uri)),
+                Err(Failure::Absent(why)) => tried.push(format!("{} ({why})", shown(uri))),
                 Err(failure) => {
                     let error = failure.at(&shown(uri), self.shelf.dir());
                     if matches!(error, ArtifactError::Unavailable { .. })
@@ -121,7 +124,7 @@ impl Cache {
     /// What one of these places was found to be the last time, whole; nobody is asked.
     async fn last_known(&self, places: &[(&str, Place)], digest: Option<&str>) -> Option<Fetched> {
         for (uri, place) in places {
-            let wanted = Wanted { uri, place, digest, key: hash_text(uri) };
+            let wanted = Wanted { uri, place, digest, key: self.key(uri, place) };
             let Some(known) = self.shelf.known(&wanted.key) else { continue };
             if let Ok(Some((manifest, pin, name))) = self.held(&known.entry, digest.is_some()).await
                 && let Ok(fetched) = self.fetched(&wanted, &manifest, pin, &name)
@@ -130,6 +133,37 @@ impl Cache {
             }
         }
         None
+    }
+
+    /// The address as a file name. Who resolves it is a part of it.
+    fn key(&self, uri: &str, place: &Place) -> String {
+        match place {
+            Place::Mlflow(_) => {
+                let registry = self.config.registry().unwrap_or_default();
+                hash_text(&format!("{} {registry} {uri}", self.config.tracking()))
+            }
+            Place::Local(_) | Place::Http(_) | Place::Bucket { .. } | Place::Tracked(_) => hash_text(uri),
+        }
+    }
+
+    async fn try_address(&self, uri: &str, place: &Place, digest: Option<&str>) -> Result<Fetched, Failure> {
+        let key = self.key(uri, place);
+        let Place::Mlflow(address) = place else {
+            return self.try_place(&Wanted { uri, place, digest, key }).await;
+        };
+        let attempts = self.attempts(self.shelf.known(&key).is_some());
+        let meant = self.insist(attempts, || mlflow::resolve(address, &self.config)).await?;
+        let wanted = Wanted { uri, place: &meant.place, digest, key: hash_text(&meant.location) };
+        let mut fetched = self.try_place(&wanted).await?;
+        if let Some(known) = self.shelf.known(&wanted.key) {
+            // For the day on which nobody can say what the address means.
+            self.shelf.remember(&key, &known)?;
+        }
+        if let Some(version) = meant.version {
+            fetched.uri = format!("{uri} → version {version}");
+        }
+        tracing::info!(uri, location = meant.location, version = meant.version, "resolved by MLflow");
+        Ok(fetched)
     }
 
     async fn try_place(&self, wanted: &Wanted<'_>) -> Result<Fetched, Failure> {
@@ -204,10 +238,23 @@ impl Cache {
 
     /// Looks at a place, again if the way to it breaks.
     async fn look(&self, remote: &Remote, known: Option<&Known>) -> Result<Found, Failure> {
-        let attempts = if known.is_some() { ATTEMPTS_IF_KNOWN.min(self.config.attempts) } else { self.config.attempts };
+        self.insist(self.attempts(known.is_some()), || remote.look(known)).await
+    }
+
+    /// How often a place is tried, with or without something at hand from before.
+    fn attempts(&self, known: bool) -> u32 {
+        if known { ATTEMPTS_IF_KNOWN.min(self.config.attempts) } else { self.config.attempts }
+    }
+
+    /// Asks again, a little later, where the way to the answer breaks.
+    async fn insist<T, F: Future<Output = Result<T, Failure>>>(
+        &self,
+        attempts: u32,
+        ask: impl Fn() -> F,
+    ) -> Result<T, Failure> {
         let mut failures = 0;
         loop {
-            match remote.look(known).await {
+            match ask().await {
                 Err(Failure::Broken(reason)) => {
                     failures += 1;
                     if failures >= attempts {

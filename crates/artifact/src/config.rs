@@ -15,8 +15,15 @@ pub struct Config {
     pub limit_bytes: u64,
     /// How many files one artefact may have.
     pub max_files: usize,
-    /// From where artefacts may come: `s3`, `gs`, `http`, `https`; `file` is this machine, also for plain paths.
+    /// From where artefacts may come: `s3`, `gs`, `http`, `https`; `models`, `runs` and `mlflow-artifacts` are an
+    /// MLflow server's; `file` is this machine, also for plain paths.
     pub schemes: Vec<String>,
+    /// The MLflow server that `models:/`, `runs:/` and `mlflow-artifacts:/` ask, as `http://host:port`; or a folder
+    /// `mlruns`. Empty is `$MLFLOW_TRACKING_URI`. Who we are to it comes from `$MLFLOW_TRACKING_USERNAME` and
+    /// `$MLFLOW_TRACKING_PASSWORD`, or `$MLFLOW_TRACKING_TOKEN`.
+    pub mlflow_tracking_uri: String,
+    /// The MLflow server with the registered models, if that is another one. Empty is `$MLFLOW_REGISTRY_URI`.
+    pub mlflow_registry_uri: String,
     /// The folders below which local artefacts must be, after links are followed. Empty is anywhere.
     pub local_roots: Vec<PathBuf>,
     /// How often one step is tried before the place counts as unreachable; a try that got further does not count.
@@ -33,7 +40,11 @@ impl Default for Config {
             dir: PathBuf::new(),
             limit_bytes: 20 << 30,
             max_files: 100_000,
-            schemes: ["s3", "gs", "http", "https", "file"].map(str::to_owned).to_vec(),
+            schemes: ["s3", "gs", "http", "https", "file", "models", "runs", "mlflow-artifacts"]
+                .map(str::to_owned)
+                .to_vec(),
+            mlflow_tracking_uri: String::new(),
+            mlflow_registry_uri: String::new(),
             local_roots: Vec::new(),
             attempts: 5,
             backoff_ms: 200,
@@ -43,6 +54,22 @@ impl Default for Config {
 }
 
 impl Config {
+    /// The MLflow server, or the empty word.
+    pub(crate) fn tracking(&self) -> String {
+        if !self.mlflow_tracking_uri.is_empty() {
+            return self.mlflow_tracking_uri.clone();
+        }
+        base::config::variable("MLFLOW_TRACKING_URI").unwrap_or_default()
+    }
+
+    /// The MLflow server with the registered models, if that is another one.
+    pub(crate) fn registry(&self) -> Option<String> {
+        if !self.mlflow_registry_uri.is_empty() {
+            return Some(self.mlflow_registry_uri.clone());
+        }
+        base::config::variable("MLFLOW_REGISTRY_URI")
+    }
+
     /// The folder that holds, after the default is filled in.
     pub(crate) fn folder(&self) -> PathBuf {
         if !self.dir.as_os_str().is_empty() {

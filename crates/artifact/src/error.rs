@@ -64,7 +64,7 @@ impl ArtifactError {
     /// A stable word for programs: `artifact_missing`, `checksum_mismatch`, `artifact_unavailable`, `disk_full`,
     /// `cache_failed`, or of the refused ones `artifact_refused` (scheme, root, or form), `artifact_unsafe`
     /// (a name that leaves its folder), `artifact_too_large`, `artifact_denied` (credentials), `artifact_corrupt`,
-    /// `cache_full` (everything in it is in use), `digest_invalid`.
+    /// `cache_full` (everything in it is in use), `digest_invalid`, `mlflow_not_configured` (no server is named).
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
@@ -93,6 +93,8 @@ impl ArtifactError {
 pub(crate) enum Failure {
     /// Nothing is there.
     Missing,
+    /// Nothing is there, and this is why.
+    Absent(String),
     /// It is another one than a moment ago: begin again.
     Changed,
     /// The way to it broke: try again.
@@ -115,6 +117,7 @@ impl Failure {
         let uri = uri.to_owned();
         match self {
             Self::Missing => ArtifactError::Missing { tried: vec![uri] },
+            Self::Absent(why) => ArtifactError::Missing { tried: vec![format!("{uri} ({why})")] },
             Self::Changed => {
                 ArtifactError::Unavailable { uri, reason: "it keeps changing while it is read".to_owned() }
             }

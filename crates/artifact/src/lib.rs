@@ -18,6 +18,7 @@ mod download;
 mod entry;
 mod error;
 mod lock;
+mod mlflow;
 mod place;
 mod relative;
 mod remote;

@@ -7,6 +7,7 @@ use url::Url;
 use crate::{
     Config,
     error::{ArtifactError, Failure},
+    mlflow::{self, Address, Tracked},
     unpack::Archive,
 };
 
@@ -19,6 +20,10 @@ pub(crate) enum Place {
     Http(Url),
     /// In an object store: one object, or all objects below a folder.
     Bucket { store: Store, bucket: String, key: String },
+    /// Wherever MLflow says, which is asked before it is fetched.
+    Mlflow(Address),
+    /// With an MLflow server that hands out files itself.
+    Tracked(Tracked),
 }
 
 /// The kinds of object stores.
@@ -34,13 +39,10 @@ impl Place {
         let refused = |reason: String| ArtifactError::Refused { uri: shown(uri), code: "artifact_refused", reason };
         let (scheme, rest) = match uri.split_once("://") {
             Some((scheme, rest)) => (scheme.to_ascii_lowercase(), rest),
-            None if uri.starts_with("models:/") => {
-                return Err(refused(
-                    "models:/ addresses an MLflow registry, which cannot be read yet; give the place of the files"
-                        .into(),
-                ));
-            }
-            None => ("file".to_owned(), uri),
+            None => match uri.split_once(":/") {
+                Some((scheme, rest)) if mlflow::SCHEMES.contains(&scheme) => (scheme.to_owned(), rest),
+                _ => ("file".to_owned(), uri),
+            },
         };
         if !config.schemes.contains(&scheme) {
             let allowed = config.schemes.join(", ");
@@ -58,7 +60,13 @@ impl Place {
             }
             "s3" => Self::bucket(Store::S3, rest).map_err(refused),
             "gs" => Self::bucket(Store::Gcs, rest).map_err(refused),
-            other => Err(refused(format!("{other} is no scheme known here; known are s3, gs, http, https and file"))),
+            "models" | "runs" | "mlflow-artifacts" => {
+                let whole = &uri[scheme.len() + 1..];
+                Address::parse(&scheme, whole).map(Self::Mlflow).map_err(refused)
+            }
+            other => Err(refused(format!(
+                "{other} is no scheme known here; known are s3, gs, http, https, models, runs, mlflow-artifacts and file"
+            ))),
         }
     }
 
@@ -76,6 +84,8 @@ impl Place {
             Self::Local(path) => Archive::of_name(path.to_str()?),
             Self::Http(url) => Archive::of_name(url.path()),
             Self::Bucket { key, .. } => Archive::of_name(key),
+            Self::Tracked(tracked) => Archive::of_name(&tracked.path),
+            Self::Mlflow(_) => None,
         }
     }
 }
@@ -137,16 +147,22 @@ mod tests {
         assert_eq!(parse("S3://b"), s3("b", ""));
         assert!(matches!(parse("gs://b/x"), Place::Bucket { store: Store::Gcs, .. }));
         assert!(matches!(parse("http://h/x.onnx"), Place::Http(_)));
+        for mlflow in
+            ["models:/iris/1", "models:/iris@champion", "runs:/r/model", "runs:///r", "mlflow-artifacts://h/x"]
+        {
+            assert!(matches!(parse(mlflow), Place::Mlflow(_)), "{mlflow}");
+        }
     }
 
     #[test]
     fn what_cannot_be_fetched_is_refused_in_words() {
-        assert!(refusal("models:/iris/1").contains("MLflow"));
-        assert!(refusal("ftp://h/x").contains("s3, gs, http, https, file, not ftp"));
+        assert!(refusal("models:/iris").contains("names no version"));
+        assert!(refusal("ftp://h/x").contains("s3, gs, http, https, file, models, runs, mlflow-artifacts, not ftp"));
         assert!(refusal("file://host/x").contains("file:///absolute/path"));
         assert!(refusal("s3:///key").contains("names no bucket"));
         let narrow = Config { schemes: vec!["s3".into()], ..Config::default() };
         assert!(Place::parse("/etc/passwd", &narrow).expect_err("a path").to_string().contains("not file"));
+        assert!(Place::parse("models:/iris/1", &narrow).expect_err("a registry").to_string().contains("not models"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod bucket;
 mod http;
+mod mlflow;
 
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use crate::{
 pub(crate) enum Remote {
     Http(http::Http),
     Bucket(bucket::Bucket),
+    Mlflow(mlflow::Mlflow),
 }
 
 /// One file at a place.
@@ -79,7 +81,8 @@ impl Remote {
     /// The way to a place; `None` if it is on this machine.
     pub(crate) fn to(place: &Place, config: &Config) -> Result<Option<Self>, Failure> {
         Ok(match place {
-            Place::Local(_) => None,
+            Place::Local(_) | Place::Mlflow(_) => None,
+            Place::Tracked(tracked) => Some(Self::Mlflow(mlflow::Mlflow::new(tracked, config)?)),
             Place::Http(url) => Some(Self::Http(http::Http::new(url.clone(), config)?)),
             Place::Bucket { store, bucket, key } => {
                 Some(Self::Bucket(bucket::Bucket::new(*store, bucket, key, config)?))
@@ -92,6 +95,7 @@ impl Remote {
         let found = match self {
             Self::Http(http) => http.look(known).await?,
             Self::Bucket(bucket) => Found::Listing(bucket.look().await?),
+            Self::Mlflow(mlflow) => mlflow.look(known).await?,
         };
         Ok(match found {
             Found::Listing(listing)
@@ -109,6 +113,7 @@ impl Remote {
         match self {
             Self::Http(http) => http.open(file, offset).await,
             Self::Bucket(bucket) => bucket.open(file, offset).await,
+            Self::Mlflow(mlflow) => mlflow.open(file, offset).await,
         }
     }
 }

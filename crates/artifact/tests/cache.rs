@@ -6,6 +6,8 @@ mod archives;
 mod http;
 #[path = "cache/local.rs"]
 mod local;
+#[path = "cache/mlflow.rs"]
+mod mlflow;
 #[path = "cache/s3.rs"]
 mod s3;
 #[path = "cache/server.rs"]

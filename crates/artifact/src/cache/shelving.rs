@@ -128,7 +128,8 @@ impl Cache {
 /// A name with the address's ending, where the file's own is another.
 fn ending_differs(place: &Place, path: &Path) -> Option<String> {
     let address = match place {
-        Place::Local(_) => return None,
+        Place::Local(_) | Place::Mlflow(_) => return None,
+        Place::Tracked(tracked) => &tracked.path,
         Place::Http(url) => url.path(),
         Place::Bucket { key, .. } => key,
     };
