@@ -10,6 +10,7 @@
 
 mod app;
 mod budget;
+mod cache;
 mod caller;
 mod config;
 mod error;

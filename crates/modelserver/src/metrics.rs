@@ -62,6 +62,8 @@ pub(crate) struct Metrics {
     latency: Family<ModelLabels, Histogram, Latency>,
     errors: Family<ErrorLabels, Counter>,
     loaded: Family<ModelLabels, Gauge>,
+    cache_hits: Family<ModelLabels, Counter>,
+    cache_misses: Family<ModelLabels, Counter>,
 }
 
 /// One model's metrics.
@@ -71,6 +73,8 @@ pub(crate) struct ModelMetrics {
     latency: Histogram,
     errors: Vec<(&'static str, Counter)>,
     loaded: Gauge,
+    cache_hits: Counter,
+    cache_misses: Counter,
 }
 
 impl Metrics {
@@ -80,6 +84,8 @@ impl Metrics {
         let latency = Family::new_with_constructor(Latency);
         let errors = Family::default();
         let loaded = Family::default();
+        let cache_hits = Family::default();
+        let cache_misses = Family::default();
         registry.register("model_predictions", "Requests answered with a prediction", predictions.clone());
         registry.register(
             "model_prediction_latency_seconds",
@@ -88,7 +94,13 @@ impl Metrics {
         );
         registry.register("model_prediction_errors", "Requests not answered with a prediction", errors.clone());
         registry.register("model_loaded", "Whether the model is loaded and predicts (1) or not (0)", loaded.clone());
-        Self { registry, predictions, latency, errors, loaded }
+        registry.register("model_cache_hits", "Predictions out of the response cache", cache_hits.clone());
+        registry.register(
+            "model_cache_misses",
+            "Predictions that the response cache did not have and the model made",
+            cache_misses.clone(),
+        );
+        Self { registry, predictions, latency, errors, loaded, cache_hits, cache_misses }
     }
 
     /// The metrics of one model; it exists, at 0, from now on.
@@ -103,6 +115,8 @@ impl Metrics {
             latency: self.latency.get_or_create_owned(&labels),
             errors: ERROR_TYPES.map(error).to_vec(),
             loaded: self.loaded.get_or_create_owned(&labels),
+            cache_hits: self.cache_hits.get_or_create_owned(&labels),
+            cache_misses: self.cache_misses.get_or_create_owned(&labels),
         }
     }
 
@@ -127,6 +141,12 @@ impl ModelMetrics {
         if let Some((_, counter)) = self.errors.iter().find(|(known, _)| *known == kind) {
             counter.inc();
         }
+    }
+
+    /// Counts a prediction of a model with a response cache.
+    pub(crate) fn cached(&self, hit: bool) {
+        let counter = if hit { &self.cache_hits } else { &self.cache_misses };
+        counter.inc();
     }
 
     pub(crate) fn set_loaded(&self, loaded: bool) {

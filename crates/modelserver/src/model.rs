@@ -11,6 +11,7 @@ use api::inference::{ModelMetadata, Parameters, Request, Tensor};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
+    cache::{self, Cache},
     caller::Caller,
     error::InferError,
     metrics::ModelMetrics,
@@ -34,6 +35,7 @@ pub(crate) struct Model {
     pub(crate) signature: Signature,
     pub(crate) metrics: ModelMetrics,
     pub(crate) statistics: Statistics,
+    cache: Option<Cache>,
     queue: Arc<Queue<Job>>,
     threads: Vec<JoinHandle<()>>,
     pub(crate) settings: ModelSettings,
@@ -114,7 +116,10 @@ impl Model {
             threads.push(thread::Builder::new().name("model".to_owned()).spawn(move || work(runtime, &queue))?);
         }
         metrics.set_loaded(true);
-        Ok(Self { name, version, signature, metrics, statistics: Statistics::default(), queue, threads, settings })
+        let cached = settings.response_cache_bytes > 0 && !signature.streams;
+        let cache = cached.then(|| Cache::new(settings.response_cache_bytes));
+        let statistics = Statistics::default();
+        Ok(Self { name, version, signature, metrics, statistics, cache, queue, threads, settings })
     }
 
     /// Takes no more requests, and ends its threads after what waits.
@@ -141,7 +146,10 @@ impl Model {
     /// Predicts. Counts and times the answer, whatever it is.
     pub(crate) async fn infer(&self, request: Request, caller: Caller) -> Result<Vec<Tensor>, InferError> {
         let began = Instant::now();
-        let result = self.run(request, caller, began).await;
+        let result = match &self.cache {
+            Some(cache) => self.run_once(cache, request, caller, began).await,
+            None => self.run(request, caller, began).await,
+        };
         match &result {
             Ok(_) => self.metrics.predicted(began.elapsed()),
             Err(error) => self.metrics.refused(error),
@@ -156,6 +164,28 @@ impl Model {
         let cancel = self.enqueue(request, Answer::Each(answer))?;
         let waiting = Waiting { cancel, answered: false };
         Ok(Answers { answers, waiting, deadline: Instant::now() + time, time })
+    }
+
+    /// Runs it if the cache does not have the answer and no equal request is being run.
+    async fn run_once(
+        &self,
+        cache: &Cache,
+        request: Request,
+        caller: Caller,
+        began: Instant,
+    ) -> Result<Vec<Tensor>, InferError> {
+        let time = self.time_for(&request);
+        let key = cache::Key::of(&request);
+        let looked_up = began.elapsed();
+        let answer = cache.answer(key, self.run(request, caller, began));
+        let answer = tokio::time::timeout_at((began + time).into(), answer).await;
+        let (outputs, from) = answer.map_err(|_| InferError::TimedOut(time.as_millis()))??;
+        match from {
+            cache::From::Cache => self.statistics.cache_hit.add(began.elapsed()),
+            cache::From::Run => self.statistics.cache_miss.add(looked_up),
+        }
+        self.metrics.cached(from == cache::From::Cache);
+        Ok(outputs)
     }
 
     async fn run(&self, request: Request, _caller: Caller, began: Instant) -> Result<Vec<Tensor>, InferError> {

@@ -9,6 +9,8 @@ mod support;
 
 #[path = "serve/bounds.rs"]
 mod bounds;
+#[path = "serve/cache.rs"]
+mod cache;
 #[path = "serve/golden.rs"]
 mod golden;
 #[path = "serve/grpc.rs"]
