@@ -1,9 +1,12 @@
 //! What every protocol needs: the models, the settings, the state. The protocols translate; the work is here.
 
+use std::sync::Arc;
+
 use api::{
     inference::{Request, Response, ServerMetadata},
     replica::ReplicaState,
 };
+use base::Tasks;
 
 use crate::{
     Config,
@@ -14,7 +17,7 @@ use crate::{
     model::Model,
     registry::Registry,
     report::Reporter,
-    repository::{IndexEntry, LoadRequest, ModelConfig},
+    repository::{IndexEntry, LoadRequest, ModelConfig, Repository, Shared},
 };
 
 /// The extensions of the protocol that work here.
@@ -23,39 +26,48 @@ const EXTENSIONS: [&str; 2] = ["binary_tensor_data", "parameters"];
 /// The server.
 #[derive(Debug)]
 pub(crate) struct App {
-    pub(crate) config: Config,
-    pub(crate) models: Registry,
-    pub(crate) metrics: Metrics,
-    pub(crate) reporter: Reporter,
+    pub(crate) config: Arc<Config>,
+    pub(crate) models: Arc<Registry>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) reporter: Arc<Reporter>,
+    pub(crate) repository: Arc<Repository>,
     pub(crate) budget: Budget,
 }
 
 impl App {
-    pub(crate) fn new(config: Config) -> Self {
+    /// `local`: nobody but this machine reaches the server.
+    pub(crate) fn new(config: Config, local: bool, tasks: Tasks) -> Self {
         let metrics = Metrics::new();
         if let Some(name) = &config.model_name {
             // Its metrics exist, at 0, while it is being loaded.
             let version = config.model_version.as_deref().unwrap_or(crate::load::FIRST_VERSION);
             metrics.of_model(name, version).set_loaded(false);
         }
-        let reporter = Reporter::new(config.replica_id.clone());
+        let reporter = Arc::new(Reporter::new(config.replica_id.clone()));
         let budget = Budget::new(config.bodies_limit_bytes);
-        Self { config, models: Registry::default(), metrics, reporter, budget }
+        let (config, models, metrics) = (Arc::new(config), Arc::new(Registry::default()), Arc::new(metrics));
+        let shared = Shared {
+            config: Arc::clone(&config),
+            models: Arc::clone(&models),
+            metrics: Arc::clone(&metrics),
+            reporter: Arc::clone(&reporter),
+        };
+        let repository = Arc::new(Repository::new(shared, tasks, local));
+        Self { config, models, metrics, reporter, repository, budget }
     }
 
-    /// Whether requests are wanted here: every model predicts, and the server is not ending.
+    /// Whether requests are wanted here: every model predicts that should, and the server is not ending.
     pub(crate) fn is_ready(&self) -> bool {
-        self.reporter.state() == ReplicaState::Ready
+        self.reporter.state() == ReplicaState::Ready && self.models.fault().is_none()
     }
 
     /// Why not, in words.
     pub(crate) fn why_not_ready(&self) -> String {
-        let why = match self.reporter.state() {
-            ReplicaState::Starting | ReplicaState::BackingOff => "the server is still loading its models",
-            ReplicaState::Ready => "",
-            ReplicaState::Stopping => "the server is ending",
-        };
-        why.to_owned()
+        match self.reporter.state() {
+            ReplicaState::Starting | ReplicaState::BackingOff => "the server is still loading its models".to_owned(),
+            ReplicaState::Ready => self.models.fault().unwrap_or_default(),
+            ReplicaState::Stopping => "the server is ending".to_owned(),
+        }
     }
 
     pub(crate) fn metadata(&self) -> ServerMetadata {
@@ -74,14 +86,14 @@ impl App {
     /// Loads a model, or loads it anew beside the one that serves, which then takes no more requests. Returns
     /// when the new one predicts; if it cannot be loaded, the old one goes on.
     pub(crate) async fn load(&self, name: &str, request: LoadRequest) -> Result<(), InferError> {
-        let _ = (name, request);
-        Err(InferError::Unsupported("models cannot be loaded while the server runs".to_owned()))
+        self.repository.load(name, request).await
     }
 
     /// Takes a model out of service; what waits for it is still answered. Returns when no more requests reach it.
+    /// `unload_dependents` means nothing here: no model is made of others.
     pub(crate) async fn unload(&self, name: &str, unload_dependents: bool) -> Result<(), InferError> {
-        let _ = (name, unload_dependents);
-        Err(InferError::Unsupported("models cannot be unloaded while the server runs".to_owned()))
+        let _ = unload_dependents;
+        self.repository.unload(name).await
     }
 
     /// The configuration that holds for a model.

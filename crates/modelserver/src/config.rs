@@ -53,6 +53,9 @@ pub struct Config {
     pub response_cache_bytes: usize,
     /// The interpreter that runs Python models which bring no environment of their own.
     pub python: Option<String>,
+    /// Whether callers may load and unload models. If this is not said: where only this machine reaches the server,
+    /// and it is no replica.
+    pub model_control: Option<bool>,
     /// What is different for single models, by their names.
     pub models: crate::settings::OfModels,
     /// Requests that may wait for one model; more are refused with 503.
@@ -100,6 +103,7 @@ impl Default for Config {
             latency_target_ms: 0,
             response_cache_bytes: 0,
             python: None,
+            model_control: None,
             models: crate::settings::OfModels::new(),
             queue_limit: 1_000,
             request_timeout_ms: 60_000,

@@ -198,8 +198,8 @@ fn first_difference(made: &Data, wanted: &Data) -> Option<(usize, String, String
 /// # Errors
 /// A model that cannot be loaded, a request that it refuses, a file that cannot be read or written.
 pub async fn record(config: &Config, inputs: &[PathBuf]) -> Result<PathBuf, ServeError> {
-    let (found, _) = load::fetch(config).await?;
-    let file = load::only(found)?;
+    let fetched = load::fetch(config).await?;
+    let file = load::only(&fetched)?;
     let settings = ModelSettings::of(config, &file.name, &Overrides::default());
     let mut runtime = Opener { config }.open(&file, &settings)?;
     let requests = if inputs.is_empty() {

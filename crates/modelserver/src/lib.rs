@@ -74,7 +74,7 @@ pub async fn run(config: Config, listener: Listener, tasks: Tasks, _clock: Clock
 
 async fn serve(config: Config, listener: Listener, tasks: Tasks) -> Result<(), ServeError> {
     let finish = Duration::from_millis(config.finish_ms);
-    let app = Arc::new(App::new(config));
+    let app = Arc::new(App::new(config, listener.is_local(), tasks.clone()));
     // Not children of `tasks`: connections go on while the server drains.
     let connections = Tasks::new();
     tokio::select! {
@@ -95,7 +95,8 @@ async fn serve(config: Config, listener: Listener, tasks: Tasks) -> Result<(), S
 /// Waits a little for the models' threads: a process that exits while one of them is in the runtime may crash
 /// there, and would seem to have failed.
 async fn end_models(app: &App) {
-    let models = app.models.all();
+    let mut models = app.models.all();
+    models.extend(app.repository.leaving());
     models.iter().for_each(|model| model.close());
     let ended = async {
         while !models.iter().all(|model| model.has_ended()) {
@@ -109,31 +110,18 @@ async fn end_models(app: &App) {
 
 /// Loads, is ready, drains.
 async fn life(app: &Arc<App>, listener: &Listener, tasks: &Tasks) -> Result<(), ServeError> {
-    let _fetched = tokio::select! {
-        fetched = make_ready(app, tasks) => fetched?,
+    tokio::select! {
+        started = app.repository.start(|uri| app.reporter.set_artifact(uri.to_owned())) => started?,
         // Nobody was told that requests are welcome, so nobody needs the drain.
         () = tasks.stopping() => {
             app.reporter.set(ReplicaState::Stopping);
             return Ok(());
         }
     };
+    app.reporter.set(ReplicaState::Ready);
     tracing::info!(address = listener.address(), models = app.models.names().join(", "), "ready");
     tasks.stopping().await;
     app.reporter.set(ReplicaState::Stopping);
     tokio::time::sleep(Duration::from_millis(app.config.drain_ms)).await;
     Ok(())
-}
-
-/// Loads the models and opens the doors. What it returns holds the artefact in the node's cache.
-async fn make_ready(app: &Arc<App>, tasks: &Tasks) -> Result<artifact::Fetched, ServeError> {
-    let (found, fetched) = load::fetch(&app.config).await?;
-    app.reporter.set_artifact(fetched.uri.clone());
-    let loading = {
-        let app = Arc::clone(app);
-        tasks.spawn_blocking(move || load::load(&app, found))
-    };
-    let table = loading.await.map_err(|e| ServeError::Broken(e.to_string()))??;
-    app.models.set(table);
-    app.reporter.set(ReplicaState::Ready);
-    Ok(fetched)
 }

@@ -115,7 +115,6 @@ impl Model {
             let queue = Arc::clone(&queue);
             threads.push(thread::Builder::new().name("model".to_owned()).spawn(move || work(runtime, &queue))?);
         }
-        metrics.set_loaded(true);
         let cached = settings.response_cache_bytes > 0 && !signature.streams;
         let cache = cached.then(|| Cache::new(settings.response_cache_bytes));
         let statistics = Statistics::default();
@@ -230,7 +229,6 @@ impl Model {
 impl Drop for Model {
     fn drop(&mut self) {
         self.queue.close();
-        self.metrics.set_loaded(false);
     }
 }
 

@@ -69,7 +69,6 @@ impl Reporter {
     }
 
     /// Tells that the models are others now.
-    #[allow(dead_code, reason = "until models come and go at run time")]
     pub(crate) fn models_changed(&self) {
         self.standing.send_modify(|_| {});
     }

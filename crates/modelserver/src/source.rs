@@ -13,7 +13,7 @@ use std::{
 
 use folder::{Folder, Hints};
 
-use crate::{error::ServeError, repository::Declared};
+use crate::{Config, error::ServeError, repository::Declared};
 
 /// One file to load, and what it is called.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +60,21 @@ pub(crate) struct Listed {
     pub(crate) declared: Declared,
     /// The folder that its `config.pbtxt` is in, if it has one of its own.
     pub(crate) folder: Option<PathBuf>,
+}
+
+impl Listed {
+    /// As the configuration wants its one model: under its name, in its version.
+    pub(crate) fn as_configured(mut self, config: &Config) -> Result<Self, ServeError> {
+        let name = config.model_name.clone().unwrap_or_else(|| self.name.clone());
+        self.files = of_version(self.files, config.model_version.as_deref())?;
+        self.chosen(&name)
+    }
+
+    /// The versions of it that its `config.pbtxt` wants served, under this name.
+    pub(crate) fn chosen(mut self, name: &str) -> Result<Self, ServeError> {
+        self.name = name.to_owned();
+        Ok(self)
+    }
 }
 
 /// One model of a folder of many, or why it cannot be served.
