@@ -33,6 +33,7 @@ setup: ## install everything that the tests need
 	@scripts/models.sh
 
 test: setup ## everything that is promised, against the real binary
+	PYTHONPATH=python/src PYTHONDONTWRITEBYTECODE=1 "$(CACHE)/venv/bin/python" -W error -m unittest discover -s python/tests
 	cargo test --workspace --locked --no-fail-fast
 
 lint: ## format and clippy, warnings are errors

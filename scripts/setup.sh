@@ -2,7 +2,7 @@
 # Installs what is missing to build, run or test Modelway. Quick when nothing is.
 #
 #   scripts/setup.sh        to build and run: a C compiler, curl, Python with the packages of models/requirements.txt
-#   scripts/setup.sh test   the same and what the tests start: PostgreSQL, an S3 server, MLflow
+#   scripts/setup.sh test   the same and what the tests start: PostgreSQL, an S3 server, MLflow, uv, XGBoost, PyTorch
 #   scripts/setup.sh bench  the same and what is measured beside us: nginx, wrk
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -66,6 +66,8 @@ packages_are_there() {
     python3 -c 'import ensurepip, venv' 2>/dev/null || [ -x "$venv/bin/pip" ] || missing+=(python3-venv)
     if [ "$purpose" = test ]; then
         compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null || missing+=(postgresql)
+        # On PyPI it comes with the libraries of a GPU.
+        [ -d /usr/lib/python3/dist-packages/torch ] || missing+=(python3-torch)
     fi
     if [ "$purpose" = bench ]; then
         command -v nginx >/dev/null || missing+=(nginx-light)
@@ -76,10 +78,10 @@ packages_are_there() {
     fi
 }
 
-# The stamp is written last, so that an interrupted installation goes on.
+# Python with what $1 lists. The stamp $2 is written last, so that an interrupted installation goes on.
 python_is_there() {
-    local wanted stamp=$venv/.requirements
-    wanted=$(sha256sum <models/requirements.txt)
+    local wanted list=$1 stamp=$venv/$2
+    wanted=$(sha256sum <"$list")
     if [ -e "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
         return
     fi
@@ -89,9 +91,8 @@ python_is_there() {
         at_least "$version" 3.11 || fail "python3 is $version, and 3.11 or newer is needed for the sample models"
         python3 -m venv "$venv"
     fi
-    say "installing the Python packages of the sample models and ONNX Runtime"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check -r models/requirements.txt ||
-        fail "pip could not install models/requirements.txt; see above"
+    say "installing the Python packages of $list"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$list" || fail "pip could not install $list; see above"
     echo "$wanted" >"$stamp"
 }
 
@@ -115,9 +116,10 @@ rust_is_there
 exec 9>"$cache/.setup.lock"
 flock 9
 packages_are_there
-python_is_there
+python_is_there models/requirements.txt .requirements
 library_is_linked
 if [ "$purpose" = test ]; then
+    python_is_there python/tests/requirements.txt .test-requirements
     scripts/versitygw.sh >/dev/null
     scripts/mlflow.sh >/dev/null
 fi

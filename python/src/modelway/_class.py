@@ -69,7 +69,7 @@ class OpenedClass:
 
     platform = "python_class"
 
-    def __init__(self, model: AbstractModel, folder: Path) -> None:
+    def __init__(self, model: AbstractModel, folder: Path, load: bool = True) -> None:
         plan = _hints.read(type(model))
         self._plan = plan
         self._name = type(model).__name__
@@ -82,7 +82,8 @@ class OpenedClass:
         self.streams = plan.streams
         self.model = model
         model.folder = folder
-        self._finished(model.load())
+        if load:
+            self._finished(model.load())
         self._predict = model.predict
 
     def predict(self, inputs: Arrays, parameters: Dict[str, Any]) -> Iterator[Arrays]:

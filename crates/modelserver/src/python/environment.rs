@@ -1,32 +1,67 @@
 //! The environment of a Python model: an interpreter with the packages that the model asks for.
 //!
 //! A model says what it wants in `python_env.yaml`, `conda.yaml` or `requirements.txt` beside it. The same wish is
-//! built once, with `uv`, in a folder named by its hash, and shared by every model and server that has it.
+//! built once, with `uv`, in a folder named by its hash, and shared by every model and every server that has it.
+//! Environments are never changed and never removed here: whoever wants the room back deletes their folders.
 //!
 //! **Invariant:** an environment in its place is whole: it is built beside, and moved there last.
 
-use std::path::{Path, PathBuf};
+mod blame;
+mod files;
+mod interpreters;
+mod uv;
+
+use std::{
+    fmt::Write as _,
+    fs::{self, File, TryLockError},
+    io,
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+use sha2::{Digest as _, Sha256};
 
 use crate::ServeError;
+
+/// Part of every hash: another number makes every environment anew.
+const FORMAT: u32 = 1;
+/// The longest that building may take, or waiting for another server that builds.
+const PATIENCE: Duration = Duration::from_mins(30);
+/// How often a server that waits for another's build looks again.
+const GLANCE: Duration = Duration::from_millis(100);
+/// Tensors cross to the model as NumPy arrays, so every environment has it.
+const ALWAYS: &str = "numpy";
 
 /// What a model wants to be run in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Wanted {
-    /// The version of Python, as `3.11` or `3.11.7`; none takes the one that is there.
+    /// The version of Python, as `3.11` or `3.11.7`; none takes the `python3` that is there.
     pub(crate) python: Option<String>,
-    /// The packages.
+    /// The packages, and pip's options that say where they come from.
     pub(crate) requirements: Vec<Requirement>,
+    /// Versions that packages must have if they are installed at all.
+    pub(crate) constraints: Vec<Requirement>,
+    /// The file that asks for all this.
+    pub(crate) file: PathBuf,
 }
 
 /// One package, as pip understands it, and where it was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Requirement {
-    /// As in `numpy>=2,<3`.
+    /// As in `numpy>=2,<3`, or an option such as `--extra-index-url …`.
     pub(crate) text: String,
     /// The file that asks for it.
     pub(crate) file: PathBuf,
     /// The line in it, from 1.
     pub(crate) line: usize,
+}
+
+impl Requirement {
+    /// The package's name as the index knows it: lower case, `-` between its parts. Empty for an option.
+    pub(crate) fn name(&self) -> String {
+        blame::name_of(&self.text)
+    }
 }
 
 /// An interpreter that can run a model.
@@ -44,25 +79,172 @@ impl Wanted {
     ///
     /// # Errors
     /// [`ServeError::Environment`] names the file, the line and what cannot be done.
-    pub(crate) fn of_folder(_folder: &Path) -> Result<Option<Self>, ServeError> {
-        Ok(None)
+    pub(crate) fn of_folder(folder: &Path) -> Result<Option<Self>, ServeError> {
+        files::of_folder(folder)
     }
 
     /// The same without packages of these names.
     #[must_use]
     pub(crate) fn without(mut self, names: &[&str]) -> Self {
-        self.requirements.retain(|requirement| !names.contains(&requirement.text.as_str()));
+        self.requirements.retain(|requirement| !names.contains(&requirement.name().as_str()));
         self
+    }
+
+    /// The same with a package that nothing in it asks for yet.
+    #[must_use]
+    fn with(mut self, package: &str) -> Self {
+        if self.requirements.iter().all(|requirement| requirement.name() != package) {
+            let line = Requirement { text: package.to_owned(), file: self.file.clone(), line: 0 };
+            self.requirements.push(line);
+        }
+        self
+    }
+
+    /// Names the environment: equal for equal wishes, wherever they are written.
+    fn hash(&self, base: Option<&Path>) -> String {
+        let mut text = format!("format {FORMAT}\n{} {}\n", std::env::consts::OS, std::env::consts::ARCH);
+        let _ = writeln!(text, "python {:?} {:?}", self.python, base);
+        for (kind, lines) in [("require", &self.requirements), ("constrain", &self.constraints)] {
+            let mut lines: Vec<_> = lines.iter().map(|line| format!("{kind} {}\n", line.text)).collect();
+            lines.sort_unstable();
+            text.push_str(&lines.concat());
+        }
+        Sha256::digest(text).iter().take(16).fold(String::new(), |mut hex, byte| {
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        })
     }
 }
 
 /// The interpreter for what is wanted, its environment built if it is not there yet. Blocks, for minutes if
 /// packages must be fetched.
 ///
-/// `cache_dir` is the server's cache folder. `uv` is the program that builds; `None` looks for it.
+/// `cache_dir` is the server's cache folder; the environments are in `environments` below it. `uv` is the program
+/// that builds; `None` looks for it.
 ///
 /// # Errors
 /// [`ServeError::Environment`]: the line that cannot be had, and the last words of `uv`.
-pub(crate) fn prepare(_wanted: &Wanted, _cache_dir: &Path, _uv: Option<&Path>) -> Result<Interpreter, ServeError> {
-    Ok(Interpreter { path: PathBuf::from("python3"), origin: "on the PATH".to_owned() })
+pub(crate) fn prepare(wanted: &Wanted, cache_dir: &Path, uv: Option<&Path>) -> Result<Interpreter, ServeError> {
+    let wanted = wanted.clone().with(ALWAYS);
+    let base = if wanted.python.is_some() { None } else { interpreters::on_path("python3") };
+    let hash = wanted.hash(base.as_deref());
+    let shelf = std::path::absolute(cache_dir).map_err(io_error("the cache folder", cache_dir))?.join("environments");
+    let place = shelf.join(&hash);
+    let interpreter = |origin: &str| Interpreter {
+        path: executable(&place),
+        origin: format!("{origin} {hash} of {}", wanted.file.display()),
+    };
+    if is_whole(&place) {
+        return Ok(interpreter("environment"));
+    }
+    fs::create_dir_all(&shelf).map_err(io_error("the folder of environments", &shelf))?;
+    let _lock = lock(&shelf.join(format!("{hash}.lock")))?;
+    if is_whole(&place) {
+        return Ok(interpreter("environment"));
+    }
+    let started = Instant::now();
+    let uv = uv::Uv::find(uv)?;
+    clear(&shelf, &hash).map_err(io_error("what is left of an environment", &place))?;
+    let beside = shelf.join(format!(".{hash}.{}", std::process::id()));
+    tracing::info!(file = %wanted.file.display(), environment = %place.display(), "building a Python environment");
+    let built = build(&uv, &wanted, base, &beside)
+        .and_then(|()| fs::rename(&beside, &place).map_err(io_error("the environment that was built", &place)));
+    if let Err(error) = built {
+        let _ = fs::remove_dir_all(&beside);
+        return Err(error);
+    }
+    tracing::info!(environment = %place.display(), seconds = started.elapsed().as_secs(), "the environment is built");
+    Ok(interpreter("new environment"))
 }
+
+/// Makes the environment in `folder`.
+fn build(uv: &uv::Uv, wanted: &Wanted, base: Option<PathBuf>, folder: &Path) -> Result<(), ServeError> {
+    let until = Instant::now() + PATIENCE;
+    let python = match &wanted.python {
+        Some(version) => interpreters::of_version(version, &wanted.file, uv, until)?,
+        None => base.ok_or_else(|| failed("there is no `python3` on the PATH: install Python".to_owned()))?,
+    };
+    let told = uv.run(["venv", "--relocatable", "--no-project", "--python"], [&python, folder], until)?;
+    if !told.success {
+        return Err(failed(format!("no environment could be made with {}: {}", python.display(), told.cause())));
+    }
+    let requirements = folder.join("requirements.txt");
+    let constraints = folder.join("constraints.txt");
+    write_lines(&requirements, &wanted.requirements)?;
+    write_lines(&constraints, &wanted.constraints)?;
+    let executable = executable(folder);
+    let told = uv.run(
+        ["pip", "install", "--compile-bytecode", "--python"],
+        [executable.as_path(), Path::new("-r"), &requirements, Path::new("-c"), &constraints],
+        until,
+    )?;
+    if told.success { Ok(()) } else { Err(blame::blame(wanted, &told)) }
+}
+
+fn write_lines(path: &Path, lines: &[Requirement]) -> Result<(), ServeError> {
+    let text: String = lines.iter().map(|line| format!("{}\n", line.text)).collect();
+    fs::write(path, text).map_err(io_error("the list of packages", path))
+}
+
+fn executable(environment: &Path) -> PathBuf {
+    environment.join("bin/python")
+}
+
+/// Whether an environment is there and its interpreter, which is a link to the one it was made with, still too.
+fn is_whole(place: &Path) -> bool {
+    place.join("pyvenv.cfg").is_file() && executable(place).is_file()
+}
+
+/// Removes what is left of broken environments and broken-off builds. The lock is held.
+fn clear(shelf: &Path, hash: &str) -> io::Result<()> {
+    for entry in fs::read_dir(shelf)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name == hash || name.strip_prefix('.').is_some_and(|name| name.starts_with(hash)) {
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Waits until this server is the only one that builds the environment.
+fn lock(path: &Path) -> Result<File, ServeError> {
+    let file = File::create(path).map_err(io_error("the lock", path))?;
+    let until = Instant::now() + PATIENCE;
+    let mut told = false;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::Error(source)) => return Err(io_error("the lock", path)(source)),
+            Err(TryLockError::WouldBlock) if Instant::now() > until => {
+                let minutes = PATIENCE.as_secs() / 60;
+                return Err(later(format!("{} was held by another server for {minutes} minutes", path.display())));
+            }
+            Err(TryLockError::WouldBlock) => {
+                if !told {
+                    tracing::info!(lock = %path.display(), "another server builds this environment; waiting for it");
+                    told = true;
+                }
+                thread::sleep(GLANCE);
+            }
+        }
+    }
+}
+
+fn io_error(what: &str, path: &Path) -> impl FnOnce(io::Error) -> ServeError {
+    let what = format!("{what}, {}", path.display());
+    move |source| ServeError::Io { what, source }
+}
+
+/// Somebody must change something.
+fn failed(reason: String) -> ServeError {
+    ServeError::Environment { reason, retry: false }
+}
+
+/// It may work another time.
+fn later(reason: String) -> ServeError {
+    ServeError::Environment { reason, retry: true }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,116 @@
+//! The Python interpreters of this machine, by their versions.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+use super::{failed, uv::Uv};
+use crate::ServeError;
+
+/// Prints the version; `-S` and `-I` make it quick and keep it from reading what is in the folder.
+const ASK: [&str; 4] = ["-I", "-S", "-c", "import sys; print('.'.join(map(str, sys.version_info[:3])))"];
+/// No machine has more interpreters that matter.
+const MOST: usize = 64;
+
+/// The program of this name on the PATH.
+pub(super) fn on_path(name: &str) -> Option<PathBuf> {
+    let path = base::config::variable("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|program| is_program(program))
+}
+
+/// A program that is named by its path, or by its name on the PATH.
+pub(super) fn resolve(named: &Path) -> Option<PathBuf> {
+    if named.components().count() > 1 {
+        return std::path::absolute(named).ok().filter(|path| is_program(path));
+    }
+    on_path(named.to_str()?)
+}
+
+fn is_program(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+}
+
+/// An interpreter of this version: one that is here, else one that `uv` fetches. Of `3.11.7` another `3.11` does
+/// if there is no other way, and the log says so.
+pub(super) fn of_version(version: &str, file: &Path, uv: &Uv, until: Instant) -> Result<PathBuf, ServeError> {
+    let wanted = parts(version).filter(|parts| parts.len() >= 2).ok_or_else(|| {
+        let file = file.display();
+        failed(format!("{file}: `{version}` is no version of Python: write it as 3.11 or 3.11.7"))
+    })?;
+    let mut here: Vec<(Vec<u32>, PathBuf)> = candidates(&wanted).into_iter().filter_map(asked).collect();
+    here.sort_by(|a, b| b.0.cmp(&a.0));
+    if let Some((_, path)) = here.iter().find(|(found, _)| found.starts_with(&wanted)) {
+        return Ok(path.clone());
+    }
+    let told = uv.run(["python", "install", "--no-bin", version], [], until)?;
+    let fetched = if told.success { uv_has(uv, version) } else { None };
+    if let Some(path) = fetched {
+        return Ok(path);
+    }
+    if let Some((found, path)) = here.iter().find(|(found, _)| found[..2] == wanted[..2]) {
+        let found = dotted(found);
+        tracing::warn!(file = %file.display(), "Python {version} is not to be had; running with {found}");
+        return Ok(path.clone());
+    }
+    let mut names: Vec<_> =
+        here.iter().map(|(found, path)| format!("{} ({})", dotted(found), path.display())).collect();
+    names.dedup();
+    Err(failed(format!(
+        "{file} wants Python {version}, which is not here and could not be fetched ({cause}); there is {there}: install \
+         it, or ask for one of these",
+        file = file.display(),
+        cause = told.cause(),
+        there = if names.is_empty() { "none".to_owned() } else { names.join(", ") },
+    )))
+}
+
+/// Where `uv` put an interpreter that it fetched.
+fn uv_has(uv: &Uv, version: &str) -> Option<PathBuf> {
+    uv.answer(&["python", "find", "--managed-python", "--no-project", version]).map(PathBuf::from)
+}
+
+/// Every program that may be an interpreter, those that are called by the wanted version first.
+fn candidates(wanted: &[u32]) -> Vec<PathBuf> {
+    let exact = format!("python{}.{}", wanted[0], wanted[1]);
+    let path = base::config::variable("PATH").unwrap_or_default();
+    let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    folders.push(PathBuf::from("/usr/bin"));
+    let home = base::config::variable("HOME").map(PathBuf::from);
+    let pyenv = base::config::variable("PYENV_ROOT").map(PathBuf::from).or_else(|| Some(home?.join(".pyenv")));
+    // pyenv's own links answer only for the version that is chosen in the folder.
+    folders.retain(|folder| pyenv.as_ref().is_none_or(|root| *folder != root.join("shims")));
+    if let Some(versions) = pyenv.and_then(|root| root.join("versions").read_dir().ok()) {
+        folders.extend(versions.flatten().map(|version| version.path().join("bin")));
+    }
+    let mut found: Vec<PathBuf> = Vec::new();
+    for name in [exact.as_str(), "python3"] {
+        for folder in &folders {
+            let program = folder.join(name);
+            let real = program.canonicalize().unwrap_or_else(|_| program.clone());
+            if is_program(&program) && !found.iter().any(|known| known.canonicalize().is_ok_and(|known| known == real))
+            {
+                found.push(program);
+            }
+        }
+    }
+    found.truncate(MOST);
+    found
+}
+
+/// An interpreter and its version, which it is asked for.
+fn asked(path: PathBuf) -> Option<(Vec<u32>, PathBuf)> {
+    let answer = Command::new(&path).args(ASK).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+    let version = parts(String::from_utf8_lossy(&answer.stdout).trim())?;
+    (answer.status.success() && version.len() == 3).then_some((version, path))
+}
+
+fn parts(version: &str) -> Option<Vec<u32>> {
+    version.split('.').map(|part| part.parse().ok()).collect()
+}
+
+fn dotted(version: &[u32]) -> String {
+    version.iter().map(u32::to_string).collect::<Vec<_>>().join(".")
+}
