@@ -24,7 +24,7 @@ mod tests;
 
 pub use datatype::{Datatype, NotADatatype};
 pub use json_read::nested_data;
-pub use json_write::write_nested;
+pub use json_write::{write_nested, write_row};
 pub use message::{Encoded, Request, RequestedOutput, Response};
 pub use metadata::{ModelMetadata, ServerMetadata, TensorMetadata};
 pub use parameter::{Parameter, Parameters};

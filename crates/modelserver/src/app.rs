@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// The extensions of the protocol that work here.
-const EXTENSIONS: [&str; 2] = ["binary_tensor_data", "parameters"];
+const EXTENSIONS: [&str; 5] = ["binary_tensor_data", "parameters", "model_configuration", "statistics", "generate"];
 
 /// The server.
 #[derive(Debug)]

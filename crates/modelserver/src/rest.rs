@@ -4,13 +4,19 @@
 
 mod answer;
 mod body;
+mod compression;
+mod events;
+mod fields;
+mod generate;
+mod repository;
+mod statistics;
 mod v1;
 mod v2;
 
 use std::{convert::Infallible, sync::Arc};
 
 use api::replica::SELF_REPORT_PATH;
-use http::{Method, Request, StatusCode};
+use http::{Method, Request, StatusCode, request::Parts};
 use hyper::body::Incoming;
 use serde_json::json;
 
@@ -18,51 +24,90 @@ use crate::{app::App, caller::Caller, grpc};
 
 pub(crate) use answer::{Answer, Body};
 
+/// A request on its way to the handler that its path names.
+struct Asked<'r> {
+    app: &'r App,
+    caller: Caller,
+    head: &'r Parts,
+    body: Incoming,
+}
+
+impl Asked<'_> {
+    /// Refuses all other methods.
+    fn only(&self, allowed: &'static [Method]) -> Result<(), answer::Refusal> {
+        if allowed.contains(&self.head.method) {
+            return Ok(());
+        }
+        Err(answer::Refusal::method(&self.head.method, self.head.uri.path(), allowed))
+    }
+}
+
+const READ: &[Method] = &[Method::GET];
+const PROBE: &[Method] = &[Method::GET, Method::HEAD];
+const POST: &[Method] = &[Method::POST];
+
 /// Answers one request, of whatever protocol.
 pub(crate) async fn answer(app: Arc<App>, caller: Caller, request: Request<Incoming>) -> Result<Answer, Infallible> {
     if grpc::is_grpc(&request) {
         return Ok(grpc::answer(app, caller, request).await);
     }
-    Ok(dispatch(&app, caller, request).await.unwrap_or_else(answer::Refusal::into_answer))
+    let (head, body) = request.into_parts();
+    let wanted = compression::wanted(&head.headers);
+    let answer = dispatch(Asked { app: &app, caller, head: &head, body }).await;
+    let answer = answer.unwrap_or_else(answer::Refusal::into_answer);
+    Ok(match wanted {
+        Some(encoding) => compression::compress(answer, encoding).await,
+        None => answer,
+    })
 }
 
-async fn dispatch(app: &App, caller: Caller, request: Request<Incoming>) -> answer::Answered {
-    let path = request.uri().path();
+async fn dispatch(asked: Asked<'_>) -> answer::Answered {
+    let (app, head) = (asked.app, asked.head);
+    let path = head.uri.path();
+    match path {
+        "/v2/models/stats" => {
+            asked.only(READ)?;
+            return statistics::all(app);
+        }
+        "/v2/repository/index" => return repository::index(asked).await,
+        _ => {}
+    }
     if let Some(rest) = path.strip_prefix("/v2/models/") {
-        let rest = rest.to_owned();
-        return v2::model(app, caller, &rest, request).await;
+        return v2::model(asked, rest).await;
     }
     if let Some(rest) = path.strip_prefix("/v1/models/") {
-        let rest = rest.to_owned();
-        return v1::model(app, caller, &rest, request).await;
+        return v1::model(asked, rest).await;
+    }
+    if let Some(rest) = path.strip_prefix("/v2/repository/models/") {
+        return repository::model(asked, rest).await;
     }
     match path {
         SELF_REPORT_PATH => {
-            only(&request, &[Method::GET])?;
-            answer::json(&app.reporter.report(after(&request)?).await)
+            asked.only(READ)?;
+            answer::json(&app.reporter.report(after(head)?).await)
         }
         "/health" | "/health/live" => {
-            only(&request, &[Method::GET, Method::HEAD])?;
+            asked.only(PROBE)?;
             answer::json(&json!({"status": "alive"}))
         }
         "/v2/health/live" => {
-            only(&request, &[Method::GET, Method::HEAD])?;
+            asked.only(PROBE)?;
             answer::json(&json!({"live": true}))
         }
         "/ready" | "/health/ready" | "/v2/health/ready" => {
-            only(&request, &[Method::GET, Method::HEAD])?;
+            asked.only(PROBE)?;
             ready(app)
         }
         "/metrics" => {
-            only(&request, &[Method::GET])?;
+            asked.only(READ)?;
             Ok(answer::text(base::metrics::CONTENT_TYPE, app.metrics.text()))
         }
         "/v2" | "/v2/" => {
-            only(&request, &[Method::GET])?;
+            asked.only(READ)?;
             answer::json(&app.metadata())
         }
         "/v1/models" => {
-            only(&request, &[Method::GET])?;
+            asked.only(READ)?;
             answer::json(&json!({"models": app.models.names()}))
         }
         _ => Err(unknown_path(path)),
@@ -77,23 +122,26 @@ fn ready(app: &App) -> answer::Answered {
     Ok(answer::with_status(StatusCode::SERVICE_UNAVAILABLE, answer::json(&body)?))
 }
 
-fn after(request: &Request<Incoming>) -> Result<Option<u64>, answer::Refusal> {
-    let Some(query) = request.uri().query() else { return Ok(None) };
+fn after(head: &Parts) -> Result<Option<u64>, answer::Refusal> {
+    let Some(query) = head.uri.query() else { return Ok(None) };
     match query.strip_prefix("after=").map(str::parse) {
         Some(Ok(after)) => Ok(Some(after)),
         _ => Err(answer::Refusal::bad("the one parameter here is `after`, a sequence number")),
     }
 }
 
-/// Refuses all other methods.
-fn only(request: &Request<Incoming>, allowed: &'static [Method]) -> Result<(), answer::Refusal> {
-    if allowed.contains(request.method()) {
-        return Ok(());
-    }
-    Err(answer::Refusal::method(request.method(), request.uri().path(), allowed))
-}
+/// Extensions of Triton that its clients may look for, and that are not there.
+const NOT_SERVED: [(&str, &str); 4] = [
+    ("trace/setting", "traces are not set over the protocol"),
+    ("logging", "the log is not set over the protocol"),
+    ("systemsharedmemory", "tensors come in the body, not by shared memory"),
+    ("cudasharedmemory", "tensors come in the body, not by shared memory"),
+];
 
 fn unknown_path(path: &str) -> answer::Refusal {
+    if let Some((_, why)) = NOT_SERVED.iter().find(|(part, _)| path.starts_with("/v2/") && path.contains(part)) {
+        return answer::Refusal::not_found(format!("this server does not have that extension: {why}"));
+    }
     let shown: String = path.chars().take(128).collect();
     answer::Refusal::not_found(format!(
         "there is nothing at {shown}; predictions are at /v2/models/{{model}}/infer and /v1/models/{{model}}:predict"

@@ -17,6 +17,8 @@ mod golden;
 mod grpc;
 #[path = "serve/life.rs"]
 mod life;
+#[path = "serve/rest.rs"]
+mod rest;
 #[path = "serve/v1.rs"]
 mod v1;
 #[path = "serve/v2.rs"]

@@ -2,9 +2,10 @@
 
 use std::fmt;
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use half::{bf16, f16};
-use serde::de::{DeserializeSeed, Deserializer, Error, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::{
     Data, Datatype,
@@ -146,6 +147,21 @@ impl<'de, E: Element> Visitor<'de> for Nest<'_, E> {
     fn visit_unit<Err: Error>(self) -> Result<(), Err> {
         self.push(Err(format!("null, not {}", E::WANTED)))
     }
+
+    /// `{"b64": "…"}`: the bytes of one string, as V1 has them.
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let named = map.next_key::<std::borrow::Cow<'de, str>>()?.is_some_and(|name| name == "b64");
+        let text = if named { Some(map.next_value::<std::borrow::Cow<'de, str>>()?) } else { None };
+        let element = match text.map(|text| STANDARD.decode(text.as_bytes())) {
+            Some(Ok(bytes)) => E::of_bytes(bytes).ok_or_else(|| format!("bytes in base64, not {}", E::WANTED)),
+            Some(Err(error)) => Err(format!("not base64: {error}")),
+            None => Err(format!("an object, not {}", E::WANTED)),
+        };
+        if named && map.next_key::<IgnoredAny>()?.is_some() {
+            return Err(A::Error::custom(format!("element {} has more than `b64` in its object", self.out.len())));
+        }
+        self.push(element)
+    }
 }
 
 /// What JSON can say of one element. `None`: it is not of this type, or not in its range.
@@ -162,6 +178,10 @@ trait Element: Sized {
     }
 
     fn of_text(_: &str) -> Option<Self> {
+        None
+    }
+
+    fn of_bytes(_: Vec<u8>) -> Option<Self> {
         None
     }
 }
@@ -288,5 +308,9 @@ impl Element for Bytes {
 
     fn of_text(text: &str) -> Option<Self> {
         Some(Self::copy_from_slice(text.as_bytes()))
+    }
+
+    fn of_bytes(bytes: Vec<u8>) -> Option<Self> {
+        Some(bytes.into())
     }
 }

@@ -66,10 +66,17 @@ fn plain(error: &serde_json::Error, json: &[u8]) -> String {
 pub fn nested_data(json: &str, datatype: Datatype) -> Result<(Vec<i64>, Data), Malformed> {
     let mut shape = Vec::new();
     let mut from = serde_json::Deserializer::from_str(json);
-    Probe { shape: &mut shape }.deserialize(&mut from).map_err(|e| Malformed(e.to_string()))?;
+    Probe { shape: &mut shape }.deserialize(&mut from).map_err(|e| unplaced(&e))?;
     let mut from = serde_json::Deserializer::from_str(json);
-    let data = DataSeed { datatype, shape: &shape }.deserialize(&mut from).map_err(|e| Malformed(e.to_string()))?;
+    let data = DataSeed { datatype, shape: &shape }.deserialize(&mut from).map_err(|e| unplaced(&e))?;
     Ok((shape, data))
+}
+
+/// An error without its line and column: the lists are a part of a body, or were put together of its parts.
+fn unplaced(error: &serde_json::Error) -> Malformed {
+    let text = error.to_string();
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    Malformed(text.strip_suffix(&place).unwrap_or(&text).to_owned())
 }
 
 /// Learns a shape from the lengths of the lists and of their first elements.
@@ -125,6 +132,12 @@ impl<'de> Visitor<'de> for Probe<'_> {
     }
 
     fn visit_unit<E: Error>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    /// A string's bytes in base64 are one element; whether they are is seen when they are read.
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
         Ok(())
     }
 }

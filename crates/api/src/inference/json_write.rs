@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use half::{bf16, f16};
 use serde::Serialize;
@@ -19,12 +20,51 @@ pub(super) fn flat(out: &mut Vec<u8>, data: &Data) -> Result<(), Malformed> {
     each_data!(data, vec => list(out, vec))
 }
 
-/// Appends the elements as lists nested like the shape: `[[1,2],[3,4]]`.
+/// Appends the elements as lists nested like the shape: `[[1,2],[3,4]]`. `BYTES` of which some are not UTF-8,
+/// which JSON cannot hold, are written as V1 has them: `{"b64":"…"}`.
 ///
 /// # Errors
-/// `BYTES` that are not UTF-8: JSON cannot hold them.
+/// None today: everything can be written.
 pub fn write_nested(out: &mut Vec<u8>, tensor: &Tensor) -> Result<(), Malformed> {
-    each_data!(&tensor.data, vec => nest(out, &tensor.shape, vec))
+    match &tensor.data {
+        Data::Bytes(elements) if !all_text(elements) => nest(out, &tensor.shape, &encoded(elements)),
+        data => each_data!(data, vec => nest(out, &tensor.shape, vec)),
+    }
+}
+
+/// Appends one row, the part of a tensor below an index of its first dimension, as [`write_nested`] does. A
+/// tensor without dimensions is one row.
+///
+/// # Errors
+/// See [`write_nested`].
+pub fn write_row(out: &mut Vec<u8>, tensor: &Tensor, row: usize) -> Result<(), Malformed> {
+    let Some((rows, inner)) = tensor.shape.split_first() else { return write_nested(out, tensor) };
+    let size = tensor.data.len().checked_div(usize::try_from(*rows).unwrap_or(0)).unwrap_or(0);
+    let place = row * size..(row + 1) * size;
+    match &tensor.data {
+        Data::Bytes(elements) if !all_text(elements) => {
+            nest(out, inner, &encoded(elements.get(place).unwrap_or_default()))
+        }
+        data => each_data!(data, vec => nest(out, inner, vec.get(place).unwrap_or_default())),
+    }
+}
+
+fn all_text(elements: &[Bytes]) -> bool {
+    elements.iter().all(|element| std::str::from_utf8(element).is_ok())
+}
+
+fn encoded(elements: &[Bytes]) -> Vec<Encoded<'_>> {
+    elements.iter().map(|element| Encoded(element)).collect()
+}
+
+/// Bytes in base64.
+struct Encoded<'b>(&'b [u8]);
+
+impl Write1 for Encoded<'_> {
+    fn write(&self, out: &mut Vec<u8>) -> Result<(), Malformed> {
+        let _ = write!(out, "{{\"b64\":\"{}\"}}", STANDARD.encode(self.0));
+        Ok(())
+    }
 }
 
 fn nest<E: Write1>(out: &mut Vec<u8>, shape: &[i64], elements: &[E]) -> Result<(), Malformed> {

@@ -151,6 +151,21 @@ fn nested_lists_show_their_shape() {
     assert_eq!(out, b"[[1,2],[3,4],[5,6]]");
 }
 
+#[test]
+fn bytes_that_are_no_text_are_written_in_base64_and_read_again() {
+    let data = Data::Bytes(vec![Bytes::from_static(b"\xff\x00"), Bytes::from_static(b"hi")]);
+    let tensor = Tensor { name: String::new(), shape: vec![2, 1], data };
+    let mut out = Vec::new();
+    write_nested(&mut out, &tensor).unwrap();
+    assert_eq!(out, br#"[[{"b64":"/wA="}],[{"b64":"aGk="}]]"#);
+    let (shape, data) = nested_data(std::str::from_utf8(&out).unwrap(), Datatype::Bytes).unwrap();
+    assert_eq!((&shape, &data), (&tensor.shape, &tensor.data));
+    let mut row = Vec::new();
+    write_row(&mut row, &tensor, 0).unwrap();
+    assert_eq!(row, br#"[{"b64":"/wA="}]"#);
+    assert!(nested_data(r#"[{"b64":"AA=="}]"#, Datatype::Fp32).unwrap_err().0.contains("base64, not a number"));
+}
+
 fn any_data(count: usize) -> BoxedStrategy<Data> {
     fn many<T: std::fmt::Debug + Clone + 'static>(
         one: impl Strategy<Value = T> + 'static,

@@ -1,11 +1,13 @@
 //! Answers and refusals.
 
 use std::{
+    fmt,
     pin::Pin,
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
+use futures::Stream;
 use http::{
     HeaderValue, Method, Response, StatusCode,
     header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER},
@@ -16,13 +18,24 @@ use serde::Serialize;
 
 use crate::error::InferError;
 
-/// The body of an answer: in one piece, or gRPC's own.
-#[derive(Debug)]
+/// The body of an answer: in one piece, piece by piece, or gRPC's own.
 pub(crate) enum Body {
     /// All of it.
     Full(Full<Bytes>),
+    /// Pieces, each made when the one before has been taken.
+    Pieces(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
     /// A message and trailers.
     Grpc(tonic::body::Body),
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full(_) => "Full",
+            Self::Pieces(_) => "Pieces",
+            Self::Grpc(_) => "Grpc",
+        })
+    }
 }
 
 impl http_body::Body for Body {
@@ -37,6 +50,7 @@ impl http_body::Body for Body {
             Self::Full(body) => {
                 Pin::new(body).poll_frame(context).map(|frame| frame.map(|frame| frame.map_err(|never| match never {})))
             }
+            Self::Pieces(pieces) => pieces.as_mut().poll_next(context).map(|piece| piece.map(|p| Ok(Frame::data(p)))),
             Self::Grpc(body) => Pin::new(body).poll_frame(context),
         }
     }
@@ -44,6 +58,7 @@ impl http_body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Full(body) => body.is_end_stream(),
+            Self::Pieces(_) => false,
             Self::Grpc(body) => body.is_end_stream(),
         }
     }
@@ -51,6 +66,7 @@ impl http_body::Body for Body {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Full(body) => body.size_hint(),
+            Self::Pieces(_) => SizeHint::default(),
             Self::Grpc(body) => body.size_hint(),
         }
     }

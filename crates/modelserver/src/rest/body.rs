@@ -3,28 +3,36 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, StatusCode, header::CONTENT_ENCODING};
+use http::{HeaderMap, StatusCode};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
-use super::answer::Refusal;
+use super::{answer::Refusal, compression};
 use crate::{app::App, budget::Hold};
 
 /// Memory set aside for a body before any of it has come.
 const FIRST: u64 = 256 << 10;
 
-/// All of a body, and what it holds of the memory for bodies.
-pub(super) async fn read(app: &App, body: Incoming) -> Result<(Bytes, Hold), Refusal> {
+/// All of a body, inflated if it came compressed, and what it holds of the memory for bodies.
+pub(super) async fn read(app: &App, headers: &HeaderMap, body: Incoming) -> Result<(Bytes, Hold), Refusal> {
+    let encoding = compression::of_body(headers)?;
     let longest = Duration::from_millis(app.config.request_timeout_ms);
     let mut hold = Hold::default();
-    match tokio::time::timeout(longest, collect(app, body, &mut hold)).await {
-        Ok(read) => Ok((read?, hold)),
-        Err(_) => {
-            let reason = format!("the body took longer than {} ms (serve.request_timeout_ms)", longest.as_millis());
-            Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, reason).closing())
+    let sent = tokio::time::timeout(longest, collect(app, body, &mut hold)).await.map_err(|_| {
+        let reason = format!("the body took longer than {} ms (serve.request_timeout_ms)", longest.as_millis());
+        Refusal::new(StatusCode::REQUEST_TIMEOUT, reason).closing()
+    })??;
+    let Some(encoding) = encoding else { return Ok((sent, hold)) };
+    let limit = app.config.body_limit_bytes;
+    let admit = |size: usize| {
+        if size > limit {
+            return Err(too_large("", limit));
         }
-    }
+        cover(app, &mut hold, sent.len() + size)
+    };
+    let inflated = compression::inflate(&sent, encoding, admit).await?;
+    Ok((inflated, hold))
 }
 
 /// A body in one piece, which is what small ones are, is not copied.
@@ -84,16 +92,4 @@ async fn frame(body: &mut Incoming, pause: Duration) -> Result<Option<Bytes>, Re
 fn too_large(size: &str, limit: usize) -> Refusal {
     let reason = format!("the body {size} is larger than {limit} bytes (serve.body_limit_bytes)").replace("  ", " ");
     Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, reason).closing()
-}
-
-/// Refuses encodings of bodies, which would otherwise be read as broken JSON.
-pub(super) fn check_encoding(headers: &HeaderMap) -> Result<(), Refusal> {
-    match headers.get(CONTENT_ENCODING) {
-        None => Ok(()),
-        Some(encoding) if encoding == "identity" => Ok(()),
-        Some(encoding) => Err(Refusal::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            format!("the body is encoded as {}: send it plain", String::from_utf8_lossy(encoding.as_bytes())),
-        )),
-    }
 }

@@ -1,70 +1,142 @@
-//! The Open Inference Protocol's paths below `/v2/models/`.
+//! The V2 protocol over HTTP: metadata and readiness of models, prediction in JSON and binary, in one answer or
+//! in a stream of them.
 
-use api::inference::{Encoded, HEADER_LENGTH, Request};
+use api::inference::{Encoded, HEADER_LENGTH, Request, Response, Tensor};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use hyper::body::Incoming;
 use serde_json::json;
 
 use super::{
+    Asked, POST, PROBE, READ,
     answer::{self, Answered, Refusal},
-    body, decoded, only, unknown_path,
+    body, decoded,
+    events::events,
+    generate, statistics, unknown_path,
 };
-use crate::{app::App, caller::Caller, error::InferError, model::Model};
+use crate::{budget::Hold, error::InferError, model::Model};
 
 /// `{model}[/versions/{version}][/{what}]`.
-pub(super) async fn model(app: &App, caller: Caller, rest: &str, request: http::Request<Incoming>) -> Answered {
+pub(super) async fn model(asked: Asked<'_>, rest: &str) -> Answered {
     let mut parts = rest.splitn(4, '/');
     let name = decoded(parts.next().unwrap_or_default())?;
     let (version, what) = match (parts.next(), parts.next(), parts.next()) {
         (Some("versions"), Some(version), what) => (Some(decoded(version)?), what.unwrap_or_default()),
         (Some("health"), Some("live"), None) => (None, "health/live"),
         (what, None, None) => (None, what.unwrap_or_default()),
-        _ => return Err(unknown_path(request.uri().path())),
+        _ => return Err(unknown_path(asked.head.uri.path())),
     };
-    let version = version.as_deref();
+    let (app, version) = (asked.app, version.as_deref());
     match what {
-        "infer" => {
-            only(&request, &[Method::POST])?;
-            infer(app, caller, &name, version, request).await
-        }
+        "infer" => infer(asked, &name, version).await,
+        "infer_stream" => infer_stream(asked, &name, version).await,
+        "generate" => generate(asked, &name, version).await,
+        "generate_stream" => generate_stream(asked, &name, version).await,
         "" => {
-            only(&request, &[Method::GET])?;
+            asked.only(READ)?;
             let (model, versions) = app.models.find(&name, version)?;
             answer::json(&model.metadata(&name, versions.names()))
         }
+        "config" => {
+            asked.only(READ)?;
+            answer::json(&app.model_config(&name, version)?)
+        }
+        "stats" => {
+            asked.only(READ)?;
+            statistics::one(&*app.models.find(&name, version)?.0)
+        }
         "ready" => {
-            only(&request, &[Method::GET, Method::HEAD])?;
+            asked.only(PROBE)?;
             app.model_ready(&name, version)?;
             answer::json(&json!({"name": name, "ready": true}))
         }
         "health/live" => {
-            only(&request, &[Method::GET, Method::HEAD, Method::POST])?;
+            asked.only(&[Method::GET, Method::HEAD, Method::POST])?;
             app.models.find(&name, version)?;
             answer::json(&json!({"name": name, "live": true}))
         }
-        _ => Err(unknown_path(request.uri().path())),
+        _ => Err(unknown_path(asked.head.uri.path())),
     }
 }
 
-async fn infer(
-    app: &App,
-    caller: Caller,
-    name: &str,
-    version: Option<&str>,
-    request: http::Request<Incoming>,
-) -> Answered {
+/// A body, read for a model; what is wrong with it counts as the model's refusal.
+async fn read<T>(
+    asked: Asked<'_>,
+    model: &Model,
+    decode: impl FnOnce(&Bytes) -> Result<T, InferError>,
+) -> Result<(T, Hold), Refusal> {
+    let read = body::read(asked.app, &asked.head.headers, asked.body).await;
+    let (body, hold) = read.inspect_err(|refusal| model.metrics.refused_as(refusal.error_type()))?;
+    let request = decode(&body).inspect_err(|error| model.metrics.refused(error))?;
+    Ok((request, hold))
+}
+
+async fn infer(asked: Asked<'_>, name: &str, version: Option<&str>) -> Answered {
+    asked.only(POST)?;
+    let (app, caller) = (asked.app, asked.caller);
     let (model, _) = app.models.find(name, version)?;
-    let (head, incoming) = request.into_parts();
-    body::check_encoding(&head.headers)?;
-    let header_length = header_length(&head.headers)?;
-    let read = body::read(app, incoming).await;
-    let (body, _hold) = read.inspect_err(|refusal| model.metrics.refused_as(refusal.error_type()))?;
-    let request = decode(&model, &body, header_length).inspect_err(|error| model.metrics.refused(error))?;
+    let header_length = header_length(&asked.head.headers)?;
+    let (request, _hold) = read(asked, &model, |body| decode(&model, body, header_length)).await?;
     let binary = binary_outputs(&model, &request);
     let response = app.infer(name, &model, request, caller).await?;
-    let encoded = response.encode(|output| binary.iter().any(|name| name == output));
-    encode(encoded.map_err(|e| InferError::Failed(e.to_string()))?)
+    encode(&response, &binary)
+}
+
+/// V2 responses as events; they are JSON, because an event is text.
+async fn infer_stream(asked: Asked<'_>, name: &str, version: Option<&str>) -> Answered {
+    asked.only(POST)?;
+    let caller = asked.caller;
+    let (model, _) = asked.app.models.find(name, version)?;
+    let header_length = header_length(&asked.head.headers)?;
+    let (mut request, hold) = read(asked, &model, |body| decode(&model, body, header_length)).await?;
+    if !binary_outputs(&model, &request).is_empty() && header_length != Some(0) {
+        return Err(Refusal::bad("a stream of events is text: leave out `binary_data` and `binary_data_output`"));
+    }
+    request.parameters.remove("binary_data_output");
+    let (name, id) = (name.to_owned(), request.id.clone());
+    let answers = model.stream(request, caller)?;
+    events(answers, hold, move |outputs| Ok(encoded(&response(&name, &model, id.clone(), outputs), &[])?.body)).await
+}
+
+async fn generate(asked: Asked<'_>, name: &str, version: Option<&str>) -> Answered {
+    asked.only(POST)?;
+    let caller = asked.caller;
+    let (model, _) = asked.app.models.find(name, version)?;
+    let (request, _hold) = read(asked, &model, |body| generate::read(&model.signature, body)).await?;
+    let id = request.id.clone();
+    if !model.signature.streams {
+        let outputs = model.infer(request, caller).await?;
+        return Ok(answer::bytes("application/json", generate::write(name, &model, id.as_ref(), outputs)?));
+    }
+    let mut answers = model.stream(request, caller)?;
+    let Some(first) = answers.next().await else {
+        return Err(InferError::Failed("the model made no answer".to_owned()).into());
+    };
+    let first = first?;
+    if let Some(second) = answers.next().await {
+        second?;
+        return Err(Refusal::bad("the model makes more than one answer to this: ask for generate_stream"));
+    }
+    Ok(answer::bytes("application/json", generate::write(name, &model, id.as_ref(), first)?))
+}
+
+async fn generate_stream(asked: Asked<'_>, name: &str, version: Option<&str>) -> Answered {
+    asked.only(POST)?;
+    let caller = asked.caller;
+    let (model, _) = asked.app.models.find(name, version)?;
+    let (request, hold) = read(asked, &model, |body| generate::read(&model.signature, body)).await?;
+    let (name, id) = (name.to_owned(), request.id.clone());
+    let answers = model.stream(request, caller)?;
+    events(answers, hold, move |outputs| generate::write(&name, &model, id.as_ref(), outputs)).await
+}
+
+fn response(name: &str, model: &Model, id: Option<String>, outputs: Vec<Tensor>) -> Response {
+    Response {
+        model_name: name.to_owned(),
+        model_version: Some(model.version.clone()),
+        id,
+        parameters: Default::default(),
+        outputs,
+    }
 }
 
 fn decode(model: &Model, body: &Bytes, header_length: Option<usize>) -> Result<Request, InferError> {
@@ -90,7 +162,13 @@ fn binary_outputs(model: &Model, request: &Request) -> Vec<String> {
     names.filter(|name| request.wants_binary(name)).cloned().collect()
 }
 
-fn encode(encoded: Encoded) -> Answered {
+/// The caller asked for JSON where only binary form can hold an output: the caller can ask otherwise.
+fn encoded(response: &Response, binary: &[String]) -> Result<Encoded, InferError> {
+    Ok(response.encode(|output| binary.iter().any(|name| name == output))?)
+}
+
+fn encode(response: &Response, binary: &[String]) -> Answered {
+    let encoded = encoded(response, binary)?;
     let Some(length) = encoded.header_length else {
         return Ok(answer::bytes("application/json", encoded.body));
     };

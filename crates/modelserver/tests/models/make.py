@@ -99,6 +99,18 @@ def pick(folder):
     save(folder, helper.make_graph([node], "pick", inputs, outputs, initializer=[table]))
 
 
+def mixed(folder):
+    """One column of text and one of numbers, as pipelines of scikit-learn have them."""
+    two = helper.make_tensor("two", TensorProto.FLOAT, [1], [2.0])
+    nodes = [
+        helper.make_node("Identity", ["color"], ["named"]),
+        helper.make_node("Mul", ["size", "two"], ["twice"]),
+    ]
+    inputs = [tensor("color", TensorProto.STRING, ["n", 1]), tensor("size", TensorProto.FLOAT, ["n", 1])]
+    outputs = [tensor("named", TensorProto.STRING, ["n", 1]), tensor("twice", TensorProto.FLOAT, ["n", 1])]
+    save(folder, helper.make_graph(nodes, "mixed", inputs, outputs, initializer=[two]))
+
+
 def classifiers(root):
     from skl2onnx import to_onnx
     from sklearn.datasets import load_iris
@@ -139,6 +151,7 @@ def main():
         add(root / "versions" / str(version), constant=float(version))
     slow(root / "slow")
     pick(root / "pick")
+    mixed(root / "mixed")
     add(root / "many" / "adder" / "1")
     pick(root / "many" / "picker" / "3")
     (root / "broken").mkdir(exist_ok=True)

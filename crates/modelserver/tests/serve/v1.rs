@@ -43,3 +43,48 @@ async fn a_wrong_v1_body_says_what_is_wrong() {
     assert!(said(json!({"inputs": {"a": [1, "x"], "b": [1, 2]}})).await.contains("element 1 is the string"));
     refused(server.post("/v1/models/ad:predict", &json!({})).await, 404);
 }
+
+#[tokio::test]
+async fn mixed_columns_come_as_objects_as_lists_in_order_or_whole() {
+    let server = Server::of("mixed").await;
+    let expected = json!([{"named": "red", "twice": 7.0}, {"named": "blue", "twice": -2.0}]);
+    for body in [
+        json!({"instances": [{"color": "red", "size": 3.5}, {"size": -1, "color": "blue"}]}),
+        json!({"instances": [["red", 3.5], ["blue", -1]]}),
+        json!({"instances": [[["red"], [3.5]], [["blue"], [-1]]]}),
+        json!({"inputs": {"color": ["red", "blue"], "size": [3.5, -1]}}),
+        json!({"inputs": {"color": [["red"], ["blue"]], "size": [[3.5], [-1]]}, "signature_name": "serving_default"}),
+    ] {
+        let (status, answer) = server.post("/v1/models/mixed:predict", &body).await;
+        assert_eq!(status, 200, "{body} {answer}");
+        let rows: Vec<_> = answer["predictions"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|row| json!({"named": row["named"][0], "twice": row["twice"][0]}))
+            .collect();
+        assert_eq!(json!(rows), expected, "{body}");
+    }
+    let said = async |body| refused(server.post("/v1/models/mixed:predict", &body).await, 400);
+    let words = said(json!({"instances": [["red", 3.5], ["blue"]]})).await;
+    assert_eq!(words, "instances[1] has 1 values, the model has 2 inputs: `color`, `size`");
+    let words = said(json!({"instances": [["red", 3.5], [7, 1]]})).await;
+    assert_eq!(words, "`color`: element 1 is 7, not a string");
+}
+
+#[tokio::test]
+async fn strings_come_in_base64_too_and_explanations_are_refused_in_words() {
+    let server = Server::of("identity/BYTES").await;
+    let body = json!({"instances": [["plain", {"b64": "aMOp"}], [{"b64": "aGk="}, ""]]});
+    let (status, answer) = server.post("/v1/models/BYTES:predict", &body).await;
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(answer["predictions"], json!([["plain", "hé"], ["hi", ""]]));
+    let said = async |wrong| refused(server.post("/v1/models/BYTES:predict", &wrong).await, 400);
+    assert!(said(json!({"instances": [["a", {"b64": "%"}]]})).await.contains("element 1 is not base64"));
+    assert!(said(json!({"instances": [["a", {"b65": "%"}]]})).await.contains("element 1 is an object"));
+    assert!(said(json!({"instances": [["a", {"b64": "//8="}]]})).await.contains("not UTF-8"));
+    refused(server.post("/v1/models/BYTES:explain", &body).await, 501);
+    let one = json!({"instances": [["a", "b"]]});
+    assert_eq!(server.post("/v1/models/BYTES/versions/1:predict", &one).await.0, 200);
+    refused(server.post("/v1/models/BYTES/versions/2:predict", &one).await, 404);
+}

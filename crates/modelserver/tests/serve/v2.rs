@@ -210,7 +210,10 @@ async fn the_server_says_who_it_is_and_what_it_can() {
     let (_, about) = server.get("/v2").await;
     assert_eq!(
         (&about["name"], &about["extensions"]),
-        (&json!("modelway"), &json!(["binary_tensor_data", "parameters"]))
+        (
+            &json!("modelway"),
+            &json!(["binary_tensor_data", "parameters", "model_configuration", "statistics", "generate"])
+        )
     );
     for path in [
         "/health",

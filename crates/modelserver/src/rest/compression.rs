@@ -1,0 +1,206 @@
+//! Compressed bodies: gzip and deflate, in both directions.
+//!
+//! A body is bounded by what it becomes, not by what was sent: it is inflated in small steps, each of which
+//! is counted against the limit and the memory for bodies before it is kept. Between steps others get their
+//! turn, so that a large body does not hold up the connections beside it.
+
+use std::io::{self, Read as _};
+
+use bytes::Bytes;
+use flate2::{Compression, bufread, write};
+use http::{
+    HeaderMap, HeaderValue, StatusCode,
+    header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, VARY},
+};
+use http_body_util::{BodyExt as _, Full};
+
+use super::answer::{Answer, Body, Refusal};
+
+/// Bytes made at a time.
+const STEP: usize = 64 << 10;
+
+/// Answers below this are sent as they are: a packet takes them either way.
+const SMALL: u64 = 1 << 10;
+
+/// An encoding of bodies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Encoding {
+    Gzip,
+    /// Zlib's format, which is what the name means; bare deflate, which some send, is understood.
+    Deflate,
+}
+
+/// How a request's body is encoded, if it is.
+pub(super) fn of_body(headers: &HeaderMap) -> Result<Option<Encoding>, Refusal> {
+    let Some(value) = headers.get(CONTENT_ENCODING) else { return Ok(None) };
+    let name = String::from_utf8_lossy(value.as_bytes()).trim().to_ascii_lowercase();
+    match name.as_str() {
+        "" | "identity" => Ok(None),
+        "gzip" | "x-gzip" => Ok(Some(Encoding::Gzip)),
+        "deflate" => Ok(Some(Encoding::Deflate)),
+        _ => {
+            let shown: String = name.chars().take(32).collect();
+            let reason = format!("the body is encoded as {shown}: send it plain, or as gzip or deflate");
+            Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, reason).closing())
+        }
+    }
+}
+
+/// The encoding that a caller would like of the answer; gzip if both are as welcome.
+pub(super) fn wanted(headers: &HeaderMap) -> Option<Encoding> {
+    let mut best: Option<(f32, Encoding)> = None;
+    for value in headers.get_all(ACCEPT_ENCODING) {
+        for entry in value.to_str().unwrap_or_default().split(',') {
+            let (name, weight) = entry.split_once(';').map_or((entry, 1.0), |(name, weight)| {
+                let weight = weight.trim().strip_prefix("q=").and_then(|q| q.parse().ok());
+                (name, weight.unwrap_or(0.0))
+            });
+            let encoding = match name.trim() {
+                name if name.eq_ignore_ascii_case("gzip") => Encoding::Gzip,
+                name if name.eq_ignore_ascii_case("deflate") => Encoding::Deflate,
+                _ => continue,
+            };
+            let better =
+                best.is_none_or(|(than, other)| weight > than || (weight == than && other == Encoding::Deflate));
+            if weight > 0.0 && better {
+                best = Some((weight, encoding));
+            }
+        }
+    }
+    best.map(|(_, encoding)| encoding)
+}
+
+/// What an encoded body becomes. `admit` is asked about its size before each step is kept.
+pub(super) async fn inflate(
+    body: &Bytes,
+    encoding: Encoding,
+    mut admit: impl FnMut(usize) -> Result<(), Refusal>,
+) -> Result<Bytes, Refusal> {
+    let mut decoder = Decoder::new(body, encoding);
+    let mut all = Vec::new();
+    let mut step = vec![0; STEP];
+    loop {
+        let count = decoder.read(&mut step).map_err(|e| damaged(encoding, &e.to_string()))?;
+        if count == 0 {
+            break;
+        }
+        admit(all.len() + count)?;
+        all.extend_from_slice(&step[..count]);
+        tokio::task::yield_now().await;
+    }
+    match decoder.left() {
+        0 => Ok(all.into()),
+        left => Err(damaged(encoding, &format!("{left} bytes are left after its end"))),
+    }
+}
+
+fn damaged(encoding: Encoding, why: &str) -> Refusal {
+    let name = match encoding {
+        Encoding::Gzip => "gzip",
+        Encoding::Deflate => "deflate",
+    };
+    Refusal::bad(format!("the body does not inflate as {name}: {why}"))
+}
+
+enum Decoder<'b> {
+    Gzip(bufread::MultiGzDecoder<&'b [u8]>),
+    Zlib(bufread::ZlibDecoder<&'b [u8]>),
+    Bare(bufread::DeflateDecoder<&'b [u8]>),
+}
+
+impl<'b> Decoder<'b> {
+    fn new(body: &'b [u8], encoding: Encoding) -> Self {
+        match (encoding, body) {
+            (Encoding::Gzip, _) => Self::Gzip(bufread::MultiGzDecoder::new(body)),
+            // The first two bytes of zlib's format, as a number, are a multiple of 31.
+            (Encoding::Deflate, [first, second, ..])
+                if first & 0x0f == 8 && u16::from_be_bytes([*first, *second]).is_multiple_of(31) =>
+            {
+                Self::Zlib(bufread::ZlibDecoder::new(body))
+            }
+            (Encoding::Deflate, _) => Self::Bare(bufread::DeflateDecoder::new(body)),
+        }
+    }
+
+    fn read(&mut self, step: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Gzip(decoder) => decoder.read(step),
+            Self::Zlib(decoder) => decoder.read(step),
+            Self::Bare(decoder) => decoder.read(step),
+        }
+    }
+
+    /// Bytes that were not used.
+    fn left(&self) -> usize {
+        match self {
+            Self::Gzip(decoder) => decoder.get_ref().len(),
+            Self::Zlib(decoder) => decoder.get_ref().len(),
+            Self::Bare(decoder) => decoder.get_ref().len(),
+        }
+    }
+}
+
+/// Compresses an answer that is large enough for it, fast rather than small.
+pub(super) async fn compress(answer: Answer, encoding: Encoding) -> Answer {
+    let (mut head, body) = answer.into_parts();
+    let Body::Full(full) = body else { return Answer::from_parts(head, body) };
+    if http_body::Body::size_hint(&full).lower() < SMALL {
+        return Answer::from_parts(head, Body::Full(full));
+    }
+    let plain = match full.collect().await {
+        Ok(collected) => collected.to_bytes(),
+        Err(never) => match never {},
+    };
+    let (name, made) = match encoding {
+        Encoding::Gzip => ("gzip", deflated(write::GzEncoder::new(Vec::new(), Compression::fast()), &plain).await),
+        Encoding::Deflate => {
+            ("deflate", deflated(write::ZlibEncoder::new(Vec::new(), Compression::fast()), &plain).await)
+        }
+    };
+    let Some(made) = made else { return Answer::from_parts(head, Body::Full(Full::new(plain))) };
+    head.headers.insert(CONTENT_ENCODING, HeaderValue::from_static(name));
+    head.headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
+    head.headers.remove(CONTENT_LENGTH);
+    Answer::from_parts(head, Body::Full(Full::new(made.into())))
+}
+
+/// `None`: it does not fail, and if it did, the answer would go out as it is.
+async fn deflated<E: Encoder>(mut encoder: E, plain: &[u8]) -> Option<Vec<u8>> {
+    for step in plain.chunks(STEP) {
+        encoder.write_all(step).ok()?;
+        tokio::task::yield_now().await;
+    }
+    encoder.end().ok()
+}
+
+trait Encoder: io::Write {
+    fn end(self) -> io::Result<Vec<u8>>;
+}
+
+impl Encoder for write::GzEncoder<Vec<u8>> {
+    fn end(self) -> io::Result<Vec<u8>> {
+        self.finish()
+    }
+}
+
+impl Encoder for write::ZlibEncoder<Vec<u8>> {
+    fn end(self) -> io::Result<Vec<u8>> {
+        self.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_encoding_that_is_most_welcome_is_taken_and_none_that_is_not() {
+        let of =
+            |text: &'static str| wanted(&HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static(text))]));
+        assert_eq!(of("gzip, deflate, br"), Some(Encoding::Gzip));
+        assert_eq!(of("deflate, gzip"), Some(Encoding::Gzip));
+        assert_eq!(of("gzip;q=0.5, deflate"), Some(Encoding::Deflate));
+        assert_eq!(of("gzip;q=0"), None);
+        assert_eq!(of("br, identity"), None);
+    }
+}

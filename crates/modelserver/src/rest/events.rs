@@ -1,0 +1,49 @@
+//! Answers as they come: server-sent events, one for each.
+//!
+//! What goes wrong before the first answer is answered as everywhere, with its status; after that the status
+//! is long sent, and an event with `error` ends the stream. The next answer is taken from the model only when
+//! the caller has taken the one before, and a caller who hangs up drops the stream, which ends the run.
+
+use bytes::Bytes;
+use futures::stream;
+use http::{
+    HeaderValue, Response,
+    header::{CACHE_CONTROL, CONTENT_TYPE},
+};
+
+use api::inference::Tensor;
+
+use super::answer::{Answered, Body};
+use crate::{budget::Hold, error::InferError, model::Answers};
+
+/// Answers with an event for each answer; `write` makes the JSON of one. `hold` is the body's memory, which
+/// the run may still use.
+pub(super) async fn events<W>(mut answers: Answers, hold: Hold, mut write: W) -> Answered
+where
+    W: FnMut(Vec<Tensor>) -> Result<Bytes, InferError> + Send + 'static,
+{
+    let first = match answers.next().await {
+        Some(first) => Some(event(&write(first?)?)),
+        None => None,
+    };
+    let rest = first.is_some().then_some((answers, write, hold));
+    let rest = stream::unfold(rest, |state| async move {
+        let (mut answers, mut write, hold) = state?;
+        match answers.next().await?.and_then(&mut write) {
+            Ok(json) => Some((event(&json), Some((answers, write, hold)))),
+            Err(error) => {
+                let json = serde_json::json!({"error": error.to_string()}).to_string();
+                Some((event(json.as_bytes()), None))
+            }
+        }
+    });
+    let mut answer = Response::new(Body::Pieces(Box::pin(stream::StreamExt::chain(stream::iter(first), rest))));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    Ok(answer)
+}
+
+/// One event. JSON as it is written here holds no line ends.
+fn event(json: &[u8]) -> Bytes {
+    [b"data: ", json, b"\n\n"].concat().into()
+}

@@ -1,0 +1,49 @@
+//! The statistics extension: what each model has done, in Triton's words.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use serde_json::{Value, json};
+
+use super::answer::{self, Answered};
+use crate::{app::App, model::Model, statistics::Timed};
+
+/// `GET /v2/models/stats`.
+pub(super) fn all(app: &App) -> Answered {
+    let mut models = app.models.all();
+    models.sort_by(|a, b| (&a.name, &a.version).cmp(&(&b.name, &b.version)));
+    // Under an alias a model is the same model.
+    models.dedup_by(|a, b| std::sync::Arc::ptr_eq(a, b));
+    answer::json(&json!({"model_stats": models.iter().map(|model| of(model)).collect::<Vec<_>>()}))
+}
+
+/// `GET /v2/models/{model}[/versions/{version}]/stats`.
+pub(super) fn one(model: &Model) -> Answered {
+    answer::json(&json!({"model_stats": [of(model)]}))
+}
+
+fn of(model: &Model) -> Value {
+    let statistics = &model.statistics;
+    let number = |counter: &AtomicU64| counter.load(Relaxed);
+    let timed = |timed: &Timed| {
+        let (count, ns) = timed.get();
+        json!({"count": count, "ns": ns})
+    };
+    json!({
+        "name": model.name,
+        "version": model.version,
+        "last_inference": number(&statistics.last_inference_ms),
+        "inference_count": number(&statistics.inferences),
+        "execution_count": number(&statistics.executions),
+        "inference_stats": {
+            "success": timed(&statistics.success),
+            "fail": timed(&statistics.fail),
+            "queue": timed(&statistics.queue),
+            "compute_input": timed(&statistics.compute_input),
+            "compute_infer": timed(&statistics.compute_infer),
+            "compute_output": timed(&statistics.compute_output),
+            "cache_hit": timed(&statistics.cache_hit),
+            "cache_miss": timed(&statistics.cache_miss),
+        },
+        "batch_stats": [],
+    })
+}

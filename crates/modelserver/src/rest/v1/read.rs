@@ -1,0 +1,166 @@
+//! Instances and columns into tensors.
+
+use std::borrow::Cow;
+
+use api::{
+    decode::nearest,
+    inference::{Datatype, Tensor, TensorMetadata, nested_data},
+};
+use serde_json::value::RawValue;
+
+use super::super::fields::Fields;
+use crate::{error::InferError, runtime::Signature};
+
+const KNOWN: [&str; 3] = ["instances", "inputs", "signature_name"];
+
+/// The tensors of a body.
+pub(super) fn tensors(signature: &Signature, body: &[u8]) -> Result<Vec<Tensor>, InferError> {
+    let fields: Fields<'_> = serde_json::from_slice(body)
+        .map_err(|e| invalid(format!("the body is not a JSON object with `instances`: {e}")))?;
+    if let Some(unknown) = fields.names().find(|field| !KNOWN.contains(field)) {
+        let hint = nearest(unknown, KNOWN).map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+        return Err(invalid(format!("`{}` is not a field of the body{hint}", short(unknown))));
+    }
+    match (fields.get("instances"), fields.get("inputs")) {
+        (Some(instances), None) => rows(&signature.inputs, instances),
+        (None, Some(inputs)) => columns(&signature.inputs, inputs),
+        (Some(_), Some(_)) => Err(invalid("the body has both `instances` and `inputs`")),
+        (None, None) => Err(invalid("`instances` is missing: {\"instances\": [[1, 2], [3, 4]]}")),
+    }
+}
+
+fn invalid(reason: impl Into<String>) -> InferError {
+    InferError::Invalid(reason.into())
+}
+
+fn short(name: &str) -> Cow<'_, str> {
+    match name.char_indices().nth(64) {
+        None => name.into(),
+        Some((end, _)) => format!("{}…", &name[..end]).into(),
+    }
+}
+
+/// A list of instances. For a model with one input: its values, or objects with its name. For one with several:
+/// objects with a value for each, or lists of values in the inputs' order.
+fn rows(inputs: &[TensorMetadata], instances: &RawValue) -> Result<Vec<Tensor>, InferError> {
+    let Some(list) = instances.get().strip_prefix('[') else {
+        return Err(invalid("Expected \"instances\" to be a list"));
+    };
+    let first = list.trim_ascii_start().bytes().next();
+    match (inputs, first) {
+        ([input], Some(b'{')) if encoded(input, list) => Ok(vec![tensor(input, instances.get(), "instances")?]),
+        (_, Some(b'{')) => objects(inputs, instances),
+        ([input], _) => Ok(vec![tensor(input, instances.get(), "instances")?]),
+        (_, Some(b'[')) => lists(inputs, instances),
+        _ => Err(invalid(format!(
+            "the model has {} inputs, so that each instance is an object with a value for each, or a list of their \
+             values in this order: {}",
+            inputs.len(),
+            names(inputs)
+        ))),
+    }
+}
+
+/// Whether objects are `{"b64": "…"}`, the bytes of a string, and not rows.
+fn encoded(input: &TensorMetadata, list: &str) -> bool {
+    let named =
+        || list.trim_ascii_start().strip_prefix('{').is_some_and(|rest| rest.trim_ascii_start().starts_with("\"b64\""));
+    input.datatype == Datatype::Bytes && input.name != "b64" && named()
+}
+
+fn names(inputs: &[TensorMetadata]) -> String {
+    let names: Vec<_> = inputs.iter().take(32).map(|input| format!("`{}`", input.name)).collect();
+    names.join(", ")
+}
+
+fn objects(inputs: &[TensorMetadata], instances: &RawValue) -> Result<Vec<Tensor>, InferError> {
+    let rows: Vec<Fields<'_>> =
+        serde_json::from_str(instances.get()).map_err(|e| invalid(format!("`instances`: {e}")))?;
+    for (place, row) in rows.iter().enumerate() {
+        known_inputs(inputs, row.names(), &format!("instances[{place}]"))?;
+    }
+    let column = |input: &TensorMetadata| {
+        let values = rows.iter().enumerate().map(|(place, row)| {
+            row.get(&input.name).map(RawValue::get).ok_or_else(|| {
+                let name = &input.name;
+                invalid(format!("`{name}` is missing in some of the instances: the first is instances[{place}]"))
+            })
+        });
+        tensor(input, &join(values)?, &input.name)
+    };
+    inputs.iter().map(column).collect()
+}
+
+fn lists(inputs: &[TensorMetadata], instances: &RawValue) -> Result<Vec<Tensor>, InferError> {
+    let rows: Vec<Vec<&RawValue>> =
+        serde_json::from_str(instances.get()).map_err(|e| invalid(format!("`instances`: {e}")))?;
+    if let Some((place, row)) = rows.iter().enumerate().find(|(_, row)| row.len() != inputs.len()) {
+        return Err(invalid(format!(
+            "instances[{place}] has {} values, the model has {} inputs: {}",
+            row.len(),
+            inputs.len(),
+            names(inputs)
+        )));
+    }
+    let column = |(place, input): (usize, &TensorMetadata)| {
+        tensor(input, &join(rows.iter().map(|row| Ok(row[place].get())))?, &input.name)
+    };
+    inputs.iter().enumerate().map(column).collect()
+}
+
+/// A list of values that are JSON already.
+fn join<'v>(values: impl Iterator<Item = Result<&'v str, InferError>>) -> Result<String, InferError> {
+    let mut list = String::from("[");
+    for value in values {
+        if list.len() > 1 {
+            list.push(',');
+        }
+        list.push_str(value?);
+    }
+    list.push(']');
+    Ok(list)
+}
+
+/// Whole columns: an object with a list for each input, or the bare list for the one input.
+fn columns(inputs: &[TensorMetadata], given: &RawValue) -> Result<Vec<Tensor>, InferError> {
+    if !given.get().starts_with('{') {
+        return match inputs {
+            [input] => Ok(vec![tensor(input, given.get(), "inputs")?]),
+            _ => Err(invalid(format!(
+                "`inputs` is an object with a list for each input of the model: {}",
+                names(inputs)
+            ))),
+        };
+    }
+    let columns: Fields<'_> = serde_json::from_str(given.get()).map_err(|e| invalid(format!("`inputs`: {e}")))?;
+    known_inputs(inputs, columns.names(), "`inputs`")?;
+    let given = inputs.iter().filter_map(|input| Some((input, columns.get(&input.name)?)));
+    given.map(|(input, column)| tensor(input, column.get(), &input.name)).collect()
+}
+
+fn known_inputs<'n>(
+    inputs: &[TensorMetadata],
+    mut given: impl Iterator<Item = &'n str>,
+    place: &str,
+) -> Result<(), InferError> {
+    match given.find(|name| inputs.iter().all(|input| input.name != *name)) {
+        None => Ok(()),
+        Some(name) => {
+            let near = nearest(name, inputs.iter().map(|input| input.name.as_str()));
+            let hint =
+                near.map_or_else(|| format!("; it has {}", names(inputs)), |near| format!("; did you mean `{near}`?"));
+            Err(invalid(format!("{place}: the model has no input `{}`{hint}", short(name))))
+        }
+    }
+}
+
+/// Reads lists into the tensor that an input wants. Dimensions of 1 at its end, which people leave out of
+/// columns, are added.
+fn tensor(input: &TensorMetadata, lists: &str, place: &str) -> Result<Tensor, InferError> {
+    let (mut shape, data) = nested_data(lists, input.datatype).map_err(|e| invalid(format!("`{place}`: {e}")))?;
+    let missing = input.shape.get(shape.len()..).unwrap_or_default();
+    if missing.iter().all(|dimension| matches!(dimension, -1 | 1)) {
+        shape.resize(shape.len() + missing.len(), 1);
+    }
+    Ok(Tensor { name: input.name.clone(), shape, data })
+}
