@@ -70,10 +70,10 @@ class OpenedClass:
     platform = "python_class"
 
     def __init__(self, model: AbstractModel, folder: Path, load: bool = True) -> None:
+        self._loop: Optional[asyncio.AbstractEventLoop] = None
         plan = _hints.read(type(model))
         self._plan = plan
         self._name = type(model).__name__
-        self._loop: Optional[asyncio.AbstractEventLoop] = None
         self._outputs = {spec.name: spec for spec in plan.outputs}
         self._features = {spec.name: spec for spec in plan.features}
         self.inputs: List[TensorSpec] = [given.spec for given in plan.inputs]
@@ -116,6 +116,14 @@ class OpenedClass:
             return
         count = len(inputs[plan.inputs[0].spec.name]) if plan.rows else None
         yield self._answer(self._finished(made), count)
+
+    def close(self) -> None:
+        """Ends what async runs left behind. The model is of no use after it."""
+        if self._loop is not None and not self._loop.is_running():
+            self._loop.close()
+
+    def __del__(self) -> None:
+        self.close()
 
     def _each(self, rows: List[Dict[str, Any]], extras: Dict[str, Any]) -> List[Any]:
         """``predict`` for each row; if it is async, for all at once."""

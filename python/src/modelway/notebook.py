@@ -15,8 +15,9 @@ import tempfile
 import threading
 import time
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Deque, Dict, Iterator, Optional, Union
+from typing import Any, Callable, Deque, Dict, Iterator, Optional, Union
 
 from . import _attach
 from ._class import OpenedClass
@@ -65,7 +66,7 @@ def serve(
         if not issubclass(model, AbstractModel):
             raise ModelError(f"{model.__name__} is no model: let it extend modelway.AbstractModel")
         place = Path.cwd() if folder is None else Path(folder)
-        opened = OpenedClass(model(), place)
+        opened = _elsewhere(lambda: OpenedClass(model(), place))
     elif isinstance(model, AbstractModel):
         opened = OpenedClass(model, Path(folder) if folder is not None else model.folder, load=False)
     else:
@@ -79,6 +80,12 @@ def serve(
         raise
     print(f"serving {server.url}/v2/models/{name}")
     return server
+
+
+def _elsewhere(work: Callable[[], OpenedClass]) -> OpenedClass:
+    """Does the work in another thread: a notebook's own runs an event loop, which lets no other one run."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(work).result()
 
 
 def find_binary(named: Union[str, Path, None] = None) -> str:

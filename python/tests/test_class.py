@@ -1,0 +1,311 @@
+"""Models that are a Python class: what their hints say, how they are run, and what their mistakes are told as."""
+
+import asyncio
+import tempfile
+import textwrap
+import unittest
+from pathlib import Path
+
+import numpy as np
+
+from modelway import InvalidInput, ModelError
+from modelway._models import open_model
+
+HEAD = """
+from __future__ import annotations
+import dataclasses
+from typing import *
+import numpy as np
+from modelway import *
+"""
+
+
+def opened(body, **files):
+    """The model that this source is, opened as the server does."""
+    folder = Path(tempfile.mkdtemp())
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    (folder / "model.py").write_text(HEAD + textwrap.dedent(body))
+    return open_model("class", str(folder))
+
+
+def texts(*items):
+    made = np.empty(len(items), object)
+    made[:] = [item.encode() if isinstance(item, str) else item for item in items]
+    return made
+
+
+def answers(model, parameters=None, **inputs):
+    return [
+        {name: array.tolist() for name, array in answer.items()} for answer in model.predict(inputs, parameters or {})
+    ]
+
+
+def specs(model):
+    return [[(spec.name, spec.datatype, spec.shape) for spec in side] for side in (model.inputs, model.outputs)]
+
+
+class Signatures(unittest.TestCase):
+    def check(self, body, inputs, outputs, rows=True, streams=False):
+        model = opened("class M(AbstractModel):\n" + textwrap.indent(textwrap.dedent(body), "    "))
+        self.assertEqual(specs(model), [inputs, outputs])
+        self.assertEqual((model.rows, model.streams), (rows, streams))
+
+    def test_the_hints_are_the_signature(self):
+        self.check(
+            "def predict(self, text: str, age: int) -> float: ...",
+            [("text", "BYTES", [-1]), ("age", "INT64", [-1])],
+            [("output", "FP64", [-1])],
+        )
+        self.check(
+            "def predict(self, texts: list[str]) -> List[bool]: ...",
+            [("texts", "BYTES", [-1])],
+            [("output", "BOOL", [-1])],
+        )
+        self.check(
+            'def predict(self, x: Tensor["FP32", -1, 4], y: Tensor["INT8", -1]) -> Tensor["FP32", -1, 2]: ...',
+            [("x", "FP32", [-1, 4]), ("y", "INT8", [-1])],
+            [("output", "FP32", [-1, 2])],
+        )
+        self.check(
+            'def predict(self, x: Annotated[np.ndarray, Tensor("FP32", [2, 4])]) -> list[list[float]]: ...',
+            [("x", "FP32", [2, 4])],
+            [("output", "FP64", [-1, -1])],
+            rows=False,
+        )
+        self.check(
+            'def predict(self, text: str) -> Tensor["FP32", 3]: ...',
+            [("text", "BYTES", [-1])],
+            [("output", "FP32", [-1, 3])],
+        )
+
+    def test_specs_in_the_class_say_what_hints_do_not(self):
+        body = """
+            inputs = [TensorSpec("features", "FP32", [-1, 4])]
+            outputs = [TensorSpec("label", "INT64", [-1])]
+            {}
+            def predict(self, features: np.ndarray) -> np.ndarray: ...
+        """
+        for batch, rows in [("", True), ("batch = False", False), ("batch = True", True)]:
+            self.check(body.format(batch), [("features", "FP32", [-1, 4])], [("label", "INT64", [-1])], rows)
+
+    def test_several_outputs_are_a_namedtuple_a_dataclass_or_a_typeddict(self):
+        for base in ("class A(NamedTuple)", "@dataclasses.dataclass\nclass A", "class A(TypedDict)"):
+            made = {
+                "class A(TypedDict)": '{"label": text, "score": 0.5}',
+            }.get(base, "A(text, 0.5)")
+            model = opened(
+                f"{base}:\n    label: str\n    score: float\n"
+                f"class M(AbstractModel):\n    def predict(self, text: str) -> A:\n        return {made}\n"
+            )
+            self.assertEqual(specs(model)[1], [("label", "BYTES", [-1]), ("score", "FP64", [-1])])
+            self.assertEqual(answers(model, text=texts("a", "b")), [{"label": [b"a", b"b"], "score": [0.5, 0.5]}])
+
+    def test_a_generator_streams_one_text_at_a_time(self):
+        for kind in ("def", "async def"):
+            for hint in ("str", "Iterator[str]" if kind == "def" else "AsyncIterator[str]"):
+                self.check(
+                    f"{kind} predict(self, text: str) -> {hint}:\n    yield text",
+                    [("text", "BYTES", [1])],
+                    [("output", "BYTES", [1])],
+                    rows=False,
+                    streams=True,
+                )
+
+
+class Runs(unittest.TestCase):
+    def test_text_is_answered_row_by_row(self):
+        model = opened("class M(AbstractModel):\n    def predict(self, text: str) -> str:\n        return text.upper()")
+        self.assertEqual(answers(model, text=texts("a", "ü")), [{"output": [b"A", "Ü".encode()]}])
+        self.assertEqual(answers(model, text=texts()), [{"output": []}])
+        with self.assertRaisesRegex(InvalidInput, "input `text`, row 1, is not UTF-8"):
+            answers(model, text=texts("a", b"\xff"))
+
+    def test_loading_finds_the_files_beside_the_model(self):
+        model = opened(
+            """
+            from beside import SUFFIX
+            class M(AbstractModel):
+                def load(self):
+                    self.word = (self.folder / "word.txt").read_text()
+                def predict(self, text: str) -> str:
+                    return text + self.word + SUFFIX
+            """,
+            **{"word.txt": "!", "beside.py": "SUFFIX = '?'"},
+        )
+        self.assertEqual(answers(model, text=texts("a")), [{"output": [b"a!?"]}])
+
+    def test_arrays_are_cast_only_where_nothing_but_precision_is_lost(self):
+        def run(made, datatype="FP32", shape="-1"):
+            model = opened(
+                f"""
+                class M(AbstractModel):
+                    def predict(self, x: Tensor["FP32", -1]) -> Tensor["{datatype}", {shape}]:
+                        return {made}
+                """
+            )
+            (answer,) = model.predict({"x": np.ones(2, np.float32)}, {})
+            return answer["output"]
+
+        self.assertEqual(run("x.astype('float64')").dtype, np.float32)
+        self.assertEqual(run("[1, 2]", "INT8").tolist(), [1, 2])
+        self.assertEqual(run("['a', b'b']", "BYTES").tolist(), [b"a", b"b"])
+        for made, datatype, shape, words in [
+            ("x", "INT64", "-1", "is float32, and the model declares INT64"),
+            ("[1, 300]", "UINT8", "-1", "holds 300, which UINT8 cannot"),
+            ("[-1, 3]", "UINT64", "-1", "holds -1, which UINT64 cannot"),
+            ("[[1.0], [2.0]]", "FP32", "-1", r"has the shape \[2, 1\], and the model declares \[-1\]"),
+            ("[1.0]", "FP32", "-1", "has 1 rows for an input of 2"),
+            ("[1.0, None]", "FP32", "-1", "is object, and the model declares FP32"),
+            ("[1.0, 2.0]", "BYTES", "-1", "holds a float, and the model declares text"),
+        ]:
+            with self.subTest(made), self.assertRaisesRegex(TypeError, words):
+                run(made, datatype, shape)
+
+    def test_what_comes_back_is_held_against_what_is_declared(self):
+        body = """
+            class M(AbstractModel):
+                outputs = [TensorSpec("a", "FP32", [-1]), TensorSpec("b", "FP32", [-1])]
+                def predict(self, x: Tensor["FP32", -1]):
+                    return {}
+        """
+        x = np.ones(2, np.float32)
+        self.assertEqual(answers(opened(body.format('{"b": x, "a": 2 * x}')), x=x), [{"a": [2, 2], "b": [1, 1]}])
+        self.assertEqual(answers(opened(body.format("x, 3 * x")), x=x), [{"a": [1, 1], "b": [3, 3]}])
+        for made, words in [
+            ('{"a": x}', "did not return `b`"),
+            ('{"a": x, "b": x, "c": x}', "returned `c`, which the model does not declare in `outputs`"),
+            ("None", "returned a NoneType, and the model declares the outputs `a`, `b`"),
+        ]:
+            with self.subTest(made), self.assertRaisesRegex(TypeError, words):
+                answers(opened(body.format(made)), x=x)
+
+    def test_async_rows_run_concurrently(self):
+        model = opened(
+            """
+            import asyncio
+            class M(AbstractModel):
+                async def load(self):
+                    self.here, self.all = 0, asyncio.Event()
+                async def predict(self, text: str) -> str:
+                    self.here += 1
+                    if self.here == 2:
+                        self.all.set()
+                    await asyncio.wait_for(self.all.wait(), 30)
+                    return text
+            """
+        )
+        self.assertEqual(answers(model, text=texts("a", "b")), [{"output": [b"a", b"b"]}])
+
+    def test_a_stream_gives_each_piece_and_is_closed_when_nobody_reads_on(self):
+        for kind in ("def", "async def"):
+            model = opened(
+                f"""
+                class M(AbstractModel):
+                    closed = False
+                    {kind} predict(self, text: str) -> str:
+                        try:
+                            for word in text.split():
+                                yield word
+                        finally:
+                            M.closed = True
+                """
+            )
+            made = answers(model, text=texts("once upon a time"))
+            self.assertEqual([answer["output"] for answer in made], [[b"once"], [b"upon"], [b"a"], [b"time"]])
+            type(model.model).closed = False
+            stream = model.predict({"text": texts("once upon")}, {})
+            next(stream)
+            stream.close()
+            self.assertTrue(type(model.model).closed, kind)
+
+    def test_parameters_reach_the_model(self):
+        model = opened(
+            """
+            class M(AbstractModel):
+                def predict(self, text: str, parameters: dict, *, scale: float, mark: str = "!") -> str:
+                    return f"{text}{scale}{mark}{len(parameters)}"
+            """
+        )
+        self.assertEqual(answers(model, {"scale": 2, "other": 1}, text=texts("a")), [{"output": [b"a2.0!2"]}])
+        with self.assertRaisesRegex(InvalidInput, "the parameter `scale` is missing"):
+            answers(model, text=texts("a"))
+        with self.assertRaisesRegex(InvalidInput, "the parameter `mark` is 7, and the model wants str"):
+            answers(model, {"scale": 1.0, "mark": 7}, text=texts("a"))
+
+    def test_features_stand_beside_the_outputs(self):
+        model = opened(
+            """
+            class M(AbstractModel):
+                features = [TensorSpec("length", "INT64", [-1])]
+                def predict(self, text: str) -> Result[str]:
+                    return Result(text, features={"length": len(text)} if text != "none" else {})
+            """
+        )
+        self.assertEqual(specs(model)[1], [("output", "BYTES", [-1]), ("features.length", "INT64", [-1])])
+        made = answers(model, text=texts("a", "bcd"))
+        self.assertEqual(made, [{"output": [b"a", b"bcd"], "features.length": [1, 3]}])
+        self.assertEqual(answers(model, text=texts("none")), [{"output": [b"none"]}])
+        with self.assertRaisesRegex(TypeError, "did not return `features.length`"):
+            answers(model, text=texts("none", "a"))
+
+    def test_inputs_of_different_lengths_are_the_callers_fault(self):
+        model = opened("class M(AbstractModel):\n    def predict(self, a: str, b: str) -> str: ...")
+        with self.assertRaisesRegex(InvalidInput, "`a` has 2, `b` has 1"):
+            answers(model, a=texts("x", "y"), b=texts("z"))
+
+
+class Mistakes(unittest.TestCase):
+    def check(self, body, words):
+        with self.subTest(body), self.assertRaisesRegex(ModelError, words):
+            opened(body)
+
+    def method(self, signature, words):
+        self.check(f"class M(AbstractModel):\n    def predict(self{signature}: ...", words)
+
+    def test_the_class_is_found_or_its_want_is_told(self):
+        self.check("x = 1", "has no subclass of modelway.AbstractModel$")
+        self.check("class M:\n    def predict(self, text: str) -> str: ...", "let `M` extend it, as in `class M.Abs")
+        two = "class {}(AbstractModel):\n    def predict(self, text: str) -> str: ...\n"
+        self.check(two.format("M") + two.format("N"), r"more than one subclass of AbstractModel \(M, N\)")
+        model = opened(two.format("Base") + "class M(Base): ...")
+        self.assertEqual(type(model.model).__name__, "M")
+        with self.assertRaisesRegex(ModelError, "nowhere.py is not there"):
+            open_model("class", "/nowhere.py")
+
+    def test_a_signature_that_is_not_understood_names_the_parameter(self):
+        self.check("class M(AbstractModel): ...", "M has no method `predict`")
+        self.method(") -> str", "takes no input")
+        self.method(", x) -> str", "`x` has no type hint")
+        self.method(", x: np.ndarray) -> str", r'`x` is an array of unknown .* `inputs = \[TensorSpec\("x"')
+        self.method(", x: set) -> str", "`x: set` is nothing that a request can carry")
+        self.method(", *x: str) -> str", r"`\*x: .*` does not say which inputs")
+        self.method(", x: str, y: list[str]) -> str", "`x` is the value of one row and `y` is all rows")
+        self.method(", x: str)", "does not say what it returns")
+        self.method(", x: str) -> dict", "`dict` does not say what it returns")
+        self.method(", x: Nothing) -> str", "its type hints cannot be read: name 'Nothing'")
+        self.method(', x: Tensor["F32", -1]) -> str', "`x` has the datatype 'F32'; known are BOOL")
+        self.method(', x: Tensor["FP32", -2]) -> str', r"`x` has the shape \[-2\]")
+        self.check(
+            'class M(AbstractModel):\n    inputs = [TensorSpec("y", "FP32", [-1])]\n    def predict(self, x: str) -> str: ...',
+            "has no parameter `y`, which `M.inputs` declares",
+        )
+        self.check(
+            'class M(AbstractModel):\n    batch = True\n    def predict(self, x: Tensor["FP32", 4]) -> list[str]: ...',
+            r"wants -1 as every first dimension, and `x` \(FP32, \[4\]\)",
+        )
+
+    def test_what_loading_raises_is_passed_on(self):
+        with self.assertRaisesRegex(FileNotFoundError, "weights.bin"):
+            opened(
+                """
+                class M(AbstractModel):
+                    def load(self):
+                        open(self.folder / "weights.bin")
+                    def predict(self, text: str) -> str: ...
+                """
+            )
+
+
+if __name__ == "__main__":
+    unittest.main()
