@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
+import inspect
 import json
 import sys
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from ._class import FILE, OpenedClass, find
+from ._class import FILE, file_of, find
 from ._spec import ModelError
 
 
@@ -22,23 +24,27 @@ def main(arguments: Optional[List[str]] = None) -> int:
     parser.add_argument("model", type=Path, help=f"a .py file, or a folder with {FILE}")
     parser.add_argument("options", nargs="*", metavar="NAME=VALUE")
     given = parser.parse_args(arguments)
-    file = given.model.resolve()
-    if file.is_dir():
-        file = file / FILE
+    file = file_of(given.model)
     try:
         model = find(file)()
+        model.folder = file.parent
         options = _options(given.options)
-        if given.command == "train":
-            model.folder = file.parent
-            made = model.train(**options)
-        else:
-            made = OpenedClass(model, file.parent).model.eval(**options)
+        if given.command == "eval":
+            _finished(model.load())
+        made = _finished(getattr(model, given.command)(**options))
     except (ModelError, NotImplementedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     if made is not None:
         print(json.dumps(made, default=_number))
     return 0
+
+
+def _finished(made: Any) -> Any:
+    async def wait() -> Any:
+        return await made
+
+    return asyncio.run(wait()) if inspect.isawaitable(made) else made
 
 
 def _options(words: List[str]) -> Dict[str, Any]:

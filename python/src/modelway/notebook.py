@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, Callable, Deque, Dict, Iterator, Optional, Union
 
 from . import _attach
-from ._class import OpenedClass
 from ._model import AbstractModel
+from ._opened import OpenedClass
 from ._spec import ModelError, Opened
 from .client import Client
 
