@@ -9,6 +9,7 @@
 //! ever answered with another's result, and none is left without an answer. Nothing here is kept on disk.
 
 mod app;
+mod batch;
 mod budget;
 mod cache;
 mod caller;
@@ -22,6 +23,7 @@ mod metrics;
 mod model;
 mod onnx;
 mod open;
+mod placement;
 mod probe;
 mod python;
 mod queue;

@@ -54,6 +54,16 @@ impl MetricConstructor<Histogram> for Latency {
     }
 }
 
+/// Powers of two, as batches often are.
+#[derive(Clone, Debug)]
+struct Sizes;
+
+impl MetricConstructor<Histogram> for Sizes {
+    fn new_metric(&self) -> Histogram {
+        Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0])
+    }
+}
+
 /// All models' metrics.
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -64,6 +74,8 @@ pub(crate) struct Metrics {
     loaded: Family<ModelLabels, Gauge>,
     cache_hits: Family<ModelLabels, Counter>,
     cache_misses: Family<ModelLabels, Counter>,
+    queue_depth: Family<ModelLabels, Gauge>,
+    batch_size: Family<ModelLabels, Histogram, Sizes>,
 }
 
 /// One model's metrics.
@@ -75,6 +87,8 @@ pub(crate) struct ModelMetrics {
     loaded: Gauge,
     cache_hits: Counter,
     cache_misses: Counter,
+    queue_depth: Gauge,
+    batch_size: Histogram,
 }
 
 impl Metrics {
@@ -86,6 +100,8 @@ impl Metrics {
         let loaded = Family::default();
         let cache_hits = Family::default();
         let cache_misses = Family::default();
+        let queue_depth = Family::default();
+        let batch_size = Family::new_with_constructor(Sizes);
         registry.register("model_predictions", "Requests answered with a prediction", predictions.clone());
         registry.register(
             "model_prediction_latency_seconds",
@@ -100,7 +116,9 @@ impl Metrics {
             "Predictions that the response cache did not have and the model made",
             cache_misses.clone(),
         );
-        Self { registry, predictions, latency, errors, loaded, cache_hits, cache_misses }
+        registry.register("model_queue_depth", "Requests that wait for the model", queue_depth.clone());
+        registry.register("model_batch_size", "Rows of one run of the model", batch_size.clone());
+        Self { registry, predictions, latency, errors, loaded, cache_hits, cache_misses, queue_depth, batch_size }
     }
 
     /// The metrics of one model; it exists, at 0, from now on.
@@ -117,6 +135,8 @@ impl Metrics {
             loaded: self.loaded.get_or_create_owned(&labels),
             cache_hits: self.cache_hits.get_or_create_owned(&labels),
             cache_misses: self.cache_misses.get_or_create_owned(&labels),
+            queue_depth: self.queue_depth.get_or_create_owned(&labels),
+            batch_size: self.batch_size.get_or_create_owned(&labels),
         }
     }
 
@@ -147,6 +167,16 @@ impl ModelMetrics {
     pub(crate) fn cached(&self, hit: bool) {
         let counter = if hit { &self.cache_hits } else { &self.cache_misses };
         counter.inc();
+    }
+
+    pub(crate) fn set_queue_depth(&self, waiting: usize) {
+        self.queue_depth.set(i64::try_from(waiting).unwrap_or(i64::MAX));
+    }
+
+    /// Notes the size of a run.
+    #[allow(clippy::cast_precision_loss, reason = "a number of rows")]
+    pub(crate) fn ran(&self, rows: usize) {
+        self.batch_size.observe(rows as f64);
     }
 
     pub(crate) fn set_loaded(&self, loaded: bool) {

@@ -1,23 +1,27 @@
 //! A served model: a queue, the threads that work it off, and the async door before them.
 
 use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
-use api::inference::{ModelMetadata, Parameters, Request, Tensor};
-use tokio::sync::{mpsc, oneshot};
+use api::inference::{ModelMetadata, Parameter, Parameters, Request, Tensor};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, oneshot},
+};
 
 use crate::{
+    batch::{Answer, Answered, Job, join, run::Worker, size::Sizes},
     cache::{self, Cache},
     caller::Caller,
     error::InferError,
     metrics::ModelMetrics,
+    placement::Placement,
     probe::Probe,
     queue::Queue,
-    runtime::{Call, Cancel, Last, ModelRuntime, RuntimeError, Signature, Sink},
+    runtime::{Cancel, ModelRuntime, Signature},
     settings::ModelSettings,
     statistics::Statistics,
     validate,
@@ -26,6 +30,9 @@ use crate::{
 /// Answers that a model may stream ahead of its caller.
 const STREAMED_AHEAD: usize = 16;
 
+/// Parameters of requests that are meant for the server and not for the model.
+const OURS: [&str; 4] = ["priority", "timeout", "binary_data_output", "triton_enable_empty_final_response"];
+
 /// One version of a model, loaded.
 #[derive(Debug)]
 pub(crate) struct Model {
@@ -33,36 +40,19 @@ pub(crate) struct Model {
     pub(crate) name: String,
     pub(crate) version: String,
     pub(crate) signature: Signature,
-    pub(crate) metrics: ModelMetrics,
-    pub(crate) statistics: Statistics,
-    cache: Option<Cache>,
-    queue: Arc<Queue<Job>>,
-    threads: Vec<JoinHandle<()>>,
+    pub(crate) metrics: Arc<ModelMetrics>,
+    pub(crate) statistics: Arc<Statistics>,
     pub(crate) settings: ModelSettings,
-}
-
-/// One request on its way through the queue.
-#[derive(Debug)]
-struct Job {
-    inputs: Vec<Tensor>,
-    outputs: Vec<usize>,
-    cancel: Cancel,
-    parameters: Parameters,
-    answer: Answer,
-}
-
-/// Where the answers of a job go.
-#[derive(Debug)]
-enum Answer {
-    /// The last one only.
-    One(oneshot::Sender<Result<Vec<Tensor>, RuntimeError>>),
-    /// Each as it comes.
-    Each(mpsc::Sender<Result<Vec<Tensor>, RuntimeError>>),
+    cache: Option<Cache>,
+    queue: Arc<Queue>,
+    threads: Vec<JoinHandle<()>>,
+    /// The places of all outputs: what most requests want.
+    outputs: Arc<[usize]>,
 }
 
 /// The answers of one request to a model that streams.
 pub(crate) struct Answers {
-    answers: mpsc::Receiver<Result<Vec<Tensor>, RuntimeError>>,
+    answers: mpsc::Receiver<Answered>,
     waiting: Waiting,
     deadline: Instant,
     time: Duration,
@@ -70,9 +60,9 @@ pub(crate) struct Answers {
 
 impl Answers {
     /// The next answer; `None` after the last. Dropping this ends the run.
-    pub(crate) async fn next(&mut self) -> Option<Result<Vec<Tensor>, InferError>> {
+    pub(crate) async fn next(&mut self) -> Option<Answered> {
         match tokio::time::timeout_at(self.deadline.into(), self.answers.recv()).await {
-            Ok(Some(answer)) => Some(answer.map_err(InferError::from)),
+            Ok(Some(answer)) => Some(answer),
             Ok(None) => {
                 self.waiting.answered = true;
                 None
@@ -85,13 +75,14 @@ impl Answers {
 /// Ends the run when its caller stops waiting, for whatever reason.
 struct Waiting {
     cancel: Cancel,
+    queue: Arc<Queue>,
     answered: bool,
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
         if !self.answered {
-            self.cancel.cancel();
+            self.queue.leave(&self.cancel);
         }
     }
 }
@@ -109,16 +100,35 @@ impl Model {
         let signature = runtimes.first().map(|runtime| runtime.signature().clone());
         let mut signature = signature.ok_or_else(|| std::io::Error::other("a model without instances"))?;
         signature.rows = probe.rows;
-        let queue = Arc::new(Queue::new(settings.queue_limit));
+        let (metrics, statistics) = (Arc::new(metrics), Arc::new(Statistics::default()));
+        let sizes = Sizes::new(&settings, signature.rows && !signature.streams, &probe.costs);
+        let queue = Queue::new(settings.queue_limit, settings.max_queue_delay, sizes, Arc::clone(&metrics));
+        let queue = Arc::new(queue);
+        let placement = Placement::of_this_machine();
         let mut threads = Vec::with_capacity(runtimes.len());
-        for runtime in runtimes {
-            let queue = Arc::clone(&queue);
-            threads.push(thread::Builder::new().name("model".to_owned()).spawn(move || work(runtime, &queue))?);
+        for (instance, runtime) in runtimes.into_iter().enumerate() {
+            let worker = Worker {
+                name: name.clone(),
+                runtime,
+                queue: Arc::clone(&queue),
+                statistics: Arc::clone(&statistics),
+                metrics: Arc::clone(&metrics),
+                handle: Handle::try_current().ok(),
+                rows: signature.rows,
+            };
+            let cpus = placement.of_instance(instance);
+            let work = move || {
+                if let Some(cpus) = cpus {
+                    cpus.pin_this_thread();
+                }
+                worker.work();
+            };
+            threads.push(thread::Builder::new().name("model".to_owned()).spawn(work)?);
         }
         let cached = settings.response_cache_bytes > 0 && !signature.streams;
         let cache = cached.then(|| Cache::new(settings.response_cache_bytes));
-        let statistics = Statistics::default();
-        Ok(Self { name, version, signature, metrics, statistics, cache, queue, threads, settings })
+        let outputs = (0..signature.outputs.len()).collect();
+        Ok(Self { name, version, signature, metrics, statistics, settings, cache, queue, threads, outputs })
     }
 
     /// Takes no more requests, and ends its threads after what waits.
@@ -145,24 +155,33 @@ impl Model {
     /// Predicts. Counts and times the answer, whatever it is.
     pub(crate) async fn infer(&self, request: Request, caller: Caller) -> Result<Vec<Tensor>, InferError> {
         let began = Instant::now();
+        self.statistics.touched();
         let result = match &self.cache {
             Some(cache) => self.run_once(cache, request, caller, began).await,
             None => self.run(request, caller, began).await,
         };
+        let took = began.elapsed();
         match &result {
-            Ok(_) => self.metrics.predicted(began.elapsed()),
-            Err(error) => self.metrics.refused(error),
+            Ok(_) => {
+                self.statistics.success.add(took);
+                self.metrics.predicted(took);
+            }
+            Err(error) => {
+                self.statistics.fail.add(took);
+                self.metrics.refused(error);
+            }
         }
         result
     }
 
     /// Predicts with a model that may answer more than once.
-    pub(crate) fn stream(&self, request: Request, _caller: Caller) -> Result<Answers, InferError> {
+    pub(crate) fn stream(&self, request: Request, caller: Caller) -> Result<Answers, InferError> {
+        let arrived = Instant::now();
+        self.statistics.touched();
         let time = self.time_for(&request);
         let (answer, answers) = mpsc::channel(STREAMED_AHEAD);
-        let cancel = self.enqueue(request, Answer::Each(answer))?;
-        let waiting = Waiting { cancel, answered: false };
-        Ok(Answers { answers, waiting, deadline: Instant::now() + time, time })
+        let waiting = self.enqueue(request, caller, Answer::Each(answer), arrived, time)?;
+        Ok(Answers { answers, waiting, deadline: arrived + time, time })
     }
 
     /// Runs it if the cache does not have the answer and no equal request is being run.
@@ -187,39 +206,65 @@ impl Model {
         Ok(outputs)
     }
 
-    async fn run(&self, request: Request, _caller: Caller, began: Instant) -> Result<Vec<Tensor>, InferError> {
+    async fn run(&self, request: Request, caller: Caller, began: Instant) -> Result<Vec<Tensor>, InferError> {
         let time = self.time_for(&request);
         let (answer, answered) = oneshot::channel();
-        let cancel = self.enqueue(request, Answer::One(answer))?;
-        let mut waiting = Waiting { cancel, answered: false };
+        let mut waiting = self.enqueue(request, caller, Answer::One(answer), began, time)?;
         let result = tokio::time::timeout_at((began + time).into(), answered).await;
         waiting.answered = result.is_ok();
         match result {
-            Ok(Ok(result)) => Ok(result?),
+            Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(InferError::Failed("the model's thread ended".to_owned())),
             Err(_) => Err(InferError::TimedOut(time.as_millis())),
         }
     }
 
     /// Checks a request and puts it into the queue.
-    fn enqueue(&self, request: Request, answer: Answer) -> Result<Cancel, InferError> {
-        if let Some(name) = request.parameters.keys().find(|name| name.starts_with("sequence_")) {
+    fn enqueue(
+        &self,
+        request: Request,
+        caller: Caller,
+        answer: Answer,
+        arrived: Instant,
+        time: Duration,
+    ) -> Result<Waiting, InferError> {
+        let mut parameters = request.parameters;
+        if let Some(name) = parameters.keys().find(|name| name.starts_with("sequence_")) {
             // Served one by one, the parts of a sequence would get wrong answers without a word.
             return Err(InferError::Unsupported(format!("`{name}`: models with a memory of sequences are not served")));
         }
-        let outputs = validate::choose_outputs(&self.signature, &request.outputs)?;
+        let outputs = if request.outputs.is_empty() {
+            Arc::clone(&self.outputs)
+        } else {
+            validate::choose_outputs(&self.signature, &request.outputs)?.into()
+        };
         let inputs = validate::order_inputs(&self.signature, request.inputs)?;
+        let level = self.level(&parameters);
+        parameters.retain(|name, _| !OURS.contains(&name.as_str()));
+        let rows = if self.signature.rows && !self.signature.streams { join::rows_of(&inputs) } else { None };
         let cancel = Cancel::default();
-        let job = Job { inputs, outputs, parameters: request.parameters, cancel: cancel.clone(), answer };
-        if self.queue.push(job).is_err() {
+        let job = Job { inputs, outputs, parameters, rows, cancel: cancel.clone(), answer, arrived, time };
+        if self.queue.push(level, caller, job).is_err() {
             return Err(InferError::QueueFull { model: self.name.clone(), limit: self.settings.queue_limit });
         }
-        Ok(cancel)
+        Ok(Waiting { cancel, queue: Arc::clone(&self.queue), answered: false })
+    }
+
+    /// Which line a request stands in: 1 is served first. As Triton has it, a priority that there is not is the
+    /// default one, and that is the last unless the settings say otherwise.
+    fn level(&self, parameters: &Parameters) -> u32 {
+        let levels = self.settings.priority_levels;
+        if levels == 0 {
+            return 0;
+        }
+        let known = |level: &u32| (1..=levels).contains(level);
+        let own = parameters.get("priority").and_then(Parameter::as_u64).and_then(|level| level.try_into().ok());
+        own.filter(known).or(Some(self.settings.default_priority).filter(known)).unwrap_or(levels)
     }
 
     /// The request's own `timeout` (microseconds) can only shorten the server's.
     fn time_for(&self, request: &Request) -> Duration {
-        match request.parameters.get("timeout").and_then(api::inference::Parameter::as_u64) {
+        match request.parameters.get("timeout").and_then(Parameter::as_u64) {
             Some(micros) if micros > 0 => Duration::from_micros(micros).min(self.settings.timeout),
             _ => self.settings.timeout,
         }
@@ -230,45 +275,4 @@ impl Drop for Model {
     fn drop(&mut self) {
         self.queue.close();
     }
-}
-
-/// A model's thread: one job after the other until the queue is closed.
-fn work(mut runtime: Box<dyn ModelRuntime>, queue: &Queue<Job>) {
-    while let Some(job) = queue.take() {
-        let Job { inputs, outputs, parameters, cancel, answer } = job;
-        let call = Call { inputs: &inputs, outputs: &outputs, parameters: &parameters, cancel: &cancel };
-        match answer {
-            // Its caller left while it waited.
-            Answer::One(answer) if answer.is_closed() => {}
-            Answer::One(answer) => {
-                let mut last = Last::default();
-                let made = run(runtime.as_mut(), call, &mut last);
-                let made =
-                    made.and_then(|()| last.0.ok_or_else(|| RuntimeError::Failed("the model made nothing".to_owned())));
-                // The caller may have left meanwhile.
-                let _ = answer.send(made);
-            }
-            Answer::Each(answer) => {
-                let mut sink = Streamed(answer);
-                if let Err(error) = run(runtime.as_mut(), call, &mut sink) {
-                    let _ = sink.0.blocking_send(Err(error));
-                }
-            }
-        }
-    }
-}
-
-/// Hands each answer on, and waits when its caller is slow.
-struct Streamed(mpsc::Sender<Result<Vec<Tensor>, RuntimeError>>);
-
-impl Sink for Streamed {
-    fn send(&mut self, outputs: Vec<Tensor>) -> bool {
-        self.0.blocking_send(Ok(outputs)).is_ok()
-    }
-}
-
-/// One run. A panic is a defect of ours; it costs its request, not the model.
-fn run(runtime: &mut dyn ModelRuntime, call: Call<'_>, sink: &mut dyn Sink) -> Result<(), RuntimeError> {
-    catch_unwind(AssertUnwindSafe(|| runtime.infer(call, sink)))
-        .unwrap_or_else(|_| Err(RuntimeError::Failed("the model's runtime broke off; see the log".to_owned())))
 }

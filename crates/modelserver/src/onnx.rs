@@ -77,7 +77,7 @@ pub(crate) fn threads(configured: usize) -> usize {
     if configured > 0 {
         return configured;
     }
-    match std::thread::available_parallelism().map_or(1, std::num::NonZero::get) {
+    match crate::placement::cpus() {
         0..=4 => 1,
         more => (more / 2).min(8),
     }

@@ -121,6 +121,11 @@ impl Cancel {
         self.0.flag.load(Ordering::Acquire)
     }
 
+    /// Whether both are of the same run.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Runs `work`; `hook` is called if this is cancelled meanwhile, and never after this returns.
     pub fn watch<T>(&self, hook: impl Fn() + Send + 'static, work: impl FnOnce() -> T) -> T {
         *self.0.hook.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(hook));

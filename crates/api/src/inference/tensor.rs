@@ -97,6 +97,11 @@ impl Data {
         self.len() == 0
     }
 
+    /// Makes room for exactly so many more elements.
+    pub fn reserve(&mut self, count: usize) {
+        each_data!(self, vec => vec.reserve_exact(count));
+    }
+
     /// Adds the elements of `other` in `range`. `false`, and nothing is added, if they are of another type or
     /// `other` has no such range.
     pub fn append(&mut self, other: &Self, range: Range<usize>) -> bool {

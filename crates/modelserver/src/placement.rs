@@ -1,0 +1,136 @@
+//! Where work runs: how many CPUs this process may use, and which of them are near one another.
+//!
+//! On a machine with several NUMA nodes each instance of a model gets the CPUs of one node, in turn: it is loaded
+//! there and runs there, with the threads and processes that it starts, so that its memory stays near. With one
+//! node nothing is pinned.
+
+use std::{fs, num::NonZero, path::Path};
+
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+/// Where the kernel describes the nodes.
+const NODES: &str = "/sys/devices/system/node";
+
+/// CPUs by number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Cpus(Vec<usize>);
+
+impl Cpus {
+    /// Lets this thread, and those that it starts, run on these only.
+    pub(crate) fn pin_this_thread(&self) {
+        let mut set = CpuSet::new();
+        for cpu in self.0.iter().filter(|cpu| **cpu < CpuSet::MAX_CPU) {
+            set.set(*cpu);
+        }
+        if let Err(error) = sched_setaffinity(None, &set) {
+            tracing::info!(%error, cpus = ?self.0, "an instance is not pinned to its node");
+        }
+    }
+}
+
+/// The nodes of a machine whose CPUs this process may use.
+#[derive(Debug)]
+pub(crate) struct Placement {
+    nodes: Vec<Cpus>,
+}
+
+impl Placement {
+    /// As the kernel tells it.
+    pub(crate) fn of_this_machine() -> Self {
+        let allowed = sched_getaffinity(None).ok();
+        Self::read(Path::new(NODES), |cpu| allowed.as_ref().is_none_or(|set| cpu < CpuSet::MAX_CPU && set.is_set(cpu)))
+    }
+
+    fn read(folder: &Path, may_use: impl Fn(usize) -> bool) -> Self {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        let mut nodes: Vec<(usize, Cpus)> = entries
+            .filter_map(|entry| {
+                let number = entry.file_name().to_str()?.strip_prefix("node")?.parse().ok()?;
+                let mut cpus = list(&fs::read_to_string(entry.path().join("cpulist")).ok()?)?;
+                cpus.retain(|cpu| may_use(*cpu));
+                // A node may have memory alone.
+                (!cpus.is_empty()).then_some((number, Cpus(cpus)))
+            })
+            .collect();
+        nodes.sort_by_key(|(number, _)| *number);
+        Self { nodes: nodes.into_iter().map(|(_, cpus)| cpus).collect() }
+    }
+
+    /// Where an instance of a model runs; `None`: anywhere.
+    pub(crate) fn of_instance(&self, instance: usize) -> Option<Cpus> {
+        if self.nodes.len() < 2 {
+            return None;
+        }
+        self.nodes.get(instance % self.nodes.len()).cloned()
+    }
+}
+
+/// How many CPUs this process may keep busy: the least of its affinity and of the quotas of its control group and
+/// those above, in version 1 and 2. A container sees all CPUs of its host and often may use few of them.
+pub(crate) fn cpus() -> usize {
+    // The standard library reads all three.
+    std::thread::available_parallelism().map_or(1, NonZero::get)
+}
+
+/// Reads the kernel's lists of CPUs, as in `0-3,8`.
+fn list(text: &str) -> Option<Vec<usize>> {
+    let mut cpus = Vec::new();
+    for part in text.trim().split(',').filter(|part| !part.is_empty()) {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
+        cpus.extend(first..=last.min(CpuSet::MAX_CPU));
+    }
+    Some(cpus)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A folder as the kernel's, with nodes of these CPUs.
+    fn nodes(lists: &[&str]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (number, list) in lists.iter().enumerate() {
+            let node = folder.path().join(format!("node{number}"));
+            fs::create_dir(&node).unwrap();
+            fs::write(node.join("cpulist"), format!("{list}\n")).unwrap();
+        }
+        fs::write(folder.path().join("online"), "0-1\n").unwrap();
+        folder
+    }
+
+    #[test]
+    fn instances_go_round_the_nodes() {
+        let folder = nodes(&["0-3,8-9", "4-7"]);
+        let placement = Placement::read(folder.path(), |_| true);
+        let places = [0, 1, 2].map(|instance| placement.of_instance(instance).unwrap().0);
+        assert_eq!(places, [vec![0, 1, 2, 3, 8, 9], vec![4, 5, 6, 7], vec![0, 1, 2, 3, 8, 9]]);
+    }
+
+    #[test]
+    fn only_nodes_whose_cpus_may_be_used_count() {
+        let folder = nodes(&["0-1", "2-3", ""]);
+        let placement = Placement::read(folder.path(), |cpu| cpu != 2);
+        assert_eq!(placement.of_instance(1).unwrap().0, [3]);
+        let placement = Placement::read(folder.path(), |cpu| cpu < 2);
+        assert_eq!(placement.of_instance(0), None, "one node is left");
+    }
+
+    #[test]
+    fn a_machine_with_one_node_or_none_pins_nothing() {
+        assert_eq!(Placement::read(nodes(&["0-7"]).path(), |_| true).of_instance(0), None);
+        assert_eq!(Placement::read(Path::new("/nowhere"), |_| true).of_instance(5), None);
+    }
+
+    #[test]
+    fn a_pinned_thread_runs_where_it_was_told() {
+        let allowed = sched_getaffinity(None).unwrap();
+        let first = (0..CpuSet::MAX_CPU).find(|cpu| allowed.is_set(*cpu)).unwrap();
+        let pinned = std::thread::spawn(move || {
+            Cpus(vec![first]).pin_this_thread();
+            sched_getaffinity(None).unwrap().count()
+        });
+        assert_eq!(pinned.join().unwrap(), 1);
+        assert!(cpus() >= 1);
+    }
+}
