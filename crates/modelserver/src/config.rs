@@ -53,6 +53,11 @@ pub struct Config {
     pub response_cache_bytes: usize,
     /// The interpreter that runs Python models which bring no environment of their own.
     pub python: Option<String>,
+    /// The folder of the environments of Python models, which servers share. Empty is `modelway` in the user's cache
+    /// folder (`$XDG_CACHE_HOME`, else `~/.cache`).
+    pub python_dir: PathBuf,
+    /// The program `uv`, which builds these environments; else it is looked for in the usual places.
+    pub uv: Option<PathBuf>,
     /// Whether callers may load and unload models. If this is not said: where only this machine reaches the server,
     /// and it is no replica.
     pub model_control: Option<bool>,
@@ -103,6 +108,8 @@ impl Default for Config {
             latency_target_ms: 0,
             response_cache_bytes: 0,
             python: None,
+            python_dir: PathBuf::new(),
+            uv: None,
             model_control: None,
             models: crate::settings::OfModels::new(),
             queue_limit: 1_000,
@@ -118,6 +125,17 @@ impl Default for Config {
 }
 
 impl Config {
+    /// The folder of what Python models need, after the default is filled in.
+    pub(crate) fn python_folder(&self) -> PathBuf {
+        if !self.python_dir.as_os_str().is_empty() {
+            return self.python_dir.clone();
+        }
+        let cache = base::config::variable("XDG_CACHE_HOME")
+            .map(PathBuf::from)
+            .or_else(|| base::config::variable("HOME").map(|home| PathBuf::from(home).join(".cache")));
+        cache.unwrap_or_else(|| PathBuf::from("/var/tmp")).join("modelway")
+    }
+
     /// Every place of the artefact, in the order in which they are tried.
     #[must_use]
     pub fn places(&self) -> Vec<String> {

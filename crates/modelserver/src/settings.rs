@@ -35,7 +35,7 @@ pub struct Overrides {
     pub default_priority: Option<u32>,
     /// Memory for answers that are kept and given again to the same request, in bytes; 0 keeps none.
     pub response_cache_bytes: Option<usize>,
-    /// The Python interpreter of the model, if it is run by one.
+    /// The Python interpreter of the model, whatever environment it asks for: a program, or an environment's folder.
     pub python: Option<String>,
 }
 
@@ -71,7 +71,8 @@ impl ModelSettings {
             priority_levels: 0,
             default_priority: 0,
             response_cache_bytes: config.response_cache_bytes,
-            python: config.python.clone(),
+            // What is said for all is only for models that ask for no environment.
+            python: None,
         }
     }
 

@@ -22,7 +22,7 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-use crate::ServeError;
+use crate::{Config, ServeError};
 
 /// Part of every hash: another number makes every environment anew.
 const FORMAT: u32 = 1;
@@ -113,6 +113,43 @@ impl Wanted {
             let _ = write!(hex, "{byte:02x}");
             hex
         })
+    }
+}
+
+/// The interpreter of the model in `folder`: the one that is named for it (`own`), else the environment that its files
+/// ask for, else the one that is named for all models, else `python3`. Of the packages that the files ask for, those
+/// named in `without` are left out. Blocks, as [`prepare`] does.
+///
+/// # Errors
+/// Those of [`Wanted::of_folder`] and [`prepare`]; an interpreter that is none.
+pub(crate) fn of_model(
+    folder: &Path,
+    own: Option<&str>,
+    config: &Config,
+    without: &[&str],
+) -> Result<Interpreter, ServeError> {
+    if let Some(own) = own {
+        return named(own, "serve.models.NAME.python");
+    }
+    if let Some(wanted) = Wanted::of_folder(folder)? {
+        return prepare(&wanted.without(without), &config.python_folder(), config.uv.as_deref());
+    }
+    match &config.python {
+        Some(python) => named(python, "serve.python"),
+        None => named("python3", "serve.python"),
+    }
+}
+
+/// An interpreter that somebody named, by the program or by the folder of its environment.
+fn named(python: &str, setting: &str) -> Result<Interpreter, ServeError> {
+    let place = Path::new(python);
+    let program = if place.is_dir() { executable(place) } else { place.to_owned() };
+    match interpreters::resolve(&program) {
+        Some(path) => Ok(Interpreter { path, origin: setting.to_owned() }),
+        None => Err(failed(format!(
+            "there is no program {}: install Python, or name an interpreter with {setting}",
+            program.display()
+        ))),
     }
 }
 

@@ -118,3 +118,21 @@ fn without_uv_the_error_says_how_to_get_it() {
     let said = prepare(&wanted, cache.path(), Some(Path::new("/nowhere/uv"))).unwrap_err().to_string();
     assert_eq!(said, "serve.uv is /nowhere/uv, and that is no program");
 }
+
+#[test]
+fn the_word_for_one_model_wins_over_its_files_and_those_over_the_word_for_all() {
+    let cache = tempfile::tempdir().unwrap();
+    let python_dir = cache.path().to_owned();
+    let config = Config { python: Some("python3".to_owned()), python_dir, uv: Some(uv()), ..Config::default() };
+    let (folder, _) = asks("requirements.txt", "packaging==24.0\nnot-to-be-had==1\n");
+    let of = |folder: &Path, own, config| of_model(folder, own, config, &["not-to-be-had"]);
+    let built = of(folder.path(), None, &config).unwrap();
+    assert_eq!(prints(&built, "import packaging; print(packaging.__version__)"), "24.0");
+    let environment = built.path.parent().unwrap().parent().unwrap();
+    assert_eq!(of(cache.path(), environment.to_str(), &config).unwrap().path, built.path);
+    assert_eq!(of(folder.path(), Some("python3"), &config).unwrap().origin, "serve.models.NAME.python");
+    assert_eq!(of(cache.path(), None, &config).unwrap().origin, "serve.python");
+    let nothing = Config { python: Some("/nowhere/python".to_owned()), ..Config::default() };
+    let said = of(cache.path(), None, &nothing).unwrap_err().to_string();
+    assert!(said.starts_with("there is no program /nowhere/python"), "{said}");
+}
