@@ -70,8 +70,9 @@ impl Config {
         base::config::variable("MLFLOW_REGISTRY_URI")
     }
 
-    /// The folder that holds, after the default is filled in.
-    pub(crate) fn folder(&self) -> PathBuf {
+    /// The cache's folder, after the default is filled in.
+    #[must_use]
+    pub fn folder(&self) -> PathBuf {
         if !self.dir.as_os_str().is_empty() {
             return self.dir.clone();
         }

@@ -20,6 +20,7 @@ mod grpc;
 mod listen;
 mod load;
 mod metrics;
+mod mlflow;
 mod model;
 mod onnx;
 mod open;

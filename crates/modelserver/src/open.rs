@@ -1,10 +1,14 @@
 //! From a recognised source to the runtimes that run it: the one place that knows every kind of runtime.
 
+use std::path::Path;
+
 use ort::environment::Environment;
 
 use crate::{
     Config, ServeError,
+    mlflow::{MlflowModel, MlflowWorker, Runner},
     onnx::{self, OnnxModel},
+    python::environment::{self, Interpreter, Wanted},
     runtime::ModelRuntime,
     settings::ModelSettings,
     source::{Kind, ModelFile},
@@ -23,10 +27,40 @@ impl Opener<'_> {
             Kind::Onnx => {
                 Ok(Box::new(OnnxModel::load(&self.onnx()?, &file.path, onnx::threads(settings.intra_op_threads))?))
             }
-            Kind::Python | Kind::Mlflow => Err(ServeError::Source(format!(
+            Kind::Mlflow => self.mlflow(&file.path, settings),
+            Kind::Python => Err(ServeError::Source(format!(
                 "{} is a Python model, which cannot be served yet: export it to ONNX",
                 file.path.display()
             ))),
+        }
+    }
+
+    fn mlflow(&self, folder: &Path, settings: &ModelSettings) -> Result<Box<dyn ModelRuntime>, ServeError> {
+        let model = MlflowModel::read(folder)?;
+        match &model.runner {
+            Runner::Onnx(file) => {
+                Ok(Box::new(OnnxModel::load(&self.onnx()?, file, onnx::threads(settings.intra_op_threads))?))
+            }
+            Runner::Python(python) => {
+                let interpreter = self.interpreter(settings, || model.wanted(folder))?;
+                Ok(Box::new(MlflowWorker::open(&model, python, folder, &interpreter, settings)?))
+            }
+        }
+    }
+
+    /// What runs a Python model: the interpreter that the settings name, else an environment with all that the
+    /// model wants, else the `python3` that is there.
+    fn interpreter(
+        &self,
+        settings: &ModelSettings,
+        wanted: impl FnOnce() -> Result<Option<Wanted>, ServeError>,
+    ) -> Result<Interpreter, ServeError> {
+        if let Some(python) = &settings.python {
+            return Ok(Interpreter { path: python.into(), origin: "the setting `python`".to_owned() });
+        }
+        match wanted()? {
+            Some(wanted) => environment::prepare(&wanted, &self.config.cache.folder(), None),
+            None => Ok(Interpreter { path: "python3".into(), origin: "python3 on the PATH".to_owned() }),
         }
     }
 

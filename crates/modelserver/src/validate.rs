@@ -5,10 +5,11 @@ use api::{
     inference::{RequestedOutput, Tensor, TensorMetadata},
 };
 
-use crate::{error::InferError, runtime::Signature};
+use crate::{error::InferError, mlflow, runtime::Signature};
 
 /// Puts the inputs into the signature's order, once each of them fits.
 pub(crate) fn order_inputs(signature: &Signature, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, InferError> {
+    let inputs = mlflow::table::fit(signature, inputs)?;
     // One input in its place is what nearly every request looks like.
     if let ([wanted], [given]) = (signature.inputs.as_slice(), inputs.as_slice())
         && wanted.name == given.name
