@@ -2,20 +2,28 @@
 //!
 //! Inputs are lent to the runtime, not copied. Outputs are copied out once. What classifiers of scikit-learn
 //! emit beside tensors, a sequence of maps from class to score, becomes one FP32 tensor `[n, classes]` whose
-//! classes stand in the metadata, once a first run has shown them.
+//! classes stand in the metadata, once a first run has shown them. A sequence of tensors of one shape becomes one
+//! tensor. After a model is loaded its files are not read again: they may be deleted, shortened or replaced.
 
+mod describe;
+mod external;
 pub(crate) mod library;
 mod values;
+mod words;
 
-use std::{path::Path, sync::Arc};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    sync::Arc,
+};
 
-use api::inference::{Datatype, Tensor, TensorMetadata};
+use api::inference::{Tensor, TensorMetadata};
 use ort::{
     ErrorCode,
     environment::Environment,
     logging::LogLevel,
     session::{RunOptions, Session, SessionInputValue, SessionOutputs},
-    value::{Outlet, ValueType},
+    value::ValueType,
 };
 
 use crate::{
@@ -31,38 +39,43 @@ pub(crate) struct OnnxModel {
     session: Session,
     options: Arc<RunOptions>,
     signature: Signature,
+    /// Whether an output may be left out by the model.
+    optional: bool,
 }
 
 impl OnnxModel {
     /// Loads a file. Blocks.
     pub(crate) fn load(environment: &Environment, file: &Path, intra_op_threads: usize) -> Result<Self, ServeError> {
         let failed = |reason: String| ServeError::Load { path: file.to_owned(), reason };
-        let session = open(environment, file, intra_op_threads)
-            .map_err(|e| failed(without_path(e.message(), file).to_owned()))?;
-        let inputs = session.inputs().iter().map(describe_input).collect::<Result<Vec<_>, _>>().map_err(failed)?;
-        let outputs = session.outputs().iter().map(describe_output).collect::<Result<Vec<_>, _>>().map_err(failed)?;
+        let weights = external::files(file)?;
+        let session = open(environment, file, weights, intra_op_threads)
+            .map_err(|e| failed(words::of_load(e.message(), file)))?;
+        let inputs = session.inputs().iter().map(describe::input).collect::<Result<Vec<_>, _>>().map_err(failed)?;
+        let outputs = session.outputs().iter().map(describe::output).collect::<Result<Vec<_>, _>>().map_err(failed)?;
+        let optional = session.outputs().iter().any(|output| matches!(output.dtype(), ValueType::Optional(_)));
         let options = quiet_options().map_err(|e| failed(e.message().to_owned()))?;
         let signature =
             Signature { platform: PLATFORM, rows: rows(&inputs, &outputs), streams: false, inputs, outputs };
-        Ok(Self { session, options: Arc::new(options), signature })
+        Ok(Self { session, options: Arc::new(options), signature, optional })
     }
 }
 
-fn open(environment: &Environment, file: &Path, intra_op_threads: usize) -> ort::Result<Session> {
-    Session::builder(environment)?
+fn open(
+    environment: &Environment,
+    file: &Path,
+    weights: external::Files,
+    intra_op_threads: usize,
+) -> ort::Result<Session> {
+    let mut builder = Session::builder(environment)?
         .with_intra_threads(intra_op_threads)?
         .with_inter_threads(1)?
         // Spinning threads would take the CPU from the server's own.
         .with_intra_op_spinning(false)?
-        // What goes wrong comes back as an error, and is told once, where it is handled.
-        .with_log_level(LogLevel::Fatal)?
-        .commit_from_file(file)
-}
-
-/// The runtime's reason without its own mention of the file, which our error begins with.
-fn without_path<'m>(message: &'m str, file: &Path) -> &'m str {
-    let beginning = format!("Load model from {} failed:", file.display());
-    message.strip_prefix(&beginning).unwrap_or(message)
+        .with_log_level(LogLevel::Fatal)?;
+    for (name, bytes) in weights {
+        builder = builder.with_external_initializer_file_in_memory(name, bytes)?;
+    }
+    builder.commit_from_file(file)
 }
 
 fn quiet_options() -> ort::Result<RunOptions> {
@@ -98,17 +111,23 @@ impl ModelRuntime for OnnxModel {
         for input in call.inputs {
             values.push(values::to_onnx(input)?);
         }
-        let (session, signature) = (&mut self.session, &mut self.signature);
-        let hook = Arc::clone(&self.options);
+        let Self { session, options, signature, optional } = self;
+        let hook = Arc::clone(options);
         let terminate = move || {
             // Only fails without a runtime.
             let _ = hook.terminate();
         };
         let result = call.cancel.watch(terminate, || {
-            session
-                .run_with_options(values.as_slice(), &self.options)
-                .map_err(|error| sort(&error))
-                .and_then(|made| collect(&made, call.outputs, signature))
+            let (values, options) = (values.as_slice(), options.as_ref());
+            let made = if *optional {
+                without_panic(move || session.run_with_options(values, options))?
+            } else {
+                session.run_with_options(values, options)
+            };
+            match made {
+                Ok(made) => collect(&made, call.outputs, signature),
+                Err(error) => Err(sort(&error, &signature.inputs, call.inputs)),
+            }
         });
         if call.cancel.is_cancelled() {
             let _ = self.options.unterminate();
@@ -119,14 +138,18 @@ impl ModelRuntime for OnnxModel {
     }
 }
 
+/// The binding to the runtime panics when a model leaves an optional output out.
+fn without_panic<T>(run: impl FnOnce() -> T) -> Result<T, RuntimeError> {
+    catch_unwind(AssertUnwindSafe(run)).map_err(|_| {
+        RuntimeError::Failed("the model left out an optional output: export it without `Optional` outputs".to_owned())
+    })
+}
+
 /// Whose fault a failed run is.
-fn sort(error: &ort::Error) -> RuntimeError {
-    let message = error.message().to_owned();
-    if error.code() == ErrorCode::InvalidArgument {
-        RuntimeError::Rejected(format!("the model refuses these inputs: {message}"))
-    } else {
-        RuntimeError::Failed(format!("the model failed: {message}"))
-    }
+fn sort(error: &ort::Error, wanted: &[TensorMetadata], given: &[Tensor]) -> RuntimeError {
+    let refused = error.code() == ErrorCode::InvalidArgument;
+    let words = words::of_run(error.message(), refused, wanted, given);
+    if refused { RuntimeError::Rejected(words) } else { RuntimeError::Failed(words) }
 }
 
 fn collect(
@@ -151,52 +174,4 @@ fn collect(
         outputs.push(Tensor { name: described.name.clone(), shape, data });
     }
     Ok(outputs)
-}
-
-fn describe_input(outlet: &Outlet) -> Result<TensorMetadata, String> {
-    match outlet.dtype() {
-        ValueType::Tensor { ty, shape, .. } => {
-            let datatype = values::datatype(*ty).map_err(|reason| format!("input `{}` {reason}", outlet.name()))?;
-            Ok(describe(outlet, datatype, shape.to_vec()))
-        }
-        other @ (ValueType::Sequence(_) | ValueType::Map { .. } | ValueType::Optional(_)) => {
-            Err(format!("input `{}` is {other}, and the protocol can only send tensors", outlet.name()))
-        }
-    }
-}
-
-fn describe_output(outlet: &Outlet) -> Result<TensorMetadata, String> {
-    let refuse = |reason: String| format!("output `{}` {reason}", outlet.name());
-    match outlet.dtype() {
-        ValueType::Tensor { ty, shape, .. } => {
-            Ok(describe(outlet, values::datatype(*ty).map_err(refuse)?, shape.to_vec()))
-        }
-        ValueType::Map { value, .. } => Ok(describe(outlet, values::datatype(*value).map_err(refuse)?, vec![1, -1])),
-        ValueType::Sequence(inner) => match inner.as_ref() {
-            ValueType::Map { value, .. } => {
-                Ok(describe(outlet, values::datatype(*value).map_err(refuse)?, vec![-1, -1]))
-            }
-            other @ (ValueType::Tensor { .. } | ValueType::Sequence(_) | ValueType::Optional(_)) => {
-                Err(refuse(format!("is a sequence of {other}, which is not a tensor: export the model without it")))
-            }
-        },
-        other @ ValueType::Optional(_) => Err(refuse(format!("is {other}, which is not a tensor"))),
-    }
-}
-
-fn describe(outlet: &Outlet, datatype: Datatype, shape: Vec<i64>) -> TensorMetadata {
-    TensorMetadata { name: outlet.name().to_owned(), datatype, shape, labels: Vec::new() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_reason_of_a_failed_load_does_not_name_the_file_again() {
-        let file = Path::new("/m/model.onnx");
-        let said = "Load model from /m/model.onnx failed:Protobuf parsing failed.";
-        assert_eq!(without_path(said, file), "Protobuf parsing failed.");
-        assert_eq!(without_path("no memory", file), "no memory");
-    }
 }

@@ -17,6 +17,8 @@ mod golden;
 mod grpc;
 #[path = "serve/life.rs"]
 mod life;
+#[path = "serve/odd_models.rs"]
+mod odd_models;
 #[path = "serve/rest.rs"]
 mod rest;
 #[path = "serve/v1.rs"]

@@ -9,7 +9,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use ort::environment::Environment;
+use ort::{environment::Environment, logging::LogLevel};
 
 use crate::error::ServeError;
 
@@ -30,6 +30,8 @@ pub(crate) fn environment(configured: Option<&Path>) -> Result<Environment, Serv
         .with_telemetry(false)
         .build()
         .map_err(|e| refused(e.message().to_owned()))?;
+    // What goes wrong comes back as an error, and is told once, where it is handled.
+    environment.set_log_level(LogLevel::Fatal);
     tracing::debug!(library = %library.display(), "ONNX Runtime opened");
     Ok(open.insert(environment).clone())
 }

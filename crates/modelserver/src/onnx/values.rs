@@ -1,11 +1,16 @@
 //! Tensors of the protocol as values of ONNX Runtime, and back.
 
+mod maps;
+
 use api::inference::{Data, Datatype, Tensor};
 use bytes::Bytes;
 use half::{bf16, f16};
 use ort::{
     session::SessionInputValue,
-    value::{DynMapValueType, DynValue, PrimitiveTensorElementType, TensorElementType, TensorRef, ValueType},
+    value::{
+        DynMapValueType, DynTensorValueType, DynValue, PrimitiveTensorElementType, TensorElementType, TensorRef,
+        TensorValueTypeMarker, Value, ValueType,
+    },
 };
 
 use crate::runtime::RuntimeError;
@@ -79,26 +84,43 @@ type Taken = (Vec<i64>, Data, Option<Vec<String>>);
 /// Copies a value out of the runtime: its shape, its elements, and the classes if it was made of maps.
 pub(super) fn from_onnx(value: &DynValue) -> Result<Taken, String> {
     match value.dtype() {
-        ValueType::Tensor { ty, .. } => {
-            let data = tensor(value, *ty)?;
-            Ok((value.shape().to_vec(), data, None))
-        }
-        ValueType::Map { key, value: ty } => scores(&[rows(value, *key, *ty)?]),
-        ValueType::Sequence(_) => {
-            let maps = value.try_extract_sequence::<DynMapValueType>().map_err(|e| e.message().to_owned())?;
-            let rows = maps.iter().map(|map| match map.dtype() {
-                ValueType::Map { key, value: ty } => rows(map, *key, *ty),
-                other @ (ValueType::Tensor { .. } | ValueType::Sequence(_) | ValueType::Optional(_)) => {
-                    Err(format!("{other} cannot be sent"))
-                }
-            });
-            scores(&rows.collect::<Result<Vec<_>, _>>()?)
-        }
+        ValueType::Tensor { ty, .. } => Ok((value.shape().to_vec(), tensor(value, *ty)?, None)),
+        ValueType::Map { key, value: ty } => maps::single(value, *key, *ty),
+        ValueType::Sequence(inner) => match inner.as_ref() {
+            ValueType::Map { .. } => {
+                maps::tensor(&value.try_extract_sequence::<DynMapValueType>().map_err(|e| e.message().to_owned())?)
+            }
+            ValueType::Tensor { ty, .. } => stacked(value, *ty),
+            other @ (ValueType::Sequence(_) | ValueType::Optional(_)) => {
+                Err(format!("a sequence of {other} cannot be sent"))
+            }
+        },
         other @ ValueType::Optional(_) => Err(format!("{other} cannot be sent")),
     }
 }
 
-fn tensor(value: &DynValue, ty: TensorElementType) -> Result<Data, String> {
+/// A sequence of tensors of one shape as one tensor, the place in the sequence its first dimension.
+fn stacked(sequence: &DynValue, ty: TensorElementType) -> Result<Taken, String> {
+    let parts = sequence.try_extract_sequence::<DynTensorValueType>().map_err(|e| e.message().to_owned())?;
+    let mut data = Data::empty(datatype(ty)?);
+    let inner = parts.first().map(|part| part.shape().to_vec()).unwrap_or_default();
+    for (place, part) in parts.iter().enumerate() {
+        if **part.shape() != *inner {
+            return Err(format!(
+                "its tensors have different shapes (the first {inner:?}, number {place} {:?}), and only equal ones can \
+                 be sent as one",
+                part.shape().to_vec()
+            ));
+        }
+        let part = tensor(part, ty)?;
+        data.append(&part, 0..part.len());
+    }
+    let mut shape = vec![i64::try_from(parts.len()).unwrap_or(i64::MAX)];
+    shape.extend(inner);
+    Ok((shape, data, None))
+}
+
+fn tensor<V: TensorValueTypeMarker + ?Sized>(value: &Value<V>, ty: TensorElementType) -> Result<Data, String> {
     Ok(match datatype(ty)? {
         Datatype::Bool => Data::Bool(copy(value)?),
         Datatype::Uint8 => Data::Uint8(copy(value)?),
@@ -109,8 +131,8 @@ fn tensor(value: &DynValue, ty: TensorElementType) -> Result<Data, String> {
         Datatype::Int16 => Data::Int16(copy(value)?),
         Datatype::Int32 => Data::Int32(copy(value)?),
         Datatype::Int64 => Data::Int64(copy(value)?),
-        Datatype::Fp16 => Data::Fp16(copy::<f16>(value)?),
-        Datatype::Bf16 => Data::Bf16(copy::<bf16>(value)?),
+        Datatype::Fp16 => Data::Fp16(copy::<f16, V>(value)?),
+        Datatype::Bf16 => Data::Bf16(copy::<bf16, V>(value)?),
         Datatype::Fp32 => Data::Fp32(copy(value)?),
         Datatype::Fp64 => Data::Fp64(copy(value)?),
         Datatype::Bytes => {
@@ -120,77 +142,10 @@ fn tensor(value: &DynValue, ty: TensorElementType) -> Result<Data, String> {
     })
 }
 
-fn copy<T: PrimitiveTensorElementType + Clone>(value: &DynValue) -> Result<Vec<T>, String> {
+fn copy<T, V>(value: &Value<V>) -> Result<Vec<T>, String>
+where
+    T: PrimitiveTensorElementType + Clone,
+    V: TensorValueTypeMarker + ?Sized,
+{
     value.try_extract_tensor::<T>().map(|(_, data)| data.to_vec()).map_err(|e| e.message().to_owned())
-}
-
-/// One row of scores: a class's name and its score.
-type Row = Vec<(String, Score)>;
-
-/// A score, which is single or double.
-#[derive(Clone, Copy)]
-enum Score {
-    Single(f32),
-    Double(f64),
-}
-
-fn rows<M: ort::value::MapValueTypeMarker + ?Sized>(
-    map: &ort::value::Value<M>,
-    key: TensorElementType,
-    value: TensorElementType,
-) -> Result<Row, String> {
-    let failed = |e: ort::Error| e.message().to_owned();
-    let single = |(key, score): (String, f32)| (key, Score::Single(score));
-    let double = |(key, score): (String, f64)| (key, Score::Double(score));
-    #[allow(clippy::wildcard_enum_match_arm, reason = "ZipMap makes no other maps")]
-    match (key, value) {
-        (TensorElementType::Int64, TensorElementType::Float32) => {
-            let pairs = map.try_extract_key_values::<i64, f32>().map_err(failed)?;
-            Ok(pairs.into_iter().map(|(key, score)| single((key.to_string(), score))).collect())
-        }
-        (TensorElementType::String, TensorElementType::Float32) => {
-            let pairs = map.try_extract_key_values::<String, f32>().map_err(failed)?;
-            Ok(pairs.into_iter().map(single).collect())
-        }
-        (TensorElementType::Int64, TensorElementType::Float64) => {
-            let pairs = map.try_extract_key_values::<i64, f64>().map_err(failed)?;
-            Ok(pairs.into_iter().map(|(key, score)| double((key.to_string(), score))).collect())
-        }
-        (TensorElementType::String, TensorElementType::Float64) => {
-            let pairs = map.try_extract_key_values::<String, f64>().map_err(failed)?;
-            Ok(pairs.into_iter().map(double).collect())
-        }
-        (key, value) => Err(format!("maps from {key} to {value} cannot be sent")),
-    }
-}
-
-/// Rows of scores as one tensor `[rows, classes]`.
-fn scores(rows: &[Row]) -> Result<Taken, String> {
-    let labels: Vec<String> = rows.first().into_iter().flatten().map(|(key, _)| key.clone()).collect();
-    let alike = |row: &Row| row.len() == labels.len() && row.iter().zip(&labels).all(|((key, _), label)| key == label);
-    if !rows.iter().all(alike) {
-        return Err("its rows have scores for different classes".to_owned());
-    }
-    let shape = [rows.len(), labels.len()].map(|size| i64::try_from(size).unwrap_or(i64::MAX)).to_vec();
-    let all = || rows.iter().flatten().map(|(_, score)| *score);
-    let data = if all().any(|score| matches!(score, Score::Double(_))) {
-        Data::Fp64(
-            all()
-                .map(|score| match score {
-                    Score::Single(score) => f64::from(score),
-                    Score::Double(score) => score,
-                })
-                .collect(),
-        )
-    } else {
-        Data::Fp32(
-            all()
-                .filter_map(|score| match score {
-                    Score::Single(score) => Some(score),
-                    Score::Double(_) => None,
-                })
-                .collect(),
-        )
-    };
-    Ok((shape, data, Some(labels)))
 }

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy
+import odd
 import onnx
 from onnx import TensorProto, helper
 
@@ -156,6 +157,7 @@ def main():
     pick(root / "many" / "picker" / "3")
     (root / "broken").mkdir(exist_ok=True)
     (root / "broken" / "model.onnx").write_bytes(b"this is not a model")
+    odd.make(root)
     classifiers(root)
 
 

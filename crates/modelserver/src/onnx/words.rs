@@ -1,0 +1,156 @@
+//! What ONNX Runtime says, in words for whoever sent the request or exported the model.
+//!
+//! Its messages come with source locations, C++ signatures and status names around the one sentence that helps.
+//! What is not known here is passed on without that wrapping, never dropped.
+
+use std::path::Path;
+
+use api::inference::{Tensor, TensorMetadata};
+
+/// Why a model could not be loaded.
+pub(super) fn of_load(message: &str, file: &Path) -> String {
+    let beginning = format!("Load model from {} failed:", file.display());
+    let message = message.strip_prefix(&beginning).unwrap_or(message);
+    if message.contains("Protobuf parsing failed") {
+        return "it is no ONNX model, or its end is missing".to_owned();
+    }
+    if let Some(versions) = after(message, "Unsupported model IR version: ") {
+        let (given, most) = versions.split_once(", max supported IR version: ").unwrap_or((versions, "a lower one"));
+        return format!(
+            "its IR version is {given}, this ONNX Runtime reads up to {most}: export it for an older one \
+             (`model.ir_version = {most}`) or install a newer onnxruntime"
+        );
+    }
+    if let Some(opset) = after(message, "Opset ").filter(|_| message.contains("under development")) {
+        let opset = opset.split(' ').next().unwrap_or(opset);
+        let most = after(message, "Current official support for domain ")
+            .and_then(|rest| after(rest, "is till opset "))
+            .map(|rest| rest.trim_end_matches('.').to_owned());
+        let most = most.map_or_else(String::new, |most| format!(", which knows up to {most}"));
+        return format!(
+            "its opset {opset} is newer than this ONNX Runtime{most}: export it for an older opset or install a \
+             newer onnxruntime"
+        );
+    }
+    if let Some(operator) = after(message, "Could not find an implementation for ") {
+        let operator = operator.split(' ').next().unwrap_or(operator);
+        return format!(
+            "this ONNX Runtime has no operator {operator} (name and the opset it is from): export the model for \
+             another opset, 7 or newer"
+        );
+    }
+    if let Some(operator) = after(message, "No Op registered for ") {
+        let (name, version) = operator.split_once(" with domain_version of ").unwrap_or((operator, "its own"));
+        return format!("there is no operator `{name}` in opset {version}; custom operators are not loaded");
+    }
+    bare(message).to_owned()
+}
+
+/// Why a run failed. `refused` says whether the runtime blames the inputs.
+pub(super) fn of_run(message: &str, refused: bool, wanted: &[TensorMetadata], given: &[Tensor]) -> String {
+    if let Some(rest) = after(message, "Got invalid dimensions for input: ") {
+        let name = rest.split(' ').next().unwrap_or(rest);
+        let shapes = wanted.iter().zip(given).find(|(wanted, _)| wanted.name == name);
+        if let Some((wanted, given)) = shapes {
+            return format!("input `{name}` has the shape {:?}, the model wants {:?}", given.shape, wanted.shape);
+        }
+    }
+    let shapes = || {
+        let each = given.iter().map(|input| format!("`{}` {:?}", input.name, input.shape));
+        each.collect::<Vec<_>>().join(", ")
+    };
+    let operator = after(message, "while running ").and_then(|rest| rest.split(' ').next());
+    let status = after(message, "Status Message: ").unwrap_or(message);
+    let said = bare(status);
+    if ["Failed to allocate memory", "storage size overflowed", "Integer overflow", "bad_alloc"]
+        .iter()
+        .any(|word| message.contains(word))
+    {
+        let operator = operator.map_or_else(String::new, |operator| format!(" in its {operator}"));
+        return format!(
+            "the model asks for more memory{operator} than there is, with inputs of the shapes {}",
+            shapes()
+        );
+    }
+    let whose = if refused { "the model refuses these inputs" } else { "the model failed" };
+    match operator {
+        Some(operator) => format!("{whose} in its {operator}: {said} (the inputs' shapes: {})", shapes()),
+        None => format!("{whose}: {said}"),
+    }
+}
+
+fn after<'m>(message: &'m str, word: &str) -> Option<&'m str> {
+    message.find(word).map(|place| message[place + word.len()..].trim())
+}
+
+/// Without `/path/file.cc:12 type function(arguments)` before it: what follows is the last sentence.
+fn bare(message: &str) -> &str {
+    let message = message.trim();
+    if !message.starts_with("/onnxruntime_src/") && !message.contains(".cc:") && !message.contains(".h:") {
+        return message;
+    }
+    // The signature ends with its last closing bracket before the sentence.
+    let end = [") const ", ") "].iter().find_map(|end| message.find(end).map(|place| place + end.len()));
+    end.map_or(message, |end| message[end..].trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use api::inference::{Data, Datatype};
+
+    use super::*;
+
+    #[test]
+    fn the_reason_of_a_failed_load_is_plain_and_does_not_name_the_file_again() {
+        let file = Path::new("/m/model.onnx");
+        let check = |said: &str, expected: &str| assert_eq!(of_load(said, file), expected);
+        check(
+            "Load model from /m/model.onnx failed:Protobuf parsing failed.",
+            "it is no ONNX model, or its end is missing",
+        );
+        check("no memory", "no memory");
+        check(
+            "Load model from /m/model.onnx failed:/onnxruntime_src/onnxruntime/core/graph/model.cc:256 \
+             onnxruntime::Model::Model(onnx::ModelProto&&, const onnxruntime::ModelOptions&) Unsupported model IR \
+             version: 99, max supported IR version: 13\n",
+            "its IR version is 99, this ONNX Runtime reads up to 13: export it for an older one \
+             (`model.ir_version = 13`) or install a newer onnxruntime",
+        );
+        check(
+            "Load model from /m/model.onnx failed:/onnxruntime_src/onnxruntime/core/graph/model_load_utils.h:46 void \
+             onnxruntime::f(int) ONNX Runtime only *guarantees* support for models stamped with official released \
+             onnx opset versions. Opset 99 is under development and support for this is limited. The operator schemas \
+             and or other functionality may change before next ONNX release and in this case ONNX Runtime will not \
+             guarantee backward compatibility. Current official support for domain ai.onnx is till opset 26.",
+            "its opset 99 is newer than this ONNX Runtime, which knows up to 26: export it for an older opset or \
+             install a newer onnxruntime",
+        );
+        check(
+            "Could not find an implementation for Relu(1) node with name ''",
+            "this ONNX Runtime has no operator Relu(1) (name and the opset it is from): export the model for another \
+             opset, 7 or newer",
+        );
+    }
+
+    #[test]
+    fn a_failed_run_names_the_input_or_the_operator_and_not_the_source_file() {
+        let wanted =
+            TensorMetadata { name: "x".into(), datatype: Datatype::Fp32, shape: vec![-1, 2], labels: Vec::new() };
+        let given = Tensor { name: "x".into(), shape: vec![3], data: Data::Fp32(vec![0.0; 3]) };
+        let of_run = |said: &str| of_run(said, false, std::slice::from_ref(&wanted), std::slice::from_ref(&given));
+        let said = "Got invalid dimensions for input: x for the following indices\n index: 1 Got: 3 Expected: 2\n";
+        assert_eq!(of_run(said), "input `x` has the shape [3], the model wants [-1, 2]");
+        let said = "Non-zero status code returned while running Reshape node. Name:'' Status Message: \
+                    /onnxruntime_src/onnxruntime/core/providers/cpu/tensor/reshape_helper.h:84 \
+                    onnxruntime::ReshapeHelper::ReshapeHelper(const onnxruntime::TensorShape&, bool) size != 0 was \
+                    false. The input tensor cannot be reshaped. Input shape:{3}, requested shape:{-1,2}\n";
+        let words = "the model failed in its Reshape: size != 0 was false. The input tensor cannot be reshaped. Input \
+                     shape:{3}, requested shape:{-1,2} (the inputs' shapes: `x` [3])";
+        assert_eq!(of_run(said), words);
+        let said = "Non-zero status code returned while running Expand node. Name:'' Status Message: \
+                    /onnxruntime_src/onnxruntime/core/framework/bfc_arena.cc:360 void* f(size_t) Failed to allocate \
+                    memory for requested buffer of size 140737488355328\n";
+        let words = "the model asks for more memory in its Expand than there is, with inputs of the shapes `x` [3]";
+        assert_eq!(of_run(said), words);
+    }
+}
