@@ -46,8 +46,10 @@ pub(crate) struct Model {
     cache: Option<Cache>,
     queue: Arc<Queue>,
     threads: Vec<JoinHandle<()>>,
-    /// The places of all outputs: what most requests want.
+    /// The places of the outputs that most requests want: those that are given without being named.
     outputs: Arc<[usize]>,
+    /// The places of its intermediate features.
+    features: Arc<[usize]>,
 }
 
 /// The answers of one request to a model that streams.
@@ -127,8 +129,9 @@ impl Model {
         }
         let cached = settings.response_cache_bytes > 0 && !signature.streams;
         let cache = cached.then(|| Cache::new(settings.response_cache_bytes));
-        let outputs = (0..signature.outputs.len()).collect();
-        Ok(Self { name, version, signature, metrics, statistics, settings, cache, queue, threads, outputs })
+        let features: Arc<[usize]> = validate::features(&signature).into();
+        let outputs = (0..signature.outputs.len()).filter(|place| !features.contains(place)).collect();
+        Ok(Self { name, version, signature, metrics, statistics, settings, cache, queue, threads, outputs, features })
     }
 
     /// Takes no more requests, and ends its threads after what waits.
@@ -233,11 +236,15 @@ impl Model {
             // Served one by one, the parts of a sequence would get wrong answers without a word.
             return Err(InferError::Unsupported(format!("`{name}`: models with a memory of sequences are not served")));
         }
-        let outputs = if request.outputs.is_empty() {
+        let mut outputs = if request.outputs.is_empty() {
             Arc::clone(&self.outputs)
         } else {
             validate::choose_outputs(&self.signature, &request.outputs)?.into()
         };
+        if !self.features.is_empty() && parameters.remove("features").is_some_and(|word| word.as_bool() == Some(true)) {
+            let more = self.features.iter().filter(|place| !outputs.contains(place));
+            outputs = outputs.iter().chain(more).copied().collect();
+        }
         let inputs = validate::order_inputs(&self.signature, request.inputs)?;
         let level = self.level(&parameters);
         parameters.retain(|name, _| !OURS.contains(&name.as_str()));

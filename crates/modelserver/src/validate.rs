@@ -38,10 +38,12 @@ pub(crate) fn order_inputs(signature: &Signature, inputs: Vec<Tensor>) -> Result
     }
 }
 
-/// The places of the outputs that are wanted, all of them if none is named.
+/// The places of the outputs that are wanted, all of them if none is named; but of its intermediate features only
+/// those that are named.
 pub(crate) fn choose_outputs(signature: &Signature, wanted: &[RequestedOutput]) -> Result<Vec<usize>, InferError> {
     if wanted.is_empty() {
-        return Ok((0..signature.outputs.len()).collect());
+        let features = features(signature);
+        return Ok((0..signature.outputs.len()).filter(|place| !features.contains(place)).collect());
     }
     let mut places: Vec<usize> = Vec::with_capacity(wanted.len());
     for output in wanted {
@@ -53,6 +55,15 @@ pub(crate) fn choose_outputs(signature: &Signature, wanted: &[RequestedOutput]) 
         places.push(place);
     }
     Ok(places)
+}
+
+/// The places of the outputs that are a Python model's intermediate features.
+pub(crate) fn features(signature: &Signature) -> Vec<usize> {
+    if !signature.platform.starts_with("python") {
+        return Vec::new();
+    }
+    let named = |(place, output): (usize, &TensorMetadata)| output.name.starts_with("features.").then_some(place);
+    signature.outputs.iter().enumerate().filter_map(named).collect()
 }
 
 fn unknown(name: &str, kind: &str, known: &[TensorMetadata]) -> InferError {
@@ -153,5 +164,17 @@ mod tests {
         assert_eq!(choose_outputs(&signature(), &[named("score")]).unwrap(), [1]);
         let said = choose_outputs(&signature(), &[named("scores")]).unwrap_err().to_string();
         assert_eq!(said, "the model has no output `scores`; did you mean `score`?");
+    }
+
+    #[test]
+    fn intermediate_features_are_only_for_those_who_ask() {
+        let mut signature = Signature { platform: "python_class", ..signature() };
+        signature.outputs[1].name = "features.score".into();
+        let named = |name: &str| RequestedOutput { name: name.into(), parameters: Default::default() };
+        assert_eq!(choose_outputs(&signature, &[]).unwrap(), [0]);
+        assert_eq!(choose_outputs(&signature, &[named("features.score")]).unwrap(), [1]);
+        assert_eq!(features(&signature), [1]);
+        // Another runtime's output may be called anything.
+        assert_eq!(choose_outputs(&Signature { platform: "test", ..signature }, &[]).unwrap(), [0, 1]);
     }
 }

@@ -118,7 +118,7 @@ class OpenedClass:
         for name, spec in [*self._outputs.items(), *self._features.items()]:
             values = [values[name] for values in named if name in values]
             if len(values) < len(named):
-                if name in self._features and not values:
+                if name in self._features:
                     continue
                 raise _convert.BadOutput(f"{self._name}.predict did not return `{name}`, which the model declares")
             if self._plan.each_row:
