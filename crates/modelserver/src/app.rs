@@ -98,8 +98,8 @@ impl App {
 
     /// The configuration that holds for a model.
     pub(crate) fn model_config(&self, name: &str, version: Option<&str>) -> Result<ModelConfig, InferError> {
-        let (model, _) = self.models.find(name, version)?;
-        Ok(ModelConfig::of(&model))
+        let (model, versions) = self.models.find(name, version)?;
+        Ok(ModelConfig::of(&model, versions.declared()))
     }
 
     /// Whether one model predicts: an error in words if it does not.

@@ -28,6 +28,14 @@ pub enum ServeError {
     /// The source holds no model, or not clearly one.
     #[error("{0}")]
     Source(String),
+    /// What a model's configuration says cannot be done, or is not so.
+    #[error("{place}: {reason}")]
+    ModelConfig {
+        /// The file, or whatever else said it.
+        place: String,
+        /// What is wrong with it, with its line.
+        reason: String,
+    },
     /// ONNX Runtime is not to be had.
     #[error("{0}")]
     NoRuntime(String),
@@ -89,6 +97,7 @@ impl ServeError {
             Self::Artifact { code, .. } => code,
             Self::NoRuntime(_) => "onnxruntime_missing",
             Self::Load { .. } => "model_invalid",
+            Self::ModelConfig { .. } => "model_config_invalid",
             Self::GoldenFile { .. } => "golden_invalid",
             Self::GoldenMismatch(_) => "golden_mismatch",
             Self::Python { .. } => "python_failed",
@@ -108,6 +117,7 @@ impl ServeError {
             | Self::NoRuntime(_)
             | Self::Load { .. }
             | Self::Python { .. }
+            | Self::ModelConfig { .. }
             | Self::GoldenFile { .. }
             | Self::GoldenMismatch(_) => true,
         }

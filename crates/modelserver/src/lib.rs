@@ -39,6 +39,7 @@ mod source;
 mod statistics;
 mod termination;
 mod validate;
+mod warm;
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,6 +1,6 @@
 //! From one recognised file to a model that predicts: load, warm, compare with the golden examples.
 
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
 use artifact::{Cache, Fetched};
 
@@ -10,11 +10,10 @@ use crate::{
     model::Model,
     open::Opener,
     probe::{Probe, probe},
-    repository::Declared,
-    runtime::{Call, Cancel, Last, ModelRuntime},
-    sample,
+    runtime::ModelRuntime,
     settings::ModelSettings,
-    source::{self, Found, ModelFile},
+    source::{self, Found, Listed, ModelFile},
+    warm::warm,
 };
 
 /// The version of a model whose source names none.
@@ -67,16 +66,20 @@ pub(crate) struct Maker<'m> {
 
 impl Maker<'_> {
     /// One version, loaded and tried. Blocks; call it off the async threads.
-    pub(crate) fn make(&self, file: &ModelFile, name: &str, declared: &Declared) -> Result<Arc<Model>, ServeError> {
+    pub(crate) fn make(&self, file: &ModelFile, listed: &Listed) -> Result<Arc<Model>, ServeError> {
+        let (name, declared) = (listed.name.as_str(), &listed.declared);
         let version = file.version.clone().unwrap_or_else(|| FIRST_VERSION.to_owned());
         let metrics = self.metrics.of_model(name, &version);
-        let settings = ModelSettings::of(self.config, name, &declared.overrides);
+        let settings = ModelSettings::of(self.config, name, &declared.overrides(self.config));
         let opener = Opener { config: self.config };
         let mut runtimes: Vec<Box<dyn ModelRuntime>> = Vec::new();
         let mut tried = Probe::default();
         for instance in 0..settings.instances {
             let mut runtime = opener.open(file, &settings)?;
-            warm(runtime.as_mut(), &file.path);
+            if instance == 0 {
+                declared.check(runtime.signature())?;
+            }
+            warm(runtime.as_mut(), file, declared, listed.folder.as_deref())?;
             if instance == 0 {
                 let examples = golden::check(runtime.as_mut(), &file.golden())?;
                 if settings.max_batch_size > 1 {
@@ -89,20 +92,5 @@ impl Maker<'_> {
         let model = Model::start(name.to_owned(), version, runtimes, tried, metrics, settings);
         let what = format!("no thread for model `{name}`");
         Ok(Arc::new(model.map_err(|source| ServeError::Io { what, source })?))
-    }
-}
-
-/// One run, so that the first request does not pay for what the runtime does only once. Made-up inputs may
-/// lie outside of what a model accepts (an unknown word, an index out of range), so a failure is only told.
-fn warm(runtime: &mut dyn ModelRuntime, file: &Path) {
-    let inputs: Option<Vec<_>> = runtime.signature().inputs.iter().map(sample::ones).collect();
-    let Some(inputs) = inputs else {
-        tracing::info!(model = %file.display(), "not warmed: its inputs are too large to make up");
-        return;
-    };
-    let outputs: Vec<usize> = (0..runtime.signature().outputs.len()).collect();
-    let call = Call { inputs: &inputs, outputs: &outputs, parameters: &Default::default(), cancel: &Cancel::default() };
-    if let Err(error) = runtime.infer(call, &mut Last::default()) {
-        tracing::warn!(model = %file.display(), %error, "the model failed on made-up inputs, and may on real ones");
     }
 }

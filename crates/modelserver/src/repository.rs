@@ -9,11 +9,13 @@
 
 mod declared;
 mod described;
+mod fields;
 mod index;
 mod leaving;
 mod origin;
 mod request;
 mod start;
+mod text;
 mod turns;
 
 use std::sync::Arc;
@@ -21,7 +23,7 @@ use std::sync::Arc;
 use base::Tasks;
 use tokio::sync::Semaphore;
 
-pub(crate) use declared::Declared;
+pub(crate) use declared::{Declared, Policy, Warmup, WarmupData, WarmupInput};
 pub(crate) use described::{
     ConfigTensor, DynamicBatching, InstanceGroup, ModelConfig, ResponseCache, Text, TransactionPolicy, VersionPolicy,
 };
@@ -166,18 +168,20 @@ impl Repository {
             };
             let listed = listed.map_err(|error| this.not_loaded(&own, Vec::new(), &error))?;
             this.models.begin(&own, listed.files.iter().map(version));
-            let loaded = this.make(&own, &listed);
-            this.replace(&own, loaded, Arc::new(origin.held))
+            let loaded = this.make(&listed);
+            this.replace(&own, loaded, Arc::new(origin.held), listed.declared)
         });
         work.await.unwrap_or_else(|e| Err(InferError::Failed(refused(format!("it broke off: {e}")))))
     }
 
     /// Loads every version. Blocks.
-    fn make(&self, name: &str, listed: &Listed) -> Loaded {
+    fn make(&self, listed: &Listed) -> Loaded {
+        let name = listed.name.as_str();
+        listed.declared.tell(name);
         let maker = Maker { config: &self.config, metrics: &self.metrics };
         let mut loaded = Loaded { models: Vec::with_capacity(listed.files.len()), failed: Vec::new() };
         for file in &listed.files {
-            match maker.make(file, name, &listed.declared) {
+            match maker.make(file, listed) {
                 Ok(model) => loaded.models.push(model),
                 Err(error) => {
                     self.metrics.of_model(name, version(file)).set_loaded(self.serves(name, version(file)));
@@ -189,7 +193,13 @@ impl Repository {
     }
 
     /// Puts what was loaded in the place of what serves; all of it or, where something serves, nothing.
-    fn replace(self: &Arc<Self>, name: &str, loaded: Loaded, held: Arc<Held>) -> Result<(), InferError> {
+    fn replace(
+        self: &Arc<Self>,
+        name: &str,
+        loaded: Loaded,
+        held: Arc<Held>,
+        declared: Declared,
+    ) -> Result<(), InferError> {
         let serving = self.models.find(name, None).is_ok();
         let reasons = |failed: &[(String, ServeError)]| -> Vec<_> {
             failed.iter().map(|(version, error)| (version.clone(), error.to_string())).collect()
@@ -199,7 +209,7 @@ impl Repository {
         match first {
             Some((_, error)) if serving || loaded.models.is_empty() => Err(self.not_loaded(name, told, &error)),
             first => {
-                let old = self.models.serve(name, Versions::new(loaded.models, Some(held)), told, None);
+                let old = self.models.serve(name, Versions::new(loaded.models, held, declared), told, None);
                 if let Some(old) = old {
                     self.retire(old, || ());
                 }

@@ -58,6 +58,11 @@ impl Generator {
         Some(Tensor { name: input.name.clone(), shape, data })
     }
 
+    /// So many elements.
+    pub(crate) fn data(&mut self, datatype: Datatype, count: usize) -> Data {
+        fill(datatype, count, || self.number())
+    }
+
     /// From 0 to 8, in steps of an eighth. (xorshift64)
     fn number(&mut self) -> f64 {
         self.0 ^= self.0 << 13;

@@ -65,14 +65,20 @@ pub(crate) struct Listed {
 impl Listed {
     /// As the configuration wants its one model: under its name, in its version.
     pub(crate) fn as_configured(mut self, config: &Config) -> Result<Self, ServeError> {
-        let name = config.model_name.clone().unwrap_or_else(|| self.name.clone());
-        self.files = of_version(self.files, config.model_version.as_deref())?;
-        self.chosen(&name)
+        // What a person says now is stronger than what the file says, and that than the folder's name.
+        let own = config.model_name.as_ref().or(self.declared.name.as_ref());
+        self.name = own.unwrap_or(&self.name).clone();
+        self.files = match config.model_version.as_deref() {
+            None => self.declared.choose(self.files)?,
+            asked => of_version(self.files, asked)?,
+        };
+        Ok(self)
     }
 
-    /// The versions of it that its `config.pbtxt` wants served, under this name.
-    pub(crate) fn chosen(mut self, name: &str) -> Result<Self, ServeError> {
-        self.name = name.to_owned();
+    /// The versions of it that its `config.pbtxt` wants served, if that is about this model.
+    pub(crate) fn chosen(mut self) -> Result<Self, ServeError> {
+        self.declared.check_name(&self.name)?;
+        self.files = self.declared.choose(self.files)?;
         Ok(self)
     }
 }
@@ -152,7 +158,7 @@ pub(crate) fn find(path: &Path) -> Result<Found, ServeError> {
 /// Looks at one folder below a folder of many models; `None` if nothing there looks like a model.
 fn candidate(path: &Path) -> Option<Candidate> {
     let name = folder::name_with_end(path);
-    match model_in(path, None) {
+    match model_in(path, name.clone(), None) {
         Ok(listed) if listed.files.is_empty() => None,
         listed => Some(Candidate { name, listed }),
     }
@@ -160,8 +166,7 @@ fn candidate(path: &Path) -> Option<Candidate> {
 
 /// The model in one folder of a repository: `NAME/VERSION/model.onnx`. `instead` stands in for its own
 /// `config.pbtxt`. The files may be none, if the folder has nothing to do with models.
-pub(crate) fn model_in(path: &Path, instead: Option<Declared>) -> Result<Listed, ServeError> {
-    let name = folder::name_with_end(path);
+pub(crate) fn model_in(path: &Path, name: String, instead: Option<Declared>) -> Result<Listed, ServeError> {
     let folder = Folder::read(path)?;
     let (described, declared) = match instead {
         Some(instead) => (true, instead),

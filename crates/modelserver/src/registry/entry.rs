@@ -5,7 +5,7 @@ use std::{cmp::Ordering, collections::BTreeMap, sync::Arc};
 use crate::{
     error::InferError,
     model::Model,
-    repository::{IndexEntry, ModelState},
+    repository::{Declared, IndexEntry, ModelState},
 };
 
 /// What the files of loaded models are kept by: dropping it lets them go.
@@ -21,14 +21,15 @@ pub(crate) enum Held {
 #[derive(Debug)]
 pub(crate) struct Versions {
     models: Vec<Arc<Model>>,
-    held: Option<Arc<Held>>,
+    held: Arc<Held>,
+    declared: Declared,
 }
 
 impl Versions {
     /// Versions in any order.
-    pub(crate) fn new(mut models: Vec<Arc<Model>>, held: Option<Arc<Held>>) -> Self {
+    pub(crate) fn new(mut models: Vec<Arc<Model>>, held: Arc<Held>, declared: Declared) -> Self {
         models.sort_by(|a, b| compare(&b.version, &a.version));
-        Self { models, held }
+        Self { models, held, declared }
     }
 
     /// The versions' names, in their order.
@@ -42,8 +43,13 @@ impl Versions {
     }
 
     /// What keeps their files.
-    pub(crate) fn held(&self) -> Option<Arc<Held>> {
-        self.held.clone()
+    pub(crate) fn held(&self) -> Arc<Held> {
+        Arc::clone(&self.held)
+    }
+
+    /// What was said about the model where its files are.
+    pub(crate) fn declared(&self) -> &Declared {
+        &self.declared
     }
 
     fn has(&self, version: &str) -> bool {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use api::inference::{Datatype, TensorMetadata};
 use serde::Serialize;
 
+use super::{Declared, Policy};
 use crate::model::Model;
 
 /// The configuration that holds.
@@ -29,8 +30,8 @@ pub(crate) struct ModelConfig {
 }
 
 impl ModelConfig {
-    /// What holds for a loaded model, read from its signature and its settings.
-    pub(crate) fn of(model: &Model) -> Self {
+    /// What holds for a loaded model: its signature and its settings, and the rest of what was declared.
+    pub(crate) fn of(model: &Model, declared: &Declared) -> Self {
         let (signature, settings) = (&model.signature, &model.settings);
         let rows = signature.rows && settings.max_batch_size > 1;
         let tensor = |tensor: &TensorMetadata| ConfigTensor {
@@ -48,7 +49,11 @@ impl ModelConfig {
             name: model.name.clone(),
             platform: signature.platform.to_owned(),
             backend: backend_of(signature.platform).to_owned(),
-            version_policy: VersionPolicy::All {},
+            version_policy: match &declared.policy {
+                Policy::All => VersionPolicy::All {},
+                Policy::Latest(num_versions) => VersionPolicy::Latest { num_versions: *num_versions },
+                Policy::Specific(versions) => VersionPolicy::Specific { versions: versions.clone() },
+            },
             max_batch_size: if rows { narrow(settings.max_batch_size) } else { 0 },
             input: signature.inputs.iter().map(tensor).collect(),
             output: signature.outputs.iter().map(tensor).collect(),
@@ -57,9 +62,13 @@ impl ModelConfig {
                 kind: "KIND_CPU",
                 count: narrow(settings.instances),
             }],
-            default_model_filename: String::new(),
+            default_model_filename: declared.default_model_filename.clone().unwrap_or_default(),
             dynamic_batching: rows.then_some(batching),
-            parameters: BTreeMap::new(),
+            parameters: declared
+                .parameters
+                .iter()
+                .map(|(key, value)| (key.clone(), Text { string_value: value.clone() }))
+                .collect(),
             response_cache: ResponseCache { enable: settings.response_cache_bytes > 0 },
             model_transaction_policy: TransactionPolicy { decoupled: signature.streams },
         }

@@ -23,7 +23,7 @@ pub(super) struct Leaving(Mutex<Vec<Leaver>>);
 #[derive(Debug)]
 struct Leaver {
     model: Arc<Model>,
-    _held: Option<Arc<Held>>,
+    _held: Arc<Held>,
 }
 
 impl Leaver {

@@ -59,14 +59,14 @@ impl Origin {
     }
 
     fn model_in(&self, folder: &Path, name: &str) -> Result<Listed, ServeError> {
-        let listed = source::model_in(folder, self.instead.clone())?;
+        let listed = source::model_in(folder, name.to_owned(), self.instead.clone())?;
         if listed.files.is_empty() {
             let place = if self.of_request { "the request".to_owned() } else { folder.display().to_string() };
             return Err(ServeError::Source(format!(
                 "{place} holds no version of it: expected 1/model.onnx or the like"
             )));
         }
-        listed.chosen(name)
+        listed.chosen()
     }
 
     /// The one model of the source, with the name and version that it is served under.

@@ -53,11 +53,11 @@ impl Repository {
 
     fn start_one(&self, listed: Listed, held: &Arc<Held>) -> Result<(), ServeError> {
         let listed = listed.as_configured(&self.config)?;
-        let Loaded { models, failed } = self.make(&listed.name, &listed);
+        let Loaded { models, failed } = self.make(&listed);
         if let Some((_, error)) = failed.into_iter().next() {
             return Err(error);
         }
-        self.models.serve(&listed.name, Versions::new(models, Some(Arc::clone(held))), Vec::new(), None);
+        self.models.serve(&listed.name, Versions::new(models, Arc::clone(held), listed.declared), Vec::new(), None);
         self.models.set_aliases(&listed.name, &self.config.alias);
         Ok(())
     }
@@ -87,7 +87,7 @@ impl Repository {
     }
 
     fn start_candidate(&self, Candidate { name, listed }: Candidate, held: &Arc<Held>) {
-        let listed = match listed.and_then(|listed| listed.chosen(&name)) {
+        let listed = match listed.and_then(Listed::chosen) {
             Ok(listed) => listed,
             Err(error) => {
                 tracing::error!(model = name, %error, "this model cannot be served");
@@ -96,7 +96,7 @@ impl Repository {
                 return;
             }
         };
-        let Loaded { models, failed } = self.make(&name, &listed);
+        let Loaded { models, failed } = self.make(&listed);
         for (version, error) in &failed {
             tracing::error!(model = name, version, %error, "this model cannot be served");
         }
@@ -105,7 +105,7 @@ impl Repository {
         if models.is_empty() {
             self.models.failed(&name, failed, fault);
         } else {
-            self.models.serve(&name, Versions::new(models, Some(Arc::clone(held))), failed, fault);
+            self.models.serve(&name, Versions::new(models, Arc::clone(held), listed.declared), failed, fault);
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use api::inference::Parameter;
+use http::header::HOST;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::json;
 
@@ -35,8 +36,24 @@ pub(super) async fn index(asked: Asked<'_>) -> Answered {
     answer::json(&app.index(wanted.ready))
 }
 
+/// Refuses what a web page of elsewhere sends through the browser of this machine: who may load may run code.
+fn not_from_a_page(asked: &Asked<'_>) -> Result<(), answer::Refusal> {
+    let headers = &asked.head.headers;
+    let authority = asked.head.uri.authority().map(http::uri::Authority::as_str);
+    // Where a person opened this to other machines, it may be called by whatever name they know it by.
+    let opened = asked.app.config.model_control == Some(true);
+    let own = authority.or_else(|| headers.get(HOST).and_then(|host| host.to_str().ok())).filter(|_| opened);
+    let allowed: Vec<_> = own.map(str::to_owned).into_iter().collect();
+    base::guard::check(headers, authority, &allowed).map_err(|refusal| {
+        let words = "models are loaded and unloaded by programs that call this server by a loopback name or an address, \
+                     and not by web pages of elsewhere";
+        answer::Refusal::new(refusal.status(), words)
+    })
+}
+
 /// `{model}/load` and `{model}/unload`.
 pub(super) async fn model(asked: Asked<'_>, rest: &str) -> Answered {
+    not_from_a_page(&asked)?;
     let app = asked.app;
     let unknown = || unknown_path(asked.head.uri.path());
     let (name, what) = rest.split_once('/').ok_or_else(unknown)?;

@@ -1,0 +1,70 @@
+//! Whether a model is what its configuration says: asked once it is loaded, of its real signature.
+
+use api::{
+    decode::nearest,
+    inference::{TensorMetadata, element_count},
+};
+
+use super::{Declared, DeclaredTensor};
+use crate::{ServeError, runtime::Signature};
+
+impl Declared {
+    /// Compares with the model's own signature. Tensors that were not described are as the model has them.
+    pub(crate) fn check(&self, signature: &Signature) -> Result<(), ServeError> {
+        let rows = self.max_batch_size.is_some_and(|size| size > 0);
+        for (kind, declared, real) in
+            [("input", &self.inputs, &signature.inputs), ("output", &self.outputs, &signature.outputs)]
+        {
+            for tensor in declared {
+                let Some(own) = real.iter().find(|own| own.name == tensor.name) else {
+                    return Err(self.wrong(unknown(kind, &tensor.name, real)));
+                };
+                fits(tensor, own, rows).map_err(|reason| self.wrong(format!("{kind} `{}` {reason}", tensor.name)))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn unknown(kind: &str, name: &str, real: &[TensorMetadata]) -> String {
+    let names = || real.iter().map(|tensor| tensor.name.as_str());
+    match nearest(name, names()) {
+        Some(near) => format!("the model has no {kind} `{name}`; did you mean `{near}`?"),
+        None => {
+            let names: Vec<_> = names().take(16).map(|name| format!("`{name}`")).collect();
+            format!("the model has no {kind} `{name}`; it has {}", names.join(", "))
+        }
+    }
+}
+
+fn fits(declared: &DeclaredTensor, own: &TensorMetadata, rows: bool) -> Result<(), String> {
+    if let Some(datatype) = declared.datatype
+        && datatype != own.datatype
+    {
+        return Err(format!("is said to be {datatype}, and the model has it as {}", own.datatype));
+    }
+    if declared.dims.is_empty() {
+        return Ok(());
+    }
+    let shape: Vec<i64> =
+        if rows { [-1].into_iter().chain(declared.dims.clone()).collect() } else { declared.dims.clone() };
+    if rows && own.shape.first().is_some_and(|first| *first >= 0) {
+        return Err(format!(
+            "has the shape {:?} in the model, whose first dimension is not free for the rows of a batch: say \
+             `max_batch_size: 0`, and `dims` with all of its dimensions",
+            own.shape
+        ));
+    }
+    // A dimension that the model leaves open may be narrowed; one that it fixes cannot be opened.
+    let alike = |(said, own): (&i64, &i64)| *own < 0 || said == own;
+    if shape.len() == own.shape.len() && shape.iter().zip(&own.shape).all(alike) {
+        return Ok(());
+    }
+    // Triton writes a scalar per row as `dims: [ 1 ]`.
+    let scalars = rows && own.shape.len() == 1 && element_count(&declared.dims).is_ok_and(|count| count == 1);
+    if scalars {
+        return Ok(());
+    }
+    let batch = if rows { " after the rows of `max_batch_size`" } else { "" };
+    Err(format!("is said to be {:?}{batch}, and the model has {:?}", declared.dims, own.shape))
+}

@@ -1,0 +1,98 @@
+//! Runs before a model counts as ready, so that the first request does not pay for what a runtime does only once.
+//!
+//! What a person wrote down must work. Made-up inputs may lie outside of what a model accepts (an unknown word, an
+//! index out of range), so their failure is only told.
+
+use std::{fs, path::Path};
+
+use api::inference::{Data, Datatype, Tensor, element_count};
+
+use crate::{
+    ServeError,
+    repository::{Declared, Warmup, WarmupData, WarmupInput},
+    runtime::{Call, Cancel, Last, ModelRuntime},
+    sample::{self, Generator},
+    source::ModelFile,
+    validate,
+};
+
+/// The folder of a model's warm-up files, beside its versions.
+const FOLDER: &str = "warmup";
+/// A warm-up with more elements than this would rather be an attack on the memory.
+const MOST_ELEMENTS: usize = 1 << 26;
+
+/// Runs the samples that are declared, or a made-up one.
+pub(crate) fn warm(
+    runtime: &mut dyn ModelRuntime,
+    file: &ModelFile,
+    declared: &Declared,
+    folder: Option<&Path>,
+) -> Result<(), ServeError> {
+    if declared.warmups.is_empty() {
+        made_up(runtime, &file.path);
+        return Ok(());
+    }
+    for warmup in &declared.warmups {
+        configured(runtime, warmup, folder)
+            .map_err(|reason| declared.wrong(format!("the warm-up {:?}: {reason}", warmup.name)))?;
+    }
+    Ok(())
+}
+
+fn made_up(runtime: &mut dyn ModelRuntime, file: &Path) {
+    let inputs: Option<Vec<_>> = runtime.signature().inputs.iter().map(sample::ones).collect();
+    let Some(inputs) = inputs else {
+        tracing::info!(model = %file.display(), "not warmed: its inputs are too large to make up");
+        return;
+    };
+    if let Err(error) = run(runtime, &inputs) {
+        tracing::warn!(model = %file.display(), error, "the model failed on made-up inputs, and may on real ones");
+    }
+}
+
+fn configured(runtime: &mut dyn ModelRuntime, warmup: &Warmup, folder: Option<&Path>) -> Result<(), String> {
+    let mut generator = Generator::new();
+    let mut inputs = Vec::with_capacity(warmup.inputs.len());
+    for (name, input) in &warmup.inputs {
+        let tensor = tensor(name, input, warmup.batch_size, folder, &mut generator);
+        inputs.push(tensor.map_err(|reason| format!("input `{name}`: {reason}"))?);
+    }
+    let inputs = validate::order_inputs(runtime.signature(), inputs).map_err(|e| e.to_string())?;
+    (0..warmup.count).try_for_each(|_| run(runtime, &inputs))
+}
+
+fn tensor(
+    name: &str,
+    input: &WarmupInput,
+    rows: i64,
+    folder: Option<&Path>,
+    generator: &mut Generator,
+) -> Result<Tensor, String> {
+    let shape: Vec<i64> = (rows > 0).then_some(rows).into_iter().chain(input.dims.iter().copied()).collect();
+    let count = element_count(&shape).map_err(|e| e.to_string())?;
+    if count > MOST_ELEMENTS {
+        return Err(format!("the shape {shape:?} is too large"));
+    }
+    let data = match &input.data {
+        WarmupData::Zero if input.datatype == Datatype::Bytes => Data::Bytes(vec![bytes::Bytes::new(); count]),
+        WarmupData::Zero => Data::zeros(input.datatype, count),
+        WarmupData::Random => generator.data(input.datatype, count),
+        WarmupData::File(file) => read(file, folder, input.datatype, &shape)?,
+    };
+    Ok(Tensor { name: name.to_owned(), shape, data })
+}
+
+/// A file's bytes, as binary tensors have them.
+fn read(file: &str, folder: Option<&Path>, datatype: Datatype, shape: &[i64]) -> Result<Data, String> {
+    let plain = Path::new(file).components().all(|part| matches!(part, std::path::Component::Normal(_)));
+    let folder = folder.filter(|_| plain).ok_or_else(|| format!("{file:?} is no file in the folder `{FOLDER}`"))?;
+    let path = folder.join(FOLDER).join(file);
+    let bytes = fs::read(&path).map_err(|e| format!("{} cannot be read: {e}", path.display()))?;
+    Data::from_binary(datatype, shape, &bytes.into()).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+fn run(runtime: &mut dyn ModelRuntime, inputs: &[Tensor]) -> Result<(), String> {
+    let outputs: Vec<usize> = (0..runtime.signature().outputs.len()).collect();
+    let call = Call { inputs, outputs: &outputs, parameters: &Default::default(), cancel: &Cancel::default() };
+    runtime.infer(call, &mut Last::default()).map_err(|error| error.to_string())
+}
