@@ -159,7 +159,9 @@ pub(crate) fn find(path: &Path) -> Result<Found, ServeError> {
 fn candidate(path: &Path) -> Option<Candidate> {
     let name = folder::name_with_end(path);
     match model_in(path, name.clone(), None) {
-        Ok(listed) if listed.files.is_empty() => None,
+        // A folder of something else, unless its own file says that it is a model.
+        Ok(listed) if listed.files.is_empty() && !path.join(CONFIG_FILE).is_file() => None,
+        Ok(listed) if listed.files.is_empty() => Some(Candidate { name, listed: Err(no_version(&path.display())) }),
         listed => Some(Candidate { name, listed }),
     }
 }
@@ -168,19 +170,17 @@ fn candidate(path: &Path) -> Option<Candidate> {
 /// `config.pbtxt`. The files may be none, if the folder has nothing to do with models.
 pub(crate) fn model_in(path: &Path, name: String, instead: Option<Declared>) -> Result<Listed, ServeError> {
     let folder = Folder::read(path)?;
-    let (described, declared) = match instead {
-        Some(instead) => (true, instead),
-        None => declared(&folder)?.map_or_else(|| (false, Declared::default()), |declared| (true, declared)),
+    let declared = match instead {
+        Some(instead) => instead,
+        None => declared(&folder)?.unwrap_or_default(),
     };
     let files = folder.versions(&name, &Hints::of(&declared))?;
-    if files.is_empty() && described {
-        return Err(ServeError::Source(format!(
-            "{} has no version of a model: expected {}",
-            path.display(),
-            folder::KNOWN_VERSIONS
-        )));
-    }
     Ok(Listed { name, files, declared, folder: Some(path.to_owned()) })
+}
+
+/// Where versions were looked for, there is none.
+pub(crate) fn no_version(place: &dyn std::fmt::Display) -> ServeError {
+    ServeError::Source(format!("{place} has no version of a model: expected {}", folder::KNOWN_VERSIONS))
 }
 
 /// What the folder's `config.pbtxt` says, if there is one.

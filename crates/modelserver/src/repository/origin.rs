@@ -60,13 +60,11 @@ impl Origin {
 
     fn model_in(&self, folder: &Path, name: &str) -> Result<Listed, ServeError> {
         let listed = source::model_in(folder, name.to_owned(), self.instead.clone())?;
-        if listed.files.is_empty() {
-            let place = if self.of_request { "the request".to_owned() } else { folder.display().to_string() };
-            return Err(ServeError::Source(format!(
-                "{place} holds no version of it: expected 1/model.onnx or the like"
-            )));
+        match (listed.files.is_empty(), self.of_request) {
+            (false, _) => listed.chosen(),
+            (true, true) => Err(source::no_version(&"the request")),
+            (true, false) => Err(source::no_version(&folder.display())),
         }
-        listed.chosen()
     }
 
     /// The one model of the source, with the name and version that it is served under.
