@@ -12,11 +12,13 @@
 mod binary;
 mod datatype;
 mod json_data;
+mod json_fast;
 mod json_read;
 mod json_write;
 mod message;
 mod metadata;
 mod parameter;
+mod scan;
 mod tensor;
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use super::{Data, Datatype, Malformed, Parameter, Parameters, json_data::DataSee
 use crate::decode::nearest;
 
 /// A tensor whose elements came with the JSON, or come after it.
+#[derive(Debug, PartialEq)]
 pub(super) struct ReadTensor {
     pub(super) name: String,
     pub(super) shape: Vec<i64>,
@@ -24,12 +25,14 @@ pub(super) struct ReadTensor {
 }
 
 /// An entry of a request's `outputs`.
+#[derive(Debug, PartialEq)]
 pub(super) struct ReadOutput {
     pub(super) name: String,
     pub(super) parameters: Parameters,
 }
 
 /// A whole message: of a request (`O` is [`ReadOutput`]) or of a response (`O` is [`ReadTensor`]).
+#[derive(Debug, PartialEq)]
 pub(super) struct ReadMessage<O> {
     pub(super) model_name: Option<String>,
     pub(super) model_version: Option<String>,
@@ -64,6 +67,9 @@ fn plain(error: &serde_json::Error, json: &[u8]) -> String {
 /// # Errors
 /// Lists of differing lengths, or an element that is not of `datatype`.
 pub fn nested_data(json: &str, datatype: Datatype) -> Result<(Vec<i64>, Data), Malformed> {
+    if let Some(read) = super::json_fast::nested(json.as_bytes(), datatype) {
+        return Ok(read);
+    }
     let mut shape = Vec::new();
     let mut from = serde_json::Deserializer::from_str(json);
     Probe { shape: &mut shape }.deserialize(&mut from).map_err(|e| unplaced(&e))?;

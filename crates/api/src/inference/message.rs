@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 
 use super::{
-    Data, Datatype, Malformed, Parameter, Parameters, Tensor,
+    Data, Datatype, Malformed, Parameter, Parameters, Tensor, json_fast,
     json_read::{self, ReadOutput, ReadTensor},
     json_write,
 };
@@ -62,7 +62,10 @@ impl Request {
     /// Everything that is not a V2 request: unknown fields, missing ones, wrong elements, wrong lengths.
     pub fn decode(body: &Bytes, header_length: Option<usize>) -> Result<Self, Malformed> {
         let (json, mut tail) = split(body, header_length)?;
-        let read = json_read::read::<ReadOutput>(json)?;
+        let read = match json_fast::request(json) {
+            Some(read) => read,
+            None => json_read::read::<ReadOutput>(json)?,
+        };
         let inputs = read
             .inputs
             .ok_or_else(|| Malformed::new("`inputs` is missing: the body is a V2 request, {\"inputs\": [{\"name\", \"shape\", \"datatype\", \"data\"}]}"))?;

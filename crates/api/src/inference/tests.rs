@@ -166,6 +166,23 @@ fn bytes_that_are_no_text_are_written_in_base64_and_read_again() {
     assert!(nested_data(r#"[{"b64":"AA=="}]"#, Datatype::Fp32).unwrap_err().0.contains("base64, not a number"));
 }
 
+#[test]
+fn the_usual_requests_are_read_by_the_fast_reader() {
+    for body in [
+        r#"{"inputs":[{"name":"x","shape":[2,2],"datatype":"FP32","data":[1,2.5,-3,4e-3]}]}"#,
+        r#"{"id": "7", "inputs": [{"name": "x", "shape": [2, 2], "datatype": "FP32", "data": [[1, 2.5], [-3, 0.25]]}]}"#,
+        r#"{"inputs":[{"name":"x","shape":[1],"datatype":"BYTES","data":["a"]},{"name":"y","shape":[1],"datatype":"BOOL","data":[true]}],
+            "parameters":{"timeout":5},"outputs":[{"name":"y","parameters":{"binary_data":true}}]}"#,
+    ] {
+        let read = json_fast::request(body.as_bytes());
+        assert!(read.is_some(), "{body}");
+        assert_eq!(read, json_read::read(body.as_bytes()).ok());
+    }
+    assert!(json_fast::nested(b"[[1, 2], [3, 4]]", Datatype::Int32).is_some());
+    assert!(json_fast::nested(b"[[1, 2], [3]]", Datatype::Int32).is_none());
+    assert!(json_fast::nested(b"[[1, 2], 3]", Datatype::Int32).is_none());
+}
+
 fn any_data(count: usize) -> BoxedStrategy<Data> {
     fn many<T: std::fmt::Debug + Clone + 'static>(
         one: impl Strategy<Value = T> + 'static,
@@ -213,6 +230,29 @@ proptest! {
         let response = Response { id, outputs: tensors, ..Response::default() };
         let encoded = response.encode(|_| binary).unwrap();
         prop_assert_eq!(Response::decode(&encoded.body, encoded.header_length).unwrap(), response);
+    }
+
+    #[test]
+    fn the_fast_reader_reads_what_the_other_one_reads(
+        tensors in prop::collection::vec(any_tensor(), 0..3), at: prop::sample::Index, byte in "[0-9a-z\\[\\]{},:\" .-]",
+        nested: bool,
+    ) {
+        let mut body = Request { inputs: tensors.clone(), ..Request::default() }.encode(false).unwrap().body.to_vec();
+        if let (true, Some(tensor)) = (nested, tensors.first()) {
+            body = format!(
+                r#"{{"inputs": [{{"name": "x", "shape": {:?}, "datatype": "{}", "data": "#, tensor.shape, tensor.datatype()
+            ).into_bytes();
+            write_nested(&mut body, tensor).unwrap();
+            body.extend_from_slice(b"}]}");
+        }
+        let at = at.index(body.len() * 2);
+        if let Some(place) = body.get_mut(at) {
+            *place = byte.as_bytes()[0];
+        }
+        if let Some(read) = json_fast::request(&body) {
+            let wanted = json_read::read::<json_read::ReadOutput>(&body);
+            prop_assert_eq!(Ok(read), wanted);
+        }
     }
 
     #[test]
