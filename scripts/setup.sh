@@ -2,7 +2,8 @@
 # Installs what is missing to build, run or test Modelway. Quick when nothing is.
 #
 #   scripts/setup.sh        to build and run: a C compiler, curl, Python with the packages of models/requirements.txt
-#   scripts/setup.sh test   the same and what the tests start: PostgreSQL, an S3 server, MLflow, uv, XGBoost, PyTorch
+#   scripts/setup.sh test   the same and what the tests start: PostgreSQL, an S3 server, MLflow, uv, XGBoost, PyTorch,
+#                           the clients of other servers
 #   scripts/setup.sh bench  the same and what is measured beside us: nginx, wrk
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -96,6 +97,23 @@ python_is_there() {
     echo "$wanted" >"$stamp"
 }
 
+# The clients of other servers, which the tests run against ours.
+clients_are_there() {
+    local list=crates/modelserver/tests/clients/requirements.txt
+    local wanted stamp=$cache/clients/.requirements
+    wanted=$(sha256sum <"$list")
+    if [ -e "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
+        return
+    fi
+    if [ ! -x "$cache/clients/bin/pip" ]; then
+        python3 -m venv "$cache/clients"
+    fi
+    say "installing the Python packages of the clients that the tests run"
+    "$cache/clients/bin/pip" install --quiet --disable-pip-version-check -r "$list" ||
+        fail "pip could not install $list; see above"
+    echo "$wanted" >"$stamp"
+}
+
 # Executables look for the library in ../lib; this one serves debug and release.
 library_is_linked() {
     local libraries=("$venv"/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.so.*)
@@ -120,6 +138,7 @@ python_is_there models/requirements.txt .requirements
 library_is_linked
 if [ "$purpose" = test ]; then
     python_is_there python/tests/requirements.txt .test-requirements
+    clients_are_there
     scripts/versitygw.sh >/dev/null
     scripts/mlflow.sh >/dev/null
 fi

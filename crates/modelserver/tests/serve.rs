@@ -11,6 +11,8 @@ mod support;
 mod bounds;
 #[path = "serve/cache.rs"]
 mod cache;
+#[path = "serve/clients.rs"]
+mod clients;
 #[path = "serve/golden.rs"]
 mod golden;
 #[path = "serve/grpc.rs"]

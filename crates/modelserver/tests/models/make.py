@@ -110,6 +110,53 @@ def mixed(folder):
     inputs = [tensor("color", TensorProto.STRING, ["n", 1]), tensor("size", TensorProto.FLOAT, ["n", 1])]
     outputs = [tensor("named", TensorProto.STRING, ["n", 1]), tensor("twice", TensorProto.FLOAT, ["n", 1])]
     save(folder, helper.make_graph(nodes, "mixed", inputs, outputs, initializer=[two]))
+def arithmetic(folder, kind):
+    """OUTPUT0 = INPUT0 + INPUT1 and OUTPUT1 = INPUT0 - INPUT1, on rows of 16; strings are numbers in words."""
+    shape = ["n", 16]
+    if kind == TensorProto.STRING:
+        nodes = [
+            helper.make_node("Cast", ["INPUT0"], ["a"], to=TensorProto.INT32),
+            helper.make_node("Cast", ["INPUT1"], ["b"], to=TensorProto.INT32),
+            helper.make_node("Add", ["a", "b"], ["sum"]),
+            helper.make_node("Sub", ["a", "b"], ["difference"]),
+            helper.make_node("Cast", ["sum"], ["OUTPUT0"], to=TensorProto.STRING),
+            helper.make_node("Cast", ["difference"], ["OUTPUT1"], to=TensorProto.STRING),
+        ]
+    else:
+        nodes = [
+            helper.make_node("Add", ["INPUT0", "INPUT1"], ["OUTPUT0"]),
+            helper.make_node("Sub", ["INPUT0", "INPUT1"], ["OUTPUT1"]),
+        ]
+    inputs = [tensor(name, kind, shape) for name in ("INPUT0", "INPUT1")]
+    outputs = [tensor(name, kind, shape) for name in ("OUTPUT0", "OUTPUT1")]
+    save(folder, helper.make_graph(nodes, "arithmetic", inputs, outputs))
+
+
+def repository(root):
+    """The models that Triton's example clients ask, in the layout of its repositories."""
+    arithmetic(root / "simple" / "1", TensorProto.INT32)
+    arithmetic(root / "simple_string" / "1", TensorProto.STRING)
+    node = helper.make_node("Identity", ["INPUT0"], ["OUTPUT0"])
+    shape = ["n", "m"]
+    inputs, outputs = [tensor("INPUT0", TensorProto.STRING, shape)], [tensor("OUTPUT0", TensorProto.STRING, shape)]
+    save(root / "simple_identity" / "1", helper.make_graph([node], "identity", inputs, outputs))
+    for name, kind, dims, count in [
+        ("simple", "TYPE_INT32", 16, 2),
+        ("simple_string", "TYPE_STRING", 16, 2),
+        ("simple_identity", "TYPE_STRING", -1, 1),
+    ]:
+
+        def tensors(word):
+            entries = [f'  {{ name: "{word}{n}" data_type: {kind} dims: [ {dims} ] }}' for n in range(count)]
+            return "[\n" + ",\n".join(entries) + "\n]"
+
+        text = f'''name: "{name}"
+platform: "onnxruntime_onnx"
+max_batch_size: 8
+input {tensors("INPUT")}
+output {tensors("OUTPUT")}
+'''
+        (root / name / "config.pbtxt").write_text(text)
 
 
 def classifiers(root):
@@ -158,6 +205,7 @@ def main():
     (root / "broken").mkdir(exist_ok=True)
     (root / "broken" / "model.onnx").write_bytes(b"this is not a model")
     odd.make(root)
+    repository(root / "triton")
     classifiers(root)
 
 
