@@ -72,7 +72,7 @@ impl App {
 
     pub(crate) fn metadata(&self) -> ServerMetadata {
         ServerMetadata {
-            name: "modelway".to_owned(),
+            name: self.config.server_name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             extensions: EXTENSIONS.map(str::to_owned).to_vec(),
         }

@@ -14,6 +14,9 @@ pub struct Config {
     pub model_uri: Vec<String>,
     /// The name under which one model is served; else it comes from the name of its file or folder.
     pub model_name: Option<String>,
+    /// The name that the server gives itself. Programs that insist on another server's, such as `triton`, can be
+    /// told what they want to hear.
+    pub server_name: String,
     /// Further names of that model.
     pub alias: Vec<String>,
     /// The version of the one model that is served; of a folder with several, which one to serve.
@@ -90,6 +93,7 @@ impl Default for Config {
             source: None,
             model_uri: Vec::new(),
             model_name: None,
+            server_name: "modelway".to_owned(),
             alias: Vec::new(),
             model_version: None,
             digest: None,

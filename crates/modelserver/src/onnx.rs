@@ -8,6 +8,7 @@
 mod describe;
 mod external;
 pub(crate) mod library;
+mod strings;
 mod values;
 mod words;
 

@@ -69,7 +69,8 @@ impl Registry {
                 if names.is_empty() { "there is none".to_owned() } else { format!("there is {}", names.join(", ")) }
             }
         };
-        format!("there is no model `{name}`; {hint}")
+        // Programs written against Triton look for its words, which these begin with.
+        format!("Request for unknown model `{name}`: {hint}")
     }
 
     /// The own name of a model that may have been asked for by another one.

@@ -86,7 +86,8 @@ async fn dispatch(asked: Asked<'_>) -> answer::Answered {
             asked.only(READ)?;
             answer::json(&app.reporter.report(after(head)?).await)
         }
-        "/health" | "/health/live" => {
+        // KServe's clients of V1 ask for the first one.
+        "/" | "/health" | "/health/live" => {
             asked.only(PROBE)?;
             answer::json(&json!({"status": "alive"}))
         }

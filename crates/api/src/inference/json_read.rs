@@ -232,7 +232,8 @@ impl Entry for ReadTensor {
 }
 
 impl Entry for ReadOutput {
-    const FIELDS: &'static [&'static str] = &["id", "parameters", "inputs", "outputs"];
+    // KServe's client repeats the model of the path; the path decides.
+    const FIELDS: &'static [&'static str] = &["model_name", "model_version", "id", "parameters", "inputs", "outputs"];
 
     fn read<'de, A: MapAccess<'de>>(mut map: A, place: usize) -> Result<Self, A::Error> {
         let (mut name, mut parameters) = (None, None);

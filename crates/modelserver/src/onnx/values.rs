@@ -13,6 +13,7 @@ use ort::{
     },
 };
 
+use super::strings;
 use crate::runtime::RuntimeError;
 
 /// The protocol's word for an element type.
@@ -54,21 +55,8 @@ pub(super) fn to_onnx(tensor: &Tensor) -> Result<SessionInputValue<'_>, RuntimeE
         Data::Bf16(data) => lend(shape, data),
         Data::Fp32(data) => lend(shape, data),
         Data::Fp64(data) => lend(shape, data),
-        Data::Bytes(data) => {
-            let strings = data.iter().enumerate().map(|(place, bytes)| text(&tensor.name, place, bytes));
-            let strings = strings.collect::<Result<Vec<String>, _>>()?;
-            let value = ort::value::Tensor::from_string_array((shape, strings.as_slice()));
-            Ok(value.map_err(|e| RuntimeError::Failed(e.message().to_owned()))?.into())
-        }
+        Data::Bytes(data) => Ok(strings::tensor(&tensor.name, shape, data)?.into()),
     }
-}
-
-fn text(name: &str, place: usize, bytes: &[u8]) -> Result<String, RuntimeError> {
-    let refuse = |what| RuntimeError::Rejected(format!("input `{name}`: element {place} {what}"));
-    if bytes.contains(&0) {
-        return Err(refuse("holds a zero byte, which ONNX strings cannot"));
-    }
-    String::from_utf8(bytes.to_vec()).map_err(|_| refuse("is not UTF-8, which ONNX strings are"))
 }
 
 fn lend<'t, T>(shape: &'t [i64], data: &'t [T]) -> Result<SessionInputValue<'t>, RuntimeError>

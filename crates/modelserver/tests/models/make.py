@@ -110,6 +110,8 @@ def mixed(folder):
     inputs = [tensor("color", TensorProto.STRING, ["n", 1]), tensor("size", TensorProto.FLOAT, ["n", 1])]
     outputs = [tensor("named", TensorProto.STRING, ["n", 1]), tensor("twice", TensorProto.FLOAT, ["n", 1])]
     save(folder, helper.make_graph(nodes, "mixed", inputs, outputs, initializer=[two]))
+
+
 def arithmetic(folder, kind):
     """OUTPUT0 = INPUT0 + INPUT1 and OUTPUT1 = INPUT0 - INPUT1, on rows of 16; strings are numbers in words."""
     shape = ["n", 16]

@@ -151,7 +151,7 @@ async fn a_folder_of_many_serves_each_by_its_name() {
     assert_eq!(server.get("/v2/models/adder").await.0, 200);
     assert_eq!(server.get("/v1/models").await.1, json!({"models": ["adder", "picker"]}));
     let said = refused(server.get("/v2/models/pickr/ready").await, 404);
-    assert_eq!(said, "there is no model `pickr`; did you mean `picker`?");
+    assert_eq!(said, "Request for unknown model `pickr`: did you mean `picker`?");
 }
 
 #[tokio::test]
