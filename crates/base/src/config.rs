@@ -51,6 +51,11 @@ pub fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
+/// All environment variables whose names and values are text.
+pub fn variables() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
 /// Settings as text, of which nobody knows the type yet, or as values of their type.
 #[derive(Clone, Debug)]
 enum Given {

@@ -64,6 +64,11 @@ pub struct Config {
     /// Whether callers may load and unload models. If this is not said: where only this machine reaches the server,
     /// and it is no replica.
     pub model_control: Option<bool>,
+    /// Memory that one worker of a Python model may allocate, in bytes; 0 is four fifths of what this machine or
+    /// container has. One that holds more than three quarters of it after a request is replaced.
+    pub python_memory_limit_bytes: u64,
+    /// The longest that a Python model may take to load, in milliseconds.
+    pub load_timeout_ms: u64,
     /// What is different for single models, by their names.
     pub models: crate::settings::OfModels,
     /// Requests that may wait for one model; more are refused with 503.
@@ -115,6 +120,8 @@ impl Default for Config {
             python_dir: PathBuf::new(),
             uv: None,
             model_control: None,
+            python_memory_limit_bytes: 0,
+            load_timeout_ms: 600_000,
             models: crate::settings::OfModels::new(),
             queue_limit: 1_000,
             request_timeout_ms: 60_000,

@@ -123,6 +123,7 @@ impl MlflowWorker {
         folder: &Path,
         interpreter: &crate::python::environment::Interpreter,
         settings: &ModelSettings,
+        cache: &Path,
     ) -> Result<Self, ServeError> {
         let plan = Plan {
             folder,
@@ -137,7 +138,7 @@ impl MlflowWorker {
             source,
         })?;
         let entry = Entry { kind: EntryKind::Mlflow, path: plan.path().to_owned() };
-        let worker = PythonModel::open(&entry, interpreter, settings).map_err(|error| match error {
+        let worker = PythonModel::open(&entry, interpreter, settings, cache).map_err(|error| match error {
             // The plan is ours; the folder is what its owner knows.
             ServeError::Python { reason, .. } => ServeError::Python { path: folder.to_owned(), reason },
             other => other,

@@ -8,7 +8,10 @@ use crate::{
     Config, ServeError,
     mlflow::{MlflowModel, MlflowWorker, Runner},
     onnx::{self, OnnxModel},
-    python::environment::{self, Interpreter, Wanted},
+    python::{
+        Entry, EntryKind, PythonModel,
+        environment::{self, Interpreter, Wanted},
+    },
     runtime::ModelRuntime,
     settings::ModelSettings,
     source::{Kind, ModelFile},
@@ -28,10 +31,12 @@ impl Opener<'_> {
                 Ok(Box::new(OnnxModel::load(&self.onnx()?, &file.path, onnx::threads(settings.intra_op_threads))?))
             }
             Kind::Mlflow => self.mlflow(&file.path, settings),
-            Kind::Python => Err(ServeError::Source(format!(
-                "{} is a Python model, which cannot be served yet: export it to ONNX",
-                file.path.display()
-            ))),
+            Kind::Python => {
+                let folder = file.path.parent().unwrap_or(&file.path);
+                let interpreter = environment::of_model(folder, settings.python.as_deref(), self.config, &[])?;
+                let entry = Entry { kind: EntryKind::Class, path: file.path.clone() };
+                Ok(Box::new(PythonModel::open(&entry, &interpreter, settings, &self.config.cache.folder())?))
+            }
         }
     }
 
@@ -43,7 +48,14 @@ impl Opener<'_> {
             }
             Runner::Python(python) => {
                 let interpreter = self.interpreter(settings, || model.wanted(folder))?;
-                Ok(Box::new(MlflowWorker::open(&model, python, folder, &interpreter, settings)?))
+                Ok(Box::new(MlflowWorker::open(
+                    &model,
+                    python,
+                    folder,
+                    &interpreter,
+                    settings,
+                    &self.config.cache.folder(),
+                )?))
             }
         }
     }

@@ -7,15 +7,41 @@
 //! Nothing is pickled.
 
 pub(crate) mod environment;
+mod frame;
+mod hello;
+mod launch;
+mod link;
+mod memory;
+mod output;
+mod package;
+mod shared;
+mod watch;
+mod worker;
 
-use std::path::PathBuf;
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, mpsc},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use environment::Interpreter;
+use frame::Request;
+use launch::Plan;
+use link::Link;
+use watch::{Watched, Watcher};
+use worker::{Broken, Worker};
 
 use crate::{
-    ServeError,
-    python::environment::Interpreter,
+    ServeError, onnx,
     runtime::{Call, ModelRuntime, RuntimeError, Signature, Sink},
     settings::ModelSettings,
 };
+
+/// How often the memory of a busy worker is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Workers that one request is offered to, if each ends before it begins.
+const TRIES: usize = 3;
 
 /// What a worker opens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +61,13 @@ pub(crate) enum EntryKind {
     Mlflow,
 }
 
+impl Entry {
+    /// The folder that the model finds itself in.
+    fn folder(&self) -> Option<&Path> {
+        if self.path.is_dir() { Some(&self.path) } else { self.path.parent() }
+    }
+}
+
 impl EntryKind {
     /// Its word.
     pub(crate) fn name(self) -> &'static str {
@@ -49,20 +82,104 @@ impl EntryKind {
 #[derive(Debug)]
 pub(crate) struct PythonModel {
     signature: Signature,
+    link: Arc<Link>,
+    worker: Option<Worker>,
+    /// Memory for the next request.
+    request: Request,
+    /// What a worker may hold after a run.
+    memory: u64,
+    /// When that was last looked at.
+    looked: Instant,
+    watcher: Option<JoinHandle<()>>,
 }
 
 impl PythonModel {
-    /// Starts a worker and waits until it has loaded the model. Blocks.
+    /// Starts a worker and waits until it has loaded the model. Blocks. `cache` is the folder for what is kept
+    /// between runs of the server.
     ///
     /// # Errors
     /// [`ServeError::Python`] says why there is no model, with Python's traceback where there is one.
     pub(crate) fn open(
         entry: &Entry,
-        _interpreter: &Interpreter,
-        _settings: &ModelSettings,
+        interpreter: &Interpreter,
+        settings: &ModelSettings,
+        cache: &Path,
     ) -> Result<Self, ServeError> {
-        let reason = format!("no worker opens a {} yet", entry.kind.name());
-        Err(ServeError::Python { path: entry.path.clone(), reason })
+        let io = |what: String| move |source| ServeError::Io { what, source };
+        let package = package::unpack(cache)
+            .map_err(io(format!("{}: the Python package cannot be written there", cache.display())))?;
+        // Relative to the worker's own folder it would be another.
+        let path = std::path::absolute(&entry.path).unwrap_or_else(|_| entry.path.clone());
+        let memory = memory::limit(settings.python_memory);
+        let plan = Plan {
+            interpreter: interpreter.path.clone(),
+            package,
+            entry: Entry { kind: entry.kind, path },
+            threads: onnx::threads(settings.intra_op_threads),
+            memory,
+        };
+        let watched = Watched {
+            plan,
+            name: entry.path.display().to_string(),
+            load_timeout: settings.load_timeout,
+            timeout: settings.timeout,
+        };
+        let no_watcher = || format!("no watcher for {}", entry.path.display());
+        let link = Arc::new(Link::new().map_err(|e| io(no_watcher())(e.into()))?);
+        let (first, started) = mpsc::sync_channel(1);
+        let watcher = Watcher::new(watched, Arc::clone(&link), first);
+        let watcher = thread::Builder::new().name("watcher".to_owned()).spawn(move || watcher.run());
+        let watcher = watcher.map_err(io(no_watcher()))?;
+        let mut model = Self {
+            // Until the worker has told it.
+            signature: Signature { platform: "", inputs: Vec::new(), outputs: Vec::new(), rows: false, streams: false },
+            link,
+            worker: None,
+            request: Request::default(),
+            memory: memory::replaced_beyond(memory),
+            looked: Instant::now(),
+            watcher: Some(watcher),
+        };
+        let outcome = started.recv().unwrap_or_else(|_| Err("its watcher broke off".to_owned()));
+        model.signature =
+            outcome.map_err(|reason| ServeError::Python { path: entry.path.clone(), reason: reason.clone() })?;
+        Ok(model)
+    }
+
+    /// The worker to ask, another than before if that was replaced.
+    fn current<'w>(held: &'w mut Option<Worker>, link: &Link) -> Result<&'w mut Worker, RuntimeError> {
+        let worker = match held.take() {
+            Some(worker) if worker.generation() == link.newest() => worker,
+            // If it lives, it is let go when there is another.
+            old => {
+                let next = link.next();
+                drop(old);
+                next.map_err(|why| {
+                    RuntimeError::Unavailable(format!("the model's worker is being restarted; the last one {why}"))
+                })?
+            }
+        };
+        Ok(held.insert(worker))
+    }
+
+    /// Looks now and then at how much memory the worker holds.
+    fn look_at_memory(&mut self) {
+        if self.looked.elapsed() < LOOK_EVERY {
+            return;
+        }
+        self.looked = Instant::now();
+        if let Some(worker) = &self.worker
+            && let Some(held) = memory::held(worker.pid)
+            && held > self.memory
+        {
+            let why = format!(
+                "it holds {} MiB after a run, more than {} (three quarters of serve.python_memory_limit_bytes)",
+                held >> 20,
+                self.memory >> 20
+            );
+            let generation = worker.generation();
+            self.link.order(|orders| orders.replace = Some((generation, why)));
+        }
     }
 }
 
@@ -71,7 +188,43 @@ impl ModelRuntime for PythonModel {
         &self.signature
     }
 
-    fn infer(&mut self, _call: Call<'_>, _sink: &mut dyn Sink) -> Result<(), RuntimeError> {
-        Err(RuntimeError::Unavailable("the model's worker is being restarted".to_owned()))
+    fn infer(&mut self, call: Call<'_>, sink: &mut dyn Sink) -> Result<(), RuntimeError> {
+        for _ in 0..TRIES {
+            let worker = Self::current(&mut self.worker, &self.link)?;
+            let generation = worker.generation();
+            let broken = match worker.run(&call, &self.signature, &mut self.request, sink) {
+                Ok(answered) => {
+                    self.look_at_memory();
+                    return answered;
+                }
+                Err(broken) => broken,
+            };
+            let begun = !matches!(broken, Broken::NotBegun);
+            let why = match broken {
+                Broken::NotBegun | Broken::Gone => "closed its socket".to_owned(),
+                Broken::Useless(words) => words,
+            };
+            self.link.order(|orders| orders.end = Some((generation, why)));
+            let words = self.link.how_it_ended(generation);
+            self.worker = None;
+            if call.cancel.is_cancelled() {
+                return Err(RuntimeError::Cancelled);
+            }
+            if begun {
+                return Err(RuntimeError::Failed(format!("the model's worker {words}")));
+            }
+        }
+        Err(RuntimeError::Unavailable("the model's workers end before they are asked anything".to_owned()))
+    }
+}
+
+impl Drop for PythonModel {
+    fn drop(&mut self) {
+        self.worker = None;
+        self.link.order(|orders| orders.stop = true);
+        if let Some(watcher) = self.watcher.take() {
+            // It has no more to say.
+            let _ = watcher.join();
+        }
     }
 }

@@ -54,6 +54,10 @@ pub(crate) struct ModelSettings {
     pub(crate) default_priority: u32,
     pub(crate) response_cache_bytes: usize,
     pub(crate) python: Option<String>,
+    /// Memory that one worker of a Python model may allocate, in bytes; 0 chooses.
+    pub(crate) python_memory: u64,
+    /// The longest that a Python model may take to load.
+    pub(crate) load_timeout: Duration,
 }
 
 impl ModelSettings {
@@ -73,6 +77,8 @@ impl ModelSettings {
             response_cache_bytes: config.response_cache_bytes,
             // What is said for all is only for models that ask for no environment.
             python: None,
+            python_memory: config.python_memory_limit_bytes,
+            load_timeout: Duration::from_millis(config.load_timeout_ms),
         }
     }
 

@@ -1,0 +1,423 @@
+//! What the server and a worker say to one another: what the bytes mean.
+//!
+//! One frame is one message of a socket that keeps messages apart: a prefix, and behind it the body. A body that is
+//! too large for that stands in shared memory instead, laid out in the same way. The other side of this is the
+//! package's `_frames.py`.
+//!
+//! **Invariant:** what a worker says is checked to the last byte, in memory that it cannot change any more.
+
+use api::inference::{Data, Datatype, Tensor, TensorMetadata};
+use bytes::Bytes;
+
+use super::shared::{Area, Number};
+use crate::runtime::{Call, RuntimeError, Signature};
+
+const _: () = assert!(cfg!(target_endian = "little"), "frames are in the machine's order, tensors little-endian");
+
+/// Bodies beyond this go into shared memory.
+pub(super) const INLINE: usize = 32 << 10;
+/// The largest message that a worker may send.
+pub(super) const LARGEST: usize = 64 << 10;
+/// Bytes before the body.
+pub(super) const PREFIX: usize = 16;
+/// Tensors begin at multiples of this.
+const ALIGN: usize = 64;
+/// The fixed part of an answer's body, and of each output in it.
+const ANSWER: usize = 8;
+const OUTPUT: usize = 24;
+/// The fixed part of a request's body.
+const RUN: usize = 12;
+/// Dimensions of an output, at most; as many as NumPy's arrays.
+const MAX_RANK: usize = 64;
+
+/// Outputs whose names begin so may be missing from an answer.
+const FEATURES: &str = "features.";
+
+/// The body is in shared memory.
+pub(super) const IN_AREA: u8 = 1;
+/// More parts of it follow.
+pub(super) const MORE: u8 = 2;
+/// The run is over.
+pub(super) const LAST: u8 = 4;
+/// The model still holds inputs that are in shared memory.
+pub(super) const KEPT: u8 = 8;
+
+/// The area for requests.
+pub(super) const INPUTS: u16 = 0;
+/// The area for answers.
+pub(super) const OUTPUTS: u16 = 1;
+
+/// The kinds of frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Kind {
+    Run = 1,
+    Cancel = 2,
+    Area = 3,
+    Taken = 4,
+    Hello = 16,
+    Answer = 17,
+    End = 18,
+    Error = 19,
+    Need = 20,
+    Unloadable = 21,
+}
+
+/// Whose fault a failed run is, in the detail of an error.
+pub(super) const INVALID_INPUT: u16 = 1;
+pub(super) const INTERRUPTED: u16 = 3;
+
+/// What stands before every body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Prefix {
+    pub(super) kind: Kind,
+    pub(super) flags: u8,
+    pub(super) detail: u16,
+    pub(super) run: u32,
+    /// Of the body, wherever it is.
+    pub(super) length: usize,
+}
+
+impl Prefix {
+    pub(super) fn new(kind: Kind, run: u32, length: usize) -> Self {
+        Self { kind, flags: 0, detail: 0, run, length }
+    }
+
+    pub(super) fn bytes(&self) -> [u8; PREFIX] {
+        let mut bytes = [0; PREFIX];
+        bytes[0] = self.kind as u8;
+        bytes[1] = self.flags;
+        bytes[2..4].copy_from_slice(&self.detail.to_ne_bytes());
+        bytes[4..8].copy_from_slice(&self.run.to_ne_bytes());
+        bytes[8..].copy_from_slice(&(self.length as u64).to_ne_bytes());
+        bytes
+    }
+
+    /// Reads what a worker may send. `None`: it is nothing of the kind.
+    pub(super) fn of_worker(message: &[u8]) -> Option<Self> {
+        const KINDS: [Kind; 6] = [Kind::Hello, Kind::Answer, Kind::End, Kind::Error, Kind::Need, Kind::Unloadable];
+        let mut reader = Reader(message);
+        let [kind] = reader.take()?;
+        let [flags] = reader.take()?;
+        let detail = u16::from_ne_bytes(reader.take()?);
+        let run = u32::from_ne_bytes(reader.take()?);
+        let length = usize::try_from(u64::from_ne_bytes(reader.take()?)).ok()?;
+        let kind = KINDS.into_iter().find(|known| *known as u8 == kind)?;
+        let elsewhere = flags & IN_AREA != 0 || kind == Kind::Need;
+        let fits = if elsewhere { reader.0.is_empty() } else { reader.0.len() == length };
+        fits.then_some(Self { kind, flags, detail, run, length })
+    }
+}
+
+/// Takes numbers off the front of bytes.
+struct Reader<'b>(&'b [u8]);
+
+impl Reader<'_> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (first, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*first)
+    }
+
+    fn size(&mut self) -> Option<usize> {
+        usize::try_from(u64::from_ne_bytes(self.take()?)).ok()
+    }
+}
+
+/// A request, laid out. Kept from one to the next, for its memory.
+#[derive(Debug, Default)]
+pub(super) struct Request {
+    head: Vec<u8>,
+    /// Where each input begins.
+    places: Vec<usize>,
+    len: usize,
+}
+
+impl Request {
+    /// Lays out a call.
+    pub(super) fn lay_out(&mut self, call: &Call<'_>, signature: &Signature) -> Result<(), RuntimeError> {
+        let parameters = if call.parameters.is_empty() {
+            Vec::new()
+        } else {
+            serde_json::to_vec(call.parameters).map_err(|e| RuntimeError::Rejected(format!("the parameters: {e}")))?
+        };
+        let all =
+            call.outputs.len() == signature.outputs.len() && call.outputs.iter().enumerate().all(|(i, o)| i == *o);
+        let wanted: &[usize] = if all { &[] } else { call.outputs };
+        let ranks: usize = call.inputs.iter().map(|input| input.shape.len()).sum();
+        let head = RUN + ranks * 8 + call.inputs.len() * 16 + wanted.len() * 2 + parameters.len();
+        self.head.clear();
+        self.places.clear();
+        for number in [head, wanted.len(), parameters.len()] {
+            let number = u32::try_from(number)
+                .map_err(|_| RuntimeError::Rejected("the request's parameters are larger than 4 GiB".to_owned()))?;
+            self.head.extend(number.to_ne_bytes());
+        }
+        let mut at = head.next_multiple_of(ALIGN);
+        for (input, described) in call.inputs.iter().zip(&signature.inputs) {
+            if input.shape.len() != described.shape.len() {
+                return Err(RuntimeError::Rejected(format!(
+                    "input `{}` has {} dimensions, the model wants {}",
+                    input.name,
+                    input.shape.len(),
+                    described.shape.len()
+                )));
+            }
+            let length = length_of(&input.data);
+            input.shape.iter().for_each(|size| self.head.extend(size.to_ne_bytes()));
+            self.head.extend((at as u64).to_ne_bytes());
+            self.head.extend((length as u64).to_ne_bytes());
+            self.places.push(at);
+            at = (at + length).next_multiple_of(ALIGN);
+        }
+        for place in wanted {
+            self.head.extend(u16::try_from(*place).unwrap_or(u16::MAX).to_ne_bytes());
+        }
+        self.head.extend(parameters);
+        self.len = at;
+        Ok(())
+    }
+
+    /// How many bytes the body has.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Appends the body to a message.
+    pub(super) fn append_to(&self, message: &mut bytes::BytesMut, inputs: &[Tensor]) {
+        let start = message.len();
+        message.extend_from_slice(&self.head);
+        for (place, input) in self.places.iter().zip(inputs) {
+            message.resize(start + place, 0);
+            match &input.data {
+                Data::Bytes(elements) => {
+                    lengths(elements).for_each(|length| message.extend_from_slice(&length.to_ne_bytes()));
+                    elements.iter().for_each(|element| message.extend_from_slice(element));
+                }
+                data => data.write_binary(message),
+            }
+        }
+        message.resize(start + self.len, 0);
+    }
+
+    /// Writes the body into shared memory. `false` if it does not fit.
+    #[must_use]
+    pub(super) fn write_to(&self, area: &mut Area, inputs: &[Tensor]) -> bool {
+        area.write(0, &self.head)
+            && self.places.iter().zip(inputs).all(|(at, input)| match &input.data {
+                Data::Bool(values) => area.write_bools(*at, values),
+                Data::Uint8(values) => area.write(*at, values),
+                Data::Uint16(values) => area.write(*at, values),
+                Data::Uint32(values) => area.write(*at, values),
+                Data::Uint64(values) => area.write(*at, values),
+                Data::Int8(values) => area.write(*at, values),
+                Data::Int16(values) => area.write(*at, values),
+                Data::Int32(values) => area.write(*at, values),
+                Data::Int64(values) => area.write(*at, values),
+                Data::Fp16(values) => area.write(*at, values),
+                Data::Bf16(values) => area.write(*at, values),
+                Data::Fp32(values) => area.write(*at, values),
+                Data::Fp64(values) => area.write(*at, values),
+                Data::Bytes(elements) => {
+                    let mut at = *at;
+                    let all: Vec<u32> = lengths(elements).collect();
+                    area.write(at, &all) && {
+                        at += all.len() * 4;
+                        elements.iter().all(|element| {
+                            let place = at;
+                            at += element.len();
+                            area.write(place, element)
+                        })
+                    }
+                }
+            })
+    }
+}
+
+/// Lengths of texts. They came out of a body, which is far below 4 GiB.
+fn lengths(elements: &[Bytes]) -> impl Iterator<Item = u32> {
+    elements.iter().map(|element| u32::try_from(element.len()).unwrap_or(u32::MAX))
+}
+
+fn length_of(data: &Data) -> usize {
+    // Texts have their lengths before them here too, only all together.
+    data.binary_len()
+}
+
+/// What is wrong with an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Wrong {
+    /// The model's answer is not what its signature says; its worker is in order.
+    Answer(String),
+    /// No worker in order sends this.
+    Frame(String),
+}
+
+fn frame<T>(value: Option<T>, what: &str) -> Result<T, Wrong> {
+    value.ok_or_else(|| Wrong::Frame(what.to_owned()))
+}
+
+/// The body of an answer: where it is.
+#[derive(Debug)]
+pub(super) enum Body<'b> {
+    Inline(Bytes),
+    Shared(&'b Area),
+}
+
+impl Body<'_> {
+    fn bytes(&self, at: usize, length: usize) -> Option<Bytes> {
+        match self {
+            Self::Inline(bytes) => {
+                let end = at.checked_add(length).filter(|end| *end <= bytes.len())?;
+                Some(bytes.slice(at..end))
+            }
+            Self::Shared(area) => area.read::<u8>(at, length).map(Bytes::from),
+        }
+    }
+}
+
+/// Reads the wanted outputs, in their order. Those that may be missing may be missing.
+///
+/// `rows` is what the first dimension of each must be.
+pub(super) fn read_answer(
+    body: &Body<'_>,
+    wanted: &[usize],
+    signature: &Signature,
+    rows: Option<i64>,
+) -> Result<Vec<Tensor>, Wrong> {
+    let fixed = frame(body.bytes(0, ANSWER), "an answer without a head")?;
+    let mut reader = Reader(&fixed);
+    let number = |reader: &mut Reader<'_>| reader.take().map(u32::from_ne_bytes).and_then(|n| usize::try_from(n).ok());
+    let (count, length) = (number(&mut reader).unwrap_or(0), number(&mut reader).unwrap_or(0));
+    if length > signature.outputs.len() * (OUTPUT + MAX_RANK * 8) {
+        return Err(Wrong::Frame(format!("an answer with a head of {length} bytes")));
+    }
+    let head = frame(body.bytes(ANSWER, length), "an answer whose head is not there")?;
+    let mut reader = Reader(&head);
+    let mut wanted = wanted.iter().copied();
+    let mut outputs = Vec::with_capacity(count.min(signature.outputs.len()));
+    for _ in 0..count {
+        let entry = frame(Entry::read(&mut reader), "an answer whose head ends early")?;
+        let described = loop {
+            let place = frame(wanted.next(), "an answer with an output that was not asked for")?;
+            let described = frame(signature.outputs.get(place), "an output that the model does not have")?;
+            if place == entry.place {
+                break described;
+            }
+            if !described.name.starts_with(FEATURES) {
+                return Err(Wrong::Frame(format!("an answer without output `{}`", described.name)));
+            }
+        };
+        check(&entry, described, rows)?;
+        let data = read_data(body, &entry, described)?;
+        outputs.push(Tensor { name: described.name.clone(), shape: entry.shape, data });
+    }
+    match wanted.find_map(|place| signature.outputs.get(place).filter(|output| !output.name.starts_with(FEATURES))) {
+        Some(missing) => Err(Wrong::Frame(format!("an answer without output `{}`", missing.name))),
+        None => Ok(outputs),
+    }
+}
+
+/// What an answer says of one output.
+struct Entry {
+    place: usize,
+    code: u8,
+    at: usize,
+    length: usize,
+    shape: Vec<i64>,
+}
+
+impl Entry {
+    fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        let place = usize::from(u16::from_ne_bytes(reader.take()?));
+        let [code] = reader.take()?;
+        let [rank] = reader.take()?;
+        let _: [u8; 4] = reader.take()?;
+        let (at, length) = (reader.size()?, reader.size()?);
+        if usize::from(rank) > MAX_RANK {
+            return None;
+        }
+        let shape = (0..rank).map(|_| reader.take().map(i64::from_ne_bytes)).collect::<Option<_>>()?;
+        Some(Self { place, code, at, length, shape })
+    }
+}
+
+/// Whether an output is what the signature says.
+fn check(entry: &Entry, described: &TensorMetadata, rows: Option<i64>) -> Result<(), Wrong> {
+    let name = &described.name;
+    if Datatype::ALL.get(usize::from(entry.code)) != Some(&described.datatype) {
+        return Err(Wrong::Frame(format!("output `{name}` with the datatype {}", entry.code)));
+    }
+    let (given, wanted) = (&entry.shape, &described.shape);
+    if given.iter().any(|size| *size < 0) {
+        return Err(Wrong::Frame(format!("output `{name}` with the shape {given:?}")));
+    }
+    if given.len() != wanted.len() || given.iter().zip(wanted).any(|(given, wanted)| *wanted >= 0 && given != wanted) {
+        return Err(Wrong::Answer(format!(
+            "output `{name}` has the shape {given:?}, and the model's signature says {wanted:?}"
+        )));
+    }
+    match (rows, given.first()) {
+        (Some(rows), Some(made)) if rows != *made => Err(Wrong::Answer(format!(
+            "output `{name}` has the shape {given:?}, which is {made} rows for the {rows} of the request"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn read_data(body: &Body<'_>, entry: &Entry, described: &TensorMetadata) -> Result<Data, Wrong> {
+    let count = api::inference::element_count(&entry.shape).map_err(|e| Wrong::Frame(e.to_string()))?;
+    let datatype = described.datatype;
+    let nonsense = || Wrong::Frame(format!("output `{}`, whose bytes do not fit its shape", described.name));
+    match (body, datatype.size()) {
+        (_, Some(size)) if count.checked_mul(size) != Some(entry.length) => Err(nonsense()),
+        (_, None) => {
+            let bytes = body.bytes(entry.at, entry.length).ok_or_else(nonsense)?;
+            texts(&bytes, count).map(Data::Bytes).ok_or_else(nonsense)
+        }
+        (Body::Inline(_), Some(_)) => {
+            let bytes = body.bytes(entry.at, entry.length).ok_or_else(nonsense)?;
+            Data::from_binary(datatype, &entry.shape, &bytes).map_err(|_| nonsense())
+        }
+        (Body::Shared(area), Some(_)) => shared_data(area, datatype, entry.at, count).ok_or_else(nonsense),
+    }
+}
+
+fn shared_data(area: &Area, datatype: Datatype, at: usize, count: usize) -> Option<Data> {
+    fn read<N: Number>(area: &Area, at: usize, count: usize, wrap: fn(Vec<N>) -> Data) -> Option<Data> {
+        area.read(at, count).map(wrap)
+    }
+    match datatype {
+        Datatype::Bool => {
+            let bytes = area.read::<u8>(at, count)?;
+            bytes.iter().all(|byte| *byte <= 1).then(|| Data::Bool(bytes.iter().map(|byte| *byte == 1).collect()))
+        }
+        Datatype::Uint8 => read(area, at, count, Data::Uint8),
+        Datatype::Uint16 => read(area, at, count, Data::Uint16),
+        Datatype::Uint32 => read(area, at, count, Data::Uint32),
+        Datatype::Uint64 => read(area, at, count, Data::Uint64),
+        Datatype::Int8 => read(area, at, count, Data::Int8),
+        Datatype::Int16 => read(area, at, count, Data::Int16),
+        Datatype::Int32 => read(area, at, count, Data::Int32),
+        Datatype::Int64 => read(area, at, count, Data::Int64),
+        Datatype::Fp16 => read(area, at, count, Data::Fp16),
+        Datatype::Bf16 => read(area, at, count, Data::Bf16),
+        Datatype::Fp32 => read(area, at, count, Data::Fp32),
+        Datatype::Fp64 => read(area, at, count, Data::Fp64),
+        Datatype::Bytes => None,
+    }
+}
+
+/// Texts: all their lengths, and behind them all their bytes.
+fn texts(bytes: &Bytes, count: usize) -> Option<Vec<Bytes>> {
+    let mut at = count.checked_mul(4).filter(|end| *end <= bytes.len())?;
+    let lengths = bytes[..at].as_chunks::<4>().0;
+    let mut elements = Vec::with_capacity(count);
+    for length in lengths {
+        let end =
+            at.checked_add(usize::try_from(u32::from_ne_bytes(*length)).ok()?).filter(|end| *end <= bytes.len())?;
+        elements.push(bytes.slice(at..end));
+        at = end;
+    }
+    (at == bytes.len()).then_some(elements)
+}

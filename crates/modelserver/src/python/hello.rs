@@ -1,0 +1,73 @@
+//! A model's signature, as its worker says it.
+
+use api::inference::{Datatype, TensorMetadata};
+use serde::Deserialize;
+
+use crate::runtime::Signature;
+
+/// The most that a worker may say of its model.
+pub(super) const LARGEST: usize = 4 << 20;
+/// Dimensions of a tensor, at most.
+const MAX_RANK: usize = 32;
+/// Inputs and outputs, at most: a place is two bytes.
+const MAX_TENSORS: usize = 10_000;
+
+#[derive(Deserialize)]
+struct Hello {
+    platform: String,
+    rows: bool,
+    streams: bool,
+    inputs: Vec<(String, Datatype, Vec<i64>)>,
+    outputs: Vec<(String, Datatype, Vec<i64>)>,
+    #[serde(default)]
+    labels: std::collections::BTreeMap<String, Vec<String>>,
+}
+
+/// Reads a signature.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn read(json: &[u8]) -> Result<Signature, String> {
+    let hello: Hello = serde_json::from_slice(json).map_err(|e| format!("its signature cannot be read: {e}"))?;
+    let mut labels = hello.labels;
+    let mut described = |tensors: Vec<(String, Datatype, Vec<i64>)>, what: &str| {
+        if tensors.is_empty() || tensors.len() > MAX_TENSORS {
+            return Err(format!("its signature has {} {what}; it must be 1 to {MAX_TENSORS}", tensors.len()));
+        }
+        let mut made: Vec<TensorMetadata> = Vec::with_capacity(tensors.len());
+        for (name, datatype, shape) in tensors {
+            if shape.len() > MAX_RANK || shape.iter().any(|size| *size < -1) {
+                return Err(format!("`{name}` has the shape {shape:?} in its signature"));
+            }
+            if made.iter().any(|other| other.name == name) {
+                return Err(format!("`{name}` is twice among the {what} of its signature"));
+            }
+            let labels = labels.remove(&name).unwrap_or_default();
+            made.push(TensorMetadata { name, datatype, shape, labels });
+        }
+        Ok(made)
+    };
+    let inputs = described(hello.inputs, "inputs")?;
+    let outputs = described(hello.outputs, "outputs")?;
+    let rows =
+        hello.rows && !hello.streams && inputs.iter().chain(&outputs).all(|tensor| tensor.shape.first() == Some(&-1));
+    Ok(Signature { platform: platform(&hello.platform), inputs, outputs, rows, streams: hello.streams })
+}
+
+/// The platform's name, kept for good. There are few; past a bound they are all just Python.
+fn platform(name: &str) -> &'static str {
+    use std::sync::{Mutex, PoisonError};
+    const MOST: usize = 64;
+    static NAMES: Mutex<Vec<&'static str>> = Mutex::new(Vec::new());
+    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = names.iter().find(|known| **known == name) {
+        return known;
+    }
+    let sound = name.len() <= 64 && !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    if !sound || names.len() >= MOST {
+        return "python";
+    }
+    let kept: &'static str = name.to_owned().leak();
+    names.push(kept);
+    kept
+}

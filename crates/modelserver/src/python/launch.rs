@@ -1,0 +1,163 @@
+//! Starts a worker's process.
+//!
+//! It gets a session of its own, so that it and whatever it starts can be ended together; an environment with little
+//! in it; a bound on its memory; and the kernel's promise to end it when the thread that started it ends, however
+//! that comes about.
+#![allow(unsafe_code, reason = "what a process must do to itself before it becomes another program has no safe form")]
+
+use std::{
+    fs, io,
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        unix::process::CommandExt as _,
+    },
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::Arc,
+};
+
+use rustix::{
+    fs::OFlags,
+    io::FdFlags,
+    net::{AddressFamily, SocketFlags, SocketType, socketpair},
+    process::{
+        Pid, PidfdFlags, Resource, Rlimit, Signal, getpid, getppid, getrlimit, kill_process_group, pidfd_open,
+        set_parent_process_death_signal, setrlimit, setsid,
+    },
+};
+
+use super::Entry;
+
+/// What of this process' environment a worker sees, beside what begins with one of [`PASSED_PREFIXES`].
+const PASSED: [&str; 20] = [
+    "PATH",
+    "HOME",
+    "USER",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "TZ",
+    "TMPDIR",
+    "LD_LIBRARY_PATH",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "REQUESTS_CA_BUNDLE",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "XDG_CACHE_HOME",
+    "CUDA_VISIBLE_DEVICES",
+];
+/// What the libraries of models themselves read.
+const PASSED_PREFIXES: [&str; 6] = ["HF_", "TORCH_", "TRANSFORMERS_", "NVIDIA_", "CUDA_", "MLFLOW_"];
+
+const SCRIPT: &str = "import sys; sys.path.insert(0, sys.argv[1]); from modelway._worker import main; \
+                      main(int(sys.argv[2]), sys.argv[3], sys.argv[4])";
+
+/// How a worker is started.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) interpreter: PathBuf,
+    /// The folder with the package.
+    pub(super) package: PathBuf,
+    pub(super) entry: Entry,
+    /// Threads that its libraries may use.
+    pub(super) threads: usize,
+    /// Memory that it may allocate, in bytes.
+    pub(super) memory: u64,
+}
+
+/// A worker's process.
+#[derive(Debug)]
+pub(super) struct Process {
+    pub(super) child: Child,
+    pub(super) pid: Pid,
+    /// Readable once it has ended.
+    pub(super) pidfd: OwnedFd,
+    pub(super) socket: Arc<OwnedFd>,
+}
+
+impl Process {
+    /// Starts one; what it writes to its standard output and error comes out of the two descriptors. It ends with
+    /// the calling thread at the latest.
+    pub(super) fn start(plan: &Plan) -> io::Result<(Self, OwnedFd, OwnedFd)> {
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        let mut command = Command::new(&plan.interpreter);
+        // Without the user's own settings of Python; standard output unbuffered, so that the log is in order.
+        command.args(["-I", "-u", "-X", "utf8", "-c", SCRIPT]);
+        command.arg(&plan.package).arg(theirs.as_raw_fd().to_string());
+        command.arg(plan.entry.kind.name()).arg(&plan.entry.path);
+        command.env_clear().envs(environment(plan.threads));
+        if let Some(folder) = plan.entry.folder() {
+            command.current_dir(folder);
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let (server, memory) = (getpid(), plan.memory);
+        // SAFETY: between fork and exec it makes system calls only, which allocate nothing and take no lock.
+        unsafe {
+            command.pre_exec(move || prepare(server, memory, &theirs));
+        }
+        let mut child = command.spawn()?;
+        // It holds their end of the socket.
+        drop(command);
+        let pid = Pid::from_child(&child);
+        let pipes = child.stdout.take().zip(child.stderr.take());
+        let attached = pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from).and_then(|pidfd| {
+            let (stdout, stderr) = pipes.ok_or_else(|| io::Error::other("a process without pipes"))?;
+            let (stdout, stderr) = (OwnedFd::from(stdout), OwnedFd::from(stderr));
+            for pipe in [&stdout, &stderr] {
+                rustix::fs::fcntl_setfl(pipe, OFlags::NONBLOCK)?;
+            }
+            Ok((pidfd, stdout, stderr))
+        });
+        let (pidfd, stdout, stderr) = match attached {
+            Ok(attached) => attached,
+            Err(error) => {
+                end_group(pid);
+                let _ = child.wait();
+                return Err(error);
+            }
+        };
+        // When memory runs out, the kernel is to take a worker before the server.
+        if let Err(error) = fs::write(format!("/proc/{pid}/oom_score_adj"), "1000") {
+            tracing::debug!(%error, "the kernel takes no word on whom to end when memory runs out");
+        }
+        Ok((Self { child, pid, pidfd, socket: Arc::new(ours) }, stdout, stderr))
+    }
+}
+
+/// In the new process, before it becomes Python.
+fn prepare(server: Pid, memory: u64, socket: &OwnedFd) -> io::Result<()> {
+    setsid()?;
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    if getppid() != Some(server) {
+        // The server ended before the promise was there.
+        return Err(rustix::io::Errno::SRCH.into());
+    }
+    for (resource, most) in [(Resource::Data, memory), (Resource::Core, 0)] {
+        // A crash is to cost no disk; and nobody may raise a bound that was there before.
+        let most = Some(getrlimit(resource).maximum.map_or(most, |before| before.min(most)));
+        setrlimit(resource, Rlimit { current: most, maximum: most })?;
+    }
+    rustix::io::fcntl_setfd(socket, FdFlags::empty())?;
+    Ok(())
+}
+
+fn environment(threads: usize) -> Vec<(String, String)> {
+    let passed = |name: &str| PASSED.contains(&name) || PASSED_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+    let mut variables: Vec<_> = base::config::variables().filter(|(name, _)| passed(name)).collect();
+    let threads = threads.max(1).to_string();
+    for name in ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LOKY_MAX_CPU_COUNT"] {
+        variables.push((name.to_owned(), threads.clone()));
+    }
+    variables
+}
+
+/// Ends a worker and whatever it has started.
+pub(super) fn end_group(leader: Pid) {
+    // They may have ended already.
+    let _ = kill_process_group(leader, Signal::KILL);
+}

@@ -1,0 +1,212 @@
+//! What the thread that runs a model and the thread that watches over its workers tell one another.
+
+use std::{
+    os::fd::OwnedFd,
+    sync::{
+        Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{EventfdFlags, eventfd},
+    io,
+};
+
+use super::worker::Worker;
+
+/// How long requests wait for another worker, counted from the end of the last.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a worker that is as good as dead may take to be so.
+const DYING: Duration = Duration::from_secs(10);
+
+/// One run of one worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RunId {
+    /// Which worker.
+    pub(super) generation: u64,
+    /// Which of its runs.
+    pub(super) run: u32,
+}
+
+/// What the watcher is asked to do; each at most once at a time.
+#[derive(Debug, Default)]
+pub(super) struct Orders {
+    /// Nobody waits for this run any more.
+    pub(super) cancel: Option<RunId>,
+    /// This worker is of no use, for this reason.
+    pub(super) end: Option<(u64, String)>,
+    /// This worker has grown too large, and another is to be started beside it.
+    pub(super) replace: Option<(u64, String)>,
+    /// This worker was given up for its successor.
+    pub(super) retired: Option<u64>,
+    /// The model is not wanted any more.
+    pub(super) stop: bool,
+}
+
+#[derive(Debug)]
+struct State {
+    orders: Orders,
+    /// A worker that has loaded the model and waits to be taken.
+    next: Option<Worker>,
+    /// The last worker that ended, and how.
+    ended: Option<(u64, String)>,
+    /// Since when there is none, and why.
+    down: Option<(Instant, String)>,
+}
+
+/// The link between the two.
+#[derive(Debug)]
+pub(super) struct Link {
+    state: Mutex<State>,
+    changed: Condvar,
+    /// Readable when there are orders.
+    pub(super) wake: OwnedFd,
+    /// The newest worker that has loaded the model; 0 while there is none.
+    newest: AtomicU64,
+    /// The last run that is over.
+    finished: AtomicU64,
+    /// The newest worker that has answered anything.
+    answered: AtomicU64,
+    up: AtomicBool,
+}
+
+impl Link {
+    pub(super) fn new() -> io::Result<Self> {
+        let state = State { orders: Orders::default(), next: None, ended: None, down: None };
+        Ok(Self {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+            newest: AtomicU64::new(0),
+            finished: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
+            up: AtomicBool::new(false),
+        })
+    }
+
+    /// Plain data, so that a thread that died with the lock has broken nothing.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks the watcher for something.
+    pub(super) fn order(&self, ask: impl FnOnce(&mut Orders)) {
+        ask(&mut self.lock().orders);
+        // It fails only when it is readable anyway.
+        let _ = io::write(&self.wake, &1u64.to_ne_bytes());
+    }
+
+    /// The watcher takes its orders.
+    pub(super) fn take_orders(&self) -> Orders {
+        let _ = io::read(&self.wake, &mut [0u8; 8]);
+        std::mem::take(&mut self.lock().orders)
+    }
+
+    /// The watcher has a worker that is ready.
+    pub(super) fn offer(&self, worker: Worker) {
+        let mut state = self.lock();
+        self.newest.store(worker.generation(), Ordering::Release);
+        self.up.store(true, Ordering::Release);
+        // One that nobody has taken yet goes.
+        state.next = Some(worker);
+        state.down = None;
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// The watcher tells of a worker's end. `down`: and there is no other.
+    pub(super) fn tell_end(&self, generation: u64, words: String, down: bool) {
+        let mut state = self.lock();
+        if state.next.as_ref().is_some_and(|next| next.generation() == generation) {
+            state.next = None;
+        }
+        if down {
+            let since = state.down.as_ref().map_or_else(Instant::now, |(since, _)| *since);
+            state.down = Some((since, words.clone()));
+            self.newest.store(0, Ordering::Release);
+            self.up.store(false, Ordering::Release);
+        }
+        state.ended = Some((generation, words));
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// The newest worker that is ready; 0 while there is none.
+    pub(super) fn newest(&self) -> u64 {
+        self.newest.load(Ordering::Acquire)
+    }
+
+    /// Whether there is a worker.
+    pub(super) fn is_up(&self) -> bool {
+        self.up.load(Ordering::Acquire)
+    }
+
+    /// Waits a little for a worker; the error says why there is none.
+    pub(super) fn next(&self) -> Result<Worker, String> {
+        let mut state = self.lock();
+        loop {
+            if let Some(worker) = state.next.take() {
+                return Ok(worker);
+            }
+            let left = match &state.down {
+                Some((since, _)) => PATIENCE.saturating_sub(since.elapsed()),
+                None => PATIENCE,
+            };
+            if left.is_zero() {
+                return Err(state.down.as_ref().map(|(_, why)| why.clone()).unwrap_or_default());
+            }
+            let (locked, timeout) = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
+            state = locked;
+            if timeout.timed_out() && state.down.is_none() && state.next.is_none() {
+                return Err("it was never started".to_owned());
+            }
+        }
+    }
+
+    /// How a worker ended that is ending or has ended.
+    pub(super) fn how_it_ended(&self, generation: u64) -> String {
+        let began = Instant::now();
+        let mut state = self.lock();
+        loop {
+            if let Some((ended, words)) = &state.ended
+                && *ended >= generation
+            {
+                return words.clone();
+            }
+            let left = DYING.saturating_sub(began.elapsed());
+            if left.is_zero() {
+                return "does not end".to_owned();
+            }
+            (state, _) = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// The model's thread is done with a run.
+    pub(super) fn finish(&self, id: RunId) {
+        self.finished.store(id.packed(), Ordering::Release);
+    }
+
+    /// A worker was there to answer to the end of a run.
+    pub(super) fn answer(&self, generation: u64) {
+        self.answered.fetch_max(generation, Ordering::AcqRel);
+    }
+
+    /// Whether it ever was.
+    pub(super) fn has_answered(&self, generation: u64) -> bool {
+        self.answered.load(Ordering::Acquire) >= generation
+    }
+
+    /// Whether it is.
+    pub(super) fn is_finished(&self, id: RunId) -> bool {
+        self.finished.load(Ordering::Acquire) >= id.packed()
+    }
+}
+
+impl RunId {
+    /// Grows from run to run and from worker to worker.
+    fn packed(self) -> u64 {
+        self.generation << 32 | u64::from(self.run)
+    }
+}

@@ -1,0 +1,98 @@
+//! The Python package `modelway`, carried in this binary, so that a worker needs nothing installed but an
+//! interpreter.
+//!
+//! It is written once for each version of its contents, whole or not at all, to a folder that every server of this
+//! user shares. Python keeps its compiled form beside it.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process,
+};
+
+use sha2::{Digest as _, Sha256};
+
+macro_rules! files {
+    ($($name:literal),* $(,)?) => {
+        &[$(($name, include_str!(concat!("../../../../python/src/modelway/", $name)))),*]
+    };
+}
+
+/// Every file of the package.
+const FILES: &[(&str, &str)] = files![
+    "__init__.py",
+    "_class.py",
+    "_convert.py",
+    "_frames.py",
+    "_hints.py",
+    "_model.py",
+    "_models.py",
+    "_serving.py",
+    "_spec.py",
+    "_worker.py",
+];
+
+/// The package's name.
+const NAME: &str = "modelway";
+
+/// The folder to put on Python's path, below `cache`; the package is written into it if it is not there.
+pub(super) fn unpack(cache: &Path) -> io::Result<PathBuf> {
+    let all = cache.join("python");
+    let folder = all.join(hash());
+    if folder.is_dir() {
+        return Ok(folder);
+    }
+    fs::create_dir_all(&all)?;
+    let staged = all.join(format!(".{}-{}", hash(), process::id()));
+    let package = staged.join(NAME);
+    fs::create_dir_all(&package)?;
+    for (name, text) in FILES {
+        fs::write(package.join(name), text)?;
+    }
+    match fs::rename(&staged, &folder) {
+        Ok(()) => Ok(folder),
+        Err(error) => {
+            // Another server was faster, or nobody can be.
+            let _ = fs::remove_dir_all(&staged);
+            if folder.is_dir() { Ok(folder) } else { Err(error) }
+        }
+    }
+}
+
+fn hash() -> String {
+    let mut hasher = Sha256::new();
+    for (name, text) in FILES {
+        hasher.update(format!("{name}\0{}\0", text.len()));
+        hasher.update(text);
+    }
+    hasher.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_of_the_package_is_carried() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../python/src/modelway");
+        let mut there: Vec<_> = fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| !name.starts_with("__pycache__"))
+            .collect();
+        there.sort();
+        let carried: Vec<_> = FILES.iter().map(|(name, _)| *name).collect();
+        assert_eq!(carried, there);
+    }
+
+    #[test]
+    fn it_is_written_once_and_whole() {
+        let cache = tempfile::tempdir().unwrap();
+        let folder = unpack(cache.path()).unwrap();
+        assert!(folder.join("modelway/_worker.py").is_file());
+        fs::write(folder.join("mark"), "").unwrap();
+        assert_eq!(unpack(cache.path()).unwrap(), folder);
+        assert!(folder.join("mark").is_file());
+        assert_eq!(fs::read_dir(cache.path().join("python")).unwrap().count(), 1);
+    }
+}

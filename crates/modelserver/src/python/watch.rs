@@ -1,0 +1,466 @@
+//! Watches over the workers of one instance: starts them, reads what they write, and replaces those that end.
+//!
+//! It has a thread of its own, which is the parent of every worker's process: the kernel ends them with it.
+//!
+//! **Invariant:** a worker that ended was seen to end, and what it had started is ended too.
+
+use std::{
+    os::{fd::AsFd as _, unix::process::ExitStatusExt as _},
+    process::ExitStatus,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+    net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown},
+    process::{Signal, pidfd_send_signal},
+};
+
+use super::{
+    frame::{self, Kind, MORE, PREFIX, Prefix},
+    hello,
+    launch::{Plan, Process, end_group},
+    link::{Link, RunId},
+    output::Output,
+    worker::Worker,
+};
+use crate::runtime::Signature;
+
+/// How long a run that nobody waits for may go on after it was interrupted.
+const GRACE: Duration = Duration::from_secs(2);
+/// How long a worker that is not wanted any more may take to end by itself.
+const LEAVING: Duration = Duration::from_millis(500);
+/// The first pause before a worker is started after two have ended without having answered anything, and the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How long a successor that could not be started is not tried again.
+const NEXT_SUCCESSOR: Duration = Duration::from_secs(60);
+
+/// How workers are started and how long they may take.
+#[derive(Debug)]
+pub(super) struct Watched {
+    pub(super) plan: Plan,
+    /// What to call the model in the log.
+    pub(super) name: String,
+    /// The longest that loading may take.
+    pub(super) load_timeout: Duration,
+    /// The longest that a request may take.
+    pub(super) timeout: Duration,
+}
+
+/// What a worker is about.
+#[derive(Debug)]
+enum Phase {
+    /// It loads the model. What it has said of its signature so far.
+    Loading { until: Instant, said: Vec<u8>, closed: bool },
+    /// It serves.
+    Serving,
+    /// It is not wanted any more.
+    Leaving { until: Instant },
+}
+
+#[derive(Debug)]
+struct Running {
+    generation: u64,
+    process: Process,
+    stdout: Output,
+    stderr: Output,
+    phase: Phase,
+    /// Why it was ended from here.
+    verdict: Option<String>,
+    /// Why the model cannot be loaded, in Python's words.
+    unloadable: Option<String>,
+    /// A run that was interrupted, and until when it may go on.
+    interrupted: Option<(RunId, Instant)>,
+    /// It has ended.
+    ended: bool,
+}
+
+/// The watcher's thread.
+pub(super) struct Watcher {
+    watched: Watched,
+    link: Arc<Link>,
+    workers: Vec<Running>,
+    generation: u64,
+    signature: Option<Signature>,
+    /// Where the outcome of the first start goes.
+    first: Option<std::sync::mpsc::SyncSender<Result<Signature, String>>>,
+    /// Workers that ended in a row without having answered anything.
+    failures: u32,
+    start_at: Option<Instant>,
+    no_successor_before: Option<Instant>,
+    stopping: bool,
+}
+
+impl Watcher {
+    pub(super) fn new(
+        watched: Watched,
+        link: Arc<Link>,
+        first: std::sync::mpsc::SyncSender<Result<Signature, String>>,
+    ) -> Self {
+        Self {
+            watched,
+            link,
+            workers: Vec::new(),
+            generation: 0,
+            signature: None,
+            first: Some(first),
+            failures: 0,
+            start_at: Some(Instant::now()),
+            no_successor_before: None,
+            stopping: false,
+        }
+    }
+
+    /// Watches until it is told to stop, or the first worker cannot load the model.
+    pub(super) fn run(mut self) {
+        while !(self.stopping && self.workers.is_empty()) {
+            if !self.stopping && self.start_at.is_some_and(|at| at <= Instant::now()) {
+                self.start_at = None;
+                self.start();
+            }
+            self.wait();
+            self.obey();
+            for place in 0..self.workers.len() {
+                self.attend(place);
+            }
+            self.look_at_the_clock();
+            self.bury();
+        }
+    }
+
+    /// Starts a worker.
+    fn start(&mut self) {
+        self.generation += 1;
+        let generation = self.generation;
+        match Process::start(&self.watched.plan) {
+            Ok((process, stdout, stderr)) => {
+                tracing::debug!(model = self.watched.name, pid = %process.pid, generation, "a worker starts");
+                self.workers.push(Running {
+                    generation,
+                    process,
+                    stdout: Output::new(stdout, "stdout"),
+                    stderr: Output::new(stderr, "stderr"),
+                    phase: Phase::Loading {
+                        until: Instant::now() + self.watched.load_timeout,
+                        said: Vec::new(),
+                        closed: false,
+                    },
+                    verdict: None,
+                    unloadable: None,
+                    interrupted: None,
+                    ended: false,
+                });
+            }
+            Err(error) => {
+                let words = format!("{} cannot be started: {error}", self.watched.plan.interpreter.display());
+                self.mourn(generation, &words, None, false, true);
+            }
+        }
+    }
+
+    /// Waits for the next thing to happen.
+    fn wait(&self) {
+        let mut descriptors = vec![PollFd::new(&self.link.wake, PollFlags::IN)];
+        for worker in &self.workers {
+            descriptors.push(PollFd::new(&worker.process.pidfd, PollFlags::IN));
+            for output in [&worker.stdout, &worker.stderr] {
+                if !output.ended {
+                    descriptors.push(PollFd::new(&output.pipe, PollFlags::IN));
+                }
+            }
+            if matches!(worker.phase, Phase::Loading { closed: false, .. }) {
+                descriptors.push(PollFd::new(&*worker.process.socket, PollFlags::IN));
+            }
+        }
+        let timers = self.workers.iter().flat_map(|worker| {
+            let phase = match &worker.phase {
+                Phase::Loading { until, .. } | Phase::Leaving { until } => Some(*until),
+                Phase::Serving => None,
+            };
+            phase.into_iter().chain(worker.interrupted.map(|(_, until)| until))
+        });
+        let next = timers.chain(self.start_at.filter(|_| !self.stopping)).min();
+        // A little later than asked for, so that the time has come when it wakes.
+        let left = next.map(|next| next.saturating_duration_since(Instant::now()) + Duration::from_millis(1));
+        let left = left.and_then(|left| Timespec::try_from(left).ok());
+        // It fails when a signal comes, or for want of memory: then everything is looked at once more.
+        let _ = poll(&mut descriptors, left.as_ref());
+    }
+
+    fn obey(&mut self) {
+        let orders = self.link.take_orders();
+        if let Some(id) = orders.cancel
+            && !self.link.is_finished(id)
+            && let Some(worker) = self.workers.iter_mut().find(|worker| worker.generation == id.generation)
+        {
+            worker.interrupt(id);
+        }
+        if let Some((generation, why)) = orders.end
+            && let Some(worker) = self.workers.iter_mut().find(|worker| worker.generation == generation)
+        {
+            worker.end(why);
+        }
+        if let Some((generation, why)) = orders.replace
+            && generation == self.link.newest()
+            && self.workers.iter().all(|worker| !matches!(worker.phase, Phase::Loading { .. }))
+            && self.no_successor_before.is_none_or(|at| at <= Instant::now())
+        {
+            tracing::warn!(model = self.watched.name, generation, why, "the worker is replaced");
+            self.start();
+        }
+        for worker in &mut self.workers {
+            if orders.stop || orders.retired == Some(worker.generation) {
+                worker.let_go();
+            }
+        }
+        self.stopping |= orders.stop;
+    }
+
+    /// Reads what one worker has to say.
+    fn attend(&mut self, place: usize) {
+        let name = &self.watched.name;
+        let Some(worker) = self.workers.get_mut(place) else { return };
+        worker.stdout.take(name);
+        worker.stderr.take(name);
+        if let Phase::Loading { .. } = worker.phase {
+            match worker.listen() {
+                Said::Nothing => {}
+                Said::Signature(signature) => self.take_in(place, signature),
+                Said::Nonsense(words) => worker.end(words),
+                Said::Unloadable(words) => {
+                    worker.end(format!("could not load the model: {words}"));
+                    worker.unloadable = Some(words);
+                }
+            }
+        }
+        if let Some(worker) = self.workers.get_mut(place) {
+            worker.ended = has_ended(worker);
+        }
+    }
+
+    /// A worker has loaded the model.
+    fn take_in(&mut self, place: usize, signature: Signature) {
+        let Some(worker) = self.workers.get_mut(place) else { return };
+        if let Some(known) = &self.signature
+            && *known != signature
+        {
+            worker.end("has loaded another model than before: its inputs or outputs have changed".to_owned());
+            return;
+        }
+        let made = Worker::new(
+            worker.generation,
+            worker.process.pid,
+            Arc::clone(&worker.process.socket),
+            self.watched.timeout,
+            &self.link,
+        );
+        match made {
+            Ok(made) => {
+                worker.phase = Phase::Serving;
+                tracing::info!(model = self.watched.name, pid = %worker.process.pid, "the worker has loaded the model");
+                self.link.offer(made);
+                self.signature = Some(signature.clone());
+                if let Some(first) = self.first.take() {
+                    // Whoever opens the model may have given up.
+                    let _ = first.send(Ok(signature));
+                }
+            }
+            Err(error) => worker.end(format!("has a socket that fails: {error}")),
+        }
+    }
+
+    fn look_at_the_clock(&mut self) {
+        let now = Instant::now();
+        for worker in &mut self.workers {
+            match worker.phase {
+                Phase::Loading { until, .. } if until <= now => {
+                    let time = self.watched.load_timeout.as_millis();
+                    worker.end(format!("did not load the model within {time} ms (serve.load_timeout_ms)"));
+                }
+                Phase::Leaving { until } if until <= now => worker.end("did not end when it was asked to".to_owned()),
+                Phase::Loading { .. } | Phase::Serving | Phase::Leaving { .. } => {}
+            }
+            if let Some((id, until)) = worker.interrupted {
+                if self.link.is_finished(id) {
+                    worker.interrupted = None;
+                } else if until <= now {
+                    worker.interrupted = None;
+                    let grace = GRACE.as_millis();
+                    worker.end(format!("went on for {grace} ms after nobody waited for its answer any more"));
+                }
+            }
+        }
+    }
+
+    /// Takes leave of workers that have ended.
+    fn bury(&mut self) {
+        while let Some(place) = self.workers.iter().position(|worker| worker.ended) {
+            let mut worker = self.workers.swap_remove(place);
+            let status = worker.rest(&self.watched.name);
+            let words = worker.obituary(status);
+            let was_loading = matches!(worker.phase, Phase::Loading { .. });
+            let wanted = !matches!(worker.phase, Phase::Leaving { .. });
+            let answered = self.link.has_answered(worker.generation);
+            if wanted && !self.stopping {
+                tracing::warn!(model = self.watched.name, pid = %worker.process.pid, "the worker {words}");
+                self.mourn(worker.generation, &words, worker.unloadable, answered, was_loading);
+            } else {
+                self.link.tell_end(worker.generation, words, false);
+            }
+        }
+    }
+
+    /// A worker that was wanted is no more.
+    fn mourn(&mut self, generation: u64, words: &str, unloadable: Option<String>, answered: bool, was_loading: bool) {
+        if let Some(first) = self.first.take() {
+            self.stopping = true;
+            // Whoever opens the model may have given up.
+            let _ = first.send(Err(unloadable.unwrap_or_else(|| format!("its worker {words}"))));
+            return;
+        }
+        let others = self.workers.iter().any(|worker| !matches!(worker.phase, Phase::Leaving { .. }));
+        self.link.tell_end(generation, words.to_owned(), !others);
+        if others {
+            if was_loading {
+                self.no_successor_before = Some(Instant::now() + NEXT_SUCCESSOR);
+            }
+            return;
+        }
+        self.failures = if answered { 1 } else { self.failures.saturating_add(1) };
+        let pause = match self.failures {
+            0 | 1 => Duration::ZERO,
+            more => FIRST_PAUSE.saturating_mul(1 << (more - 2).min(16)).min(LONGEST_PAUSE),
+        };
+        self.start_at = Some(Instant::now() + pause);
+    }
+}
+
+/// Whether it can be waited for.
+fn has_ended(worker: &Running) -> bool {
+    let mut descriptor = [PollFd::new(&worker.process.pidfd, PollFlags::IN)];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut descriptor, Some(&at_once)).is_ok_and(|ready| ready > 0)
+}
+
+/// What a worker that loads has said.
+enum Said {
+    Nothing,
+    Signature(Signature),
+    /// The model cannot be loaded, in Python's words.
+    Unloadable(String),
+    /// No worker in order says this.
+    Nonsense(String),
+}
+
+impl Running {
+    /// Reads one part of what it says of itself.
+    fn listen(&mut self) -> Said {
+        let Phase::Loading { said, closed, .. } = &mut self.phase else { return Said::Nothing };
+        if *closed {
+            return Said::Nothing;
+        }
+        let mut buffer = vec![0; frame::LARGEST];
+        let size = match recv(self.process.socket.as_fd(), &mut *buffer, RecvFlags::DONTWAIT) {
+            Ok((size, _)) if size > 0 => size,
+            Err(Errno::AGAIN | Errno::INTR) => return Said::Nothing,
+            // It has ended, and how will be seen soon.
+            Ok(_) | Err(Errno::CONNRESET) => {
+                *closed = true;
+                return Said::Nothing;
+            }
+            Err(error) => return Said::Nonsense(format!("has a socket that fails: {error}")),
+        };
+        let Some(prefix) = Prefix::of_worker(&buffer[..size]) else {
+            return Said::Nonsense("sent what is no frame".to_owned());
+        };
+        match prefix.kind {
+            Kind::Hello if said.len() + size <= hello::LARGEST => {
+                said.extend_from_slice(&buffer[PREFIX..size]);
+                if prefix.flags & MORE != 0 {
+                    return Said::Nothing;
+                }
+                match hello::read(said) {
+                    Ok(signature) => Said::Signature(signature),
+                    Err(words) => Said::Nonsense(words),
+                }
+            }
+            Kind::Hello => Said::Nonsense(format!("has a signature of more than {} bytes", hello::LARGEST)),
+            Kind::Unloadable => Said::Unloadable(String::from_utf8_lossy(&buffer[PREFIX..size]).into_owned()),
+            other => Said::Nonsense(format!("sent a frame of kind {other:?} before its signature")),
+        }
+    }
+
+    /// Tells it that nobody waits for a run any more.
+    fn interrupt(&mut self, id: RunId) {
+        if self.interrupted.is_some_and(|(before, _)| before == id) {
+            return;
+        }
+        self.interrupted = Some((id, Instant::now() + GRACE));
+        let cancel = Prefix::new(Kind::Cancel, id.run, 0).bytes();
+        // If it cannot be told, its time runs out.
+        let _ = send(&self.process.socket, &cancel, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+        let _ = pidfd_send_signal(&self.process.pidfd, Signal::INT);
+    }
+
+    /// Ends it at once, with all that it has started.
+    fn end(&mut self, why: String) {
+        self.verdict.get_or_insert(why);
+        end_group(self.process.pid);
+        // For whoever waits at the socket, even if something else holds its other end.
+        let _ = shutdown(&self.process.socket, Shutdown::Both);
+    }
+
+    /// Lets it end by itself.
+    fn let_go(&mut self) {
+        if !matches!(self.phase, Phase::Leaving { .. }) {
+            self.phase = Phase::Leaving { until: Instant::now() + LEAVING };
+            let _ = shutdown(&self.process.socket, Shutdown::Both);
+        }
+    }
+
+    /// Ends what is left of it once it has ended, and hears its last words.
+    fn rest(&mut self, name: &str) -> Option<ExitStatus> {
+        end_group(self.process.pid);
+        let _ = shutdown(&self.process.socket, Shutdown::Both);
+        let status = self.process.child.wait().ok();
+        for output in [&mut self.stdout, &mut self.stderr] {
+            // What was written before the end is there now.
+            for _ in 0..4 {
+                output.take(name);
+            }
+        }
+        status
+    }
+
+    /// How it ended: what follows "the worker".
+    fn obituary(&self, status: Option<ExitStatus>) -> String {
+        if let Some(why) = &self.verdict {
+            return why.clone();
+        }
+        let how = match status.map(|status| (status.signal(), status.code())) {
+            Some((Some(signal), _)) => signal_words(signal),
+            Some((None, Some(code))) => format!("ended by itself with status {code}"),
+            Some((None, None)) | None => "ended".to_owned(),
+        };
+        let last = self.stderr.last_lines();
+        if last.is_empty() { how } else { format!("{how}; it wrote last:\n{last}") }
+    }
+}
+
+/// A signal that ended a worker, by its name.
+fn signal_words(signal: i32) -> String {
+    let (name, meaning) = match signal {
+        4 => ("SIGILL", "an instruction that this CPU does not know"),
+        6 => ("SIGABRT", "its own abort"),
+        7 => ("SIGBUS", "memory that was not there"),
+        8 => ("SIGFPE", "a division by zero in native code"),
+        9 => ("SIGKILL", "ended from outside: by the kernel when memory ran out, or by somebody"),
+        11 => ("SIGSEGV", "a segmentation fault in native code"),
+        15 => ("SIGTERM", "ended from outside"),
+        other => return format!("was ended by signal {other}"),
+    };
+    format!("was ended by {name}: {meaning}")
+}

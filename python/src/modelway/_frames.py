@@ -1,0 +1,224 @@
+"""Frames between the server and a worker: what the bytes mean, and the memory that both share.
+
+One frame is one message of a Unix socket that keeps messages apart: a prefix, and behind it the body. A body that
+is too large for that stands in shared memory instead. Numbers are in the machine's own order, since both ends are
+on one machine. The other side of this is the server's `python/frame.rs`.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import sys
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
+
+import numpy as np
+
+from ._spec import NUMPY_NAMES, TensorSpec
+
+if TYPE_CHECKING:
+    from ._spec import Arrays
+
+#: Kind, flags, detail, run, length of the body.
+PREFIX = struct.Struct("=BBHIQ")
+
+RUN, CANCEL, AREA, TAKEN = 1, 2, 3, 4
+HELLO, ANSWER, END, ERROR, NEED, UNLOADABLE = 16, 17, 18, 19, 20, 21
+
+IN_AREA, MORE, LAST, KEPT = 1, 2, 4, 8
+
+INVALID_INPUT, FAILED, INTERRUPTED = 1, 2, 3
+
+INPUTS, OUTPUTS = 0, 1
+
+#: Bodies beyond this go into shared memory.
+INLINE = 32 * 1024
+#: The largest message.
+LARGEST = 64 * 1024
+#: Tensors begin at multiples of this.
+ALIGN = 64
+
+#: The protocol's datatypes, in the order of the server's own list.
+CODES = {
+    name: code
+    for code, name in enumerate(
+        ["BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "BF16", "FP32", "FP64", "BYTES"]
+    )
+}
+
+_RUN = struct.Struct("=III")
+_ANSWER = struct.Struct("=II")
+
+
+class BadAnswer(TypeError):
+    """The model answered something that cannot be sent."""
+
+
+class Layout:
+    """The model's signature, made ready for reading requests and writing answers."""
+
+    def __init__(self, inputs: List[TensorSpec], outputs: List[TensorSpec]) -> None:
+        self._head = struct.Struct("=III" + "".join(f"{len(spec.shape)}qQQ" for spec in inputs))
+        self._inputs = []
+        at = 3
+        for spec in inputs:
+            rank = len(spec.shape)
+            dtype = None if spec.datatype == "BYTES" else np.dtype(NUMPY_NAMES[spec.datatype])
+            self._inputs.append((spec.name, dtype, at, at + rank, rank))
+            at += rank + 2
+        self._outputs = []
+        for place, spec in enumerate(outputs):
+            dtype = None if spec.datatype == "BYTES" else np.dtype(NUMPY_NAMES[spec.datatype])
+            self._outputs.append((place, spec.name, dtype, CODES[spec.datatype], spec.name.startswith("features.")))
+        self._heads: Dict[Tuple[int, ...], struct.Struct] = {}
+
+    def request(self, body: Any, start: int) -> Tuple[Arrays, List[Any], bytes]:
+        """The inputs, the outputs that are wanted and the parameters' JSON of the request in `body` from `start`.
+
+        The arrays share the memory of `body`.
+        """
+        head = self._head.unpack_from(body, start)
+        inputs = {}
+        for name, dtype, first, last, rank in self._inputs:
+            shape, offset = head[first:last], head[last]
+            if dtype is not None:
+                inputs[name] = np.ndarray(shape, dtype, body, start + offset)
+            else:
+                inputs[name] = _texts(body, start + offset, shape)
+        _, wanted_count, parameters_length = head[:3]
+        outputs = self._outputs
+        at = start + self._head.size
+        if wanted_count:
+            outputs = [outputs[place] for place in struct.unpack_from(f"={wanted_count}H", body, at)]
+            at += 2 * wanted_count
+        parameters = bytes(memoryview(body)[at : at + parameters_length]) if parameters_length else b""
+        return inputs, outputs, parameters
+
+    def answer(self, made: Any, outputs: List[Any]) -> "Answer":
+        """Lays out the `outputs` of what the model made."""
+        if not isinstance(made, dict):
+            raise BadAnswer(f"the model made a {type(made).__name__}, not a dict of arrays by their names")
+        found = []
+        for place, name, dtype, code, optional in outputs:
+            array = made.get(name)
+            if array is None:
+                if optional:
+                    continue
+                names = ", ".join(f"`{name}`" for name in list(made)[:16]) or "nothing"
+                raise BadAnswer(f"the model did not make its output `{name}`; it made {names}")
+            if type(array) is not np.ndarray or array.dtype is not dtype:
+                array = _fitted(array, name, dtype, code)
+            found.append((place, array, code))
+        ranks = tuple([array.ndim for _, array, _ in found])
+        head = self._heads.get(ranks)
+        if head is None:
+            if len(self._heads) > 64:
+                self._heads.clear()
+            head = self._heads[ranks] = struct.Struct("=" + "".join(f"HBBIQQ{rank}q" for rank in ranks))
+        return Answer(found, head)
+
+
+class Answer:
+    """An answer that knows how long it is and has still to be written."""
+
+    __slots__ = ("_found", "_fields", "_head", "length")
+
+    def __init__(self, found: List[Any], head: struct.Struct) -> None:
+        at = -(-(_ANSWER.size + head.size) // ALIGN) * ALIGN
+        fields: List[int] = []
+        self._found = []
+        for place, array, code in found:
+            if code == CODES["BYTES"]:
+                array, length = _packed(array)
+                shape = array[0]
+                array = array[1]
+            else:
+                length, shape = array.nbytes, array.shape
+            fields += (place, code, len(shape), 0, at, length, *shape)
+            self._found.append((at, length, array))
+            at = -(-(at + length) // ALIGN) * ALIGN
+        self._fields = fields
+        self._head = head
+        self.length = at
+
+    def write(self, to: Any, start: int) -> None:
+        """Writes the body into `to` from `start`."""
+        _ANSWER.pack_into(to, start, len(self._found), self._head.size)
+        self._head.pack_into(to, start + _ANSWER.size, *self._fields)
+        for at, length, array in self._found:
+            at += start
+            if type(array) is bytes:
+                to[at : at + length] = array
+            elif length:
+                np.ndarray(array.shape, array.dtype, to, at)[...] = array
+
+
+def _fitted(array: Any, name: str, dtype: Any, code: int) -> np.ndarray:
+    """The array, if it is one of this datatype."""
+    if type(array) is not np.ndarray:
+        try:
+            array = np.asarray(array)
+        except ValueError as error:
+            raise BadAnswer(f"output `{name}` is no array: {error}") from None
+    if dtype is None:
+        if array.dtype.kind not in "OSU":
+            raise BadAnswer(f"output `{name}` is {array.dtype}, and the signature says BYTES")
+        return array
+    if array.dtype == dtype:
+        return array
+    if array.dtype.newbyteorder("=") == dtype:
+        return array.astype(dtype)
+    word = next(word for word, known in CODES.items() if known == code)
+    raise BadAnswer(f"output `{name}` is {array.dtype}, and the signature says {word}")
+
+
+def _texts(body: Any, at: int, shape: Tuple[int, ...]) -> np.ndarray:
+    """BYTES: all lengths, and behind them all bytes."""
+    count = 1
+    for size in shape:
+        count *= size
+    lengths = struct.unpack_from(f"={count}I", body, at)
+    at += 4 * count
+    made = np.empty(count, object)
+    view = memoryview(body)
+    for place, length in enumerate(lengths):
+        made[place] = bytes(view[at : at + length])
+        at += length
+    return made if len(shape) == 1 else made.reshape(shape)
+
+
+def _packed(array: np.ndarray) -> Tuple[Tuple[Tuple[int, ...], bytes], int]:
+    items = []
+    for item in array.ravel().tolist():
+        if type(item) is str:
+            item = item.encode("utf-8", "surrogateescape")
+        elif type(item) is not bytes:
+            raise BadAnswer(f"an output of BYTES holds a {type(item).__name__}, which is no text")
+        items.append(item)
+    packed = struct.pack(f"={len(items)}I", *map(len, items)) + b"".join(items)
+    return (array.shape, packed), len(packed)
+
+
+def map_area(descriptor: int, size: int) -> mmap.mmap:
+    """The shared memory behind a file descriptor, which is closed."""
+    try:
+        return mmap.mmap(descriptor, size)
+    finally:
+        os.close(descriptor)
+
+
+def receive_descriptor(sock: Any) -> int:
+    """The file descriptor that comes with the next message."""
+    _, ancillary, _, _ = sock.recvmsg(1, 64)
+    for _, _, data in ancillary:
+        return int.from_bytes(data[:4], sys.byteorder)
+    raise ConnectionError("the server sent no file descriptor")
+
+
+def in_use(arrays: List[Any]) -> bool:
+    """Whether anything but this list holds one of these."""
+    return bool(arrays) and max(map(sys.getrefcount, arrays)) > _ALONE
+
+
+_ALONE = max(map(sys.getrefcount, [object()]))

@@ -1,0 +1,96 @@
+"""The process that runs one instance of a model for the server.
+
+It loads the model, says what the model takes and answers, and then serves one request after the other until the
+server closes the socket. It writes to its standard output and error freely: they only go to the server's log.
+
+What the server asks for is trusted. What the model does is not: whatever it raises is answered in words, and
+whatever kills the process is the server's to mend.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import sys
+from typing import Any
+
+#: As much of an error as is sent.
+LONGEST_TEXT = 24 * 1024
+#: Lines of a traceback that are sent.
+_TRACEBACK_LINES = 24
+
+
+class Interrupted(KeyboardInterrupt):
+    """Nobody waits for this run any more. A model may clean up, and should let it pass."""
+
+
+def main(descriptor: int, kind: str, path: str) -> None:
+    """Serves the model at `path` to the server at the other end of a socket."""
+    import faulthandler
+
+    import _socket
+
+    os.set_inheritable(descriptor, False)
+    faulthandler.enable()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sock = _socket.socket(fileno=descriptor)
+    # Little of what loading makes is garbage, and looking for it takes longer than loading without.
+    gc.disable()
+    try:
+        from ._models import open_model
+
+        model = open_model(kind, path)
+        try:
+            from ._serving import Serving
+        except ImportError as error:
+            raise _no_numpy(error) from None
+        serving = Serving(sock, model)
+    except BaseException as error:
+        _refuse(sock, error)
+        raise SystemExit(1) from None
+    gc.freeze()
+    gc.enable()
+    serving.introduce()
+    serving.serve()
+
+
+def _no_numpy(error: ImportError) -> Exception:
+    from ._spec import ModelError
+
+    if error.name != "numpy":
+        return error
+    return ModelError(f"NumPy is not installed for {sys.executable}: add `numpy` to the model's requirements.txt")
+
+
+def _refuse(sock: Any, error: BaseException) -> None:
+    from ._spec import ModelError
+
+    words = str(error) if isinstance(error, ModelError) else describe(error)
+    # Without NumPy there may be no `_frames`: kind 21, the length behind flags, detail and run.
+    body = words.encode("utf-8", "replace")[:LONGEST_TEXT]
+    try:
+        sock.send(b"\x15" + bytes(7) + len(body).to_bytes(8, sys.byteorder) + body)
+    except OSError:
+        # The server has left; it knows why.
+        pass
+
+
+def describe(error: BaseException) -> str:
+    """An exception in words: its class and message, and the last lines of its traceback from the model's own code."""
+    import traceback
+
+    here = os.path.dirname(os.path.abspath(__file__))
+    trace = error.__traceback__
+    # What this package did before it called the model says nothing of the model.
+    while trace is not None and os.path.dirname(os.path.abspath(trace.tb_frame.f_code.co_filename)) == here:
+        trace = trace.tb_next
+    try:
+        lines = "".join(traceback.format_exception(type(error), error, trace or error.__traceback__)).splitlines()
+        last = "".join(traceback.format_exception_only(type(error), error)).strip()
+    except BaseException as second:
+        # An exception that cannot even be shown.
+        return f"{type(error).__name__}, which cannot be shown ({type(second).__name__})"
+    if len(lines) > _TRACEBACK_LINES:
+        lines = ["  ..."] + lines[-_TRACEBACK_LINES:]
+    return "\n".join([last] + lines)[-LONGEST_TEXT:]
