@@ -23,6 +23,8 @@ mod life;
 mod odd_models;
 #[path = "serve/repository.rs"]
 mod repository;
+#[path = "serve/python.rs"]
+mod python;
 #[path = "serve/rest.rs"]
 mod rest;
 #[path = "serve/v1.rs"]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import mmap
-import os
 import signal
 import sys
 from typing import Any, List, Optional, Tuple
@@ -23,11 +22,19 @@ _LARGEST_HELLO = 32 * 1024
 _RESERVE = 4 << 20
 
 
-class Serving:
-    """One model at one socket."""
+class _Closed(BaseException):
+    """The server closed the socket during a run."""
 
-    def __init__(self, sock: Any, model: Opened) -> None:
+
+class Serving:
+    """One model at one socket.
+
+    alone: whether this is all that the process is for, so that a run may be interrupted by a signal.
+    """
+
+    def __init__(self, sock: Any, model: Opened, alone: bool = True) -> None:
         self._sock = sock
+        self._alone = alone
         self._model = model
         self._layout = frames.Layout(model.inputs, model.outputs)
         self._buffer = bytearray(frames.LARGEST)
@@ -55,10 +62,19 @@ class Serving:
             self._send(frames.HELLO, frames.MORE if body else 0, 0, 0, part)
             if not body:
                 break
-        signal.signal(signal.SIGINT, self._on_interrupt)
+
+    def run(self) -> None:
+        """Tells what the model takes, and serves until the server closes the socket."""
+        self.introduce()
+        if self._alone:
+            signal.signal(signal.SIGINT, self._on_interrupt)
+        try:
+            self.serve()
+        except _Closed:
+            pass
 
     def serve(self) -> None:
-        """Serves until the server closes the socket."""
+        """One request after the other, until the server closes the socket."""
         receive, buffer, prefix = self._sock.recv_into, self._buffer, frames.PREFIX
         while True:
             size = receive(buffer)
@@ -91,6 +107,8 @@ class Serving:
                 length, flags = self._write(run, self._only(made, outputs))
             made = None
             self._run = None
+        except _Closed:
+            raise
         except BaseException as error:
             self._run = None
             if hasattr(made, "close"):
@@ -154,7 +172,7 @@ class Serving:
     def _wait_for(self, wanted: int) -> None:
         while True:
             if self._sock.recv_into(self._buffer) == 0:
-                os._exit(0)
+                raise _Closed
             kind, _, detail, run, length = frames.PREFIX.unpack_from(self._buffer)
             if kind == frames.AREA:
                 self._take_area(detail, length)

@@ -34,7 +34,14 @@ def main(descriptor: int, kind: str, path: str) -> None:
     os.set_inheritable(descriptor, False)
     faulthandler.enable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    from . import _attach
+
+    address = _attach.address_of(path)
+    if address is not None:
+        return _attach.stand_in(descriptor, address)
     sock = _socket.socket(fileno=descriptor)
+    # What the server needs to know is no business of the model's code.
+    sys.argv[:] = [path]
     # Little of what loading makes is garbage, and looking for it takes longer than loading without.
     gc.disable()
     try:
@@ -51,8 +58,7 @@ def main(descriptor: int, kind: str, path: str) -> None:
         raise SystemExit(1) from None
     gc.freeze()
     gc.enable()
-    serving.introduce()
-    serving.serve()
+    serving.run()
 
 
 def _no_numpy(error: ImportError) -> Exception:

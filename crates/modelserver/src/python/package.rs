@@ -21,15 +21,20 @@ macro_rules! files {
 /// Every file of the package.
 const FILES: &[(&str, &str)] = files![
     "__init__.py",
+    "__main__.py",
+    "_attach.py",
     "_class.py",
     "_convert.py",
     "_frames.py",
     "_hints.py",
     "_model.py",
     "_models.py",
+    "_opened.py",
     "_serving.py",
     "_spec.py",
     "_worker.py",
+    "client.py",
+    "notebook.py",
 ];
 
 /// The package's name.

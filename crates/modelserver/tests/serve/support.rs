@@ -17,7 +17,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The Python that makes the models and whose ONNX Runtime the server uses.
 #[allow(clippy::disallowed_methods, reason = "the one place where the tests look at the environment")]
-fn python() -> PathBuf {
+pub(crate) fn python() -> PathBuf {
     match std::env::var_os("MODELWAY_TEST_PYTHON") {
         Some(python) => python.into(),
         None => PathBuf::from(std::env::var_os("HOME").expect("HOME is set")).join(".cache/modelway/venv/bin/python"),
