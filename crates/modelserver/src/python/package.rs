@@ -27,6 +27,8 @@ const FILES: &[(&str, &str)] = files![
     "_convert.py",
     "_frames.py",
     "_hints.py",
+    "_mlflow.py",
+    "_mlflow_flavors.py",
     "_model.py",
     "_models.py",
     "_opened.py",
