@@ -21,10 +21,10 @@ mod grpc;
 mod life;
 #[path = "serve/odd_models.rs"]
 mod odd_models;
-#[path = "serve/repository.rs"]
-mod repository;
 #[path = "serve/python.rs"]
 mod python;
+#[path = "serve/repository.rs"]
+mod repository;
 #[path = "serve/rest.rs"]
 mod rest;
 #[path = "serve/v1.rs"]
