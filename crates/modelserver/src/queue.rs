@@ -97,8 +97,7 @@ impl Queue {
         if let Err(job) = pushed {
             // Places of callers that left are free.
             if state.left > 0 {
-                state.left = 0;
-                swept = state.line.sweep(Job::is_left);
+                swept = state.sweep();
             }
             pushed = state.line.push(level, caller, rows, job);
         }
@@ -200,8 +199,15 @@ impl Queue {
         // A run of its own ends here.
         cancel.cancel();
         let mut state = self.lock();
-        state.left += 1;
         state.end_left();
+        state.left += 1;
+        // Seldom enough that each one that leaves pays for a few of those that stay.
+        if state.left * 2 >= state.line.len() {
+            let swept = state.sweep();
+            self.metrics.set_queue_depth(state.line.len());
+            drop(state);
+            drop(swept);
+        }
     }
 
     /// Joins no requests any more.
@@ -265,6 +271,13 @@ impl State {
         })
     }
 
+    /// Takes out the jobs whose callers left.
+    fn sweep(&mut self) -> Vec<Job> {
+        self.left = 0;
+        self.line.sweep(Job::is_left)
+    }
+
+    /// Ends runs that nobody waits for any more.
     fn end_left(&mut self) {
         for shared in &self.shared {
             if shared.callers.iter().all(Cancel::is_cancelled) {

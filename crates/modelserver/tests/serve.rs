@@ -7,6 +7,8 @@ extern crate modelway_modelserver as modelserver;
 #[path = "serve/support.rs"]
 mod support;
 
+#[path = "serve/batching.rs"]
+mod batching;
 #[path = "serve/bounds.rs"]
 mod bounds;
 #[path = "serve/cache.rs"]

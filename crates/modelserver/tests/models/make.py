@@ -92,6 +92,40 @@ def slow(folder):
     save(folder, helper.make_graph(nodes, "slow", inputs, outputs, initializer=[eye, go, zero]))
 
 
+def patient(folder):
+    """Doubles its numbers, one a row, after as many rounds of work as the largest of them says."""
+    body_in = [
+        tensor("i", TensorProto.INT64, []),
+        tensor("go_in", TensorProto.BOOL, []),
+        tensor("m_in", TensorProto.FLOAT, [64, 64]),
+    ]
+    body_out = [tensor("go_out", TensorProto.BOOL, []), tensor("m_out", TensorProto.FLOAT, [64, 64])]
+    body = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["m_in", "m_in"], ["m_out"]),
+            helper.make_node("Identity", ["go_in"], ["go_out"]),
+        ],
+        "body",
+        body_in,
+        body_out,
+    )
+    eye = helper.make_tensor("eye", TensorProto.FLOAT, [64, 64], numpy.eye(64, dtype=numpy.float32).flatten())
+    go = helper.make_tensor("go", TensorProto.BOOL, [], [True])
+    one = helper.make_tensor("one", TensorProto.INT64, [], [1])
+    nodes = [
+        helper.make_node("ReduceMax", ["rounds"], ["count"], keepdims=0),
+        helper.make_node("Loop", ["count", "go", "eye"], ["last"], body=body),
+        helper.make_node("ReduceMax", ["last"], ["largest"], keepdims=0),
+        helper.make_node("Cast", ["largest"], ["whole"], to=TensorProto.INT64),
+        # Nothing, but only known after the work.
+        helper.make_node("Sub", ["whole", "one"], ["nothing"]),
+        helper.make_node("Add", ["rounds", "rounds"], ["twice"]),
+        helper.make_node("Add", ["twice", "nothing"], ["doubled"]),
+    ]
+    inputs, outputs = [tensor("rounds", TensorProto.INT64, ["n"])], [tensor("doubled", TensorProto.INT64, ["n"])]
+    save(folder, helper.make_graph(nodes, "patient", inputs, outputs, initializer=[eye, go, one]))
+
+
 def pick(folder):
     """Gathers from ten numbers: an index out of range fails inside the model."""
     table = helper.make_tensor("table", TensorProto.FLOAT, [10], [float(n) for n in range(10)])
@@ -200,6 +234,7 @@ def main():
     for version in (9, 10):
         add(root / "versions" / str(version), constant=float(version))
     slow(root / "slow")
+    patient(root / "patient")
     pick(root / "pick")
     mixed(root / "mixed")
     add(root / "many" / "adder" / "1")
