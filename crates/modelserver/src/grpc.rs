@@ -11,6 +11,7 @@ mod metered;
 mod reflection;
 mod service;
 mod stream;
+mod unary;
 
 #[allow(
     missing_docs,
@@ -51,6 +52,9 @@ use crate::{
     rest::{Answer, Body},
 };
 
+/// The method that the server is for.
+const PREDICT: &str = "ModelInfer";
+
 /// The one method whose requests go on for as long as the client likes.
 const STREAM: &str = "ModelStreamInfer";
 
@@ -74,8 +78,11 @@ pub(crate) async fn answer(app: Arc<App>, caller: Caller, request: http::Request
     let mut parts = request.uri().path().splitn(3, '/').skip(1);
     match (parts.next().unwrap_or_default(), parts.next().unwrap_or_default()) {
         (SERVICE_NAME, method) => match not_served(method) {
+            None if method == PREDICT && unary::is_plain(&request) => {
+                unary::answer(app, caller, request).await.map(Body::Grpc)
+            }
             None if method == STREAM => streamed(app, caller, request).await,
-            None => unary(app, caller, request).await,
+            None => single(app, caller, request).await,
             Some(words) => refused(Status::unimplemented(format!("{method}: {words}"))),
         },
         (health::Server::NAME, _) => health::answer(app, request).await.map(Body::Grpc),
@@ -99,7 +106,7 @@ fn refused(status: Status) -> Answer {
     status.into_http::<GrpcBody>().map(Body::Grpc)
 }
 
-async fn unary(app: Arc<App>, caller: Caller, request: http::Request<Incoming>) -> Answer {
+async fn single(app: Arc<App>, caller: Caller, request: http::Request<Incoming>) -> Answer {
     // The run has its own deadline; this one is for messages that do not come.
     let longest = Duration::from_millis(app.config.request_timeout_ms.saturating_mul(2));
     let (request, _meter) = metered::meter(request, &app.budget);

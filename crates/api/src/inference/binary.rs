@@ -62,25 +62,17 @@ impl Data {
             }
             Self::Bool(elements) => elements.iter().for_each(|e| out.put_u8(u8::from(*e))),
             Self::Uint8(elements) => out.put_slice(elements),
-            Self::Int8(elements) => elements.iter().for_each(|e| out.put_i8(*e)),
-            Self::Uint16(elements) => elements.iter().for_each(|e| out.put_u16_le(*e)),
-            Self::Uint32(elements) => elements.iter().for_each(|e| out.put_u32_le(*e)),
-            Self::Uint64(elements) => elements.iter().for_each(|e| out.put_u64_le(*e)),
-            Self::Int16(elements) => elements.iter().for_each(|e| out.put_i16_le(*e)),
-            Self::Int32(elements) => elements.iter().for_each(|e| out.put_i32_le(*e)),
-            Self::Int64(elements) => elements.iter().for_each(|e| out.put_i64_le(*e)),
-            Self::Fp16(elements) => elements.iter().for_each(|e| out.put_slice(&e.to_le_bytes())),
-            Self::Bf16(elements) => elements.iter().for_each(|e| out.put_slice(&e.to_le_bytes())),
-            Self::Fp32(elements) => {
-                for chunk in elements.chunks(64) {
-                    let mut block = [0; 256];
-                    for (place, element) in block.chunks_exact_mut(4).zip(chunk) {
-                        place.copy_from_slice(&element.to_le_bytes());
-                    }
-                    out.put_slice(&block[..chunk.len() * 4]);
-                }
-            }
-            Self::Fp64(elements) => elements.iter().for_each(|e| out.put_f64_le(*e)),
+            Self::Int8(elements) => put(out, elements, i8::to_le_bytes),
+            Self::Uint16(elements) => put(out, elements, u16::to_le_bytes),
+            Self::Uint32(elements) => put(out, elements, u32::to_le_bytes),
+            Self::Uint64(elements) => put(out, elements, u64::to_le_bytes),
+            Self::Int16(elements) => put(out, elements, i16::to_le_bytes),
+            Self::Int32(elements) => put(out, elements, i32::to_le_bytes),
+            Self::Int64(elements) => put(out, elements, i64::to_le_bytes),
+            Self::Fp16(elements) => put(out, elements, f16::to_le_bytes),
+            Self::Bf16(elements) => put(out, elements, bf16::to_le_bytes),
+            Self::Fp32(elements) => put(out, elements, f32::to_le_bytes),
+            Self::Fp64(elements) => put(out, elements, f64::to_le_bytes),
         }
     }
 
@@ -114,6 +106,18 @@ impl Data {
 
 fn numbers<T, const N: usize>(bytes: &[u8], read: impl Fn([u8; N]) -> T) -> Vec<T> {
     bytes.as_chunks::<N>().0.iter().map(|chunk| read(*chunk)).collect()
+}
+
+/// A block at a time, so that the compiler makes copies of memory out of the elements.
+fn put<T: Copy, const N: usize>(out: &mut BytesMut, elements: &[T], write: impl Fn(T) -> [u8; N]) {
+    const BLOCK: usize = 512;
+    for chunk in elements.chunks(BLOCK / N) {
+        let mut block = [0; BLOCK];
+        for (place, element) in block.as_chunks_mut::<N>().0.iter_mut().zip(chunk) {
+            *place = write(*element);
+        }
+        out.put_slice(&block[..chunk.len() * N]);
+    }
 }
 
 fn bools(bytes: &[u8]) -> Result<Vec<bool>, Malformed> {

@@ -11,6 +11,7 @@ use modelserver::{
         model_infer_request::{InferInputTensor, InferRequestedOutputTensor},
     },
 };
+use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, codec::CompressionEncoding, transport::Channel};
@@ -315,5 +316,44 @@ async fn methods_that_are_not_served_say_so_in_words() {
         let status = client.unary(tonic::Request::new(ServerLiveRequest {}), path, codec).await.unwrap_err();
         assert_eq!(status.code(), Code::Unimplemented, "{method}: {status}");
         assert!(status.message().contains(words), "{method}: {status}");
+    }
+}
+
+#[tokio::test]
+async fn a_prediction_may_come_in_pieces_and_is_refused_when_it_is_not_one_whole_message() {
+    let mut config = config(&models().join("identity/FP32"));
+    config.body_limit_bytes = 1 << 20;
+    let server = Server::ready(config).await;
+    let rows = 40_000_usize;
+    let mut large = request("FP32", vec![input("x", "FP32", None)]);
+    large.inputs[0].shape[0] = i64::try_from(rows).unwrap();
+    large.raw_input_contents = vec![(0..rows * 8).map(|n| u8::try_from(n % 100).unwrap()).collect()];
+    let answer = client(&server).await.model_infer(large.clone()).await.unwrap().into_inner();
+    assert_eq!(answer.raw_output_contents, large.raw_input_contents);
+    large.inputs[0].shape[0] *= 4;
+    large.raw_input_contents = vec![Bytes::from(vec![0; 4 * rows * 8])];
+    let status = client(&server).await.model_infer(large).await.unwrap_err();
+    assert!(status.message().contains("serve.body_limit_bytes"), "{status}");
+
+    let small = request("FP32", vec![input("x", "FP32", None)]).encode_to_vec();
+    let prefixed = |flag: u8, length: usize| {
+        let mut framed = vec![flag];
+        framed.extend(u32::try_from(length).unwrap().to_be_bytes());
+        [framed, small.clone()].concat()
+    };
+    let http = base::client::builder().http2_prior_knowledge().build().unwrap();
+    for (body, words) in [
+        (vec![], "in the middle of its message"),
+        (prefixed(0, small.len())[..3].to_vec(), "in the middle of its message"),
+        (prefixed(0, small.len() + 1), "in the middle of its message"),
+        (prefixed(0, small.len() - 1), "more than one message"),
+        (prefixed(1, small.len()), "compressed"),
+        ([&[0, 0, 0, 0, 2][..], b"\xff\xff"].concat(), "no ModelInferRequest"),
+        (prefixed(0, small.len()), "has 2 elements"),
+    ] {
+        let url = format!("{}/inference.GRPCInferenceService/ModelInfer", server.url);
+        let answer = http.post(url).header("content-type", "application/grpc").body(body).send().await.unwrap();
+        let said = answer.headers().get("grpc-message").map(|said| said.to_str().unwrap().replace("%20", " "));
+        assert!(said.as_ref().is_some_and(|said| said.contains(words)), "{words}: {said:?}");
     }
 }
