@@ -8,6 +8,7 @@
 //! **Invariants:** ready means that every model is loaded, warmed and matches its golden examples. No request is
 //! ever answered with another's result, and none is left without an answer. Nothing here is kept on disk.
 
+mod alarm;
 mod app;
 mod batch;
 mod budget;

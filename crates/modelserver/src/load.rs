@@ -5,7 +5,9 @@ use std::sync::Arc;
 use artifact::{Cache, Fetched};
 
 use crate::{
-    Config, ServeError, golden,
+    Config, ServeError,
+    alarm::Alarm,
+    golden,
     metrics::Metrics,
     model::Model,
     open::Opener,
@@ -72,6 +74,7 @@ impl Maker<'_> {
         let metrics = self.metrics.of_model(name, &version);
         let settings = ModelSettings::of(self.config, name, &declared.overrides(self.config));
         let opener = Opener { config: self.config };
+        let no_thread = |source| ServeError::Io { what: format!("no thread for model `{name}`"), source };
         let mut runtimes: Vec<Box<dyn ModelRuntime>> = Vec::new();
         let mut tried = Probe::default();
         for instance in 0..settings.instances {
@@ -79,18 +82,18 @@ impl Maker<'_> {
             if instance == 0 {
                 declared.check(runtime.signature())?;
             }
-            warm(runtime.as_mut(), file, declared, listed.folder.as_deref())?;
+            let alarm = Alarm::after(settings.timeout).map_err(no_thread)?;
+            warm(runtime.as_mut(), file, declared, listed.folder.as_deref(), &alarm.cancel)?;
             if instance == 0 {
                 let examples = golden::check(runtime.as_mut(), &file.golden())?;
                 if settings.max_batch_size > 1 {
-                    tried = probe(runtime.as_mut(), &examples, name);
+                    tried = probe(runtime.as_mut(), &examples, name, &alarm.cancel);
                 }
                 tracing::info!(model = name, version, golden_examples = examples.len(), "the model predicts");
             }
             runtimes.push(runtime);
         }
         let model = Model::start(name.to_owned(), version, runtimes, tried, metrics, settings);
-        let what = format!("no thread for model `{name}`");
-        Ok(Arc::new(model.map_err(|source| ServeError::Io { what, source })?))
+        Ok(Arc::new(model.map_err(no_thread)?))
     }
 }

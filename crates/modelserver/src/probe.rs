@@ -52,12 +52,13 @@ enum Trial {
 
 /// Tries a model that claims rows, with rows of `examples` if there are two, else with made-up ones. Blocks for as
 /// long as a few runs take.
-pub(crate) fn probe(runtime: &mut dyn ModelRuntime, examples: &[Vec<Tensor>], name: &str) -> Probe {
+pub(crate) fn probe(runtime: &mut dyn ModelRuntime, examples: &[Vec<Tensor>], name: &str, cancel: &Cancel) -> Probe {
     let signature = runtime.signature().clone();
     if !signature.rows || signature.streams {
         return Probe::default();
     }
-    match prove(runtime, &signature, examples) {
+    let mut tried = Tried { runtime, outputs: (0..signature.outputs.len()).collect(), cancel };
+    match prove(&mut tried, &signature, examples) {
         Ok(costs) => {
             let probe = Probe { rows: true, costs };
             tracing::debug!(model = name, costs = ?probe.costs, "rows of several requests may be run as one");
@@ -71,7 +72,7 @@ pub(crate) fn probe(runtime: &mut dyn ModelRuntime, examples: &[Vec<Tensor>], na
 }
 
 fn prove(
-    runtime: &mut dyn ModelRuntime,
+    model: &mut Tried<'_>,
     signature: &Signature,
     examples: &[Vec<Tensor>],
 ) -> Result<Vec<(usize, Duration)>, String> {
@@ -83,7 +84,7 @@ fn prove(
     });
     let mut reason = "its inputs are too large to make up".to_owned();
     for (a, b) in two_of(examples).into_iter().chain(made_up) {
-        match attempt(runtime, signature, &a, &b) {
+        match attempt(model, &a, &b) {
             Trial::Independent(costs) => return Ok(costs),
             Trial::Dependent(how) => return Err(how),
             Trial::TooSlow(took) => return Err(format!("a run takes {} ms, too long to try rows", took.as_millis())),
@@ -102,8 +103,8 @@ fn prove(
     Err(reason)
 }
 
-fn attempt(runtime: &mut dyn ModelRuntime, signature: &Signature, a: &Row, b: &Row) -> Trial {
-    let (first, took) = match timed(runtime, signature, a) {
+fn attempt(model: &mut Tried<'_>, a: &Row, b: &Row) -> Trial {
+    let (first, took) = match model.run(a) {
         Ok(run) => run,
         Err(why) => return Trial::Refused(why),
     };
@@ -111,7 +112,7 @@ fn attempt(runtime: &mut dyn ModelRuntime, signature: &Signature, a: &Row, b: &R
     if took * 4 > LONGEST {
         return Trial::TooSlow(took);
     }
-    let (second, again) = match timed(runtime, signature, b) {
+    let (second, again) = match model.run(b) {
         Ok(run) => run,
         Err(why) => return Trial::Refused(why),
     };
@@ -123,7 +124,7 @@ fn attempt(runtime: &mut dyn ModelRuntime, signature: &Signature, a: &Row, b: &R
         let Some(joined) = repeat(a, b, rows) else {
             return Trial::Refused("their shapes differ".to_owned());
         };
-        let (made, took) = match timed(runtime, signature, &joined) {
+        let (made, took) = match model.run(&joined) {
             Ok(run) => run,
             Err(why) => return Trial::Dependent(format!("{rows} rows at once fail: {why}")),
         };
@@ -140,19 +141,24 @@ fn attempt(runtime: &mut dyn ModelRuntime, signature: &Signature, a: &Row, b: &R
     if alike { Trial::Alike } else { Trial::Independent(costs) }
 }
 
-/// One run, all outputs.
-fn timed(
-    runtime: &mut dyn ModelRuntime,
-    signature: &Signature,
-    inputs: &[Tensor],
-) -> Result<(Vec<Tensor>, Duration), String> {
-    let outputs: Vec<usize> = (0..signature.outputs.len()).collect();
-    let call = Call { inputs, outputs: &outputs, parameters: &Default::default(), cancel: &Cancel::default() };
-    let mut last = Last::default();
-    let began = Instant::now();
-    runtime.infer(call, &mut last).map_err(|e| e.to_string())?;
-    let took = began.elapsed();
-    Ok((last.0.ok_or("it makes nothing")?, took))
+/// The model that is tried.
+struct Tried<'m> {
+    runtime: &'m mut dyn ModelRuntime,
+    /// The places of all its outputs.
+    outputs: Vec<usize>,
+    cancel: &'m Cancel,
+}
+
+impl Tried<'_> {
+    /// One run, all outputs, and how long it took.
+    fn run(&mut self, inputs: &[Tensor]) -> Result<(Vec<Tensor>, Duration), String> {
+        let call = Call { inputs, outputs: &self.outputs, parameters: &Default::default(), cancel: self.cancel };
+        let mut last = Last::default();
+        let began = Instant::now();
+        self.runtime.infer(call, &mut last).map_err(|e| e.to_string())?;
+        let took = began.elapsed();
+        Ok((last.0.ok_or("it makes nothing")?, took))
+    }
 }
 
 /// `a`, `b`, `a`, … joined, so many of them. `None` if that gives no tensors.
@@ -255,7 +261,7 @@ mod tests {
             streams: false,
         };
         let mut runtime = Function { signature, run, runs: 0 };
-        let probe = probe(&mut runtime, examples, "test");
+        let probe = probe(&mut runtime, examples, "test", &Cancel::default());
         assert_eq!(probe.rows, !probe.costs.is_empty());
         (probe.rows, runtime.runs)
     }

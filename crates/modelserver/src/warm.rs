@@ -21,15 +21,16 @@ const FOLDER: &str = "warmup";
 /// A warm-up with more elements than this would rather be an attack on the memory.
 const MOST_ELEMENTS: usize = 1 << 26;
 
-/// Runs the samples that are declared, or a made-up one.
+/// Runs the samples that are declared, or a made-up one, which `cancel` may end.
 pub(crate) fn warm(
     runtime: &mut dyn ModelRuntime,
     file: &ModelFile,
     declared: &Declared,
     folder: Option<&Path>,
+    cancel: &Cancel,
 ) -> Result<(), ServeError> {
     if declared.warmups.is_empty() {
-        made_up(runtime, &file.path);
+        made_up(runtime, &file.path, cancel);
         return Ok(());
     }
     for warmup in &declared.warmups {
@@ -39,13 +40,13 @@ pub(crate) fn warm(
     Ok(())
 }
 
-fn made_up(runtime: &mut dyn ModelRuntime, file: &Path) {
+fn made_up(runtime: &mut dyn ModelRuntime, file: &Path, cancel: &Cancel) {
     let inputs: Option<Vec<_>> = runtime.signature().inputs.iter().map(sample::ones).collect();
     let Some(inputs) = inputs else {
         tracing::info!(model = %file.display(), "not warmed: its inputs are too large to make up");
         return;
     };
-    if let Err(error) = run(runtime, &inputs) {
+    if let Err(error) = run(runtime, &inputs, cancel) {
         tracing::warn!(model = %file.display(), error, "the model failed on made-up inputs, and may on real ones");
     }
 }
@@ -58,7 +59,7 @@ fn configured(runtime: &mut dyn ModelRuntime, warmup: &Warmup, folder: Option<&P
         inputs.push(tensor.map_err(|reason| format!("input `{name}`: {reason}"))?);
     }
     let inputs = validate::order_inputs(runtime.signature(), inputs).map_err(|e| e.to_string())?;
-    (0..warmup.count).try_for_each(|_| run(runtime, &inputs))
+    (0..warmup.count).try_for_each(|_| run(runtime, &inputs, &Cancel::default()))
 }
 
 fn tensor(
@@ -91,8 +92,8 @@ fn read(file: &str, folder: Option<&Path>, datatype: Datatype, shape: &[i64]) ->
     Data::from_binary(datatype, shape, &bytes.into()).map_err(|e| format!("{}: {e}", path.display()))
 }
 
-fn run(runtime: &mut dyn ModelRuntime, inputs: &[Tensor]) -> Result<(), String> {
+fn run(runtime: &mut dyn ModelRuntime, inputs: &[Tensor], cancel: &Cancel) -> Result<(), String> {
     let outputs: Vec<usize> = (0..runtime.signature().outputs.len()).collect();
-    let call = Call { inputs, outputs: &outputs, parameters: &Default::default(), cancel: &Cancel::default() };
+    let call = Call { inputs, outputs: &outputs, parameters: &Default::default(), cancel };
     runtime.infer(call, &mut Last::default()).map_err(|error| error.to_string())
 }

@@ -63,8 +63,8 @@ def external(folder):
     save(folder, nodes, [tensor("x", FLOAT, shape)], [tensor("y", FLOAT, shape)], [matrix, vector], **how)
 
 
-def endless(folder):
-    """Counts from x, for ever."""
+def endless(folder, limit):
+    """Counts from x, for ever, if it is beyond the limit."""
     scalar = []
     body_in = [tensor("i", TensorProto.INT64, scalar), tensor("on", TensorProto.BOOL, scalar), tensor("c", FLOAT, ["n"])]
     body_out = [tensor("still", TensorProto.BOOL, scalar), tensor("more", FLOAT, ["n"])]
@@ -79,7 +79,7 @@ def endless(folder):
         helper.make_node("Greater", ["most", "limit"], ["go"]),
         helper.make_node("Loop", ["", "go", "x"], ["y"], body=body),
     ]
-    initializers = [constant("step", FLOAT, [1], [1.0]), constant("limit", FLOAT, [], [100.0])]
+    initializers = [constant("step", FLOAT, [1], [1.0]), constant("limit", FLOAT, [], [limit])]
     save(folder, nodes, [tensor("x", FLOAT, ["n"])], [tensor("y", FLOAT, ["n"])], initializers)
 
 
@@ -117,7 +117,8 @@ def make(root):
     sequence(root / "sequence")
     optional(root / "optional")
     external(root / "external")
-    endless(root / "endless")
+    endless(root / "endless", 100.0)
+    endless(root / "always_endless", -1e9)
     expand(root / "expand")
     over_rows(root / "over_rows")
     pairs(root / "pairs")

@@ -139,3 +139,15 @@ async fn a_model_that_this_runtime_cannot_run_is_told_with_the_versions() {
     check("unknown_operator", &["there is no operator `Frobnicate` in opset 18"]).await;
     check("broken", &["it is no ONNX model, or its end is missing"]).await;
 }
+
+#[tokio::test]
+async fn a_model_that_loops_on_made_up_inputs_does_not_hold_the_server_up() {
+    let mut settings = config(&models().join("always_endless"));
+    settings.request_timeout_ms = 300;
+    let server = Server::ready(settings).await;
+    let inputs = json!([floats("x", &[1], &[1.])]);
+    for _ in 0..2 {
+        let said = infer(&server, "always_endless", inputs.clone()).await;
+        assert!(said.1["error"].as_str().unwrap().contains("300 ms"), "{said:?}");
+    }
+}
