@@ -228,3 +228,6 @@ impl Drop for PythonModel {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
