@@ -200,11 +200,10 @@ impl ModelRuntime for PythonModel {
                 Err(broken) => broken,
             };
             let begun = !matches!(broken, Broken::NotBegun);
-            let why = match broken {
-                Broken::NotBegun | Broken::Gone => "closed its socket".to_owned(),
-                Broken::Useless(words) => words,
-            };
-            self.link.order(|orders| orders.end = Some((generation, why)));
+            self.link.order(|orders| match broken {
+                Broken::NotBegun | Broken::Gone => orders.gone = Some(generation),
+                Broken::Useless(why) => orders.end = Some((generation, why)),
+            });
             let words = self.link.how_it_ended(generation);
             self.worker = None;
             if call.cancel.is_cancelled() {

@@ -37,6 +37,8 @@ pub(super) struct Orders {
     pub(super) cancel: Option<RunId>,
     /// This worker is of no use, for this reason.
     pub(super) end: Option<(u64, String)>,
+    /// This worker has closed its socket, most likely because it is ending.
+    pub(super) gone: Option<u64>,
     /// This worker has grown too large, and another is to be started beside it.
     pub(super) replace: Option<(u64, String)>,
     /// This worker was given up for its successor.

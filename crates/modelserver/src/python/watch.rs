@@ -72,6 +72,8 @@ struct Running {
     verdict: Option<String>,
     /// Why the model cannot be loaded, in Python's words.
     unloadable: Option<String>,
+    /// It has closed its socket, and until when it may take to end.
+    closed: Option<Instant>,
     /// A run that was interrupted, and until when it may go on.
     interrupted: Option<(RunId, Instant)>,
     /// It has ended.
@@ -150,6 +152,7 @@ impl Watcher {
                     },
                     verdict: None,
                     unloadable: None,
+                    closed: None,
                     interrupted: None,
                     ended: false,
                 });
@@ -180,7 +183,7 @@ impl Watcher {
                 Phase::Loading { until, .. } | Phase::Leaving { until } => Some(*until),
                 Phase::Serving => None,
             };
-            phase.into_iter().chain(worker.interrupted.map(|(_, until)| until))
+            phase.into_iter().chain(worker.closed).chain(worker.interrupted.map(|(_, until)| until))
         });
         let next = timers.chain(self.start_at.filter(|_| !self.stopping)).min();
         // A little later than asked for, so that the time has come when it wakes.
@@ -197,6 +200,11 @@ impl Watcher {
             && let Some(worker) = self.workers.iter_mut().find(|worker| worker.generation == id.generation)
         {
             worker.interrupt(id);
+        }
+        if let Some(generation) = orders.gone
+            && let Some(worker) = self.workers.iter_mut().find(|worker| worker.generation == generation)
+        {
+            worker.closed = Some(Instant::now() + LEAVING);
         }
         if let Some((generation, why)) = orders.end
             && let Some(worker) = self.workers.iter_mut().find(|worker| worker.generation == generation)
@@ -282,6 +290,10 @@ impl Watcher {
                 }
                 Phase::Leaving { until } if until <= now => worker.end("did not end when it was asked to".to_owned()),
                 Phase::Loading { .. } | Phase::Serving | Phase::Leaving { .. } => {}
+            }
+            if worker.closed.is_some_and(|until| until <= now) {
+                worker.closed = None;
+                worker.end("closed its socket to the server".to_owned());
             }
             if let Some((id, until)) = worker.interrupted {
                 if self.link.is_finished(id) {
