@@ -10,7 +10,7 @@ use crate::{
     onnx::{self, OnnxModel},
     python::{
         Entry, EntryKind, PythonModel,
-        environment::{self, Interpreter, Wanted},
+        environment::{self, Wanted},
     },
     runtime::ModelRuntime,
     settings::ModelSettings,
@@ -33,9 +33,10 @@ impl Opener<'_> {
             Kind::Mlflow => self.mlflow(&file.path, settings),
             Kind::Python => {
                 let folder = file.path.parent().unwrap_or(&file.path);
-                let interpreter = environment::of_model(folder, settings.python.as_deref(), self.config, &[])?;
+                let wanted = || Wanted::of_folder(folder);
+                let interpreter = environment::choose(settings.python.as_deref(), wanted, self.config)?;
                 let entry = Entry { kind: EntryKind::Class, path: file.path.clone() };
-                Ok(Box::new(PythonModel::open(&entry, &interpreter, settings, &self.config.cache.folder())?))
+                Ok(Box::new(PythonModel::open(&entry, &interpreter, settings, &self.config.python_folder())?))
             }
         }
     }
@@ -47,32 +48,17 @@ impl Opener<'_> {
                 Ok(Box::new(OnnxModel::load(&self.onnx()?, file, onnx::threads(settings.intra_op_threads))?))
             }
             Runner::Python(python) => {
-                let interpreter = self.interpreter(settings, || model.wanted(folder))?;
+                let wanted = || model.wanted(folder);
+                let interpreter = environment::choose(settings.python.as_deref(), wanted, self.config)?;
                 Ok(Box::new(MlflowWorker::open(
                     &model,
                     python,
                     folder,
                     &interpreter,
                     settings,
-                    &self.config.cache.folder(),
+                    &self.config.python_folder(),
                 )?))
             }
-        }
-    }
-
-    /// What runs a Python model: the interpreter that the settings name, else an environment with all that the
-    /// model wants, else the `python3` that is there.
-    fn interpreter(
-        &self,
-        settings: &ModelSettings,
-        wanted: impl FnOnce() -> Result<Option<Wanted>, ServeError>,
-    ) -> Result<Interpreter, ServeError> {
-        if let Some(python) = &settings.python {
-            return Ok(Interpreter { path: python.into(), origin: "the setting `python`".to_owned() });
-        }
-        match wanted()? {
-            Some(wanted) => environment::prepare(&wanted, &self.config.cache.folder(), None),
-            None => Ok(Interpreter { path: "python3".into(), origin: "python3 on the PATH".to_owned() }),
         }
     }
 

@@ -19,6 +19,8 @@ mod clients;
 mod golden;
 #[path = "serve/grpc.rs"]
 mod grpc;
+#[path = "serve/libraries.rs"]
+mod libraries;
 #[path = "serve/life.rs"]
 mod life;
 #[path = "serve/odd_models.rs"]

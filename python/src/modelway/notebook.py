@@ -128,7 +128,7 @@ class Server:
             word = str(value).lower() if isinstance(value, bool) else str(value)
             environment[f"MODELWAY__SERVE__{key.upper()}"] = word
         self._process = subprocess.Popen(
-            [program, "serve", self._folder, "--name", name, "--host", host, "--port", str(port)],
+            [program, "serve", self._folder, "--model-name", name, "--host", host, "--port", str(port)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

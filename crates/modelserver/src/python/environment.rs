@@ -116,23 +116,21 @@ impl Wanted {
     }
 }
 
-/// The interpreter of the model in `folder`: the one that is named for it (`own`), else the environment that its files
-/// ask for, else the one that is named for all models, else `python3`. Of the packages that the files ask for, those
-/// named in `without` are left out. Blocks, as [`prepare`] does.
+/// The interpreter of a model: the one that is named for it (`own`), else the environment that its files ask for
+/// (`wanted`), else the one that is named for all models, else `python3`. Blocks, as [`prepare`] does.
 ///
 /// # Errors
-/// Those of [`Wanted::of_folder`] and [`prepare`]; an interpreter that is none.
-pub(crate) fn of_model(
-    folder: &Path,
+/// Those of `wanted` and [`prepare`]; an interpreter that is none.
+pub(crate) fn choose(
     own: Option<&str>,
+    wanted: impl FnOnce() -> Result<Option<Wanted>, ServeError>,
     config: &Config,
-    without: &[&str],
 ) -> Result<Interpreter, ServeError> {
     if let Some(own) = own {
         return named(own, "serve.models.NAME.python");
     }
-    if let Some(wanted) = Wanted::of_folder(folder)? {
-        return prepare(&wanted.without(without), &config.python_folder(), config.uv.as_deref());
+    if let Some(wanted) = wanted()? {
+        return prepare(&wanted, &config.python_folder(), config.uv.as_deref());
     }
     match &config.python {
         Some(python) => named(python, "serve.python"),

@@ -90,6 +90,11 @@ impl Server {
 
     /// Starts and waits until it is ready.
     pub(crate) async fn ready(config: Config) -> Self {
+        Self::ready_within(config, PATIENCE).await
+    }
+
+    /// The same for a model that takes long to be prepared.
+    pub(crate) async fn ready_within(config: Config, patience: Duration) -> Self {
         let mut server = Self::start(config).await;
         let client = client();
         let ready = async {
@@ -104,7 +109,7 @@ impl Server {
                 }
             }
         };
-        tokio::time::timeout(PATIENCE, ready).await.expect("ready in time");
+        tokio::time::timeout(patience, ready).await.expect("ready in time");
         server
     }
 

@@ -124,8 +124,10 @@ fn the_word_for_one_model_wins_over_its_files_and_those_over_the_word_for_all() 
     let cache = tempfile::tempdir().unwrap();
     let python_dir = cache.path().to_owned();
     let config = Config { python: Some("python3".to_owned()), python_dir, uv: Some(uv()), ..Config::default() };
-    let (folder, _) = asks("requirements.txt", "packaging==24.0\nnot-to-be-had==1\n");
-    let of = |folder: &Path, own, config| of_model(folder, own, config, &["not-to-be-had"]);
+    let (folder, _) = asks("requirements.txt", "packaging==24.0\nNot_to.be-had==1\n");
+    let of = |folder: &Path, own, config| {
+        choose(own, || Ok(Wanted::of_folder(folder)?.map(|wanted| wanted.without(&["not-to-be-had"]))), config)
+    };
     let built = of(folder.path(), None, &config).unwrap();
     assert_eq!(prints(&built, "import packaging; print(packaging.__version__)"), "24.0");
     let environment = built.path.parent().unwrap().parent().unwrap();
