@@ -80,9 +80,18 @@ fn shift_first_number(data: &mut Value) {
 
 /// Where `make models` puts them.
 fn made_models() -> PathBuf {
-    let cache = std::env::var_os("MODELWAY_CACHE")
-        .map_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache/modelway"), PathBuf::from);
-    cache.join("models")
+    cache().join("models")
+}
+
+/// The Python that `make setup` installs, with NumPy and scikit-learn.
+#[must_use]
+pub fn python() -> PathBuf {
+    cache().join("venv/bin/python")
+}
+
+fn cache() -> PathBuf {
+    std::env::var_os("MODELWAY_CACHE")
+        .map_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache/modelway"), PathBuf::from)
 }
 
 /// A V2 request for two flowers: a setosa and a virginica.

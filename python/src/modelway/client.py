@@ -131,6 +131,10 @@ class Client:
     def __exit__(self, *_: Any) -> None:
         self.close()
 
+    def __del__(self) -> None:
+        if hasattr(self, "_local"):
+            self.close()
+
     def __repr__(self) -> str:
         return f"Client({self.url!r})"
 

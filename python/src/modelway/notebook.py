@@ -111,6 +111,7 @@ class Server:
         self.name = name
         self.url = ""
         self._opened = _OneAtATime(opened)
+        self._client: Optional[Client] = None
         self._stopped = False
         self._words: Deque[str] = deque(maxlen=_LINES)
         self._told = threading.Event()
@@ -144,12 +145,13 @@ class Server:
     @property
     def client(self) -> Client:
         """A client of this server."""
-        return Client(self.url)
+        if self._client is None:
+            self._client = Client(self.url)
+        return self._client
 
     def predict(self, **inputs: Any) -> Any:
         """Asks the model, through the server: see :meth:`Client.predict`."""
-        with self.client as client:
-            return client.predict(self.name, **inputs)
+        return self.client.predict(self.name, **inputs)
 
     @property
     def log(self) -> str:
@@ -161,6 +163,8 @@ class Server:
         if self._stopped:
             return
         self._stopped = True
+        if self._client is not None:
+            self._client.close()
         atexit.unregister(self.stop)
         self._process.terminate()
         try:
@@ -192,10 +196,8 @@ class Server:
                 # What it said last may still be on its way.
                 self._told.wait(1.0)
                 raise RuntimeError(f"the server ended with {self._process.returncode}; it said:\n{self.log}")
-            if self.url:
-                with self.client as client:
-                    if client.ready(self.name):
-                        return
+            if self.url and self.client.ready(self.name):
+                return
             time.sleep(_LOOK)
         raise RuntimeError(f"the server was not ready within {timeout:g} s; it said:\n{self.log}")
 
