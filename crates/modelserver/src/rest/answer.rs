@@ -77,6 +77,9 @@ pub(crate) type Answer = Response<Body>;
 /// A handler's result.
 pub(super) type Answered = Result<Answer, Refusal>;
 
+/// Characters of a reason that are told; a model's traceback fits.
+const LONGEST_REASON: usize = 16_384;
+
 /// An answer that is an error, in the protocol's form.
 #[derive(Debug)]
 pub(super) struct Refusal {
@@ -133,7 +136,11 @@ impl Refusal {
         struct Error<'e> {
             error: &'e str,
         }
-        let body = serde_json::to_vec(&Error { error: &self.reason }).unwrap_or_default();
+        // Reasons quote requests, some of which quote a megabyte.
+        let end = self.reason.char_indices().nth(LONGEST_REASON).map(|(end, _)| end);
+        let shown = end.map(|end| format!("{}…", &self.reason[..end]));
+        let error = shown.as_deref().unwrap_or(&self.reason);
+        let body = serde_json::to_vec(&Error { error }).unwrap_or_default();
         let mut answer = with_status(self.status, bytes("application/json", body.into()));
         answer.headers_mut().extend(self.headers);
         answer
