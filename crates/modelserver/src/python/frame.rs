@@ -189,12 +189,11 @@ impl Request {
         message.extend_from_slice(&self.head);
         for (place, input) in self.places.iter().zip(inputs) {
             message.resize(start + place, 0);
-            match &input.data {
-                Data::Bytes(elements) => {
-                    lengths(elements).for_each(|length| message.extend_from_slice(&length.to_ne_bytes()));
-                    elements.iter().for_each(|element| message.extend_from_slice(element));
-                }
-                data => data.write_binary(message),
+            if let Data::Bytes(elements) = &input.data {
+                lengths(elements).for_each(|length| message.extend_from_slice(&length.to_ne_bytes()));
+                elements.iter().for_each(|element| message.extend_from_slice(element));
+            } else {
+                input.data.write_binary(message);
             }
         }
         message.resize(start + self.len, 0);

@@ -4,7 +4,7 @@ use std::{
     os::fd::OwnedFd,
     sync::{
         Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -71,7 +71,6 @@ pub(super) struct Link {
     finished: AtomicU64,
     /// The newest worker that has answered anything.
     answered: AtomicU64,
-    up: AtomicBool,
 }
 
 impl Link {
@@ -84,7 +83,6 @@ impl Link {
             newest: AtomicU64::new(0),
             finished: AtomicU64::new(0),
             answered: AtomicU64::new(0),
-            up: AtomicBool::new(false),
         })
     }
 
@@ -110,7 +108,6 @@ impl Link {
     pub(super) fn offer(&self, worker: Worker) {
         let mut state = self.lock();
         self.newest.store(worker.generation(), Ordering::Release);
-        self.up.store(true, Ordering::Release);
         // One that nobody has taken yet goes.
         state.next = Some(worker);
         state.down = None;
@@ -128,7 +125,6 @@ impl Link {
             let since = state.down.as_ref().map_or_else(Instant::now, |(since, _)| *since);
             state.down = Some((since, words.clone()));
             self.newest.store(0, Ordering::Release);
-            self.up.store(false, Ordering::Release);
         }
         state.ended = Some((generation, words));
         drop(state);
@@ -138,11 +134,6 @@ impl Link {
     /// The newest worker that is ready; 0 while there is none.
     pub(super) fn newest(&self) -> u64 {
         self.newest.load(Ordering::Acquire)
-    }
-
-    /// Whether there is a worker.
-    pub(super) fn is_up(&self) -> bool {
-        self.up.load(Ordering::Acquire)
     }
 
     /// Waits a little for a worker; the error says why there is none.

@@ -123,9 +123,8 @@ mod tests {
 
     #[test]
     fn garbage_without_end_takes_bounded_memory_and_bounded_log() {
-        let (reader, writer) = std::io::pipe().unwrap();
+        let (reader, mut writer) = std::io::pipe().unwrap();
         let mut output = Output::new(reader.into(), "stdout");
-        let mut writer = std::io::PipeWriter::from(writer);
         for round in 0..200 {
             writer.write_all(&[0xFF; 50_000]).unwrap();
             output.take("m");

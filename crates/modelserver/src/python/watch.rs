@@ -401,7 +401,14 @@ impl Running {
             }
             Kind::Hello => Said::Nonsense(format!("has a signature of more than {} bytes", hello::LARGEST)),
             Kind::Unloadable => Said::Unloadable(String::from_utf8_lossy(&buffer[PREFIX..size]).into_owned()),
-            other => Said::Nonsense(format!("sent a frame of kind {other:?} before its signature")),
+            other @ (Kind::Run
+            | Kind::Cancel
+            | Kind::Area
+            | Kind::Taken
+            | Kind::Answer
+            | Kind::End
+            | Kind::Error
+            | Kind::Need) => Said::Nonsense(format!("sent a frame of kind {other:?} before its signature")),
         }
     }
 
