@@ -2,7 +2,7 @@
 //! made-up inputs, and must not keep the server from being ready.
 
 use std::{
-    sync::mpsc::{self, RecvTimeoutError, Sender},
+    sync::mpsc::{self, RecvTimeoutError, SyncSender},
     thread,
     time::Duration,
 };
@@ -13,14 +13,14 @@ use crate::runtime::Cancel;
 #[derive(Debug)]
 pub(crate) struct Alarm {
     pub(crate) cancel: Cancel,
-    _still_wanted: Sender<()>,
+    _still_wanted: SyncSender<()>,
 }
 
 impl Alarm {
     /// One that goes off after `time`.
     pub(crate) fn after(time: Duration) -> std::io::Result<Self> {
         let cancel = Cancel::default();
-        let (still_wanted, given_up) = mpsc::channel::<()>();
+        let (still_wanted, given_up) = mpsc::sync_channel::<()>(0);
         let to_cancel = cancel.clone();
         let wait = move || {
             if given_up.recv_timeout(time) == Err(RecvTimeoutError::Timeout) {

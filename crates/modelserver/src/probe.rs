@@ -205,9 +205,10 @@ fn row(inputs: &[Tensor], place: usize) -> Option<Row> {
 
 /// Larger batches take other paths through the kernels, which round otherwise.
 fn tolerance(output: &Tensor) -> Tolerance {
-    match output.datatype() {
-        Datatype::Fp16 | Datatype::Bf16 => Tolerance { absolute: 1e-2, relative: 2e-2 },
-        _ => Tolerance { absolute: 1e-5, relative: 1e-3 },
+    if matches!(output.datatype(), Datatype::Fp16 | Datatype::Bf16) {
+        Tolerance { absolute: 1e-2, relative: 2e-2 }
+    } else {
+        Tolerance { absolute: 1e-5, relative: 1e-3 }
     }
 }
 

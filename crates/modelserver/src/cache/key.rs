@@ -69,19 +69,17 @@ impl Hasher {
 
     fn data(&mut self, data: &Data) {
         self.number(data.len());
-        match data {
-            Data::Bytes(elements) => elements.iter().for_each(|element| self.bytes(element)),
-            Data::Uint8(elements) => self.0.update(elements),
-            _ => {
-                let mut bytes = BytesMut::new();
-                for start in (0..data.len()).step_by(PIECE) {
-                    let mut piece = Data::empty(data.datatype());
-                    piece.append(data, start..(start + PIECE).min(data.len()));
-                    bytes.clear();
-                    piece.write_binary(&mut bytes);
-                    self.0.update(&bytes);
-                }
-            }
+        if let Data::Bytes(elements) = data {
+            elements.iter().for_each(|element| self.bytes(element));
+            return;
+        }
+        let mut bytes = BytesMut::new();
+        for start in (0..data.len()).step_by(PIECE) {
+            let mut piece = Data::empty(data.datatype());
+            piece.append(data, start..(start + PIECE).min(data.len()));
+            bytes.clear();
+            piece.write_binary(&mut bytes);
+            self.0.update(&bytes);
         }
     }
 

@@ -83,9 +83,10 @@ impl Store {
 /// The memory of an answer whose vectors have no more room than they need.
 fn size(answer: &[Tensor]) -> usize {
     let tensor = |tensor: &Tensor| {
-        let data = match &tensor.data {
-            Data::Bytes(elements) => elements.iter().map(|element| size_of::<Bytes>() + element.len()).sum(),
-            numbers => numbers.binary_len(),
+        let data = if let Data::Bytes(elements) = &tensor.data {
+            elements.iter().map(|element| size_of::<Bytes>() + element.len()).sum()
+        } else {
+            tensor.data.binary_len()
         };
         size_of::<Tensor>() + tensor.name.len() + size_of_val(tensor.shape.as_slice()) + data
     };
