@@ -187,13 +187,10 @@ impl Layers {
             for leaf in leaves {
                 match fit::<T>(&defaults, &leaf) {
                     Ok(value) => {
+                        note_sources(&mut sources, &leaf.path, &value, &leaf.source);
                         set(&mut tree, &leaf.path, value);
-                        sources.insert(leaf.path, leaf.source);
                     }
-                    Err(reason) => {
-                        let detail = format!("`{}` cannot be used: {reason}", leaf.path.join("."));
-                        faults.push(Fault { source: leaf.source, detail });
-                    }
+                    Err(reason) => faults.extend(misfits::<T>(&defaults, leaf, reason)),
                 }
             }
         }
@@ -329,6 +326,49 @@ fn fit<T: DeserializeOwned>(defaults: &Value, entry: &Entry) -> Result<Value, St
         };
     }
     Err(reason.unwrap_or_default())
+}
+
+/// What is wrong with an entry that the type does not take. Of a section below a name that anybody may choose, of
+/// which the defaults know nothing, each key is tried by itself, so that the fault names it.
+fn misfits<T: DeserializeOwned>(defaults: &Value, entry: Entry, reason: String) -> Vec<Fault> {
+    if let Given::Value(Value::Object(fields)) = &entry.given {
+        let below = fields.iter().filter_map(|(key, value)| {
+            let path = entry.path.iter().cloned().chain([key.clone()]).collect();
+            let below = Entry { path, given: Given::Value(value.clone()), source: entry.source.clone() };
+            let reason = fit::<T>(defaults, &below).err()?;
+            Some(misfits::<T>(defaults, below, reason))
+        });
+        let below: Vec<_> = below.flatten().collect();
+        if !below.is_empty() {
+            return below;
+        }
+    }
+    if let (Some(known), Some((key, above))) = (fields_instead(&reason), entry.path.split_last()) {
+        return vec![unknown(above, key, known.into_iter(), &entry.source)];
+    }
+    let detail = format!("`{}` cannot be used: {reason}", entry.path.join("."));
+    vec![Fault { source: entry.source, detail }]
+}
+
+/// The fields that serde would have taken instead of one that it does not know; it tells them in its message only.
+fn fields_instead(reason: &str) -> Option<Vec<&str>> {
+    let expected = reason.strip_prefix("unknown field `")?.split_once("expected ")?.1;
+    Some(expected.split('`').skip(1).step_by(2).collect())
+}
+
+/// Notes where a value came from, and each value below it.
+fn note_sources(sources: &mut BTreeMap<Vec<String>, String>, path: &[String], value: &Value, source: &str) {
+    match value {
+        Value::Object(fields) if !fields.is_empty() => {
+            for (key, value) in fields {
+                let below: Vec<_> = path.iter().cloned().chain([key.clone()]).collect();
+                note_sources(sources, &below, value, source);
+            }
+        }
+        _ => {
+            sources.insert(path.to_vec(), source.to_owned());
+        }
+    }
 }
 
 fn set(tree: &mut Value, path: &[String], value: Value) {

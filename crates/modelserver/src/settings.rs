@@ -109,11 +109,17 @@ impl ModelSettings {
     /// The settings of the model of this name.
     pub(crate) fn of(config: &Config, name: &str, own: &Overrides) -> Self {
         let settings = Self::of_all(config).with(own);
-        match config.models.get(name) {
+        match of_name(config, name) {
             Some(overrides) => settings.with(overrides),
             None => settings,
         }
     }
+}
+
+/// What is said for a model under any of the names that it has.
+fn of_name<'c>(config: &'c Config, name: &str) -> Option<&'c Overrides> {
+    let others = config.alias.iter().filter(|_| config.model_name.as_deref() == Some(name));
+    [name].into_iter().chain(others.map(String::as_str)).find_map(|name| config.models.get(name))
 }
 
 fn milliseconds(number: u64) -> Option<Duration> {
@@ -135,6 +141,9 @@ mod tests {
         let own = Overrides { max_batch_size: Some(4), queue_limit: Some(7), ..Overrides::default() };
         let of = |name| ModelSettings::of(&config, name, &own);
         assert_eq!((of("iris").max_batch_size, of("iris").queue_limit, of("iris").instances), (2, 7, 3));
+        let (model_name, alias) = (Some("md-7".to_owned()), vec!["iris".to_owned()]);
+        let replica = Config { model_name, alias, ..config.clone() };
+        assert_eq!(ModelSettings::of(&replica, "md-7", &own).max_batch_size, 2, "a replica has the name of its alias");
         assert_eq!((of("digits").max_batch_size, of("digits").queue_limit), (4, 7));
     }
 }

@@ -135,3 +135,53 @@ fn a_derived_default_gives_way_to_every_layer() {
     assert_eq!(loaded.settings.gateway.threads, 3);
     assert_eq!(loaded.source("gateway.addr"), Some("default from data_dir"));
 }
+
+/// Sections below names that anybody may choose.
+#[derive(Debug, Default, Serialize, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+struct Named {
+    models: BTreeMap<String, One>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+struct One {
+    instances: Option<u32>,
+    max_batch_size: Option<u32>,
+    sizes: Option<Vec<u32>>,
+}
+
+#[test]
+fn sections_below_chosen_names_come_from_every_layer_each_value_with_its_source() {
+    let loaded = Layers::new()
+        .toml("modelway.toml", "[models.iris]\ninstances = 1\nmax_batch_size = 4\n[models.\"a b\"]\nsizes = [1, 2]")
+        .variables(variables(&[("MODELWAY__MODELS__IRIS__MAX_BATCH_SIZE", "8")]))
+        .load::<Named>()
+        .expect("all of it is known");
+    let iris = &loaded.settings.models["iris"];
+    assert_eq!((iris.instances, iris.max_batch_size), (Some(1), Some(8)));
+    assert_eq!(loaded.settings.models["a b"].sizes, Some(vec![1, 2]));
+    let dump = loaded.dump();
+    assert!(dump.contains("instances = 1 # file modelway.toml"), "{dump}");
+    assert!(dump.contains("max_batch_size = 8 # variable MODELWAY__MODELS__IRIS__MAX_BATCH_SIZE"), "{dump}");
+    let whole = [("MODELWAY__MODELS", "{\"Iris.v2\": {\"instances\": 3}}")];
+    let loaded = Layers::new().variables(variables(&whole)).load::<Named>().expect("JSON is read");
+    assert_eq!(loaded.settings.models["Iris.v2"].instances, Some(3));
+}
+
+#[test]
+fn an_unknown_key_below_a_chosen_name_is_a_fault_that_names_the_nearest() {
+    let refused = |layers: Layers| layers.load::<Named>().expect_err("it must be refused").to_string();
+    let text = "[models.iris]\ninstances = 1\nmax_batchsize = 4\n[models.wine]\ninstances = \"x\"";
+    let said = refused(Layers::new().toml("m.toml", text));
+    assert!(
+        said.contains(
+            "m.toml: `models.iris.max_batchsize` is not a setting; did you mean `models.iris.max_batch_size`?"
+        ),
+        "{said}"
+    );
+    assert!(said.contains("`models.wine.instances` cannot be used: invalid type"), "{said}");
+    assert!(!said.contains("`models.iris.instances`"), "{said}");
+    let said = refused(Layers::new().variables(variables(&[("MODELWAY__MODELS__IRIS__INSTANCE", "4")])));
+    assert!(said.contains("did you mean `models.iris.instances`?"), "{said}");
+}

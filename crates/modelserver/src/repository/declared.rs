@@ -191,3 +191,6 @@ impl Declared {
 fn version(file: &ModelFile) -> &str {
     file.version.as_deref().unwrap_or(crate::load::FIRST_VERSION)
 }
+
+#[cfg(test)]
+mod tests;

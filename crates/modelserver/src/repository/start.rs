@@ -28,7 +28,22 @@ impl Repository {
         });
         work.await.map_err(|e| ServeError::Broken(e.to_string()))??;
         self.models.complete();
+        self.tell_of_strangers();
         Ok(())
+    }
+
+    /// Says which names in `[serve.models]` no model has. Not an error: such a model may be loaded later, and a replica
+    /// is told of the models of all.
+    fn tell_of_strangers(&self) {
+        if self.config.replica_id.is_some() {
+            return;
+        }
+        for name in self.config.models.keys().filter(|name| !self.models.knows(name)) {
+            tracing::warn!(
+                "[serve.models.{name}] says something of a model that is not here: {}",
+                self.models.unknown(name)
+            );
+        }
     }
 
     fn start_all(&self, found: Found, held: &Arc<Held>) -> Result<(), ServeError> {

@@ -1,0 +1,76 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn read(text: &str) -> Declared {
+    Declared::of("config.pbtxt".to_owned(), text::parse(text)).unwrap()
+}
+
+fn refused(text: &str) -> String {
+    Declared::of("config.pbtxt".to_owned(), text::parse(text)).unwrap_err().to_string()
+}
+
+#[test]
+fn what_is_not_honoured_is_noted_once_by_name_and_what_nobody_knows_is_an_error_with_its_line() {
+    let text =
+        "sequence_batching { max_sequence_idle_microseconds: 5 }\ninstance_group { kind: KIND_GPU gpus: [ 0, 1 ] }";
+    let notes = read(text).notes;
+    let names: Vec<_> = notes.iter().filter_map(|note| note.split('`').nth(1)).collect();
+    assert_eq!(names, ["instance_group.kind", "instance_group.gpus", "sequence_batching"]);
+    assert_eq!(
+        refused("\nmax_batch_sise: 4"),
+        "config.pbtxt: line 2: `max_batch_sise` is no field; did you mean `max_batch_size`?"
+    );
+    assert!(refused("max_batch_size: -1").contains("line 1: `max_batch_size` wants a whole number from 0 on"));
+    assert!(
+        refused("max_batch_size: 1\nmax_batch_size: 2").contains("line 2: `max_batch_size` is there more than once")
+    );
+    assert!(refused("input { name: \"x\" data_type: TYPE_FP23 }").contains("did you mean TYPE_FP32?"));
+    assert!(refused("response_cache: 1").contains("`response_cache` wants a message in braces, not a word"));
+    assert!(refused("backend: \"pytorch\"").contains("onnxruntime, python and mlflow are"));
+}
+
+#[test]
+fn json_and_text_mean_the_same() {
+    let text = "max_batch_size: 8 dynamic_batching { preferred_batch_size: [ 2, 4 ] }
+        parameters { key: \"intra_op_thread_count\" value { string_value: \"3\" } }
+        input { name: \"x\" data_type: TYPE_INT64 dims: [ -1 ] }";
+    let json = r#"{"max_batch_size": 8, "dynamic_batching": {"preferred_batch_size": [2, 4]},
+        "parameters": {"intra_op_thread_count": {"string_value": "3"}},
+        "input": [{"name": "x", "data_type": "TYPE_INT64", "dims": ["-1"]}]}"#;
+    let (text, json) = (read(text), Declared::from_json(json).unwrap());
+    assert_eq!(json, Declared { place: json.place.clone(), ..text.clone() });
+    let overrides = text.overrides(&Config::default());
+    assert_eq!((overrides.intra_op_threads, overrides.max_batch_size), (Some(3), Some(8)));
+    assert_eq!(read("max_batch_size: 0").overrides(&Config::default()).max_batch_size, Some(1));
+}
+
+#[test]
+fn the_version_policy_chooses_by_number() {
+    let file = |version: &str| ModelFile {
+        name: "m".into(),
+        version: Some(version.into()),
+        kind: Kind::Onnx,
+        path: "m.onnx".into(),
+    };
+    let chosen = |policy: &str| {
+        let files = read(policy).choose(["1", "10", "2"].map(file).to_vec());
+        files.map(|files| files.into_iter().filter_map(|file| file.version).collect::<Vec<_>>())
+    };
+    assert_eq!(chosen("").unwrap(), ["1", "10", "2"]);
+    assert_eq!(chosen("version_policy { latest { num_versions: 2 } }").unwrap(), ["2", "10"]);
+    assert_eq!(chosen("version_policy { specific { versions: [ 1, 10 ] } }").unwrap(), ["1", "10"]);
+    let said = chosen("version_policy { specific { versions: 3 } }").unwrap_err().to_string();
+    assert!(said.contains("names version 3, which is not there; there is 1, 10, 2"), "{said}");
+}
+
+proptest! {
+    #[test]
+    fn no_configuration_makes_it_panic(
+        name in "input|output|dynamic_batching|version_policy|instance_group|model_warmup|parameters|name",
+        inside in "(key|value|name|dims|latest|count|inputs|\\{|\\}|:|1|\"x\"| ){0,30}",
+    ) {
+        let _ = Declared::of(String::new(), text::parse(&format!("{name} {{ {inside} }}")));
+        let _ = Declared::from_json(&format!("{{\"{name}\": [{{\"{name}\": 1}}, 2]}}"));
+    }
+}
