@@ -120,9 +120,10 @@ pub struct Gateway {
 
 /// Serve models over the Open Inference Protocol, without the rest
 ///
-/// SOURCE is an ONNX file, a folder with a model.onnx, or a folder of many models (NAME/VERSION/model.onnx); a path or a
-/// URI (s3://, gs://, https://, file://). REST and gRPC share one port. A golden.json beside a model must match before
-/// the model is ready.
+/// SOURCE is an ONNX file, a Python file with a model class, an MLflow model's folder, or a folder of many models
+/// (NAME/VERSION/model.onnx, with NAME/config.pbtxt if there is one); a path or a URI (s3://, gs://, https://, file://).
+/// REST and gRPC share one port. A golden.json beside a model must match before the model is ready. Settings for one
+/// model stand in the section [serve.models.NAME].
 #[derive(Clone, Debug, Default, Args)]
 #[command(after_help = "\
 Examples:

@@ -28,6 +28,9 @@ const OF_ONE_REPLICA: [&str; 12] = [
     "drain_ms",
 ];
 
+/// What the keys begin with that say something of single models.
+const OF_MODELS: &str = "serve.models.";
+
 /// How often a server is asked whether it is ready.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -83,7 +86,8 @@ async fn welcome(url: Option<String>) {
     let Some(url) = url else { return };
     let Ok(http) = base::client::builder_for(&url).build() else { return };
     tell(format!("loading; how it stands is at {url}/v2/health/ready"));
-    while !http.get(format!("{url}/v2/health/ready")).send().await.is_ok_and(|answer| answer.status().is_success()) {
+    // Not that all of them are ready: of many models those that are served are told, and the log tells of the others.
+    while !has_loaded(&http, &url).await {
         tokio::time::sleep(LOOK).await;
     }
     let Ok(answer) = http.get(format!("{url}/v1/models")).send().await else { return };
@@ -91,6 +95,16 @@ async fn welcome(url: Option<String>) {
     for name in list.models {
         tell(format!("serving {url}/v2/models/{name}"));
     }
+}
+
+/// Whether the server has tried everything that it is to serve.
+async fn has_loaded(http: &reqwest::Client, url: &str) -> bool {
+    let path = api::replica::SELF_REPORT_PATH;
+    let Ok(answer) = http.get(format!("{url}{path}")).send().await else { return false };
+    answer
+        .json::<api::replica::SelfReport>()
+        .await
+        .is_ok_and(|report| report.state == api::replica::ReplicaState::Ready)
 }
 
 /// The answer to `GET /v1/models`.
@@ -109,9 +123,16 @@ pub(super) fn replica_settings(loaded: &Loaded<Settings>) -> backend::process::C
     let inherited = loaded.set_below("serve").into_iter().chain(loaded.set_below("telemetry"));
     for (key, value) in inherited {
         let own = key.strip_prefix("serve.").is_some_and(|field| OF_ONE_REPLICA.contains(&field));
-        if !own {
+        if !own && !key.starts_with(OF_MODELS) {
             variables.insert(variable(&key), value);
         }
+    }
+    let models = &loaded.settings.serve.models;
+    if !models.is_empty()
+        && let Ok(text) = serde_json::to_string(models)
+    {
+        // As one value: a variable's name cannot hold every name of a model.
+        variables.insert(variable(OF_MODELS.trim_end_matches('.')), text);
     }
     // A replica's log is read when something is wrong with it, so it says more than a quiet `up`.
     variables.entry(variable("telemetry.filter")).or_insert_with(|| "warn,modelway=info".to_owned());
@@ -138,6 +159,8 @@ mod tests {
 port = 9000
 queue_limit = 7
 cache = { schemes = [\"file\"] }
+[serve.models.\"Fraud.v2\"]
+max_batch_size = 3
 [telemetry]
 format = \"json\"
 [gateway]
@@ -147,7 +170,11 @@ OMP_NUM_THREADS = \"1\"
 MODELWAY__SERVE__QUEUE_LIMIT = \"8\"
 ";
         let loaded = Layers::new().toml("modelway.toml", text).load::<Settings>().expect("it is right");
-        let variables = replica_settings(&loaded).serve_env;
+        let mut variables = replica_settings(&loaded).serve_env;
+        let child = Layers::new().file(Some("/dev/null".as_ref())).variables(variables.clone()).load::<Settings>();
+        let child = child.expect("it is read back").settings.serve;
+        assert_eq!((child.cache.schemes, child.models["Fraud.v2"].max_batch_size), (vec!["file".to_owned()], Some(3)));
+        assert!(variables.remove("MODELWAY__SERVE__MODELS").is_some_and(|models| models.contains("Fraud.v2")));
         let expected = [
             ("MODELWAY_CONFIG", "/dev/null"),
             ("MODELWAY__SERVE__CACHE__SCHEMES", "[\"file\"]"),
@@ -158,7 +185,5 @@ MODELWAY__SERVE__QUEUE_LIMIT = \"8\"
         ];
         let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
         assert_eq!(variables, BTreeMap::from(expected));
-        let child = Layers::new().file(Some("/dev/null".as_ref())).variables(variables).load::<Settings>();
-        assert_eq!(child.expect("it is read back").settings.serve.cache.schemes, ["file"]);
     }
 }
