@@ -3,6 +3,7 @@
 //! The environments are in the user's cache, as they are for a user, so that only the first run fetches packages.
 
 use std::{
+    f64::consts::FRAC_PI_2,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -122,7 +123,7 @@ async fn a_pytorch_model_is_served_by_the_interpreter_that_is_named_for_it() {
     config.models.insert("curve".to_owned(), own);
     let server = ready(config).await;
     let x =
-        json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": [3, 1], "data": [0.0, 1.5707963, -1.5707963]}]});
+        json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": [3, 1], "data": [0.0, FRAC_PI_2, -FRAC_PI_2]}]});
     let (status, answer) = server.post("/v2/models/curve/infer", &x).await;
     assert_eq!(status, 200, "{answer}");
     let sines = answer["outputs"][0]["data"].as_array().unwrap().iter().map(|sine| sine.as_f64().unwrap());
