@@ -141,7 +141,11 @@ impl GrpcInferenceService for Inference {
         request: Request<RepositoryModelLoadRequest>,
     ) -> Result<Response<RepositoryModelLoadResponse>, Status> {
         let RepositoryModelLoadRequest { repository_name: _, model_name, parameters } = request.into_inner();
-        self.app.load(&model_name, convert::load_request(parameters)?).await?;
+        // Triton's code and words for what a load brings along and cannot be used; its clients look for both.
+        let request = convert::load_request(parameters).map_err(|error| {
+            Status::internal(format!("failed to load '{model_name}', failed to poll from model repository: {error}"))
+        })?;
+        self.app.load(&model_name, request).await?;
         Ok(Response::new(RepositoryModelLoadResponse {}))
     }
 

@@ -164,7 +164,7 @@ def control(client):
     assert not client.is_model_ready("simple")
     refused(lambda: client.infer("simple", inputs()), "simple")
     long_name = "file:" + "A" * 256
-    refused(lambda: client.load_model("simple", config="{}", files={long_name: b"a"}), "failed to")
+    refused(lambda: client.load_model("simple", config="{}", files={long_name: b"a"}), "failed to poll")
     assert client.is_server_live()
     refused(lambda: client.load_model("wrong"), "failed to load")
     client.load_model("simple")

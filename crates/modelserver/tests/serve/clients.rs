@@ -42,13 +42,12 @@ async fn run(server: &Server, script: &str, parts: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn tritons_http_client_finds_what_it_knows() {
-    run(&server().await, "triton_http.py", &["infer", "compressed", "side_by_side", "coroutines", "strings"]).await;
+    run(&server().await, "triton_http.py", &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn tritons_grpc_client_finds_what_it_knows() {
-    run(&server().await, "triton_grpc.py", &["infer", "side_by_side", "stream", "coroutines", "strings", "options"])
-        .await;
+    run(&server().await, "triton_grpc.py", &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
