@@ -10,6 +10,7 @@
 
 mod disk;
 mod load;
+mod mlflow;
 mod models;
 mod modelway;
 mod postgres;
@@ -19,6 +20,7 @@ mod wait;
 
 pub use disk::SmallDisk;
 pub use load::{Load, LoadReport};
+pub use mlflow::Mlflow;
 pub use models::{Models, iris_request, python};
 pub use modelway::{Answer, Modelway, Ports, Role, binary, client, free_port};
 pub use postgres::Postgres;
