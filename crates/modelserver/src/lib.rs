@@ -51,6 +51,7 @@ pub use config::Config;
 pub use error::ServeError;
 pub use grpc::{health_proto, proto};
 pub use listen::Listener;
+pub use placement::async_threads;
 pub use runtime::{Call, Cancel, ModelRuntime, RuntimeError, Signature, Sink};
 pub use settings::{OfModels, Overrides};
 

@@ -11,6 +11,7 @@ use crate::{
     metrics::Metrics,
     model::Model,
     open::Opener,
+    placement::Placement,
     probe::{Probe, probe},
     runtime::ModelRuntime,
     settings::ModelSettings,
@@ -75,10 +76,11 @@ impl Maker<'_> {
         let settings = ModelSettings::of(self.config, name, &declared.overrides(self.config));
         let opener = Opener { config: self.config };
         let no_thread = |source| ServeError::Io { what: format!("no thread for model `{name}`"), source };
+        let placement = Placement::of_this_machine();
         let mut runtimes: Vec<Box<dyn ModelRuntime>> = Vec::new();
         let mut tried = Probe::default();
         for instance in 0..settings.instances {
-            let mut runtime = opener.open(file, &settings)?;
+            let mut runtime = placement.load(instance, || opener.open(file, &settings))?;
             if instance == 0 {
                 declared.check(runtime.signature())?;
             }

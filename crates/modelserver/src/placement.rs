@@ -11,6 +11,9 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 /// Where the kernel describes the nodes.
 const NODES: &str = "/sys/devices/system/node";
 
+/// More threads than this find too little to do.
+const MOST_ASYNC_THREADS: usize = 16;
+
 /// CPUs by number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Cpus(Vec<usize>);
@@ -56,6 +59,17 @@ impl Placement {
         Self { nodes: nodes.into_iter().map(|(_, cpus)| cpus).collect() }
     }
 
+    /// Loads an instance of a model where it will run: threads and processes that loading starts stay there, and its
+    /// memory is near.
+    pub(crate) fn load<T>(&self, instance: usize, load: impl FnOnce() -> T) -> T {
+        let (Some(cpus), Ok(before)) = (self.of_instance(instance), sched_getaffinity(None)) else { return load() };
+        cpus.pin_this_thread();
+        let loaded = load();
+        // The thread goes on to other work, which may run anywhere.
+        let _ = sched_setaffinity(None, &before);
+        loaded
+    }
+
     /// Where an instance of a model runs; `None`: anywhere.
     pub(crate) fn of_instance(&self, instance: usize) -> Option<Cpus> {
         if self.nodes.len() < 2 {
@@ -70,6 +84,17 @@ impl Placement {
 pub(crate) fn cpus() -> usize {
     // The standard library reads all three.
     std::thread::available_parallelism().map_or(1, NonZero::get)
+}
+
+/// Threads for the server's own work, connections and JSON. One where there is one CPU: a second thread would only
+/// take turns with it. Where there are many, half of them, because the models want the others.
+#[must_use]
+pub fn async_threads() -> usize {
+    match cpus() {
+        0 | 1 => 1,
+        2..=4 => 2,
+        more => (more / 2).min(MOST_ASYNC_THREADS),
+    }
 }
 
 /// Reads the kernel's lists of CPUs, as in `0-3,8`.
@@ -120,6 +145,20 @@ mod tests {
     fn a_machine_with_one_node_or_none_pins_nothing() {
         assert_eq!(Placement::read(nodes(&["0-7"]).path(), |_| true).of_instance(0), None);
         assert_eq!(Placement::read(Path::new("/nowhere"), |_| true).of_instance(5), None);
+    }
+
+    #[test]
+    fn an_instance_is_loaded_on_its_node_and_the_thread_is_free_again() {
+        let allowed = sched_getaffinity(None).unwrap();
+        let first = (0..CpuSet::MAX_CPU).find(|cpu| allowed.is_set(*cpu)).unwrap();
+        let placement = Placement { nodes: vec![Cpus(vec![first]), Cpus(vec![first])] };
+        let (during, after) = std::thread::spawn(move || {
+            let during = placement.load(1, || sched_getaffinity(None).unwrap().count());
+            (during, sched_getaffinity(None).unwrap().count())
+        })
+        .join()
+        .unwrap();
+        assert_eq!((during, after), (1, allowed.count()));
     }
 
     #[test]

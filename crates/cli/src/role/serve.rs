@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 use base::{Clock, Tasks, config::Loaded};
 use modelserver::Listener;
 
-use super::{FEW_THREADS, Signals, address, at_once, with_runtime};
+use super::{Signals, address, at_once, with_runtime};
 use crate::{
     exit::{Failure, chain},
     output::tell,
@@ -45,7 +45,7 @@ pub fn serve(settings: &Settings) -> Result<ExitCode, Failure> {
         // Nothing is bound for it, and the exit status is not that of a model that is wrong.
         return Err(Failure::usage(chain(&modelserver::ServeError::NoSource)));
     }
-    with_runtime(settings, FEW_THREADS, Box::pin(run(config)))
+    with_runtime(settings, modelserver::async_threads(), Box::pin(run(config)))
 }
 
 async fn run(config: modelserver::Config) -> Result<ExitCode, Failure> {

@@ -105,9 +105,7 @@ impl Cost {
     #[allow(clippy::cast_precision_loss, reason = "an estimate")]
     fn fit(&self) -> Option<Line> {
         let seen = || self.sizes.iter().filter(|size| size.count > 0.0);
-        if seen().nth(1).is_none() {
-            return None;
-        }
+        seen().nth(1)?;
         // Relative to its average each run is 1, so that with u = 1/seconds and v = rows/seconds the errors
         // are run × u + row × v − 1.
         let (mut uu, mut uv, mut vv, mut u1, mut v1) = (0.0, 0.0, 0.0, 0.0, 0.0);

@@ -349,9 +349,9 @@ fn a_closed_queue_hands_out_what_waits_and_then_ends_every_thread() {
     assert!(queue.push(0, Caller(0), job(&[7], 1, &[0]).0).is_err());
     let made: BTreeSet<_> = answers
         .into_iter()
-        .map(|answered| match &answered.blocking_recv().unwrap().unwrap()[0].data {
-            Data::Int64(values) => values[0],
-            other => panic!("{other:?}"),
+        .map(|answered| {
+            let answer = answered.blocking_recv().unwrap().unwrap();
+            if let Data::Int64(values) = &answer[0].data { values[0] } else { panic!("{answer:?}") }
         })
         .collect();
     assert_eq!(made.len(), 200);

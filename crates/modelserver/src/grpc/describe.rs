@@ -8,8 +8,9 @@ use std::{
 use api::inference::Datatype;
 
 use super::proto::{
-    DataType, InferStatistics, ModelConfig, ModelDynamicBatching, ModelInput, ModelInstanceGroup, ModelOutput,
-    ModelParameter, ModelResponseCache, ModelStatistics, ModelTransactionPolicy, ModelVersionPolicy, StatisticDuration,
+    DataType, InferBatchStatistics, InferStatistics, ModelConfig, ModelDynamicBatching, ModelInput, ModelInstanceGroup,
+    ModelOutput, ModelParameter, ModelResponseCache, ModelStatistics, ModelTransactionPolicy, ModelVersionPolicy,
+    StatisticDuration,
     model_instance_group::Kind,
     model_version_policy::{All, Latest, PolicyChoice, Specific},
     repository_index_response::ModelIndex,
@@ -19,7 +20,7 @@ use crate::{
     model::Model,
     registry::Registry,
     repository::{self, IndexEntry, VersionPolicy},
-    statistics::{Statistics, Timed},
+    statistics::{Batch, Statistics, Timed},
 };
 
 /// How a model is served, in Triton's words.
@@ -131,7 +132,19 @@ fn of_model(name: &str, model: &Model) -> ModelStatistics {
             cache_hit: timed(&statistics.cache_hit),
             cache_miss: timed(&statistics.cache_miss),
         }),
-        batch_stats: Vec::new(),
+        batch_stats: statistics.batches().into_iter().map(|(size, batch)| batch_of(size, batch)).collect(),
+    }
+}
+
+/// The runs of one size, each counted with its whole time.
+fn batch_of(size: usize, batch: Batch) -> InferBatchStatistics {
+    let Batch { count, input_ns, infer_ns, output_ns } = batch;
+    let timed = |ns| Some(StatisticDuration { count, ns });
+    InferBatchStatistics {
+        batch_size: u64::try_from(size).unwrap_or(u64::MAX),
+        compute_input: timed(input_ns),
+        compute_infer: timed(infer_ns),
+        compute_output: timed(output_ns),
     }
 }
 

@@ -5,7 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use serde_json::{Value, json};
 
 use super::answer::{self, Answered};
-use crate::{app::App, model::Model, statistics::Timed};
+use crate::{
+    app::App,
+    model::Model,
+    statistics::{Batch, Timed},
+};
 
 /// `GET /v2/models/stats`.
 pub(super) fn all(app: &App) -> Answered {
@@ -44,6 +48,18 @@ fn of(model: &Model) -> Value {
             "cache_hit": timed(&statistics.cache_hit),
             "cache_miss": timed(&statistics.cache_miss),
         },
-        "batch_stats": [],
+        "batch_stats": statistics.batches().into_iter().map(|(size, batch)| batch_of(size, batch)).collect::<Vec<_>>(),
+    })
+}
+
+/// The runs of one size, each counted with its whole time.
+fn batch_of(size: usize, batch: Batch) -> Value {
+    let Batch { count, input_ns, infer_ns, output_ns } = batch;
+    let timed = |ns: u64| json!({"count": count, "ns": ns});
+    json!({
+        "batch_size": size,
+        "compute_input": timed(input_ns),
+        "compute_infer": timed(infer_ns),
+        "compute_output": timed(output_ns),
     })
 }
