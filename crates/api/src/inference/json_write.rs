@@ -26,10 +26,12 @@ pub(super) fn flat(out: &mut Vec<u8>, data: &Data) -> Result<(), Malformed> {
 /// # Errors
 /// None today: everything can be written.
 pub fn write_nested(out: &mut Vec<u8>, tensor: &Tensor) -> Result<(), Malformed> {
-    match &tensor.data {
-        Data::Bytes(elements) if !all_text(elements) => nest(out, &tensor.shape, &encoded(elements)),
-        data => each_data!(data, vec => nest(out, &tensor.shape, vec)),
+    if let Data::Bytes(elements) = &tensor.data
+        && !all_text(elements)
+    {
+        return nest(out, &tensor.shape, &encoded(elements));
     }
+    each_data!(&tensor.data, vec => nest(out, &tensor.shape, vec))
 }
 
 /// Appends one row, the part of a tensor below an index of its first dimension, as [`write_nested`] does. A
@@ -41,12 +43,12 @@ pub fn write_row(out: &mut Vec<u8>, tensor: &Tensor, row: usize) -> Result<(), M
     let Some((rows, inner)) = tensor.shape.split_first() else { return write_nested(out, tensor) };
     let size = tensor.data.len().checked_div(usize::try_from(*rows).unwrap_or(0)).unwrap_or(0);
     let place = row * size..(row + 1) * size;
-    match &tensor.data {
-        Data::Bytes(elements) if !all_text(elements) => {
-            nest(out, inner, &encoded(elements.get(place).unwrap_or_default()))
-        }
-        data => each_data!(data, vec => nest(out, inner, vec.get(place).unwrap_or_default())),
+    if let Data::Bytes(elements) = &tensor.data
+        && !all_text(elements)
+    {
+        return nest(out, inner, &encoded(elements.get(place).unwrap_or_default()));
     }
+    each_data!(&tensor.data, vec => nest(out, inner, vec.get(place).unwrap_or_default()))
 }
 
 fn all_text(elements: &[Bytes]) -> bool {

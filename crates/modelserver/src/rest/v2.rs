@@ -42,7 +42,7 @@ pub(super) async fn model(asked: Asked<'_>, rest: &str) -> Answered {
         }
         "stats" => {
             asked.only(READ)?;
-            statistics::one(&*app.models.find(&name, version)?.0)
+            statistics::one(&app.models.find(&name, version)?.0)
         }
         "ready" => {
             asked.only(PROBE)?;

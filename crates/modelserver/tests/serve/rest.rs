@@ -157,7 +157,15 @@ async fn the_repository_tells_its_models_and_the_statistics_what_they_did() {
     let (_, statistics) = server.get("/v2/models/versions/versions/9/stats").await;
     let statistics = &statistics["model_stats"][0];
     assert_eq!((&statistics["name"], &statistics["version"]), (&json!("versions"), &json!("9")));
-    assert!(statistics["inference_stats"]["success"]["count"].is_u64());
+    assert_eq!(statistics["inference_stats"]["success"]["count"], 0);
+    let input = |name: &str| json!({"name": name, "shape": [2], "datatype": "FP32", "data": [1, 2]});
+    let body = json!({"inputs": [input("a"), input("b")]});
+    assert_eq!(server.post("/v2/models/versions/versions/9/infer", &body).await.0, 200);
+    let (_, statistics) = server.get("/v2/models/versions/versions/9/stats").await;
+    let statistics = &statistics["model_stats"][0];
+    assert_eq!(statistics["inference_stats"]["success"]["count"], 1);
+    assert_eq!(statistics["execution_count"], 1);
+    assert_eq!(statistics["batch_stats"][0]["batch_size"], 2, "{statistics}");
     assert_eq!(server.get("/v2/models/stats").await.1["model_stats"].as_array().unwrap().len(), 2);
     let (_, config) = server.get("/v2/models/versions/config").await;
     assert_eq!((&config["name"], &config["backend"]), (&json!("versions"), &json!("onnxruntime")));
