@@ -358,16 +358,13 @@ fn fields_instead(reason: &str) -> Option<Vec<&str>> {
 
 /// Notes where a value came from, and each value below it.
 fn note_sources(sources: &mut BTreeMap<Vec<String>, String>, path: &[String], value: &Value, source: &str) {
-    match value {
-        Value::Object(fields) if !fields.is_empty() => {
-            for (key, value) in fields {
-                let below: Vec<_> = path.iter().cloned().chain([key.clone()]).collect();
-                note_sources(sources, &below, value, source);
-            }
-        }
-        _ => {
-            sources.insert(path.to_vec(), source.to_owned());
-        }
+    let Some(fields) = value.as_object().filter(|fields| !fields.is_empty()) else {
+        sources.insert(path.to_vec(), source.to_owned());
+        return;
+    };
+    for (key, value) in fields {
+        let below: Vec<_> = path.iter().cloned().chain([key.clone()]).collect();
+        note_sources(sources, &below, value, source);
     }
 }
 

@@ -24,9 +24,7 @@ use base::Tasks;
 use tokio::sync::Semaphore;
 
 pub(crate) use declared::{Declared, Policy, Warmup, WarmupData, WarmupInput};
-pub(crate) use described::{
-    ConfigTensor, DynamicBatching, InstanceGroup, ModelConfig, ResponseCache, Text, TransactionPolicy, VersionPolicy,
-};
+pub(crate) use described::{ConfigTensor, DynamicBatching, InstanceGroup, ModelConfig, Text, VersionPolicy};
 pub(crate) use index::{IndexEntry, ModelState};
 pub(crate) use request::LoadRequest;
 

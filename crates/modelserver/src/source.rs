@@ -64,7 +64,7 @@ pub(crate) struct Listed {
 
 impl Listed {
     /// As the configuration wants its one model: under its name, in its version.
-    pub(crate) fn as_configured(mut self, config: &Config) -> Result<Self, ServeError> {
+    pub(crate) fn configured(mut self, config: &Config) -> Result<Self, ServeError> {
         // What a person says now is stronger than what the file says, and that than the folder's name.
         let own = config.model_name.as_ref().or(self.declared.name.as_ref());
         self.name = own.unwrap_or(&self.name).clone();
@@ -96,7 +96,7 @@ pub(crate) struct Candidate {
 #[derive(Debug)]
 pub(crate) enum Found {
     /// One model, in one or more versions.
-    One(Listed),
+    One(Box<Listed>),
     /// A repository of models, each in one or more versions.
     Many(Vec<Candidate>),
 }
@@ -114,7 +114,7 @@ pub(crate) fn find(path: &Path) -> Result<Found, ServeError> {
         };
         let name = name_of(path);
         let files = vec![ModelFile { name: name.clone(), version: None, kind, path: path.to_owned() }];
-        return Ok(Found::One(Listed { name, files, declared: Declared::default(), folder: None }));
+        return Ok(Found::One(Box::new(Listed { name, files, declared: Declared::default(), folder: None })));
     }
     let folder = Folder::read(path)?;
     // Its own file is read first: it may say which of several things in there is the model.
@@ -149,7 +149,7 @@ pub(crate) fn find(path: &Path) -> Result<Found, ServeError> {
     };
     if !files.is_empty() {
         let declared = declared.unwrap_or_default();
-        return Ok(Found::One(Listed { name, files, declared, folder: Some(path.to_owned()) }));
+        return Ok(Found::One(Box::new(Listed { name, files, declared, folder: Some(path.to_owned()) })));
     }
     let many: Vec<_> = folder.below().filter_map(|folder| candidate(&folder)).collect();
     if many.is_empty() { Err(folder.nothing()) } else { Ok(Found::Many(many)) }

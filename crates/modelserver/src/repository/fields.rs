@@ -152,10 +152,8 @@ fn note(what: &str, why: &str) -> String {
 
 /// The same fields from JSON, in which maps are objects.
 pub(super) fn from_json(value: &serde_json::Value) -> Result<Message, Wrong> {
-    match value {
-        serde_json::Value::Object(fields) => object(fields),
-        _ => Err(Wrong { line: 0, reason: "it is no object".to_owned() }),
-    }
+    let no_object = || Wrong { line: 0, reason: "it is no object".to_owned() };
+    object(value.as_object().ok_or_else(no_object)?)
 }
 
 /// Fields that are maps.
@@ -164,19 +162,17 @@ const MAPS: [&str; 4] = ["parameters", "inputs", "cc_model_filenames", "metric_t
 fn object(fields: &serde_json::Map<String, serde_json::Value>) -> Result<Message, Wrong> {
     let mut message = Message::default();
     for (name, value) in fields {
-        match value {
-            serde_json::Value::Object(entries) if MAPS.contains(&name.as_str()) => {
-                for (key, value) in entries {
-                    let key = Field { name: "key".to_owned(), line: 0, value: Value::Text(key.clone()) };
-                    let mut entry = Message { fields: vec![key] };
-                    push(&mut entry, "value", value)?;
-                    message.fields.push(Field { name: name.clone(), line: 0, value: Value::Message(entry) });
-                }
+        if let Some(entries) = value.as_object().filter(|_| MAPS.contains(&name.as_str())) {
+            for (key, value) in entries {
+                let key = Field { name: "key".to_owned(), line: 0, value: Value::Text(key.clone()) };
+                let mut entry = Message { fields: vec![key] };
+                push(&mut entry, "value", value)?;
+                message.fields.push(Field { name: name.clone(), line: 0, value: Value::Message(entry) });
             }
-            serde_json::Value::Array(values) => {
-                values.iter().try_for_each(|value| push(&mut message, name, value))?;
-            }
-            value => push(&mut message, name, value)?,
+        } else if let Some(values) = value.as_array() {
+            values.iter().try_for_each(|value| push(&mut message, name, value))?;
+        } else {
+            push(&mut message, name, value)?;
         }
     }
     Ok(message)

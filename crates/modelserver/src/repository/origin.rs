@@ -46,7 +46,7 @@ impl Origin {
         let plain = Path::new(name).components().count() == 1 && !name.starts_with('.');
         match source::find(&self.root) {
             // What the server was started with is one model, whatever its folder is called.
-            Ok(Found::One(listed)) => models.knows(name).then(|| self.as_asked(listed, config)),
+            Ok(Found::One(listed)) => models.knows(name).then(|| self.as_asked(*listed, config)),
             Ok(Found::Many(many)) if config.model_name.as_deref() == Some(name) && many.len() == 1 => {
                 let listed = many.into_iter().next()?.listed;
                 Some(listed.and_then(|listed| self.as_asked(listed, config)))
@@ -72,7 +72,7 @@ impl Origin {
         if let Some(instead) = &self.instead {
             listed.declared = instead.clone();
         }
-        listed.as_configured(config)
+        listed.configured(config)
     }
 }
 

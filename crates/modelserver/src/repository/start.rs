@@ -49,7 +49,7 @@ impl Repository {
     fn start_all(&self, found: Found, held: &Arc<Held>) -> Result<(), ServeError> {
         let config = &self.config;
         match found {
-            Found::One(listed) => self.start_one(listed, held),
+            Found::One(listed) => self.start_one(*listed, held),
             // A repository with just one model can be served under the name that was asked for.
             Found::Many(mut many) if config.model_name.is_some() && many.len() == 1 => match many.pop() {
                 Some(candidate) => self.start_one(candidate.listed?, held),
@@ -67,7 +67,7 @@ impl Repository {
     }
 
     fn start_one(&self, listed: Listed, held: &Arc<Held>) -> Result<(), ServeError> {
-        let listed = listed.as_configured(&self.config)?;
+        let listed = listed.configured(&self.config)?;
         let Loaded { models, failed } = self.make(&listed);
         if let Some((_, error)) = failed.into_iter().next() {
             return Err(error);

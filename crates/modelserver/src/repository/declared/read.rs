@@ -46,9 +46,9 @@ impl Declared {
         declared.backend(&mut fields)?;
         declared.default_model_filename = fields.text("default_model_filename")?;
         declared.max_batch_size = fields.number("max_batch_size", 0)?;
-        let mut overrides = Overrides::default();
         // 0 says that requests are not run together, which is what 1 says here.
-        overrides.max_batch_size = declared.max_batch_size.map(|size| usize::try_from(size.max(1)).unwrap_or(1));
+        let max_batch_size = declared.max_batch_size.map(|size| usize::try_from(size.max(1)).unwrap_or(1));
+        let mut overrides = Overrides { max_batch_size, ..Overrides::default() };
         declared.inputs = tensors(&mut fields, "input")?;
         declared.outputs = tensors(&mut fields, "output")?;
         declared.policy = policy(&mut fields)?;
