@@ -20,7 +20,7 @@ use crate::{
     metrics::ModelMetrics,
     placement::Placement,
     probe::Probe,
-    queue::Queue,
+    queue::{Bell, Queue},
     runtime::{Cancel, ModelRuntime, Signature},
     settings::ModelSettings,
     statistics::Statistics,
@@ -183,7 +183,7 @@ impl Model {
         self.statistics.touched();
         let time = self.time_for(&request);
         let (answer, answers) = mpsc::channel(STREAMED_AHEAD);
-        let waiting = self.enqueue(request, caller, Answer::Each(answer), arrived, time)?;
+        let (waiting, _bell) = self.enqueue(request, caller, Answer::Each(answer), arrived, time)?;
         Ok(Answers { answers, waiting, deadline: arrived + time, time })
     }
 
@@ -212,7 +212,12 @@ impl Model {
     async fn run(&self, request: Request, caller: Caller, began: Instant) -> Result<Vec<Tensor>, InferError> {
         let time = self.time_for(&request);
         let (answer, answered) = oneshot::channel();
-        let mut waiting = self.enqueue(request, caller, Answer::One(answer), began, time)?;
+        let (mut waiting, bell) = self.enqueue(request, caller, Answer::One(answer), began, time)?;
+        if bell.will_ring() {
+            // Requests that are here already come along.
+            tokio::task::yield_now().await;
+        }
+        drop(bell);
         let result = tokio::time::timeout_at((began + time).into(), answered).await;
         waiting.answered = result.is_ok();
         match result {
@@ -230,7 +235,7 @@ impl Model {
         answer: Answer,
         arrived: Instant,
         time: Duration,
-    ) -> Result<Waiting, InferError> {
+    ) -> Result<(Waiting, Bell<'_>), InferError> {
         let mut parameters = request.parameters;
         if let Some(name) = parameters.keys().find(|name| name.starts_with("sequence_")) {
             // Served one by one, the parts of a sequence would get wrong answers without a word.
@@ -251,10 +256,9 @@ impl Model {
         let rows = if self.signature.rows && !self.signature.streams { join::rows_of(&inputs) } else { None };
         let cancel = Cancel::default();
         let job = Job { inputs, outputs, parameters, rows, cancel: cancel.clone(), answer, arrived, time };
-        if self.queue.push(level, caller, job).is_err() {
-            return Err(InferError::QueueFull { model: self.name.clone(), limit: self.settings.queue_limit });
-        }
-        Ok(Waiting { cancel, queue: Arc::clone(&self.queue), answered: false })
+        let full = |_| InferError::QueueFull { model: self.name.clone(), limit: self.settings.queue_limit };
+        let bell = self.queue.push(level, caller, job).map_err(full)?;
+        Ok((Waiting { cancel, queue: Arc::clone(&self.queue), answered: false }, bell))
     }
 
     /// Which line a request stands in: 1 is served first. As Triton has it, a priority that there is not is the
