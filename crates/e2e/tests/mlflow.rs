@@ -1,0 +1,255 @@
+//! MLflow models by their names in a real registry, served by the real binary.
+//!
+//! One MLflow server and its models are shared by all tests here: it needs most of a minute to start.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, also in its helpers")]
+
+use std::{
+    fs::File,
+    process::{Child, Command},
+    time::Duration,
+};
+
+use modelway_e2e::{Answer, Mlflow, Modelway, client, free_port, kill, python};
+use reqwest::Method;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tokio::sync::OnceCell;
+
+/// The registry, and what each of its models answers to [`rows`], as its library says it.
+struct Registry {
+    mlflow: Mlflow,
+    answers: Value,
+}
+
+async fn registry() -> &'static Registry {
+    static REGISTRY: OnceCell<Registry> = OnceCell::const_new();
+    let start = || async {
+        let mlflow = Mlflow::start().await;
+        let answers = mlflow.log_models();
+        Registry { mlflow, answers }
+    };
+    REGISTRY.get_or_init(start).await
+}
+
+fn rows() -> Value {
+    json!([[75.3, 24, 0.15, 0.65, 0.8, 2.5, 1, 0, 0, 0], [60.2, 36, 0.25, 0.45, 1.2, 5.0, 0, 1, 1, 1]])
+}
+
+/// `modelway serve`, in a folder of its own.
+struct Served {
+    modelway: Modelway,
+    child: Child,
+    port: u16,
+}
+
+impl Served {
+    /// Starts it with these arguments, and waits until it is ready.
+    async fn start(registry: &Registry, arguments: &[&str]) -> Self {
+        let modelway = Modelway::new();
+        let port = free_port();
+        let text = port.to_string();
+        let child = command(&modelway, registry, arguments)
+            .args(["--port", &text])
+            .stderr(File::create(modelway.data_dir().with_extension("log")).unwrap())
+            .spawn()
+            .unwrap();
+        let mut served = Self { modelway, child, port };
+        // The first one builds the model's environment, which is kept for the next.
+        let ready = async {
+            loop {
+                if served.child.try_wait().unwrap().is_some() {
+                    panic!("it ended: {}", served.log());
+                }
+                let answer = served.try_ask("/ready").await;
+                if answer.is_some_and(|status| status == 200) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(25)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(600), ready).await.unwrap();
+        served
+    }
+
+    async fn try_ask(&self, path: &str) -> Option<u16> {
+        let answer = client().get(self.url(path)).send().await;
+        answer.ok().map(|answer| answer.status().as_u16())
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.modelway.data_dir().with_extension("log")).unwrap_or_default()
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.modelway.ask(Method::GET, &self.url(path), Value::Null).await
+    }
+
+    async fn post(&self, path: &str, body: Value) -> Answer {
+        self.modelway.ask(Method::POST, &self.url(path), body).await
+    }
+
+    /// The error of a request that is the caller's fault.
+    async fn refused(&self, path: &str, body: Value) -> String {
+        let answer = self.post(path, body).await;
+        assert_eq!(answer.status, 400, "{answer:#?}");
+        answer.body["error"].as_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        kill(self.child.id(), Signal::TERM);
+        let _ = self.child.wait();
+    }
+}
+
+/// `modelway serve` against the registry, with the `uv` that the tests were set up with.
+fn command(modelway: &Modelway, registry: &Registry, arguments: &[&str]) -> Command {
+    let mut command = modelway.command(&[&["serve"], arguments].concat());
+    command
+        .env("MLFLOW_TRACKING_URI", &registry.mlflow.url)
+        .env("MODELWAY__SERVE__UV", python().with_file_name("uv"))
+        .env("MODELWAY__SERVE__DRAIN_MS", "0");
+    command
+}
+
+/// Whether two nested lists of numbers are the same but for the last digits.
+fn close(a: &Value, b: &Value, digits: f64) -> bool {
+    match (a, b) {
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| close(a, b, digits)),
+        _ => (a.as_f64().unwrap() - b.as_f64().unwrap()).abs() <= digits,
+    }
+}
+
+#[tokio::test]
+async fn a_production_model_is_served_as_its_users_ask_for_it() {
+    let registry = registry().await;
+    let arguments = [
+        "--model-uri",
+        "models:/predictive_maintenance_best/Production",
+        "--model-name",
+        "predictive_maintenance",
+        "--model-version",
+        "1.0",
+        "--host",
+        "0.0.0.0",
+    ];
+    let served = Served::start(registry, &arguments).await;
+    for path in ["/health", "/ready", "/health/live", "/health/ready"] {
+        assert_eq!(served.get(path).await.status, 200, "{path}");
+    }
+    let metadata = json!({"name": "predictive_maintenance", "version": "1.0", "platform": "mlflow", "ready": true});
+    assert_eq!(served.get("/v1/models/predictive_maintenance").await.body, metadata);
+
+    let predict = "/v1/models/predictive_maintenance:predict";
+    let answer = served.post(predict, json!({"instances": rows()})).await;
+    assert_eq!(answer.status, 200, "{answer:#?}");
+    let wanted = &registry.answers["linear"];
+    assert_eq!(answer.body["predictions"], wanted["predictions"]);
+    assert!(close(&answer.body["probabilities"], &wanted["probabilities"], 1e-9), "{answer:#?}");
+    assert_eq!(answer.body["model_name"], "predictive_maintenance");
+    assert_eq!(answer.body["model_version"], "1.0");
+    assert_eq!(answer.body.as_object().unwrap().len(), 4, "{answer:#?}");
+
+    let said = served.refused(predict, json!({"instances": [[1, 2, 3, 4, 5, 6, 7, 8, 9]]})).await;
+    assert_eq!(said, "the model wants 10 features, and `input` has 9 in each row");
+
+    let metrics = served.get("/metrics").await.body;
+    let metrics = metrics.as_str().unwrap();
+    let labels = "model_name=\"predictive_maintenance\",model_version=\"1.0\"";
+    for line in [
+        format!("model_predictions_total{{{labels}}} 1"),
+        format!("model_prediction_latency_seconds_count{{{labels}}} 1"),
+        format!("model_prediction_errors_total{{{labels},error_type=\"invalid_input\"}} 1"),
+        format!("model_loaded{{{labels}}} 1"),
+    ] {
+        assert!(metrics.lines().any(|there| there == line), "{line} is not in {metrics}");
+    }
+    assert!(served.log().contains("resolved by MLflow") && served.log().contains("version=1"), "{}", served.log());
+}
+
+#[tokio::test]
+async fn requests_are_held_to_the_logged_signature_by_column() {
+    let registry = registry().await;
+    let served = Served::start(registry, &["models:/named/1", "--model-name", "m"]).await;
+    let wanted = &registry.answers["named"];
+    let answer = served.post("/v1/models/m:predict", json!({"instances": rows()})).await;
+    assert_eq!(answer.body["predictions"], wanted["predictions"], "{answer:#?}");
+    assert!(close(&answer.body["probabilities"], &wanted["probabilities"], 1e-9));
+
+    let flat: Vec<Value> = rows().as_array().unwrap().iter().flat_map(|row| row.as_array().unwrap().clone()).collect();
+    let matrix = json!({"inputs": [{"name": "x", "datatype": "FP64", "shape": [2, 10], "data": flat}]});
+    let answer = served.post("/v2/models/m/infer", matrix).await;
+    assert_eq!(answer.body["outputs"][0]["data"], wanted["predictions"], "{answer:#?}");
+    let column = |place: usize| {
+        json!({"name": format!("sensor_{place}"), "datatype": "FP64", "shape": [2, 1],
+                                       "data": [rows()[0][place], rows()[1][place]]})
+    };
+    let columns: Vec<Value> = (0..10).rev().map(column).collect();
+    let answer = served.post("/v2/models/m/infer", json!({"inputs": columns})).await;
+    assert_eq!(answer.body["outputs"][0]["data"], wanted["predictions"], "{answer:#?}");
+
+    let said = served.refused("/v1/models/m:predict", json!({"inputs": {"sensor_0": [1.0]}})).await;
+    assert!(said.starts_with("9 columns are missing: `sensor_1` (FP64), "), "{said}");
+    let text = json!({"inputs": [{"name": "x", "datatype": "BYTES", "shape": [1, 10], "data": vec!["a"; 10]}]});
+    let said = served.refused("/v2/models/m/infer", text).await;
+    assert!(said.contains("`sensor_0` is BYTES, the model wants FP64"), "{said}");
+}
+
+#[tokio::test]
+async fn text_beside_numbers_reaches_the_model_as_a_table() {
+    let registry = registry().await;
+    let served = Served::start(registry, &["models:/mixed/latest", "--model-name", "m"]).await;
+    let instances = json!([["south", 3, 70.5], ["north", 4, 65.0]]);
+    let answer = served.post("/v1/models/m:predict", json!({"instances": instances})).await;
+    assert!(close(&answer.body["predictions"], &registry.answers["mixed"]["predictions"], 1e-9), "{answer:#?}");
+    let half = json!({"instances": [{"site": "south", "age": 3.5, "load": 70.5}]});
+    let said = served.refused("/v1/models/m:predict", half).await;
+    assert!(said.contains("`age`") && said.contains("not a whole number"), "{said}");
+    let west = json!({"instances": [["west", 3, 70.5]]});
+    let said = served.refused("/v1/models/m:predict", west).await;
+    assert!(said.contains("unknown categories ['west']"), "{said}");
+}
+
+#[tokio::test]
+async fn every_flavour_answers_as_its_own_library() {
+    let registry = registry().await;
+    let own = format!("serve.models.m.python={}", Mlflow::python().display());
+    let run = format!("runs:/{}/boosted", registry.answers["run"].as_str().unwrap());
+    for (uri, answer, platform, digits) in [
+        ("models:/predictive_maintenance_best@challenger", "forest", "mlflow", 1e-9),
+        (run.as_str(), "boosted", "mlflow", 1e-6),
+        ("models:/graph/1", "linear", "onnxruntime_onnx", 1e-5),
+    ] {
+        let served = Served::start(registry, &[uri, "--model-name", "m"]).await;
+        let there = served.post("/v1/models/m:predict", json!({"instances": rows()})).await;
+        let wanted = &registry.answers[answer];
+        assert_eq!(there.body["predictions"], wanted["predictions"], "{uri}: {there:#?}");
+        assert!(close(&there.body["probabilities"], &wanted["probabilities"], digits), "{uri}: {there:#?}");
+        assert_eq!(served.get("/v1/models/m").await.body["platform"], platform);
+    }
+    // What only MLflow can load, in an environment that has MLflow.
+    let served = Served::start(registry, &["models:/echo/1", "--model-name", "m", "--set", &own]).await;
+    let given = json!({"instances": [{"x": 1.5, "word": "a"}, {"x": 2, "word": "b"}]});
+    let answer = served.post("/v1/models/m:predict", given).await;
+    let wanted = json!([{"twice": 3.0, "text": "<a>"}, {"twice": 4.0, "text": "<b>"}]);
+    assert_eq!(answer.body["predictions"], wanted, "{answer:#?}");
+}
+
+#[tokio::test]
+async fn what_the_registry_does_not_have_ends_the_server_with_words() {
+    let registry = registry().await;
+    let modelway = Modelway::new();
+    for (uri, words) in [
+        ("models:/predictive_maintenence_best/Production", "did you mean `predictive_maintenance_best`?"),
+        ("models:/predictive_maintenance_best/Staging", "version 1 in Production"),
+    ] {
+        let output = command(&modelway, registry, &[uri, "--port", "0"]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains(words), "{uri}: {said}");
+    }
+}
