@@ -173,10 +173,7 @@ fn place(location: &str, server: &Server, config: &Config) -> Result<(Place, Str
         return Ok((Place::Tracked(tracked), location));
     }
     let place = Place::parse(location, config).map_err(|error| {
-        let reason = match error {
-            ArtifactError::Refused { reason, .. } => reason,
-            other => other.to_string(),
-        };
+        let reason = if let ArtifactError::Refused { reason, .. } = error { reason } else { error.to_string() };
         Failure::Refused("artifact_refused", format!("its files are at {location}: {reason}"))
     })?;
     match &place {

@@ -193,6 +193,14 @@ async fn requests_are_held_to_the_logged_signature_by_column() {
     let answer = served.post("/v2/models/m/infer", json!({"inputs": columns})).await;
     assert_eq!(answer.body["outputs"][0]["data"], wanted["predictions"], "{answer:#?}");
 
+    // The paths of MLflow's own server.
+    let names: Vec<String> = (0..10).map(|place| format!("sensor_{place}")).collect();
+    let split = json!({"dataframe_split": {"columns": names, "index": [0, 1], "data": rows()}});
+    let answer = served.post("/invocations", split).await;
+    assert_eq!(answer.body["predictions"], wanted["predictions"], "{answer:#?}");
+    assert_eq!(served.get("/ping").await.status, 200);
+    assert_eq!(served.get("/version").await.status, 200);
+
     let said = served.refused("/v1/models/m:predict", json!({"inputs": {"sensor_0": [1.0]}})).await;
     assert!(said.starts_with("9 columns are missing: `sensor_1` (FP64), "), "{said}");
     let text = json!({"inputs": [{"name": "x", "datatype": "BYTES", "shape": [1, 10], "data": vec!["a"; 10]}]});

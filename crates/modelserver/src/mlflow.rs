@@ -138,10 +138,13 @@ impl MlflowWorker {
             source,
         })?;
         let entry = Entry { kind: EntryKind::Mlflow, path: plan.path().to_owned() };
-        let worker = PythonModel::open(&entry, interpreter, settings, cache).map_err(|error| match error {
+        let opened = PythonModel::open(&entry, interpreter, settings, cache);
+        let worker = opened.map_err(|error| {
             // The plan is ours; the folder is what its owner knows.
-            ServeError::Python { reason, .. } => ServeError::Python { path: folder.to_owned(), reason },
-            other => other,
+            if let ServeError::Python { reason, .. } = error {
+                return ServeError::Python { path: folder.to_owned(), reason };
+            }
+            error
         })?;
         Ok(Self { worker, _plan: plan })
     }

@@ -8,6 +8,7 @@ mod compression;
 mod events;
 mod fields;
 mod generate;
+mod mlflow;
 mod repository;
 mod statistics;
 mod v1;
@@ -98,6 +99,15 @@ async fn dispatch(asked: Asked<'_>) -> answer::Answered {
         "/ready" | "/health/ready" | "/v2/health/ready" => {
             asked.only(PROBE)?;
             ready(app)
+        }
+        "/invocations" => mlflow::invocations(asked).await,
+        "/ping" => {
+            asked.only(PROBE)?;
+            ready(app)
+        }
+        "/version" => {
+            asked.only(READ)?;
+            Ok(answer::text("text/plain", env!("CARGO_PKG_VERSION").to_owned()))
         }
         "/metrics" => {
             asked.only(READ)?;

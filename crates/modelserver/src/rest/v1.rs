@@ -7,6 +7,7 @@ mod read;
 mod write;
 
 use api::inference::Request;
+use bytes::Bytes;
 use http::StatusCode;
 use serde_json::json;
 
@@ -15,6 +16,7 @@ use super::{
     answer::{self, Answered, Refusal},
     body, decoded, unknown_path,
 };
+use crate::{error::InferError, runtime::Signature};
 
 /// `{model}`, `{model}:predict`, and the same of one version as TensorFlow Serving has it:
 /// `{model}/versions/{version}:predict`.
@@ -49,12 +51,24 @@ pub(super) async fn model(asked: Asked<'_>, rest: &str) -> Answered {
 }
 
 async fn predict(asked: Asked<'_>, name: &str, version: Option<&str>) -> Answered {
+    predict_as(asked, name, version, |_, body| Ok(body)).await
+}
+
+/// Predicts with a body that `rewrite` brings into V1's form.
+pub(super) async fn predict_as(
+    asked: Asked<'_>,
+    name: &str,
+    version: Option<&str>,
+    rewrite: impl FnOnce(&Signature, Bytes) -> Result<Bytes, InferError>,
+) -> Answered {
     asked.only(POST)?;
     let (app, caller) = (asked.app, asked.caller);
     let (model, _) = app.models.find(name, version)?;
     let read = body::read(app, &asked.head.headers, asked.body).await;
     let (body, _hold) = read.inspect_err(|refusal| model.metrics.refused_as(refusal.error_type()))?;
-    let inputs = read::tensors(&model.signature, &body).inspect_err(|error| model.metrics.refused(error))?;
+    let inputs = rewrite(&model.signature, body)
+        .and_then(|body| read::tensors(&model.signature, &body))
+        .inspect_err(|error| model.metrics.refused(error))?;
     let outputs = model.infer(Request { inputs, ..Request::default() }, caller).await?;
     Ok(answer::bytes("application/json", write::predictions(name, &model.version, &outputs)?))
 }
