@@ -121,17 +121,19 @@ async fn a_full_queue_refuses_at_once_and_says_which_bound() {
     let infer =
         |count| client.post(format!("{}/v2/models/slow/infer", server.url)).body(rounds(count).to_string()).send();
     let others = base::Tasks::new();
-    let mut held: Vec<_> = (0..2).map(|_| UnderWay::send(&others, infer(1_000_000))).collect();
-    let full = async {
-        loop {
-            let answer = infer(1).await.unwrap();
-            if answer.status() == 503 {
-                break answer;
-            }
-            held.push(UnderWay::send(&others, infer(1_000_000)));
-        }
-    };
-    let answer = tokio::time::timeout(PATIENCE, full).await.expect("the queue fills");
+    let endless = 1_000_000_000;
+    let mut held = vec![UnderWay::send(&others, infer(endless))];
+    // One runs when another has to wait, and a second one waits when the server says so.
+    let mut soon = rounds(1);
+    soon["parameters"] = json!({"timeout": 20_000});
+    let runs = async { while server.post("/v2/models/slow/infer", &soon).await.0 != 503 {} };
+    tokio::time::timeout(PATIENCE, runs).await.expect("the model is busy");
+    held.push(UnderWay::send(&others, infer(endless)));
+    let waiting = r#"model_queue_depth{model_name="slow",model_version="1"} 1"#;
+    let full = async { while !server.text("/metrics").await.contains(waiting) {} };
+    tokio::time::timeout(PATIENCE, full).await.expect("the queue fills");
+    let answer = tokio::time::timeout(PATIENCE, infer(1)).await.expect("it is refused at once").unwrap();
+    assert_eq!(answer.status(), 503);
     assert_eq!(answer.headers()["retry-after"], "1");
     let body: serde_json::Value = answer.json().await.unwrap();
     assert!(body["error"].as_str().unwrap().contains("serve.queue_limit"), "{body}");
