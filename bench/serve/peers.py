@@ -61,13 +61,13 @@ def modelway(*more):
 def sklearn(model, port):
     """The MLflow model, run by a worker in the environment that the FastAPI app has."""
     python = VENVS / "fastapi" / "bin" / "python"
-    return [BINARY, "serve", WORK / "iris-mlflow", "--model-name", model, "--port", port, "--set", f"serve.python={python}"]
+    return [BINARY, "serve", WORK / "iris-mlflow", "--model-name", model, "--port", port, "--set", f"serve.models.{model}.python={python}"]
 
 
 def identity(model, port):
     """A Python model that does nothing: what the way to a worker and back costs."""
     python = VENVS / "fastapi" / "bin" / "python"
-    return [BINARY, "serve", HERE / "servers" / "identity", "--model-name", model, "--port", port, "--set", f"serve.python={python}"]
+    return [BINARY, "serve", HERE / "servers" / "identity", "--model-name", model, "--port", port, "--set", f"serve.models.{model}.python={python}"]
 
 
 def fastapi(_, port):
