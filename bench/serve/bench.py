@@ -118,10 +118,11 @@ def many(seconds):
         command = lambda model, port, source=source: [BINARY, "serve", source, "--port", port]
         server = peers.Server(f"Modelway, {name}", command, peers.V2, "v2", models=("iris000",))
         with Running(server, "iris000", warm=0) as running:
-            empty = running.memory()
+            running.until_ready()
+            loaded = running.memory()
             point = running.load(8, seconds)
-        found[name] = {"memory_mb": empty, **point}
-        tell(f"  {name:5} {point['rps']:9.0f}/s  p50 {point['p50']:.3f} ms  {empty} MB")
+        found[name] = {"memory_mb": loaded, **point}
+        tell(f"  {name:5} {point['rps']:9.0f}/s  p50 {point['p50']:.3f} ms  {loaded} MB")
     return {**found, "mb_a_model": (found["many"]["memory_mb"] - found["one"]["memory_mb"]) / 199,
             "p50_ratio": found["many"]["p50"] / found["one"]["p50"], "cpu_ratio": found["many"]["cpu_us"] / found["one"]["cpu_us"]}
 

@@ -56,12 +56,12 @@ def cpu(pids):
 
 
 def memory(pids):
-    """Resident memory in MB, what is shared counted once."""
-    total = 0
+    """Resident memory in MB; of several processes, what they share counted once."""
+    kind, total = "Rss:" if len(pids) == 1 else "Pss:", 0
     for pid in pids:
         with contextlib.suppress(OSError):
             for line in pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-                if line.startswith("Pss:"):
+                if line.startswith(kind):
                     total += int(line.split()[1])
     return round(total / 1024, 1)
 
@@ -132,6 +132,18 @@ class Running:
                 connection.close()
             time.sleep(0.002)
         raise Failed(f"{self.server.name} gave no prediction in {self.server.patience_s} s: {said}; see {self.log.name}")
+
+    def until_ready(self):
+        """Waits until every model of ours is loaded, not only the one that is asked."""
+        end = time.perf_counter() + self.server.patience_s
+        while time.perf_counter() < end:
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                connection.request("GET", "/v2/health/ready")
+                if connection.getresponse().status == 200:
+                    return
+            time.sleep(0.05)
+        raise Failed(f"{self.server.name} is not ready in {self.server.patience_s} s; see {self.log.name}")
 
     def check(self, text):
         """A fast answer that is wrong is none."""
