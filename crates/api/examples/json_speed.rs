@@ -52,10 +52,8 @@ fn main() {
         let mut instances = Vec::new();
         api::inference::write_nested(&mut instances, &request.inputs[0]).unwrap();
         let instances = String::from_utf8(instances).unwrap();
-        let datatype = match request.inputs[0].datatype() {
-            Datatype::Fp64 => Datatype::Fp32,
-            other => other,
-        };
+        let sent = request.inputs[0].datatype();
+        let datatype = if sent == Datatype::Fp64 { Datatype::Fp32 } else { sent };
         let rows = fastest(|| drop(black_box(nested_data(black_box(&instances), datatype).unwrap())));
         let packed = Request::decode(&body, None).unwrap().encode(true).unwrap();
         let binary = fastest(|| drop(black_box(Request::decode(&packed.body, packed.header_length).unwrap())));

@@ -18,10 +18,12 @@ fn message(model: &str, file: &str) -> ModelInferRequest {
     let body = std::fs::read(file).expect("the body can be read");
     let request = Request::decode(&body.into(), None).expect("the body is a V2 request");
     let raw = |data: &Data| -> Vec<u8> {
-        match data {
-            Data::Fp32(data) => data.iter().flat_map(|n| n.to_le_bytes()).collect(),
-            Data::Int64(data) => data.iter().flat_map(|n| n.to_le_bytes()).collect(),
-            other => panic!("{} is not sent by this tool", other.datatype()),
+        if let Data::Fp32(data) = data {
+            data.iter().flat_map(|n| n.to_le_bytes()).collect()
+        } else if let Data::Int64(data) = data {
+            data.iter().flat_map(|n| n.to_le_bytes()).collect()
+        } else {
+            panic!("{} is not sent by this tool", data.datatype())
         }
     };
     let input = |tensor: &api::inference::Tensor| InferInputTensor {

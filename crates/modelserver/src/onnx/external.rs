@@ -99,7 +99,7 @@ mod tests {
         let model =
             [b"\x08\x09".to_vec(), entry("a.data"), entry(&long), entry("a.data"), b"location".to_vec()].concat();
         assert_eq!(locations(&model), [PathBuf::from("a.data"), PathBuf::from(&long)]);
-        assert_eq!(locations(&entry("cut")[..LOCATION.len() + 2]), [PathBuf::new(); 0]);
+        assert!(locations(&entry("cut")[..LOCATION.len() + 2]).is_empty());
     }
 
     #[test]

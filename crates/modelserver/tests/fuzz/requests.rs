@@ -68,8 +68,11 @@ impl Sent {
     }
 }
 
+/// A tensor's name, type and shape.
+type Input = (&'static str, Datatype, &'static [i64]);
+
 /// The models, and their inputs.
-const MODELS: [(&str, &[(&str, Datatype, &[i64])]); 13] = [
+const MODELS: [(&str, &[Input]); 13] = [
     ("adder", &[("a", Datatype::Fp32, &[2]), ("b", Datatype::Fp32, &[2])]),
     ("spare", &[("a", Datatype::Fp32, &[2]), ("b", Datatype::Fp32, &[2])]),
     ("picker", &[("index", Datatype::Int64, &[3])]),
@@ -177,8 +180,11 @@ fn text(dice: &mut Dice, path: String, mut body: Value) -> Sent {
     // What no value can hold: numbers beyond all types, words that JSON lacks, one name twice.
     match dice.below(12) {
         0 => {
-            text =
-                text.replacen('0', *dice.of(&["1e999", "-1e999", long.as_str(), "NaN", "00", "0x1", "1e-999", "-"]), 1)
+            text = text.replacen(
+                '0',
+                dice.of::<&str>(&["1e999", "-1e999", long.as_str(), "NaN", "00", "0x1", "1e-999", "-"]),
+                1,
+            )
         }
         1 => {
             let doubled = *dice.of(&["\"inputs\":[],", "\"id\":\"1\",", "\"x\":1,", "\"instances\":[],"]);
@@ -283,8 +289,9 @@ fn spoil(dice: &mut Dice, sent: &mut Sent) {
         sent.headers.push(("accept-encoding", (*dice.of(&["gzip", "deflate;q=0.5", "br", ";;,q=", "*"])).to_owned()));
     }
     if dice.once_in(20) {
-        sent.path =
-            sent.path.replace("/models/", *dice.of(&["/models/%ff", "/models//", "/models/nobody", "/models/a%2fb/"]));
+        sent.path = sent
+            .path
+            .replace("/models/", dice.of::<&str>(&["/models/%ff", "/models//", "/models/nobody", "/models/a%2fb/"]));
     }
     if dice.once_in(30) {
         sent.framing = *dice.of(&[Framing::Chunked, Framing::CutOff]);
