@@ -251,6 +251,9 @@ impl Model {
             outputs = outputs.iter().chain(more).copied().collect();
         }
         let inputs = validate::order_inputs(&self.signature, request.inputs)?;
+        if self.signature.rows {
+            validate::same_rows(&inputs)?;
+        }
         let level = self.level(&parameters);
         parameters.retain(|name, _| !OURS.contains(&name.as_str()));
         let rows = if self.signature.rows && !self.signature.streams { join::rows_of(&inputs) } else { None };

@@ -40,6 +40,8 @@ pub(crate) struct OnnxModel {
     session: Session,
     options: Arc<RunOptions>,
     signature: Signature,
+    /// The names of the inputs' dimensions, where the model names them; else they are empty.
+    symbols: Vec<Vec<String>>,
     /// Whether an output may be left out by the model.
     optional: bool,
 }
@@ -53,11 +55,12 @@ impl OnnxModel {
             .map_err(|e| failed(words::of_load(e.message(), file)))?;
         let inputs = session.inputs().iter().map(describe::input).collect::<Result<Vec<_>, _>>().map_err(failed)?;
         let outputs = session.outputs().iter().map(describe::output).collect::<Result<Vec<_>, _>>().map_err(failed)?;
+        let symbols = session.inputs().iter().map(describe::symbols).collect();
         let optional = session.outputs().iter().any(|output| matches!(output.dtype(), ValueType::Optional(_)));
         let options = quiet_options().map_err(|e| failed(e.message().to_owned()))?;
         let signature =
             Signature { platform: PLATFORM, rows: rows(&inputs, &outputs), streams: false, inputs, outputs };
-        Ok(Self { session, options: Arc::new(options), signature, optional })
+        Ok(Self { session, options: Arc::new(options), signature, symbols, optional })
     }
 }
 
@@ -112,7 +115,7 @@ impl ModelRuntime for OnnxModel {
         for input in call.inputs {
             values.push(values::to_onnx(input)?);
         }
-        let Self { session, options, signature, optional } = self;
+        let Self { session, options, signature, symbols, optional } = self;
         let hook = Arc::clone(options);
         let terminate = move || {
             // Only fails without a runtime.
@@ -127,7 +130,7 @@ impl ModelRuntime for OnnxModel {
             };
             match made {
                 Ok(made) => collect(&made, call.outputs, signature),
-                Err(error) => Err(sort(&error, &signature.inputs, call.inputs)),
+                Err(error) => Err(sort(&error, &signature.inputs, symbols, call.inputs)),
             }
         });
         if call.cancel.is_cancelled() {
@@ -147,7 +150,10 @@ fn without_panic<T>(run: impl FnOnce() -> T) -> Result<T, RuntimeError> {
 }
 
 /// Whose fault a failed run is.
-fn sort(error: &ort::Error, wanted: &[TensorMetadata], given: &[Tensor]) -> RuntimeError {
+fn sort(error: &ort::Error, wanted: &[TensorMetadata], symbols: &[Vec<String>], given: &[Tensor]) -> RuntimeError {
+    if let Some(words) = words::of_symbols(symbols, given) {
+        return RuntimeError::Rejected(words);
+    }
     let refused = error.code() == ErrorCode::InvalidArgument;
     let words = words::of_run(error.message(), refused, wanted, given);
     if refused { RuntimeError::Rejected(words) } else { RuntimeError::Failed(words) }

@@ -38,6 +38,22 @@ pub(crate) fn order_inputs(signature: &Signature, inputs: Vec<Tensor>) -> Result
     }
 }
 
+/// For a model whose first dimensions count rows: that all of its inputs have the same number of them.
+pub(crate) fn same_rows(inputs: &[Tensor]) -> Result<(), InferError> {
+    let rows = |input: &Tensor| input.shape.first().copied().unwrap_or(0);
+    let Some((first, others)) = inputs.split_first() else { return Ok(()) };
+    match others.iter().find(|other| rows(other) != rows(first)) {
+        Some(other) => Err(InferError::Invalid(format!(
+            "input `{}` has {} rows and input `{}` {}: the first dimension of all inputs must be the same",
+            first.name,
+            rows(first),
+            other.name,
+            rows(other)
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// The places of the outputs that are wanted, all of them if none is named; but of its intermediate features only
 /// those that are named.
 pub(crate) fn choose_outputs(signature: &Signature, wanted: &[RequestedOutput]) -> Result<Vec<usize>, InferError> {

@@ -50,3 +50,11 @@ pub(super) fn output(outlet: &Outlet) -> Result<TensorMetadata, String> {
 fn tensor(outlet: &Outlet, datatype: Datatype, shape: Vec<i64>) -> TensorMetadata {
     TensorMetadata { name: outlet.name().to_owned(), datatype, shape, labels: Vec::new() }
 }
+
+/// The names that the model gives to an input's dimensions; empty where it gives none.
+pub(super) fn symbols(outlet: &Outlet) -> Vec<String> {
+    match outlet.dtype() {
+        ValueType::Tensor { dimension_symbols, .. } => dimension_symbols.to_vec(),
+        ValueType::Sequence(_) | ValueType::Map { .. } | ValueType::Optional(_) => Vec::new(),
+    }
+}

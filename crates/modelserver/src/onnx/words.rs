@@ -79,6 +79,28 @@ pub(super) fn of_run(message: &str, refused: bool, wanted: &[TensorMetadata], gi
     }
 }
 
+/// Whether dimensions that the model gives one name have different sizes. The runtime does not mind by itself, since
+/// many an export names its dimensions carelessly: it tells only of a run that failed whose fault that was.
+pub(super) fn of_symbols(symbols: &[Vec<String>], given: &[Tensor]) -> Option<String> {
+    let mut seen: Vec<(&str, i64, &str)> = Vec::new();
+    for (names, input) in symbols.iter().zip(given) {
+        for (name, &size) in names.iter().zip(&input.shape).filter(|(name, _)| !name.is_empty()) {
+            match seen.iter().find(|(known, ..)| known == name) {
+                None => seen.push((name, size, &input.name)),
+                Some((_, other, _)) if *other == size => {}
+                Some((_, other, first)) => {
+                    return Some(format!(
+                        "dimension `{name}` is {other} in input `{first}` and {size} in input `{}`: the model wants \
+                         it the same everywhere",
+                        input.name
+                    ));
+                }
+            }
+        }
+    }
+    None
+}
+
 fn after<'m>(message: &'m str, word: &str) -> Option<&'m str> {
     message.find(word).map(|place| message[place + word.len()..].trim())
 }
@@ -130,6 +152,20 @@ mod tests {
             "this ONNX Runtime has no operator Relu(1) (name and the opset it is from): export the model for another \
              opset, 7 or newer",
         );
+    }
+
+    #[test]
+    fn a_named_dimension_with_two_sizes_is_told_with_both_inputs() {
+        let tensor = |name: &str, shape: &[i64]| Tensor {
+            name: name.into(),
+            shape: shape.into(),
+            data: Data::zeros(Datatype::Fp32, api::inference::element_count(shape).unwrap()),
+        };
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let symbols = [names(&["n", ""]), names(&["m", "n"])];
+        assert_eq!(of_symbols(&symbols, &[tensor("a", &[4, 2]), tensor("b", &[3, 4])]), None);
+        let words = "dimension `n` is 4 in input `a` and 2 in input `b`: the model wants it the same everywhere";
+        assert_eq!(of_symbols(&symbols, &[tensor("a", &[4, 2]), tensor("b", &[4, 2])]).as_deref(), Some(words));
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! HTTP/1.1 by hand, so that anything can be sent, and what comes back is seen as it is.
 
+use std::io::Read as _;
+
+use flate2::read;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -27,6 +30,39 @@ impl Answer {
     }
 }
 
+impl Answer {
+    /// The body as it was before it was compressed.
+    pub(crate) fn unpacked(&self) -> Result<Vec<u8>, String> {
+        let mut whole = Vec::new();
+        let read = match self.header("content-encoding") {
+            None => return Ok(self.body.clone()),
+            Some("gzip") => read::GzDecoder::new(&self.body[..]).read_to_end(&mut whole),
+            Some("deflate") => read::ZlibDecoder::new(&self.body[..]).read_to_end(&mut whole),
+            Some(other) => return Err(format!("the content-encoding {other:?}")),
+        };
+        read.map(|_| whole).map_err(|e| format!("an answer that cannot be unpacked: {e}"))
+    }
+}
+
+/// Why there is no answer.
+enum Broken {
+    /// The connection ended before any byte of it.
+    Silent(String),
+    Wrong(String),
+}
+
+impl From<&str> for Broken {
+    fn from(why: &str) -> Self {
+        Self::Wrong(why.to_owned())
+    }
+}
+
+impl From<String> for Broken {
+    fn from(why: String) -> Self {
+        Self::Wrong(why)
+    }
+}
+
 impl Wire {
     pub(crate) fn new(address: String) -> Self {
         Self { address, stream: None }
@@ -36,16 +72,20 @@ impl Wire {
     /// is replaced, as every client does it.
     pub(crate) async fn send(&mut self, sent: &Sent) -> Result<Answer, String> {
         let used = self.stream.take();
-        if let Some(stream) = used
-            && let Ok(answer) = self.exchange(stream, sent).await
-        {
-            return Ok(answer);
+        if let Some(stream) = used {
+            match self.exchange(stream, sent).await {
+                Ok(answer) => return Ok(answer),
+                Err(Broken::Wrong(why)) => return Err(why),
+                Err(Broken::Silent(_)) => {}
+            }
         }
         let fresh = TcpStream::connect(&self.address).await.map_err(|e| format!("no connection: {e}"))?;
-        self.exchange(fresh, sent).await
+        self.exchange(fresh, sent).await.map_err(|broken| match broken {
+            Broken::Silent(why) | Broken::Wrong(why) => why,
+        })
     }
 
-    async fn exchange(&mut self, mut stream: TcpStream, sent: &Sent) -> Result<Answer, String> {
+    async fn exchange(&mut self, mut stream: TcpStream, sent: &Sent) -> Result<Answer, Broken> {
         let bytes = sent.bytes();
         // The server may answer and close before it has read everything.
         let _ = stream.write_all(&bytes).await;
@@ -53,12 +93,16 @@ impl Wire {
             let _ = stream.shutdown().await;
         }
         let mut got = Vec::new();
-        let end = loop {
-            if let Some(end) = memchr::memmem::find(&got, b"\r\n\r\n") {
-                break end + 4;
-            }
-            more(&mut stream, &mut got).await?;
-        };
+        let end =
+            loop {
+                if let Some(end) = memchr::memmem::find(&got, b"\r\n\r\n") {
+                    break end + 4;
+                }
+                let silent = got.is_empty();
+                more(&mut stream, &mut got)
+                    .await
+                    .map_err(|why| if silent { Broken::Silent(why) } else { Broken::Wrong(why) })?;
+            };
         let head = String::from_utf8(got[..end].to_vec()).map_err(|_| "a head that is not ASCII")?;
         let status = head.get(9..12).and_then(|status| status.parse().ok()).ok_or("no status")?;
         let mut answer = Answer { status, head, body: got.split_off(end) };

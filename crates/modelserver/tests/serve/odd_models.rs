@@ -111,6 +111,14 @@ async fn what_a_signature_cannot_say_is_told_with_the_operator_and_the_shapes() 
 }
 
 #[tokio::test]
+async fn inputs_of_differing_rows_are_the_callers_fault_and_both_are_named() {
+    let server = Server::of("add").await;
+    let inputs = json!([floats("a", &[4], &[1., 2., 3., 4.]), floats("b", &[2], &[1., 2.])]);
+    let said = refused(infer(&server, "add", inputs).await, 400);
+    assert!(said.contains("`a`") && said.contains("`b`") && said.contains('4') && said.contains('2'), "{said}");
+}
+
+#[tokio::test]
 async fn rows_that_influence_one_another_are_answered_as_if_alone() {
     let server = Server::of("over_rows").await;
     let ask = |number: f32| {
