@@ -58,14 +58,19 @@ impl App {
 
     /// Whether requests are wanted here: every model predicts that should, and the server is not ending.
     pub(crate) fn is_ready(&self) -> bool {
-        self.reporter.state() == ReplicaState::Ready && self.models.fault().is_none()
+        self.reporter.state() == ReplicaState::Ready && self.models.fault().is_none() && self.down().is_none()
+    }
+
+    /// A model of which no instance can be asked, in words.
+    fn down(&self) -> Option<String> {
+        self.models.all().iter().find(|model| !model.is_up()).map(|model| restarting(&model.name))
     }
 
     /// Why not, in words.
     pub(crate) fn why_not_ready(&self) -> String {
         match self.reporter.state() {
             ReplicaState::Starting | ReplicaState::BackingOff => "the server is still loading its models".to_owned(),
-            ReplicaState::Ready => self.models.fault().unwrap_or_default(),
+            ReplicaState::Ready => self.models.fault().or_else(|| self.down()).unwrap_or_default(),
             ReplicaState::Stopping => "the server is ending".to_owned(),
         }
     }
@@ -104,7 +109,10 @@ impl App {
 
     /// Whether one model predicts: an error in words if it does not.
     pub(crate) fn model_ready(&self, name: &str, version: Option<&str>) -> Result<(), InferError> {
-        self.models.find(name, version)?;
+        let (model, _) = self.models.find(name, version)?;
+        if !model.is_up() {
+            return Err(InferError::NotReady(restarting(name)));
+        }
         match self.reporter.state() {
             ReplicaState::Stopping => Err(InferError::NotReady(self.why_not_ready())),
             ReplicaState::Starting | ReplicaState::BackingOff | ReplicaState::Ready => Ok(()),
@@ -129,4 +137,8 @@ impl App {
             outputs,
         })
     }
+}
+
+fn restarting(name: &str) -> String {
+    format!("model `{name}` cannot be asked: its workers have ended and are being restarted")
 }

@@ -166,7 +166,9 @@ pub(crate) async fn accept(listener: &Listener, app: &Arc<App>, connections: &Ta
 fn builder(config: &Config) -> auto::Builder<TokioExecutor> {
     let idle = Duration::from_millis(config.idle_timeout_ms.max(1));
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(idle).pipeline_flush(true);
+    // Without `pipeline_flush`: it keeps an answer back while anything of a body is unread, and loses one that refuses
+    // the body.
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(idle);
     builder
         .http2()
         .timer(TokioTimer::new())

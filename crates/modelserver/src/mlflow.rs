@@ -28,7 +28,7 @@ use crate::{
         Entry, EntryKind, PythonModel,
         environment::{Requirement, Wanted},
     },
-    runtime::{Call, ModelRuntime, RuntimeError, Signature, Sink},
+    runtime::{Call, ModelRuntime, RuntimeError, Signature, Sink, Up},
     settings::ModelSettings,
 };
 
@@ -160,6 +160,10 @@ fn write(plan: &Plan<'_>) -> std::io::Result<NamedTempFile> {
 impl ModelRuntime for MlflowWorker {
     fn signature(&self) -> &Signature {
         self.worker.signature()
+    }
+
+    fn up(&self) -> Up {
+        self.worker.up()
     }
 
     fn infer(&mut self, call: Call<'_>, sink: &mut dyn Sink) -> Result<(), RuntimeError> {

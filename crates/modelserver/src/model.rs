@@ -21,7 +21,7 @@ use crate::{
     placement::Placement,
     probe::Probe,
     queue::{Bell, Queue},
-    runtime::{Cancel, ModelRuntime, Signature},
+    runtime::{Cancel, ModelRuntime, Signature, Up},
     settings::ModelSettings,
     statistics::Statistics,
     validate,
@@ -45,6 +45,8 @@ pub(crate) struct Model {
     pub(crate) settings: ModelSettings,
     cache: Option<Cache>,
     queue: Arc<Queue>,
+    /// Whether its instances can be asked.
+    up: Arc<[Up]>,
     threads: Vec<JoinHandle<()>>,
     /// The places of the outputs that most requests want: those that are given without being named.
     outputs: Arc<[usize]>,
@@ -108,9 +110,12 @@ impl Model {
         let queue = Arc::new(queue);
         let placement = Placement::of_this_machine();
         let mut threads = Vec::with_capacity(runtimes.len());
+        let up: Arc<[Up]> = runtimes.iter().map(|runtime| runtime.up()).collect();
         for (instance, runtime) in runtimes.into_iter().enumerate() {
             let worker = Worker {
                 name: name.clone(),
+                up: runtime.up(),
+                all: Arc::clone(&up),
                 runtime,
                 queue: Arc::clone(&queue),
                 statistics: Arc::clone(&statistics),
@@ -131,12 +136,30 @@ impl Model {
         let cache = cached.then(|| Cache::new(settings.response_cache_bytes));
         let features: Arc<[usize]> = validate::features(&signature).into();
         let outputs = (0..signature.outputs.len()).filter(|place| !features.contains(place)).collect();
-        Ok(Self { name, version, signature, metrics, statistics, settings, cache, queue, threads, outputs, features })
+        Ok(Self {
+            name,
+            version,
+            signature,
+            metrics,
+            statistics,
+            settings,
+            cache,
+            queue,
+            up,
+            threads,
+            outputs,
+            features,
+        })
     }
 
     /// Takes no more requests, and ends its threads after what waits.
     pub(crate) fn close(&self) {
         self.queue.close();
+    }
+
+    /// Whether any instance of it can be asked.
+    pub(crate) fn is_up(&self) -> bool {
+        self.up.iter().any(Up::is_up)
     }
 
     /// Whether its threads have ended, and with them everything of the runtime's.

@@ -34,7 +34,7 @@ use worker::{Broken, Worker};
 
 use crate::{
     ServeError, onnx,
-    runtime::{Call, ModelRuntime, RuntimeError, Signature, Sink},
+    runtime::{Call, ModelRuntime, RuntimeError, Signature, Sink, Up},
     settings::ModelSettings,
 };
 
@@ -186,6 +186,10 @@ impl PythonModel {
 impl ModelRuntime for PythonModel {
     fn signature(&self) -> &Signature {
         &self.signature
+    }
+
+    fn up(&self) -> Up {
+        self.link.up.clone()
     }
 
     fn infer(&mut self, call: Call<'_>, sink: &mut dyn Sink) -> Result<(), RuntimeError> {

@@ -6,6 +6,7 @@
 //! pure parts in [`crate::batch`]; here are the lock, the clock and the sleep.
 
 use std::{
+    collections::VecDeque,
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -21,12 +22,17 @@ use crate::{
     runtime::Cancel,
 };
 
+/// How soon a thread that could not run anything looks again.
+const ASIDE: Duration = Duration::from_millis(20);
+
 /// A model's queue.
 #[derive(Debug)]
 pub(crate) struct Queue {
     state: Mutex<State>,
     /// Where threads sleep that have nothing to do.
     work: Condvar,
+    /// Where threads sleep that cannot run anything for now.
+    aside: Condvar,
     /// Where threads sleep that wait for their run to become full.
     full: Condvar,
     /// How long a request may wait for others.
@@ -46,6 +52,8 @@ struct State {
     filling: usize,
     /// Jobs in the line whose callers left, or a few more.
     left: usize,
+    /// Jobs that another thread took and could not begin.
+    returned: VecDeque<Job>,
     /// Runs that several callers wait for.
     shared: Vec<Shared>,
     closed: bool,
@@ -102,10 +110,18 @@ impl Queue {
             woken: 0,
             filling: 0,
             left: 0,
+            returned: VecDeque::new(),
             shared: Vec::new(),
             closed: false,
         };
-        Self { state: Mutex::new(state), work: Condvar::new(), full: Condvar::new(), delay, metrics }
+        Self {
+            state: Mutex::new(state),
+            work: Condvar::new(),
+            aside: Condvar::new(),
+            full: Condvar::new(),
+            delay,
+            metrics,
+        }
     }
 
     /// Adds a job, and refuses it at once if the line is full or closed.
@@ -136,21 +152,36 @@ impl Queue {
     }
 
     /// Waits for jobs that are to be run as one. `None` once the queue is closed and empty. Tells by the way
-    /// what the run before was.
-    pub(crate) fn take(&self, ran: Option<Ran>) -> Option<Vec<Job>> {
+    /// what the run before was. While `able` says that this thread could not run them, they are left to others.
+    pub(crate) fn take(&self, ran: Option<Ran>, able: &dyn Fn() -> bool) -> Option<Vec<Job>> {
         let mut state = self.lock();
         if let Some(Ran { requests, rows, took }) = ran {
             state.sizes.ran(requests, rows, took);
         }
         loop {
-            if state.line.len() == 0 {
+            if state.line.len() == 0 && state.returned.is_empty() {
                 if state.closed {
                     return None;
                 }
                 state = self.sleep(state);
                 continue;
             }
+            if !state.closed && !able() {
+                if state.wakes() {
+                    self.work.notify_one();
+                }
+                (state, _) = self.aside.wait_timeout(state, ASIDE).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
             let now = Instant::now();
+            if let Some(job) = state.returned.pop_front() {
+                if job.is_late(now) {
+                    job.expire();
+                } else if !job.is_left() {
+                    return Some(vec![job]);
+                }
+                continue;
+            }
             if let Some(rest) = self.rest(&state, now) {
                 state.filling += 1;
                 let (again, _) = self.full.wait_timeout(state, rest).unwrap_or_else(PoisonError::into_inner);
@@ -176,6 +207,19 @@ impl Queue {
             }
             state = self.lock();
         }
+    }
+
+    /// Takes a job back that was taken and not begun; it goes first. Refuses it once the queue is closed.
+    pub(crate) fn give_back(&self, job: Job) -> Result<(), Job> {
+        let mut state = self.lock();
+        if state.closed {
+            return Err(job);
+        }
+        state.returned.push_back(job);
+        if state.wakes() {
+            self.work.notify_one();
+        }
+        Ok(())
     }
 
     /// Sleeps until woken for work.
@@ -243,6 +287,7 @@ impl Queue {
         self.lock().closed = true;
         self.work.notify_all();
         self.full.notify_all();
+        self.aside.notify_all();
     }
 
     /// A job is plain data, so a thread that died with the lock has broken nothing.

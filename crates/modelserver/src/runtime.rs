@@ -69,11 +69,46 @@ pub trait ModelRuntime: Send + 'static {
     /// What it wants and answers.
     fn signature(&self) -> &Signature;
 
+    /// Whether it can be asked now, to be looked at from elsewhere.
+    fn up(&self) -> Up {
+        Up::always()
+    }
+
     /// Runs it. Blocks for the whole inference.
     ///
     /// # Errors
     /// See [`RuntimeError`].
     fn infer(&mut self, call: Call<'_>, sink: &mut dyn Sink) -> Result<(), RuntimeError>;
+}
+
+/// Whether a runtime can be asked. Clones are the same runtime's.
+#[derive(Clone, Debug)]
+pub struct Up(Option<Arc<AtomicBool>>);
+
+impl Up {
+    /// Of a runtime that has nothing that may be missing.
+    #[must_use]
+    pub fn always() -> Self {
+        Self(None)
+    }
+
+    /// Of a runtime that is not there yet.
+    pub(crate) fn down() -> Self {
+        Self(Some(Arc::default()))
+    }
+
+    /// Says how it is from now on.
+    pub(crate) fn set(&self, up: bool) {
+        if let Some(known) = &self.0 {
+            known.store(up, Ordering::Release);
+        }
+    }
+
+    /// How it is.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.0.as_ref().is_none_or(|up| up.load(Ordering::Acquire))
+    }
 }
 
 /// Keeps the last thing sent: for callers that want one answer.

@@ -31,6 +31,8 @@ mod python;
 mod repository;
 #[path = "serve/rest.rs"]
 mod rest;
+#[path = "serve/streams.rs"]
+mod streams;
 #[path = "serve/v1.rs"]
 mod v1;
 #[path = "serve/v2.rs"]

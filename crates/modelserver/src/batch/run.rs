@@ -17,7 +17,7 @@ use crate::{
     error::InferError,
     metrics::ModelMetrics,
     queue::{Queue, Ran},
-    runtime::{Call, Cancel, Last, ModelRuntime, RuntimeError, Sink},
+    runtime::{Call, Cancel, Last, ModelRuntime, RuntimeError, Sink, Up},
     statistics::{Parts, Statistics},
 };
 
@@ -35,13 +35,19 @@ pub(crate) struct Worker {
     pub(crate) handle: Option<Handle>,
     /// Whether every output has the rows of the inputs.
     pub(crate) rows: bool,
+    /// Whether this instance can be asked, and whether any can.
+    pub(crate) up: Up,
+    pub(crate) all: Arc<[Up]>,
 }
 
 impl Worker {
     /// Works until the queue is closed and empty.
     pub(crate) fn work(mut self) {
         let mut ran = None;
-        while let Some(mut jobs) = self.queue.take(ran.take()) {
+        let (up, all, queue) = (self.up.clone(), Arc::clone(&self.all), Arc::clone(&self.queue));
+        // Where no instance can be asked, this one says so.
+        let takes = || up.is_up() || !all.iter().any(Up::is_up);
+        while let Some(mut jobs) = queue.take(ran.take(), &takes) {
             ran = match (jobs.pop(), jobs.is_empty()) {
                 (Some(job), true) => self.alone(job),
                 (Some(job), false) => {
@@ -56,12 +62,20 @@ impl Worker {
     /// Runs one request.
     fn alone(&mut self, job: Job) -> Option<Ran> {
         let began = Instant::now();
-        self.statistics.queue.add(began.saturating_duration_since(job.arrived));
+        let waited = began.saturating_duration_since(job.arrived);
         let Job { inputs, outputs, parameters, rows, cancel, answer, arrived, time } = job;
         let call = Call { inputs: &inputs, outputs: &outputs, parameters: &parameters, cancel: &cancel };
         match answer {
             Answer::One(answer) => {
                 let made = run_once(self.runtime.as_mut(), call);
+                if let Err(RuntimeError::Unavailable(_)) = made
+                    && self.all.iter().any(Up::is_up)
+                {
+                    let answer = Answer::One(answer);
+                    self.hand_over(Job { inputs, outputs, parameters, rows, cancel, answer, arrived, time });
+                    return None;
+                }
+                self.statistics.queue.add(waited);
                 let took = began.elapsed();
                 let made = made.and_then(|made| match rows {
                     Some(rows) if self.rows => join::check_rows(&made, rows).map(|()| made),
@@ -76,6 +90,14 @@ impl Worker {
             Answer::Each(answers) => {
                 let mut sink = Streamed { answers, handle: self.handle.as_ref(), end: arrived + time };
                 let result = run(self.runtime.as_mut(), call, &mut sink);
+                if let Err(RuntimeError::Unavailable(_)) = result
+                    && self.all.iter().any(Up::is_up)
+                {
+                    let answer = Answer::Each(sink.answers);
+                    self.hand_over(Job { inputs, outputs, parameters, rows, cancel, answer, arrived, time });
+                    return None;
+                }
+                self.statistics.queue.add(waited);
                 if let Err(error) = result {
                     sink.hand_on(Err(error.into()));
                 }
@@ -143,6 +165,14 @@ impl Worker {
             }
         }
         None
+    }
+
+    /// Leaves a request that was not begun to an instance that can be asked.
+    fn hand_over(&self, job: Job) {
+        if let Err(job) = self.queue.give_back(job) {
+            let words = "the model's worker has ended, and the server is ending".to_owned();
+            job.answer.send(Err(InferError::NotReady(words)));
+        }
     }
 
     fn note(&self, requests: usize, rows: usize, parts: Parts) {

@@ -21,7 +21,7 @@ use crate::{
     error::InferError,
     metrics::{Metrics, ModelMetrics},
     queue::Queue,
-    runtime::{Call, Cancel, ModelRuntime, RuntimeError, Signature, Sink},
+    runtime::{Call, Cancel, ModelRuntime, RuntimeError, Signature, Sink, Up},
     settings::ModelSettings,
     statistics::Statistics,
 };
@@ -102,6 +102,8 @@ fn queue(limit: usize) -> Arc<Queue> {
 fn worker(queue: &Arc<Queue>, runtime: Doubler) -> (thread::JoinHandle<()>, Arc<Statistics>) {
     let statistics = Arc::new(Statistics::default());
     let worker = Worker {
+        up: Up::always(),
+        all: [Up::always()].into(),
         name: "m".to_owned(),
         runtime: Box::new(runtime),
         queue: Arc::clone(queue),

@@ -15,6 +15,7 @@ use rustix::{
 };
 
 use super::worker::Worker;
+use crate::runtime::Up;
 
 /// How long requests wait for another worker, counted from the end of the last.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -67,6 +68,8 @@ pub(super) struct Link {
     pub(super) wake: OwnedFd,
     /// The newest worker that has loaded the model; 0 while there is none.
     newest: AtomicU64,
+    /// Whether there is one, for whoever hands out requests.
+    pub(super) up: Up,
     /// The last run that is over.
     finished: AtomicU64,
     /// The newest worker that has answered anything.
@@ -81,6 +84,7 @@ impl Link {
             changed: Condvar::new(),
             wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
             newest: AtomicU64::new(0),
+            up: Up::down(),
             finished: AtomicU64::new(0),
             answered: AtomicU64::new(0),
         })
@@ -111,6 +115,7 @@ impl Link {
         // One that nobody has taken yet goes.
         state.next = Some(worker);
         state.down = None;
+        self.up.set(true);
         drop(state);
         self.changed.notify_all();
     }
@@ -125,6 +130,7 @@ impl Link {
             let since = state.down.as_ref().map_or_else(Instant::now, |(since, _)| *since);
             state.down = Some((since, words.clone()));
             self.newest.store(0, Ordering::Release);
+            self.up.set(false);
         }
         state.ended = Some((generation, words));
         drop(state);

@@ -93,16 +93,15 @@ impl Wire {
             let _ = stream.shutdown().await;
         }
         let mut got = Vec::new();
-        let end =
-            loop {
-                if let Some(end) = memchr::memmem::find(&got, b"\r\n\r\n") {
-                    break end + 4;
-                }
-                let silent = got.is_empty();
-                more(&mut stream, &mut got)
-                    .await
-                    .map_err(|why| if silent { Broken::Silent(why) } else { Broken::Wrong(why) })?;
-            };
+        let end = loop {
+            if let Some(end) = memchr::memmem::find(&got, b"\r\n\r\n") {
+                break end + 4;
+            }
+            let silent = got.is_empty();
+            more(&mut stream, &mut got)
+                .await
+                .map_err(|why| if silent { Broken::Silent(why) } else { Broken::Wrong(why) })?;
+        };
         let head = String::from_utf8(got[..end].to_vec()).map_err(|_| "a head that is not ASCII")?;
         let status = head.get(9..12).and_then(|status| status.parse().ok()).ok_or("no status")?;
         let mut answer = Answer { status, head, body: got.split_off(end) };

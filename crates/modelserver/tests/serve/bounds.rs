@@ -47,6 +47,22 @@ async fn a_body_beyond_the_limit_is_refused_before_it_is_read() {
 }
 
 #[tokio::test]
+async fn what_is_refused_by_its_head_is_answered_although_its_body_came_along() {
+    let server = Server::of("pick").await;
+    let head = "POST /v2/models/pick/infer HTTP/1.1\r\nhost: x\r\ncontent-encoding: br\r\n";
+    let mut stream = connect(&server).await;
+    let whole = format!("{head}transfer-encoding: chunked\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n");
+    stream.write_all(whole.as_bytes()).await.unwrap();
+    let answer = rest(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 415"), "{answer}");
+    let mut stream = connect(&server).await;
+    let many = "x: y\r\n".repeat(1_000);
+    stream.write_all(format!("{head}{many}\r\n").as_bytes()).await.unwrap();
+    let answer = rest(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+}
+
+#[tokio::test]
 async fn a_body_that_stops_is_answered_and_its_connection_closed() {
     let mut settings = config(&models().join("pick"));
     settings.body_timeout_ms = 50;

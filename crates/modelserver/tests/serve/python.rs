@@ -167,6 +167,47 @@ async fn instances_are_processes_of_their_own() {
 }
 
 #[tokio::test]
+async fn an_instance_that_is_down_or_hangs_takes_nothing_from_its_healthy_sibling() {
+    let flag = tempfile::NamedTempFile::new().unwrap();
+    let source = tempfile::tempdir().unwrap();
+    let text = std::fs::read_to_string(folder().join("faulty.py")).unwrap();
+    // The second process on cannot be loaded any more while the file is there.
+    let slow = format!(
+        "import os, time\nwhile os.path.exists({:?}) and os.path.getsize({0:?}): time.sleep(0.05)\n{text}",
+        flag.path()
+    );
+    std::fs::write(source.path().join("model.py"), slow).unwrap();
+    let mut settings = config(source.path());
+    settings.python = Some(python().display().to_string());
+    settings.model_name = Some("faulty".to_owned());
+    settings.instances = 2;
+    let server = Server::ready(settings).await;
+    std::fs::write(flag.path(), "wait").unwrap();
+    assert_eq!(server.post(FAULTY, &please("exit")).await.0, 500, "its own request");
+    for _ in 0..10 {
+        let answer = tokio::time::timeout(PATIENCE, server.post(FAULTY, &please("slow"))).await.expect("in time");
+        assert_eq!(answer.0, 200, "{answer:?}");
+    }
+    assert_eq!(server.get("/v2/health/ready").await.0, 200);
+    // Now there is none.
+    assert_eq!(server.post(FAULTY, &please("exit")).await.0, 500);
+    let said = refused(server.get("/v2/models/faulty/ready").await, 503);
+    assert!(said.contains("`faulty`") && said.contains("restarted"), "{said}");
+    assert_eq!(server.get("/v2/health/ready").await.0, 503);
+    assert_eq!(server.post(FAULTY, &please("good")).await.0, 503);
+    std::fs::write(flag.path(), "").unwrap();
+    let back = async { while server.get("/v2/health/ready").await.0 != 200 {} };
+    tokio::time::timeout(PATIENCE, back).await.expect("it comes back");
+    pid(&server).await;
+    let others = base::Tasks::new();
+    let url = format!("{}{FAULTY}", server.url);
+    let _hangs = UnderWay::send(&others, client().post(url).body(please("loop").to_string()).send());
+    for _ in 0..10 {
+        pid(&server).await;
+    }
+}
+
+#[tokio::test]
 async fn other_models_are_undisturbed_by_one_that_dies() {
     let models = tempfile::tempdir().unwrap();
     for model in ["faulty", "double"] {

@@ -1,0 +1,138 @@
+//! Models that stream: whoever hangs up, reads slowly or waits too long costs his own request, and nothing else.
+
+use std::{path::Path, time::Duration};
+
+use modelserver::proto::{
+    InferParameter, InferTensorContents, ModelInferRequest, grpc_inference_service_client::GrpcInferenceServiceClient,
+    infer_parameter::ParameterChoice, model_infer_request::InferInputTensor,
+};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+use crate::support::{PATIENCE, Server, config, python};
+
+const STREAM: &str = "/v2/models/streamer/generate_stream";
+
+async fn server() -> Server {
+    let mut settings = config(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models/python/streamer.py"));
+    settings.python = Some(python().display().to_string());
+    Server::ready(settings).await
+}
+
+/// A request that is sent and not read.
+async fn open(server: &Server, body: &Value) -> TcpStream {
+    let mut stream = TcpStream::connect(server.url.trim_start_matches("http://")).await.unwrap();
+    let body = body.to_string();
+    let length = body.len();
+    let request = format!("POST {STREAM} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n{body}");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream
+}
+
+/// Reads until these words have come.
+async fn read_to(stream: &mut TcpStream, words: &str) -> String {
+    let mut got = Vec::new();
+    let read = async {
+        while !String::from_utf8_lossy(&got).contains(words) {
+            assert!(stream.read_buf(&mut got).await.unwrap() > 0, "{}", String::from_utf8_lossy(&got));
+        }
+    };
+    tokio::time::timeout(PATIENCE, read).await.unwrap_or_else(|_| panic!("no {words}"));
+    String::from_utf8(got).unwrap()
+}
+
+/// The only worker is free again: it answers at once.
+async fn is_free(server: &Server) {
+    let mut stream = open(server, &json!({"x": [1], "most": 2})).await;
+    let got = read_to(&mut stream, "0\r\n\r\n").await;
+    assert!(got.contains(":0}") && got.contains(":1}") && !got.contains("error"), "{got}");
+}
+
+async fn is_closed(file: &Path) {
+    let closed = async {
+        while std::fs::read(file).unwrap() != b"closed" {
+            tokio::task::yield_now().await
+        }
+    };
+    tokio::time::timeout(PATIENCE, closed).await.expect("the generator is closed");
+}
+
+#[tokio::test]
+async fn a_caller_who_hangs_up_closes_the_generator_and_frees_the_worker() {
+    let server = server().await;
+    for pause in [0.0, 0.01] {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let body = json!({"x": [1], "pause": pause, "closed": file.path()});
+        let mut stream = open(&server, &body).await;
+        read_to(&mut stream, ":3}").await;
+        drop(stream);
+        is_closed(file.path()).await;
+        is_free(&server).await;
+    }
+}
+
+#[tokio::test]
+async fn a_caller_who_hangs_up_over_grpc_closes_the_generator_too() {
+    let server = server().await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let contents = InferTensorContents { fp32_contents: vec![1.0], ..Default::default() };
+    let input = InferInputTensor {
+        name: "x".into(),
+        datatype: "FP32".into(),
+        shape: vec![1],
+        contents: Some(contents),
+        ..Default::default()
+    };
+    let text = ParameterChoice::StringParam(file.path().display().to_string());
+    let request = ModelInferRequest {
+        model_name: "streamer".into(),
+        inputs: vec![input],
+        parameters: [("closed".to_owned(), InferParameter { parameter_choice: Some(text) })].into(),
+        ..Default::default()
+    };
+    let mut client = GrpcInferenceServiceClient::connect(server.url.clone()).await.unwrap();
+    let mut answers = client.model_stream_infer(tokio_stream::iter([request])).await.unwrap().into_inner();
+    for number in 0..3 {
+        let answer = answers.message().await.unwrap().unwrap();
+        let made = answer.infer_response.unwrap().outputs[0].contents.clone().unwrap().int64_contents;
+        assert_eq!((answer.error_message.as_str(), made), ("", vec![number]));
+    }
+    drop(answers);
+    is_closed(file.path()).await;
+    is_free(&server).await;
+}
+
+#[tokio::test]
+async fn a_caller_who_does_not_read_is_left_in_bounded_time_and_memory() {
+    let server = server().await;
+    let resident = || {
+        let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+        pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+    };
+    is_free(&server).await;
+    let before = resident();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let _unread = open(&server, &json!({"x": [1], "wide": 10_000, "closed": file.path()})).await;
+    is_closed(file.path()).await;
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 64 << 20, "the memory grew by {grown} bytes");
+    is_free(&server).await;
+}
+
+#[tokio::test]
+async fn what_goes_wrong_in_the_middle_is_the_last_event() {
+    let server = server().await;
+    let mut stream = open(&server, &json!({"x": [1], "most": 3, "fault": true})).await;
+    let got = read_to(&mut stream, "0\r\n\r\n").await;
+    assert!(got.starts_with("HTTP/1.1 200") && got.contains(":2}"), "{got}");
+    assert!(got.contains("data: {\"error\":") && got.contains("ValueError: no more numbers"), "{got}");
+    let began = std::time::Instant::now();
+    let mut stream = open(&server, &json!({"x": [1], "pause": 0.01, "timeout": 300_000})).await;
+    let got = read_to(&mut stream, "0\r\n\r\n").await;
+    assert!(got.contains(":2}") && got.contains("no answer within 300 ms"), "{got}");
+    assert!(began.elapsed() >= Duration::from_millis(300));
+    is_free(&server).await;
+}
