@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from modelway import InvalidInput, ModelError
+from modelway import InvalidInput, ModelError, _worker
 from modelway._models import open_model
 
 HEAD = """
@@ -304,6 +304,15 @@ class Mistakes(unittest.TestCase):
                     def predict(self, text: str) -> str: ...
                 """
             )
+
+    def test_a_package_that_is_missing_is_said_with_its_interpreter(self):
+        words = _worker._not_installed("numpy", "Traceback ...")
+        self.assertRegex(words, r"NumPy.*not installed for .*requirements.txt.*-m pip install numpy")
+        self.assertNotIn("Traceback", words)
+        words = _worker._not_installed("no_such_module", "Traceback ...")
+        self.assertRegex(words, "no module `no_such_module` for .*python")
+        self.assertIn("Traceback", words)
+        self.assertEqual(_worker._not_installed("numpy.nothing", "its words"), "its words")
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ pub enum ArtifactError {
         reason: String,
     },
     /// The place cannot be asked just now. Asking again may work, and goes on where this ended.
-    #[error("{uri} cannot be reached: {reason}; it will be tried again, and what was already downloaded is kept")]
+    #[error("{uri} cannot be reached: {reason}; try again: what was already downloaded is kept")]
     Unavailable {
         /// What was asked for.
         uri: String,

@@ -33,6 +33,11 @@ pub(crate) enum Store {
     Gcs,
 }
 
+/// Whether it could be a scheme.
+fn is_word(text: &str) -> bool {
+    text.len() > 1 && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
+}
+
 impl Place {
     /// Reads an address: a URI or a plain path.
     pub(crate) fn parse(uri: &str, config: &Config) -> Result<Self, ArtifactError> {
@@ -41,6 +46,8 @@ impl Place {
             Some((scheme, rest)) => (scheme.to_ascii_lowercase(), rest),
             None => match uri.split_once(":/") {
                 Some((scheme, rest)) if mlflow::SCHEMES.contains(&scheme) => (scheme.to_owned(), rest),
+                // As `foo:/x`: a folder of that name would have to be there.
+                Some((scheme, rest)) if is_word(scheme) && !Path::new(uri).exists() => (scheme.to_owned(), rest),
                 _ => ("file".to_owned(), uri),
             },
         };
@@ -158,6 +165,7 @@ mod tests {
     fn what_cannot_be_fetched_is_refused_in_words() {
         assert!(refusal("models:/iris").contains("names no version"));
         assert!(refusal("ftp://h/x").contains("s3, gs, http, https, file, models, runs, mlflow-artifacts, not ftp"));
+        assert!(refusal("model:/iris/1").contains("not model;"));
         assert!(refusal("file://host/x").contains("file:///absolute/path"));
         assert!(refusal("s3:///key").contains("names no bucket"));
         let narrow = Config { schemes: vec!["s3".into()], ..Config::default() };

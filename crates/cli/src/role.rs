@@ -26,7 +26,7 @@ pub use golden::record as record_golden;
 pub use serve::serve;
 pub use up::up;
 
-use signal::Signals;
+use signal::{By, Signals};
 
 /// Threads of a role that mostly waits for others.
 const FEW_THREADS: usize = 2;
@@ -96,11 +96,11 @@ async fn until_signal(mut role: Running, patience: Duration) -> Result<ExitCode,
     let mut signals = Signals::listen()?;
     tokio::select! {
         failure = role.fails() => return Err(failure),
-        () = signals.next() => {}
+        _ = signals.next() => {}
     }
     tokio::select! {
         () = role.end(patience) => Ok(ExitCode::SUCCESS),
-        () = signals.next() => Err(at_once()),
+        _ = signals.next() => Err(at_once()),
     }
 }
 

@@ -21,7 +21,8 @@ use crate::{
 };
 
 /// The extensions of the protocol that work here.
-const EXTENSIONS: [&str; 5] = ["binary_tensor_data", "parameters", "model_configuration", "statistics", "generate"];
+const EXTENSIONS: [&str; 6] =
+    ["binary_tensor_data", "parameters", "model_configuration", "model_repository", "statistics", "generate"];
 
 /// The server.
 #[derive(Debug)]

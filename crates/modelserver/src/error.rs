@@ -74,6 +74,9 @@ pub enum ServeError {
         /// Whether trying again may help: a network that did not answer.
         retry: bool,
     },
+    /// The address cannot be listened on.
+    #[error("{0}")]
+    Address(String),
     /// Something of the machine failed.
     #[error("{what}: {source}")]
     Io {
@@ -102,7 +105,7 @@ impl ServeError {
             Self::GoldenMismatch(_) => "golden_mismatch",
             Self::Python { .. } => "python_failed",
             Self::Environment { .. } => "environment_failed",
-            Self::Io { .. } | Self::Broken(_) => "serve_failed",
+            Self::Io { .. } | Self::Address(_) | Self::Broken(_) => "serve_failed",
         }
     }
 
@@ -111,7 +114,7 @@ impl ServeError {
     pub fn is_permanent(&self) -> bool {
         match self {
             Self::Artifact { retry, .. } | Self::Environment { retry, .. } => !retry,
-            Self::Io { .. } | Self::Broken(_) => false,
+            Self::Io { .. } | Self::Address(_) | Self::Broken(_) => false,
             Self::NoSource
             | Self::Source(_)
             | Self::NoRuntime(_)

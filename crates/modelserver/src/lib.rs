@@ -45,7 +45,7 @@ mod warm;
 use std::{sync::Arc, time::Duration};
 
 use api::replica::ReplicaState;
-use base::{Clock, Tasks};
+use base::Tasks;
 
 pub use config::Config;
 pub use error::ServeError;
@@ -60,32 +60,33 @@ use crate::app::App;
 /// How long the end waits for runs that nobody waits for any more.
 const LAST_RUNS: Duration = Duration::from_secs(1);
 
-/// Serves until `tasks` are told to end, and then drains.
+/// Serves until `tasks` are told to end, and then drains, unless `hurry` is told to end too: somebody waits at a
+/// terminal.
 ///
 /// # Errors
 /// Why the models cannot be served. The same is then in the file that the configuration names for it; tell the
 /// words to the user and end with [`ServeError::exit_code`].
-pub async fn run(config: Config, listener: Listener, tasks: Tasks, _clock: Clock) -> Result<(), ServeError> {
+pub async fn run(config: Config, listener: Listener, tasks: Tasks, hurry: Tasks) -> Result<(), ServeError> {
     if !listener.is_local() {
         let address = listener.address();
         tracing::warn!(address, "other machines can reach this server, and it asks nobody for a key");
     }
     let termination = config.termination_message.clone();
-    let result = serve(config, listener, tasks).await;
+    let result = serve(config, listener, tasks, hurry).await;
     if let Err(error) = &result {
         termination::write(termination.as_deref(), error);
     }
     result
 }
 
-async fn serve(config: Config, listener: Listener, tasks: Tasks) -> Result<(), ServeError> {
+async fn serve(config: Config, listener: Listener, tasks: Tasks, hurry: Tasks) -> Result<(), ServeError> {
     let finish = Duration::from_millis(config.finish_ms);
     let app = Arc::new(App::new(config, listener.is_local(), tasks.clone()));
     // Not children of `tasks`: connections go on while the server drains.
     let connections = Tasks::new();
     tokio::select! {
         () = listen::accept(&listener, &app, &connections) => {}
-        result = life(&app, &listener, &tasks) => result?,
+        result = life(&app, &listener, &tasks, &hurry) => result?,
     }
     listener.close();
     // First the word to end, then the answers: whoever waited for a change asks no second time here.
@@ -115,7 +116,7 @@ async fn end_models(app: &App) {
 }
 
 /// Loads, is ready, drains.
-async fn life(app: &Arc<App>, listener: &Listener, tasks: &Tasks) -> Result<(), ServeError> {
+async fn life(app: &Arc<App>, listener: &Listener, tasks: &Tasks, hurry: &Tasks) -> Result<(), ServeError> {
     tokio::select! {
         started = app.repository.start(|uri| app.reporter.set_artifact(uri.to_owned())) => started?,
         // Nobody was told that requests are welcome, so nobody needs the drain.
@@ -128,6 +129,6 @@ async fn life(app: &Arc<App>, listener: &Listener, tasks: &Tasks) -> Result<(), 
     tracing::info!(address = listener.address(), models = app.models.names().join(", "), "ready");
     tasks.stopping().await;
     app.reporter.set(ReplicaState::Stopping);
-    tokio::time::sleep(Duration::from_millis(app.config.drain_ms)).await;
+    let _ = tokio::time::timeout(Duration::from_millis(app.config.drain_ms), hurry.stopping()).await;
     Ok(())
 }

@@ -53,7 +53,7 @@ impl Listener {
                     format!("{}:{}", config.host, config.port)
                 };
                 let bound = base::net::bind(&addr, "--host and --port").await;
-                bound.map(Self::Tcp).map_err(|e| ServeError::Broken(e.to_string()))
+                bound.map(Self::Tcp).map_err(|e| ServeError::Address(e.to_string()))
             }
         }
     }

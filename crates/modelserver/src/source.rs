@@ -110,7 +110,8 @@ pub(crate) fn find(path: &Path) -> Result<Found, ServeError> {
         .map_err(|source| ServeError::Io { what: format!("{} cannot be read", path.display()), source })?;
     if metadata.is_file() {
         let Some(kind) = folder::kind_of_file(path)? else {
-            return Err(ServeError::Source(format!("{} is no model: {}", path.display(), folder::KNOWN_FILES)));
+            let (known, advice) = (folder::KNOWN_FILES, folder::advice(path));
+            return Err(ServeError::Source(format!("{} is no model: {known}{advice}", path.display())));
         };
         let name = name_of(path);
         let files = vec![ModelFile { name: name.clone(), version: None, kind, path: path.to_owned() }];
@@ -331,6 +332,6 @@ mod tests {
         let said = find(folder(&["weights.bin"]).path()).unwrap_err().to_string();
         assert!(said.contains("below <version>") && said.contains("weights.bin"), "{said}");
         let said = find(&folder(&["model.pkl"]).path().join("model.pkl")).unwrap_err().to_string();
-        assert!(said.contains("expected an *.onnx file"), "{said}");
+        assert!(said.contains("expected an *.onnx file") && said.contains("whose load() reads this one"), "{said}");
     }
 }

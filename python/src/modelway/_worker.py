@@ -48,10 +48,8 @@ def main(descriptor: int, kind: str, path: str) -> None:
         from ._models import open_model
 
         model = open_model(kind, path)
-        try:
-            from ._serving import Serving
-        except ImportError as error:
-            raise _no_numpy(error) from None
+        from ._serving import Serving
+
         serving = Serving(sock, model)
     except BaseException as error:
         _refuse(sock, error)
@@ -61,18 +59,12 @@ def main(descriptor: int, kind: str, path: str) -> None:
     serving.run()
 
 
-def _no_numpy(error: ImportError) -> Exception:
-    from ._spec import ModelError
-
-    if error.name != "numpy":
-        return error
-    return ModelError(f"NumPy is not installed for {sys.executable}: add `numpy` to the model's requirements.txt")
-
-
 def _refuse(sock: Any, error: BaseException) -> None:
     from ._spec import ModelError
 
     words = str(error) if isinstance(error, ModelError) else describe(error)
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        words = _not_installed(error.name, words)
     # Without NumPy there may be no `_frames`: kind 21, the length behind flags, detail and run.
     body = words.encode("utf-8", "replace")[:LONGEST_TEXT]
     try:
@@ -80,6 +72,18 @@ def _refuse(sock: Any, error: BaseException) -> None:
     except OSError:
         # The server has left; it knows why.
         pass
+
+
+def _not_installed(module: str, words: str) -> str:
+    advice = "write it into a requirements.txt beside the model, or install it there"
+    if module == "numpy":
+        # Where in here it is missed says nothing.
+        install = f"`{sys.executable} -m pip install numpy`"
+        return f"NumPy, which every model needs, is not installed for {sys.executable}: {advice} with {install}"
+    if "." in module or module in sys.modules:
+        # A part of something that is there.
+        return words
+    return f"there is no module `{module}` for {sys.executable}; if a package brings it, {advice}\n{words}"
 
 
 def describe(error: BaseException) -> str:

@@ -118,18 +118,25 @@ pub struct Gateway {
     pub allow_unauthenticated: bool,
 }
 
-/// Serve models over the Open Inference Protocol, without the rest
+/// Serve models by themselves: no control plane, no gateway
 ///
-/// SOURCE is an ONNX file, a Python file with a model class, an MLflow model's folder, or a folder of many models
-/// (NAME/VERSION/model.onnx, with NAME/config.pbtxt if there is one); a path or a URI (s3://, gs://, https://, file://).
-/// REST and gRPC share one port. A golden.json beside a model must match before the model is ready. Settings for one
-/// model stand in the section [serve.models.NAME].
+/// SOURCE is a path or a URI (s3://, gs://, https://, file://, and of MLflow models:/ and runs:/). What is there says what it
+/// is: an ONNX file, a Python file with a model class, a folder with one of them or with an MLmodel, or a folder of many
+/// models: NAME/VERSION/model.onnx, with NAME/config.pbtxt if there is one.
+///
+/// Every model answers the Open Inference Protocol V1 and V2 over REST and gRPC, all on one port. A golden.json beside a
+/// model must match before the model is ready. Settings for one model stand in the section [serve.models.NAME].
 #[derive(Clone, Debug, Default, Args)]
 #[command(after_help = "\
 Examples:
-  modelway serve ./iris
-  modelway serve ./models --port 9000
-  curl -s http://127.0.0.1:8080/v2/models/iris")]
+  modelway serve ./model.onnx --model-name iris    # an ONNX file
+  modelway serve ./sentiment                       # a folder with model.py, and its requirements.txt
+  modelway serve ./models --port 9000              # many models: NAME/VERSION/model.onnx
+  MLFLOW_TRACKING_URI=http://127.0.0.1:5000 modelway serve models:/churn@champion
+  curl http://127.0.0.1:8080/v2/models/iris
+  curl http://127.0.0.1:8080/v1/models/iris:predict -d '{\"instances\": [[5.1, 3.5, 1.4, 0.2]]}'
+
+Ctrl-C finishes the requests that have begun and ends. All of it: docs/serving.md")]
 pub struct Serve {
     /// The model or the folder of models
     #[arg(value_name = "SOURCE", conflicts_with = "model_uri")]

@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
-use base::{Clock, Tasks, config::Loaded};
+use base::{Tasks, config::Loaded};
 use modelserver::Listener;
 
-use super::{Signals, address, at_once, with_runtime};
+use super::{By, Signals, address, at_once, with_runtime};
 use crate::{
     exit::{Failure, chain},
     output::tell,
@@ -55,19 +55,23 @@ async fn run(config: modelserver::Config) -> Result<ExitCode, Failure> {
         Listener::Tcp(listener) => Some(format!("http://{}", address(listener)?)),
         Listener::Unix(_) => None,
     };
-    let tasks = Tasks::new();
-    let mut serving = std::pin::pin!(modelserver::run(config, listener, tasks.clone(), Clock::system()));
+    let (tasks, hurry) = (Tasks::new(), Tasks::new());
+    let mut serving = std::pin::pin!(modelserver::run(config, listener, tasks.clone(), hurry.clone()));
     let mut welcome = std::pin::pin!(welcome(url));
     let mut welcomed = false;
     let end = loop {
         tokio::select! {
             end = &mut serving => break end,
             () = &mut welcome, if !welcomed => welcomed = true,
-            () = signals.next() => {
+            by = signals.next() => {
+                // Who presses Ctrl-C waits for the end; nobody's balancer must learn of it first.
+                if by == By::Interrupt {
+                    hurry.stop();
+                }
                 tasks.stop();
                 tokio::select! {
                     end = serving => break end,
-                    () = signals.next() => return Err(at_once()),
+                    _ = signals.next() => return Err(at_once()),
                 }
             }
         }

@@ -4,6 +4,15 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::exit::Failure;
 
+/// Who tells a process to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum By {
+    /// A person, with Ctrl-C.
+    Interrupt,
+    /// A supervisor, or a terminal that is closed.
+    Other,
+}
+
 /// The signals that tell a process to end.
 pub(super) struct Signals {
     interrupt: Signal,
@@ -22,7 +31,7 @@ impl Signals {
     }
 
     /// Resolves at the next signal.
-    pub(super) async fn next(&mut self) {
+    pub(super) async fn next(&mut self) -> By {
         let hangup = async {
             match &mut self.hangup {
                 Some(hangup) => hangup.recv().await,
@@ -30,9 +39,9 @@ impl Signals {
             }
         };
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-            _ = hangup => {}
+            _ = self.interrupt.recv() => By::Interrupt,
+            _ = self.terminate.recv() => By::Other,
+            _ = hangup => By::Other,
         }
     }
 }

@@ -68,7 +68,7 @@ async fn run(loaded: &Loaded<Settings>) -> Result<ExitCode, Failure> {
     let mut up = tokio::select! {
         started = start(loaded) => started?,
         // Replicas of an earlier life may run already; the next start finds them.
-        () = signals.next() => return Ok(ExitCode::SUCCESS),
+        _ = signals.next() => return Ok(ExitCode::SUCCESS),
     };
     let mut welcome = std::pin::pin!(welcome(up.urls.clone()));
     let mut welcomed = false;
@@ -77,14 +77,14 @@ async fn run(loaded: &Loaded<Settings>) -> Result<ExitCode, Failure> {
             failure = up.gateway.fails() => break Some(failure),
             failure = up.control.fails() => break Some(failure),
             failure = up.worker.fails() => break Some(failure),
-            () = signals.next() => break None,
+            _ = signals.next() => break None,
             () = &mut welcome, if !welcomed => welcomed = true,
         }
     };
     let backend = Arc::clone(&up.backend);
     tokio::select! {
         () = up.end() => failure.map_or(Ok(ExitCode::SUCCESS), Err),
-        () = signals.next() => {
+        _ = signals.next() => {
             if let Err(error) = backend.shutdown(Duration::ZERO).await {
                 tell(format!("replicas may be left: {}", chain(&error)));
             }

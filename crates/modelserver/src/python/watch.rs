@@ -317,7 +317,10 @@ impl Watcher {
             let wanted = !matches!(worker.phase, Phase::Leaving { .. });
             let answered = self.link.has_answered(worker.generation);
             if wanted && !self.stopping {
-                tracing::warn!(model = self.watched.name, pid = %worker.process.pid, "the worker {words}");
+                // Of the first worker whoever opens the model is told, and tells.
+                if self.first.is_none() {
+                    tracing::warn!(model = self.watched.name, pid = %worker.process.pid, "the worker {words}");
+                }
                 self.mourn(worker.generation, &words, worker.unloadable, answered, was_loading);
             } else {
                 self.link.tell_end(worker.generation, words, false);

@@ -41,6 +41,7 @@ pub(super) async fn model(asked: Asked<'_>, rest: &str) -> Answered {
             let reason = format!("model `{name}` explains nothing: this server predicts only");
             Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, reason).closing())
         }
+        None if name.contains(':') && !asked.app.models.knows(name) => Err(unknown_path(asked.head.uri.path())),
         None => {
             asked.only(READ)?;
             let (model, _) = asked.app.models.find(name, version)?;

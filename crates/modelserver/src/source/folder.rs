@@ -167,6 +167,16 @@ impl Folder {
     }
 }
 
+/// What to do with a file that holds a trained model and does not say how it is asked.
+pub(super) fn advice(path: &Path) -> &'static str {
+    match path.extension().and_then(|end| end.to_str()).unwrap_or_default() {
+        "pkl" | "pickle" | "joblib" | "pt" | "pth" | "bin" | "ubj" | "json" | "h5" | "keras" | "safetensors" => {
+            "; write a class whose load() reads this one, or log the model with MLflow and serve that"
+        }
+        _ => "",
+    }
+}
+
 /// What a file is, if it is a model.
 pub(super) fn kind_of_file(path: &Path) -> Result<Option<Kind>, ServeError> {
     match kind_of_name(path) {

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use base::{Clock, Tasks};
+use base::Tasks;
 use modelserver::{Config, Listener, ServeError};
 use serde_json::Value;
 use tokio::task::JoinHandle;
@@ -84,7 +84,7 @@ impl Server {
         let listener = Listener::bind(&config).await.unwrap();
         let url = format!("http://{}", listener.address());
         let tasks = Tasks::new();
-        let running = tasks.spawn(modelserver::run(config, listener, tasks.clone(), Clock::system()));
+        let running = tasks.spawn(modelserver::run(config, listener, tasks.clone(), Tasks::new()));
         Self { url, tasks, running }
     }
 

@@ -84,6 +84,9 @@ async fn strings_come_in_base64_too_and_explanations_are_refused_in_words() {
     assert!(said(json!({"instances": [["a", {"b65": "%"}]]})).await.contains("element 1 is an object"));
     assert!(said(json!({"instances": [["a", {"b64": "//8="}]]})).await.contains("not UTF-8"));
     refused(server.post("/v1/models/BYTES:explain", &body).await, 501);
+    let mistyped = refused(server.post("/v1/models/BYTES:predic", &body).await, 404);
+    assert!(mistyped.contains("{model}:predict"), "{mistyped}");
+    assert!(said(json!({"instances": []})).await.contains("`instances` is empty"));
     let one = json!({"instances": [["a", "b"]]});
     assert_eq!(server.post("/v1/models/BYTES/versions/1:predict", &one).await.0, 200);
     refused(server.post("/v1/models/BYTES/versions/2:predict", &one).await, 404);

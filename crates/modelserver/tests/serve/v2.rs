@@ -212,7 +212,14 @@ async fn the_server_says_who_it_is_and_what_it_can() {
         (&about["name"], &about["extensions"]),
         (
             &json!("modelway"),
-            &json!(["binary_tensor_data", "parameters", "model_configuration", "statistics", "generate"])
+            &json!([
+                "binary_tensor_data",
+                "parameters",
+                "model_configuration",
+                "model_repository",
+                "statistics",
+                "generate"
+            ])
         )
     );
     for path in [

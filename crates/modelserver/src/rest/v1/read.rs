@@ -47,6 +47,9 @@ fn rows(inputs: &[TensorMetadata], instances: &RawValue) -> Result<Vec<Tensor>, 
         return Err(invalid("Expected \"instances\" to be a list"));
     };
     let first = list.trim_ascii_start().bytes().next();
+    if first == Some(b']') {
+        return Err(invalid("`instances` is empty: there is nothing to predict"));
+    }
     match (inputs, first) {
         ([input], Some(b'{')) if encoded(input, list) => Ok(vec![tensor(input, instances.get(), "instances")?]),
         (_, Some(b'{')) => objects(inputs, instances),
