@@ -128,8 +128,10 @@ async fn it_listens_on_a_unix_socket_and_takes_over_a_dead_servers() {
     settings.socket = Some(socket.clone());
     let listener = Listener::bind(&settings).await.unwrap();
     assert!(Listener::bind(&settings).await.is_err(), "a living server's socket is not taken");
-    let tasks = base::Tasks::new();
-    let running = tasks.spawn(modelserver::run(settings, listener, tasks.clone(), base::Tasks::new()));
+    // Longer than anybody would wait, and nobody must.
+    settings.drain_ms = 3_600_000;
+    let (tasks, hurry) = (base::Tasks::new(), base::Tasks::new());
+    let running = tasks.spawn(modelserver::run(settings, listener, tasks.clone(), hurry.clone()));
     let asked = async {
         loop {
             let mut stream = UnixStream::connect(&socket).await.unwrap();
@@ -145,7 +147,8 @@ async fn it_listens_on_a_unix_socket_and_takes_over_a_dead_servers() {
     };
     tokio::time::timeout(PATIENCE, asked).await.expect("ready in time");
     tasks.stop();
-    running.await.unwrap().unwrap();
+    hurry.stop();
+    tokio::time::timeout(PATIENCE, running).await.expect("it does not drain").unwrap().unwrap();
     assert!(!socket.exists(), "it leaves no file behind");
 }
 
