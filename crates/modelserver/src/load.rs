@@ -37,6 +37,16 @@ pub(crate) async fn fetch(config: &Config) -> Result<Fetched, ServeError> {
     cache.fetch(&places, config.digest.as_deref()).await.map_err(artifact)
 }
 
+/// What was fetched. One model is called as its address calls it: the cache's folders say nothing.
+pub(crate) fn look(fetched: &Fetched) -> Result<Found, ServeError> {
+    let mut found = source::find(&fetched.path)?;
+    if let (Found::One(listed), Some(name)) = (&mut found, source::name_of_address(&fetched.uri)) {
+        listed.files.iter_mut().for_each(|file| file.name.clone_from(&name));
+        listed.name = name;
+    }
+    Ok(found)
+}
+
 /// The one model of a source that holds just one version of one.
 pub(crate) fn only(fetched: &Fetched) -> Result<ModelFile, ServeError> {
     let mut files = match source::find(&fetched.path)? {

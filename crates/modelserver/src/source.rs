@@ -211,6 +211,26 @@ pub(crate) fn of_version(mut files: Vec<ModelFile>, asked: Option<&str>) -> Resu
     Ok(files)
 }
 
+/// What an address elsewhere calls its model: an MLflow registry's by its name there, others as their paths do. `None`
+/// if it is a path of this machine.
+pub(crate) fn name_of_address(uri: &str) -> Option<String> {
+    // An address that left the version open says behind it which one it was.
+    let uri = uri.split(" → ").next().unwrap_or(uri);
+    let (scheme, path) = uri.split_once(":/")?;
+    let path = path.trim_matches('/');
+    match scheme {
+        "models" => path.split(['/', '@']).next().map(str::to_owned),
+        "s3" | "gs" | "http" | "https" | "runs" | "mlflow-artifacts" => {
+            let path = path.split(['?', '#']).next().unwrap_or(path);
+            // Before the path of a web address is the host, perhaps with a password.
+            let path =
+                if scheme.starts_with("http") { path.split_once('/').map_or("", |(_, path)| path) } else { path };
+            Some(name_of(Path::new(&format!("/{path}"))))
+        }
+        _ => None,
+    }
+}
+
 /// What to call the model at `path`: its file's or folder's name, or that of the folder around it if that is
 /// just `model.onnx` or a version.
 fn name_of(path: &Path) -> String {
@@ -277,6 +297,22 @@ mod tests {
         fs::write(root.path().join("net/1/model.py"), "class TritonPythonModel:\n").unwrap();
         let said = find(&root.path().join("net")).unwrap_err().to_string();
         assert!(said.contains("derive the class from modelway.AbstractModel"), "{said}");
+    }
+
+    #[test]
+    fn a_model_from_elsewhere_is_called_as_its_address_calls_it() {
+        for (uri, name) in [
+            ("models:/wine/Production → version 3", "wine"),
+            ("models:/wine@champion", "wine"),
+            ("runs:/0e98/art/churn", "churn"),
+            ("s3://bucket/models/iris/1/", "iris"),
+            ("https://u:p@h/files/iris.onnx?signature=a/b", "iris"),
+            ("https://u:p@h/model.onnx", "model"),
+        ] {
+            assert_eq!(name_of_address(uri).as_deref(), Some(name), "{uri}");
+        }
+        assert_eq!(name_of_address("file:///srv/iris"), None);
+        assert_eq!(name_of_address("models/iris"), None);
     }
 
     #[test]

@@ -44,7 +44,11 @@ impl Origin {
         }
         let below = self.root.join(name);
         let plain = Path::new(name).components().count() == 1 && !name.starts_with('.');
-        match source::find(&self.root) {
+        let found = match &self.held {
+            Held::Fetched(fetched) => load::look(fetched),
+            Held::Folder(_) => source::find(&self.root),
+        };
+        match found {
             // What the server was started with is one model, whatever its folder is called.
             Ok(Found::One(listed)) => models.knows(name).then(|| self.as_asked(*listed, config)),
             Ok(Found::Many(many)) if config.model_name.as_deref() == Some(name) && many.len() == 1 => {

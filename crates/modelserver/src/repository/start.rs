@@ -9,7 +9,7 @@ use super::{Loaded, Repository, version};
 use crate::{
     ServeError, load,
     registry::{Held, Versions},
-    source::{self, Candidate, Found, Listed},
+    source::{Candidate, Found, Listed},
 };
 
 /// Threads that load models side by side.
@@ -23,7 +23,7 @@ impl Repository {
         on_fetched(&fetched.uri);
         let this = Arc::clone(self);
         let work = self.tasks.spawn_blocking(move || {
-            let found = source::find(&fetched.path)?;
+            let found = load::look(&fetched)?;
             this.start_all(found, &Arc::new(Held::Fetched(fetched)))
         });
         work.await.map_err(|e| ServeError::Broken(e.to_string()))??;
