@@ -10,7 +10,7 @@ use api::inference::{Data, Datatype, Tensor, element_count};
 use crate::{
     ServeError,
     repository::{Declared, Warmup, WarmupData, WarmupInput},
-    runtime::{Call, Cancel, Last, ModelRuntime},
+    runtime::{Call, Cancel, Last, ModelRuntime, RuntimeError, Sink},
     sample::{self, Generator},
     source::ModelFile,
     validate,
@@ -95,5 +95,22 @@ fn read(file: &str, folder: Option<&Path>, datatype: Datatype, shape: &[i64]) ->
 fn run(runtime: &mut dyn ModelRuntime, inputs: &[Tensor], cancel: &Cancel) -> Result<(), String> {
     let outputs: Vec<usize> = (0..runtime.signature().outputs.len()).collect();
     let call = Call { inputs, outputs: &outputs, parameters: &Default::default(), cancel };
-    runtime.infer(call, &mut Last::default()).map_err(|error| error.to_string())
+    if !runtime.signature().streams {
+        return runtime.infer(call, &mut Last::default()).map_err(|error| error.to_string());
+    }
+    let mut first = First(false);
+    match runtime.infer(call, &mut first) {
+        Err(RuntimeError::Cancelled) if first.0 => Ok(()),
+        result => result.map_err(|error| error.to_string()),
+    }
+}
+
+/// Wants no more than the first answer: a stream may have no end.
+struct First(bool);
+
+impl Sink for First {
+    fn send(&mut self, _: Vec<Tensor>) -> bool {
+        self.0 = true;
+        false
+    }
 }

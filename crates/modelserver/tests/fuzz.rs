@@ -39,7 +39,7 @@ const LONGEST: Duration = Duration::from_secs(20);
 /// Callers at the same time.
 const CALLERS: u64 = 4;
 /// The most that the memory of the process may grow, with the bodies bounded as they are here.
-const GROWTH: usize = 96 << 20;
+const GROWTH: usize = 64 << 20;
 /// The status codes that a wrong request may get.
 const DESERVED: [u16; 10] = [200, 400, 404, 405, 408, 409, 413, 415, 501, 503];
 

@@ -40,6 +40,8 @@ def main(descriptor: int, kind: str, path: str) -> None:
     if address is not None:
         return _attach.stand_in(descriptor, address)
     sock = _socket.socket(fileno=descriptor)
+    # A process that the model forks must not answer in this one's place.
+    os.register_at_fork(after_in_child=sock.close)
     # What the server needs to know is no business of the model's code.
     sys.argv[:] = [path]
     # Little of what loading makes is garbage, and looking for it takes longer than loading without.

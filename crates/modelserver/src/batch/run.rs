@@ -209,7 +209,8 @@ impl Streamed<'_> {
         };
         let Some(handle) = self.handle else { return self.answers.blocking_send(answered).is_ok() };
         let end = self.end.min(Instant::now() + SLOW_READER);
-        let sent = tokio::time::timeout_at(end.into(), self.answers.send(answered));
+        // The timer must be made where the runtime is known.
+        let sent = async { tokio::time::timeout_at(end.into(), self.answers.send(answered)).await };
         matches!(handle.block_on(sent), Ok(Ok(())))
     }
 }

@@ -5,9 +5,10 @@
 //! user shares. Python keeps its compiled form beside it.
 
 use std::{
-    fs, io,
+    fs::{self, Permissions},
+    io,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    process,
 };
 
 use sha2::{Digest as _, Sha256};
@@ -50,19 +51,17 @@ pub(super) fn unpack(cache: &Path) -> io::Result<PathBuf> {
         return Ok(folder);
     }
     fs::create_dir_all(&all)?;
-    let staged = all.join(format!(".{}-{}", hash(), process::id()));
-    let package = staged.join(NAME);
-    fs::create_dir_all(&package)?;
+    // One of its own for everybody who writes: models are loaded side by side.
+    let staged = tempfile::Builder::new().prefix(".").permissions(Permissions::from_mode(0o755)).tempdir_in(&all)?;
+    let package = staged.path().join(NAME);
+    fs::create_dir(&package)?;
     for (name, text) in FILES {
         fs::write(package.join(name), text)?;
     }
-    match fs::rename(&staged, &folder) {
-        Ok(()) => Ok(folder),
-        Err(error) => {
-            // Another server was faster, or nobody can be.
-            let _ = fs::remove_dir_all(&staged);
-            if folder.is_dir() { Ok(folder) } else { Err(error) }
-        }
+    match fs::rename(staged.path(), &folder) {
+        // Another was faster, or nobody can be.
+        Err(error) if !folder.is_dir() => Err(error),
+        Ok(()) | Err(_) => Ok(folder),
     }
 }
 

@@ -148,7 +148,7 @@ impl Worker {
             let fits = request.write_to(&mut area, call.inputs);
             self.inputs = Some(area);
             if !fits {
-                return Err(Broken::Useless("its shared memory is too small for a request laid out in it".to_owned()));
+                return Err(Broken::Useless("has too little shared memory for a request laid out in it".to_owned()));
             }
             prefix.flags = IN_AREA;
             self.message.extend_from_slice(&prefix.bytes());
@@ -171,7 +171,7 @@ impl Worker {
         loop {
             let (prefix, size) = self.receive()?;
             if prefix.run != self.run {
-                return Err(Broken::Useless(format!("it answered run {} during run {}", prefix.run, self.run)));
+                return Err(Broken::Useless(format!("answered run {} during run {}", prefix.run, self.run)));
             }
             let over = match prefix.kind {
                 Kind::Answer => {
@@ -205,7 +205,7 @@ impl Worker {
                     false
                 }
                 kind @ (Kind::Run | Kind::Cancel | Kind::Area | Kind::Taken | Kind::Hello | Kind::Unloadable) => {
-                    return Err(Broken::Useless(format!("it sent a frame of kind {kind:?} during a run")));
+                    return Err(Broken::Useless(format!("sent a frame of kind {kind:?} during a run")));
                 }
             };
             if over {
@@ -230,12 +230,12 @@ impl Worker {
             Body::Inline(Bytes::copy_from_slice(&self.buffer[PREFIX..size]))
         } else {
             let area = self.outputs.as_ref().filter(|area| area.len() >= prefix.length);
-            Body::Shared(area.ok_or_else(|| Broken::Useless("it answered in memory that is not shared".to_owned()))?)
+            Body::Shared(area.ok_or_else(|| Broken::Useless("answered in memory that is not shared".to_owned()))?)
         };
         match frame::read_answer(&body, call.outputs, signature, rows) {
             Ok(outputs) => Ok(if sink.send(outputs) { Ok(()) } else { Err(RuntimeError::Cancelled) }),
             Err(Wrong::Answer(words)) => Ok(Err(RuntimeError::Failed(words))),
-            Err(Wrong::Frame(words)) => Err(Broken::Useless(format!("it sent {words}"))),
+            Err(Wrong::Frame(words)) => Err(Broken::Useless(format!("sent {words}"))),
         }
     }
 
@@ -269,7 +269,7 @@ impl Worker {
 
     /// Makes shared memory of at least `needed` bytes, and gives it to the worker.
     fn share(&self, which: u16, needed: usize) -> Result<Area, Broken> {
-        let failed = |e: Errno| Broken::Useless(format!("there is no shared memory of {needed} bytes: {e}"));
+        let failed = |e: Errno| Broken::Useless(format!("cannot be given shared memory of {needed} bytes: {e}"));
         let len = needed.checked_next_power_of_two().unwrap_or(needed).max(SMALLEST_AREA);
         let area = Area::new(len).map_err(failed)?;
         self.send(&Prefix { detail: which, ..Prefix::new(Kind::Area, self.run, len) }.bytes())?;
@@ -303,11 +303,11 @@ impl Worker {
             match recv(self.socket.as_fd(), &mut *self.buffer, RecvFlags::TRUNC) {
                 Ok((0, _)) => return Err(Broken::Gone),
                 Ok((size, sent)) if sent > size => {
-                    return Err(Broken::Useless(format!("it sent a frame of {sent} bytes")));
+                    return Err(Broken::Useless(format!("sent a frame of {sent} bytes")));
                 }
                 Ok((size, _)) => {
                     let prefix = Prefix::of_worker(&self.buffer[..size]);
-                    let nonsense = || Broken::Useless("it sent what is no frame".to_owned());
+                    let nonsense = || Broken::Useless("sent what is no frame".to_owned());
                     return prefix.map(|prefix| (prefix, size)).ok_or_else(nonsense);
                 }
                 Err(Errno::INTR) => {}
@@ -319,8 +319,8 @@ impl Worker {
     fn broken(&self, error: Errno) -> Broken {
         match error {
             Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN => Broken::Gone,
-            Errno::AGAIN => Broken::Useless("it did not answer for longer than a request may take".to_owned()),
-            other => Broken::Useless(format!("its socket failed: {other}")),
+            Errno::AGAIN => Broken::Useless("did not answer for longer than a request may take".to_owned()),
+            other => Broken::Useless(format!("has a socket that fails: {other}")),
         }
     }
 }

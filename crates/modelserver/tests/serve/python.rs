@@ -104,6 +104,17 @@ async fn garbage_on_standard_output_disturbs_nobody() {
 }
 
 #[tokio::test]
+async fn a_process_that_a_model_forks_does_not_answer_in_its_place() {
+    let server = faulty().await;
+    let before = pid(&server).await;
+    for _ in 0..5 {
+        let (status, answer) = server.post(FAULTY, &please("fork")).await;
+        assert_eq!((status, answer["outputs"][0]["data"][0].as_i64()), (200, Some(before)), "{answer}");
+        assert_eq!(pid(&server).await, before);
+    }
+}
+
+#[tokio::test]
 async fn memory_without_end_meets_a_bound_in_the_worker() {
     let mut settings = settings("faulty");
     settings.python_memory_limit_bytes = 1 << 30;

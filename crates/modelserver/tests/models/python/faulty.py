@@ -75,6 +75,10 @@ class Faulty(AbstractModel):
         os.closerange(3, 100)
         return self.good(x)
 
+    def fork(self, x):
+        os.fork()
+        return self.good(x)
+
     def allocate(self, x):
         held = []
         while True:
