@@ -20,9 +20,16 @@ use crate::{
     repository::{IndexEntry, LoadRequest, ModelConfig, Repository, Shared},
 };
 
-/// The extensions of the protocol that work here.
-const EXTENSIONS: [&str; 6] =
-    ["binary_tensor_data", "parameters", "model_configuration", "model_repository", "statistics", "generate"];
+/// The extensions of the protocol that work here, as Triton names them.
+const EXTENSIONS: [&str; 7] = [
+    "binary_tensor_data",
+    "generate",
+    "model_configuration",
+    "model_repository",
+    "parameters",
+    "schedule_policy",
+    "statistics",
+];
 
 /// The server.
 #[derive(Debug)]

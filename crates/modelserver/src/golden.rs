@@ -21,7 +21,7 @@ use crate::{
     open::Opener,
     runtime::{Call, Cancel, Last, ModelRuntime, RuntimeError, Signature},
     sample::Generator,
-    settings::{ModelSettings, Overrides},
+    settings::ModelSettings,
     validate,
 };
 
@@ -200,7 +200,7 @@ fn first_difference(made: &Data, wanted: &Data) -> Option<(usize, String, String
 pub async fn record(config: &Config, inputs: &[PathBuf]) -> Result<PathBuf, ServeError> {
     let fetched = load::fetch(config).await?;
     let file = load::only(&fetched)?;
-    let settings = ModelSettings::of(config, &file.name, &Overrides::default());
+    let settings = ModelSettings::of_all(config).configured(config, &file.name);
     let mut runtime = Opener { config }.open(&file, &settings)?;
     let requests = if inputs.is_empty() {
         made_up(runtime.signature())

@@ -14,7 +14,6 @@ use crate::{
     placement::Placement,
     probe::{Probe, probe},
     runtime::ModelRuntime,
-    settings::ModelSettings,
     source::{self, Found, Listed, ModelFile},
     warm::warm,
 };
@@ -83,7 +82,7 @@ impl Maker<'_> {
         let (name, declared) = (listed.name.as_str(), &listed.declared);
         let version = file.version.clone().unwrap_or_else(|| FIRST_VERSION.to_owned());
         let metrics = self.metrics.of_model(name, &version);
-        let settings = ModelSettings::of(self.config, name, &declared.overrides(self.config));
+        let settings = declared.settings(self.config, name);
         let opener = Opener { config: self.config };
         let no_thread = |source| ServeError::Io { what: format!("no thread for model `{name}`"), source };
         let placement = Placement::of_this_machine();

@@ -1,7 +1,7 @@
 //! How one model is run: what the configuration says for all, and what is said for one.
 //!
 //! From the weakest word to the strongest: `[serve]`, the model's own `config.pbtxt`, `[serve.models.NAME]`, the
-//! request that loads it.
+//! configuration in the request that loads it.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -106,12 +106,11 @@ impl ModelSettings {
         self
     }
 
-    /// The settings of the model of this name.
-    pub(crate) fn of(config: &Config, name: &str, own: &Overrides) -> Self {
-        let settings = Self::of_all(config).with(own);
+    /// The same with what the configuration says for the model of this name.
+    pub(crate) fn configured(self, config: &Config, name: &str) -> Self {
         match of_name(config, name) {
-            Some(overrides) => settings.with(overrides),
-            None => settings,
+            Some(overrides) => self.with(overrides),
+            None => self,
         }
     }
 }
@@ -134,16 +133,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_word_for_one_model_wins_over_its_own_file_and_that_over_the_word_for_all() {
+    fn the_word_for_one_model_wins_over_the_word_for_all() {
         let mut config = Config { max_batch_size: 8, instances: 3, ..Config::default() };
         let for_one = Overrides { max_batch_size: Some(2), ..Overrides::default() };
         config.models.insert("iris".to_owned(), for_one);
-        let own = Overrides { max_batch_size: Some(4), queue_limit: Some(7), ..Overrides::default() };
-        let of = |name| ModelSettings::of(&config, name, &own);
-        assert_eq!((of("iris").max_batch_size, of("iris").queue_limit, of("iris").instances), (2, 7, 3));
+        let size = |config: &Config, name| ModelSettings::of_all(config).configured(config, name).max_batch_size;
+        assert_eq!((size(&config, "iris"), size(&config, "digits")), (2, 8));
+        assert_eq!(ModelSettings::of_all(&config).configured(&config, "iris").instances, 3);
         let (model_name, alias) = (Some("md-7".to_owned()), vec!["iris".to_owned()]);
-        let replica = Config { model_name, alias, ..config.clone() };
-        assert_eq!(ModelSettings::of(&replica, "md-7", &own).max_batch_size, 2, "a replica has the name of its alias");
-        assert_eq!((of("digits").max_batch_size, of("digits").queue_limit), (4, 7));
+        let replica = Config { model_name, alias, ..config };
+        assert_eq!(size(&replica, "md-7"), 2, "a replica has the name of its alias");
     }
 }

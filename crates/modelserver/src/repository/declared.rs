@@ -18,7 +18,7 @@ use super::{
 use crate::{
     Config, ServeError,
     registry::compare,
-    settings::Overrides,
+    settings::{ModelSettings, Overrides},
     source::{Kind, ModelFile},
 };
 
@@ -46,6 +46,8 @@ pub(crate) struct Declared {
     pub(crate) parameters: BTreeMap<String, String>,
     /// How it is run.
     overrides: Overrides,
+    /// It came with the word to load the model, not with the model's files.
+    by_request: bool,
     /// What changes nothing here, and why.
     notes: Vec<String>,
 }
@@ -115,7 +117,7 @@ impl Declared {
     pub(crate) fn from_json(text: &str) -> Result<Self, ServeError> {
         let place = "the parameter `config`".to_owned();
         match serde_json::from_str(text) {
-            Ok(value) => Self::of(place, from_json(&value)),
+            Ok(value) => Ok(Self { by_request: true, ..Self::of(place, from_json(&value))? }),
             Err(error) => Err(ServeError::ModelConfig { place, reason: format!("it is not JSON: {error}") }),
         }
     }
@@ -136,15 +138,26 @@ impl Declared {
         }
     }
 
-    /// What it says of how the model is run, above what holds for all.
-    pub(crate) fn overrides(&self, config: &Config) -> Overrides {
+    /// How the model of this name is run. A file gives way to what the configuration says for the model; a request
+    /// does not.
+    pub(crate) fn settings(&self, config: &Config, name: &str) -> ModelSettings {
+        let of_all = ModelSettings::of_all(config);
+        if self.by_request {
+            self.over(of_all.configured(config, name))
+        } else {
+            self.over(of_all).configured(config, name)
+        }
+    }
+
+    /// What it says of how the model is run, above `settings`.
+    fn over(&self, settings: ModelSettings) -> ModelSettings {
         let mut overrides = self.overrides.clone();
         match self.response_cache {
-            Some(true) if config.response_cache_bytes == 0 => overrides.response_cache_bytes = Some(CACHE_BYTES),
+            Some(true) if settings.response_cache_bytes == 0 => overrides.response_cache_bytes = Some(CACHE_BYTES),
             Some(false) => overrides.response_cache_bytes = Some(0),
             Some(true) | None => {}
         }
-        overrides
+        settings.with(&overrides)
     }
 
     /// The versions that are to be served.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use modelserver::Config;
+use modelserver::{Config, Overrides};
 use serde_json::{Value, json};
 
 use crate::support::{PATIENCE, Server, client, config, models, refused};
@@ -221,7 +221,11 @@ async fn loads_and_unloads_of_one_model_at_a_time_end_in_what_was_said_last() {
 #[tokio::test]
 async fn a_model_can_be_loaded_from_the_files_of_the_request() {
     let root = repository();
-    let server = Server::ready(config(root.path())).await;
+    let mut configured = config(root.path());
+    // What the request says is stronger.
+    let one = Overrides { max_batch_size: Some(2), ..Overrides::default() };
+    configured.models.insert("adder".to_owned(), one);
+    let server = Server::ready(configured).await;
     let bytes = std::fs::read(models().join("versions/10/model.onnx")).unwrap();
     let described = json!({"backend": "onnxruntime", "max_batch_size": 4, "parameters": {"x": {"string_value": "y"}}});
     let with = |file: &str| json!({"parameters": {file: STANDARD.encode(&bytes), "config": described.to_string()}});
@@ -244,6 +248,7 @@ async fn a_model_can_be_loaded_from_the_files_of_the_request() {
     // Without files it is the repository's own again.
     assert_eq!(load(&server, "adder").await.0, 200);
     assert_eq!(added(&server, "/v2/models/adder/infer").await, (9.0, "1".to_owned()));
+    assert_eq!(server.get("/v2/models/adder/config").await.1["max_batch_size"], 2);
 }
 
 #[tokio::test]

@@ -214,11 +214,12 @@ async fn the_server_says_who_it_is_and_what_it_can() {
             &json!("modelway"),
             &json!([
                 "binary_tensor_data",
-                "parameters",
+                "generate",
                 "model_configuration",
                 "model_repository",
-                "statistics",
-                "generate"
+                "parameters",
+                "schedule_policy",
+                "statistics"
             ])
         )
     );

@@ -39,10 +39,26 @@ fn json_and_text_mean_the_same() {
         "parameters": {"intra_op_thread_count": {"string_value": "3"}},
         "input": [{"name": "x", "data_type": "TYPE_INT64", "dims": ["-1"]}]}"#;
     let (text, json) = (read(text), Declared::from_json(json).unwrap());
-    assert_eq!(json, Declared { place: json.place.clone(), ..text.clone() });
-    let overrides = text.overrides(&Config::default());
-    assert_eq!((overrides.intra_op_threads, overrides.max_batch_size), (Some(3), Some(8)));
-    assert_eq!(read("max_batch_size: 0").overrides(&Config::default()).max_batch_size, Some(1));
+    assert_eq!(json, Declared { place: json.place.clone(), by_request: true, ..text.clone() });
+    let settings = text.settings(&Config::default(), "m");
+    assert_eq!((settings.intra_op_threads, settings.max_batch_size), (3, 8));
+    assert_eq!(read("max_batch_size: 0").settings(&Config::default(), "m").max_batch_size, 1);
+}
+
+#[test]
+fn the_configuration_of_one_model_wins_over_its_file_and_the_request_that_loads_it_over_both() {
+    let mut config = Config { max_batch_size: 9, ..Config::default() };
+    let (max_batch_size, response_cache_bytes) = (Some(2), Some(77));
+    config.models.insert("iris".to_owned(), Overrides { max_batch_size, response_cache_bytes, ..Overrides::default() });
+    let file = read("max_batch_size: 4 response_cache { enable: true }");
+    let request = Declared::from_json(r#"{"max_batch_size": 5, "response_cache": {"enable": true}}"#).unwrap();
+    let size = |declared: &Declared, name| declared.settings(&config, name).max_batch_size;
+    assert_eq!((size(&file, "iris"), size(&file, "digits")), (2, 4));
+    assert_eq!((size(&request, "iris"), size(&request, "digits")), (5, 5));
+    assert_eq!((size(&read(""), "iris"), size(&read(""), "digits")), (2, 9));
+    assert_eq!(size(&Declared::from_json("{}").unwrap(), "iris"), 2, "a request that does not say");
+    let kept = |declared: &Declared, name| declared.settings(&config, name).response_cache_bytes;
+    assert_eq!((kept(&file, "iris"), kept(&request, "iris"), kept(&request, "digits")), (77, 77, CACHE_BYTES));
 }
 
 #[test]
