@@ -209,17 +209,17 @@ impl Queue {
         }
     }
 
-    /// Takes a job back that was taken and not begun; it goes first. Refuses it once the queue is closed.
-    pub(crate) fn give_back(&self, job: Job) -> Result<(), Job> {
+    /// Takes a job back that was taken and not begun; it goes first. Once the queue is closed, it is the caller's again.
+    pub(crate) fn give_back(&self, job: Job) -> Option<Job> {
         let mut state = self.lock();
         if state.closed {
-            return Err(job);
+            return Some(job);
         }
         state.returned.push_back(job);
         if state.wakes() {
             self.work.notify_one();
         }
-        Ok(())
+        None
     }
 
     /// Sleeps until woken for work.

@@ -169,7 +169,7 @@ impl Worker {
 
     /// Leaves a request that was not begun to an instance that can be asked.
     fn hand_over(&self, job: Job) {
-        if let Err(job) = self.queue.give_back(job) {
+        if let Some(job) = self.queue.give_back(job) {
             let words = "the model's worker has ended, and the server is ending".to_owned();
             job.answer.send(Err(InferError::NotReady(words)));
         }
