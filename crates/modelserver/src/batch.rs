@@ -1,6 +1,6 @@
 //! From single requests to runs of the model.
 //!
-//! Requests wait in a [`line`] that says whose turn it is. A model's thread that becomes free takes whatever
+//! Requests wait in a [`mod@line`] that says whose turn it is. A model's thread that becomes free takes whatever
 //! waits and can be run together, as much of it as [`size`] says, which learns from the [`cost`] of earlier
 //! runs; it never waits for more unless it is told to. [`join`] makes one run's inputs of it and parts the
 //! outputs; [`run`] is the thread. All but the last is pure: no clock, no lock.
