@@ -2,7 +2,7 @@
 """Measures the model server beside the others: bench.py --out RESULTS.json [--seconds 5] [--only PART,…]
 
 Parts: servers (every peer and Modelway, three models, 1, 8 and 64 connections), worker (scikit-learn through a
-worker), encoder (beside the bare loop), many (200 models in one server), start (cold starts), seed (the line of `hey`).
+worker), encoder (beside the bare loop), echo (iris beside a bare handler), many (200 models in one server), start (cold starts), seed (the line of `hey`).
 """
 
 import argparse
@@ -100,6 +100,15 @@ def encoder(seconds):
             "fairness": statistics.median(one["8"]["p99"] / one["8"]["p50"] for one in rounds)}
 
 
+def echo(seconds):
+    """iris beside a bare axum handler that echoes, in turns."""
+    rounds = []
+    for _ in range(ROUNDS):
+        found = [server_points(server, ("iris",), seconds, connections=(64,))[-1] for server in (peers.ECHO, peers.OURS[0])]
+        rounds.append({"echo": found[0]["rps"], "modelway": found[1]["rps"]})
+    return {"rounds": rounds, "of_echo": statistics.median(one["modelway"] / one["echo"] for one in rounds)}
+
+
 def many(seconds):
     """One server with 200 small models beside one with a single one."""
     folder = WORK / "many"
@@ -157,7 +166,7 @@ def seed(_):
     return {"rps": float(re.search(r"Requests/sec:\s+([\d.]+)", text).group(1)), "ok": ok, **{f"p{part}_ms": at(part) for part in (50, 95, 99)}}
 
 
-PARTS = {"servers": servers, "worker": worker, "encoder": encoder, "many": many, "start": start, "seed": seed}
+PARTS = {"servers": servers, "worker": worker, "encoder": encoder, "echo": echo, "many": many, "start": start, "seed": seed}
 
 
 def main():
