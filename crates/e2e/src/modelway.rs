@@ -5,7 +5,10 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
-    sync::OnceLock,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -47,10 +50,25 @@ pub fn client() -> Client {
     Client::builder().no_proxy().timeout(Duration::from_secs(30)).build().unwrap()
 }
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago, and that the kernel gives to no connection meanwhile: one below those it takes
+/// for the near end of a connection, of which these tests make thousands.
+///
+/// # Panics
+///
+/// If none of them is free.
 #[must_use]
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    const FIRST: u32 = 10_000;
+    const COUNT: u32 = 10_000;
+    // Each process begins elsewhere, so that two which run at once do not ask for the same ones.
+    let start = std::process::id().wrapping_mul(64);
+    let free = (0..COUNT).find_map(|_| {
+        let offset = start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT;
+        let port = u16::try_from(FIRST + offset).ok()?;
+        TcpListener::bind(("0.0.0.0", port)).ok().map(|_| port)
+    });
+    free.expect("no free port between 10000 and 20000")
 }
 
 /// Where the two planes answer.
@@ -247,6 +265,12 @@ impl Modelway {
     #[must_use]
     pub fn replica_pids(&self) -> Vec<u32> {
         processes_naming(&[" serve ", self.data_dir().to_str().unwrap()])
+    }
+
+    /// The pids of the Python processes in which its replicas run models.
+    #[must_use]
+    pub fn python_pids(&self) -> Vec<u32> {
+        processes_naming(&["modelway._worker", self.folder.as_ref().unwrap().path().to_str().unwrap()])
     }
 
     /// A URL of the control plane.
