@@ -7,6 +7,8 @@ export CARGO_TARGET_DIR ?= $(CACHE)/target
 export PATH := $(PATH):$(HOME)/.cargo/bin
 # For test binaries, which have no lib folder beside them.
 export ORT_DYLIB_PATH ?= $(CARGO_TARGET_DIR)/lib/libonnxruntime.so
+# Or it keeps a database of its use in the home directory.
+export ORT_DISABLE_TELEMETRY ?= 1
 
 .DEFAULT_GOAL := help
 .PHONY: help up build models setup test lint fmt docs bench bench-serve env clean
@@ -55,7 +57,7 @@ bench-serve: build ## the model server beside all others, and docs/benchmarks.md
 	@bench/serve/run.sh
 
 env: ## print what plain cargo needs: eval "$(make env)"
-	@echo 'export MODELWAY_CACHE="$(CACHE)" CARGO_TARGET_DIR="$(CARGO_TARGET_DIR)" ORT_DYLIB_PATH="$(ORT_DYLIB_PATH)"'
+	@echo 'export MODELWAY_CACHE="$(CACHE)" CARGO_TARGET_DIR="$(CARGO_TARGET_DIR)" ORT_DYLIB_PATH="$(ORT_DYLIB_PATH)" ORT_DISABLE_TELEMETRY=1'
 
 clean: ## remove what was built; Python packages and test servers stay
 	rm -rf bin "$(CARGO_TARGET_DIR)" "$(CACHE)/models"

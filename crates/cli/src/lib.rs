@@ -25,6 +25,7 @@ use settings::Settings;
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
+    keep_onnxruntime_to_itself();
     let cli = Cli::read();
     match run(cli) {
         Ok(code) => code,
@@ -33,6 +34,19 @@ pub fn main() -> ExitCode {
                 output::tell(failure.to_string());
             }
             failure.into()
+        }
+    }
+}
+
+/// ONNX Runtime's builds of today collect how they are used, in a database below the home directory and for a
+/// server of Microsoft's, from the moment that the library is opened. This is all they ask for before.
+fn keep_onnxruntime_to_itself() {
+    const OFF: &str = "ORT_DISABLE_TELEMETRY";
+    if base::config::variable(OFF).is_none() {
+        #[allow(unsafe_code, reason = "a library that reads its environment leaves no other way")]
+        // SAFETY: the process has no other thread yet that could read the environment meanwhile.
+        unsafe {
+            std::env::set_var(OFF, "1");
         }
     }
 }

@@ -170,3 +170,21 @@ async fn until_status(modelway: &Modelway, name: &str, status: u16) -> modelway_
     .await;
     modelway.ask(Method::POST, &url, modelway.iris_body()).await
 }
+
+#[tokio::test]
+async fn nothing_is_kept_in_the_home_directory_or_told_to_others() {
+    let mut modelway = Modelway::new();
+    let home = modelway.data_dir().with_file_name("home");
+    std::fs::create_dir(&home).unwrap();
+    modelway.set("HOME", home.to_str().unwrap());
+    modelway.set("XDG_CACHE_HOME", "");
+    // What whoever runs the tests has set for themselves.
+    modelway.set("ORT_DISABLE_TELEMETRY", "");
+    modelway.start(Role::Up).await;
+    let id = modelway.deploy("iris", &modelway.models().iris("iris"), 1).await;
+    modelway.until_active(id).await;
+    modelway.until_predicts("iris").await;
+    let kept: Vec<_> = std::fs::read_dir(&home).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(kept.is_empty(), "{kept:?}");
+    assert!(modelway.stop(Role::Up).await.success());
+}

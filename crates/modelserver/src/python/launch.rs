@@ -153,6 +153,8 @@ fn environment(threads: usize) -> Vec<(String, String)> {
     for name in ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LOKY_MAX_CPU_COUNT"] {
         variables.push((name.to_owned(), threads.clone()));
     }
+    // Whoever serves a model did not agree to be counted by its library.
+    variables.push(("ORT_DISABLE_TELEMETRY".to_owned(), "1".to_owned()));
     variables
 }
 
