@@ -249,6 +249,27 @@ async fn every_flavour_answers_as_its_own_library() {
 }
 
 #[tokio::test]
+async fn optional_columns_may_be_left_out() {
+    let registry = registry().await;
+    let own = format!("serve.models.m.python={}", Mlflow::python().display());
+    let served = Served::start(registry, &["models:/total/1", "--model-name", "m", "--set", &own]).await;
+    let without = json!({"instances": [{"x": 1.5, "z": 1}, {"x": 2, "z": 2}]});
+    let answer = served.post("/v1/models/m:predict", without).await;
+    let wanted = json!([{"total": 2.5, "columns": "x z"}, {"total": 4.0, "columns": "x z"}]);
+    assert_eq!(answer.body["predictions"], wanted, "{answer:#?}");
+    let answer = served.post("/v1/models/m:predict", json!({"inputs": {"x": [1.5], "z": [1]}})).await;
+    assert_eq!(answer.body["predictions"], json!([wanted[0]]), "{answer:#?}");
+    let answer = served.post("/v1/models/m:predict", json!({"instances": [[1.5, 4, 1]]})).await;
+    assert_eq!(answer.body["predictions"], json!([{"total": 6.5, "columns": "x y z"}]), "{answer:#?}");
+    let said = served.refused("/v1/models/m:predict", json!({"instances": [{"x": 1.5, "y": 1}]})).await;
+    assert!(said.contains("`z` is missing"), "{said}");
+    let said = served
+        .refused("/v1/models/m:predict", json!({"instances": [{"x": 1, "y": 1, "z": 1}, {"x": 1, "z": 1}]}))
+        .await;
+    assert!(said.contains("`y` is missing in some of the instances"), "{said}");
+}
+
+#[tokio::test]
 async fn what_the_registry_does_not_have_ends_the_server_with_words() {
     let registry = registry().await;
     let modelway = Modelway::new();

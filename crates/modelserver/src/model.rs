@@ -275,7 +275,7 @@ impl Model {
         }
         let inputs = validate::order_inputs(&self.signature, request.inputs)?;
         if self.signature.rows {
-            validate::same_rows(&inputs)?;
+            validate::same_rows(&self.signature, &inputs)?;
         }
         let level = self.level(&parameters);
         parameters.retain(|name, _| !OURS.contains(&name.as_str()));

@@ -58,8 +58,14 @@ impl OnnxModel {
         let symbols = session.inputs().iter().map(describe::symbols).collect();
         let optional = session.outputs().iter().any(|output| matches!(output.dtype(), ValueType::Optional(_)));
         let options = quiet_options().map_err(|e| failed(e.message().to_owned()))?;
-        let signature =
-            Signature { platform: PLATFORM, rows: rows(&inputs, &outputs), streams: false, inputs, outputs };
+        let signature = Signature {
+            platform: PLATFORM,
+            rows: rows(&inputs, &outputs),
+            streams: false,
+            inputs,
+            optional: Vec::new(),
+            outputs,
+        };
         Ok(Self { session, options: Arc::new(options), signature, symbols, optional })
     }
 }

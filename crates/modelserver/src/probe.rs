@@ -257,6 +257,7 @@ mod tests {
         let signature = Signature {
             platform: "test",
             inputs: vec![tensor("x")],
+            optional: Vec::new(),
             outputs: vec![tensor("y")],
             rows: true,
             streams: false,

@@ -132,7 +132,14 @@ impl PythonModel {
         let watcher = watcher.map_err(io(no_watcher()))?;
         let mut model = Self {
             // Until the worker has told it.
-            signature: Signature { platform: "", inputs: Vec::new(), outputs: Vec::new(), rows: false, streams: false },
+            signature: Signature {
+                platform: "",
+                inputs: Vec::new(),
+                optional: Vec::new(),
+                outputs: Vec::new(),
+                rows: false,
+                streams: false,
+            },
             link,
             worker: None,
             request: Request::default(),

@@ -19,6 +19,8 @@ pub struct Signature {
     pub platform: &'static str,
     /// Its inputs, in its own order.
     pub inputs: Vec<TensorMetadata>,
+    /// The places of the inputs that a request may leave out. Such a one comes to the runtime without rows.
+    pub optional: Vec<usize>,
     /// Its outputs, in its own order.
     pub outputs: Vec<TensorMetadata>,
     /// Whether the first dimension of every tensor counts rows that do not influence one another, so that

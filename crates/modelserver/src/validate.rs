@@ -38,11 +38,14 @@ pub(crate) fn order_inputs(signature: &Signature, inputs: Vec<Tensor>) -> Result
     }
 }
 
-/// For a model whose first dimensions count rows: that all of its inputs have the same number of them.
-pub(crate) fn same_rows(inputs: &[Tensor]) -> Result<(), InferError> {
+/// For a model whose first dimensions count rows: that all of its inputs have the same number of them, but for those
+/// that were left out.
+pub(crate) fn same_rows(signature: &Signature, inputs: &[Tensor]) -> Result<(), InferError> {
     let rows = |input: &Tensor| input.shape.first().copied().unwrap_or(0);
-    let Some((first, others)) = inputs.split_first() else { return Ok(()) };
-    match others.iter().find(|other| rows(other) != rows(first)) {
+    let left_out = |place: usize, input: &Tensor| rows(input) == 0 && signature.optional.contains(&place);
+    let mut sent = inputs.iter().enumerate().filter(|(place, input)| !left_out(*place, input)).map(|(_, input)| input);
+    let Some(first) = sent.next() else { return Ok(()) };
+    match sent.find(|other| rows(other) != rows(first)) {
         Some(other) => Err(InferError::Invalid(format!(
             "input `{}` has {} rows and input `{}` {}: the first dimension of all inputs must be the same",
             first.name,
@@ -132,6 +135,7 @@ mod tests {
             rows: false,
             streams: false,
             inputs: vec![tensor("image", Datatype::Fp32, &[-1, 2]), tensor("scale", Datatype::Int64, &[1])],
+            optional: Vec::new(),
             outputs: vec![tensor("label", Datatype::Int64, &[-1]), tensor("score", Datatype::Fp32, &[-1, 3])],
         }
     }

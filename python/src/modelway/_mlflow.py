@@ -55,6 +55,7 @@ class Mlflow:
         self._table = bool(plan["table"])
         self._shaped = _Table(self._columns, model) if self._table else None
         self.inputs = [TensorSpec(column["name"], column["datatype"], column["shape"]) for column in self._columns]
+        self.optional = [column["name"] for column in self._columns if self._table and not column["required"]]
         self.labels: Dict[str, List[str]] = {}
         self.outputs = model.outputs(self.labels) or self._tried(plan) or _declared(plan["outputs"])
         if not self.outputs:
@@ -96,7 +97,7 @@ class Mlflow:
         except Exception as error:
             print(f"the model failed on its example: {type(error).__name__}: {error}", file=sys.stderr)
             return []
-        rows = len(next(iter(example.values())))
+        rows = max(map(len, example.values()))
         return [_spec(name, array, rows) for name, array in made.items()]
 
 
@@ -105,14 +106,15 @@ class _Table:
 
     def __init__(self, columns: List[Dict[str, Any]], model: Model) -> None:
         self._columns = columns
-        self._names = [column["name"] for column in columns]
+        self._optional = not all(column["required"] for column in columns)
         plain = all(column["datatype"] != "BYTES" for column in columns)
-        self._order = model.order(self._names) if plain else None
+        self._order = model.order([column["name"] for column in columns]) if plain else None
         if self._order is None:
             import pandas  # noqa: F401  (at load, and not at the first request)
 
     def of(self, inputs: Arrays) -> Any:
-        if self._order is not None:
+        columns = self._sent(inputs)
+        if self._order is not None and columns is self._columns:
             arrays = [inputs[name] for name in self._order]
             table = np.empty((len(arrays[0]), len(arrays)), np.result_type(*arrays))
             for place, array in enumerate(arrays):
@@ -121,11 +123,18 @@ class _Table:
         import pandas as pd
 
         given = {}
-        for column in self._columns:
+        for column in columns:
             array, kind = inputs[column["name"]], column["kind"]
             values: Any = _texts(array, kind)
             given[column["name"]] = _times(values, column["name"]) if kind == "datetime" else values
-        return pd.DataFrame(given, columns=self._names)
+        return pd.DataFrame(given)
+
+    def _sent(self, inputs: Arrays) -> List[Dict[str, Any]]:
+        """The columns without those that the caller left out, which have no rows where others have some."""
+        if not self._optional or not any(map(len, inputs.values())):
+            return self._columns
+        sent = [c for c in self._columns if c["required"] or len(inputs[c["name"]])]
+        return sent if len(sent) < len(self._columns) else self._columns
 
 
 def _texts(array: np.ndarray, kind: str) -> np.ndarray:
@@ -201,7 +210,7 @@ def _example(plan: Plan, columns: List[Dict[str, Any]]) -> Optional[Arrays]:
         return None
     made = {}
     for column in columns:
-        values = table[column["name"]]
+        values = table.get(column["name"], []) if not column["required"] else table[column["name"]]
         if column["datatype"] == "BYTES":
             texts = np.asarray(values, object)
             encoded = np.empty(texts.shape, object)

@@ -54,6 +54,7 @@ class Serving:
             "streams": bool(model.streams),
             "inputs": [[spec.name, spec.datatype, list(spec.shape)] for spec in model.inputs],
             "outputs": [[spec.name, spec.datatype, list(spec.shape)] for spec in model.outputs],
+            "optional": getattr(model, "optional", []),
             "labels": getattr(model, "labels", {}),
         }
         body = json.dumps(described).encode()

@@ -10,7 +10,8 @@ import warnings
 import mlflow
 import numpy as np
 import pandas as pd
-from mlflow.models import infer_signature
+from mlflow.models import ModelSignature, infer_signature
+from mlflow.types import ColSpec, Schema
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
@@ -27,6 +28,13 @@ class Echo(mlflow.pyfunc.PythonModel):
 
     def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
         return pd.DataFrame({"twice": model_input["x"] * 2, "text": "<" + model_input["word"] + ">"})
+
+
+class Total(mlflow.pyfunc.PythonModel):
+    """Adds the columns that it is given."""
+
+    def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
+        return pd.DataFrame({"total": model_input.sum(axis=1), "columns": [" ".join(model_input)] * len(model_input)})
 
 
 def sensors(count):
@@ -93,6 +101,10 @@ def main():
         words = pd.DataFrame({"x": [1.5], "word": ["a"]})
         signature = infer_signature(words, pd.DataFrame({"twice": [3.0], "text": ["<a>"]}))
         mlflow.pyfunc.log_model(name="echo", python_model=Echo(), registered_model_name="echo", signature=signature)
+        inputs = Schema([ColSpec("double", "x"), ColSpec("long", "y", required=False), ColSpec("double", "z")])
+        outputs = Schema([ColSpec("double", "total"), ColSpec("string", "columns")])
+        signature = ModelSignature(inputs, outputs)
+        mlflow.pyfunc.log_model(name="total", python_model=Total(), registered_model_name="total", signature=signature)
     answers["run"] = run.info.run_id
     print(json.dumps(answers))
 

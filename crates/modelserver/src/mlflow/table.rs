@@ -41,9 +41,22 @@ pub(crate) fn fit(signature: &Signature, inputs: Vec<Tensor>) -> Result<Vec<Tens
         }
     }
     if table {
+        leave_out(signature, &mut inputs);
         complete(signature, &inputs)?;
     }
     Ok(inputs)
+}
+
+/// Puts columns without rows where optional ones were not sent, if any column was.
+fn leave_out(signature: &Signature, inputs: &mut Vec<Tensor>) {
+    if inputs.is_empty() {
+        return;
+    }
+    for wanted in signature.optional.iter().map(|place| &signature.inputs[*place]) {
+        if inputs.iter().all(|given| given.name != wanted.name) {
+            inputs.push(Tensor { name: wanted.name.clone(), shape: vec![0], data: Data::empty(wanted.datatype) });
+        }
+    }
 }
 
 /// The columns of a matrix.
@@ -176,6 +189,7 @@ mod tests {
         Signature {
             platform: super::super::PLATFORM,
             inputs: columns.iter().map(tensor).collect(),
+            optional: Vec::new(),
             outputs: Vec::new(),
             rows: true,
             streams: false,
@@ -234,6 +248,21 @@ mod tests {
         assert_eq!(said(&wanted, vec![a(), c]), "1 column is missing: `b` (INT64)");
         let typo = tensor("B", &[1], Data::Int64(vec![1]));
         assert!(fit(&wanted, vec![a(), typo]).is_ok(), "the signature's own check says which name is near");
+    }
+
+    #[test]
+    fn optional_columns_may_be_left_out() {
+        let mut wanted = signature(&[("a", Datatype::Fp64), ("b", Datatype::Int64), ("c", Datatype::Bytes)]);
+        wanted.optional = vec![1];
+        let (a, c) = (tensor("a", &[1], Data::Fp64(vec![1.0])), tensor("c", &[1], Data::Bytes(vec!["x".into()])));
+        let fitted = fit(&wanted, vec![a.clone(), c.clone()]).unwrap();
+        assert_eq!(fitted, [a.clone(), c, tensor("b", &[0], Data::Int64(vec![]))]);
+        let ordered = crate::validate::order_inputs(&wanted, fitted).unwrap();
+        assert_eq!(crate::validate::same_rows(&wanted, &ordered), Ok(()));
+        wanted.optional.clear();
+        assert!(crate::validate::same_rows(&wanted, &ordered).is_err());
+        wanted.optional = vec![1];
+        assert_eq!(said(&wanted, vec![a]), "1 column is missing: `c` (BYTES)");
     }
 
     #[test]

@@ -19,6 +19,9 @@ struct Hello {
     streams: bool,
     inputs: Vec<(String, Datatype, Vec<i64>)>,
     outputs: Vec<(String, Datatype, Vec<i64>)>,
+    /// Names of inputs.
+    #[serde(default)]
+    optional: Vec<String>,
     #[serde(default)]
     labels: std::collections::BTreeMap<String, Vec<String>>,
 }
@@ -51,7 +54,9 @@ pub(super) fn read(json: &[u8]) -> Result<Signature, String> {
     let outputs = described(hello.outputs, "outputs")?;
     let rows =
         hello.rows && !hello.streams && inputs.iter().chain(&outputs).all(|tensor| tensor.shape.first() == Some(&-1));
-    Ok(Signature { platform: platform(&hello.platform), inputs, outputs, rows, streams: hello.streams })
+    let left_out = |input: &TensorMetadata| hello.optional.contains(&input.name);
+    let optional = (0..inputs.len()).filter(|place| left_out(&inputs[*place])).collect();
+    Ok(Signature { platform: platform(&hello.platform), inputs, optional, outputs, rows, streams: hello.streams })
 }
 
 /// The platform's name, kept for good. There are few; past a bound they are all just Python.

@@ -122,6 +122,7 @@ mod tests {
         Signature {
             platform: crate::mlflow::PLATFORM,
             inputs: columns.iter().map(column).collect(),
+            optional: Vec::new(),
             outputs: Vec::new(),
             rows: true,
             streams: false,

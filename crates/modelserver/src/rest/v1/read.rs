@@ -22,7 +22,7 @@ pub(super) fn tensors(signature: &Signature, body: &[u8]) -> Result<Vec<Tensor>,
         return Err(invalid(format!("`{}` is not a field of the body{hint}", short(unknown))));
     }
     match (fields.get("instances"), fields.get("inputs")) {
-        (Some(instances), None) => rows(&signature.inputs, instances),
+        (Some(instances), None) => rows(signature, instances),
         (None, Some(inputs)) => columns(&signature.inputs, inputs),
         (Some(_), Some(_)) => Err(invalid("the body has both `instances` and `inputs`")),
         (None, None) => Err(invalid("`instances` is missing: {\"instances\": [[1, 2], [3, 4]]}")),
@@ -42,7 +42,8 @@ fn short(name: &str) -> Cow<'_, str> {
 
 /// A list of instances. For a model with one input: its values, or objects with its name. For one with several:
 /// objects with a value for each, or lists of values in the inputs' order.
-fn rows(inputs: &[TensorMetadata], instances: &RawValue) -> Result<Vec<Tensor>, InferError> {
+fn rows(signature: &Signature, instances: &RawValue) -> Result<Vec<Tensor>, InferError> {
+    let inputs = signature.inputs.as_slice();
     let Some(list) = instances.get().strip_prefix('[') else {
         return Err(invalid("Expected \"instances\" to be a list"));
     };
@@ -52,7 +53,7 @@ fn rows(inputs: &[TensorMetadata], instances: &RawValue) -> Result<Vec<Tensor>, 
     }
     match (inputs, first) {
         ([input], Some(b'{')) if encoded(input, list) => Ok(vec![tensor(input, instances.get(), "instances")?]),
-        (_, Some(b'{')) => objects(inputs, instances),
+        (_, Some(b'{')) => objects(signature, instances),
         ([input], _) => Ok(vec![tensor(input, instances.get(), "instances")?]),
         (_, Some(b'[')) => lists(inputs, instances),
         _ => Err(invalid(format!(
@@ -76,7 +77,8 @@ fn names(inputs: &[TensorMetadata]) -> String {
     names.join(", ")
 }
 
-fn objects(inputs: &[TensorMetadata], instances: &RawValue) -> Result<Vec<Tensor>, InferError> {
+fn objects(signature: &Signature, instances: &RawValue) -> Result<Vec<Tensor>, InferError> {
+    let inputs = signature.inputs.as_slice();
     let rows: Vec<Fields<'_>> =
         serde_json::from_str(instances.get()).map_err(|e| invalid(format!("`instances`: {e}")))?;
     for (place, row) in rows.iter().enumerate() {
@@ -91,7 +93,11 @@ fn objects(inputs: &[TensorMetadata], instances: &RawValue) -> Result<Vec<Tensor
         });
         tensor(input, &join(values)?, &input.name)
     };
-    inputs.iter().map(column).collect()
+    let left_out = |(place, input): &(usize, &TensorMetadata)| {
+        signature.optional.contains(place) && rows.iter().all(|row| row.get(&input.name).is_none())
+    };
+    let sent = inputs.iter().enumerate().filter(|each| !left_out(each));
+    sent.map(|(_, input)| column(input)).collect()
 }
 
 fn lists(inputs: &[TensorMetadata], instances: &RawValue) -> Result<Vec<Tensor>, InferError> {
