@@ -7,6 +7,14 @@ use std::{
 
 use serde_json::{Value, json};
 
+const DOUBLING: &str = r#"
+from modelway import AbstractModel, Tensor
+
+class Doubling(AbstractModel):
+    def predict(self, x: Tensor["FP64", -1]) -> Tensor["FP64", -1]:
+        return 2 * x
+"#;
+
 /// Model folders of one test, below its own directory.
 #[derive(Debug)]
 pub struct Models {
@@ -32,6 +40,15 @@ impl Models {
     #[must_use]
     pub fn digits(&self, folder: &str) -> PathBuf {
         self.copy("digits", folder)
+    }
+
+    /// A Python model that doubles numbers.
+    #[must_use]
+    pub fn doubling(&self, folder: &str) -> PathBuf {
+        let place = self.root.join(folder);
+        fs::create_dir_all(&place).unwrap();
+        fs::write(place.join("model.py"), DOUBLING).unwrap();
+        place
     }
 
     /// A `model.onnx` that is none.

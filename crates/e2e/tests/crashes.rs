@@ -1,6 +1,6 @@
 //! Whatever is killed, what was served is served, and nothing is doubled or left over.
 
-use modelway_e2e::{Load, Modelway, Role, kill, until, until_some};
+use modelway_e2e::{Load, Modelway, Role, kill, python, until, until_some};
 use reqwest::Method;
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -59,6 +59,41 @@ async fn a_killed_replica_costs_no_request_and_is_started_again() {
     load.stop().await.assert_flawless();
     let replicas = modelway.deployment(id).await.status.replica_status;
     assert_eq!(replicas.len(), 2);
+}
+
+#[tokio::test]
+async fn a_python_model_comes_back_with_its_process_and_leaves_none_behind() {
+    let mut modelway = Modelway::new();
+    modelway.set("MODELWAY__SERVE__PYTHON", python().to_str().unwrap());
+    modelway.start(Role::Up).await;
+    let id = modelway.deploy("doubling", &modelway.models().doubling("doubling"), 1).await;
+    modelway.until_active(id).await;
+    let url = modelway.gateway("/v1/models/doubling:predict");
+    let doubles = || async {
+        let answer = modelway.ask(Method::POST, &url, json!({"instances": [1.5, 2]})).await;
+        (answer.status == 200).then(|| assert_eq!(answer.body["predictions"], json!([3.0, 4.0]), "{answer:#?}"))
+    };
+    until_some("it doubles", doubles).await;
+    let alone = |pids: Vec<u32>| {
+        assert_eq!(pids.len(), 1, "{pids:?}");
+        pids[0]
+    };
+
+    let (replica, worker) = (alone(modelway.replica_pids()), alone(modelway.python_pids()));
+    kill(worker, Signal::KILL);
+    until("another process runs the model", || async { !modelway.python_pids().iter().all(|pid| *pid == worker) })
+        .await;
+    until_some("it doubles again", doubles).await;
+    assert_eq!(alone(modelway.replica_pids()), replica, "the replica outlives its model's process");
+
+    let worker = alone(modelway.python_pids());
+    kill(replica, Signal::KILL);
+    until("its process ends with the replica", || async { !modelway.python_pids().contains(&worker) }).await;
+    until_some("a new replica doubles", doubles).await;
+    assert_ne!(alone(modelway.replica_pids()), replica);
+
+    assert!(modelway.stop(Role::Up).await.success());
+    assert_eq!(modelway.python_pids(), Vec::<u32>::new());
 }
 
 #[tokio::test]
