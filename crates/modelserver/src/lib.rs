@@ -61,32 +61,44 @@ use crate::app::App;
 const LAST_RUNS: Duration = Duration::from_secs(1);
 
 /// Serves until `tasks` are told to end, and then drains, unless `hurry` is told to end too: somebody waits at a
-/// terminal.
+/// terminal. Once all models were tried, `loaded` is told the names of those that predict.
 ///
 /// # Errors
 /// Why the models cannot be served. The same is then in the file that the configuration names for it; tell the
 /// words to the user and end with [`ServeError::exit_code`].
-pub async fn run(config: Config, listener: Listener, tasks: Tasks, hurry: Tasks) -> Result<(), ServeError> {
+pub async fn run(
+    config: Config,
+    listener: Listener,
+    tasks: Tasks,
+    hurry: Tasks,
+    loaded: impl FnOnce(&[String]),
+) -> Result<(), ServeError> {
     if !listener.is_local() {
         let address = listener.address();
         tracing::warn!(address, "other machines can reach this server, and it asks nobody for a key");
     }
     let termination = config.termination_message.clone();
-    let result = serve(config, listener, tasks, hurry).await;
+    let result = serve(config, listener, tasks, hurry, loaded).await;
     if let Err(error) = &result {
         termination::write(termination.as_deref(), error);
     }
     result
 }
 
-async fn serve(config: Config, listener: Listener, tasks: Tasks, hurry: Tasks) -> Result<(), ServeError> {
+async fn serve(
+    config: Config,
+    listener: Listener,
+    tasks: Tasks,
+    hurry: Tasks,
+    loaded: impl FnOnce(&[String]),
+) -> Result<(), ServeError> {
     let finish = Duration::from_millis(config.finish_ms);
     let app = Arc::new(App::new(config, listener.is_local(), tasks.clone()));
     // Not children of `tasks`: connections go on while the server drains.
     let connections = Tasks::new();
     tokio::select! {
         () = listen::accept(&listener, &app, &connections) => {}
-        result = life(&app, &listener, &tasks, &hurry) => result?,
+        result = life(&app, &listener, &tasks, &hurry, loaded) => result?,
     }
     listener.close();
     // First the word to end, then the answers: whoever waited for a change asks no second time here.
@@ -116,7 +128,13 @@ async fn end_models(app: &App) {
 }
 
 /// Loads, is ready, drains.
-async fn life(app: &Arc<App>, listener: &Listener, tasks: &Tasks, hurry: &Tasks) -> Result<(), ServeError> {
+async fn life(
+    app: &Arc<App>,
+    listener: &Listener,
+    tasks: &Tasks,
+    hurry: &Tasks,
+    loaded: impl FnOnce(&[String]),
+) -> Result<(), ServeError> {
     tokio::select! {
         started = app.repository.start(|uri| app.reporter.set_artifact(uri.to_owned())) => started?,
         // Nobody was told that requests are welcome, so nobody needs the drain.
@@ -126,7 +144,9 @@ async fn life(app: &Arc<App>, listener: &Listener, tasks: &Tasks, hurry: &Tasks)
         }
     };
     app.reporter.set(ReplicaState::Ready);
-    tracing::info!(address = listener.address(), models = app.models.names().join(", "), "ready");
+    let names = app.models.names();
+    tracing::info!(address = listener.address(), models = names.join(", "), "ready");
+    loaded(&names);
     tasks.stopping().await;
     app.reporter.set(ReplicaState::Stopping);
     let _ = tokio::time::timeout(Duration::from_millis(app.config.drain_ms), hurry.stopping()).await;

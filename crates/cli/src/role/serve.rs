@@ -1,6 +1,6 @@
 //! `serve`: one model server, by itself or as somebody's replica.
 
-use std::{collections::BTreeMap, process::ExitCode, time::Duration};
+use std::{collections::BTreeMap, process::ExitCode};
 
 use base::{Tasks, config::Loaded};
 use modelserver::Listener;
@@ -31,9 +31,6 @@ const OF_ONE_REPLICA: [&str; 12] = [
 /// What the keys begin with that say something of single models.
 const OF_MODELS: &str = "serve.models.";
 
-/// How often a server is asked whether it is ready.
-const LOOK: Duration = Duration::from_millis(20);
-
 /// Serves until a signal. A model that cannot be served ends it with `EXIT_MODEL_INVALID` if a person must change
 /// something.
 ///
@@ -51,28 +48,33 @@ pub fn serve(settings: &Settings) -> Result<ExitCode, Failure> {
 async fn run(config: modelserver::Config) -> Result<ExitCode, Failure> {
     let mut signals = Signals::listen()?;
     let listener = Listener::bind(&config).await.map_err(|error| Failure::of(&error))?;
+    // A replica's socket is nobody's to be told.
     let url = match &listener {
         Listener::Tcp(listener) => Some(format!("http://{}", address(listener)?)),
         Listener::Unix(_) => None,
     };
+    if let Some(url) = &url {
+        tell(format!("loading; how it stands is at {url}/v2/health/ready"));
+    }
+    // Of many models those that are served are told, and the log tells of the others.
+    let welcome = |names: &[String]| {
+        for (url, name) in url.iter().flat_map(|url| names.iter().map(move |name| (url, name))) {
+            tell(format!("serving {url}/v2/models/{name}"));
+        }
+    };
     let (tasks, hurry) = (Tasks::new(), Tasks::new());
-    let mut serving = std::pin::pin!(modelserver::run(config, listener, tasks.clone(), hurry.clone()));
-    let mut welcome = std::pin::pin!(welcome(url));
-    let mut welcomed = false;
-    let end = loop {
-        tokio::select! {
-            end = &mut serving => break end,
-            () = &mut welcome, if !welcomed => welcomed = true,
-            by = signals.next() => {
-                // Who presses Ctrl-C waits for the end; nobody's balancer must learn of it first.
-                if by == By::Interrupt {
-                    hurry.stop();
-                }
-                tasks.stop();
-                tokio::select! {
-                    end = serving => break end,
-                    _ = signals.next() => return Err(at_once()),
-                }
+    let mut serving = std::pin::pin!(modelserver::run(config, listener, tasks.clone(), hurry.clone(), welcome));
+    let end = tokio::select! {
+        end = &mut serving => end,
+        by = signals.next() => {
+            // Who presses Ctrl-C waits for the end; nobody's balancer must learn of it first.
+            if by == By::Interrupt {
+                hurry.stop();
+            }
+            tasks.stop();
+            tokio::select! {
+                end = serving => end,
+                _ = signals.next() => return Err(at_once()),
             }
         }
     };
@@ -83,38 +85,6 @@ async fn run(config: modelserver::Config) -> Result<ExitCode, Failure> {
             Ok(ExitCode::from(error.exit_code()))
         }
     }
-}
-
-/// Says, once it is true, where the models are served. A replica's socket is nobody's to be told.
-async fn welcome(url: Option<String>) {
-    let Some(url) = url else { return };
-    let Ok(http) = base::client::builder_for(&url).build() else { return };
-    tell(format!("loading; how it stands is at {url}/v2/health/ready"));
-    // Not that all of them are ready: of many models those that are served are told, and the log tells of the others.
-    while !has_loaded(&http, &url).await {
-        tokio::time::sleep(LOOK).await;
-    }
-    let Ok(answer) = http.get(format!("{url}/v1/models")).send().await else { return };
-    let Ok(list) = answer.json::<Served>().await else { return };
-    for name in list.models {
-        tell(format!("serving {url}/v2/models/{name}"));
-    }
-}
-
-/// Whether the server has tried everything that it is to serve.
-async fn has_loaded(http: &reqwest::Client, url: &str) -> bool {
-    let path = api::replica::SELF_REPORT_PATH;
-    let Ok(answer) = http.get(format!("{url}{path}")).send().await else { return false };
-    answer
-        .json::<api::replica::SelfReport>()
-        .await
-        .is_ok_and(|report| report.state == api::replica::ReplicaState::Ready)
-}
-
-/// The answer to `GET /v1/models`.
-#[derive(serde::Deserialize)]
-struct Served {
-    models: Vec<String>,
 }
 
 /// The settings of the process backend, whose replicas inherit what a person set in `[serve]` and `[telemetry]`.

@@ -131,7 +131,7 @@ async fn it_listens_on_a_unix_socket_and_takes_over_a_dead_servers() {
     // Longer than anybody would wait, and nobody must.
     settings.drain_ms = 3_600_000;
     let (tasks, hurry) = (base::Tasks::new(), base::Tasks::new());
-    let running = tasks.spawn(modelserver::run(settings, listener, tasks.clone(), hurry.clone()));
+    let running = tasks.spawn(modelserver::run(settings, listener, tasks.clone(), hurry.clone(), |_| {}));
     let asked = async {
         loop {
             let mut stream = UnixStream::connect(&socket).await.unwrap();

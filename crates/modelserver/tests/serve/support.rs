@@ -84,7 +84,7 @@ impl Server {
         let listener = Listener::bind(&config).await.unwrap();
         let url = format!("http://{}", listener.address());
         let tasks = Tasks::new();
-        let running = tasks.spawn(modelserver::run(config, listener, tasks.clone(), Tasks::new()));
+        let running = tasks.spawn(modelserver::run(config, listener, tasks.clone(), Tasks::new(), |_| {}));
         Self { url, tasks, running }
     }
 
