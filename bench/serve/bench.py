@@ -2,7 +2,7 @@
 """Measures the model server beside the others: bench.py --out RESULTS.json [--seconds 5] [--only PART,…]
 
 Parts: servers (every peer and Modelway, three models, 1, 8 and 64 connections), worker (scikit-learn through a
-worker), encoder (beside the bare loop), echo (iris beside a bare handler), many (200 models in one server), start (cold starts), seed (the line of `hey`).
+worker), encoder (beside the bare loop), echo (iris beside a bare handler), protocols (the MLP in JSON, binary and gRPC), many (200 models in one server), start (cold starts), seed (the line of `hey`).
 """
 
 import argparse
@@ -100,13 +100,29 @@ def encoder(seconds):
             "fairness": statistics.median(one["8"]["p99"] / one["8"]["p50"] for one in rounds)}
 
 
+def in_turns(servers, model, seconds, connections=64, figure="rps"):
+    """A figure of several servers, one after the other and again, because a machine's own speed drifts."""
+    return [{server.name: server_points(server, (model,), seconds, connections=(connections,))[-1][figure] for server in servers}
+            for _ in range(ROUNDS)]
+
+
+def ratio(rounds, server, other):
+    return statistics.median(one[server.name] / one[other.name] for one in rounds)
+
+
 def echo(seconds):
     """iris beside a bare axum handler that echoes, in turns."""
-    rounds = []
-    for _ in range(ROUNDS):
-        found = [server_points(server, ("iris",), seconds, connections=(64,))[-1] for server in (peers.ECHO, peers.OURS[0])]
-        rounds.append({"echo": found[0]["rps"], "modelway": found[1]["rps"]})
-    return {"rounds": rounds, "of_echo": statistics.median(one["modelway"] / one["echo"] for one in rounds)}
+    rounds = in_turns((peers.ECHO, peers.OURS[0]), "iris", seconds)
+    return {"rounds": rounds, "of_echo": ratio(rounds, peers.OURS[0], peers.ECHO)}
+
+
+def protocols(seconds):
+    """The MLP in JSON, in binary and over gRPC, in turns; and what joining costs a request that is alone."""
+    json_, binary, grpc = peers.OURS
+    rounds = in_turns(peers.OURS, "mlp", seconds)
+    alone = in_turns((json_, peers.UNJOINED), "mlp", seconds, connections=1, figure="p50")
+    return {"rounds": rounds, "binary": ratio(rounds, binary, json_), "grpc": ratio(rounds, grpc, json_),
+            "alone": alone, "alone_p50": ratio(alone, json_, peers.UNJOINED)}
 
 
 def many(seconds):
@@ -166,7 +182,7 @@ def seed(_):
     return {"rps": float(re.search(r"Requests/sec:\s+([\d.]+)", text).group(1)), "ok": ok, **{f"p{part}_ms": at(part) for part in (50, 95, 99)}}
 
 
-PARTS = {"servers": servers, "worker": worker, "encoder": encoder, "echo": echo, "many": many, "start": start, "seed": seed}
+PARTS = {"servers": servers, "worker": worker, "encoder": encoder, "echo": echo, "protocols": protocols, "many": many, "start": start, "seed": seed}
 
 
 def main():

@@ -62,9 +62,9 @@ def targets(f):
     yield "iris, 64 connections: p99 over the fastest other's", over(ours("iris", 64, "p99"), f.point(best, "iris", 64).get("p99")), "<=", 1 / 3, "×"
     yield "MLP, 64 connections: rate over Triton's best", over(f.rate("Modelway", "mlp"), triton), ">=", 2, "×"
     yield "MLP, 64 connections: rate with binary tensors over Triton's best with JSON", over(f.rate("Modelway, binary", "mlp"), triton), ">=", 3, "×"
-    yield "MLP, 1 connection: p50 over that without joining", over(ours("mlp", 1, "p50"), f.point("Modelway, one by one", "mlp", 1).get("p50")), "<=", 1.1, "×"
-    yield "MLP, 64 connections: binary over our own JSON", over(f.rate("Modelway, binary", "mlp"), f.rate("Modelway", "mlp")), ">=", 1.5, "×"
-    yield "MLP, 64 connections: gRPC over our own JSON", over(f.rate("Modelway, gRPC", "mlp"), f.rate("Modelway", "mlp")), ">=", 1, "×"
+    yield "MLP, 1 connection: p50 over that without joining", f.part("protocols", "alone_p50"), "<=", 1.1, "×"
+    yield "MLP, 64 connections: binary over our own JSON", f.part("protocols", "binary"), ">=", 1.5, "×"
+    yield "MLP, 64 connections: gRPC over our own JSON", f.part("protocols", "grpc"), ">=", 1, "×"
     for count in ("8", "64"):
         yield f"encoder, {count} connections: rate over the bare loop", f.part("encoder", "of_loop", count), ">=", 0.95, "×"
     yield "encoder, 8 connections: p99 over p50", f.part("encoder", "fairness"), "<=", 1.3, "×"

@@ -51,7 +51,7 @@ pub use config::Config;
 pub use error::ServeError;
 pub use grpc::{health_proto, proto};
 pub use listen::Listener;
-pub use placement::async_threads;
+pub use placement::{async_threads, take_turns_on_one_cpu};
 pub use runtime::{Call, Cancel, ModelRuntime, RuntimeError, Signature, Sink};
 pub use settings::{OfModels, Overrides};
 

@@ -97,6 +97,25 @@ pub fn async_threads() -> usize {
     }
 }
 
+/// Where all threads have but one CPU, lets none of them interrupt another that runs: a model's run is not cut into
+/// pieces by single requests that come in meanwhile, and those are read together when it is over. Threads and processes
+/// started from now on are as this one. With more CPUs, or beside other programs, it would only be slow to wake up.
+pub fn take_turns_on_one_cpu() {
+    if sched_getaffinity(None).is_ok_and(|allowed| allowed.count() == 1)
+        && let Err(error) = without_interrupting()
+    {
+        tracing::debug!(%error, "threads may interrupt one another");
+    }
+}
+
+#[allow(unsafe_code, reason = "no library that is at hand has this call")]
+fn without_interrupting() -> std::io::Result<()> {
+    let none = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the kernel reads the parameter during the call and keeps nothing of it.
+    let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const none) };
+    if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
 /// Reads the kernel's lists of CPUs, as in `0-3,8`.
 fn list(text: &str) -> Option<Vec<usize>> {
     let mut cpus = Vec::new();
@@ -171,5 +190,24 @@ mod tests {
         });
         assert_eq!(pinned.join().unwrap(), 1);
         assert!(cpus() >= 1);
+    }
+
+    #[test]
+    fn threads_with_one_cpu_and_those_they_start_take_turns() {
+        /// The scheduling policy of this thread, as the kernel shows it.
+        fn policy() -> String {
+            let stat = fs::read_to_string("/proc/thread-self/stat").unwrap();
+            stat.rsplit_once(')').unwrap().1.split_whitespace().nth(38).unwrap().to_owned()
+        }
+        let allowed = sched_getaffinity(None).unwrap();
+        let first = (0..CpuSet::MAX_CPU).find(|cpu| allowed.is_set(*cpu)).unwrap();
+        let seen = std::thread::spawn(move || {
+            let before = policy();
+            Cpus(vec![first]).pin_this_thread();
+            take_turns_on_one_cpu();
+            (before, policy(), std::thread::spawn(policy).join().unwrap())
+        });
+        let batch = libc::SCHED_BATCH.to_string();
+        assert_eq!(seen.join().unwrap(), ("0".to_owned(), batch.clone(), batch));
     }
 }
