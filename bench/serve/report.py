@@ -147,7 +147,7 @@ def page(f, judged):
         yield f"| {what} | {number(value)} {unit} | {sign} {number(bound)} {unit} | {'met' if met else '**missed**' if value is not None else '**not measured**'} |"
     for model, title in MODELS.items():
         yield f"\n## {title[0].upper()}{title[1:]}\n"
-        yield "Predictions a second, median and 99th percentile in milliseconds.\n"
+        yield "Predictions a second, median and 99th percentile in milliseconds; the seconds of one start, which may have read its files from the disk.\n"
         yield "| server | 1 connection | 8 | 64 | CPU µs each (64) | start s | memory MB |\n|---|---:|---:|---:|---:|---:|---:|"
         for name in servers_of(f, model):
             cells, last = [], {}
