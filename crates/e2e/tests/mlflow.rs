@@ -239,6 +239,11 @@ async fn every_flavour_answers_as_its_own_library() {
         assert_eq!(there.body["predictions"], wanted["predictions"], "{uri}: {there:#?}");
         assert!(close(&there.body["probabilities"], &wanted["probabilities"], digits), "{uri}: {there:#?}");
         assert_eq!(served.get("/v1/models/m").await.body["platform"], platform);
+        assert!(
+            !served.log().contains("modelway-mlflow-"),
+            "its users know the folder, not our file: {}",
+            served.log()
+        );
     }
     // What only MLflow can load, in an environment that has MLflow.
     let served = Served::start(registry, &["models:/echo/1", "--model-name", "m", "--set", &own]).await;

@@ -137,15 +137,8 @@ impl MlflowWorker {
             what: "the plan of an MLflow model cannot be written to the folder for temporary files".to_owned(),
             source,
         })?;
-        let entry = Entry { kind: EntryKind::Mlflow, path: plan.path().to_owned() };
-        let opened = PythonModel::open(&entry, interpreter, settings, cache);
-        let worker = opened.map_err(|error| {
-            // The plan is ours; the folder is what its owner knows.
-            if let ServeError::Python { reason, .. } = error {
-                return ServeError::Python { path: folder.to_owned(), reason };
-            }
-            error
-        })?;
+        let entry = Entry { kind: EntryKind::Mlflow, path: plan.path().to_owned(), known_as: folder.to_owned() };
+        let worker = PythonModel::open(&entry, interpreter, settings, cache)?;
         Ok(Self { worker, _plan: plan })
     }
 }

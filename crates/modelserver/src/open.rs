@@ -35,7 +35,7 @@ impl Opener<'_> {
                 let folder = file.path.parent().unwrap_or(&file.path);
                 let wanted = || Wanted::of_folder(folder);
                 let interpreter = environment::choose(settings.python.as_deref(), wanted, self.config)?;
-                let entry = Entry { kind: EntryKind::Class, path: file.path.clone() };
+                let entry = Entry { kind: EntryKind::Class, path: file.path.clone(), known_as: file.path.clone() };
                 Ok(Box::new(PythonModel::open(&entry, &interpreter, settings, &self.config.python_folder())?))
             }
         }

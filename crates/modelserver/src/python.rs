@@ -50,6 +50,8 @@ pub(crate) struct Entry {
     pub(crate) kind: EntryKind,
     /// The file or folder.
     pub(crate) path: PathBuf,
+    /// What its owner knows it by.
+    pub(crate) known_as: PathBuf,
 }
 
 /// How a model is opened: the words of the package's `open_model`.
@@ -114,17 +116,17 @@ impl PythonModel {
         let plan = Plan {
             interpreter: interpreter.path.clone(),
             package,
-            entry: Entry { kind: entry.kind, path },
+            entry: Entry { path, ..entry.clone() },
             threads: onnx::threads(settings.intra_op_threads),
             memory,
         };
         let watched = Watched {
             plan,
-            name: entry.path.display().to_string(),
+            name: entry.known_as.display().to_string(),
             load_timeout: settings.load_timeout,
             timeout: settings.timeout,
         };
-        let no_watcher = || format!("no watcher for {}", entry.path.display());
+        let no_watcher = || format!("no watcher for {}", entry.known_as.display());
         let link = Arc::new(Link::new().map_err(|e| io(no_watcher())(e.into()))?);
         let (first, started) = mpsc::sync_channel(1);
         let watcher = Watcher::new(watched, Arc::clone(&link), first);
@@ -148,8 +150,7 @@ impl PythonModel {
             watcher: Some(watcher),
         };
         let outcome = started.recv().unwrap_or_else(|_| Err("its watcher broke off".to_owned()));
-        model.signature =
-            outcome.map_err(|reason| ServeError::Python { path: entry.path.clone(), reason: reason.clone() })?;
+        model.signature = outcome.map_err(|reason| ServeError::Python { path: entry.known_as.clone(), reason })?;
         Ok(model)
     }
 
