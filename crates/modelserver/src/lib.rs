@@ -145,7 +145,10 @@ async fn life(
     };
     app.reporter.set(ReplicaState::Ready);
     let names = app.models.names();
-    tracing::info!(address = listener.address(), models = names.join(", "), "ready");
+    match app.models.fault() {
+        None => tracing::info!(address = listener.address(), models = names.join(", "), "ready"),
+        Some(fault) => tracing::warn!(address = listener.address(), models = names.join(", "), fault, "not ready"),
+    }
     loaded(&names);
     tasks.stopping().await;
     app.reporter.set(ReplicaState::Stopping);

@@ -143,7 +143,7 @@ Examples:
   modelway golden record ./iris
   modelway golden record ./iris --request one.json --request two.json")]
 pub struct GoldenRecord {
-    /// The model: an ONNX file or a folder with one
+    /// The model: an ONNX file, a Python file, or a folder with one
     #[arg(value_name = "SOURCE")]
     pub source: String,
     /// A file with a request of the Open Inference Protocol
