@@ -78,27 +78,17 @@ pub async fn run(
         tracing::warn!(address, "other machines can reach this server, and it asks nobody for a key");
     }
     let termination = config.termination_message.clone();
-    let result = serve(config, listener, tasks, hurry, loaded).await;
-    if let Err(error) = &result {
-        termination::write(termination.as_deref(), error);
-    }
-    result
-}
-
-async fn serve(
-    config: Config,
-    listener: Listener,
-    tasks: Tasks,
-    hurry: Tasks,
-    loaded: impl FnOnce(&[String]),
-) -> Result<(), ServeError> {
     let finish = Duration::from_millis(config.finish_ms);
     let app = Arc::new(App::new(config, listener.is_local(), tasks.clone()));
     // Not children of `tasks`: connections go on while the server drains.
     let connections = Tasks::new();
-    tokio::select! {
-        () = listen::accept(&listener, &app, &connections) => {}
-        result = life(&app, &listener, &tasks, &hurry, loaded) => result?,
+    let lived = tokio::select! {
+        () = listen::accept(&listener, &app, &connections) => Ok(()),
+        lived = life(&app, &listener, &tasks, &hurry, loaded) => lived,
+    };
+    if let Err(error) = lived {
+        termination::write(termination.as_deref(), &error);
+        return Err(error);
     }
     listener.close();
     // First the word to end, then the answers: whoever waited for a change asks no second time here.
