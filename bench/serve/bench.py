@@ -6,6 +6,8 @@ worker), encoder (beside the bare loop), echo (iris beside a bare handler), prot
 """
 
 import argparse
+import contextlib
+import dataclasses
 import json
 import pathlib
 import re
@@ -21,6 +23,8 @@ from peers import BINARY, HERE, VENVS, WORK
 
 CONNECTIONS = (1, 8, 64)
 ROUNDS = 5
+# Of short loads, where servers run side by side.
+TURNS = 9
 
 
 def tell(*words):
@@ -100,29 +104,51 @@ def encoder(seconds):
             "fairness": statistics.median(one["8"]["p99"] / one["8"]["p50"] for one in rounds)}
 
 
-def in_turns(servers, model, seconds, connections=64, figure="rps"):
-    """A figure of several servers, one after the other and again, because a machine's own speed drifts."""
-    return [{server.name: server_points(server, (model,), seconds, connections=(connections,))[-1][figure] for server in servers}
-            for _ in range(ROUNDS)]
+@contextlib.contextmanager
+def side_by_side(servers, model, warm=1.0):
+    """Starts several servers on one core; one that is not asked uses next to nothing of it."""
+    with contextlib.ExitStack() as stack:
+        yield {server.name: stack.enter_context(Running(server, model, warm=warm)) for server in servers}
 
 
-def ratio(rounds, server, other):
-    return statistics.median(one[server.name] / one[other.name] for one in rounds)
+def in_turns(running, connections, seconds):
+    """Points of servers that run side by side: short loads, one after the other and back again, because a machine's own
+    speed drifts by more than what is to be told apart."""
+    rounds, order = [], list(running.items())
+    for _ in range(TURNS):
+        rounds.append({name: one.load(connections, seconds / 3) for name, one in order})
+        order.reverse()
+    for name in running:
+        points = [one[name] for one in rounds]
+        middle = lambda figure: statistics.median(point[figure] for point in points)
+        tell(f"  {name:28} {connections:3}: {middle('rps'):9.0f}/s  p50 {middle('p50'):8.3f} ms  {middle('cpu_us'):8.1f} µs CPU")
+    return rounds
+
+
+def ratio(rounds, server, other, figure="rps"):
+    return statistics.median(one[server.name][figure] / one[other.name][figure] for one in rounds)
 
 
 def echo(seconds):
     """iris beside a bare axum handler that echoes, in turns."""
-    rounds = in_turns((peers.ECHO, peers.OURS[0]), "iris", seconds)
+    with side_by_side((peers.ECHO, peers.OURS[0]), "iris") as running:
+        rounds = in_turns(running, 64, seconds)
     return {"rounds": rounds, "of_echo": ratio(rounds, peers.OURS[0], peers.ECHO)}
 
 
 def protocols(seconds):
     """The MLP in JSON, in binary and over gRPC, in turns; and what joining costs a request that is alone."""
-    json_, binary, grpc = peers.OURS
-    rounds = in_turns(peers.OURS, "mlp", seconds)
-    alone = in_turns((json_, peers.UNJOINED), "mlp", seconds, connections=1, figure="p50")
-    return {"rounds": rounds, "binary": ratio(rounds, binary, json_), "grpc": ratio(rounds, grpc, json_),
-            "alone": alone, "alone_p50": ratio(alone, json_, peers.UNJOINED)}
+    found = {}
+    for request, name in peers.REQUESTS.items():
+        tell(f" {name}")
+        json_, binary, grpc = ours = [dataclasses.replace(server, request=request) for server in peers.OURS]
+        with side_by_side(ours, "mlp") as running:
+            rounds = in_turns(running, 64, seconds)
+        found[request] = {"rounds": rounds, "binary": ratio(rounds, binary, json_), "grpc": ratio(rounds, grpc, json_)}
+    joined = peers.OURS[0]
+    with side_by_side((joined, peers.UNJOINED), "mlp") as running:
+        alone = in_turns(running, 1, seconds)
+    return {"requests": found, "alone": alone, "alone_p50": ratio(alone, joined, peers.UNJOINED, "p50")}
 
 
 def many(seconds):
@@ -135,21 +161,19 @@ def many(seconds):
         shutil.copy(WORK / "iris" / "model.onnx", version / "model.onnx")
     shutil.rmtree(WORK / "one", ignore_errors=True)
     shutil.copytree(folder / "iris000", WORK / "one" / "iris000")
-    found = {}
     meta = json.loads(META.read_text())
     META.write_text(json.dumps({**meta, "iris000": meta["iris"]}, indent=1))
     shutil.copy(WORK / "bodies" / "iris.v2", WORK / "bodies" / "iris000.v2")
-    for name, source in (("one", WORK / "one"), ("many", folder)):
-        command = lambda model, port, source=source: [BINARY, "serve", source, "--port", port]
-        server = peers.Server(f"Modelway, {name}", command, peers.V2, "v2", models=("iris000",))
-        with Running(server, "iris000", warm=0) as running:
-            running.until_ready()
-            loaded = running.memory()
-            point = running.load(8, seconds)
-        found[name] = {"memory_mb": loaded, **point}
-        tell(f"  {name:5} {point['rps']:9.0f}/s  p50 {point['p50']:.3f} ms  {loaded} MB")
-    return {**found, "mb_a_model": (found["many"]["memory_mb"] - found["one"]["memory_mb"]) / 199,
-            "p50_ratio": found["many"]["p50"] / found["one"]["p50"], "cpu_ratio": found["many"]["cpu_us"] / found["one"]["cpu_us"]}
+    one, all_ = (
+        peers.Server(f"Modelway, {name}", lambda _, port, source=source: [BINARY, "serve", source, "--port", port], peers.V2, "v2")
+        for name, source in (("one", WORK / "one"), ("many", folder)))
+    with side_by_side((one, all_), "iris000", warm=0) as running:
+        for server in running.values():
+            server.until_ready()
+        loaded = {name: server.memory() for name, server in running.items()}
+        rounds = in_turns(running, 8, seconds)
+    return {"memory_mb": loaded, "rounds": rounds, "mb_a_model": (loaded[all_.name] - loaded[one.name]) / 199,
+            "p50_ratio": ratio(rounds, all_, one, "p50"), "cpu_ratio": ratio(rounds, all_, one, "cpu_us")}
 
 
 def start(_):

@@ -80,7 +80,7 @@ class Running:
         RUN.mkdir(parents=True, exist_ok=True)
         self.log = open(RUN / f"{re.sub('[^a-z]+', '-', server.name.lower())}-{model}.log", "wb")
         self.meta = json.loads(META.read_text())[model]
-        self.body = WORK / "bodies" / f"{model}.{server.body}"
+        self.body = WORK / "bodies" / f"{model}{server.request}.{server.body}"
         command = ["taskset", "-c", SERVER_CORE, *map(str, server.command(model, str(self.port)))]
         self.began = time.perf_counter()
         self.process = subprocess.Popen(
@@ -103,7 +103,8 @@ class Running:
 
     def headers(self):
         if self.server.body == "binary":
-            return {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(self.meta["binary_header"])}
+            _, header = json.JSONDecoder().raw_decode(self.body.read_bytes().decode("latin-1"))
+            return {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(header)}
         return {"Content-Type": "application/json"}
 
     def path(self):

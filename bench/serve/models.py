@@ -128,31 +128,47 @@ def encoder():
 
 
 def plain(array):
-    # As people write them: 5.1 and not 5.099999904632568.
+    """Numbers as people write them: 5.1 and not 5.099999904632568."""
     return [float(str(value)) for value in array.ravel()] if array.dtype == np.float32 else array.ravel().tolist()
 
 
-def bodies(folder, name, inputs, output):
-    """The same request as each server wants it."""
+def exact(array):
+    """Numbers as tritonclient and kserve write them."""
+    return array.ravel().tolist()
+
+
+def described(inputs):
     types = {np.dtype("float32"): "FP32", np.dtype("int64"): "INT64"}
-    tensors = [{"name": key, "shape": list(value.shape), "datatype": types[value.dtype]} for key, value in inputs.items()]
+    return [{"name": key, "shape": list(value.shape), "datatype": types[value.dtype]} for key, value in inputs.items()]
+
+
+def compact(body):
+    return json.dumps(body, separators=(",", ":"))
+
+
+def v2(folder, name, inputs, output, numbers=plain):
+    """The request of the open protocol, in JSON and in binary."""
+    tensors = described(inputs)
+    body = {"inputs": [{**tensor, "data": numbers(value)} for tensor, value in zip(tensors, inputs.values())]}
+    (folder / f"{name}.v2").write_text(compact(body))
+    sized = [{**t, "parameters": {"binary_data_size": v.nbytes}} for t, v in zip(tensors, inputs.values())]
+    header = json.dumps({"inputs": sized, "outputs": [{"name": output, "parameters": {"binary_data": True}}]}).encode()
+    (folder / f"{name}.binary").write_bytes(header + b"".join(value.tobytes() for value in inputs.values()))
+
+
+def others(folder, name, inputs):
+    """The same request as the other servers want it."""
     rows = {key: [plain(value)] for key, value in inputs.items()}
     first = next(iter(rows.values()))
     alone = len(rows) == 1
-    v2 = {"inputs": [{**tensor, "data": plain(value)} for tensor, value in zip(tensors, inputs.values())]}
-    sized = [{**t, "parameters": {"binary_data_size": v.nbytes}} for t, v in zip(tensors, inputs.values())]
-    header = json.dumps({"inputs": sized, "outputs": [{"name": output, "parameters": {"binary_data": True}}]}).encode()
     every = {
-        "v2": v2,
         "plain": {"inputs": rows},
         "mlflow": {"inputs": first if alone else rows},
         "bento": {"x": first if alone else [[row[0] for row in rows.values()]]},
         "v1": {"instances": first},
     }
     for kind, body in every.items():
-        (folder / f"{name}.{kind}").write_text(json.dumps(body, separators=(",", ":")))
-    (folder / f"{name}.binary").write_bytes(header + b"".join(value.tobytes() for value in inputs.values()))
-    return len(header), {tensor["name"]: [tensor["datatype"], tensor["shape"][1:]] for tensor in tensors}
+        (folder / f"{name}.{kind}").write_text(compact(body))
 
 
 def main():
@@ -167,13 +183,15 @@ def main():
         output = model.graph.output[0].name
         session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
         expected = session.run([output], inputs)[0]
-        length, described = bodies(work / "bodies", name, inputs, output)
+        v2(work / "bodies", name, inputs, output)
+        others(work / "bodies", name, inputs)
+        v2(work / "bodies", f"{name}-clients", inputs, output, exact)
+        v2(work / "bodies", f"{name}-8", {key: np.repeat(value, 8, 0) for key, value in inputs.items()}, output)
         meta[name] = {
-            "inputs": described,
+            "inputs": {tensor["name"]: [tensor["datatype"], tensor["shape"][1:]] for tensor in described(inputs)},
             "output": output,
             "output_size": int(expected.shape[1]),
             "expected": expected[0, :5].tolist(),
-            "binary_header": length,
         }
         np.savez(folder / "inputs.npz", **inputs)
     (work / "meta.json").write_text(json.dumps(meta, indent=1))

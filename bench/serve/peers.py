@@ -13,6 +13,9 @@ BINARY = HERE.parent.parent / "bin" / "modelway"
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", CACHE / "target"))
 # Rows that a server which batches by a number may join; each has 10 ms to wait for them.
 BATCH = 32
+# The requests in which JSON and binary are compared: the end of their files' names, and what they are. tritonclient and
+# kserve write a 32-bit number with all digits of its 64-bit value, 0.3281495571136475 where a person would write 0.32815.
+REQUESTS = {"": "one row, numbers in their shortest form", "-clients": "one row, numbers as tritonclient writes them", "-8": "8 rows, numbers in their shortest form"}
 
 
 @dataclasses.dataclass
@@ -33,6 +36,8 @@ class Server:
     patience_s: float = 90
     # Not every server is asked everything.
     models: tuple = ("iris", "mlp", "encoder")
+    # Which of REQUESTS.
+    request: str = ""
 
     def env(self, model, port, batch):
         return {

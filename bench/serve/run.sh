@@ -14,7 +14,7 @@ results=bench/results/serve.json
 [ -x bin/modelway ] || { echo "bin/modelway is missing: make build makes it" >&2; exit 1; }
 bench/serve/install.sh
 cargo build --release --quiet --locked --package modelway-modelserver --examples
-if [ ! -e "$work/meta.json" ]; then
+if [ ! -e "$work/meta.json" ] || [ bench/serve/models.py -nt "$work/meta.json" ]; then
     "$cache/peers/venvs/models/bin/python" bench/serve/models.py "$work"
 fi
 if [ ! -e "$work/iris-mlflow/MLmodel" ]; then
