@@ -1,15 +1,18 @@
 //! Parameters of requests, tensors and responses.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error, Visitor},
+};
 
 /// Named extras of a message.
 pub type Parameters = BTreeMap<String, Parameter>;
 
 /// The value of a parameter: a string, a number or a boolean, as the protocol has it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(untagged, expecting = "a parameter is a string, a number or a boolean")]
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
 pub enum Parameter {
     /// True or false.
     Bool(bool),
@@ -38,5 +41,43 @@ impl Parameter {
             Self::Uint(value) => Some(*value),
             Self::Bool(_) | Self::Float(_) | Self::Text(_) => None,
         }
+    }
+}
+
+// By hand: trying one kind after the other makes and throws away an error for most parameters, on the way of each
+// binary request.
+impl<'de> Deserialize<'de> for Parameter {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Kinds)
+    }
+}
+
+struct Kinds;
+
+impl Visitor<'_> for Kinds {
+    type Value = Parameter;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a parameter that is a string, a number or a boolean")
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Parameter, E> {
+        Ok(Parameter::Bool(value))
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Parameter, E> {
+        Ok(Parameter::Int(value))
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Parameter, E> {
+        Ok(i64::try_from(value).map_or(Parameter::Uint(value), Parameter::Int))
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Parameter, E> {
+        Ok(Parameter::Float(value))
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<Parameter, E> {
+        Ok(Parameter::Text(value.to_owned()))
     }
 }

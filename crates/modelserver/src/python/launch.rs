@@ -153,8 +153,9 @@ fn environment(threads: usize) -> Vec<(String, String)> {
     for name in ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LOKY_MAX_CPU_COUNT"] {
         variables.push((name.to_owned(), threads.clone()));
     }
-    // Whoever serves a model did not agree to be counted by its library.
-    variables.push(("ORT_DISABLE_TELEMETRY".to_owned(), "1".to_owned()));
+    // Whoever serves a model did not agree to be counted by its library, but for who says so.
+    const UNCOUNTED: &str = "ORT_DISABLE_TELEMETRY";
+    variables.push((UNCOUNTED.to_owned(), base::config::variable(UNCOUNTED).unwrap_or_else(|| "1".to_owned())));
     variables
 }
 
