@@ -27,7 +27,7 @@ mod tests;
 pub use datatype::{Datatype, NotADatatype};
 pub use json_read::nested_data;
 pub use json_write::{write_nested, write_row};
-pub use message::{Encoded, Request, RequestedOutput, Response};
+pub use message::{Encoded, Request, RequestedOutput, Response, SHARED_MEMORY, no_shared_memory};
 pub use metadata::{ModelMetadata, ServerMetadata, TensorMetadata};
 pub use parameter::{Parameter, Parameters};
 pub use tensor::{Data, Tensor, element_count};

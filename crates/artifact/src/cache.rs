@@ -75,6 +75,24 @@ impl Cache {
         Ok(Self { shelf, config: Arc::new(config) })
     }
 
+    /// Opens the cache for these addresses. Where all of them are files and folders of this machine, which are served
+    /// in place, a cache that does not work is in nobody's way.
+    ///
+    /// # Errors
+    /// As [`Cache::open`].
+    pub fn open_for(config: Config, uris: &[String]) -> Result<Self, ArtifactError> {
+        let in_place = |uri: &String| {
+            Place::parse(uri, &config).is_ok_and(|place| matches!(place, Place::Local(_)) && place.archive().is_none())
+        };
+        match Self::open(config.clone()) {
+            Err(error) if uris.iter().all(in_place) => {
+                tracing::info!(%error, "nothing has to be kept, so that this is no obstacle");
+                Ok(Self { shelf: Shelf::absent(config.folder(), config.limit_bytes), config: Arc::new(config) })
+            }
+            opened => opened,
+        }
+    }
+
     /// Fetches the artefact at the first of these addresses that has one.
     ///
     /// An address is `s3://`, `gs://`, `http(s)://`, `file://`, a plain path, or one of MLflow's (`models:/`, `runs:/`,
@@ -260,6 +278,12 @@ impl Cache {
                     if failures >= attempts {
                         return Err(Failure::Broken(reason));
                     }
+                    tracing::warn!(
+                        reason,
+                        failures,
+                        attempts,
+                        "the place of an artefact does not answer; asking again"
+                    );
                     tokio::time::sleep(backoff(&self.config, failures)).await;
                 }
                 settled => return settled,

@@ -42,7 +42,7 @@ pub enum ArtifactError {
         reason: String,
     },
     /// The disk is full. Nothing unfinished is left on it.
-    #[error("the disk of {} is full while fetching {uri}; free some space, or move the cache with `dir`", dir.display())]
+    #[error("the disk of {} is full while fetching {uri}; free some space, or move the cache with `serve.cache.dir`", dir.display())]
     DiskFull {
         /// What was asked for.
         uri: String,
@@ -50,7 +50,7 @@ pub enum ArtifactError {
         dir: PathBuf,
     },
     /// The cache's folder does not work.
-    #[error("the artefact cache {} does not work: {source}; give its folder to this user, or move it with `dir`", dir.display())]
+    #[error("the artefact cache {} does not work: {source}; give its folder to this user, or move it with `serve.cache.dir`", dir.display())]
     Cache {
         /// The folder.
         dir: PathBuf,

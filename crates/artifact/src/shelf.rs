@@ -58,6 +58,11 @@ impl Shelf {
         Ok(Self { dir, limit })
     }
 
+    /// One whose folder cannot be used.
+    pub(crate) fn absent(dir: PathBuf, limit: u64) -> Self {
+        Self { dir, limit }
+    }
+
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }

@@ -66,7 +66,7 @@ impl Job {
 /// Where the answers of a job go.
 #[derive(Debug)]
 pub(crate) enum Answer {
-    /// The last one only.
+    /// The only one; more are an error.
     One(oneshot::Sender<Answered>),
     /// Each as it comes.
     Each(mpsc::Sender<Answered>),

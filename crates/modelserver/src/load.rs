@@ -32,7 +32,7 @@ pub(crate) async fn fetch(config: &Config) -> Result<Fetched, ServeError> {
         message: e.to_string(),
         retry: e.may_pass(),
     };
-    let cache = Cache::open(config.cache.clone()).map_err(artifact)?;
+    let cache = Cache::open_for(config.cache.clone(), &places).map_err(artifact)?;
     cache.fetch(&places, config.digest.as_deref()).await.map_err(artifact)
 }
 
@@ -40,7 +40,11 @@ pub(crate) async fn fetch(config: &Config) -> Result<Fetched, ServeError> {
 pub(crate) fn look(fetched: &Fetched) -> Result<Found, ServeError> {
     let mut found = source::find(&fetched.path)?;
     if let (Found::One(listed), Some(name)) = (&mut found, source::name_of_address(&fetched.uri)) {
-        listed.files.iter_mut().for_each(|file| file.name.clone_from(&name));
+        let version = source::version_of_address(&fetched.uri);
+        for file in &mut listed.files {
+            file.name.clone_from(&name);
+            file.version = file.version.take().or_else(|| version.clone());
+        }
         listed.name = name;
     }
     Ok(found)

@@ -56,6 +56,7 @@ struct Plan<'p> {
     table: bool,
     inputs: Option<&'p [Column]>,
     outputs: Option<&'p [Column]>,
+    params: Option<&'p serde_json::Value>,
     example: Option<&'p str>,
 }
 
@@ -131,6 +132,7 @@ impl MlflowWorker {
             table: model.schema.table,
             inputs: model.schema.inputs.as_deref(),
             outputs: model.schema.outputs.as_deref(),
+            params: model.description.params.as_ref(),
             example: model.description.example.as_deref(),
         };
         let plan = write(&plan).map_err(|source| ServeError::Io {

@@ -64,6 +64,7 @@ impl OnnxModel {
             streams: false,
             inputs,
             optional: Vec::new(),
+            base64: Vec::new(),
             outputs,
         };
         Ok(Self { session, options: Arc::new(options), signature, symbols, optional })

@@ -138,6 +138,7 @@ impl PythonModel {
                 platform: "",
                 inputs: Vec::new(),
                 optional: Vec::new(),
+                base64: Vec::new(),
                 outputs: Vec::new(),
                 rows: false,
                 streams: false,

@@ -21,6 +21,8 @@ pub struct Signature {
     pub inputs: Vec<TensorMetadata>,
     /// The places of the inputs that a request may leave out. Such a one comes to the runtime without rows.
     pub optional: Vec<usize>,
+    /// The places of the inputs that hold bytes, which MLflow's clients write in base64.
+    pub base64: Vec<usize>,
     /// Its outputs, in its own order.
     pub outputs: Vec<TensorMetadata>,
     /// Whether the first dimension of every tensor counts rows that do not influence one another, so that

@@ -159,9 +159,14 @@ pub(crate) fn find(path: &Path) -> Result<Found, ServeError> {
 /// Looks at one folder below a folder of many models; `None` if nothing there looks like a model.
 fn candidate(path: &Path) -> Option<Candidate> {
     let name = folder::name_with_end(path);
+    let means_to_be =
+        || path.join(CONFIG_FILE).is_file() || Folder::read(path).is_ok_and(|folder| folder.has_versions());
     match model_in(path, name.clone(), None) {
-        // A folder of something else, unless its own file says that it is a model.
-        Ok(listed) if listed.files.is_empty() && !path.join(CONFIG_FILE).is_file() => None,
+        // A folder of something else, unless a file or a folder in it says that it is to be a model.
+        Ok(listed) if listed.files.is_empty() && !means_to_be() => {
+            tracing::info!(folder = %path.display(), "this folder is passed over: no model is in it");
+            None
+        }
         Ok(listed) if listed.files.is_empty() => Some(Candidate { name, listed: Err(no_version(&path.display())) }),
         listed => Some(Candidate { name, listed }),
     }
@@ -229,6 +234,15 @@ pub(crate) fn name_of_address(uri: &str) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// The version of a registered model, if its address names it or stood for it.
+pub(crate) fn version_of_address(uri: &str) -> Option<String> {
+    let version = match uri.split_once(" → version ") {
+        Some((_, version)) => version,
+        None => uri.strip_prefix("models:/")?.trim_matches('/').split_once('/')?.1,
+    };
+    version.bytes().all(|byte| byte.is_ascii_digit()).then(|| version.to_owned())
 }
 
 /// What to call the model at `path`: its file's or folder's name, or that of the folder around it if that is
@@ -312,6 +326,15 @@ mod tests {
             assert_eq!(name_of_address(uri).as_deref(), Some(name), "{uri}");
         }
         assert_eq!(name_of_address("file:///srv/iris"), None);
+        for (uri, version) in [
+            ("models:/wine/Production → version 3", Some("3")),
+            ("models:/wine/12", Some("12")),
+            ("models:/wine/Staging", None),
+            ("runs:/0e98/7", None),
+            ("s3://bucket/iris/1", None),
+        ] {
+            assert_eq!(version_of_address(uri).as_deref(), version, "{uri}");
+        }
         assert_eq!(name_of_address("models/iris"), None);
     }
 

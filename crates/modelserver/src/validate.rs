@@ -9,20 +9,20 @@ use crate::{error::InferError, mlflow, runtime::Signature};
 
 /// Puts the inputs into the signature's order, once each of them fits.
 pub(crate) fn order_inputs(signature: &Signature, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, InferError> {
-    let inputs = mlflow::table::fit(signature, inputs)?;
+    let mut inputs = mlflow::table::fit(signature, inputs)?;
     // One input in its place is what nearly every request looks like.
-    if let ([wanted], [given]) = (signature.inputs.as_slice(), inputs.as_slice())
+    if let ([wanted], [given]) = (signature.inputs.as_slice(), inputs.as_mut_slice())
         && wanted.name == given.name
     {
         fits(wanted, given)?;
         return Ok(inputs);
     }
     let mut places: Vec<Option<Tensor>> = signature.inputs.iter().map(|_| None).collect();
-    for input in inputs {
+    for mut input in inputs {
         let Some(place) = signature.inputs.iter().position(|wanted| wanted.name == input.name) else {
             return Err(unknown(&input.name, "input", &signature.inputs));
         };
-        fits(&signature.inputs[place], &input)?;
+        fits(&signature.inputs[place], &mut input)?;
         if places[place].is_some() {
             return Err(InferError::Invalid(format!("input `{}` was sent twice", input.name)));
         }
@@ -57,6 +57,12 @@ pub(crate) fn same_rows(signature: &Signature, inputs: &[Tensor]) -> Result<(), 
     }
 }
 
+/// What Triton's clients can ask of an output and is not to be had here, and what to do without it.
+const UNSERVED: [(&str, &str); 2] = [
+    ("classification", "leave it out, and take the largest of the scores that come"),
+    ("shared_memory_region", "outputs come in the answer, as `binary_data` if you like"),
+];
+
 /// The places of the outputs that are wanted, all of them if none is named; but of its intermediate features only
 /// those that are named.
 pub(crate) fn choose_outputs(signature: &Signature, wanted: &[RequestedOutput]) -> Result<Vec<usize>, InferError> {
@@ -66,6 +72,9 @@ pub(crate) fn choose_outputs(signature: &Signature, wanted: &[RequestedOutput]) 
     }
     let mut places: Vec<usize> = Vec::with_capacity(wanted.len());
     for output in wanted {
+        if let Some((name, instead)) = UNSERVED.iter().find(|(name, _)| output.parameters.contains_key(*name)) {
+            return Err(InferError::Invalid(format!("output `{}`: there is no `{name}` here: {instead}", output.name)));
+        }
         let place = signature.outputs.iter().position(|known| known.name == output.name);
         let place = place.ok_or_else(|| unknown(&output.name, "output", &signature.outputs))?;
         if places.contains(&place) {
@@ -97,7 +106,9 @@ fn unknown(name: &str, kind: &str, known: &[TensorMetadata]) -> InferError {
     InferError::Invalid(format!("the model has no {kind} `{name}`; {hint}"))
 }
 
-fn fits(wanted: &TensorMetadata, given: &Tensor) -> Result<(), InferError> {
+/// Whether an input is what the model wants. Dimensions of 1 that it has too many at its end are taken away: MLServer's
+/// clients write a list as `[n, 1]`.
+fn fits(wanted: &TensorMetadata, given: &mut Tensor) -> Result<(), InferError> {
     if wanted.datatype != given.datatype() {
         return Err(InferError::Invalid(format!(
             "input `{}` is {}, the model wants {}",
@@ -107,6 +118,10 @@ fn fits(wanted: &TensorMetadata, given: &Tensor) -> Result<(), InferError> {
         )));
     }
     let alike = |(wanted, given): (&i64, &i64)| *wanted < 0 || wanted == given;
+    let rank = wanted.shape.len();
+    if rank > 0 && given.shape.get(rank..).is_some_and(|rest| rest.iter().all(|size| *size == 1)) {
+        given.shape.truncate(rank);
+    }
     if wanted.shape.len() == given.shape.len() && wanted.shape.iter().zip(&given.shape).all(alike) {
         return given.check_shape().map_err(|e| InferError::Invalid(format!("input `{}`: {e}", wanted.name)));
     }
@@ -136,6 +151,7 @@ mod tests {
             streams: false,
             inputs: vec![tensor("image", Datatype::Fp32, &[-1, 2]), tensor("scale", Datatype::Int64, &[1])],
             optional: Vec::new(),
+            base64: Vec::new(),
             outputs: vec![tensor("label", Datatype::Int64, &[-1]), tensor("score", Datatype::Fp32, &[-1, 3])],
         }
     }
@@ -158,6 +174,17 @@ mod tests {
     fn inputs_come_in_any_order() {
         let ordered = order_inputs(&signature(), vec![scale(), image(&[7, 2])]).unwrap();
         assert_eq!((ordered[0].name.as_str(), ordered[1].name.as_str()), ("image", "scale"));
+    }
+
+    #[test]
+    fn dimensions_of_one_that_are_too_many_are_taken_away() {
+        let listed = Tensor { name: "scale".into(), shape: vec![1, 1], data: Data::Int64(vec![2]) };
+        let ordered = order_inputs(&signature(), vec![image(&[7, 2, 1, 1]), listed]).unwrap();
+        assert_eq!((&ordered[0].shape, &ordered[1].shape), (&vec![7, 2], &vec![1]));
+        check(
+            vec![image(&[7, 2, 2]), scale()],
+            "input `image` has the shape [7, 2, 2], the model wants [-1, 2] (-1 is any size)",
+        );
     }
 
     #[test]
@@ -184,6 +211,9 @@ mod tests {
         assert_eq!(choose_outputs(&signature(), &[named("score")]).unwrap(), [1]);
         let said = choose_outputs(&signature(), &[named("scores")]).unwrap_err().to_string();
         assert_eq!(said, "the model has no output `scores`; did you mean `score`?");
+        let parameters = [("classification".to_owned(), api::inference::Parameter::Int(2))].into();
+        let said = choose_outputs(&signature(), &[RequestedOutput { name: "score".into(), parameters }]).unwrap_err();
+        assert!(said.to_string().starts_with("output `score`: there is no `classification` here"), "{said}");
     }
 
     #[test]

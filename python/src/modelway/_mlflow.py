@@ -56,6 +56,8 @@ class Mlflow:
         self._shaped = _Table(self._columns, model) if self._table else None
         self.inputs = [TensorSpec(column["name"], column["datatype"], column["shape"]) for column in self._columns]
         self.optional = [column["name"] for column in self._columns if self._table and not column["required"]]
+        self.base64 = [column["name"] for column in self._columns if column["kind"] == "binary"]
+        self._parameters: List[Dict[str, Any]] = (plan.get("params") or []) if model.takes_parameters else []
         self.labels: Dict[str, List[str]] = {}
         self.outputs = model.outputs(self.labels) or self._tried(plan) or _declared(plan["outputs"])
         if not self.outputs:
@@ -67,16 +69,19 @@ class Mlflow:
         self.rows = model.independent and first
 
     def predict(self, inputs: Arrays, parameters: Dict[str, Any]) -> Iterator[Arrays]:
-        made = self._run(inputs)
+        made = self._run(inputs, _checked(parameters, self._parameters) if self._parameters else None)
         yield {spec.name: _fitted(made, spec) for spec in self.outputs}
 
-    def _run(self, inputs: Arrays) -> Arrays:
+    def _run(self, inputs: Arrays, parameters: Optional[Dict[str, Any]] = None) -> Arrays:
+        given: Any
         if self._shaped is not None:
-            return self._model.predict(self._shaped.of(inputs))
-        if len(self._columns) == 1:
+            given = self._shaped.of(inputs)
+        elif len(self._columns) == 1:
             (column,) = self._columns
-            return self._model.predict(_texts(inputs[column["name"]], column["kind"]))
-        return self._model.predict({c["name"]: _texts(inputs[c["name"]], c["kind"]) for c in self._columns})
+            given = _texts(inputs[column["name"]], column["kind"])
+        else:
+            given = {c["name"]: _texts(inputs[c["name"]], c["kind"]) for c in self._columns}
+        return self._model.predict(given, params=parameters) if parameters else self._model.predict(given)
 
     def _tried(self, plan: Plan) -> List[TensorSpec]:
         """What it answers to its own example, or to zeros."""
@@ -152,12 +157,45 @@ def _texts(array: np.ndarray, kind: str) -> np.ndarray:
     return made
 
 
+#: Parameters that clients of the protocol send for their own ends.
+_OF_CLIENTS = ("content_type", "headers")
+#: The words of a signature for the types of a parameter, as far as the protocol carries them.
+_PARAMETERS = {
+    "boolean": (bool,),
+    "integer": (int,),
+    "long": (int,),
+    "float": (int, float),
+    "double": (int, float),
+    "string": (str,),
+    "datetime": (str,),
+}
+
+
+def _checked(given: Dict[str, Any], declared: List[Dict[str, Any]]) -> Dict[str, Any]:
+    """The request's parameters, once each fits what was logged of it."""
+    known = {parameter["name"]: parameter for parameter in declared}
+    made = {}
+    for name, value in given.items():
+        if name not in known:
+            if name in _OF_CLIENTS:
+                continue
+            raise InvalidInput(f"the model has no parameter `{name}`; it has {', '.join(known)}")
+        kind, listed = known[name].get("type", ""), bool(known[name].get("shape"))
+        if listed or not isinstance(value, _PARAMETERS.get(kind, ())) or (isinstance(value, bool) and kind != "boolean"):
+            wanted = f"a list of {kind}, which requests cannot carry" if listed else kind
+            raise InvalidInput(f"parameter `{name}` is {value!r}, and the model wants {wanted}")
+        made[name] = value
+    return made
+
+
 def _times(values: Any, name: str) -> Any:
     import pandas as pd
 
     try:
-        return pd.to_datetime(pd.Series(values, dtype=object), format="ISO8601")
-    except (ValueError, TypeError) as error:
+        times = pd.to_datetime(pd.Series(values, dtype=object), format="ISO8601")
+        # MLflow's columns of times have no zone.
+        return times if times.dt.tz is None else times.dt.tz_convert("UTC").dt.tz_localize(None)
+    except (ValueError, TypeError, AttributeError) as error:
         raise InvalidInput(f"column `{name}` has a value that is no time as 2024-01-31T12:00:00: {error}") from error
 
 

@@ -31,6 +31,8 @@ class Model:
 
     #: Whether a row's answer is the same whatever other rows are beside it.
     independent = True
+    #: Whether `predict` takes what the signature says of parameters, as `params`.
+    takes_parameters = False
 
     def columns(self) -> List[Dict[str, Any]]:
         """The inputs, where no signature was logged."""
@@ -46,7 +48,7 @@ class Model:
         """The columns of a plain array that says the same to the model as a data frame; `None` if none does."""
         return None
 
-    def predict(self, given: Any) -> Arrays:
+    def predict(self, given: Any, params: Optional[Dict[str, Any]] = None) -> Arrays:
         raise NotImplementedError
 
 
@@ -108,7 +110,7 @@ class _Function(Model):
     """Whatever is called with the inputs, and whose rows are looked at one by one or not."""
 
     def __init__(
-        self, function: Callable[[Any], Any], independent: bool = True, features: int = 0, names: Any = None
+        self, function: Callable[..., Any], independent: bool = True, features: int = 0, names: Any = None
     ) -> None:
         self._function = function
         self._features = features
@@ -125,6 +127,16 @@ class _Function(Model):
 
     def predict(self, given: Any) -> Arrays:
         return _named(self._function(given), "predictions")
+
+
+class _Pyfunc(_Function):
+    """What only MLflow can load, which may have parameters."""
+
+    takes_parameters = True
+
+    def predict(self, given: Any, params: Optional[Dict[str, Any]] = None) -> Arrays:
+        made = self._function(given, params=params) if params else self._function(given)
+        return _named(made, "predictions")
 
 
 def _reordered(known: Any, names: List[str]) -> Optional[List[str]]:
@@ -243,8 +255,7 @@ def _of_torch(torch: Any, model: Any) -> Callable[[Any], Any]:
 def _pyfunc(file: str, plan: Plan) -> Model:
     import mlflow.pyfunc
 
-    model = mlflow.pyfunc.load_model(plan["folder"])
-    return _Function(model.predict, independent=False)
+    return _Pyfunc(mlflow.pyfunc.load_model(plan["folder"]).predict, independent=False)
 
 
 LOADERS: Dict[str, Callable[[str, Plan], Model]] = {

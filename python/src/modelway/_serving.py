@@ -23,7 +23,7 @@ _RESERVE = 4 << 20
 
 
 class _Closed(BaseException):
-    """The server closed the socket during a run."""
+    """It is time to end: the server closed the socket during a run, or there is no memory left."""
 
 
 class Serving:
@@ -55,6 +55,7 @@ class Serving:
             "inputs": [[spec.name, spec.datatype, list(spec.shape)] for spec in model.inputs],
             "outputs": [[spec.name, spec.datatype, list(spec.shape)] for spec in model.outputs],
             "optional": getattr(model, "optional", []),
+            "base64": getattr(model, "base64", []),
             "labels": getattr(model, "labels", {}),
         }
         body = json.dumps(described).encode()
@@ -195,6 +196,10 @@ class Serving:
         # What the failed run holds is let go before anything else is tried.
         error.__traceback__ = None
         self._send(frames.ERROR, flags, detail, run, words.encode("utf-8", "replace")[:LONGEST_TEXT])
+        if self._reserve is None and self._alone:
+            # What is still held may be a leak, and then no later run would find more.
+            print("ending after a MemoryError: a new worker has all the memory again", file=sys.stderr)
+            raise _Closed
         if self._reserve is None:
             self._reserve = bytearray(_RESERVE)
 

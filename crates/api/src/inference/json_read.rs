@@ -165,7 +165,8 @@ fn unknown<E: Error>(field: &str, of: &str, known: &[&str]) -> E {
     E::custom(format!("`{field}` is not a field of {of}; {hint}"))
 }
 
-/// Puts a field's value in its place, once, with the field named if it is wrong.
+/// Puts a field's value in its place, once, with the field named if it is wrong. `null` is a field that is not there,
+/// as clients write whose fields have a default.
 fn fill<'de, T: Deserialize<'de>, A: MapAccess<'de>>(
     slot: &mut Option<T>,
     map: &mut A,
@@ -175,7 +176,7 @@ fn fill<'de, T: Deserialize<'de>, A: MapAccess<'de>>(
     if slot.is_some() {
         return Err(A::Error::custom(format!("`{field}` occurs twice in {of}")));
     }
-    *slot = Some(map.next_value().map_err(|e| A::Error::custom(format!("`{field}` of {of}: {e}")))?);
+    *slot = map.next_value().map_err(|e| A::Error::custom(format!("`{field}` of {of}: {e}")))?;
     Ok(())
 }
 
@@ -268,7 +269,7 @@ impl<'de, O: Entry> DeserializeSeed<'de> for ListSeed<O> {
     type Value = Vec<O>;
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Vec<O>, D::Error> {
-        from.deserialize_seq(self)
+        from.deserialize_any(self)
     }
 }
 
@@ -277,6 +278,10 @@ impl<'de, O: Entry> Visitor<'de> for ListSeed<O> {
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "`{}` as a list of objects", self.0)
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Vec<O>, E> {
+        Ok(Vec::new())
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<O>, A::Error> {

@@ -227,6 +227,15 @@ fn finish(tail: &Bytes) -> Result<(), Malformed> {
 }
 
 /// Gives a tensor its elements, from the JSON or off the front of the bytes after it.
+/// The parameter of a tensor that lies in memory which a client shares with Triton.
+pub const SHARED_MEMORY: &str = "shared_memory_region";
+
+/// Says that a tensor cannot be read from shared memory.
+#[must_use]
+pub fn no_shared_memory(kind: &str, name: &str) -> Malformed {
+    Malformed(format!("{kind} `{name}` is in shared memory, which is not read here: send it in the body"))
+}
+
 fn complete(read: ReadTensor, kind: &str, tail: &mut Bytes) -> Result<Tensor, Malformed> {
     let ReadTensor { name, shape, datatype, parameters, data } = read;
     let size = match parameters.get("binary_data_size") {
@@ -242,6 +251,7 @@ fn complete(read: ReadTensor, kind: &str, tail: &mut Bytes) -> Result<Tensor, Ma
         (Some(_), Some(_)) => {
             return Err(Malformed(format!("{kind} `{name}` has both `data` and `binary_data_size`: leave one out")));
         }
+        (None, None) if parameters.contains_key(SHARED_MEMORY) => return Err(no_shared_memory(kind, &name)),
         (None, None) => return Err(Malformed(format!("{kind} `{name}` has no `data`"))),
         (None, Some(size)) if size > tail.len() => {
             return Err(Malformed(format!(

@@ -11,7 +11,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 from mlflow.models import ModelSignature, infer_signature
-from mlflow.types import ColSpec, Schema
+from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
@@ -35,6 +35,14 @@ class Total(mlflow.pyfunc.PythonModel):
 
     def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
         return pd.DataFrame({"total": model_input.sum(axis=1), "columns": [" ".join(model_input)] * len(model_input)})
+
+
+class Kinds(mlflow.pyfunc.PythonModel):
+    """Says what it was given."""
+
+    def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
+        rows = zip(model_input["x"], model_input["data"], model_input["at"])
+        return pd.DataFrame({"said": [f"{x} {data!r} {at} {params['scale']}" for x, data, at in rows]})
 
 
 def sensors(count):
@@ -105,6 +113,10 @@ def main():
         outputs = Schema([ColSpec("double", "total"), ColSpec("string", "columns")])
         signature = ModelSignature(inputs, outputs)
         mlflow.pyfunc.log_model(name="total", python_model=Total(), registered_model_name="total", signature=signature)
+        inputs = Schema([ColSpec("double", "x"), ColSpec("binary", "data"), ColSpec("datetime", "at")])
+        params = ParamSchema([ParamSpec("scale", "double", 1.0), ParamSpec("words", "string", [], shape=(-1,))])
+        signature = ModelSignature(inputs, Schema([ColSpec("string", "said")]), params)
+        mlflow.pyfunc.log_model(name="kinds", python_model=Kinds(), registered_model_name="kinds", signature=signature)
     answers["run"] = run.info.run_id
     print(json.dumps(answers))
 

@@ -17,7 +17,7 @@ use crate::{
     error::InferError,
     metrics::ModelMetrics,
     queue::{Queue, Ran},
-    runtime::{Call, Cancel, Last, ModelRuntime, RuntimeError, Sink, Up},
+    runtime::{Call, Cancel, ModelRuntime, RuntimeError, Sink, Up},
     statistics::{Parts, Statistics},
 };
 
@@ -223,9 +223,30 @@ impl Sink for Streamed<'_> {
 
 /// A run with one answer.
 fn run_once(runtime: &mut dyn ModelRuntime, call: Call<'_>) -> Result<Vec<Tensor>, RuntimeError> {
-    let mut last = Last::default();
-    run(runtime, call, &mut last)?;
-    last.0.ok_or_else(|| RuntimeError::Failed("the model made nothing".to_owned()))
+    let mut only = Only::default();
+    let ran = run(runtime, call, &mut only);
+    if only.several {
+        let words =
+            "the model makes more than one answer to this: ask for generate_stream, or ModelStreamInfer of gRPC";
+        return Err(RuntimeError::Rejected(words.to_owned()));
+    }
+    ran?;
+    only.answer.ok_or_else(|| RuntimeError::Failed("the model made nothing".to_owned()))
+}
+
+/// Takes one answer, and ends the run at a second one: who wants one is not given a part of several.
+#[derive(Default)]
+struct Only {
+    answer: Option<Vec<Tensor>>,
+    several: bool,
+}
+
+impl Sink for Only {
+    fn send(&mut self, outputs: Vec<Tensor>) -> bool {
+        self.several = self.answer.is_some();
+        self.answer = Some(outputs);
+        !self.several
+    }
 }
 
 /// One run. A panic is a defect of ours; it costs its request, not the model.

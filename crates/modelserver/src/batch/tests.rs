@@ -48,6 +48,7 @@ fn doubler() -> Doubler {
         platform: "test",
         inputs: vec![tensor("x", Datatype::Int64, &[-1, -1])],
         optional: Vec::new(),
+        base64: Vec::new(),
         outputs: vec![tensor("double", Datatype::Int64, &[-1, -1]), tensor("text", Datatype::Bytes, &[-1])],
         rows: true,
         streams: false,

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use api::inference::{
-    Data, Datatype, ModelMetadata, Parameter, Parameters, Request, RequestedOutput, Response, Tensor,
+    Data, Datatype, ModelMetadata, Parameter, Parameters, Request, RequestedOutput, Response, SHARED_MEMORY, Tensor,
+    no_shared_memory,
 };
 use bytes::BytesMut;
 
@@ -45,7 +46,10 @@ pub(super) fn request(message: ModelInferRequest) -> Result<Request, InferError>
     }
     let mut inputs = Vec::with_capacity(message.inputs.len());
     for (place, input) in message.inputs.into_iter().enumerate() {
-        let InferInputTensor { name, datatype, shape, contents, .. } = input;
+        let InferInputTensor { name, datatype, shape, contents, parameters } = input;
+        if parameters.contains_key(SHARED_MEMORY) {
+            return Err(InferError::Invalid(no_shared_memory("input", &name).to_string()));
+        }
         let refuse = |reason: String| InferError::Invalid(format!("input `{name}`: {reason}"));
         let datatype: Datatype = datatype.parse().map_err(|e: api::inference::NotADatatype| refuse(e.to_string()))?;
         let data = match (raw.get(place), contents) {

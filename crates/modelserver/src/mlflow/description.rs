@@ -19,6 +19,8 @@ pub(super) struct Description {
     pub(super) inputs: Option<Value>,
     /// The outputs.
     pub(super) outputs: Option<Value>,
+    /// The parameters of a request.
+    pub(super) params: Option<Value>,
     /// The file with an example in the form of a request.
     pub(super) example: Option<String>,
     /// The MLflow that wrote it.
@@ -38,6 +40,7 @@ struct Written {
 struct Texts {
     inputs: Option<String>,
     outputs: Option<String>,
+    params: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -67,11 +70,13 @@ impl Description {
                 .map_err(|error| format!("its signature's {what} are not JSON: {error}")),
             None => Ok(None),
         };
-        let (inputs, outputs) = signature.map_or((None, None), |texts| (texts.inputs, texts.outputs));
+        let (inputs, outputs, params) =
+            signature.map_or((None, None, None), |texts| (texts.inputs, texts.outputs, texts.params));
         Ok(Self {
             flavors,
             inputs: list("inputs", inputs)?,
             outputs: list("outputs", outputs)?,
+            params: list("params", params)?,
             example: saved_input_example_info.and_then(|example| example.serving_input_path),
             mlflow_version,
         })

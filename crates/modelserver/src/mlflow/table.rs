@@ -190,6 +190,7 @@ mod tests {
             platform: super::super::PLATFORM,
             inputs: columns.iter().map(tensor).collect(),
             optional: Vec::new(),
+            base64: Vec::new(),
             outputs: Vec::new(),
             rows: true,
             streams: false,

@@ -22,6 +22,9 @@ struct Hello {
     /// Names of inputs.
     #[serde(default)]
     optional: Vec<String>,
+    /// Names of inputs.
+    #[serde(default)]
+    base64: Vec<String>,
     #[serde(default)]
     labels: std::collections::BTreeMap<String, Vec<String>>,
 }
@@ -54,9 +57,10 @@ pub(super) fn read(json: &[u8]) -> Result<Signature, String> {
     let outputs = described(hello.outputs, "outputs")?;
     let rows =
         hello.rows && !hello.streams && inputs.iter().chain(&outputs).all(|tensor| tensor.shape.first() == Some(&-1));
-    let left_out = |input: &TensorMetadata| hello.optional.contains(&input.name);
-    let optional = (0..inputs.len()).filter(|place| left_out(&inputs[*place])).collect();
-    Ok(Signature { platform: platform(&hello.platform), inputs, optional, outputs, rows, streams: hello.streams })
+    let places = |names: &[String]| (0..inputs.len()).filter(|place| names.contains(&inputs[*place].name)).collect();
+    let (optional, base64) = (places(&hello.optional), places(&hello.base64));
+    let (platform, streams) = (platform(&hello.platform), hello.streams);
+    Ok(Signature { platform, inputs, optional, base64, outputs, rows, streams })
 }
 
 /// The platform's name, kept for good. There are few; past a bound they are all just Python.

@@ -54,8 +54,10 @@ const PASSED: [&str; 20] = [
 /// What the libraries of models themselves read.
 const PASSED_PREFIXES: [&str; 6] = ["HF_", "TORCH_", "TRANSFORMERS_", "NVIDIA_", "CUDA_", "MLFLOW_"];
 
-const SCRIPT: &str = "import sys; sys.path.insert(0, sys.argv[1]); from modelway._worker import main; \
-                      main(int(sys.argv[2]), sys.argv[3], sys.argv[4])";
+const SCRIPT: &str = "import sys; \
+    sys.version_info < (3, 9) and sys.exit('models want Python 3.9 or newer, and this is ' + sys.version.split()[0]); \
+    sys.path.insert(0, sys.argv[1]); from modelway._worker import main; \
+    main(int(sys.argv[2]), sys.argv[3], sys.argv[4])";
 
 /// How a worker is started.
 #[derive(Clone, Debug)]

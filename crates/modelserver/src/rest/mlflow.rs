@@ -5,6 +5,7 @@
 
 use std::{borrow::Cow, collections::BTreeSet};
 
+use api::inference::{Datatype, TensorMetadata};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use serde::Deserialize;
@@ -64,25 +65,31 @@ fn rewritten(signature: &Signature, body: Bytes) -> Result<Bytes, InferError> {
         let shown: String = unknown.chars().take(64).collect();
         return Err(invalid(format!("`{shown}` is not a field of the body; it has one of {FORMS}")));
     }
-    if fields.get("params").is_some_and(|params| !matches!(params.get().trim(), "{}" | "null")) {
-        return Err(invalid("`params` are not given to models here; leave them out".to_owned()));
-    }
-    let one = |name: &str, value: &RawValue| Bytes::from(format!("{{\"{name}\":{}}}", value.get()));
+    let parameters = match fields.get("params") {
+        Some(params) => format!(",\"parameters\":{}", params.get()),
+        None => String::new(),
+    };
     let given: Vec<_> = KNOWN[..4].iter().filter_map(|name| Some((*name, fields.get(name)?))).collect();
-    match given.as_slice() {
+    let (name, value) = match given.as_slice() {
         [("dataframe_split", value)] => {
             let split: Split<'_> = serde_json::from_str(value.get()).map_err(|error| {
                 invalid(format!("`dataframe_split` is not {{\"columns\": […], \"data\": [[…]]}}: {error}"))
             })?;
-            by_column(signature, &split)
+            by_column(signature, &split)?
         }
-        [("dataframe_records", value)] => Ok(one("instances", value)),
-        [(name, value)] => Ok(one(name, value)),
-        _ => Err(invalid(format!("the body has one of {FORMS}, not {}", given.len()))),
-    }
+        [("dataframe_records", value)] => {
+            let records: Vec<Fields<'_>> = serde_json::from_str(value.get())
+                .map_err(|error| invalid(format!("`dataframe_records` is not a list of objects: {error}")))?;
+            ("instances", by_record(signature, &records))
+        }
+        [(name, value)] => (*name, value.get().to_owned()),
+        _ => return Err(invalid(format!("the body has one of {FORMS}, not {}", given.len()))),
+    };
+    Ok(format!("{{\"{name}\":{value}{parameters}}}").into())
 }
 
-fn by_column(signature: &Signature, split: &Split<'_>) -> Result<Bytes, InferError> {
+/// The field of V1's body that a split data frame becomes, and its value.
+fn by_column(signature: &Signature, split: &Split<'_>) -> Result<(&'static str, String), InferError> {
     let width = split.columns.len();
     if let Some(row) = split.data.iter().position(|row| width > 0 && row.len() != width) {
         let reason =
@@ -91,25 +98,88 @@ fn by_column(signature: &Signature, split: &Split<'_>) -> Result<Bytes, InferErr
     }
     let names: Option<Vec<Cow<'_, str>>> =
         split.columns.iter().map(|name| serde_json::from_str::<Cow<'_, str>>(name.get()).ok()).collect();
-    let list = |values: Vec<&str>| format!("[{}]", values.join(","));
-    match names.filter(|names| !names.is_empty() && crate::mlflow::table::is_table(signature)) {
-        Some(names) => {
-            let columns = names.iter().enumerate().map(|(place, name)| {
-                format!("{}:{}", json!(name), list(split.data.iter().map(|row| row[place].get()).collect()))
-            });
-            Ok(format!("{{\"inputs\":{{{}}}}}", columns.collect::<Vec<_>>().join(",")).into())
-        }
-        None => {
-            let rows = split.data.iter().map(|row| list(row.iter().map(|value| value.get()).collect()));
-            Ok(format!("{{\"instances\":[{}]}}", rows.collect::<Vec<_>>().join(",")).into())
-        }
+    let Some(names) = names.filter(|names| are_inputs(signature, names)) else {
+        let rows = split.data.iter().map(|row| list(row.iter().map(|value| cell(signature, None, value))));
+        return Ok(("instances", list(rows)));
+    };
+    let values = |place: usize| split.data.iter().map(move |row| row[place]);
+    let sent = names.iter().enumerate().filter(|(place, name)| !is_left_out(signature, name, values(*place)));
+    let columns =
+        sent.map(|(place, name)| field(name, &list(values(place).map(|value| cell(signature, Some(name), value)))));
+    Ok(("inputs", object(columns)))
+}
+
+/// The instances that records become.
+fn by_record(signature: &Signature, records: &[Fields<'_>]) -> String {
+    let all = |name: &str| records.iter().filter_map(|record| record.get(name)).collect::<Vec<_>>();
+    let optional = signature.optional.iter().map(|place| &signature.inputs[*place]);
+    // What only some of them have.
+    let (none, some): (Vec<_>, Vec<_>) =
+        optional.partition(|input| is_left_out(signature, &input.name, all(&input.name).into_iter()));
+    list(records.iter().map(|record| {
+        let sent = record.0.iter().filter(|(name, _)| none.iter().all(|input| input.name != *name));
+        let sent = sent.map(|(name, value)| field(name, &cell(signature, Some(name), value)));
+        let lacking = some.iter().filter(|input| is_float(input) && record.get(&input.name).is_none());
+        object(sent.chain(lacking.map(|input| field(&input.name, NAN))))
+    }))
+}
+
+/// Whether an optional column has no value in any row, which is as if it were not sent.
+fn is_left_out<'v>(signature: &Signature, name: &str, mut values: impl Iterator<Item = &'v RawValue>) -> bool {
+    signature.optional.iter().any(|place| signature.inputs[*place].name == name) && values.all(is_null)
+}
+
+/// What pandas makes of a number that is not there.
+const NAN: &str = "\"NaN\"";
+
+/// A value of a data frame as V1 has it: bytes come in base64, and a number may be missing. Without a name it is in the
+/// one input that takes whole rows.
+fn cell(signature: &Signature, name: Option<&str>, value: &RawValue) -> String {
+    let place = match name {
+        Some(name) => signature.inputs.iter().position(|input| input.name == name),
+        None => Some(0),
+    };
+    let text = value.get();
+    match place.and_then(|place| Some((place, signature.inputs.get(place)?))) {
+        Some((place, _)) if signature.base64.contains(&place) && text.starts_with('"') => object([field("b64", text)]),
+        Some((_, input)) if is_float(input) && is_null(value) => NAN.to_owned(),
+        _ => text.to_owned(),
+    }
+}
+
+fn is_null(value: &RawValue) -> bool {
+    value.get() == "null"
+}
+
+fn is_float(input: &TensorMetadata) -> bool {
+    matches!(input.datatype, Datatype::Fp32 | Datatype::Fp64)
+}
+
+fn list(values: impl IntoIterator<Item = String>) -> String {
+    format!("[{}]", values.into_iter().collect::<Vec<_>>().join(","))
+}
+
+fn field(name: &str, value: &str) -> String {
+    format!("{}:{value}", json!(name))
+}
+
+fn object(fields: impl IntoIterator<Item = String>) -> String {
+    format!("{{{}}}", fields.into_iter().collect::<Vec<_>>().join(","))
+}
+
+/// Whether the columns are the model's inputs. Those of a model with one input for whole rows are known by their
+/// order alone.
+fn are_inputs(signature: &Signature, names: &[Cow<'_, str>]) -> bool {
+    match (signature.inputs.as_slice(), names) {
+        (_, []) => false,
+        _ if crate::mlflow::table::is_table(signature) => true,
+        ([input], [name]) => input.name == *name,
+        (inputs, _) => inputs.len() > 1,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use api::inference::{Datatype, TensorMetadata};
-
     use super::*;
 
     fn signature(columns: &[&str]) -> Signature {
@@ -123,6 +193,7 @@ mod tests {
             platform: crate::mlflow::PLATFORM,
             inputs: columns.iter().map(column).collect(),
             optional: Vec::new(),
+            base64: Vec::new(),
             outputs: Vec::new(),
             rows: true,
             streams: false,
@@ -142,8 +213,39 @@ mod tests {
         assert_eq!(is(split), r#"{"inputs":{"b":[1,3],"a":[2.5,4]}}"#);
         let numbered = r#"{"dataframe_split": {"columns": [0, 1], "data": [[1, 2.5]]}}"#;
         assert_eq!(is(numbered), r#"{"instances":[[1,2.5]]}"#);
-        assert_eq!(is(r#"{"dataframe_records": [{"a": 1, "b": 2}]}"#), r#"{"instances":[{"a": 1, "b": 2}]}"#);
-        assert_eq!(is(r#"{"inputs": {"a": [1]}, "params": {}}"#), r#"{"inputs":{"a": [1]}}"#);
+        assert_eq!(is(r#"{"dataframe_records": [{"a": 1, "b": 2}]}"#), r#"{"instances":[{"a":1,"b":2}]}"#);
+        assert_eq!(is(r#"{"inputs": {"a": [1]}}"#), r#"{"inputs":{"a": [1]}}"#);
+    }
+
+    #[test]
+    fn parameters_go_along() {
+        let body = r#"{"instances": [[1, 2]], "params": {"n": 3}}"#;
+        assert_eq!(is(body), r#"{"instances":[[1, 2]],"parameters":{"n": 3}}"#);
+    }
+
+    #[test]
+    fn bytes_are_in_base64_and_numbers_may_be_missing() {
+        let mut table = signature(&["a", "b", "c"]);
+        table.inputs[1].datatype = Datatype::Bytes;
+        (table.base64, table.optional) = (vec![1], vec![2]);
+        let of = |body: &'static str| rewritten(&table, Bytes::from_static(body.as_bytes())).unwrap();
+        let split = r#"{"dataframe_split": {"columns": ["a", "b", "c"], "data": [[null, "AP8=", null]]}}"#;
+        assert_eq!(of(split), r#"{"inputs":{"a":["NaN"],"b":[{"b64":"AP8="}]}}"#);
+        let records = r#"{"dataframe_records": [{"a": 1, "b": "AP8="}, {"a": 2, "b": "", "c": 3}]}"#;
+        let wanted = r#"{"instances":[{"a":1,"b":{"b64":"AP8="},"c":"NaN"},{"a":2,"b":{"b64":""},"c":3}]}"#;
+        assert_eq!(of(records), wanted);
+        let records = r#"{"dataframe_records": [{"a": 1, "b": "", "c": null}, {"a": 2, "b": ""}]}"#;
+        assert_eq!(of(records), r#"{"instances":[{"a":1,"b":{"b64":""}},{"a":2,"b":{"b64":""}}]}"#);
+    }
+
+    #[test]
+    fn the_columns_of_any_model_with_several_inputs_go_by_name() {
+        let body = Bytes::from_static(br#"{"dataframe_split": {"columns": ["b", "a"], "data": [[1, 2]]}}"#);
+        let of = |names: &[&str]| Signature { platform: "onnxruntime_onnx", ..signature(names) };
+        assert_eq!(rewritten(&of(&["a", "b"]), body.clone()).unwrap(), r#"{"inputs":{"b":[1],"a":[2]}}"#);
+        assert_eq!(rewritten(&of(&["x"]), body).unwrap(), r#"{"instances":[[1,2]]}"#);
+        let body = Bytes::from_static(br#"{"dataframe_split": {"columns": ["x"], "data": [[1], [2]]}}"#);
+        assert_eq!(rewritten(&of(&["x"]), body).unwrap(), r#"{"inputs":{"x":[1,2]}}"#);
     }
 
     #[test]
@@ -151,6 +253,6 @@ mod tests {
         assert!(is(r#"{"dataframe_split": {"columns": ["a"], "data": [[1, 2]]}}"#).contains("row 0 has 2 values"));
         assert!(is(r#"{"instances": [], "inputs": []}"#).contains("not 2"));
         assert!(is(r#"{"rows": []}"#).contains("`rows` is not a field"));
-        assert!(is(r#"{"instances": [], "params": {"x": 1}}"#).contains("`params`"));
+        assert!(is(r#"{"dataframe_records": [1]}"#).contains("`dataframe_records` is not a list of objects"));
     }
 }

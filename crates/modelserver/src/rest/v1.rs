@@ -6,7 +6,6 @@
 mod read;
 mod write;
 
-use api::inference::Request;
 use bytes::Bytes;
 use http::StatusCode;
 use serde_json::json;
@@ -67,9 +66,9 @@ pub(super) async fn predict_as(
     let (model, _) = app.models.find(name, version)?;
     let read = body::read(app, &asked.head.headers, asked.body).await;
     let (body, _hold) = read.inspect_err(|refusal| model.metrics.refused_as(refusal.error_type()))?;
-    let inputs = rewrite(&model.signature, body)
-        .and_then(|body| read::tensors(&model.signature, &body))
+    let request = rewrite(&model.signature, body)
+        .and_then(|body| read::request(&model.signature, &body))
         .inspect_err(|error| model.metrics.refused(error))?;
-    let outputs = model.infer(Request { inputs, ..Request::default() }, caller).await?;
+    let outputs = model.infer(request, caller).await?;
     Ok(answer::bytes("application/json", write::predictions(name, &model.version, &outputs)?))
 }

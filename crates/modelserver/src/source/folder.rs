@@ -142,6 +142,11 @@ impl Folder {
         Ok(found)
     }
 
+    /// Whether a folder in it is called as a version is, whatever that one holds.
+    pub(super) fn has_versions(&self) -> bool {
+        self.folders.iter().any(|folder| is_version(&name_with_end(folder)))
+    }
+
     /// Its folders that may be models with versions: `iris/1/model.onnx`.
     pub(super) fn below(&self) -> impl Iterator<Item = PathBuf> {
         self.folders.iter().filter(|folder| !is_version(&name_with_end(folder))).cloned()

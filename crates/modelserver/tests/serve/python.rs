@@ -119,9 +119,10 @@ async fn memory_without_end_meets_a_bound_in_the_worker() {
     let mut settings = settings("faulty");
     settings.python_memory_limit_bytes = 1 << 30;
     let server = Server::ready(settings).await;
+    let before = pid(&server).await;
     let said = refused(server.post(FAULTY, &please("allocate")).await, 500);
     assert!(said.contains("MemoryError"), "{said}");
-    pid(&server).await;
+    assert_ne!(pid(&server).await, before, "what it still holds may be a leak");
 }
 
 #[tokio::test]

@@ -184,18 +184,23 @@ async fn one_bad_model_of_a_folder_costs_itself_only_and_the_server_says_which()
     write(root.path(), "bad/1/model.onnx", "this is not a model");
     write(root.path(), "both/1/a.onnx", "");
     write(root.path(), "both/1/b.onnx", "");
+    write(root.path(), "junk/1/model.pt", "");
+    write(root.path(), "notes/readme.txt", "");
     let server = Server::ready(config(root.path())).await;
     assert_eq!(added(&server, "/v2/models/adder/infer").await.0, 9.0);
     let said = refused(server.get("/v2/health/ready").await, 503);
-    assert!(said.contains("model `bad` cannot be served") && said.contains("(and 1 more)"), "{said}");
+    assert!(said.contains("model `bad` cannot be served") && said.contains("(and 2 more)"), "{said}");
     assert!(refused(server.get("/v2/models/bad/ready").await, 503).contains("cannot be loaded"));
     let lines = index(&server).await;
+    assert!(lines.len() == 5 && lines[3].contains("has no version of a model"), "{lines:?}");
     assert!(lines[1].starts_with("bad:1 UNAVAILABLE ") && lines[2].contains("a.onnx and b.onnx"), "{lines:?}");
     put(root.path(), "bad/1", "pick");
     std::fs::remove_file(root.path().join("both/1/a.onnx")).unwrap();
     assert_eq!(load(&server, "bad").await.0, 200);
     assert_eq!(server.get("/v2/health/ready").await.0, 503);
     assert_eq!(unload(&server, "both").await.0, 200);
+    assert_eq!(server.get("/v2/health/ready").await.0, 503);
+    assert_eq!(unload(&server, "junk").await.0, 200);
     assert_eq!(server.get("/v2/health/ready").await.0, 200);
 }
 

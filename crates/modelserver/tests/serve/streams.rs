@@ -123,6 +123,24 @@ async fn a_caller_who_does_not_read_is_left_in_bounded_time_and_memory() {
 }
 
 #[tokio::test]
+async fn who_wants_one_answer_is_not_given_the_last_of_several() {
+    let server = server().await;
+    for (path, field) in [("/v2/models/streamer/infer", "inputs"), ("/v1/models/streamer:predict", "instances")] {
+        let ask = |most: i32| {
+            let v2 = json!([{"name": "x", "shape": [1], "datatype": "FP32", "data": [1]}]);
+            let given = if field == "inputs" { v2 } else { json!([1]) };
+            json!({field: given, "parameters": {"most": most}})
+        };
+        let (status, answer) = server.post(path, &ask(1)).await;
+        assert_eq!(status, 200, "{answer}");
+        let (status, answer) = server.post(path, &ask(2)).await;
+        let said = answer["error"].as_str().unwrap_or_default();
+        assert!(status == 400 && said.contains("more than one answer to this: ask for generate_stream"), "{answer}");
+        is_free(&server).await;
+    }
+}
+
+#[tokio::test]
 async fn what_goes_wrong_in_the_middle_is_the_last_event() {
     let server = server().await;
     let mut stream = open(&server, &json!({"x": [1], "most": 3, "fault": true})).await;

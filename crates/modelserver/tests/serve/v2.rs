@@ -182,8 +182,9 @@ async fn a_wrong_request_is_refused_in_plain_words_and_counted() {
     };
     let said = refused(infer(json!({"name": "index", "shape": [1], "datatype": "FP32", "data": [1]})).await, 400);
     assert_eq!(said, "input `index` is FP32, the model wants INT64");
-    let said = refused(infer(json!({"name": "index", "shape": [1, 1], "datatype": "INT64", "data": [1]})).await, 400);
-    assert_eq!(said, "input `index` has the shape [1, 1], the model wants [-1] (-1 is any size)");
+    let said =
+        refused(infer(json!({"name": "index", "shape": [1, 2], "datatype": "INT64", "data": [1, 2]})).await, 400);
+    assert_eq!(said, "input `index` has the shape [1, 2], the model wants [-1] (-1 is any size)");
     let said = refused(infer(json!({"name": "indes", "shape": [1], "datatype": "INT64", "data": [1]})).await, 400);
     assert_eq!(said, "the model has no input `indes`; did you mean `index`?");
     let said = refused(infer(json!({"name": "index", "shape": [1], "datatype": "INT64", "data": [99]})).await, 400);
@@ -202,6 +203,30 @@ async fn a_wrong_request_is_refused_in_plain_words_and_counted() {
     assert!(metrics.contains(&format!("model_predictions_total{{{labels}}} 0\n")), "{metrics}");
     assert!(metrics.contains(&format!("model_loaded{{{labels}}} 1\n")), "{metrics}");
     assert!(metrics.contains("process_resident_memory_bytes "), "{metrics}");
+}
+
+#[tokio::test]
+async fn what_codecs_and_dumped_models_write_is_understood() {
+    let server = Server::of("pick").await;
+    // MLServer's codecs write a list as a column, and a dumped request has all of its fields.
+    let input = json!({"name": "index", "shape": [2, 1], "datatype": "INT64", "parameters": null, "data": [1, 0]});
+    let body = json!({"id": null, "parameters": null, "inputs": [input], "outputs": null});
+    let (status, answer) = server.post("/v2/models/pick/infer", &body).await;
+    assert_eq!((status, &answer["outputs"][0]["shape"]), (200, &json!([2])), "{answer}");
+}
+
+#[tokio::test]
+async fn what_triton_can_and_this_server_cannot_is_refused_by_name() {
+    let server = Server::of("pick").await;
+    let input = json!({"name": "index", "shape": [1], "datatype": "INT64", "data": [1]});
+    let output = json!({"name": "picked", "parameters": {"classification": 2}});
+    let body = json!({"inputs": [input], "outputs": [output]});
+    let said = refused(server.post("/v2/models/pick/infer", &body).await, 400);
+    assert!(said.contains("there is no `classification` here"), "{said}");
+    let shared = json!({"shared_memory_region": "a", "shared_memory_byte_size": 8});
+    let input = json!({"name": "index", "shape": [1], "datatype": "INT64", "parameters": shared});
+    let said = refused(server.post("/v2/models/pick/infer", &json!({"inputs": [input]})).await, 400);
+    assert_eq!(said, "input `index` is in shared memory, which is not read here: send it in the body");
 }
 
 #[tokio::test]

@@ -9,6 +9,8 @@ use std::{
 use super::{failed, uv::Uv};
 use crate::ServeError;
 
+/// The oldest version that the workers' package runs in.
+const OLDEST: [u32; 2] = [3, 9];
 /// Prints the version; `-S` and `-I` make it quick and keep it from reading what is in the folder.
 const ASK: [&str; 4] = ["-I", "-S", "-c", "import sys; print('.'.join(map(str, sys.version_info[:3])))"];
 /// No machine has more interpreters that matter.
@@ -40,6 +42,10 @@ pub(super) fn of_version(version: &str, file: &Path, uv: &Uv, until: Instant) ->
         let file = file.display();
         failed(format!("{file}: `{version}` is no version of Python: write it as 3.11 or 3.11.7"))
     })?;
+    if wanted[..2] < OLDEST[..] {
+        let (file, oldest) = (file.display(), dotted(&OLDEST));
+        return Err(failed(format!("{file} wants Python {version}, and models here want {oldest} or newer")));
+    }
     let mut here: Vec<(Vec<u32>, PathBuf)> = candidates(&wanted).into_iter().filter_map(asked).collect();
     here.sort_by(|a, b| b.0.cmp(&a.0));
     if let Some((_, path)) = here.iter().find(|(found, _)| found.starts_with(&wanted)) {

@@ -4,23 +4,33 @@ use std::borrow::Cow;
 
 use api::{
     decode::nearest,
-    inference::{Datatype, Tensor, TensorMetadata, nested_data},
+    inference::{Datatype, Parameters, Request, Tensor, TensorMetadata, nested_data},
 };
 use serde_json::value::RawValue;
 
 use super::super::fields::Fields;
 use crate::{error::InferError, runtime::Signature};
 
-const KNOWN: [&str; 3] = ["instances", "inputs", "signature_name"];
+const KNOWN: [&str; 4] = ["instances", "inputs", "parameters", "signature_name"];
 
-/// The tensors of a body.
-pub(super) fn tensors(signature: &Signature, body: &[u8]) -> Result<Vec<Tensor>, InferError> {
+/// The request that a body means.
+pub(super) fn request(signature: &Signature, body: &[u8]) -> Result<Request, InferError> {
     let fields: Fields<'_> = serde_json::from_slice(body)
         .map_err(|e| invalid(format!("the body is not a JSON object with `instances`: {e}")))?;
     if let Some(unknown) = fields.names().find(|field| !KNOWN.contains(field)) {
         let hint = nearest(unknown, KNOWN).map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
         return Err(invalid(format!("`{}` is not a field of the body{hint}", short(unknown))));
     }
+    let parameters = match fields.get("parameters") {
+        Some(given) => serde_json::from_str::<Option<Parameters>>(given.get())
+            .map_err(|error| invalid(format!("`parameters` is not an object with parameters: {error}")))?,
+        None => None,
+    };
+    let inputs = tensors(signature, &fields)?;
+    Ok(Request { inputs, parameters: parameters.unwrap_or_default(), ..Request::default() })
+}
+
+fn tensors(signature: &Signature, fields: &Fields<'_>) -> Result<Vec<Tensor>, InferError> {
     match (fields.get("instances"), fields.get("inputs")) {
         (Some(instances), None) => rows(signature, instances),
         (None, Some(inputs)) => columns(&signature.inputs, inputs),

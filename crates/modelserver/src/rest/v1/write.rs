@@ -28,12 +28,12 @@ pub(super) fn predictions(name: &str, version: &str, outputs: &[Tensor]) -> Resu
     Ok(out.into())
 }
 
-/// The output that holds a classifier's scores: floats, beside something else, named for what they are.
+/// The output that holds a classifier's probabilities: floats, beside something else, named for what they are.
 fn scores(outputs: &[Tensor]) -> Option<usize> {
     let named = |output: &Tensor| {
         let name = output.name.to_ascii_lowercase();
         let is_float = matches!(output.data, Data::Fp16(_) | Data::Fp32(_) | Data::Fp64(_));
-        is_float && (name.contains("prob") || name.contains("score"))
+        is_float && name.contains("prob")
     };
     (outputs.len() > 1).then(|| outputs.iter().position(named)).flatten()
 }
