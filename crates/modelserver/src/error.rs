@@ -152,7 +152,9 @@ pub enum InferError {
     #[error("{0}")]
     NotReady(String),
     /// The caller's, later: too many wait already.
-    #[error("model `{model}` has {limit} requests waiting, its limit (serve.queue_limit): try again")]
+    #[error(
+        "model `{model}` has {limit} requests waiting, its limit (serve.queue_limit, or max_queue_size in its config.pbtxt): try again"
+    )]
     QueueFull {
         /// The model.
         model: String,

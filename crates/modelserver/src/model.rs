@@ -204,7 +204,7 @@ impl Model {
     pub(crate) fn stream(&self, request: Request, caller: Caller) -> Result<Answers, InferError> {
         let arrived = Instant::now();
         self.statistics.touched();
-        let time = self.time_for(&request);
+        let time = self.time_for(&request)?;
         let (answer, answers) = mpsc::channel(STREAMED_AHEAD);
         let (waiting, _bell) = self.enqueue(request, caller, Answer::Each(answer), arrived, time)?;
         Ok(Answers { answers, waiting, deadline: arrived + time, time })
@@ -218,7 +218,7 @@ impl Model {
         caller: Caller,
         began: Instant,
     ) -> Result<Vec<Tensor>, InferError> {
-        let time = self.time_for(&request);
+        let time = self.time_for(&request)?;
         let key = cache::Key::of(&request);
         let looked_up = began.elapsed();
         let answer = cache.answer(key, self.run(request, caller, began));
@@ -233,7 +233,7 @@ impl Model {
     }
 
     async fn run(&self, request: Request, caller: Caller, began: Instant) -> Result<Vec<Tensor>, InferError> {
-        let time = self.time_for(&request);
+        let time = self.time_for(&request)?;
         let (answer, answered) = oneshot::channel();
         let (mut waiting, bell) = self.enqueue(request, caller, Answer::One(answer), began, time)?;
         if bell.will_ring() {
@@ -300,10 +300,15 @@ impl Model {
     }
 
     /// The request's own `timeout` (microseconds) can only shorten the server's.
-    fn time_for(&self, request: &Request) -> Duration {
-        match request.parameters.get("timeout").and_then(Parameter::as_u64) {
-            Some(micros) if micros > 0 => Duration::from_micros(micros).min(self.settings.timeout),
-            _ => self.settings.timeout,
+    fn time_for(&self, request: &Request) -> Result<Duration, InferError> {
+        let Some(given) = request.parameters.get("timeout") else { return Ok(self.settings.timeout) };
+        match given.as_u64() {
+            // Triton's word for no time-out of its own.
+            Some(0) => Ok(self.settings.timeout),
+            Some(micros) => Ok(Duration::from_micros(micros).min(self.settings.timeout)),
+            None => {
+                Err(InferError::Invalid("the parameter `timeout` is not a whole number of microseconds".to_owned()))
+            }
         }
     }
 }

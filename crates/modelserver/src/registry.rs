@@ -61,6 +61,7 @@ impl Registry {
         let table = self.table.load();
         let known = || table.models.keys().chain(table.aliases.keys()).map(String::as_str);
         let hint = match nearest(name, known()) {
+            Some(near) if near == name => "it was unloaded".to_owned(),
             Some(near) => format!("did you mean `{near}`?"),
             None => {
                 let mut names: Vec<_> = known().map(|name| format!("`{name}`")).collect();

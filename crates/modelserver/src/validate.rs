@@ -119,7 +119,11 @@ fn fits(wanted: &TensorMetadata, given: &mut Tensor) -> Result<(), InferError> {
     }
     let alike = |(wanted, given): (&i64, &i64)| *wanted < 0 || wanted == given;
     let rank = wanted.shape.len();
-    if rank > 0 && given.shape.get(rank..).is_some_and(|rest| rest.iter().all(|size| *size == 1)) {
+    if rank == 0 {
+        // A scalar, or a tensor of which the model does not say what it is: the model knows.
+        return given.check_shape().map_err(|e| InferError::Invalid(format!("input `{}`: {e}", wanted.name)));
+    }
+    if given.shape.get(rank..).is_some_and(|rest| rest.iter().all(|size| *size == 1)) {
         given.shape.truncate(rank);
     }
     if wanted.shape.len() == given.shape.len() && wanted.shape.iter().zip(&given.shape).all(alike) {

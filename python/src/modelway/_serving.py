@@ -186,7 +186,7 @@ class Serving:
     def _fail(self, run: int, error: BaseException, flags: int) -> None:
         self._reserve = None if isinstance(error, MemoryError) else self._reserve
         if isinstance(error, InvalidInput):
-            detail, words = frames.INVALID_INPUT, _words_of(error)
+            detail, words = frames.INVALID_INPUT, _words_of(error) or "the model refuses these inputs, and says no more"
         elif isinstance(error, Interrupted):
             detail, words = frames.INTERRUPTED, "interrupted"
         elif isinstance(error, frames.BadAnswer):

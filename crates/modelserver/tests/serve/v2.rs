@@ -223,6 +223,10 @@ async fn what_triton_can_and_this_server_cannot_is_refused_by_name() {
     let body = json!({"inputs": [input], "outputs": [output]});
     let said = refused(server.post("/v2/models/pick/infer", &body).await, 400);
     assert!(said.contains("there is no `classification` here"), "{said}");
+    let input = json!({"name": "index", "shape": [1], "datatype": "INT64", "data": [1]});
+    let body = json!({"inputs": [input], "parameters": {"timeout": "soon"}});
+    let said = refused(server.post("/v2/models/pick/infer", &body).await, 400);
+    assert_eq!(said, "the parameter `timeout` is not a whole number of microseconds");
     let shared = json!({"shared_memory_region": "a", "shared_memory_byte_size": 8});
     let input = json!({"name": "index", "shape": [1], "datatype": "INT64", "parameters": shared});
     let said = refused(server.post("/v2/models/pick/infer", &json!({"inputs": [input]})).await, 400);

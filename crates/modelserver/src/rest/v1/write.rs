@@ -1,5 +1,7 @@
 //! Tensors into predictions.
 
+use std::borrow::Cow;
+
 use api::inference::{Data, Malformed, Tensor, write_nested, write_row};
 use bytes::Bytes;
 use serde_json::json;
@@ -20,7 +22,10 @@ pub(super) fn predictions(name: &str, version: &str, outputs: &[Tensor]) -> Resu
     }
     if let (false, Some(place)) = (labels.is_empty(), scores) {
         out.extend_from_slice(b",\"probabilities\":");
-        write_nested(&mut out, &outputs[place])?;
+        match labels.as_slice() {
+            [labels] => write_nested(&mut out, &by_row(labels, &outputs[place]))?,
+            _ => write_nested(&mut out, &outputs[place])?,
+        }
     }
     let tail = json!({"model_name": name, "model_version": version}).to_string();
     out.push(b',');
@@ -36,6 +41,26 @@ fn scores(outputs: &[Tensor]) -> Option<usize> {
         is_float && name.contains("prob")
     };
     (outputs.len() > 1).then(|| outputs.iter().position(named)).flatten()
+}
+
+/// The probabilities of a classifier with several labels a row, which come by label (`[labels, rows, classes]`), by row.
+fn by_row<'t>(labels: &Tensor, scores: &'t Tensor) -> Cow<'t, Tensor> {
+    let ([rows, each], [first, second, classes]) = (labels.shape.as_slice(), scores.shape.as_slice()) else {
+        return Cow::Borrowed(scores);
+    };
+    if (rows, each) != (second, first) {
+        return Cow::Borrowed(scores);
+    }
+    let size = |dimension: i64| usize::try_from(dimension).unwrap_or(0);
+    let (rows, each, classes) = (size(*rows), size(*each), size(*classes));
+    let mut data = Data::empty(scores.datatype());
+    for (row, label) in (0..rows).flat_map(|row| (0..each).map(move |label| (row, label))) {
+        let from = (label * rows + row) * classes;
+        if !data.append(&scores.data, from..from + classes) {
+            return Cow::Borrowed(scores);
+        }
+    }
+    Cow::Owned(Tensor { name: scores.name.clone(), shape: vec![*second, *first, scores.shape[2]], data })
 }
 
 /// Several outputs: one object for each row, with a value for each output that has such a row.
@@ -65,4 +90,42 @@ fn write_rows(out: &mut Vec<u8>, outputs: &[&Tensor]) -> Result<(), Malformed> {
     }
     out.push(b']');
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tensor(name: &str, shape: &[i64], data: Data) -> Tensor {
+        Tensor { name: name.into(), shape: shape.into(), data }
+    }
+
+    fn said(outputs: &[Tensor]) -> String {
+        let body = predictions("m", "1", outputs).unwrap();
+        let text = String::from_utf8(body.to_vec()).unwrap();
+        text.split(",\"model_name\"").next().unwrap().to_owned()
+    }
+
+    #[test]
+    fn probabilities_of_several_labels_are_by_row() {
+        let labels = tensor("label", &[3, 2], Data::Int64(vec![0, 1, 2, 3, 4, 5]));
+        let scores: Vec<f32> = (0_u8..6).map(f32::from).collect();
+        let scores = tensor("probabilities", &[2, 3, 1], Data::Fp32(scores));
+        assert_eq!(
+            said(&[labels, scores]),
+            r#"{"predictions":[[0,1],[2,3],[4,5]],"probabilities":[[[0.0],[3.0]],[[1.0],[4.0]],[[2.0],[5.0]]]"#
+        );
+    }
+
+    #[test]
+    fn only_probabilities_are_called_so() {
+        let label = || tensor("label", &[2], Data::Int64(vec![1, 0]));
+        let distances = tensor("scores", &[2, 1], Data::Fp32(vec![0.5, 7.0]));
+        assert_eq!(
+            said(&[label(), distances]),
+            r#"{"predictions":[{"label":1,"scores":[0.5]},{"label":0,"scores":[7.0]}]"#
+        );
+        let sure = tensor("output_probability", &[2, 1], Data::Fp32(vec![0.5, 1.0]));
+        assert_eq!(said(&[label(), sure]), r#"{"predictions":[1,0],"probabilities":[[0.5],[1.0]]"#);
+    }
 }
