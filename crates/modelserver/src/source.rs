@@ -167,7 +167,9 @@ fn candidate(path: &Path) -> Option<Candidate> {
             tracing::info!(folder = %path.display(), "this folder is passed over: no model is in it");
             None
         }
-        Ok(listed) if listed.files.is_empty() => Some(Candidate { name, listed: Err(no_version(&path.display())) }),
+        Ok(listed) if listed.files.is_empty() => {
+            Some(Candidate { name, listed: Err(no_version(&path.display(), &listed.declared)) })
+        }
         listed => Some(Candidate { name, listed }),
     }
 }
@@ -185,8 +187,12 @@ pub(crate) fn model_in(path: &Path, name: String, instead: Option<Declared>) -> 
 }
 
 /// Where versions were looked for, there is none.
-pub(crate) fn no_version(place: &dyn std::fmt::Display) -> ServeError {
-    ServeError::Source(format!("{place} has no version of a model: expected {}", folder::KNOWN_VERSIONS))
+pub(crate) fn no_version(place: &dyn std::fmt::Display, declared: &Declared) -> ServeError {
+    let expected = match &declared.default_model_filename {
+        Some(file) => format!("<version>/{file}, as default_model_filename in its {CONFIG_FILE} says"),
+        None => folder::KNOWN_VERSIONS.to_owned(),
+    };
+    ServeError::Source(format!("{place} has no version of a model: expected {expected}"))
 }
 
 /// What the folder's `config.pbtxt` says, if there is one.

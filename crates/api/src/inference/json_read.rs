@@ -74,7 +74,13 @@ pub fn nested_data(json: &str, datatype: Datatype) -> Result<(Vec<i64>, Data), M
     let mut from = serde_json::Deserializer::from_str(json);
     Probe { shape: &mut shape }.deserialize(&mut from).map_err(|e| unplaced(&e))?;
     let mut from = serde_json::Deserializer::from_str(json);
-    let data = DataSeed { datatype, shape: &shape }.deserialize(&mut from).map_err(|e| unplaced(&e))?;
+    let data = DataSeed { datatype, shape: &shape }.deserialize(&mut from).map_err(|e| match unplaced(&e) {
+        // Nobody said a shape: it is that of the first row.
+        Malformed(words) if words.contains("more elements than") => {
+            Malformed(format!("its rows are not alike: by the first one the shape is {shape:?}"))
+        }
+        other => other,
+    })?;
     Ok((shape, data))
 }
 

@@ -226,7 +226,6 @@ fn finish(tail: &Bytes) -> Result<(), Malformed> {
     Err(Malformed(format!("{} bytes are left after the last binary tensor", tail.len())))
 }
 
-/// Gives a tensor its elements, from the JSON or off the front of the bytes after it.
 /// The parameter of a tensor that lies in memory which a client shares with Triton.
 pub const SHARED_MEMORY: &str = "shared_memory_region";
 
@@ -236,6 +235,7 @@ pub fn no_shared_memory(kind: &str, name: &str) -> Malformed {
     Malformed(format!("{kind} `{name}` is in shared memory, which is not read here: send it in the body"))
 }
 
+/// Gives a tensor its elements, from the JSON or off the front of the bytes after it.
 fn complete(read: ReadTensor, kind: &str, tail: &mut Bytes) -> Result<Tensor, Malformed> {
     let ReadTensor { name, shape, datatype, parameters, data } = read;
     let size = match parameters.get("binary_data_size") {

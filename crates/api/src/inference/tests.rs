@@ -146,6 +146,8 @@ fn nested_lists_show_their_shape() {
     let (shape, data) = nested_data("[[1, 2], [3, 4], [5, 6]]", Datatype::Int64).unwrap();
     assert_eq!((shape.as_slice(), &data), (&[3, 2][..], &Data::Int64(vec![1, 2, 3, 4, 5, 6])));
     assert!(nested_data("[[1, 2], [3]]", Datatype::Int64).unwrap_err().0.contains("the shape wants 2"));
+    let longer = nested_data("[[1, 2], [3, 4, 5]]", Datatype::Int64).unwrap_err();
+    assert_eq!(longer.0, "its rows are not alike: by the first one the shape is [2, 2]");
     let mut out = Vec::new();
     write_nested(&mut out, &Tensor { name: String::new(), shape, data }).unwrap();
     assert_eq!(out, b"[[1,2],[3,4],[5,6]]");

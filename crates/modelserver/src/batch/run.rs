@@ -81,7 +81,13 @@ impl Worker {
                     Some(rows) if self.rows => join::check_rows(&made, rows).map(|()| made),
                     _ => Ok(made),
                 });
-                self.note(1, rows.unwrap_or(1), Parts { infer: took, input: Duration::ZERO, output: Duration::ZERO });
+                if made.is_ok() {
+                    self.note(
+                        1,
+                        rows.unwrap_or(1),
+                        Parts { infer: took, input: Duration::ZERO, output: Duration::ZERO },
+                    );
+                }
                 let ran = rows.filter(|_| made.is_ok()).map(|rows| Ran { requests: 1, rows, took });
                 // The caller may have left meanwhile.
                 let _ = answer.send(made.map_err(InferError::from));
@@ -98,11 +104,15 @@ impl Worker {
                     return None;
                 }
                 self.statistics.queue.add(waited);
-                if let Err(error) = result {
-                    sink.hand_on(Err(error.into()));
+                match result {
+                    Ok(()) => {
+                        let parts = Parts { infer: began.elapsed(), input: Duration::ZERO, output: Duration::ZERO };
+                        self.note(1, rows.unwrap_or(1), parts);
+                    }
+                    Err(error) => {
+                        sink.hand_on(Err(error.into()));
+                    }
                 }
-                let parts = Parts { infer: began.elapsed(), input: Duration::ZERO, output: Duration::ZERO };
-                self.note(1, rows.unwrap_or(1), parts);
                 None
             }
         }

@@ -66,8 +66,8 @@ impl Origin {
         let listed = source::model_in(folder, name.to_owned(), self.instead.clone())?;
         match (listed.files.is_empty(), self.of_request) {
             (false, _) => listed.chosen(),
-            (true, true) => Err(source::no_version(&"the request")),
-            (true, false) => Err(source::no_version(&folder.display())),
+            (true, true) => Err(source::no_version(&"the request", &listed.declared)),
+            (true, false) => Err(source::no_version(&folder.display(), &listed.declared)),
         }
     }
 

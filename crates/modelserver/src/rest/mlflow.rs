@@ -99,13 +99,17 @@ fn by_column(signature: &Signature, split: &Split<'_>) -> Result<(&'static str, 
     let names: Option<Vec<Cow<'_, str>>> =
         split.columns.iter().map(|name| serde_json::from_str::<Cow<'_, str>>(name.get()).ok()).collect();
     let Some(names) = names.filter(|names| are_inputs(signature, names)) else {
-        let rows = split.data.iter().map(|row| list(row.iter().map(|value| cell(signature, None, value))));
+        let single = signature.inputs.len() == 1;
+        let value = |(place, value): (usize, &&RawValue)| cell(signature, Some(if single { 0 } else { place }), value);
+        let rows = split.data.iter().map(|row| list(row.iter().enumerate().map(value)));
         return Ok(("instances", list(rows)));
     };
     let values = |place: usize| split.data.iter().map(move |row| row[place]);
     let sent = names.iter().enumerate().filter(|(place, name)| !is_left_out(signature, name, values(*place)));
-    let columns =
-        sent.map(|(place, name)| field(name, &list(values(place).map(|value| cell(signature, Some(name), value)))));
+    let columns = sent.map(|(place, name)| {
+        let input = place_of(signature, name);
+        field(name, &list(values(place).map(|value| cell(signature, input, value))))
+    });
     Ok(("inputs", object(columns)))
 }
 
@@ -118,7 +122,7 @@ fn by_record(signature: &Signature, records: &[Fields<'_>]) -> String {
         optional.partition(|input| is_left_out(signature, &input.name, all(&input.name).into_iter()));
     list(records.iter().map(|record| {
         let sent = record.0.iter().filter(|(name, _)| none.iter().all(|input| input.name != *name));
-        let sent = sent.map(|(name, value)| field(name, &cell(signature, Some(name), value)));
+        let sent = sent.map(|(name, value)| field(name, &cell(signature, place_of(signature, name), value)));
         let lacking = some.iter().filter(|input| is_float(input) && record.get(&input.name).is_none());
         object(sent.chain(lacking.map(|input| field(&input.name, NAN))))
     }))
@@ -132,13 +136,12 @@ fn is_left_out<'v>(signature: &Signature, name: &str, mut values: impl Iterator<
 /// What pandas makes of a number that is not there.
 const NAN: &str = "\"NaN\"";
 
-/// A value of a data frame as V1 has it: bytes come in base64, and a number may be missing. Without a name it is in the
-/// one input that takes whole rows.
-fn cell(signature: &Signature, name: Option<&str>, value: &RawValue) -> String {
-    let place = match name {
-        Some(name) => signature.inputs.iter().position(|input| input.name == name),
-        None => Some(0),
-    };
+fn place_of(signature: &Signature, name: &str) -> Option<usize> {
+    signature.inputs.iter().position(|input| input.name == name)
+}
+
+/// A value for the input at a place, as V1 has it: bytes come in base64, and a number may be missing.
+fn cell(signature: &Signature, place: Option<usize>, value: &RawValue) -> String {
     let text = value.get();
     match place.and_then(|place| Some((place, signature.inputs.get(place)?))) {
         Some((place, _)) if signature.base64.contains(&place) && text.starts_with('"') => object([field("b64", text)]),
