@@ -108,7 +108,10 @@ impl Maker<'_> {
             }
             runtimes.push(runtime);
         }
-        let model = Model::start(name.to_owned(), version, runtimes, tried, metrics, settings);
+        let Some(signature) = runtimes.first().map(|runtime| declared.narrowed(runtime.signature())) else {
+            return Err(ServeError::Broken(format!("model `{name}` has no instances")));
+        };
+        let model = Model::start(name.to_owned(), version, signature, runtimes, tried, metrics, settings);
         Ok(Arc::new(model.map_err(no_thread)?))
     }
 }

@@ -96,13 +96,12 @@ impl Model {
     pub(crate) fn start(
         name: String,
         version: String,
+        mut signature: Signature,
         runtimes: Vec<Box<dyn ModelRuntime>>,
         probe: Probe,
         metrics: ModelMetrics,
         settings: ModelSettings,
     ) -> std::io::Result<Self> {
-        let signature = runtimes.first().map(|runtime| runtime.signature().clone());
-        let mut signature = signature.ok_or_else(|| std::io::Error::other("a model without instances"))?;
         signature.rows = probe.rows;
         let (metrics, statistics) = (Arc::new(metrics), Arc::new(Statistics::default()));
         let sizes = Sizes::new(&settings, signature.rows && !signature.streams, &probe.costs);

@@ -24,6 +24,30 @@ impl Declared {
         }
         Ok(())
     }
+
+    /// A signature that was checked, with the dimensions that the model leaves open and this does not.
+    pub(crate) fn narrowed(&self, signature: &Signature) -> Signature {
+        let mut narrowed = signature.clone();
+        let rows = self.max_batch_size.is_some_and(|size| size > 0);
+        for (declared, real) in [(&self.inputs, &mut narrowed.inputs), (&self.outputs, &mut narrowed.outputs)] {
+            for tensor in declared {
+                let Some(own) = real.iter_mut().find(|own| own.name == tensor.name) else { continue };
+                let shape = tensor.shape(rows);
+                // Of another length is only a scalar per row, which is as the model has it.
+                if shape.len() == own.shape.len() {
+                    own.shape.iter_mut().zip(shape).filter(|(own, _)| **own < 0).for_each(|(own, said)| *own = said);
+                }
+            }
+        }
+        narrowed
+    }
+}
+
+impl DeclaredTensor {
+    /// Its dimensions, with the one for rows before them where there are any.
+    fn shape(&self, rows: bool) -> Vec<i64> {
+        rows.then_some(-1).into_iter().chain(self.dims.iter().copied()).collect()
+    }
 }
 
 fn unknown(kind: &str, name: &str, real: &[TensorMetadata]) -> String {
@@ -46,8 +70,7 @@ fn fits(declared: &DeclaredTensor, own: &TensorMetadata, rows: bool) -> Result<(
     if declared.dims.is_empty() {
         return Ok(());
     }
-    let shape: Vec<i64> =
-        if rows { [-1].into_iter().chain(declared.dims.clone()).collect() } else { declared.dims.clone() };
+    let shape = declared.shape(rows);
     if rows && own.shape.first().is_some_and(|first| *first >= 0) {
         return Err(format!(
             "has the shape {:?} in the model, whose first dimension is not free for the rows of a batch: say \

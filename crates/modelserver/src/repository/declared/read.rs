@@ -53,6 +53,10 @@ impl Declared {
         declared.outputs = tensors(&mut fields, "output")?;
         declared.policy = policy(&mut fields)?;
         batching(&mut fields, &mut overrides)?;
+        let preferred = overrides.preferred_batch_sizes.iter().flatten();
+        if preferred.zip(max_batch_size.iter().cycle()).any(|(size, most)| size > most) {
+            fields.note("preferred_batch_size", "one above max_batch_size is never reached");
+        }
         overrides.instances = instances(&mut fields)?;
         declared.warmups = warmups(&mut fields)?;
         if let Some(mut cache) = fields.message("response_cache")? {
@@ -203,7 +207,11 @@ fn instances(fields: &mut Fields<'_>) -> Result<Option<usize>, Wrong> {
     let Some(line) = groups.first().map(|group| group.line) else { return Ok(None) };
     for group in groups {
         let mut inner = fields.open(group)?;
-        total += inner.number("count", 0)?.unwrap_or(1).max(1);
+        let count = inner.number("count", 0)?.unwrap_or(1);
+        if count == 0 {
+            inner.note("count: 0", "a model has one instance at least");
+        }
+        total += count.max(1);
         if let Some((word, field)) = inner.word("kind")? {
             match word.as_str() {
                 "KIND_CPU" | "KIND_AUTO" | "KIND_MODEL" => {}

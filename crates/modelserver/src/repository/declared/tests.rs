@@ -90,3 +90,37 @@ proptest! {
         let _ = Declared::from_json(&format!("{{\"{name}\": [{{\"{name}\": 1}}, 2]}}"));
     }
 }
+
+#[test]
+fn dimensions_that_the_model_leaves_open_are_as_it_is_described() {
+    let tensor = |name: &str, shape: &[i64]| api::inference::TensorMetadata {
+        name: name.to_owned(),
+        datatype: api::inference::Datatype::Fp32,
+        shape: shape.to_vec(),
+        labels: Vec::new(),
+    };
+    let signature = crate::runtime::Signature {
+        platform: "test",
+        inputs: vec![tensor("x", &[-1, 3])],
+        optional: Vec::new(),
+        base64: Vec::new(),
+        outputs: vec![tensor("y", &[-1])],
+        rows: true,
+        streams: false,
+    };
+    let shapes = |text: &str| {
+        let narrowed = read(text).narrowed(&signature);
+        (narrowed.inputs[0].shape.clone(), narrowed.outputs[0].shape.clone())
+    };
+    assert_eq!(shapes("input { name: \"x\" dims: [ 1, 3 ] }"), (vec![1, 3], vec![-1]));
+    let scalar = "max_batch_size: 4 input { name: \"x\" dims: [ 3 ] } output { name: \"y\" dims: [ 1 ] }";
+    assert_eq!(shapes(scalar), (vec![-1, 3], vec![-1]));
+}
+
+#[test]
+fn numbers_that_mean_nothing_are_noted() {
+    let notes = read("max_batch_size: 4 dynamic_batching { preferred_batch_size: [ 8 ] }").notes;
+    assert!(notes.len() == 1 && notes[0].contains("above max_batch_size is never reached"), "{notes:?}");
+    let notes = read("instance_group { count: 0 }").notes;
+    assert!(notes.len() == 1 && notes[0].contains("one instance at least"), "{notes:?}");
+}
