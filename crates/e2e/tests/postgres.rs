@@ -55,6 +55,7 @@ async fn until_settled(modelway: &Modelway, id: i64, wanted: usize) {
     let settled = || async {
         let status = modelway.deployment(id).await.status;
         let replicas = (modelway.replica_pids().len(), status.replica_status.len());
+        assert!(replicas.0 <= wanted, "nothing is doubled: {} processes", replicas.0);
         status.state == api::State::Active && replicas == (wanted, wanted)
     };
     until("as many replicas run as are wanted, and no others", settled).await;

@@ -2,7 +2,7 @@
 
 use api::{
     decode::nearest,
-    inference::{RequestedOutput, Tensor, TensorMetadata},
+    inference::{RequestedOutput, SHARED_MEMORY, Tensor, TensorMetadata},
 };
 
 use crate::{error::InferError, mlflow, runtime::Signature};
@@ -60,7 +60,7 @@ pub(crate) fn same_rows(signature: &Signature, inputs: &[Tensor]) -> Result<(), 
 /// What Triton's clients can ask of an output and is not to be had here, and what to do without it.
 const UNSERVED: [(&str, &str); 2] = [
     ("classification", "leave it out, and take the largest of the scores that come"),
-    ("shared_memory_region", "outputs come in the answer, as `binary_data` if you like"),
+    (SHARED_MEMORY, "outputs come in the answer, as `binary_data` if you like"),
 ];
 
 /// The places of the outputs that are wanted, all of them if none is named; but of its intermediate features only
