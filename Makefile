@@ -11,7 +11,7 @@ export ORT_DYLIB_PATH ?= $(CARGO_TARGET_DIR)/lib/libonnxruntime.so
 export ORT_DISABLE_TELEMETRY ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help up build models setup test lint fmt docs bench bench-serve env clean
+.PHONY: help up build models setup test test-long lint fmt docs bench bench-serve env clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -37,6 +37,9 @@ setup: ## install everything that the tests need
 test: setup ## everything that is promised, against the real binary
 	PYTHONPATH=python/src PYTHONDONTWRITEBYTECODE=1 "$(CACHE)/venv/bin/python" -W error -m unittest discover -s python/tests
 	cargo test --workspace --locked --no-fail-fast
+
+test-long: setup ## the tests that take minutes; writes docs/test-long.md
+	scripts/test-long.sh
 
 lint: ## format and clippy, warnings are errors
 	cargo fmt --all --check

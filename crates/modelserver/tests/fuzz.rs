@@ -1,8 +1,8 @@
-//! Sends requests that are almost right to a server, for a minute: mutated JSON, binary tails, headers, paths and
+//! Sends requests that are almost right to a server: mutated JSON, binary tails, headers, paths and
 //! compressed bodies, in all of the HTTP protocols. Whatever comes, the answer is a whole HTTP answer with the
 //! status that such a request deserves, in time and in bounded memory, and a right request is answered as ever.
 //!
-//! `MODELWAY_FUZZ_SEED` repeats a run, `MODELWAY_FUZZ_SECONDS` makes it shorter or longer.
+//! `MODELWAY_FUZZ_SEED` repeats a run, `MODELWAY_FUZZ_SECONDS` sets its length.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -32,8 +32,10 @@ use crate::{
     wire::{Answer, Wire},
 };
 
-/// The time of a run.
-const RUN: Duration = Duration::from_secs(60);
+/// The time of a run in `make test`.
+const SHORT: Duration = Duration::from_secs(20);
+/// The time of a run in `make test-long`.
+const LONG: Duration = Duration::from_secs(600);
 /// No request takes longer, on a machine that has much else to do.
 const LONGEST: Duration = Duration::from_secs(20);
 /// Callers at the same time.
@@ -137,6 +139,16 @@ async fn call(address: String, seed: u64, run: Duration) -> (u64, u64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_that_are_almost_right_are_answered_in_words_and_disturb_nobody() {
+    fuzz(SHORT).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "make test-long runs it"]
+async fn long_requests_that_are_almost_right_are_answered_in_words_and_disturb_nobody() {
+    fuzz(LONG).await;
+}
+
+async fn fuzz(run: Duration) {
     let folder = folder();
     let mut settings = config(Path::new(folder.path()));
     settings.body_limit_bytes = 1 << 20;
@@ -144,7 +156,7 @@ async fn requests_that_are_almost_right_are_answered_in_words_and_disturb_nobody
     settings.body_timeout_ms = 2_000;
     let server = Server::ready(settings).await;
     let seed = number("MODELWAY_FUZZ_SEED").unwrap_or_else(|| u64::from(std::process::id()));
-    let run = number("MODELWAY_FUZZ_SECONDS").map_or(RUN, Duration::from_secs);
+    let run = number("MODELWAY_FUZZ_SECONDS").map_or(run, Duration::from_secs);
     println!("MODELWAY_FUZZ_SEED={seed}");
     let address = server.url.trim_start_matches("http://").to_owned();
     // What everything needs once does not count.
