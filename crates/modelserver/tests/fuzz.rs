@@ -148,6 +148,7 @@ async fn long_requests_that_are_almost_right_are_answered_in_words_and_disturb_n
     fuzz(LONG).await;
 }
 
+#[allow(clippy::print_stdout, reason = "it says how to repeat the run")]
 async fn fuzz(run: Duration) {
     let folder = folder();
     let mut settings = config(Path::new(folder.path()));
