@@ -11,9 +11,11 @@
 
 mod binary;
 mod datatype;
+mod ignored;
 mod json_data;
 mod json_fast;
 mod json_read;
+mod json_words;
 mod json_write;
 mod message;
 mod metadata;
@@ -25,7 +27,9 @@ mod tensor;
 mod tests;
 
 pub use datatype::{Datatype, NotADatatype};
+pub use ignored::Ignored;
 pub use json_read::nested_data;
+pub use json_words::replace_bare_floats;
 pub use json_write::{write_nested, write_row};
 pub use message::{Encoded, Request, RequestedOutput, Response, SHARED_MEMORY, no_shared_memory};
 pub use metadata::{ModelMetadata, ServerMetadata, TensorMetadata};
@@ -34,6 +38,9 @@ pub use tensor::{Data, Tensor, element_count};
 
 /// The header that carries the length of the JSON when tensors follow it in binary form.
 pub const HEADER_LENGTH: &str = "inference-header-content-length";
+
+/// The header of an answer that names the first ten fields of the request that were ignored.
+pub const IGNORED_FIELDS: &str = "x-modelway-ignored-fields";
 
 /// A body that is not what the protocol asks for. The text says which tensor, where, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -67,6 +67,7 @@ pub(crate) struct Metrics {
     cache_misses: Family<ModelLabels, Counter>,
     queue_depth: Family<ModelLabels, Gauge>,
     batch_size: Family<ModelLabels, Histogram, Sizes>,
+    ignored: Family<ModelLabels, Counter>,
 }
 
 /// One model's metrics.
@@ -80,6 +81,7 @@ pub(crate) struct ModelMetrics {
     cache_misses: Counter,
     queue_depth: Gauge,
     batch_size: Histogram,
+    ignored: Counter,
 }
 
 impl Metrics {
@@ -93,6 +95,7 @@ impl Metrics {
         let cache_misses = Family::default();
         let queue_depth = Family::default();
         let batch_size = Family::new_with_constructor(Sizes);
+        let ignored = Family::default();
         registry.register("model_predictions", "Requests answered with a prediction", predictions.clone());
         registry.register(
             "model_prediction_latency_seconds",
@@ -109,7 +112,23 @@ impl Metrics {
         );
         registry.register("model_queue_depth", "Requests that wait for the model", queue_depth.clone());
         registry.register("model_batch_size", "Rows of one run of the model", batch_size.clone());
-        Self { registry, predictions, latency, errors, loaded, cache_hits, cache_misses, queue_depth, batch_size }
+        registry.register(
+            "model_ignored_fields",
+            "Fields of requests that no protocol knows, and that were ignored",
+            ignored.clone(),
+        );
+        Self {
+            registry,
+            predictions,
+            latency,
+            errors,
+            loaded,
+            cache_hits,
+            cache_misses,
+            queue_depth,
+            batch_size,
+            ignored,
+        }
     }
 
     /// The metrics of one model; it exists, at 0, from now on.
@@ -128,6 +147,7 @@ impl Metrics {
             cache_misses: self.cache_misses.get_or_create_owned(&labels),
             queue_depth: self.queue_depth.get_or_create_owned(&labels),
             batch_size: self.batch_size.get_or_create_owned(&labels),
+            ignored: self.ignored.get_or_create_owned(&labels),
         }
     }
 
@@ -158,6 +178,11 @@ impl ModelMetrics {
     pub(crate) fn cached(&self, hit: bool) {
         let counter = if hit { &self.cache_hits } else { &self.cache_misses };
         counter.inc();
+    }
+
+    /// Counts fields of a request that were ignored.
+    pub(crate) fn ignored(&self, fields: u64) {
+        self.ignored.inc_by(fields);
     }
 
     pub(crate) fn set_queue_depth(&self, waiting: usize) {

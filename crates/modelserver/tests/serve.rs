@@ -33,6 +33,8 @@ mod repository;
 mod rest;
 #[path = "serve/streams.rs"]
 mod streams;
+#[path = "serve/tolerance.rs"]
+mod tolerance;
 #[path = "serve/v1.rs"]
 mod v1;
 #[path = "serve/v2.rs"]

@@ -8,7 +8,7 @@ use half::{bf16, f16};
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::{
-    Data, Datatype,
+    Data, Datatype, json_words,
     tensor::{each_data, element_count},
 };
 
@@ -148,9 +148,21 @@ impl<'de, E: Element> Visitor<'de> for Nest<'_, E> {
         self.push(Err(format!("null, not {}", E::WANTED)))
     }
 
-    /// `{"b64": "…"}`: the bytes of one string, as V1 has them.
+    /// `{"b64": "…"}`: the bytes of one string, as V1 has them. Or what stands for a bare word.
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let named = map.next_key::<std::borrow::Cow<'de, str>>()?.is_some_and(|name| name == "b64");
+        let name = map.next_key::<std::borrow::Cow<'de, str>>()?;
+        if name.as_deref() == Some(json_words::KEY) {
+            let float = json_words::float_of(map.next_value()?);
+            let word = if float.is_nan() {
+                "NaN"
+            } else if float > 0.0 {
+                "Infinity"
+            } else {
+                "-Infinity"
+            };
+            return self.push(E::of_word(word).ok_or_else(|| format!("{word}, not {}", E::WANTED)));
+        }
+        let named = name.is_some_and(|name| name == "b64");
         let text = if named { Some(map.next_value::<std::borrow::Cow<'de, str>>()?) } else { None };
         let element = match text.map(|text| STANDARD.decode(text.as_bytes())) {
             Some(Ok(bytes)) => E::of_bytes(bytes).ok_or_else(|| format!("bytes in base64, not {}", E::WANTED)),
@@ -182,6 +194,11 @@ trait Element: Sized {
     }
 
     fn of_bytes(_: Vec<u8>) -> Option<Self> {
+        None
+    }
+
+    /// `NaN`, `Infinity` or `-Infinity`, not as a string.
+    fn of_word(_: &str) -> Option<Self> {
         None
     }
 }
@@ -244,7 +261,11 @@ macro_rules! float {
 
             /// JSON has no numbers for these; the words are those of protobuf's JSON form.
             fn of_text(text: &str) -> Option<Self> {
-                match text {
+                Self::of_word(text)
+            }
+
+            fn of_word(word: &str) -> Option<Self> {
+                match word {
                     "NaN" => Some($narrow(f64::NAN)),
                     "Infinity" => Some($narrow(f64::INFINITY)),
                     "-Infinity" => Some($narrow(f64::NEG_INFINITY)),

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use half::{bf16, f16};
 
 use super::{
-    Data, Datatype, Parameters,
+    Data, Datatype, Ignored, Parameters,
     json_read::{ReadMessage, ReadOutput, ReadTensor},
-    scan::Cursor,
+    scan::{Cursor, Decimal},
     tensor::{each_data, element_count},
 };
 
@@ -31,6 +31,7 @@ pub(super) fn request(json: &[u8]) -> Option<ReadMessage<ReadOutput>> {
         parameters: parameters.unwrap_or_default(),
         inputs,
         outputs,
+        ignored: Ignored::default(),
     })
 }
 
@@ -195,27 +196,47 @@ macro_rules! whole {
 
 whole!(u8 u16 u32 u64 i8 i16 i32 i64);
 
+/// A number, or one of the words for floats that JSON has no numbers for.
+#[inline]
+fn float<F>(
+    cursor: &mut Cursor<'_>,
+    number: impl FnOnce(Decimal<'_>) -> Option<F>,
+    word: impl FnOnce(f64) -> F,
+) -> Option<F> {
+    let start = *cursor;
+    match cursor.number() {
+        Some(decimal) => number(decimal),
+        None => {
+            *cursor = start;
+            cursor.float_word().map(word)
+        }
+    }
+}
+
 impl Element for f32 {
     fn element(cursor: &mut Cursor<'_>) -> Option<Self> {
-        cursor.number()?.single()
+        #[allow(clippy::cast_possible_truncation, reason = "NaN and the infinities are in FP32 too")]
+        float(cursor, |number| number.single(), |word| word as Self)
     }
 }
 
 impl Element for f64 {
     fn element(cursor: &mut Cursor<'_>) -> Option<Self> {
-        cursor.number()?.double()
+        float(cursor, |number| number.double(), |word| word)
     }
 }
 
 impl Element for f16 {
     fn element(cursor: &mut Cursor<'_>) -> Option<Self> {
-        Some(Self::from_f64(cursor.number()?.double()?)).filter(|number| number.is_finite())
+        let finite = |number: Decimal<'_>| Some(Self::from_f64(number.double()?)).filter(|number| number.is_finite());
+        float(cursor, finite, Self::from_f64)
     }
 }
 
 impl Element for bf16 {
     fn element(cursor: &mut Cursor<'_>) -> Option<Self> {
-        Some(Self::from_f64(cursor.number()?.double()?)).filter(|number| number.is_finite())
+        let finite = |number: Decimal<'_>| Some(Self::from_f64(number.double()?)).filter(|number| number.is_finite());
+        float(cursor, finite, Self::from_f64)
     }
 }
 

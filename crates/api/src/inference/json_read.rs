@@ -11,8 +11,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use super::{Data, Datatype, Malformed, Parameter, Parameters, json_data::DataSeed};
-use crate::decode::nearest;
+use super::{Data, Datatype, Ignored, Malformed, Parameter, Parameters, json_data::DataSeed, replace_bare_floats};
 
 /// A tensor whose elements came with the JSON, or come after it.
 #[derive(Debug, PartialEq)]
@@ -40,26 +39,30 @@ pub(super) struct ReadMessage<O> {
     pub(super) parameters: Parameters,
     pub(super) inputs: Option<Vec<ReadTensor>>,
     pub(super) outputs: Option<Vec<O>>,
+    pub(super) ignored: Ignored,
 }
 
-/// Reads a message.
+/// Reads a message. Fields that nobody knows are ignored and noted.
 pub(super) fn read<O: Entry>(json: &[u8]) -> Result<ReadMessage<O>, Malformed> {
-    let mut from = serde_json::Deserializer::from_slice(json);
-    let read = MessageVisitor(PhantomData).deserialize(&mut from).and_then(|message| from.end().map(|()| message));
-    read.map_err(|e| Malformed(plain(&e, json)))
+    let error = match read_once(json) {
+        Ok(message) => return Ok(message),
+        Err(error) => error,
+    };
+    match replace_bare_floats(json) {
+        None if error.is_data() => Err(Malformed(error.to_string())),
+        None => Err(Malformed(format!("the body is not JSON: {error}"))),
+        // Lines and columns of what was written anew say nothing to the caller.
+        Some(json) => read_once(&json).map_err(|error| {
+            let Malformed(words) = unplaced(&error);
+            Malformed(if error.is_data() { words } else { format!("the body is not JSON: {words}") })
+        }),
+    }
 }
 
-/// What is wrong, in words; the common slip of a bare `NaN` is explained.
-fn plain(error: &serde_json::Error, json: &[u8]) -> String {
-    let text = error.to_string();
-    let text = if error.is_data() { text } else { format!("the body is not JSON: {text}") };
-    let bare = ["NaN", "Infinity"].into_iter().find(|word| memchr::memmem::find(json, word.as_bytes()).is_some());
-    match bare {
-        Some(word) if text.contains("expected value") || text.contains("invalid number") => {
-            format!("{text}; JSON has no {word}: write \"{word}\" as a string")
-        }
-        _ => text,
-    }
+fn read_once<O: Entry>(json: &[u8]) -> serde_json::Result<ReadMessage<O>> {
+    let mut from = serde_json::Deserializer::from_slice(json);
+    let message = MessageVisitor(PhantomData).deserialize(&mut from)?;
+    from.end().map(|()| message)
 }
 
 /// Reads nested lists whose shape is not known before, as V1's `instances` come.
@@ -156,19 +159,25 @@ impl<'de> Visitor<'de> for Probe<'_> {
 
 /// What the list `outputs` holds.
 pub(super) trait Entry: Sized {
-    /// Whether this is a request's message, for the words of errors.
+    /// The fields of a message whose `outputs` are of this kind.
     const FIELDS: &'static [&'static str];
-    fn read<'de, A: MapAccess<'de>>(map: A, place: usize) -> Result<Self, A::Error>;
+    fn read<'de, A: MapAccess<'de>>(map: A, place: usize, ignored: &mut Ignored) -> Result<Self, A::Error>;
 }
 
-const TENSOR: &[&str] = &["name", "shape", "datatype", "parameters", "data"];
+/// Passes over a field that nobody knows.
+fn ignore<'de, A: MapAccess<'de>>(
+    map: &mut A,
+    within: &str,
+    field: &str,
+    ignored: &mut Ignored,
+) -> Result<(), A::Error> {
+    ignored.add(within, field);
+    map.next_value::<IgnoredAny>().map(|_| ())
+}
 
-fn unknown<E: Error>(field: &str, of: &str, known: &[&str]) -> E {
-    let hint = match nearest(field, known.iter().copied()) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None => format!("the fields are {}", known.join(", ")),
-    };
-    E::custom(format!("`{field}` is not a field of {of}; {hint}"))
+fn missing<E: Error>(field: &str, list: &str, place: usize, name: Option<&String>, ignored: &Ignored) -> E {
+    let hint = ignored.hint(&format!("{list}[{place}]."), field);
+    E::custom(format!("`{field}` is missing in {}{hint}", label(list, place, name)))
 }
 
 /// Puts a field's value in its place, once, with the field named if it is wrong. `null` is a field that is not there,
@@ -190,7 +199,12 @@ fn label(list: &str, place: usize, name: Option<&String>) -> String {
     name.map_or_else(|| format!("{list}[{place}]"), |name| format!("{list}[{place}] (`{name}`)"))
 }
 
-fn read_tensor<'de, A: MapAccess<'de>>(mut map: A, list: &str, place: usize) -> Result<ReadTensor, A::Error> {
+fn read_tensor<'de, A: MapAccess<'de>>(
+    mut map: A,
+    list: &str,
+    place: usize,
+    ignored: &mut Ignored,
+) -> Result<ReadTensor, A::Error> {
     let mut name: Option<String> = None;
     let mut shape: Option<Vec<i64>> = None;
     let mut datatype: Option<Datatype> = None;
@@ -214,27 +228,33 @@ fn read_tensor<'de, A: MapAccess<'de>>(mut map: A, list: &str, place: usize) -> 
                 }
                 _ => later = Some(map.next_value()?),
             },
-            other => return Err(unknown(other, &of(), TENSOR)),
+            other => ignore(&mut map, &format!("{list}[{place}]."), other, ignored)?,
         }
     }
-    let missing =
-        |field: &str| A::Error::custom(format!("`{field}` is missing in {}", label(list, place, name.as_ref())));
+    let missing = |field: &str| missing(field, list, place, name.as_ref(), ignored);
     let shape = shape.ok_or_else(|| missing("shape"))?;
     let datatype = datatype.ok_or_else(|| missing("datatype"))?;
+    if data.is_none() && later.is_none() {
+        // Whether it comes behind the JSON is seen later; what was meant to be it is seen here.
+        let hint = ignored.hint(&format!("{list}[{place}]."), "data");
+        if !hint.is_empty() {
+            return Err(missing("data"));
+        }
+    }
     if let Some(raw) = later {
         let mut from = serde_json::Deserializer::from_str(raw.get());
         let read = DataSeed { datatype, shape: &shape }.deserialize(&mut from);
         data = Some(read.map_err(|e| A::Error::custom(format!("{}: {e}", label(list, place, name.as_ref()))))?);
     }
-    let name = name.ok_or_else(|| A::Error::custom(format!("`name` is missing in {list}[{place}]")))?;
+    let name = name.ok_or_else(|| self::missing("name", list, place, None, ignored))?;
     Ok(ReadTensor { name, shape, datatype, parameters: parameters.unwrap_or_default(), data })
 }
 
 impl Entry for ReadTensor {
     const FIELDS: &'static [&'static str] = &["model_name", "model_version", "id", "parameters", "outputs"];
 
-    fn read<'de, A: MapAccess<'de>>(map: A, place: usize) -> Result<Self, A::Error> {
-        read_tensor(map, "outputs", place)
+    fn read<'de, A: MapAccess<'de>>(map: A, place: usize, ignored: &mut Ignored) -> Result<Self, A::Error> {
+        read_tensor(map, "outputs", place, ignored)
     }
 }
 
@@ -242,17 +262,17 @@ impl Entry for ReadOutput {
     // KServe's client repeats the model of the path; the path decides.
     const FIELDS: &'static [&'static str] = &["model_name", "model_version", "id", "parameters", "inputs", "outputs"];
 
-    fn read<'de, A: MapAccess<'de>>(mut map: A, place: usize) -> Result<Self, A::Error> {
+    fn read<'de, A: MapAccess<'de>>(mut map: A, place: usize, ignored: &mut Ignored) -> Result<Self, A::Error> {
         let (mut name, mut parameters) = (None, None);
         while let Some(field) = map.next_key::<std::borrow::Cow<'de, str>>()? {
             let of = label("outputs", place, name.as_ref());
             match field.as_ref() {
                 "name" => fill(&mut name, &mut map, "name", &of)?,
                 "parameters" => fill(&mut parameters, &mut map, "parameters", &of)?,
-                other => return Err(unknown(other, &of, &["name", "parameters"])),
+                other => ignore(&mut map, &format!("outputs[{place}]."), other, ignored)?,
             }
         }
-        let name = name.ok_or_else(|| A::Error::custom(format!("`name` is missing in outputs[{place}]")))?;
+        let name = name.ok_or_else(|| missing("name", "outputs", place, None, ignored))?;
         Ok(Self { name, parameters: parameters.unwrap_or_default() })
     }
 }
@@ -263,15 +283,15 @@ struct Input(ReadTensor);
 impl Entry for Input {
     const FIELDS: &'static [&'static str] = &[];
 
-    fn read<'de, A: MapAccess<'de>>(map: A, place: usize) -> Result<Self, A::Error> {
-        read_tensor(map, "inputs", place).map(Self)
+    fn read<'de, A: MapAccess<'de>>(map: A, place: usize, ignored: &mut Ignored) -> Result<Self, A::Error> {
+        read_tensor(map, "inputs", place, ignored).map(Self)
     }
 }
 
 /// A list of entries.
-struct ListSeed<O>(&'static str, PhantomData<O>);
+struct ListSeed<'i, O>(&'static str, &'i mut Ignored, PhantomData<O>);
 
-impl<'de, O: Entry> DeserializeSeed<'de> for ListSeed<O> {
+impl<'de, O: Entry> DeserializeSeed<'de> for ListSeed<'_, O> {
     type Value = Vec<O>;
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Vec<O>, D::Error> {
@@ -279,7 +299,7 @@ impl<'de, O: Entry> DeserializeSeed<'de> for ListSeed<O> {
     }
 }
 
-impl<'de, O: Entry> Visitor<'de> for ListSeed<O> {
+impl<'de, O: Entry> Visitor<'de> for ListSeed<'_, O> {
     type Value = Vec<O>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -292,16 +312,17 @@ impl<'de, O: Entry> Visitor<'de> for ListSeed<O> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<O>, A::Error> {
         let mut entries = Vec::with_capacity(1);
-        while let Some(entry) = list.next_element_seed(EntrySeed(self.0, entries.len(), PhantomData))? {
+        let Self(of, ignored, _) = self;
+        while let Some(entry) = list.next_element_seed(EntrySeed(of, entries.len(), &mut *ignored, PhantomData))? {
             entries.push(entry);
         }
         Ok(entries)
     }
 }
 
-struct EntrySeed<O>(&'static str, usize, PhantomData<O>);
+struct EntrySeed<'i, O>(&'static str, usize, &'i mut Ignored, PhantomData<O>);
 
-impl<'de, O: Entry> DeserializeSeed<'de> for EntrySeed<O> {
+impl<'de, O: Entry> DeserializeSeed<'de> for EntrySeed<'_, O> {
     type Value = O;
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<O, D::Error> {
@@ -309,7 +330,7 @@ impl<'de, O: Entry> DeserializeSeed<'de> for EntrySeed<O> {
     }
 }
 
-impl<'de, O: Entry> Visitor<'de> for EntrySeed<O> {
+impl<'de, O: Entry> Visitor<'de> for EntrySeed<'_, O> {
     type Value = O;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -317,7 +338,7 @@ impl<'de, O: Entry> Visitor<'de> for EntrySeed<O> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<O, A::Error> {
-        O::read(map, self.1)
+        O::read(map, self.1, self.2)
     }
 }
 
@@ -346,11 +367,13 @@ impl<'de, O: Entry> Visitor<'de> for MessageVisitor<O> {
             parameters: Parameters::new(),
             inputs: None,
             outputs: None,
+            ignored: Ignored::default(),
         };
         let mut parameters: Option<std::collections::BTreeMap<String, Parameter>> = None;
         while let Some(field) = map.next_key::<std::borrow::Cow<'de, str>>()? {
             if !O::FIELDS.contains(&field.as_ref()) {
-                return Err(unknown(&field, "the body", O::FIELDS));
+                ignore(&mut map, "", &field, &mut read.ignored)?;
+                continue;
             }
             match field.as_ref() {
                 "model_name" => fill(&mut read.model_name, &mut map, "model_name", "the body")?,
@@ -358,11 +381,12 @@ impl<'de, O: Entry> Visitor<'de> for MessageVisitor<O> {
                 "id" => fill(&mut read.id, &mut map, "id", "the body")?,
                 "parameters" => fill(&mut parameters, &mut map, "parameters", "the body")?,
                 "inputs" if read.inputs.is_none() => {
-                    let inputs = map.next_value_seed(ListSeed::<Input>("inputs", PhantomData))?;
+                    let inputs = map.next_value_seed(ListSeed::<Input>("inputs", &mut read.ignored, PhantomData))?;
                     read.inputs = Some(inputs.into_iter().map(|input| input.0).collect());
                 }
                 "outputs" if read.outputs.is_none() => {
-                    read.outputs = Some(map.next_value_seed(ListSeed::<O>("outputs", PhantomData))?);
+                    read.outputs =
+                        Some(map.next_value_seed(ListSeed::<O>("outputs", &mut read.ignored, PhantomData))?);
                 }
                 twice => return Err(A::Error::custom(format!("`{twice}` occurs twice in the body"))),
             }

@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 
 use super::{
-    Data, Datatype, Malformed, Parameter, Parameters, Tensor, json_fast,
+    Data, Datatype, Ignored, Malformed, Parameter, Parameters, Tensor, json_fast,
     json_read::{self, ReadOutput, ReadTensor},
     json_write,
 };
@@ -19,6 +19,8 @@ pub struct Request {
     pub inputs: Vec<Tensor>,
     /// Which outputs to answer; all of them if empty.
     pub outputs: Vec<RequestedOutput>,
+    /// What was sent besides.
+    pub ignored: Ignored,
 }
 
 /// An output that a request asks for by name.
@@ -59,16 +61,19 @@ impl Request {
     /// the body is a bare tensor: see [`Request::from_raw`].
     ///
     /// # Errors
-    /// Everything that is not a V2 request: unknown fields, missing ones, wrong elements, wrong lengths.
+    /// Everything that is not a V2 request: missing fields, wrong elements, wrong lengths.
     pub fn decode(body: &Bytes, header_length: Option<usize>) -> Result<Self, Malformed> {
         let (json, mut tail) = split(body, header_length)?;
         let read = match json_fast::request(json) {
             Some(read) => read,
             None => json_read::read::<ReadOutput>(json)?,
         };
-        let inputs = read
-            .inputs
-            .ok_or_else(|| Malformed::new("`inputs` is missing: the body is a V2 request, {\"inputs\": [{\"name\", \"shape\", \"datatype\", \"data\"}]}"))?;
+        let inputs = read.inputs.ok_or_else(|| {
+            Malformed(format!(
+                "`inputs` is missing{}: the body is a V2 request, {{\"inputs\": [{{\"name\", \"shape\", \"datatype\", \"data\"}}]}}",
+                read.ignored.hint("", "inputs")
+            ))
+        })?;
         let inputs =
             inputs.into_iter().map(|input| complete(input, "input", &mut tail)).collect::<Result<Vec<_>, _>>()?;
         finish(&tail)?;
@@ -78,7 +83,7 @@ impl Request {
             .into_iter()
             .map(|output| RequestedOutput { name: output.name, parameters: output.parameters })
             .collect();
-        Ok(Self { id: read.id, parameters: read.parameters, inputs, outputs })
+        Ok(Self { id: read.id, parameters: read.parameters, inputs, outputs, ignored: read.ignored })
     }
 
     /// Makes a request of a body that is nothing but the model's one input (`Inference-Header-Content-Length:
@@ -110,7 +115,7 @@ impl Request {
         };
         let parameters = Parameters::from([("binary_data_output".to_owned(), Parameter::Bool(true))]);
         let inputs = vec![Tensor { name: name.to_owned(), shape, data }];
-        Ok(Self { id: None, parameters, inputs, outputs: Vec::new() })
+        Ok(Self { parameters, inputs, ..Self::default() })
     }
 
     /// Whether an output is to be answered in binary form: the output's own word wins over the request's.

@@ -4,8 +4,10 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{
     Deserialize, Deserializer, Serialize,
-    de::{Error, Visitor},
+    de::{Error, MapAccess, Visitor},
 };
+
+use super::json_words;
 
 /// Named extras of a message.
 pub type Parameters = BTreeMap<String, Parameter>;
@@ -54,7 +56,7 @@ impl<'de> Deserialize<'de> for Parameter {
 
 struct Kinds;
 
-impl Visitor<'_> for Kinds {
+impl<'de> Visitor<'de> for Kinds {
     type Value = Parameter;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -79,5 +81,13 @@ impl Visitor<'_> for Kinds {
 
     fn visit_str<E: Error>(self, value: &str) -> Result<Parameter, E> {
         Ok(Parameter::Text(value.to_owned()))
+    }
+
+    /// What stands for a bare `NaN` or `Infinity`.
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Parameter, A::Error> {
+        if map.next_key::<String>()?.as_deref() == Some(json_words::KEY) {
+            return map.next_value().map(|value| Parameter::Float(json_words::float_of(value)));
+        }
+        Err(A::Error::invalid_type(serde::de::Unexpected::Map, &self))
     }
 }

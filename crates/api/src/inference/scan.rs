@@ -3,7 +3,10 @@
 //! Everything here answers `None` for what it does not take, which may still be JSON; nothing here says what
 //! is wrong. What it takes is valid JSON and means what JSON says.
 
+use super::json_words;
+
 /// A place in a text.
+#[derive(Clone, Copy)]
 pub(super) struct Cursor<'j> {
     text: &'j [u8],
     at: usize,
@@ -50,6 +53,14 @@ impl<'j> Cursor<'j> {
     /// Goes over exactly these bytes.
     pub(super) fn word(&mut self, word: &[u8]) -> Option<()> {
         self.text[self.at..].starts_with(word).then(|| self.at += word.len())
+    }
+
+    /// One of the words for floats that JSON has no numbers for.
+    #[cold]
+    pub(super) fn float_word(&mut self) -> Option<f64> {
+        let (float, length) = json_words::leading_float(&self.text[self.at..])?;
+        self.at += length;
+        Some(float)
     }
 
     /// Whether only blanks are left.

@@ -70,15 +70,17 @@ fn a_wrong_input_is_named_with_the_place_and_what_to_do() {
     check(r#"{"name":"x","shape":[1],"datatype":"FLOAT","data":[1]}"#, "did you mean `FP32`?");
     check(
         r#"{"name":"x","shape":[1],"datatpye":"FP32","data":[1]}"#,
-        "`datatpye` is not a field of inputs[0] (`x`); did you mean `datatype`?",
+        "`datatype` is missing in inputs[0] (`x`); `datatpye` is not a field: did you mean `datatype`?",
     );
+    check(r#"{"name":"x","shape":[1],"datatype":"FP32","dta":[1]}"#, "did you mean `data`?");
+    check(r#"{"nam":"x","shape":[1],"datatype":"FP32","data":[1]}"#, "did you mean `name`?");
     check(r#"{"name":"x","datatype":"FP32","data":[1]}"#, "`shape` is missing in inputs[0] (`x`)");
     check(r#"{"name":"x","shape":[1],"datatype":"FP32"}"#, "input `x` has no `data`");
-    check(r#"{"name":"x","shape":[1],"datatype":"FP32","data":[NaN]}"#, r#"write "NaN" as a string"#);
+    check(r#"{"name":"x","shape":[1],"datatype":"FP32","data":[nan]}"#, "expected ident");
     check(r#"{"name":"x","name":"y","shape":[1],"datatype":"FP32","data":[1]}"#, "`name` occurs twice");
     check(r#"{"name":"x","shape":"2","datatype":"FP32","data":[1]}"#, "`shape` of inputs[0] (`x`)");
     assert!(decode(r#"{"input":[]}"#).unwrap_err().0.contains("did you mean `inputs`?"));
-    assert!(decode(r"{}").unwrap_err().0.contains("`inputs` is missing"));
+    assert!(decode(r"{}").unwrap_err().0.contains("`inputs` is missing: "));
     assert!(decode(r#"{"inputs":[]} x"#).unwrap_err().0.contains("not JSON"));
     assert!(decode(r"[]").unwrap_err().0.contains("an object as the body"));
 }
@@ -139,6 +141,76 @@ fn numbers_that_json_lacks_travel_as_words() {
     let encoded = response.encode(|_| false).unwrap();
     assert!(encoded.body.ends_with(br#""data":["Infinity","-Infinity",1.0]}]}"#), "{encoded:?}");
     assert_eq!(Response::decode(&encoded.body, None).unwrap(), response);
+}
+
+#[test]
+fn bare_nan_and_infinity_are_floats_and_nothing_else() {
+    let of = |datatype: &str, data: &str, order: bool| {
+        let fields = [format!(r#""shape":[3],"datatype":"{datatype}""#), format!(r#""data":{data}"#)];
+        let (first, second) = if order { (0, 1) } else { (1, 0) };
+        decode(&format!(r#"{{"inputs":[{{"name":"x",{},{}}}]}}"#, fields[first], fields[second]))
+    };
+    for data in ["[NaN,Infinity,-Infinity]", "[ NaN , Infinity\n,-Infinity ]", r#"["NaN","Infinity","-Infinity"]"#] {
+        for order in [true, false] {
+            let wanted = "[NaN, inf, -inf]";
+            for (datatype, kind) in [("FP16", "Fp16"), ("BF16", "Bf16"), ("FP32", "Fp32"), ("FP64", "Fp64")] {
+                let read = of(datatype, data, order).unwrap();
+                assert_eq!(format!("{:?}", read.inputs[0].data), format!("{kind}({wanted})"), "{data}");
+            }
+        }
+    }
+    for (datatype, words) in [
+        ("INT64", "element 1 is NaN, not a whole number"),
+        ("BOOL", "element 1 is NaN, not true or false"),
+        ("BYTES", "NaN, not a string"),
+    ] {
+        let (first, refused) = if datatype == "BYTES" { ("\"a\"", "BYTES") } else { ("1", datatype) };
+        let complaint = of(refused, &format!("[{first},NaN,{first}]"), true).unwrap_err().0;
+        assert!(complaint.contains(words), "{complaint}");
+    }
+    let (shape, data) = nested_data("[[NaN, 1], [2, -Infinity]]", Datatype::Fp32).unwrap();
+    assert_eq!((shape, format!("{data:?}")), (vec![2, 2], "Fp32([NaN, 1.0, 2.0, -inf])".to_owned()));
+    let replaced = replace_bare_floats(b"[[NaN], [1]]").unwrap();
+    let (shape, data) = nested_data(std::str::from_utf8(&replaced).unwrap(), Datatype::Fp64).unwrap();
+    assert_eq!((shape, format!("{data:?}")), (vec![2, 1], "Fp64([NaN, 1.0])".to_owned()));
+    let request = decode(r#"{"inputs":[],"parameters":{"low":-Infinity,"word":"NaN"}}"#).unwrap();
+    assert_eq!(request.parameters["low"], Parameter::Float(f64::NEG_INFINITY));
+    assert_eq!(request.parameters["word"], Parameter::Text("NaN".into()));
+    assert!(decode(r#"{"inputs":[],"parameters":{"a":{}}}"#).is_err());
+    let body = decode(r#"{"inputs":[{"name":"x","shape":[1],"datatype":"FP32","data":[NaN]}] x"#).unwrap_err().0;
+    assert!(body.starts_with("the body is not JSON: ") && !body.contains("column"), "{body}");
+}
+
+#[test]
+fn both_readers_read_the_words_for_floats_alike() {
+    for data in
+        ["[1,NaN,2.5]", r#"["-Infinity",1,"NaN"]"#, "[[Infinity],[-Infinity],[0]]", r#"[{"":0},{"":1},{"":-1}]"#]
+    {
+        let shape = if data.starts_with("[[") { "[3,1]" } else { "[3]" };
+        let body = format!(r#"{{"inputs":[{{"name":"x","shape":{shape},"datatype":"FP32","data":{data}}}]}}"#);
+        let fast = json_fast::request(body.as_bytes()).map(|read| format!("{read:?}"));
+        let other = json_read::read::<json_read::ReadOutput>(body.as_bytes()).map(|read| format!("{read:?}"));
+        assert_eq!(fast, other.ok(), "{data}");
+        assert!(fast.is_some(), "{data}");
+    }
+}
+
+#[test]
+fn fields_that_nobody_knows_are_ignored_and_named() {
+    let request = decode(
+        r#"{"model":"m","inputs":[{"name":"x","shape":[1],"datatype":"FP32","data":[1],"layout":{"a":[1,NaN]}},
+            {"name":"y","shape":[1],"datatype":"FP32","unit":"m","data":[NaN]}],
+            "outputs":[{"name":"z","classification":0}],"raw_request":null}"#,
+    )
+    .unwrap();
+    assert_eq!((request.inputs.len(), request.outputs.len()), (2, 1));
+    let named = "model, inputs[0].layout, inputs[1].unit, outputs[0].classification, raw_request";
+    assert_eq!((request.ignored.count(), request.ignored.header().as_deref()), (5, Some(named)));
+    let twice = decode(r#"{"inputs":[],"inputs":[]}"#).unwrap_err().0;
+    assert!(twice.contains("`inputs` occurs twice"), "{twice}");
+    assert!(decode(r#"{"inputs":[],"x":[1,}"#).unwrap_err().0.contains("not JSON"));
+    let response = Bytes::from_static(br#"{"model_name":"m","outputs":[],"extra":1}"#);
+    assert_eq!(Response::decode(&response, None).unwrap().model_name, "m");
 }
 
 #[test]

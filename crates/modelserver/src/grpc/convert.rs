@@ -73,6 +73,7 @@ pub(super) fn request(message: ModelInferRequest) -> Result<Request, InferError>
         parameters: parameters(message.parameters),
         inputs,
         outputs: message.outputs.into_iter().map(output).collect(),
+        ..Request::default()
     })
 }
 

@@ -6,17 +6,18 @@ use std::{
     task::{Context, Poll},
 };
 
+use api::inference::{IGNORED_FIELDS, Ignored};
 use bytes::Bytes;
 use futures::Stream;
 use http::{
-    HeaderValue, Method, Response, StatusCode,
+    HeaderName, HeaderValue, Method, Response, StatusCode,
     header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER},
 };
 use http_body::{Frame, SizeHint};
 use http_body_util::Full;
 use serde::Serialize;
 
-use crate::error::InferError;
+use crate::{error::InferError, metrics::ModelMetrics};
 
 /// The body of an answer: in one piece, piece by piece, or gRPC's own.
 pub(crate) enum Body {
@@ -80,12 +81,29 @@ pub(super) type Answered = Result<Answer, Refusal>;
 /// Characters of a reason that are told; a model's traceback fits.
 const LONGEST_REASON: usize = 16_384;
 
+/// Names in a header what was ignored of a request, and counts it.
+pub(super) fn naming(ignored: &Ignored, metrics: &ModelMetrics, answered: Answered) -> Answered {
+    let Some(names) = ignored.header().and_then(|names| HeaderValue::try_from(names).ok()) else { return answered };
+    metrics.ignored(ignored.count());
+    let header = (HeaderName::from_static(IGNORED_FIELDS), names);
+    match answered {
+        Ok(mut answer) => {
+            answer.headers_mut().extend([header]);
+            Ok(answer)
+        }
+        Err(mut refusal) => {
+            refusal.headers.push(header);
+            Err(refusal)
+        }
+    }
+}
+
 /// An answer that is an error, in the protocol's form.
 #[derive(Debug)]
 pub(super) struct Refusal {
     status: StatusCode,
     reason: String,
-    headers: Vec<(http::HeaderName, HeaderValue)>,
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Refusal {

@@ -2,11 +2,14 @@
 
 use std::{borrow::Cow, fmt};
 
+use api::inference::replace_bare_floats;
 use serde::{
     Deserialize, Deserializer,
     de::{Error as _, MapAccess, Visitor},
 };
 use serde_json::value::RawValue;
+
+use crate::error::InferError;
 
 /// Names and the text of their values, in their order; each name once.
 #[derive(Debug, Default)]
@@ -16,6 +19,27 @@ impl<'j> Fields<'j> {
     /// The value of a field.
     pub(super) fn get(&self, name: &str) -> Option<&'j RawValue> {
         self.0.iter().find(|(field, _)| field == name).map(|(_, value)| *value)
+    }
+
+    /// Reads the fields of a body with `read`. Bare `NaN` and `Infinity` are values of it as others are.
+    ///
+    /// # Errors
+    /// A body that is no JSON object; `wanted` says what it should have. And those of `read`.
+    pub(super) fn of_body<T>(
+        body: &[u8],
+        wanted: &str,
+        read: impl FnOnce(&Fields<'_>) -> Result<T, InferError>,
+    ) -> Result<T, InferError> {
+        let no_object = |error: serde_json::Error| {
+            InferError::Invalid(format!("the body is not a JSON object with {wanted}: {error}"))
+        };
+        match serde_json::from_slice(body) {
+            Ok(fields) => read(&fields),
+            Err(error) => match replace_bare_floats(body) {
+                None => Err(no_object(error)),
+                Some(body) => read(&serde_json::from_slice(&body).map_err(no_object)?),
+            },
+        }
     }
 
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {

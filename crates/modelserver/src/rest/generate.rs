@@ -12,8 +12,10 @@ use crate::{error::InferError, model::Model, runtime::Signature};
 
 /// The request that a body means.
 pub(super) fn read(signature: &Signature, body: &[u8]) -> Result<Request, InferError> {
-    let fields: Fields<'_> = serde_json::from_slice(body)
-        .map_err(|e| InferError::Invalid(format!("the body is not a JSON object with the model's inputs: {e}")))?;
+    Fields::of_body(body, "the model's inputs", |fields| of_fields(signature, fields))
+}
+
+fn of_fields(signature: &Signature, fields: &Fields<'_>) -> Result<Request, InferError> {
     let mut request = Request::default();
     for (name, value) in &fields.0 {
         let is_input = signature.inputs.iter().any(|input| input.name == *name);

@@ -5,7 +5,7 @@
 
 use std::{borrow::Cow, collections::BTreeSet};
 
-use api::inference::{Datatype, TensorMetadata};
+use api::inference::{Datatype, Ignored, TensorMetadata};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use serde::Deserialize;
@@ -56,15 +56,14 @@ struct Split<'j> {
 }
 
 /// The same in V1's form.
-fn rewritten(signature: &Signature, body: Bytes) -> Result<Bytes, InferError> {
+fn rewritten(signature: &Signature, body: Bytes, ignored: &mut Ignored) -> Result<Bytes, InferError> {
+    Fields::of_body(&body, FORMS, |fields| of_fields(signature, fields, ignored))
+}
+
+fn of_fields(signature: &Signature, fields: &Fields<'_>, ignored: &mut Ignored) -> Result<Bytes, InferError> {
     let invalid = |reason: String| InferError::Invalid(reason);
-    let fields: Fields<'_> = serde_json::from_slice(&body)
-        .map_err(|error| invalid(format!("the body is not a JSON object with {FORMS}: {error}")))?;
     const KNOWN: [&str; 5] = ["dataframe_split", "dataframe_records", "instances", "inputs", "params"];
-    if let Some(unknown) = fields.names().find(|name| !KNOWN.contains(name)) {
-        let shown: String = unknown.chars().take(64).collect();
-        return Err(invalid(format!("`{shown}` is not a field of the body; it has one of {FORMS}")));
-    }
+    fields.names().filter(|name| !KNOWN.contains(name)).for_each(|name| ignored.add("", name));
     let parameters = match fields.get("params") {
         Some(params) => format!(",\"parameters\":{}", params.get()),
         None => String::new(),
@@ -83,6 +82,10 @@ fn rewritten(signature: &Signature, body: Bytes) -> Result<Bytes, InferError> {
             ("instances", by_record(signature, &records))
         }
         [(name, value)] => (*name, value.get().to_owned()),
+        [] => {
+            let names = ignored.header().unwrap_or_default();
+            return Err(invalid(format!("the body has none of {FORMS}; its fields are: {names}")));
+        }
         _ => return Err(invalid(format!("the body has one of {FORMS}, not {}", given.len()))),
     };
     Ok(format!("{{\"{name}\":{value}{parameters}}}").into())
@@ -204,7 +207,7 @@ mod tests {
     }
 
     fn is(body: &'static str) -> String {
-        match rewritten(&signature(&["a", "b"]), Bytes::from_static(body.as_bytes())) {
+        match rewritten(&signature(&["a", "b"]), Bytes::from_static(body.as_bytes()), &mut Ignored::default()) {
             Ok(body) => String::from_utf8(body.to_vec()).unwrap(),
             Err(error) => error.to_string(),
         }
@@ -231,7 +234,9 @@ mod tests {
         let mut table = signature(&["a", "b", "c"]);
         table.inputs[1].datatype = Datatype::Bytes;
         (table.base64, table.optional) = (vec![1], vec![2]);
-        let of = |body: &'static str| rewritten(&table, Bytes::from_static(body.as_bytes())).unwrap();
+        let of = |body: &'static str| {
+            rewritten(&table, Bytes::from_static(body.as_bytes()), &mut Ignored::default()).unwrap()
+        };
         let split = r#"{"dataframe_split": {"columns": ["a", "b", "c"], "data": [[null, "AP8=", null]]}}"#;
         assert_eq!(of(split), r#"{"inputs":{"a":["NaN"],"b":[{"b64":"AP8="}]}}"#);
         let records = r#"{"dataframe_records": [{"a": 1, "b": "AP8="}, {"a": 2, "b": "", "c": 3}]}"#;
@@ -245,17 +250,20 @@ mod tests {
     fn the_columns_of_any_model_with_several_inputs_go_by_name() {
         let body = Bytes::from_static(br#"{"dataframe_split": {"columns": ["b", "a"], "data": [[1, 2]]}}"#);
         let of = |names: &[&str]| Signature { platform: "onnxruntime_onnx", ..signature(names) };
-        assert_eq!(rewritten(&of(&["a", "b"]), body.clone()).unwrap(), r#"{"inputs":{"b":[1],"a":[2]}}"#);
-        assert_eq!(rewritten(&of(&["x"]), body).unwrap(), r#"{"instances":[[1,2]]}"#);
+        assert_eq!(
+            rewritten(&of(&["a", "b"]), body.clone(), &mut Ignored::default()).unwrap(),
+            r#"{"inputs":{"b":[1],"a":[2]}}"#
+        );
+        assert_eq!(rewritten(&of(&["x"]), body, &mut Ignored::default()).unwrap(), r#"{"instances":[[1,2]]}"#);
         let body = Bytes::from_static(br#"{"dataframe_split": {"columns": ["x"], "data": [[1], [2]]}}"#);
-        assert_eq!(rewritten(&of(&["x"]), body).unwrap(), r#"{"inputs":{"x":[1,2]}}"#);
+        assert_eq!(rewritten(&of(&["x"]), body, &mut Ignored::default()).unwrap(), r#"{"inputs":{"x":[1,2]}}"#);
     }
 
     #[test]
     fn what_is_no_data_frame_is_said() {
         assert!(is(r#"{"dataframe_split": {"columns": ["a"], "data": [[1, 2]]}}"#).contains("row 0 has 2 values"));
         assert!(is(r#"{"instances": [], "inputs": []}"#).contains("not 2"));
-        assert!(is(r#"{"rows": []}"#).contains("`rows` is not a field"));
+        assert!(is(r#"{"rows": []}"#).contains("its fields are: rows"));
         assert!(is(r#"{"dataframe_records": [1]}"#).contains("`dataframe_records` is not a list of objects"));
     }
 }

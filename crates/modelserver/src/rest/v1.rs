@@ -6,6 +6,7 @@
 mod read;
 mod write;
 
+use api::inference::Ignored;
 use bytes::Bytes;
 use http::StatusCode;
 use serde_json::json;
@@ -51,24 +52,28 @@ pub(super) async fn model(asked: Asked<'_>, rest: &str) -> Answered {
 }
 
 async fn predict(asked: Asked<'_>, name: &str, version: Option<&str>) -> Answered {
-    predict_as(asked, name, version, |_, body| Ok(body)).await
+    predict_as(asked, name, version, |_, body, _| Ok(body)).await
 }
 
-/// Predicts with a body that `rewrite` brings into V1's form.
+/// Predicts with a body that `rewrite` brings into V1's form; what it ignores it notes.
 pub(super) async fn predict_as(
     asked: Asked<'_>,
     name: &str,
     version: Option<&str>,
-    rewrite: impl FnOnce(&Signature, Bytes) -> Result<Bytes, InferError>,
+    rewrite: impl FnOnce(&Signature, Bytes, &mut Ignored) -> Result<Bytes, InferError>,
 ) -> Answered {
     asked.only(POST)?;
     let (app, caller) = (asked.app, asked.caller);
     let (model, _) = app.models.find(name, version)?;
     let read = body::read(app, &asked.head.headers, asked.body).await;
     let (body, _hold) = read.inspect_err(|refusal| model.metrics.refused_as(refusal.error_type()))?;
-    let request = rewrite(&model.signature, body)
+    let mut ignored = Ignored::default();
+    let mut request = rewrite(&model.signature, body, &mut ignored)
         .and_then(|body| read::request(&model.signature, &body))
         .inspect_err(|error| model.metrics.refused(error))?;
-    let outputs = model.infer(request, caller).await?;
-    Ok(answer::bytes("application/json", write::predictions(name, &model.version, &outputs)?))
+    ignored.append(std::mem::take(&mut request.ignored));
+    let predicted = model.infer(request, caller).await;
+    let body = predicted.and_then(|outputs| write::predictions(name, &model.version, &outputs));
+    let answered = body.map(|body| answer::bytes("application/json", body)).map_err(Refusal::from);
+    answer::naming(&ignored, &model.metrics, answered)
 }

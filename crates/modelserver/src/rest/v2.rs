@@ -1,6 +1,8 @@
 //! The V2 protocol over HTTP: metadata and readiness of models, prediction in JSON and binary, in one answer or
 //! in a stream of them.
 
+use std::sync::Arc;
+
 use api::inference::{Encoded, HEADER_LENGTH, Request, Response, Tensor};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -75,10 +77,12 @@ async fn infer(asked: Asked<'_>, name: &str, version: Option<&str>) -> Answered 
     let (app, caller) = (asked.app, asked.caller);
     let (model, _) = app.models.find(name, version)?;
     let header_length = header_length(&asked.head.headers)?;
-    let (request, _hold) = read(asked, &model, |body| decode(&model, body, header_length)).await?;
+    let (mut request, _hold) = read(asked, &model, |body| decode(&model, body, header_length)).await?;
+    let ignored = std::mem::take(&mut request.ignored);
     let binary = binary_outputs(&model, &request);
-    let response = app.infer(name, &model, request, caller).await?;
-    encode(&response, &binary)
+    let response = app.infer(name, &model, request, caller).await;
+    let answered = response.map_err(Refusal::from).and_then(|response| encode(&response, &binary));
+    answer::naming(&ignored, &model.metrics, answered)
 }
 
 /// V2 responses as events; they are JSON, because an event is text.
@@ -92,9 +96,16 @@ async fn infer_stream(asked: Asked<'_>, name: &str, version: Option<&str>) -> An
         return Err(Refusal::bad("a stream of events is text: leave out `binary_data` and `binary_data_output`"));
     }
     request.parameters.remove("binary_data_output");
-    let (name, id) = (name.to_owned(), request.id.clone());
-    let answers = model.stream(request, caller)?;
-    events(answers, hold, move |outputs| Ok(encoded(&response(&name, &model, id.clone(), outputs), &[])?.body)).await
+    let ignored = std::mem::take(&mut request.ignored);
+    let (name, id, metrics) = (name.to_owned(), request.id.clone(), Arc::clone(&model.metrics));
+    let answered = match model.stream(request, caller) {
+        Ok(answers) => {
+            let write = move |outputs| Ok(encoded(&response(&name, &model, id.clone(), outputs), &[])?.body);
+            events(answers, hold, write).await
+        }
+        Err(error) => Err(error.into()),
+    };
+    answer::naming(&ignored, &metrics, answered)
 }
 
 async fn generate(asked: Asked<'_>, name: &str, version: Option<&str>) -> Answered {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use api::{
     decode::nearest,
-    inference::{Datatype, Parameters, Request, Tensor, TensorMetadata, nested_data},
+    inference::{Datatype, Ignored, Parameters, Request, Tensor, TensorMetadata, nested_data},
 };
 use serde_json::value::RawValue;
 
@@ -13,21 +13,21 @@ use crate::{error::InferError, runtime::Signature};
 
 const KNOWN: [&str; 4] = ["instances", "inputs", "parameters", "signature_name"];
 
-/// The request that a body means.
+/// The request that a body means. Fields that V1 does not know are ignored and noted.
 pub(super) fn request(signature: &Signature, body: &[u8]) -> Result<Request, InferError> {
-    let fields: Fields<'_> = serde_json::from_slice(body)
-        .map_err(|e| invalid(format!("the body is not a JSON object with `instances`: {e}")))?;
-    if let Some(unknown) = fields.names().find(|field| !KNOWN.contains(field)) {
-        let hint = nearest(unknown, KNOWN).map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
-        return Err(invalid(format!("`{}` is not a field of the body{hint}", short(unknown))));
-    }
+    Fields::of_body(body, "`instances`", |fields| of_fields(signature, fields))
+}
+
+fn of_fields(signature: &Signature, fields: &Fields<'_>) -> Result<Request, InferError> {
+    let mut ignored = Ignored::default();
+    fields.names().filter(|field| !KNOWN.contains(field)).for_each(|field| ignored.add("", field));
     let parameters = match fields.get("parameters") {
         Some(given) => serde_json::from_str::<Option<Parameters>>(given.get())
             .map_err(|error| invalid(format!("`parameters` is not an object with parameters: {error}")))?,
         None => None,
     };
-    let inputs = tensors(signature, &fields)?;
-    Ok(Request { inputs, parameters: parameters.unwrap_or_default(), ..Request::default() })
+    let inputs = tensors(signature, fields)?;
+    Ok(Request { inputs, parameters: parameters.unwrap_or_default(), ignored, ..Request::default() })
 }
 
 fn tensors(signature: &Signature, fields: &Fields<'_>) -> Result<Vec<Tensor>, InferError> {
@@ -35,7 +35,12 @@ fn tensors(signature: &Signature, fields: &Fields<'_>) -> Result<Vec<Tensor>, In
         (Some(instances), None) => rows(signature, instances),
         (None, Some(inputs)) => columns(&signature.inputs, inputs),
         (Some(_), Some(_)) => Err(invalid("the body has both `instances` and `inputs`")),
-        (None, None) => Err(invalid("`instances` is missing: {\"instances\": [[1, 2], [3, 4]]}")),
+        (None, None) => {
+            let near = nearest("instances", fields.names());
+            let hint =
+                near.map_or_else(String::new, |near| format!("; `{near}` is not a field: did you mean `instances`?"));
+            Err(invalid(format!("`instances` is missing{hint}: {{\"instances\": [[1, 2], [3, 4]]}}")))
+        }
     }
 }
 
@@ -62,8 +67,10 @@ fn rows(signature: &Signature, instances: &RawValue) -> Result<Vec<Tensor>, Infe
         return Err(invalid("`instances` is empty: there is nothing to predict"));
     }
     match (inputs, first) {
-        ([input], Some(b'{')) if encoded(input, list) => Ok(vec![tensor(input, instances.get(), "instances")?]),
-        (_, Some(b'{')) => objects(signature, instances),
+        ([input], Some(b'{')) if encoded(input, list) || is_word(list) => {
+            Ok(vec![tensor(input, instances.get(), "instances")?])
+        }
+        (_, Some(b'{')) if !is_word(list) => objects(signature, instances),
         ([input], _) => Ok(vec![tensor(input, instances.get(), "instances")?]),
         (_, Some(b'[')) => lists(inputs, instances),
         _ => Err(invalid(format!(
@@ -73,6 +80,11 @@ fn rows(signature: &Signature, instances: &RawValue) -> Result<Vec<Tensor>, Infe
             names(inputs)
         ))),
     }
+}
+
+/// Whether a list begins with what stands for a bare `NaN` or `Infinity`.
+fn is_word(list: &str) -> bool {
+    list.trim_ascii_start().starts_with("{\"\":")
 }
 
 /// Whether objects are `{"b64": "…"}`, the bytes of a string, and not rows.
