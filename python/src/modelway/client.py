@@ -3,8 +3,9 @@
 It needs nothing but the standard library. Where NumPy is there, arrays are sent and come back as binary tensors.
 
     client = Client("http://127.0.0.1:8080")
-    client.predict("sentiment", text="good")                    # 'good'
-    client.infer("iris", {"input": np.ones((2, 4), "float32")})  # {"label": array([1, 1]), ...}
+    client.predict("sentiment", text="good")             # 'good'
+    client.predict("iris", table[["a", "b", "c", "d"]])   # a pandas table, an array, a list, a dict
+    client.infer("iris", {"input": np.ones((2, 4))})     # {"label": array([1, 1]), ...}
     for piece in client.stream("writer", text="Once"): ...
 """
 
@@ -12,15 +13,13 @@ from __future__ import annotations
 
 import http.client
 import json
-import sys
 import threading
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 from urllib.parse import quote, urlsplit
 
-from ._spec import NUMPY_NAMES
+from . import _values
 
 _HEADER = "Inference-Header-Content-Length"
-_DATATYPES = {numpy: datatype for datatype, numpy in NUMPY_NAMES.items() if datatype != "BYTES"}
 
 
 class ServerError(Exception):
@@ -63,19 +62,22 @@ class Client:
         _, _, body = self._ask("GET", "/v2" if model is None else _path(model, version))
         return json.loads(body)
 
-    def predict(self, model: str, **inputs: Any) -> Any:
+    def predict(self, model: str, data: Any = None, /, **inputs: Any) -> Any:
         """Runs a model on Python values, and returns its output; a dict of them where it has several.
 
-        A plain value (``text="good"``) is one row, and its answer is one value. A list or an array is what it is, and so
-        is the answer. The datatypes are those that the model declares.
+        data: for a model with one input its values: an array, a list, a pandas table or column. For one with several a
+            pandas table or row, a dict or a list of dicts, by the names of the inputs.
+        inputs: inputs by their names, instead of `data` or beside it. Other names are the request's parameters, as in
+            ``horizon=2``.
+
+        One row (``text="good"``, or ``[5.1, 3.5, 1.4, 0.2]`` for a shape of [-1, 4]) has the answer of one row; many
+        rows have an array. Values are sent with the datatypes that the model declares.
+
+        Raises :class:`ServerError`, and ``ValueError`` where a value cannot be sent, as 1e300 for FP32.
         """
-        declared = {spec["name"]: spec for spec in self._declared(model)}
-        one = all(not isinstance(value, (list, tuple)) and not hasattr(value, "dtype") for value in inputs.values())
-        tensors = [_tensor(name, [value] if one else value, declared.get(name)) for name, value in inputs.items()]
-        outputs = self._infer(model, None, tensors, None, None)
-        if one:
-            outputs = {name: value[0] if len(value) == 1 else value for name, value in outputs.items()}
-        return next(iter(outputs.values())) if len(outputs) == 1 else outputs
+        given, parameters = _values.by_name(self._declared(model), data, inputs)
+        sent = self._tensors(model, None, given)
+        return _only(self._infer(model, None, sent, None, parameters), _is_one(sent))
 
     def infer(
         self,
@@ -87,33 +89,32 @@ class Client:
     ) -> Dict[str, Any]:
         """Runs a model, and returns its outputs by their names: arrays where NumPy is imported, else lists.
 
-        inputs: an array for each input, sent as it is, or a list, sent with the datatype that the model declares.
+        inputs: an array or a list for each input, sent with the datatype that the model declares.
         outputs: the names of those that are wanted; all if it is missing.
         parameters: the request's parameters, such as ``{"timeout": 500_000}`` (microseconds) or the model's own.
         """
-        arrays = all(hasattr(value, "dtype") for value in inputs.values())
-        declared = {} if arrays else {spec["name"]: spec for spec in self._declared(model, version)}
-        tensors = [_tensor(name, value, declared.get(name)) for name, value in inputs.items()]
-        return self._infer(model, version, tensors, outputs, parameters)
+        return self._infer(model, version, self._tensors(model, version, inputs), outputs, parameters)
 
-    def stream(self, model: str, parameters: Optional[Mapping[str, Any]] = None, **inputs: Any) -> Iterator[Any]:
+    def stream(
+        self, model: str, data: Any = None, /, parameters: Optional[Mapping[str, Any]] = None, **inputs: Any
+    ) -> Iterator[Any]:
         """Runs a model that streams, and gives each answer as it comes: the output, or a dict where there are several.
 
-        Stop reading, and the server stops the run.
+        `data` and `inputs` are those of :meth:`predict`. Stop reading, and the server stops the run.
         """
-        body = json.dumps({**inputs, **({"parameters": dict(parameters)} if parameters else {})}).encode()
+        given, others = _values.by_name(self._declared(model), data, inputs)
+        sent = self._tensors(model, None, given)
+        body, headers = _body(sent, None, {**others, **(parameters or {})})
         # A connection of its own: one that was left in the midst of an answer is of no more use.
         connection = self._connect()
         try:
-            response = self._send(connection, "POST", f"{_path(model, None)}/generate_stream", body, {})
+            response = self._send(connection, "POST", f"{_path(model, None)}/infer_stream", body, headers)
             if response.status != 200:
                 raise _error(response, response.read())
             for event in _events(response):
                 if "error" in event:
                     raise ServerError(response.status, event["error"])
-                skipped = ("model_name", "model_version", "id", "parameters")
-                outputs = {name: value for name, value in event.items() if name not in skipped}
-                yield next(iter(outputs.values())) if len(outputs) == 1 else outputs
+                yield _only(_values.answer(None, json.dumps(event).encode()), _is_one(sent))
         except (OSError, http.client.HTTPException) as error:
             raise ServerError(0, f"the stream of {self.url} broke off: {error}") from error
         finally:
@@ -142,30 +143,30 @@ class Client:
         """The model's inputs, asked for once."""
         known = self._local.__dict__.setdefault("declared", {})
         if (model, version) not in known:
-            known[model, version] = self.metadata(model, version)["inputs"]
+            known[model, version] = self.metadata(model, version).get("inputs") or []
         return known[model, version]
+
+    def _tensors(self, model: str, version: Optional[str], inputs: Mapping[str, Any]) -> List[_values.Sent]:
+        declared = {spec["name"]: spec for spec in self._declared(model, version)}
+        return [_values.tensor(name, value, declared.get(name)) for name, value in inputs.items()]
 
     def _infer(
         self,
         model: str,
         version: Optional[str],
-        tensors: List[Tuple[Dict[str, Any], bytes]],
+        sent: List[_values.Sent],
         outputs: Optional[Sequence[str]],
         parameters: Optional[Mapping[str, Any]],
     ) -> Dict[str, Any]:
-        binary = "numpy" in sys.modules
-        request: Dict[str, Any] = {"inputs": [head for head, _ in tensors]}
-        if parameters or binary:
-            request["parameters"] = {**(parameters or {}), **({"binary_data_output": True} if binary else {})}
-        if outputs is not None:
-            request["outputs"] = [{"name": name} for name in outputs]
-        head = json.dumps(request).encode()
-        tails = b"".join(tail for _, tail in tensors)
-        headers = {"Content-Type": "application/json"}
-        if tails:
-            headers = {"Content-Type": "application/octet-stream", _HEADER: str(len(head))}
-        _, response, body = self._ask("POST", f"{_path(model, version)}/infer", head + tails, headers)
-        return _outputs(response.getheader(_HEADER), body)
+        # In binary form, because JSON has no word for a NaN or for bytes.
+        body, headers = _body(sent, outputs, {**(parameters or {}), "binary_data_output": True})
+        try:
+            _, response, answer = self._ask("POST", f"{_path(model, version)}/infer", body, headers)
+        except ServerError:
+            # The model may be another one by now.
+            self._local.__dict__.get("declared", {}).pop((model, version), None)
+            raise
+        return _values.answer(response.getheader(_HEADER), answer)
 
     def _ask(
         self, method: str, path: str, body: Optional[bytes] = None, headers: Optional[Mapping[str, str]] = None
@@ -214,6 +215,33 @@ def _path(model: str, version: Optional[str]) -> str:
     return path if version is None else f"{path}/versions/{quote(version, safe='')}"
 
 
+def _body(
+    sent: List[_values.Sent], outputs: Optional[Sequence[str]], parameters: Mapping[str, Any]
+) -> Tuple[bytes, Dict[str, str]]:
+    """A request of V2, and its headers."""
+    request: Dict[str, Any] = {"inputs": [tensor.head for tensor in sent]}
+    if parameters:
+        request["parameters"] = dict(parameters)
+    if outputs is not None:
+        request["outputs"] = [{"name": name} for name in outputs]
+    head = json.dumps(request).encode()
+    tails = b"".join(tensor.tail for tensor in sent)
+    if not tails:
+        return head, {"Content-Type": "application/json"}
+    return head + tails, {"Content-Type": "application/octet-stream", _HEADER: str(len(head))}
+
+
+def _is_one(sent: List[_values.Sent]) -> bool:
+    """Whether the caller gave one row, without a dimension that counts rows."""
+    return all(tensor.one is not False for tensor in sent)
+
+
+def _only(outputs: Dict[str, Any], one: bool) -> Any:
+    if one:
+        outputs = {name: _values.first(value) for name, value in outputs.items()}
+    return next(iter(outputs.values())) if len(outputs) == 1 else outputs
+
+
 def _error(response: http.client.HTTPResponse, body: bytes) -> ServerError:
     text = body.decode("utf-8", "replace")
     try:
@@ -236,87 +264,3 @@ def _events(response: http.client.HTTPResponse) -> Iterator[Dict[str, Any]]:
             text, data = "\n".join(data), []
             if text != "[DONE]":
                 yield json.loads(text)
-
-
-def _tensor(name: str, value: Any, declared: Optional[Mapping[str, Any]]) -> Tuple[Dict[str, Any], bytes]:
-    """A tensor's part of the request's JSON, and its part of what follows."""
-    if hasattr(value, "dtype"):
-        return _binary(name, value)
-    if declared is None:
-        raise ValueError(f"the model has no input `{name}`")
-    flat, shape = _flat(value)
-    return {"name": name, "datatype": declared["datatype"], "shape": shape, "data": flat}, b""
-
-
-def _binary(name: str, array: Any) -> Tuple[Dict[str, Any], bytes]:
-    if array.dtype.kind in "OSU":
-        items = [item.encode() if isinstance(item, str) else bytes(item) for item in array.ravel().tolist()]
-        datatype, tail = "BYTES", b"".join(len(item).to_bytes(4, "little") + item for item in items)
-    else:
-        datatype = _DATATYPES.get(array.dtype.name, "")
-        if not datatype:
-            raise ValueError(f"input `{name}` is an array of {array.dtype}, which the protocol cannot carry")
-        tail = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
-    parameters = {"binary_data_size": len(tail)}
-    return {"name": name, "datatype": datatype, "shape": list(array.shape), "parameters": parameters}, tail
-
-
-def _flat(value: Any) -> Tuple[List[Any], List[int]]:
-    """Nested lists as one, and their shape."""
-    shape: List[int] = []
-    rows = [value]
-    while rows and all(isinstance(row, (list, tuple)) for row in rows):
-        sizes = {len(row) for row in rows}
-        if len(sizes) > 1:
-            raise ValueError(f"a list has parts of different lengths ({sorted(sizes)}), which is no tensor")
-        shape.append(sizes.pop())
-        rows = [item for row in rows for item in row]
-    return rows, shape
-
-
-def _outputs(head_size: Optional[str], body: bytes) -> Dict[str, Any]:
-    at = len(body) if head_size is None else int(head_size)
-    outputs = {}
-    for tensor in json.loads(body[:at])["outputs"]:
-        size = tensor.get("parameters", {}).get("binary_data_size")
-        if size is None:
-            outputs[tensor["name"]] = _from_json(tensor)
-            continue
-        outputs[tensor["name"]] = _from_binary(tensor, body[at : at + size])
-        at += size
-    return outputs
-
-
-def _from_json(tensor: Mapping[str, Any]) -> Any:
-    flat, shape = tensor["data"], tensor["shape"]
-    if "numpy" in sys.modules:
-        import numpy as np
-
-        return np.array(_flat(flat)[0], NUMPY_NAMES[tensor["datatype"]]).reshape(shape)
-    for size in reversed(shape[1:]):
-        flat = [flat[at : at + size] for at in range(0, len(flat), size)] if size else []
-    return flat
-
-
-def _from_binary(tensor: Mapping[str, Any], raw: bytes) -> Any:
-    import numpy as np
-
-    if tensor["datatype"] != "BYTES":
-        dtype = np.dtype(NUMPY_NAMES[tensor["datatype"]]).newbyteorder("<")
-        return np.frombuffer(raw, dtype).reshape(tensor["shape"])
-    items, at = [], 0
-    while at < len(raw):
-        size = int.from_bytes(raw[at : at + 4], "little")
-        items.append(_text(raw[at + 4 : at + 4 + size]))
-        at += 4 + size
-    made = np.empty(len(items), object)
-    made[:] = items
-    return made.reshape(tensor["shape"])
-
-
-def _text(item: bytes) -> Any:
-    """Text where it is some, as JSON would have carried it."""
-    try:
-        return item.decode()
-    except UnicodeDecodeError:
-        return item

@@ -149,9 +149,9 @@ class Server:
             self._client = Client(self.url)
         return self._client
 
-    def predict(self, **inputs: Any) -> Any:
+    def predict(self, data: Any = None, /, **inputs: Any) -> Any:
         """Asks the model, through the server: see :meth:`Client.predict`."""
-        return self.client.predict(self.name, **inputs)
+        return self.client.predict(self.name, data, **inputs)
 
     @property
     def log(self) -> str:

@@ -114,8 +114,9 @@ pub struct Logs {
 
 /// Send data to a model and show its answer
 ///
-/// DATA is a request of the Open Inference Protocol ({"inputs": …}), or the rows alone: a list, or {"instances": […]}; for a model
-/// of several inputs each row is an object by their names. Without --data it shows what the model takes.
+/// DATA is the rows alone, as a list; for a model of several inputs each row is an object by their names. Or it is a whole request, as
+/// curl sends it, and is sent and answered as that: {"inputs": …}, {"instances": …}, the fields of generate, or a data frame of
+/// MLflow. Without --data it shows what the model takes.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
 Examples:

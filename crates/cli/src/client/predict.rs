@@ -6,7 +6,8 @@ mod request;
 use std::io::Read as _;
 
 use api::{DeploymentId, decode::nearest};
-use reqwest::{Response, StatusCode, Url};
+use request::Given;
+use reqwest::{RequestBuilder, StatusCode, Url, header::CONTENT_TYPE};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -50,12 +51,19 @@ pub async fn predict(config: &Config, args: &args::Predict) -> Result<(), Failur
     let Some(given) = &args.data else {
         return print(request::usage(&model.metadata().await?, &args.deployment));
     };
-    let data: Value = serde_json::from_str(&read(given)?).map_err(|error| {
+    let given = request::read(read(given)?).map_err(|error| {
         let next = format!("See what the model takes: modelway predict {}", args.deployment);
         Failure::usage(format!("--data is not JSON: {error}")).next(next)
     })?;
-    let body = if request::is_whole(&data) { data } else { request::build(&model.metadata().await?, data)? };
-    let answer = model.infer(&body).await?;
+    let answer = match given {
+        Given::Inference(body) => model.ask("v2", "/infer", body).await?,
+        Given::Instances(body) => model.ask("v1", ":predict", body).await?,
+        Given::Fields(body) => model.generate(body).await?,
+        Given::Rows(rows) => {
+            let body = request::build(&model.metadata().await?, rows)?;
+            model.ask("v2", "/infer", body.to_string()).await?
+        }
+    };
     show(args.output.output, &answer, || answer::table(&answer))
 }
 
@@ -78,39 +86,67 @@ fn read(given: &str) -> Result<String, Failure> {
 /// One model behind the gateway.
 struct Model {
     http: reqwest::Client,
-    url: Url,
+    base: Url,
     name: String,
+    version: String,
 }
 
 impl Model {
     fn new(config: &Config, who: &str, version: Option<&str>) -> Result<Self, Failure> {
-        let mut url = parse_url("client.gateway_url", &config.gateway_url)?;
+        let base = parse_url("client.gateway_url", &config.gateway_url)?;
         let name = who.parse::<DeploymentId>().map_or_else(|_| who.to_owned(), |id| id.to_string());
         let version = version.map(|version| format!("/versions/{version}")).unwrap_or_default();
-        url.set_path(&format!("{}/v2/models/{name}{version}", url.path().trim_end_matches('/')));
         let http = base::client::builder_for(&config.gateway_url).timeout(config.timeout()).build();
         let http = http.map_err(|error| Failure::of(&error))?;
-        Ok(Self { http, url, name })
+        Ok(Self { http, base, name, version })
+    }
+
+    /// The path of a protocol's `verb` for this model.
+    fn url(&self, protocol: &str, verb: &str) -> Url {
+        let mut url = self.base.clone();
+        let (name, version) = (&self.name, &self.version);
+        url.set_path(&format!("{}/{protocol}/models/{name}{version}{verb}", url.path().trim_end_matches('/')));
+        url
     }
 
     async fn metadata(&self) -> Result<Metadata, Failure> {
-        let response = self.http.get(self.url.clone()).send().await;
-        let body = self.answer(response).await?;
+        let body = self.answer(self.http.get(self.url("v2", ""))).await?;
         serde_json::from_slice(&body)
             .map_err(|error| Failure::failed(format!("the metadata of {} cannot be understood: {error}", self.name)))
     }
 
-    async fn infer(&self, body: &Value) -> Result<Value, Failure> {
-        let mut url = self.url.clone();
-        url.set_path(&format!("{}/infer", url.path()));
-        let response = self.http.post(url).json(body).send().await;
-        let answer = self.answer(response).await?;
-        serde_json::from_slice(&answer)
-            .map_err(|error| Failure::failed(format!("the answer of {} cannot be understood: {error}", self.name)))
+    /// Sends a body as it is.
+    async fn ask(&self, protocol: &str, verb: &str, body: String) -> Result<Value, Failure> {
+        serde_json::from_slice(&self.post(protocol, verb, body).await?).map_err(|error| self.strange(&error))
     }
 
-    async fn answer(&self, response: reqwest::Result<Response>) -> Result<Vec<u8>, Failure> {
-        let response = response.map_err(|error| self.unreachable(&error))?;
+    /// The one answer of a model, or the list of those of one that streams.
+    async fn generate(&self, body: String) -> Result<Value, Failure> {
+        let events = self.post("v2", "/generate_stream", body).await?;
+        let events = String::from_utf8_lossy(&events);
+        let mut answers = Vec::new();
+        for event in events.lines().filter_map(|line| line.strip_prefix("data:")) {
+            let answer: Value = serde_json::from_str(event).map_err(|error| self.strange(&error))?;
+            if let Some(error) = answer["error"].as_str() {
+                return Err(Failure::failed(format!(
+                    "{} broke off after {} answers: {error}",
+                    self.name,
+                    answers.len()
+                )));
+            }
+            answers.push(answer);
+        }
+        let one = if answers.len() == 1 { answers.pop() } else { None };
+        Ok(one.unwrap_or(Value::Array(answers)))
+    }
+
+    async fn post(&self, protocol: &str, verb: &str, body: String) -> Result<Vec<u8>, Failure> {
+        let request = self.http.post(self.url(protocol, verb)).header(CONTENT_TYPE, "application/json");
+        self.answer(request.body(body)).await
+    }
+
+    async fn answer(&self, request: RequestBuilder) -> Result<Vec<u8>, Failure> {
+        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
         let status = response.status();
         let body = response.bytes().await.map_err(|error| self.unreachable(&error))?.to_vec();
         if status.is_success() {
@@ -122,6 +158,10 @@ impl Model {
             .and_then(|body| body["error"].as_str().map(str::to_owned))
             .unwrap_or(text);
         Err(self.refused(status, &reason))
+    }
+
+    fn strange(&self, error: &serde_json::Error) -> Failure {
+        Failure::failed(format!("the answer of {} cannot be understood: {error}", self.name))
     }
 
     fn refused(&self, status: StatusCode, reason: &str) -> Failure {
@@ -139,7 +179,7 @@ impl Model {
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> Failure {
-        let origin = self.url.origin().ascii_serialization();
+        let origin = self.base.origin().ascii_serialization();
         if error.is_timeout() && !error.is_connect() {
             let next = "Try again, or set client.timeout_ms higher.";
             return Failure::new(Exit::TimedOut, format!("the gateway at {origin} did not answer in time")).next(next);

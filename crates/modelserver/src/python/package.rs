@@ -35,6 +35,7 @@ const FILES: &[(&str, &str)] = files![
     "_opened.py",
     "_serving.py",
     "_spec.py",
+    "_values.py",
     "_worker.py",
     "client.py",
     "notebook.py",

@@ -1,6 +1,6 @@
-//! An answer of the Open Inference Protocol, as a small table.
+//! An answer of any protocol, as a small table.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::output::Table;
 
@@ -8,17 +8,69 @@ use crate::output::Table;
 const ROWS: usize = 20;
 const CELL: usize = 12;
 
+/// A column: its name, and a text for each row.
+type Column = (String, Vec<String>);
+
 /// A column for each output and a line for each row.
 pub(super) fn table(answer: &Value) -> String {
-    let outputs = answer["outputs"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let mut table = Table::new(outputs.iter().map(|output| output["name"].as_str().unwrap_or("?")));
-    let columns: Vec<_> = outputs.iter().map(rows).collect();
-    let count = columns.iter().map(Vec::len).max().unwrap_or(0);
+    let columns = if let Some(outputs) = answer["outputs"].as_array() {
+        outputs.iter().map(|output| (output["name"].as_str().unwrap_or("?").to_owned(), rows(output))).collect()
+    } else if answer.get("predictions").is_some() {
+        predictions(answer)
+    } else {
+        generated(answer)
+    };
+    let mut table = Table::new(columns.iter().map(|(name, _)| name.as_str()));
+    let count = columns.iter().map(|(_, rows)| rows.len()).max().unwrap_or(0);
     for row in 0..count.min(ROWS) {
-        table.row(columns.iter().map(|column| column.get(row).cloned().unwrap_or_default()));
+        table.row(columns.iter().map(|(_, rows)| rows.get(row).cloned().unwrap_or_default()));
     }
     let more = if count > ROWS { format!("… {} more; -o json shows all\n", count - ROWS) } else { String::new() };
     table.text() + &more
+}
+
+/// V1's answer.
+fn predictions(answer: &Value) -> Vec<Column> {
+    let rows = |name: &str| answer[name].as_array().map(Vec::as_slice).unwrap_or_default();
+    let predictions = rows("predictions");
+    let objects: Option<Vec<_>> = predictions.iter().map(Value::as_object).collect();
+    let mut columns = match objects {
+        Some(objects) if !objects.is_empty() => by_field(&objects),
+        _ => vec![("predictions".to_owned(), predictions.iter().map(flat_cell).collect())],
+    };
+    if answer.get("probabilities").is_some() {
+        columns.push(("probabilities".to_owned(), rows("probabilities").iter().map(flat_cell).collect()));
+    }
+    columns
+}
+
+/// The answer of `generate`, or those of a stream.
+fn generated(answer: &Value) -> Vec<Column> {
+    let answers = answer.as_array().map_or_else(|| std::slice::from_ref(answer), Vec::as_slice);
+    let outputs = |answer: &Value| -> Map<String, Value> {
+        let fields = answer.as_object().into_iter().flatten();
+        let fields = fields.filter(|(name, _)| !["model_name", "model_version", "id"].contains(&name.as_str()));
+        fields.map(|(name, value)| (name.clone(), value.clone())).collect()
+    };
+    let answers: Vec<_> = answers.iter().map(outputs).collect();
+    by_field(&answers.iter().collect::<Vec<_>>())
+}
+
+/// A column for each field that the first object has.
+fn by_field(objects: &[&Map<String, Value>]) -> Vec<Column> {
+    let names = objects.first().map(|first| first.keys().cloned().collect::<Vec<_>>()).unwrap_or_default();
+    let column = |name: String| {
+        let rows = objects.iter().map(|object| object.get(&name).map(flat_cell).unwrap_or_default()).collect();
+        (name, rows)
+    };
+    names.into_iter().map(column).collect()
+}
+
+/// All values of one row.
+fn flat_cell(value: &Value) -> String {
+    let mut values = Vec::new();
+    flatten(value, &mut values);
+    cell(&values)
 }
 
 /// An output's values, grouped by its first dimension.
@@ -75,6 +127,21 @@ mod tests {
              "data": [0.9799996, 0.02, 0.00000012, 0.0, 0.25, 0.75]}
         ]});
         assert_eq!(table(&answer), "label   probabilities\n0       0.98  0.02  1.200e-7\n2       0  0.25  0.75\n");
+    }
+
+    #[test]
+    fn the_answers_of_the_other_protocols_are_tables_too() {
+        for (answer, wanted) in [
+            (
+                json!({"predictions": [0, 2], "probabilities": [[0.98, 0.02], [0.25, 0.75]], "model_name": "iris"}),
+                "predictions   probabilities\n0             0.98  0.02\n2             0.25  0.75\n",
+            ),
+            (json!({"predictions": [{"label": "a", "n": [1, 2]}]}), "label   n\na       1  2\n"),
+            (json!({"model_name": "writer", "model_version": "1", "output": "Once 0"}), "output\nOnce 0\n"),
+            (json!([{"output": "Once 0"}, {"output": "Once 1"}]), "output\nOnce 0\nOnce 1\n"),
+        ] {
+            assert_eq!(table(&answer), wanted, "{answer}");
+        }
     }
 
     #[test]

@@ -1,61 +1,159 @@
-//! From the rows that a person writes to a request of the Open Inference Protocol.
+//! What a person gives as data: the body of a request as it is, or rows that become one.
+
+use std::borrow::Cow;
 
 use serde_json::{Map, Value, json};
 
 use super::{Metadata, TensorMetadata};
 use crate::{exit::Failure, output::Table};
 
-/// Whether the data is a request already.
-pub(super) fn is_whole(data: &Value) -> bool {
-    data.get("inputs").is_some_and(Value::is_array)
+/// What the data is.
+#[derive(Debug, PartialEq)]
+pub(super) enum Given {
+    /// A body of V2's `infer`.
+    Inference(String),
+    /// A body of V1's `predict`.
+    Instances(String),
+    /// A body of `generate`: a field for each input, others are parameters.
+    Fields(String),
+    /// Rows alone.
+    Rows(Vec<Value>),
 }
 
-/// Makes a request of rows: a list, or `{"instances": […]}`.
-///
-/// A model of one input takes values; one of several takes an object by their names in each row. A single
-/// row may be given without its outer brackets.
-pub(super) fn build(metadata: &Metadata, data: Value) -> Result<Value, Failure> {
-    let rows = match data {
-        Value::Array(_) => data,
-        Value::Object(mut fields) if fields.contains_key("instances") => {
-            fields.remove("instances").unwrap_or(Value::Null)
+/// Recognises data by its form. What is a body already is kept to the letter.
+pub(super) fn read(text: String) -> Result<Given, serde_json::Error> {
+    Ok(match serde_json::from_str(&with_quoted_floats(&text))? {
+        Value::Array(rows) => Given::Rows(rows),
+        Value::Object(fields) if fields.get("inputs").is_some_and(are_tensors) => Given::Inference(text),
+        Value::Object(fields) if fields.contains_key("instances") || fields.contains_key("inputs") => {
+            if fields.contains_key("params") {
+                Given::Instances(without_frames(fields))
+            } else {
+                Given::Instances(text)
+            }
         }
-        Value::Object(_) | Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
-            return Err(wrong(metadata, "the data is neither a list, nor {\"instances\": […]}, nor {\"inputs\": […]}"));
+        Value::Object(fields) if fields.contains_key("dataframe_records") || fields.contains_key("dataframe_split") => {
+            Given::Instances(without_frames(fields))
         }
+        Value::Object(_) => Given::Fields(text),
+        one @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_)) => Given::Rows(vec![one]),
+    })
+}
+
+/// Whether `inputs` are V2's: objects with a name and data, or where it is.
+fn are_tensors(inputs: &Value) -> bool {
+    let is_tensor = |input: &Value| {
+        input.get("name").is_some_and(Value::is_string)
+            && ["datatype", "shape", "data"].iter().any(|field| input.get(field).is_some())
     };
-    let Value::Array(rows) = rows else { return Err(wrong(metadata, "`instances` is not a list")) };
+    inputs.as_array().is_some_and(|inputs| inputs.iter().all(is_tensor) && !inputs.is_empty())
+}
+
+/// A body of MLflow's scoring server as one of V1, since gateways know no `/invocations`.
+fn without_frames(mut fields: Map<String, Value>) -> String {
+    if let Some(records) = fields.remove("dataframe_records") {
+        fields.insert("instances".to_owned(), records);
+    }
+    if let Some(mut split) = fields.remove("dataframe_split") {
+        let name = |name: Value| name.as_str().map_or_else(|| name.to_string(), str::to_owned);
+        let columns = split["columns"].as_array_mut().map(std::mem::take).unwrap_or_default();
+        let rows = split["data"].as_array_mut().map(std::mem::take).unwrap_or_default();
+        let named = columns.iter().any(Value::is_string);
+        let columns: Vec<_> = columns.into_iter().map(name).collect();
+        let row = |mut row: Value| match row.as_array_mut() {
+            Some(values) if named => Value::Object(columns.iter().cloned().zip(values.drain(..)).collect()),
+            _ => row,
+        };
+        fields.insert("instances".to_owned(), rows.into_iter().map(row).collect());
+    }
+    if let Some(parameters) = fields.remove("params") {
+        fields.insert("parameters".to_owned(), parameters);
+    }
+    Value::Object(fields).to_string()
+}
+
+/// The same text with `NaN` and `Infinity`, which JSON does not know and Python writes, as strings.
+fn with_quoted_floats(text: &str) -> Cow<'_, str> {
+    let mut made = String::new();
+    let (mut from, mut at, mut in_string) = (0, 0, false);
+    let bytes = text.as_bytes();
+    while at < bytes.len() {
+        match bytes[at] {
+            b'\\' if in_string => at += 1,
+            b'"' => in_string = !in_string,
+            _ if !in_string => {
+                let word =
+                    ["NaN", "-Infinity", "Infinity"].into_iter().find(|word| bytes[at..].starts_with(word.as_bytes()));
+                if let Some(word) = word {
+                    made.push_str(&text[from..at]);
+                    made.push_str(&json!(word).to_string());
+                    at += word.len();
+                    from = at;
+                    continue;
+                }
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    if from == 0 {
+        return text.into();
+    }
+    made.push_str(&text[from..]);
+    made.into()
+}
+
+/// Makes a request of rows. A single row may be given without its outer brackets.
+///
+/// A model of one input takes values; one of several takes in each row an object by their names, or a list in their
+/// order.
+pub(super) fn build(metadata: &Metadata, rows: Vec<Value>) -> Result<Value, Failure> {
     let inputs = match metadata.inputs.as_slice() {
         [] => return Err(Failure::failed(format!("{} does not say what it takes", metadata.name))),
-        [only] if !rows.iter().all(|row| row.is_object()) || rows.is_empty() => vec![tensor(only, Value::Array(rows))?],
+        [only] if !rows.iter().all(|row| is_by_name(only, row)) || rows.is_empty() => {
+            vec![tensor(only, Value::Array(rows))?]
+        }
         _ => columns(metadata, rows)?,
     };
     Ok(json!({"inputs": inputs}))
 }
 
-/// Rows that are objects, as one tensor for each input.
+/// Whether a row is an object by the inputs' names, and not the bytes of a string: `{"b64": "…"}`.
+fn is_by_name(only: &TensorMetadata, row: &Value) -> bool {
+    row.as_object().is_some_and(|row| only.datatype != "BYTES" || only.name == "b64" || !row.contains_key("b64"))
+}
+
+/// Rows by name or in order, as one tensor for each input that they have.
 fn columns(metadata: &Metadata, rows: Vec<Value>) -> Result<Vec<Value>, Failure> {
     let mut columns: Map<String, Value> = Map::new();
-    for input in &metadata.inputs {
-        columns.insert(input.name.clone(), Value::Array(Vec::new()));
-    }
     for (number, row) in rows.into_iter().enumerate() {
-        let Value::Object(row) = row else {
-            return Err(wrong(metadata, "it has several inputs, so each row must be an object by their names"));
+        let row: Map<String, Value> = match row {
+            Value::Object(row) => row,
+            Value::Array(values) if values.len() == metadata.inputs.len() => {
+                metadata.inputs.iter().map(|input| input.name.clone()).zip(values).collect()
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+                let names: Vec<_> = metadata.inputs.iter().map(|input| input.name.as_str()).collect();
+                let reason = format!(
+                    "it has several inputs, so each row must be an object by their names, or a list in this order: {}",
+                    names.join(", ")
+                );
+                return Err(wrong(metadata, &reason));
+            }
         };
+        let lacks = |row: usize, name: &str| wrong(metadata, &format!("row {row} has no `{name}`, and others have it"));
         for (name, value) in row {
             metadata.input(&name)?;
-            if let Some(Value::Array(column)) = columns.get_mut(&name) {
-                column.push(value);
-            }
+            let column = columns.entry(&name).or_insert_with(|| Value::Array(Vec::new())).as_array_mut();
+            column.filter(|column| column.len() == number).ok_or_else(|| lacks(0, &name))?.push(value);
         }
-        for (name, column) in &columns {
-            if column.as_array().is_none_or(|column| column.len() != number + 1) {
-                return Err(wrong(metadata, &format!("row {number} has no `{name}`")));
-            }
+        if let Some((name, _)) = columns.iter().find(|(_, column)| column.as_array().is_none_or(|c| c.len() == number))
+        {
+            return Err(lacks(number, name));
         }
     }
-    metadata.inputs.iter().map(|input| tensor(input, columns[&input.name].take())).collect()
+    let given = metadata.inputs.iter().filter_map(|input| Some((input, columns.remove(&input.name)?)));
+    given.collect::<Vec<_>>().into_iter().map(|(input, column)| tensor(input, column)).collect()
 }
 
 fn tensor(input: &TensorMetadata, rows: Value) -> Result<Value, Failure> {
@@ -154,6 +252,14 @@ mod tests {
         serde_json::from_value(json!({"name": "iris", "inputs": inputs, "outputs": []})).expect("metadata")
     }
 
+    /// The request that rows become.
+    fn built(metadata: &Metadata, rows: &str) -> Result<Value, Failure> {
+        match read(rows.to_owned()).expect("it is JSON") {
+            Given::Rows(rows) => build(metadata, rows),
+            other @ (Given::Inference(_) | Given::Instances(_) | Given::Fields(_)) => panic!("{rows}: {other:?}"),
+        }
+    }
+
     fn iris() -> Metadata {
         metadata(json!([{"name": "input", "datatype": "FP32", "shape": [-1, 4]}]))
     }
@@ -163,47 +269,100 @@ mod tests {
         let expected = json!({"inputs": [
             {"name": "input", "datatype": "FP32", "shape": [2, 4], "data": [1, 2, 3, 4, 5, 6, 7, 8]}
         ]});
-        let rows = json!([[1, 2, 3, 4], [5, 6, 7, 8]]);
-        assert_eq!(build(&iris(), rows.clone()).expect("it fits"), expected);
-        assert_eq!(build(&iris(), json!({"instances": rows})).expect("it fits"), expected);
+        assert_eq!(built(&iris(), "[[1, 2, 3, 4], [5, 6, 7, 8]]").expect("it fits"), expected);
+    }
+
+    #[test]
+    fn what_is_a_body_already_is_kept_to_the_letter() {
+        let is = |text: &str| read(text.to_owned()).expect(text);
+        for text in [
+            r#"{"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [NaN]}]}"#,
+            r#"{"id": "1", "inputs": [{"name": "x", "data": [1.10]}], "parameters": {"timeout": 5}}"#,
+            r#"{"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "parameters": {}}]}"#,
+        ] {
+            assert_eq!(is(text), Given::Inference(text.to_owned()));
+        }
+        for text in [
+            r#"{"instances": [{"b64": "AP8="}]}"#,
+            r#"{"instances": [[5.10, NaN, -Infinity]], "parameters": {"horizon": 2}}"#,
+            r#"{"instances": [{"a": "NaN \" Infinity"}], "signature_name": "x"}"#,
+            r#"{"inputs": [[1, 2]]}"#,
+            r#"{"inputs": {"a": [1], "b": [18446744073709551615]}}"#,
+            r#"{"inputs": [{"a": 1}]}"#,
+        ] {
+            assert_eq!(is(text), Given::Instances(text.to_owned()));
+        }
+        for text in [r#"{"text": "Once", "words": 2}"#, r#"{"text": "a", "parameters": {"words": 2}}"#] {
+            assert_eq!(is(text), Given::Fields(text.to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_data_frame_of_mlflow_becomes_instances() {
+        for (text, wanted) in [
+            (
+                r#"{"dataframe_records": [{"a": 1}], "params": {"n": 3}}"#,
+                r#"{"instances":[{"a":1}],"parameters":{"n":3}}"#,
+            ),
+            (
+                r#"{"dataframe_split": {"columns": ["b", "a"], "index": [0], "data": [[1, null], [2, "x"]]}}"#,
+                r#"{"instances":[{"b":1,"a":null},{"b":2,"a":"x"}]}"#,
+            ),
+            (r#"{"dataframe_split": {"columns": [0, 1], "data": [[1, 2]]}}"#, r#"{"instances":[[1,2]]}"#),
+            (r#"{"inputs": {"a": [1]}, "params": {"n": 3}}"#, r#"{"inputs":{"a":[1]},"parameters":{"n":3}}"#),
+        ] {
+            assert_eq!(read(text.to_owned()).expect(text), Given::Instances(wanted.to_owned()));
+        }
     }
 
     #[test]
     fn a_single_row_may_come_without_its_brackets() {
-        let request = build(&iris(), json!([1, 2, 3, 4])).expect("it fits");
+        let request = built(&iris(), "[1, 2, 3, 4]").expect("it fits");
         assert_eq!(request["inputs"][0]["shape"], json!([1, 4]));
         let column = metadata(json!([{"name": "x", "datatype": "FP32", "shape": [-1, 1]}]));
-        let request = build(&column, json!([1, 2, 3])).expect("it fits");
+        let request = built(&column, "[1, NaN, 3]").expect("it fits");
         assert_eq!(request["inputs"][0]["shape"], json!([3, 1]), "a value a row where a row has one");
+        assert_eq!(request["inputs"][0]["data"], json!([1, "NaN", 3]));
+        let text = metadata(json!([{"name": "text", "datatype": "BYTES", "shape": [-1]}]));
+        for (given, data) in [
+            ("\"a\"", json!(["a"])),
+            ("[\"a\", \"b\"]", json!(["a", "b"])),
+            (r#"[{"b64": "AP8="}]"#, json!([{"b64": "AP8="}])),
+            (r#"[{"text": "a"}]"#, json!(["a"])),
+        ] {
+            assert_eq!(built(&text, given).expect(given)["inputs"][0]["data"], data);
+        }
     }
 
     #[test]
-    fn several_inputs_are_taken_by_name() {
+    fn several_inputs_are_taken_by_name_or_in_order() {
         let two = metadata(json!([
             {"name": "age", "datatype": "INT64", "shape": [-1, 1]}, {"name": "city", "datatype": "BYTES", "shape": [-1, 1]}
         ]));
-        let rows = json!([{"age": 1, "city": "a"}, {"city": "b", "age": 2}]);
-        assert_eq!(
-            build(&two, rows).expect("it fits"),
-            json!({"inputs": [
-                {"name": "age", "datatype": "INT64", "shape": [2, 1], "data": [1, 2]},
-                {"name": "city", "datatype": "BYTES", "shape": [2, 1], "data": ["a", "b"]}
-            ]})
-        );
+        let expected = json!({"inputs": [
+            {"name": "age", "datatype": "INT64", "shape": [2, 1], "data": [1, 2]},
+            {"name": "city", "datatype": "BYTES", "shape": [2, 1], "data": ["a", "b"]}
+        ]});
+        let rows = r#"[{"age": 1, "city": "a"}, {"city": "b", "age": 2}]"#;
+        assert_eq!(built(&two, rows).expect("it fits"), expected);
+        assert_eq!(built(&two, r#"[[1, "a"], [2, "b"]]"#).expect("it fits"), expected);
+        let one = built(&two, r#"[{"city": "a"}]"#).expect("the server knows what may be left out");
+        assert_eq!(one["inputs"].as_array().expect("a list").len(), 1);
         for (rows, reason) in [
-            (json!([{"age": 1}]), "row 0 has no `city`"),
-            (json!([{"age": 1, "city": "a", "agee": 1}]), "has no input `agee`"),
-            (json!([[1, "a"]]), "several inputs"),
+            (r#"[{"age": 1, "city": "a"}, {"age": 2}]"#, "row 1 has no `city`"),
+            (r#"[{"age": 1}, {"age": 2, "city": "a"}]"#, "row 0 has no `city`"),
+            (r#"[{"age": 1, "city": "a", "agee": 1}]"#, "has no input `agee`"),
+            ("[[1]]", "in this order: age, city"),
+            ("[1]", "several inputs"),
         ] {
-            let failure = build(&two, rows).expect_err(reason);
+            let failure = built(&two, rows).expect_err(reason);
             assert!(failure.message.contains(reason), "{}", failure.message);
         }
     }
 
     #[test]
     fn ragged_rows_are_refused() {
-        assert!(build(&iris(), json!([[1, 2, 3, 4], [5]])).is_err());
-        assert!(build(&iris(), json!({"rows": []})).is_err());
+        assert!(built(&iris(), "[[1, 2, 3, 4], [5]]").is_err());
     }
 
     #[test]
