@@ -125,6 +125,10 @@ pub struct DeploymentSpec {
     /// Environment variables of each replica.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
+    /// Environment variables whose values are read from files when a replica starts: the variable's name, and the
+    /// file's whole path on the machine of the replica. One line break at the end of the file is left out.
+    #[serde(default)]
+    pub env_from_file: BTreeMap<String, String>,
     /// After this many milliseconds a request is answered with 504.
     #[schema(default = 30_000, minimum = 1, maximum = 86_400_000, required = false)]
     pub request_timeout_ms: u64,

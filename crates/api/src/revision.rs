@@ -29,6 +29,9 @@ pub struct RevisionSpec {
     pub limit_res: Resources,
     /// Environment variables of each replica.
     pub env: BTreeMap<String, String>,
+    /// Environment variables and the files that hold their values.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env_from_file: BTreeMap<String, String>,
 }
 
 impl RevisionSpec {
@@ -57,6 +60,7 @@ impl RevisionSpec {
             request_res: spec.request_res.clone(),
             limit_res: spec.limit_res.clone(),
             env: spec.env.clone(),
+            env_from_file: spec.env_from_file.clone(),
         }
     }
 }

@@ -16,7 +16,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-const FLAGS: [&str; 9] = [
+const FLAGS: [&str; 10] = [
     "--model-uri",
     "--digest",
     "--model-name",
@@ -26,6 +26,7 @@ const FLAGS: [&str; 9] = [
     "--replica-id",
     "--termination-message",
     "--drain-ms",
+    "--pass-env",
 ];
 
 fn main() {

@@ -47,6 +47,7 @@ pub fn revision(deployment: DeploymentId, number: RevisionNumber, uri: &str) -> 
         request_res: Resources::default(),
         limit_res: Resources::default(),
         env: BTreeMap::new(),
+        env_from_file: BTreeMap::new(),
     };
     Revision { deployment, number, spec, created_at: Timestamp(0) }
 }

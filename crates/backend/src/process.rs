@@ -17,6 +17,7 @@ mod layout;
 mod log;
 mod pidfd;
 mod probe;
+mod secrets;
 mod slot;
 mod supervisor;
 mod watch;

@@ -385,6 +385,26 @@ async fn a_replica_s_environment_is_what_its_revision_and_the_settings_say() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_variable_s_value_is_read_from_its_file_each_time_a_replica_starts() {
+    let home = Home::new();
+    let backend = home.open().await;
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("secret");
+    let mut wanted = revision(ONE, 1, "");
+    wanted.spec.env_from_file.insert("MODELWAY_SECRET".to_owned(), secret.to_str().unwrap().to_owned());
+    let refused = backend.ensure(&wanted, 1, 1).await.expect_err("there is no file").to_string();
+    assert!(refused.contains("the file of MODELWAY_SECRET, ") && refused.contains(" is not there"), "{refused}");
+    assert_eq!(backend.observe_all().await.unwrap(), [], "nothing was started");
+
+    std::fs::write(&secret, "hidden-1\n").unwrap();
+    let replica = home.ready(&backend, &wanted, 1).await.remove(0);
+    let log = home.log(&backend, &replica.id).await;
+    assert!(log.contains("MODELWAY_SECRET=hidden-1\n"), "{log}");
+    std::fs::remove_file(&secret).unwrap();
+    backend.ensure(&wanted, 1, 1).await.expect("what runs needs the file no more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn shutdown_ends_replicas_whose_records_somebody_removed() {
     let home = Home::new();
     let backend = home.open().await;

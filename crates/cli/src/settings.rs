@@ -204,6 +204,7 @@ fn serve(layers: Layers, args: &args::Serve) -> Layers {
         .flag_if("--socket", "serve.socket", path(&args.socket))
         .flag_if("--replica-id", "serve.replica_id", args.replica_id.clone())
         .flag_if("--termination-message", "serve.termination_message", path(&args.termination_message))
+        .flag_if("--pass-env", "serve.pass_env", list(&args.pass_env))
         .flag_if("--drain-ms", "serve.drain_ms", args.drain_ms)
 }
 

@@ -61,6 +61,9 @@ pub struct Config {
     pub python_dir: PathBuf,
     /// The program `uv`, which builds these environments; else it is looked for in the usual places.
     pub uv: Option<PathBuf>,
+    /// Names of environment variables that every Python model gets, credentials too. A server that a person starts
+    /// gives its models all variables but credentials; a replica gives them these and a few of the system.
+    pub pass_env: Vec<String>,
     /// Whether callers may load and unload models. If this is not said: where only this machine reaches the server,
     /// and it is no replica.
     pub model_control: Option<bool>,
@@ -119,6 +122,7 @@ impl Default for Config {
             python: None,
             python_dir: PathBuf::new(),
             uv: None,
+            pass_env: Vec::new(),
             model_control: None,
             python_memory_limit_bytes: 0,
             load_timeout_ms: 600_000,

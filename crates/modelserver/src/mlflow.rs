@@ -25,7 +25,7 @@ use self::{
 use crate::{
     ServeError,
     python::{
-        Entry, EntryKind, PythonModel,
+        Entry, EntryKind, PythonModel, Uses,
         environment::{Requirement, Wanted},
     },
     runtime::{Call, ModelRuntime, RuntimeError, Signature, Sink, Up},
@@ -139,7 +139,10 @@ impl MlflowWorker {
             what: "the plan of an MLflow model cannot be written to the folder for temporary files".to_owned(),
             source,
         })?;
-        let entry = Entry { kind: EntryKind::Mlflow, path: plan.path().to_owned(), known_as: folder.to_owned() };
+        // One that is loaded without MLflow asks nothing of it.
+        let wanted = model.wanted(folder).ok().flatten();
+        let uses = Uses::of(wanted.as_ref(), (!python.is_native()).then(|| "mlflow".to_owned()));
+        let entry = Entry { kind: EntryKind::Mlflow, path: plan.path().to_owned(), known_as: folder.to_owned(), uses };
         let worker = PythonModel::open(&entry, interpreter, settings, cache)?;
         Ok(Self { worker, _plan: plan })
     }

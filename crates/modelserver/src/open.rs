@@ -9,7 +9,7 @@ use crate::{
     mlflow::{MlflowModel, MlflowWorker, Runner},
     onnx::{self, OnnxModel},
     python::{
-        Entry, EntryKind, PythonModel,
+        Entry, EntryKind, PythonModel, Uses,
         environment::{self, Wanted},
     },
     runtime::ModelRuntime,
@@ -35,7 +35,10 @@ impl Opener<'_> {
                 let folder = file.path.parent().unwrap_or(&file.path);
                 let wanted = || Wanted::of_folder(folder);
                 let interpreter = environment::choose(settings.python.as_deref(), wanted, self.config)?;
-                let entry = Entry { kind: EntryKind::Class, path: file.path.clone(), known_as: file.path.clone() };
+                // With an interpreter of its own it may have a list that cannot be read, which says nothing then.
+                let uses = Uses::of_class(wanted().ok().flatten().as_ref(), &file.path);
+                let path = file.path.clone();
+                let entry = Entry { kind: EntryKind::Class, known_as: path.clone(), path, uses };
                 Ok(Box::new(PythonModel::open(&entry, &interpreter, settings, &self.config.python_folder())?))
             }
         }

@@ -15,6 +15,7 @@ mod memory;
 mod output;
 mod package;
 mod shared;
+mod variables;
 mod watch;
 mod worker;
 
@@ -29,6 +30,7 @@ use environment::Interpreter;
 use frame::Request;
 use launch::Plan;
 use link::Link;
+pub(crate) use variables::Uses;
 use watch::{Watched, Watcher};
 use worker::{Broken, Worker};
 
@@ -52,6 +54,8 @@ pub(crate) struct Entry {
     pub(crate) path: PathBuf,
     /// What its owner knows it by.
     pub(crate) known_as: PathBuf,
+    /// Whose credentials it may need.
+    pub(crate) uses: Uses,
 }
 
 /// How a model is opened: the words of the package's `open_model`.
@@ -113,11 +117,17 @@ impl PythonModel {
         // Relative to the worker's own folder it would be another.
         let path = std::path::absolute(&entry.path).unwrap_or_else(|_| entry.path.clone());
         let memory = memory::limit(settings.python_memory);
+        let threads = onnx::threads(settings.intra_op_threads);
+        let variables = variables::choose(base::config::variables(), &settings.passed, entry.uses, threads);
+        if settings.passed.all && !variables.withheld.is_empty() {
+            let (model, variables) = (entry.known_as.display(), variables.withheld.join(", "));
+            tracing::info!(%model, variables, "credentials that the model does not get; --pass-env NAME gives it one");
+        }
         let plan = Plan {
             interpreter: interpreter.path.clone(),
             package,
             entry: Entry { path, ..entry.clone() },
-            threads: onnx::threads(settings.intra_op_threads),
+            variables: variables.set,
             memory,
         };
         let watched = Watched {

@@ -39,6 +39,15 @@ pub struct Overrides {
     pub python: Option<String>,
 }
 
+/// Which variables of the server's environment Python models get.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Passed {
+    /// These, whatever they are.
+    pub(crate) names: Vec<String>,
+    /// All but credentials: a person has set them for what is served.
+    pub(crate) all: bool,
+}
+
 /// How one model is run.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ModelSettings {
@@ -56,6 +65,8 @@ pub(crate) struct ModelSettings {
     pub(crate) python: Option<String>,
     /// Memory that one worker of a Python model may allocate, in bytes; 0 chooses.
     pub(crate) python_memory: u64,
+    /// Which variables of the environment a Python model gets.
+    pub(crate) passed: Passed,
     /// The longest that a Python model may take to load.
     pub(crate) load_timeout: Duration,
 }
@@ -78,6 +89,7 @@ impl ModelSettings {
             // What is said for all is only for models that ask for no environment.
             python: None,
             python_memory: config.python_memory_limit_bytes,
+            passed: Passed { names: config.pass_env.clone(), all: config.replica_id.is_none() },
             load_timeout: Duration::from_millis(config.load_timeout_ms),
         }
     }

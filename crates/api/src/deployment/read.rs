@@ -60,6 +60,12 @@ fn read_spec(mut fields: Fields<'_>) -> Option<DeploymentSpec> {
     }
     let labels = read_map(&mut fields, "labels", MAX_LABELS_BYTES, check_label);
     let env = read_map(&mut fields, "env", MAX_ENV_BYTES, check_env);
+    let env_from_file = read_map(&mut fields, "env_from_file", MAX_ENV_BYTES, check_env_file);
+    for name in env_from_file.keys().filter(|name| env.contains_key(*name)) {
+        let pointer = format!("{}/{name}", fields.pointer("env_from_file"));
+        let detail = format!("`{name}` is in `env` too; set it in one of them, and in the other to null or not at all");
+        fields.fault_at(pointer, "conflict", detail);
+    }
     let machine = fields.choice("type", &[("cpu", MachineType::Cpu), ("gpu", MachineType::Gpu)]);
     let model = if fields.require("model") { fields.object("model", read_model) } else { None };
     let replicas = fields.number("replicas", 0, u64::from(MAX_REPLICAS));
@@ -92,6 +98,7 @@ fn read_spec(mut fields: Fields<'_>) -> Option<DeploymentSpec> {
         request_res,
         limit_res,
         env,
+        env_from_file,
         request_timeout_ms: request_timeout_ms.unwrap_or(DeploymentSpec::DEFAULT_REQUEST_TIMEOUT_MS),
         idempotent: idempotent.unwrap_or(true),
         log_payloads: log_payloads.unwrap_or_default(),
@@ -253,6 +260,25 @@ fn check_label(key: &str, value: &str) -> Result<(), String> {
 }
 
 fn check_env(key: &str, value: &str) -> Result<(), String> {
+    check_variable(key)?;
+    if value.contains('\0') {
+        return Err(format!("the value of `{key}` has a NUL, which no environment can carry"));
+    }
+    Ok(())
+}
+
+/// A variable, and the file that holds its value.
+fn check_env_file(key: &str, path: &str) -> Result<(), String> {
+    check_variable(key)?;
+    check_path(path)?;
+    if !path.starts_with('/') {
+        return Err(format!("`{path}` is not a whole path; write /path/to/the/file on the machine of the replica"));
+    }
+    Ok(())
+}
+
+/// The name of an environment variable that a user may set.
+fn check_variable(key: &str) -> Result<(), String> {
     let fits = !key.starts_with(|c: char| c.is_ascii_digit())
         && !key.is_empty()
         && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
@@ -261,10 +287,7 @@ fn check_env(key: &str, value: &str) -> Result<(), String> {
             "`{key}` is not an environment variable: use letters, digits and `_`, not beginning with a digit"
         ));
     }
-    if value.contains('\0') {
-        return Err(format!("the value of `{key}` has a NUL, which no environment can carry"));
-    }
-    if key.starts_with("MODELWAY__") {
+    if key.starts_with("MODELWAY__") || ["MODELWAY_CONFIG", "MODELWAY_REPLICA_SOCKET"].contains(&key) {
         return Err(format!("`{key}` would change Modelway's own settings of the replica; use another name"));
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! Starts the process of one replica.
 
 use std::{
+    collections::BTreeSet,
     ffi::OsString,
     fs, io,
     os::unix::process::CommandExt,
@@ -15,7 +16,7 @@ use super::{
     ending::TERMINATION_FILE,
     identity::{Identity, all_with_argument, find_by_arguments},
     layout::{Layout, Name, at},
-    log,
+    log, secrets,
     slot::{self, Phase, Record, Run},
 };
 
@@ -42,6 +43,8 @@ impl Launcher {
     /// runs. A crash at any point leaves a slot from which [`Self::recover`] finds what became of it.
     pub(super) fn launch(&self, mut record: Record, revision: &Revision, now: Timestamp) -> io::Result<Record> {
         let slot = self.layout.slot(&record.id);
+        // Before anything is written: nothing was started then.
+        let from_files = secrets::read(&revision.spec.env_from_file)?;
         record.phase = Phase::Launching;
         record.memory_limit = revision.spec.limit_res.memory.as_ref().map(ToString::to_string);
         slot::write(&slot, &record)?;
@@ -57,6 +60,7 @@ impl Launcher {
         let oom_kills_before = cgroup::oom_kills(&record.groups);
         let child = self
             .command(&record.id, revision)
+            .envs(from_files)
             .current_dir(&slot)
             .process_group(0)
             .stdin(Stdio::null())
@@ -174,6 +178,12 @@ impl Launcher {
         }
         say("--model-version", &spec.model_version);
         say("--drain-ms", &self.config.drain_ms.to_string());
+        // What a person has set is the model's; the rest of our environment is its server's.
+        let set = self.config.serve_env.keys().chain(spec.env.keys()).chain(spec.env_from_file.keys());
+        let ours = |name: &str| name.starts_with("MODELWAY__") || name == "MODELWAY_CONFIG";
+        for name in set.filter(|name| !ours(name)).collect::<BTreeSet<_>>() {
+            say("--pass-env", name);
+        }
         // By these two a replica is found whose number was never written down: see `find`.
         arguments.extend(["--replica-id".into(), (&replica.0).into()]);
         arguments.extend(["--socket".into(), self.layout.socket(replica).into()]);

@@ -27,7 +27,7 @@ use super::{
     identity::Identity,
     launch::{Launcher, forget},
     layout::{Name, at},
-    log,
+    log, secrets,
     slot::{self, DeploymentLock, Found, Phase, Record},
     unavailable,
     watch::Watch,
@@ -156,7 +156,12 @@ impl Supervisor {
             return Err(unavailable("it is shutting down"));
         }
         lock.check(fence)?;
-        self.ensure_locked(&lock, revision, want).map_err(unavailable)
+        self.ensure_locked(&lock, revision, want).map_err(|error| match error.get_ref() {
+            Some(inner) if inner.is::<secrets::Unusable>() => {
+                BackendError::Rejected { backend: BACKEND, reason: inner.to_string() }
+            }
+            _ => unavailable(error),
+        })
     }
 
     fn ensure_locked(self: &Arc<Self>, lock: &DeploymentLock, revision: &Revision, want: u32) -> io::Result<()> {

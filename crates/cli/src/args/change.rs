@@ -16,7 +16,8 @@ use super::{Connection, Output, Patience, duration, pair, replicas};
 Examples:
   modelway deploy ./iris --name iris
   modelway deploy s3://models/iris/3 --name iris --replicas 2 --memory 256Mi
-  modelway deploy models:/iris/v3 --name iris --env OMP_NUM_THREADS=1 --no-wait")]
+  modelway deploy models:/iris/v3 --name iris --env OMP_NUM_THREADS=1 --no-wait
+  modelway deploy ./churn --name churn --env-from-file DB_PASSWORD=/run/secrets/db")]
 pub struct Deploy {
     /// The model
     #[arg(value_name = "SOURCE")]
@@ -33,6 +34,9 @@ pub struct Deploy {
     /// An environment variable of each replica
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     pub env: Vec<(String, String)>,
+    /// An environment variable of each replica whose value is in a file on the replica's machine
+    #[arg(long, value_name = "KEY=PATH", value_parser = pair)]
+    pub env_from_file: Vec<(String, String)>,
     /// A label to find it by
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     pub label: Vec<(String, String)>,

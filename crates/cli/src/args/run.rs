@@ -171,6 +171,9 @@ pub struct Serve {
     /// Write here, as JSON, why the model cannot be served
     #[arg(long, value_name = "FILE")]
     pub termination_message: Option<PathBuf>,
+    /// Give this variable of the environment to every Python model, also if it is a credential
+    #[arg(long, value_name = "NAME")]
+    pub pass_env: Vec<String>,
     /// After SIGTERM keep answering for so many milliseconds [default: 5000]
     #[arg(long, value_name = "MS")]
     pub drain_ms: Option<u64>,

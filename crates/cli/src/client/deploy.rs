@@ -67,11 +67,30 @@ fn payload(args: &args::Deploy) -> Result<Value, Failure> {
     put("name", args.name.clone().map(Value::from));
     put("replicas", args.replicas.map(Value::from));
     put("request_timeout_ms", args.timeout.map(|timeout| json!(timeout.as_millis())));
-    put("env", map(&args.env));
+    let files = paths(&args.env_from_file)?;
+    // Setting a variable in one way ends its being set in the other.
+    put("env", either(&args.env, &files));
+    put("env_from_file", either(&files, &args.env));
     put("labels", map(&args.label));
     put("request_res", amounts(&args.cpu, &args.memory));
     put("limit_res", amounts(&args.cpu_limit, &args.memory_limit));
     Ok(Value::Object(payload))
+}
+
+/// `set`, and null for what is set in `elsewhere` instead.
+fn either(set: &[(String, String)], elsewhere: &[(String, String)]) -> Option<Value> {
+    let mut map: Map<_, _> = elsewhere.iter().map(|(key, _)| (key.clone(), Value::Null)).collect();
+    map.extend(set.iter().map(|(key, value)| (key.clone(), Value::from(value.clone()))));
+    (!map.is_empty()).then_some(Value::Object(map))
+}
+
+/// Files by their whole paths.
+fn paths(pairs: &[(String, String)]) -> Result<Vec<(String, String)>, Failure> {
+    let whole = |(key, path): &(String, String)| match std::path::absolute(path) {
+        Ok(path) => Ok((key.clone(), path.to_string_lossy().into_owned())),
+        Err(_) => Err(Failure::usage(format!("--env-from-file {key}={path}: name the file that holds the value"))),
+    };
+    pairs.iter().map(whole).collect()
 }
 
 fn map(pairs: &[(String, String)]) -> Option<Value> {
@@ -88,8 +107,8 @@ fn amounts(cpu: &Option<String>, memory: &Option<String>) -> Option<Value> {
 
 fn drop_nulls(value: &mut Value) {
     if let Value::Object(fields) = value {
-        fields.retain(|_, value| !value.is_null());
         fields.values_mut().for_each(drop_nulls);
+        fields.retain(|_, value| !value.is_null() && value.as_object().is_none_or(|object| !object.is_empty()));
     }
 }
 

@@ -105,6 +105,9 @@ pub(super) fn describe(
     for (key, value) in &spec.env {
         line("Environment", &format!("{key}={value}"));
     }
+    for (name, path) in &spec.env_from_file {
+        line("Environment", &format!("{name} from the file {path}"));
+    }
     line("Created", &format!("{} ({} ago)", at(deployment.created_at), age(now.since(deployment.created_at))));
     line("Changed", &format!("{} ({} ago)", at(deployment.updated_at), age(now.since(deployment.updated_at))));
     for note in &status.notes {

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Settings of `serve` that say which replica it is: each replica gets its own by flags.
-const OF_ONE_REPLICA: [&str; 12] = [
+const OF_ONE_REPLICA: [&str; 13] = [
     "source",
     "model_uri",
     "model_name",
@@ -26,6 +26,8 @@ const OF_ONE_REPLICA: [&str; 12] = [
     "replica_id",
     "termination_message",
     "drain_ms",
+    // Each of these becomes a variable of the replica.
+    "pass_env",
 ];
 
 /// What the keys begin with that say something of single models.
@@ -108,6 +110,9 @@ pub(super) fn replica_settings(loaded: &Loaded<Settings>) -> backend::process::C
     {
         // As one value: a variable's name cannot hold every name of a model.
         variables.insert(variable(OF_MODELS.trim_end_matches('.')), text);
+    }
+    for name in &loaded.settings.serve.pass_env {
+        variables.extend(base::config::variable(name).map(|value| (name.clone(), value)));
     }
     // A replica's log is read when something is wrong with it, so it says more than a quiet `up`.
     variables.entry(variable("telemetry.filter")).or_insert_with(|| "warn,modelway=info".to_owned());

@@ -6,6 +6,8 @@
 #![allow(unsafe_code, reason = "what a process must do to itself before it becomes another program has no safe form")]
 
 use std::{
+    collections::BTreeMap,
+    ffi::OsString,
     fs, io,
     os::{
         fd::{AsRawFd as _, OwnedFd},
@@ -28,35 +30,9 @@ use rustix::{
 
 use super::Entry;
 
-/// What of this process' environment a worker sees, beside what begins with one of [`PASSED_PREFIXES`].
-const PASSED: [&str; 20] = [
-    "PATH",
-    "HOME",
-    "USER",
-    "LANG",
-    "LC_ALL",
-    "LC_CTYPE",
-    "TZ",
-    "TMPDIR",
-    "LD_LIBRARY_PATH",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-    "REQUESTS_CA_BUNDLE",
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
-    "XDG_CACHE_HOME",
-    "CUDA_VISIBLE_DEVICES",
-];
-/// What the libraries of models themselves read.
-const PASSED_PREFIXES: [&str; 6] = ["HF_", "TORCH_", "TRANSFORMERS_", "NVIDIA_", "CUDA_", "MLFLOW_"];
-
 const SCRIPT: &str = "import sys; \
     sys.version_info < (3, 9) and sys.exit('models want Python 3.9 or newer, and this is ' + sys.version.split()[0]); \
-    sys.path.insert(0, sys.argv[1]); from modelway._worker import main; \
+    sys.path[:1] == [''] and sys.path.pop(0); sys.path.insert(0, sys.argv[1]); from modelway._worker import main; \
     main(int(sys.argv[2]), sys.argv[3], sys.argv[4])";
 
 /// How a worker is started.
@@ -66,8 +42,8 @@ pub(super) struct Plan {
     /// The folder with the package.
     pub(super) package: PathBuf,
     pub(super) entry: Entry,
-    /// Threads that its libraries may use.
-    pub(super) threads: usize,
+    /// Its environment.
+    pub(super) variables: BTreeMap<String, OsString>,
     /// Memory that it may allocate, in bytes.
     pub(super) memory: u64,
 }
@@ -88,11 +64,15 @@ impl Process {
     pub(super) fn start(plan: &Plan) -> io::Result<(Self, OwnedFd, OwnedFd)> {
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         let mut command = Command::new(&plan.interpreter);
-        // Without the user's own settings of Python; standard output unbuffered, so that the log is in order.
-        command.args(["-I", "-u", "-X", "utf8", "-c", SCRIPT]);
+        // Without packages of this user's own; standard output unbuffered, so that the log is in order.
+        command.args(["-s", "-u"]);
+        if !plan.variables.contains_key("PYTHONUTF8") {
+            command.args(["-X", "utf8"]);
+        }
+        command.args(["-c", SCRIPT]);
         command.arg(&plan.package).arg(theirs.as_raw_fd().to_string());
         command.arg(plan.entry.kind.name()).arg(&plan.entry.path);
-        command.env_clear().envs(environment(plan.threads));
+        command.env_clear().envs(&plan.variables);
         if let Some(folder) = plan.entry.folder() {
             command.current_dir(folder);
         }
@@ -146,19 +126,6 @@ fn prepare(server: Pid, memory: u64, socket: &OwnedFd) -> io::Result<()> {
     }
     rustix::io::fcntl_setfd(socket, FdFlags::empty())?;
     Ok(())
-}
-
-fn environment(threads: usize) -> Vec<(String, String)> {
-    let passed = |name: &str| PASSED.contains(&name) || PASSED_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
-    let mut variables: Vec<_> = base::config::variables().filter(|(name, _)| passed(name)).collect();
-    let threads = threads.max(1).to_string();
-    for name in ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LOKY_MAX_CPU_COUNT"] {
-        variables.push((name.to_owned(), threads.clone()));
-    }
-    // Whoever serves a model did not agree to be counted by its library, but for who says so.
-    const UNCOUNTED: &str = "ORT_DISABLE_TELEMETRY";
-    variables.push((UNCOUNTED.to_owned(), base::config::variable(UNCOUNTED).unwrap_or_else(|| "1".to_owned())));
-    variables
 }
 
 /// Ends a worker and whatever it has started.

@@ -20,7 +20,7 @@ fn open(text: &str) -> (Result<PythonModel, ServeError>, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.py");
     std::fs::write(&path, format!("from modelway import AbstractModel, Tensor\n{text}")).unwrap();
-    let entry = Entry { kind: EntryKind::Class, path: path.clone(), known_as: path };
+    let entry = Entry { kind: EntryKind::Class, path: path.clone(), known_as: path, uses: Uses::default() };
     let settings = ModelSettings::of_all(&Config::default());
     (PythonModel::open(&entry, &interpreter(), &settings, folder.path()), folder)
 }
