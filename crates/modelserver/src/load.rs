@@ -97,6 +97,7 @@ impl Maker<'_> {
             if instance == 0 {
                 declared.check(runtime.signature())?;
             }
+            runtime = declared.reshaped(runtime);
             let alarm = Alarm::after(settings.timeout).map_err(no_thread)?;
             warm(runtime.as_mut(), file, declared, listed.folder.as_deref(), &alarm.cancel)?;
             if instance == 0 {

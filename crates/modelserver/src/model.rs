@@ -18,6 +18,7 @@ use crate::{
     caller::Caller,
     error::InferError,
     metrics::ModelMetrics,
+    mlflow,
     placement::Placement,
     probe::Probe,
     queue::{Bell, Queue},
@@ -273,12 +274,14 @@ impl Model {
             outputs = outputs.iter().chain(more).copied().collect();
         }
         let inputs = validate::order_inputs(&self.signature, request.inputs)?;
-        if self.signature.rows {
+        if mlflow::table::is_table(&self.signature) {
             validate::same_rows(&self.signature, &inputs)?;
         }
         let level = self.level(&parameters);
         parameters.retain(|name, _| !OURS.contains(&name.as_str()));
-        let rows = if self.signature.rows && !self.signature.streams { join::rows_of(&inputs) } else { None };
+        // A request with a value in the place of the model's own is like no other.
+        let joins = self.signature.rows && !self.signature.streams && inputs.len() == self.signature.inputs.len();
+        let rows = if joins { join::rows_of(&inputs) } else { None };
         let cancel = Cancel::default();
         let job = Job { inputs, outputs, parameters, rows, cancel: cancel.clone(), answer, arrived, time };
         let full = |_| InferError::QueueFull { model: self.name.clone(), limit: self.settings.queue_limit };

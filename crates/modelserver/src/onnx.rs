@@ -7,6 +7,7 @@
 
 mod describe;
 mod external;
+mod graph;
 pub(crate) mod library;
 mod strings;
 mod values;
@@ -20,13 +21,13 @@ use std::{
 
 use api::inference::{Tensor, TensorMetadata};
 use ort::{
-    ErrorCode,
     environment::Environment,
     logging::LogLevel,
-    session::{RunOptions, Session, SessionInputValue, SessionOutputs},
+    session::{RunOptions, Session, SessionInputValue, SessionInputs, SessionOutputs},
     value::ValueType,
 };
 
+use self::words::Fault;
 use crate::{
     error::ServeError,
     runtime::{Call, ModelRuntime, RuntimeError, Signature, Sink},
@@ -44,6 +45,8 @@ pub(crate) struct OnnxModel {
     symbols: Vec<Vec<String>>,
     /// Whether an output may be left out by the model.
     optional: bool,
+    /// Whether a run has ever worked.
+    has_run: bool,
 }
 
 impl OnnxModel {
@@ -52,22 +55,39 @@ impl OnnxModel {
         let failed = |reason: String| ServeError::Load { path: file.to_owned(), reason };
         let weights = external::files(file)?;
         let session = open(environment, file, weights, intra_op_threads)
-            .map_err(|e| failed(words::of_load(e.message(), file)))?;
+            .map_err(|e| failed(words::of_load(e.message(), file, || graph::Model::read(file).ok()?.opset())))?;
         let inputs = session.inputs().iter().map(describe::input).collect::<Result<Vec<_>, _>>().map_err(failed)?;
         let outputs = session.outputs().iter().map(describe::output).collect::<Result<Vec<_>, _>>().map_err(failed)?;
         let symbols = session.inputs().iter().map(describe::symbols).collect();
+        let initializers = session.overridable_initializers();
+        // A tensor that does not fit the protocol keeps the value that the model has for it.
+        let defaults: Vec<_> = initializers.iter().filter_map(describe::default).collect();
+        let of_rows = rows(&inputs, &outputs);
+        let read = (of_rows || inputs.iter().chain(&defaults).any(|input| input.shape.is_empty()))
+            .then(|| graph::Model::read(file).map_err(|e| failed(format!("its graph cannot be read: {e}"))))
+            .transpose()?;
+        let unranked = |input: &TensorMetadata| read.as_ref().is_some_and(|model| model.is_unranked(&input.name));
+        let all = inputs.iter().chain(&defaults).enumerate();
+        let unranked = all.filter_map(|(place, input)| unranked(input).then_some(place)).collect();
+        let sized_by_values = of_rows && read.as_ref().is_some_and(graph::Model::sizes_depend_on_values);
+        if sized_by_values {
+            let file = file.display();
+            tracing::info!("{file}: each request is run by itself: the size of an output depends on what is in it");
+        }
         let optional = session.outputs().iter().any(|output| matches!(output.dtype(), ValueType::Optional(_)));
         let options = quiet_options().map_err(|e| failed(e.message().to_owned()))?;
         let signature = Signature {
             platform: PLATFORM,
-            rows: rows(&inputs, &outputs),
+            rows: of_rows && !sized_by_values,
             streams: false,
             inputs,
+            defaults,
+            unranked,
             optional: Vec::new(),
             base64: Vec::new(),
             outputs,
         };
-        Ok(Self { session, options: Arc::new(options), signature, symbols, optional })
+        Ok(Self { session, options: Arc::new(options), signature, symbols, optional, has_run: false })
     }
 }
 
@@ -122,22 +142,33 @@ impl ModelRuntime for OnnxModel {
         for input in call.inputs {
             values.push(values::to_onnx(input)?);
         }
-        let Self { session, options, signature, symbols, optional } = self;
+        let more = call.inputs.get(self.signature.inputs.len()..).unwrap_or_default();
+        let Self { session, options, signature, symbols, optional, has_run } = self;
         let hook = Arc::clone(options);
         let terminate = move || {
             // Only fails without a runtime.
             let _ = hook.terminate();
         };
         let result = call.cancel.watch(terminate, || {
-            let (values, options) = (values.as_slice(), options.as_ref());
-            let made = if *optional {
-                without_panic(move || session.run_with_options(values, options))?
+            let options = options.as_ref();
+            let given: SessionInputs<'_, '_> = if more.is_empty() {
+                values.as_slice().into()
             } else {
-                session.run_with_options(values, options)
+                let names = signature.inputs.iter().map(|input| input.name.clone());
+                let names = names.chain(more.iter().map(|input| input.name.clone()));
+                names.zip(values).collect::<Vec<_>>().into()
+            };
+            let made = if *optional {
+                without_panic(move || session.run_with_options(given, options))?
+            } else {
+                session.run_with_options(given, options)
             };
             match made {
-                Ok(made) => collect(&made, call.outputs, signature),
-                Err(error) => Err(sort(&error, &signature.inputs, symbols, call.inputs)),
+                Ok(made) => {
+                    *has_run = true;
+                    collect(&made, call.outputs, signature)
+                }
+                Err(error) => Err(sort(&error, &signature.inputs, symbols, call.inputs, *has_run)),
             }
         });
         if call.cancel.is_cancelled() {
@@ -152,18 +183,30 @@ impl ModelRuntime for OnnxModel {
 /// The binding to the runtime panics when a model leaves an optional output out.
 fn without_panic<T>(run: impl FnOnce() -> T) -> Result<T, RuntimeError> {
     catch_unwind(AssertUnwindSafe(run)).map_err(|_| {
-        RuntimeError::Failed("the model left out an optional output: export it without `Optional` outputs".to_owned())
+        RuntimeError::Rejected(
+            "with these inputs the model leaves out an optional output: export it without `Optional` outputs"
+                .to_owned(),
+        )
     })
 }
 
 /// Whose fault a failed run is.
-fn sort(error: &ort::Error, wanted: &[TensorMetadata], symbols: &[Vec<String>], given: &[Tensor]) -> RuntimeError {
+fn sort(
+    error: &ort::Error,
+    wanted: &[TensorMetadata],
+    symbols: &[Vec<String>],
+    given: &[Tensor],
+    has_run: bool,
+) -> RuntimeError {
     if let Some(words) = words::of_symbols(symbols, given) {
         return RuntimeError::Rejected(words);
     }
-    let refused = error.code() == ErrorCode::InvalidArgument;
-    let words = words::of_run(error.message(), refused, wanted, given);
-    if refused { RuntimeError::Rejected(words) } else { RuntimeError::Failed(words) }
+    let fault = words::fault(error.code(), has_run);
+    let words = words::of_run(error.message(), fault, wanted, given);
+    match fault {
+        Fault::Inputs => RuntimeError::Rejected(words),
+        Fault::Model => RuntimeError::Failed(words),
+    }
 }
 
 fn collect(
@@ -175,8 +218,11 @@ fn collect(
     for &place in wanted {
         let described = &mut signature.outputs[place];
         let value = &made[place];
-        let (shape, data, labels) = values::from_onnx(value)
-            .map_err(|reason| RuntimeError::Failed(format!("output `{}`: {reason}", described.name)))?;
+        let (shape, data, labels) = values::from_onnx(value).map_err(|unsent| {
+            let words = format!("output `{}`: {}", described.name, unsent.reason);
+            // Pieces of different sizes are what these inputs make of the model, and others may not.
+            if unsent.by_inputs { RuntimeError::Rejected(words) } else { RuntimeError::Failed(words) }
+        })?;
         if described.labels.is_empty()
             && let Some(labels) = labels
         {

@@ -147,6 +147,8 @@ impl PythonModel {
             signature: Signature {
                 platform: "",
                 inputs: Vec::new(),
+                defaults: Vec::new(),
+                unranked: Vec::new(),
                 optional: Vec::new(),
                 base64: Vec::new(),
                 outputs: Vec::new(),

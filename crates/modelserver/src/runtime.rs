@@ -19,6 +19,12 @@ pub struct Signature {
     pub platform: &'static str,
     /// Its inputs, in its own order.
     pub inputs: Vec<TensorMetadata>,
+    /// Inputs for which the model has values of its own, unless a request sends others. Those that are sent come to the
+    /// runtime behind its inputs.
+    pub defaults: Vec<TensorMetadata>,
+    /// The places of the inputs, `defaults` counted behind them, of which the model does not say how many dimensions they
+    /// have. All others with an empty shape are scalars.
+    pub unranked: Vec<usize>,
     /// The places of the inputs that a request may leave out. Such a one comes to the runtime without rows.
     pub optional: Vec<usize>,
     /// The places of the inputs that hold bytes, which MLflow's clients write in base64.

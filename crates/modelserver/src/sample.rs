@@ -7,6 +7,26 @@ use half::{bf16, f16};
 /// Made-up inputs with more elements than this would rather be an attack on the memory.
 pub(crate) const MOST_ELEMENTS: i64 = 1 << 22;
 
+/// Texts that differ in all that a model may look at: words, cases, lengths, separators, letters beyond ASCII.
+const TEXTS: [&str; 16] = [
+    "",
+    "a",
+    "a rose is a rose",
+    "UPPER Case and lower",
+    "one,two;three\tfour|five",
+    "  spaces  at   both ends  ",
+    "Straße nach München",
+    "日本 の 文字",
+    "x",
+    "3.5",
+    "2026-11-28 12:00",
+    "user@example.com/path?q=1",
+    "naïve café, déjà vu",
+    "line one\nline two\nline three",
+    "🙂 emoji 🙂🙂",
+    "a much longer text, of which no other one here has as many words as it has, so that it is the widest of all",
+];
+
 /// Ones in the shape of an input, every variable dimension 1. `None` if its fixed dimensions are huge.
 pub(crate) fn ones(input: &TensorMetadata) -> Option<Tensor> {
     let shape: Vec<i64> = input.shape.iter().map(|dimension| if *dimension < 0 { 1 } else { *dimension }).collect();
@@ -40,8 +60,8 @@ impl Generator {
     }
 
     /// One row for an input whose first dimension counts rows, every other variable dimension `inner`. Floating
-    /// numbers are spread by `scale` around zero. `None` if a row is huge.
-    pub(crate) fn row(&mut self, input: &TensorMetadata, inner: i64, scale: f64) -> Option<Tensor> {
+    /// numbers are spread by `scale` around zero; strings are numbers or `texts`. `None` if a row is huge.
+    pub(crate) fn row(&mut self, input: &TensorMetadata, inner: i64, scale: f64, texts: bool) -> Option<Tensor> {
         let size = |(place, dimension): (usize, &i64)| match *dimension {
             _ if place == 0 => 1,
             ..0 => inner,
@@ -52,9 +72,14 @@ impl Generator {
         if count > MOST_ELEMENTS {
             return None;
         }
+        let count = usize::try_from(count).ok()?;
+        if texts && input.datatype == Datatype::Bytes {
+            let data = Data::Bytes((0..count).map(|_| Bytes::from_static(self.text().as_bytes())).collect());
+            return Some(Tensor { name: input.name.clone(), shape, data });
+        }
         let floating = matches!(input.datatype, Datatype::Fp16 | Datatype::Bf16 | Datatype::Fp32 | Datatype::Fp64);
         let next = || if floating { (self.number() - 4.0) * scale } else { self.number() };
-        let data = fill(input.datatype, usize::try_from(count).ok()?, next);
+        let data = fill(input.datatype, count, next);
         Some(Tensor { name: input.name.clone(), shape, data })
     }
 
@@ -63,12 +88,21 @@ impl Generator {
         fill(datatype, count, || self.number())
     }
 
-    /// From 0 to 8, in steps of an eighth. (xorshift64)
+    fn text(&mut self) -> &'static str {
+        TEXTS[self.next() % TEXTS.len()]
+    }
+
+    /// From 0 to 8, in steps of an eighth.
     fn number(&mut self) -> f64 {
+        f64::from(u8::try_from(self.next()).unwrap_or(0)) / 8.0
+    }
+
+    /// From 0 to 63. (xorshift64)
+    fn next(&mut self) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        f64::from(u8::try_from(self.0 >> 58).unwrap_or(0)) / 8.0
+        usize::try_from(self.0 >> 58).unwrap_or(0)
     }
 }
 

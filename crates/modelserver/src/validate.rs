@@ -14,15 +14,16 @@ pub(crate) fn order_inputs(signature: &Signature, inputs: Vec<Tensor>) -> Result
     if let ([wanted], [given]) = (signature.inputs.as_slice(), inputs.as_mut_slice())
         && wanted.name == given.name
     {
-        fits(wanted, given)?;
+        fits(wanted, signature.unranked.contains(&0), given)?;
         return Ok(inputs);
     }
-    let mut places: Vec<Option<Tensor>> = signature.inputs.iter().map(|_| None).collect();
+    let known = || signature.inputs.iter().chain(&signature.defaults);
+    let mut places: Vec<Option<Tensor>> = known().map(|_| None).collect();
     for mut input in inputs {
-        let Some(place) = signature.inputs.iter().position(|wanted| wanted.name == input.name) else {
-            return Err(unknown(&input.name, "input", &signature.inputs));
+        let Some((place, wanted)) = known().enumerate().find(|(_, wanted)| wanted.name == input.name) else {
+            return Err(unknown(&input.name, "input", known()));
         };
-        fits(&signature.inputs[place], &mut input)?;
+        fits(wanted, signature.unranked.contains(&place), &mut input)?;
         if places[place].is_some() {
             return Err(InferError::Invalid(format!("input `{}` was sent twice", input.name)));
         }
@@ -38,8 +39,8 @@ pub(crate) fn order_inputs(signature: &Signature, inputs: Vec<Tensor>) -> Result
     }
 }
 
-/// For a model whose first dimensions count rows: that all of its inputs have the same number of them, but for those
-/// that were left out.
+/// For a table, whose columns are of one length: that all of its inputs have the same number of rows, but for those that
+/// were left out.
 pub(crate) fn same_rows(signature: &Signature, inputs: &[Tensor]) -> Result<(), InferError> {
     let rows = |input: &Tensor| input.shape.first().copied().unwrap_or(0);
     let left_out = |place: usize, input: &Tensor| rows(input) == 0 && signature.optional.contains(&place);
@@ -76,7 +77,7 @@ pub(crate) fn choose_outputs(signature: &Signature, wanted: &[RequestedOutput]) 
             return Err(InferError::Invalid(format!("output `{}`: there is no `{name}` here: {instead}", output.name)));
         }
         let place = signature.outputs.iter().position(|known| known.name == output.name);
-        let place = place.ok_or_else(|| unknown(&output.name, "output", &signature.outputs))?;
+        let place = place.ok_or_else(|| unknown(&output.name, "output", signature.outputs.iter()))?;
         if places.contains(&place) {
             return Err(InferError::Invalid(format!("output `{}` was asked for twice", output.name)));
         }
@@ -94,8 +95,8 @@ pub(crate) fn features(signature: &Signature) -> Vec<usize> {
     signature.outputs.iter().enumerate().filter_map(named).collect()
 }
 
-fn unknown(name: &str, kind: &str, known: &[TensorMetadata]) -> InferError {
-    let names = || known.iter().map(|tensor| tensor.name.as_str());
+fn unknown<'s>(name: &str, kind: &str, known: impl Iterator<Item = &'s TensorMetadata> + Clone) -> InferError {
+    let names = || known.clone().map(|tensor| tensor.name.as_str());
     let hint = match nearest(name, names()) {
         Some(near) => format!("did you mean `{near}`?"),
         None => {
@@ -107,8 +108,8 @@ fn unknown(name: &str, kind: &str, known: &[TensorMetadata]) -> InferError {
 }
 
 /// Whether an input is what the model wants. Dimensions of 1 that it has too many at its end are taken away: MLServer's
-/// clients write a list as `[n, 1]`.
-fn fits(wanted: &TensorMetadata, given: &mut Tensor) -> Result<(), InferError> {
+/// clients write a list as `[n, 1]`, and a scalar as `[1]`. Of one that is `unranked` only the model knows.
+fn fits(wanted: &TensorMetadata, unranked: bool, given: &mut Tensor) -> Result<(), InferError> {
     if wanted.datatype != given.datatype() {
         return Err(InferError::Invalid(format!(
             "input `{}` is {}, the model wants {}",
@@ -119,8 +120,7 @@ fn fits(wanted: &TensorMetadata, given: &mut Tensor) -> Result<(), InferError> {
     }
     let alike = |(wanted, given): (&i64, &i64)| *wanted < 0 || wanted == given;
     let rank = wanted.shape.len();
-    if rank == 0 {
-        // A scalar, or a tensor of which the model does not say what it is: the model knows.
+    if unranked {
         return given.check_shape().map_err(|e| InferError::Invalid(format!("input `{}`: {e}", wanted.name)));
     }
     if given.shape.get(rank..).is_some_and(|rest| rest.iter().all(|size| *size == 1)) {
@@ -129,7 +129,11 @@ fn fits(wanted: &TensorMetadata, given: &mut Tensor) -> Result<(), InferError> {
     if wanted.shape.len() == given.shape.len() && wanted.shape.iter().zip(&given.shape).all(alike) {
         return given.check_shape().map_err(|e| InferError::Invalid(format!("input `{}`: {e}", wanted.name)));
     }
-    let any = if wanted.shape.contains(&-1) { " (-1 is any size)" } else { "" };
+    let any = match wanted.shape.as_slice() {
+        [] => ": one value, a scalar",
+        shape if shape.contains(&-1) => " (-1 is any size)",
+        _ => "",
+    };
     Err(InferError::Invalid(format!(
         "input `{}` has the shape {:?}, the model wants {:?}{any}",
         wanted.name, given.shape, wanted.shape
@@ -154,6 +158,8 @@ mod tests {
             rows: false,
             streams: false,
             inputs: vec![tensor("image", Datatype::Fp32, &[-1, 2]), tensor("scale", Datatype::Int64, &[1])],
+            defaults: Vec::new(),
+            unranked: Vec::new(),
             optional: Vec::new(),
             base64: Vec::new(),
             outputs: vec![tensor("label", Datatype::Int64, &[-1]), tensor("score", Datatype::Fp32, &[-1, 3])],

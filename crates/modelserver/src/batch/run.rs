@@ -77,10 +77,12 @@ impl Worker {
                 }
                 self.statistics.queue.add(waited);
                 let took = began.elapsed();
-                let made = made.and_then(|made| match rows {
-                    Some(rows) if self.rows => join::check_rows(&made, rows).map(|()| made),
-                    _ => Ok(made),
-                });
+                if let (Ok(made), Some(rows), true) = (&made, rows, self.rows)
+                    && let Err(error) = join::check_rows(made, rows)
+                {
+                    // The answer is its own, but the rows of such a model do not belong to those that went in.
+                    self.stop_joining(&error);
+                }
                 if made.is_ok() {
                     self.note(
                         1,
@@ -136,9 +138,7 @@ impl Worker {
         match made {
             Ok(made) => {
                 if let Err(error) = join::check_rows(&made, rows) {
-                    if self.queue.never_join() {
-                        tracing::warn!(model = self.name, %error, "its requests are run one by one from now on");
-                    }
+                    self.stop_joining(&error);
                     return self.one_by_one(jobs);
                 }
                 let requests = jobs.len();
@@ -182,6 +182,12 @@ impl Worker {
         if let Some(job) = self.queue.give_back(job) {
             let words = "the model's worker has ended, and the server is ending".to_owned();
             job.answer.send(Err(InferError::NotReady(words)));
+        }
+    }
+
+    fn stop_joining(&self, error: &RuntimeError) {
+        if self.queue.never_join() {
+            tracing::warn!(model = self.name, %error, "its requests are run one by one from now on");
         }
     }
 

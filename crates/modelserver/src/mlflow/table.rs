@@ -189,6 +189,8 @@ mod tests {
         Signature {
             platform: super::super::PLATFORM,
             inputs: columns.iter().map(tensor).collect(),
+            defaults: Vec::new(),
+            unranked: Vec::new(),
             optional: Vec::new(),
             base64: Vec::new(),
             outputs: Vec::new(),

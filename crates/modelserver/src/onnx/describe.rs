@@ -1,7 +1,10 @@
 //! A model's inputs and outputs in the words of the protocol.
 
 use api::inference::{Datatype, TensorMetadata};
-use ort::value::{Outlet, ValueType};
+use ort::{
+    session::OverridableInitializer,
+    value::{Outlet, ValueType},
+};
 
 use super::values;
 
@@ -49,6 +52,13 @@ pub(super) fn output(outlet: &Outlet) -> Result<TensorMetadata, String> {
 
 fn tensor(outlet: &Outlet, datatype: Datatype, shape: Vec<i64>) -> TensorMetadata {
     TensorMetadata { name: outlet.name().to_owned(), datatype, shape, labels: Vec::new() }
+}
+
+/// An input that has a value in the model already; `None` if the protocol cannot send it.
+pub(super) fn default(initializer: &OverridableInitializer) -> Option<TensorMetadata> {
+    let ValueType::Tensor { ty, shape, .. } = initializer.dtype() else { return None };
+    let datatype = values::datatype(*ty).ok()?;
+    Some(TensorMetadata { name: initializer.name().to_owned(), datatype, shape: shape.to_vec(), labels: Vec::new() })
 }
 
 /// The names that the model gives to an input's dimensions; empty where it gives none.

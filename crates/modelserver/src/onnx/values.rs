@@ -16,6 +16,9 @@ use ort::{
 use super::strings;
 use crate::runtime::RuntimeError;
 
+/// Elements that can be read behind the pointer of an empty tensor. All are zero.
+const READABLE: usize = 64;
+
 /// The protocol's word for an element type.
 pub(super) fn datatype(ty: TensorElementType) -> Result<Datatype, String> {
     #[allow(clippy::wildcard_enum_match_arm, reason = "the rest have no datatype in the protocol")]
@@ -41,20 +44,26 @@ pub(super) fn datatype(ty: TensorElementType) -> Result<Datatype, String> {
 /// Lends a tensor to the runtime; strings are copied.
 pub(super) fn to_onnx(tensor: &Tensor) -> Result<SessionInputValue<'_>, RuntimeError> {
     let shape = tensor.shape.as_slice();
+    // An empty vector has no memory, and operators read a scalar without looking at how many elements there are.
+    macro_rules! lend {
+        ($data:expr, $zero:expr) => {
+            lend(shape, if $data.is_empty() { const { [$zero; READABLE].split_at(0).0 } } else { $data.as_slice() })
+        };
+    }
     match &tensor.data {
-        Data::Bool(data) => lend(shape, data),
-        Data::Uint8(data) => lend(shape, data),
-        Data::Uint16(data) => lend(shape, data),
-        Data::Uint32(data) => lend(shape, data),
-        Data::Uint64(data) => lend(shape, data),
-        Data::Int8(data) => lend(shape, data),
-        Data::Int16(data) => lend(shape, data),
-        Data::Int32(data) => lend(shape, data),
-        Data::Int64(data) => lend(shape, data),
-        Data::Fp16(data) => lend(shape, data),
-        Data::Bf16(data) => lend(shape, data),
-        Data::Fp32(data) => lend(shape, data),
-        Data::Fp64(data) => lend(shape, data),
+        Data::Bool(data) => lend!(data, false),
+        Data::Uint8(data) => lend!(data, 0),
+        Data::Uint16(data) => lend!(data, 0),
+        Data::Uint32(data) => lend!(data, 0),
+        Data::Uint64(data) => lend!(data, 0),
+        Data::Int8(data) => lend!(data, 0),
+        Data::Int16(data) => lend!(data, 0),
+        Data::Int32(data) => lend!(data, 0),
+        Data::Int64(data) => lend!(data, 0),
+        Data::Fp16(data) => lend!(data, f16::ZERO),
+        Data::Bf16(data) => lend!(data, bf16::ZERO),
+        Data::Fp32(data) => lend!(data, 0.0),
+        Data::Fp64(data) => lend!(data, 0.0),
         Data::Bytes(data) => Ok(strings::tensor(&tensor.name, shape, data)?.into()),
     }
 }
@@ -69,36 +78,51 @@ where
 
 type Taken = (Vec<i64>, Data, Option<Vec<String>>);
 
+/// Why a value cannot be sent.
+#[derive(Debug)]
+pub(super) struct Unsent {
+    pub(super) reason: String,
+    /// With other inputs the model may make one that can.
+    pub(super) by_inputs: bool,
+}
+
+impl From<String> for Unsent {
+    fn from(reason: String) -> Self {
+        Self { reason, by_inputs: false }
+    }
+}
+
 /// Copies a value out of the runtime: its shape, its elements, and the classes if it was made of maps.
-pub(super) fn from_onnx(value: &DynValue) -> Result<Taken, String> {
+pub(super) fn from_onnx(value: &DynValue) -> Result<Taken, Unsent> {
     match value.dtype() {
         ValueType::Tensor { ty, .. } => Ok((value.shape().to_vec(), tensor(value, *ty)?, None)),
-        ValueType::Map { key, value: ty } => maps::single(value, *key, *ty),
+        ValueType::Map { key, value: ty } => Ok(maps::single(value, *key, *ty)?),
         ValueType::Sequence(inner) => match inner.as_ref() {
             ValueType::Map { .. } => {
-                maps::tensor(&value.try_extract_sequence::<DynMapValueType>().map_err(|e| e.message().to_owned())?)
+                Ok(maps::tensor(&value.try_extract_sequence::<DynMapValueType>().map_err(|e| e.message().to_owned())?)?)
             }
             ValueType::Tensor { ty, .. } => stacked(value, *ty),
             other @ (ValueType::Sequence(_) | ValueType::Optional(_)) => {
-                Err(format!("a sequence of {other} cannot be sent"))
+                Err(format!("a sequence of {other} cannot be sent").into())
             }
         },
-        other @ ValueType::Optional(_) => Err(format!("{other} cannot be sent")),
+        other @ ValueType::Optional(_) => Err(format!("{other} cannot be sent").into()),
     }
 }
 
 /// A sequence of tensors of one shape as one tensor, the place in the sequence its first dimension.
-fn stacked(sequence: &DynValue, ty: TensorElementType) -> Result<Taken, String> {
+fn stacked(sequence: &DynValue, ty: TensorElementType) -> Result<Taken, Unsent> {
     let parts = sequence.try_extract_sequence::<DynTensorValueType>().map_err(|e| e.message().to_owned())?;
     let mut data = Data::empty(datatype(ty)?);
     let inner = parts.first().map(|part| part.shape().to_vec()).unwrap_or_default();
     for (place, part) in parts.iter().enumerate() {
         if **part.shape() != *inner {
-            return Err(format!(
+            let reason = format!(
                 "its tensors have different shapes (the first {inner:?}, number {place} {:?}), and only equal ones can \
-                 be sent as one",
+                 be sent as one: send inputs that give equal ones, or ask for other outputs",
                 part.shape().to_vec()
-            ));
+            );
+            return Err(Unsent { reason, by_inputs: true });
         }
         let part = tensor(part, ty)?;
         data.append(&part, 0..part.len());

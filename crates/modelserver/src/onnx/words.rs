@@ -3,12 +3,41 @@
 //! Its messages come with source locations, C++ signatures and status names around the one sentence that helps.
 //! What is not known here is passed on without that wrapping, never dropped.
 
+mod source;
+
 use std::path::Path;
 
 use api::inference::{Tensor, TensorMetadata};
+use ort::ErrorCode;
 
-/// Why a model could not be loaded.
-pub(super) fn of_load(message: &str, file: &Path) -> String {
+use source::without_source;
+
+/// The oldest version of ONNX's operators that the runtime has.
+const OLDEST_OPSET: u64 = 7;
+
+/// Whose fault a failed run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// With other inputs it may work.
+    Inputs,
+    /// It is the model's or the runtime's.
+    Model,
+}
+
+/// A model computes from its inputs alone, so whatever an operator refuses is in the inputs: sizes that do not go
+/// together, an axis that is not there, a division by zero, a size beyond all memory.
+pub(super) fn fault(code: ErrorCode, has_run: bool) -> Fault {
+    #[allow(clippy::wildcard_enum_match_arm, reason = "the rest say that something else is broken")]
+    match code {
+        ErrorCode::GenericFailure | ErrorCode::InvalidArgument | ErrorCode::RuntimeException => Fault::Inputs,
+        // Kernels say so of sizes that they are not made for.
+        ErrorCode::NotImplemented if has_run => Fault::Inputs,
+        _ => Fault::Model,
+    }
+}
+
+/// Why a model could not be loaded. `opset` is that of ONNX's own operators in the model.
+pub(super) fn of_load(message: &str, file: &Path, opset: impl FnOnce() -> Option<u64>) -> String {
     let beginning = format!("Load model from {} failed:", file.display());
     let message = message.strip_prefix(&beginning).unwrap_or(message);
     if message.contains("Protobuf parsing failed") {
@@ -33,21 +62,27 @@ pub(super) fn of_load(message: &str, file: &Path) -> String {
         );
     }
     if let Some(operator) = after(message, "Could not find an implementation for ") {
-        let operator = operator.split(' ').next().unwrap_or(operator);
-        return format!(
-            "this ONNX Runtime has no operator {operator} (name and the opset it is from): export the model for \
-             another opset, 7 or newer"
-        );
+        let operator = operator.split([' ', '(']).next().unwrap_or(operator);
+        return match opset() {
+            Some(opset) if opset < OLDEST_OPSET => format!(
+                "its opset {opset} is older than this ONNX Runtime, which has operator {operator} from opset \
+                 {OLDEST_OPSET} on: export the model for opset {OLDEST_OPSET} or newer"
+            ),
+            _ => format!(
+                "this ONNX Runtime cannot run operator {operator} on a CPU with the datatypes that the model gives it: \
+                 export the model with others (float32 is always there), or install a newer onnxruntime"
+            ),
+        };
     }
     if let Some(operator) = after(message, "No Op registered for ") {
         let (name, version) = operator.split_once(" with domain_version of ").unwrap_or((operator, "its own"));
         return format!("there is no operator `{name}` in opset {version}; custom operators are not loaded");
     }
-    bare(message).to_owned()
+    without_source(message)
 }
 
-/// Why a run failed. `refused` says whether the runtime blames the inputs.
-pub(super) fn of_run(message: &str, refused: bool, wanted: &[TensorMetadata], given: &[Tensor]) -> String {
+/// Why a run failed.
+pub(super) fn of_run(message: &str, fault: Fault, wanted: &[TensorMetadata], given: &[Tensor]) -> String {
     if let Some(rest) = after(message, "Got invalid dimensions for input: ") {
         let name = rest.split(' ').next().unwrap_or(rest);
         let shapes = wanted.iter().zip(given).find(|(wanted, _)| wanted.name == name);
@@ -59,25 +94,38 @@ pub(super) fn of_run(message: &str, refused: bool, wanted: &[TensorMetadata], gi
         let each = given.iter().map(|input| format!("`{}` {:?}", input.name, input.shape));
         each.collect::<Vec<_>>().join(", ")
     };
-    let operator = after(message, "while running ").and_then(|rest| rest.split(' ').next());
-    let status = after(message, "Status Message: ").unwrap_or(message);
-    let said = bare(status);
-    if ["Failed to allocate memory", "storage size overflowed", "Integer overflow", "bad_alloc"]
-        .iter()
-        .any(|word| message.contains(word))
-    {
+    // Where graphs are in graphs, the last of each is the operator that failed, and its words.
+    let last = |word: &str| message.rfind(word).map(|place| message[place + word.len()..].trim());
+    let operator = last("while running ").and_then(|rest| rest.split(' ').next());
+    let said = without_source(last("Status Message: ").unwrap_or(message));
+    if OUT_OF_MEMORY.iter().any(|word| message.contains(word)) {
         let operator = operator.map_or_else(String::new, |operator| format!(" in its {operator}"));
         return format!(
             "the model asks for more memory{operator} than there is, with inputs of the shapes {}",
             shapes()
         );
     }
-    let whose = if refused { "the model refuses these inputs" } else { "the model failed" };
+    let whose = match fault {
+        Fault::Inputs => "the model refuses these inputs",
+        Fault::Model => "the model failed",
+    };
     match operator {
         Some(operator) => format!("{whose} in its {operator}: {said} (the inputs' shapes: {})", shapes()),
         None => format!("{whose}: {said}"),
     }
 }
+
+/// What the runtime and its libraries say of a size that there is no memory for.
+const OUT_OF_MEMORY: [&str; 8] = [
+    "Failed to allocate memory",
+    "storage size overflowed",
+    "size overflow",
+    "Integer overflow",
+    "bad_alloc",
+    "bad_array_new_length",
+    "larger than max_size()",
+    "vector::_M_",
+];
 
 /// Whether dimensions that the model gives one name have different sizes. The runtime does not mind by itself, since
 /// many an export names its dimensions carelessly: it tells only of a run that failed whose fault that was.
@@ -105,17 +153,6 @@ fn after<'m>(message: &'m str, word: &str) -> Option<&'m str> {
     message.find(word).map(|place| message[place + word.len()..].trim())
 }
 
-/// Without `/path/file.cc:12 type function(arguments)` before it: what follows is the last sentence.
-fn bare(message: &str) -> &str {
-    let message = message.trim();
-    if !message.starts_with("/onnxruntime_src/") && !message.contains(".cc:") && !message.contains(".h:") {
-        return message;
-    }
-    // The signature ends with its last closing bracket before the sentence.
-    let end = [") const ", ") "].iter().find_map(|end| message.find(end).map(|place| place + end.len()));
-    end.map_or(message, |end| message[end..].trim())
-}
-
 #[cfg(test)]
 mod tests {
     use api::inference::{Data, Datatype};
@@ -125,7 +162,7 @@ mod tests {
     #[test]
     fn the_reason_of_a_failed_load_is_plain_and_does_not_name_the_file_again() {
         let file = Path::new("/m/model.onnx");
-        let check = |said: &str, expected: &str| assert_eq!(of_load(said, file), expected);
+        let check = |said: &str, expected: &str| assert_eq!(of_load(said, file, || Some(6)), expected);
         check(
             "Load model from /m/model.onnx failed:Protobuf parsing failed.",
             "it is no ONNX model, or its end is missing",
@@ -149,9 +186,11 @@ mod tests {
         );
         check(
             "Could not find an implementation for Relu(1) node with name ''",
-            "this ONNX Runtime has no operator Relu(1) (name and the opset it is from): export the model for another \
-             opset, 7 or newer",
+            "its opset 6 is older than this ONNX Runtime, which has operator Relu from opset 7 on: export the model for \
+             opset 7 or newer",
         );
+        let said = of_load("Could not find an implementation for Cos(7) node with name 'c'", file, || Some(17));
+        assert!(said.starts_with("this ONNX Runtime cannot run operator Cos on a CPU with the datatypes"), "{said}");
     }
 
     #[test]
@@ -173,14 +212,15 @@ mod tests {
         let wanted =
             TensorMetadata { name: "x".into(), datatype: Datatype::Fp32, shape: vec![-1, 2], labels: Vec::new() };
         let given = Tensor { name: "x".into(), shape: vec![3], data: Data::Fp32(vec![0.0; 3]) };
-        let of_run = |said: &str| of_run(said, false, std::slice::from_ref(&wanted), std::slice::from_ref(&given));
+        let of_run =
+            |said: &str| of_run(said, Fault::Inputs, std::slice::from_ref(&wanted), std::slice::from_ref(&given));
         let said = "Got invalid dimensions for input: x for the following indices\n index: 1 Got: 3 Expected: 2\n";
         assert_eq!(of_run(said), "input `x` has the shape [3], the model wants [-1, 2]");
         let said = "Non-zero status code returned while running Reshape node. Name:'' Status Message: \
                     /onnxruntime_src/onnxruntime/core/providers/cpu/tensor/reshape_helper.h:84 \
                     onnxruntime::ReshapeHelper::ReshapeHelper(const onnxruntime::TensorShape&, bool) size != 0 was \
                     false. The input tensor cannot be reshaped. Input shape:{3}, requested shape:{-1,2}\n";
-        let words = "the model failed in its Reshape: size != 0 was false. The input tensor cannot be reshaped. Input \
+        let words = "the model refuses these inputs in its Reshape: size != 0 was false. The input tensor cannot be reshaped. Input \
                      shape:{3}, requested shape:{-1,2} (the inputs' shapes: `x` [3])";
         assert_eq!(of_run(said), words);
         let said = "Non-zero status code returned while running Expand node. Name:'' Status Message: \

@@ -60,7 +60,8 @@ pub(super) fn read(json: &[u8]) -> Result<Signature, String> {
     let places = |names: &[String]| (0..inputs.len()).filter(|place| names.contains(&inputs[*place].name)).collect();
     let (optional, base64) = (places(&hello.optional), places(&hello.base64));
     let (platform, streams) = (platform(&hello.platform), hello.streams);
-    Ok(Signature { platform, inputs, optional, base64, outputs, rows, streams })
+    let (defaults, unranked) = (Vec::new(), Vec::new());
+    Ok(Signature { platform, inputs, defaults, unranked, optional, base64, outputs, rows, streams })
 }
 
 /// The platform's name, kept for good. There are few; past a bound they are all just Python.

@@ -6,6 +6,7 @@
 
 mod check;
 mod read;
+mod reshape;
 
 use std::{collections::BTreeMap, fs, io::Read as _, path::Path};
 
@@ -57,7 +58,12 @@ pub(crate) struct Declared {
 pub(crate) struct DeclaredTensor {
     name: String,
     datatype: Option<Datatype>,
+    /// Of requests.
     dims: Vec<i64>,
+    /// Of the model, where that is another.
+    reshape: Option<Vec<i64>>,
+    /// Requests may leave it out.
+    optional: bool,
 }
 
 /// Which versions are served.

@@ -18,7 +18,7 @@ pub(super) fn read(signature: &Signature, body: &[u8]) -> Result<Request, InferE
 fn of_fields(signature: &Signature, fields: &Fields<'_>) -> Result<Request, InferError> {
     let mut request = Request::default();
     for (name, value) in &fields.0 {
-        let is_input = signature.inputs.iter().any(|input| input.name == *name);
+        let is_input = signature.inputs.iter().chain(&signature.defaults).any(|input| input.name == *name);
         match name.as_ref() {
             "id" if !is_input => request.id = Some(id(value)?),
             "parameters" if !is_input => {
@@ -47,7 +47,7 @@ fn id(value: &RawValue) -> Result<String, InferError> {
 /// Puts a field where it belongs.
 fn assign(signature: &Signature, request: &mut Request, name: &str, value: &RawValue) -> Result<(), InferError> {
     let shown = || name.chars().take(64).collect::<String>();
-    if let Some(input) = signature.inputs.iter().find(|input| input.name == name) {
+    if let Some(input) = signature.inputs.iter().chain(&signature.defaults).find(|input| input.name == name) {
         let (mut shape, data) =
             nested_data(value.get(), input.datatype).map_err(|e| InferError::Invalid(format!("`{}`: {e}", shown())))?;
         while shape.len() < input.shape.len() {

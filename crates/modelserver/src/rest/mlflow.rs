@@ -198,6 +198,8 @@ mod tests {
         Signature {
             platform: crate::mlflow::PLATFORM,
             inputs: columns.iter().map(column).collect(),
+            defaults: Vec::new(),
+            unranked: Vec::new(),
             optional: Vec::new(),
             base64: Vec::new(),
             outputs: Vec::new(),

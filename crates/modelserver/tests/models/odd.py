@@ -113,7 +113,82 @@ def unknown_operator(folder):
     save(folder, nodes, [tensor("x", FLOAT, ["n"])], [tensor("y", FLOAT, ["n"])])
 
 
+def gate(folder):
+    """y is 0 where the scalar `training` is true, else 2x."""
+    nodes = [
+        helper.make_node("Mul", ["x", "two"], ["twice"]),
+        helper.make_node("Where", ["training", "zero", "twice"], ["y"]),
+    ]
+    inputs = [tensor("x", FLOAT, ["n", 3]), tensor("training", TensorProto.BOOL, [])]
+    initializers = [constant("two", FLOAT, [], [2.0]), constant("zero", FLOAT, [], [0.0])]
+    save(folder, nodes, inputs, [tensor("y", FLOAT, ["n", 3])], initializers)
+
+
+def unranked(folder):
+    """The size of x, whatever rank it has."""
+    save(folder, [helper.make_node("Shape", ["x"], ["y"])], [tensor("x", FLOAT, None)], [tensor("y", TensorProto.INT64, ["r"])])
+
+
+def scaled(folder):
+    """x times `scale`, which the model has as 3 and a request may send."""
+    inputs = [tensor("x", FLOAT, ["n", 2]), tensor("scale", FLOAT, [1])]
+    nodes = [helper.make_node("Mul", ["x", "scale"], ["y"])]
+    save(folder, nodes, inputs, [tensor("y", FLOAT, ["n", 2])], [constant("scale", FLOAT, [1], [3.0])])
+
+
+def words(folder):
+    """The words of each text: as many columns as the longest of the run has."""
+    nodes = [helper.make_node("StringSplit", ["x"], ["y", "count"], delimiter=" ")]
+    outputs = [tensor("y", TensorProto.STRING, ["n", "w"]), tensor("count", TensorProto.INT64, ["n"])]
+    save(folder, nodes, [tensor("x", TensorProto.STRING, ["n"])], outputs, opset=20)
+
+
+def few_columns(folder):
+    """The first columns of x, as many as its largest number says. Made-up rows have no such number."""
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["most"], keepdims=0),
+        helper.make_node("Less", ["most", "limit"], ["small"]),
+        helper.make_node("Where", ["small", "all", "one"], ["end"]),
+        helper.make_node("Slice", ["x", "start", "end", "axis"], ["y"]),
+    ]
+    initializers = [
+        constant("limit", FLOAT, [1], [1000.0]),
+        constant("all", TensorProto.INT64, [1], [1 << 40]),
+        constant("one", TensorProto.INT64, [1], [1]),
+        constant("start", TensorProto.INT64, [1], [0]),
+        constant("axis", TensorProto.INT64, [1], [1]),
+    ]
+    save(folder, nodes, [tensor("x", FLOAT, ["n", "c"])], [tensor("y", FLOAT, ["n", "d"])], initializers)
+
+
+def one_node(folder, operator, kinds, shapes, output, opset=18, **attributes):
+    """One operator, with inputs a, b, … of these datatypes and shapes, and output y."""
+    names = "abcd"[: len(kinds)]
+    inputs = [tensor(name, kind, shape) for name, kind, shape in zip(names, kinds, shapes)]
+    save(folder, [helper.make_node(operator, list(names), ["y"], **attributes)], inputs, [output], opset=opset)
+
+
+def values(root):
+    """Operators that refuse some values, and those whose inputs need not have the same rows."""
+    integer, boolean, text = TensorProto.INT64, TensorProto.BOOL, TensorProto.STRING
+    one_node(root / "compress", "Compress", [FLOAT, boolean], [["n", 2], ["m"]], tensor("y", FLOAT, ["k", 2]), axis=0)
+    one_node(root / "and", "And", [boolean] * 2, [["n"], ["m"]], tensor("y", boolean, ["k"]))
+    one_node(root / "matmul", "MatMul", [FLOAT] * 2, [["n", "k"], ["k", "m"]], tensor("y", FLOAT, ["n", "m"]))
+    one_node(root / "concat", "StringConcat", [text] * 2, [["n"], ["m"]], tensor("y", text, ["k"]), opset=20)
+    one_node(root / "divide", "Div", [integer] * 2, [["n"], ["m"]], tensor("y", integer, ["k"]))
+    one_node(root / "gather", "Gather", [FLOAT, integer], [["n", 2], ["m"]], tensor("y", FLOAT, ["m", 2]))
+    one_node(root / "squeeze", "Squeeze", [FLOAT, integer], [["n", "m"], ["a"]], tensor("y", FLOAT, None))
+    one_node(root / "dft", "DFT", [FLOAT, integer, integer], [["n", 4, 1], None, None], tensor("y", FLOAT, None), opset=20)
+    one_node(root / "no_kernel", "Acosh", [TensorProto.DOUBLE], [["n"]], tensor("y", TensorProto.DOUBLE, ["n"]))
+
+
 def make(root):
+    gate(root / "gate")
+    unranked(root / "unranked")
+    scaled(root / "scaled")
+    words(root / "words")
+    few_columns(root / "few_columns")
+    values(root)
     sequence(root / "sequence")
     optional(root / "optional")
     external(root / "external")

@@ -5,30 +5,72 @@ use api::{
     inference::{TensorMetadata, element_count},
 };
 
-use super::{Declared, DeclaredTensor};
-use crate::{ServeError, runtime::Signature};
+use super::{
+    Declared, DeclaredTensor,
+    reshape::{Form, Reshaped},
+};
+use crate::{
+    ServeError,
+    runtime::{ModelRuntime, Signature},
+};
 
 impl Declared {
     /// Compares with the model's own signature. Tensors that were not described are as the model has them.
     pub(crate) fn check(&self, signature: &Signature) -> Result<(), ServeError> {
-        let rows = self.max_batch_size.is_some_and(|size| size > 0);
+        let rows = self.has_rows();
         for (kind, declared, real) in
             [("input", &self.inputs, &signature.inputs), ("output", &self.outputs, &signature.outputs)]
         {
             for tensor in declared {
-                let Some(own) = real.iter().find(|own| own.name == tensor.name) else {
+                let more = if kind == "input" { signature.defaults.as_slice() } else { &[] };
+                let Some(own) = real.iter().chain(more).find(|own| own.name == tensor.name) else {
                     return Err(self.wrong(unknown(kind, &tensor.name, real)));
                 };
                 fits(tensor, own, rows).map_err(|reason| self.wrong(format!("{kind} `{}` {reason}", tensor.name)))?;
             }
         }
+        for tensor in self.inputs.iter().filter(|tensor| tensor.optional) {
+            let needed = signature.inputs.iter().position(|own| own.name == tensor.name);
+            if needed.is_some_and(|place| !signature.optional.contains(&place)) {
+                tracing::warn!(
+                    "{}: input `{}` is said to be `optional`, and the model has no value of its own for it: requests \
+                     without it are refused",
+                    self.place,
+                    tensor.name
+                );
+            }
+        }
         Ok(())
+    }
+
+    /// A model that was checked, with the shapes that requests are to have.
+    pub(crate) fn reshaped(&self, model: Box<dyn ModelRuntime>) -> Box<dyn ModelRuntime> {
+        let rows = self.has_rows();
+        let forms = |declared: &[DeclaredTensor], real: &[TensorMetadata]| -> Vec<Form> {
+            let form = |tensor: &DeclaredTensor| {
+                let place = real.iter().position(|own| own.name == tensor.name)?;
+                let of_model = tensor.of_model(rows);
+                tensor.reshape.as_ref().map(|_| Form { place, of_requests: tensor.shape(rows), of_model })
+            };
+            declared.iter().filter_map(form).collect()
+        };
+        let signature = model.signature();
+        let (inputs, outputs) = (forms(&self.inputs, &signature.inputs), forms(&self.outputs, &signature.outputs));
+        if inputs.is_empty() && outputs.is_empty() {
+            return model;
+        }
+        Box::new(Reshaped::new(model, inputs, outputs))
+    }
+
+    /// Whether every tensor has a dimension for rows, which `dims` leave out.
+    fn has_rows(&self) -> bool {
+        self.max_batch_size.is_some_and(|size| size > 0)
     }
 
     /// A signature that was checked, with the dimensions that the model leaves open and this does not.
     pub(crate) fn narrowed(&self, signature: &Signature) -> Signature {
         let mut narrowed = signature.clone();
-        let rows = self.max_batch_size.is_some_and(|size| size > 0);
+        let rows = self.has_rows();
         for (declared, real) in [(&self.inputs, &mut narrowed.inputs), (&self.outputs, &mut narrowed.outputs)] {
             for tensor in declared {
                 let Some(own) = real.iter_mut().find(|own| own.name == tensor.name) else { continue };
@@ -47,6 +89,12 @@ impl DeclaredTensor {
     /// Its dimensions, with the one for rows before them where there are any.
     fn shape(&self, rows: bool) -> Vec<i64> {
         rows.then_some(-1).into_iter().chain(self.dims.iter().copied()).collect()
+    }
+
+    /// The same of the model's own tensor.
+    fn of_model(&self, rows: bool) -> Vec<i64> {
+        let dims = self.reshape.as_ref().unwrap_or(&self.dims);
+        rows.then_some(-1).into_iter().chain(dims.iter().copied()).collect()
     }
 }
 
@@ -67,10 +115,10 @@ fn fits(declared: &DeclaredTensor, own: &TensorMetadata, rows: bool) -> Result<(
     {
         return Err(format!("is said to be {datatype}, and the model has it as {}", own.datatype));
     }
-    if declared.dims.is_empty() {
+    if declared.dims.is_empty() && declared.reshape.is_none() {
         return Ok(());
     }
-    let shape = declared.shape(rows);
+    let shape = declared.of_model(rows);
     if rows && own.shape.first().is_some_and(|first| *first >= 0) {
         return Err(format!(
             "has the shape {:?} in the model, whose first dimension is not free for the rows of a batch: say \
@@ -89,5 +137,6 @@ fn fits(declared: &DeclaredTensor, own: &TensorMetadata, rows: bool) -> Result<(
         return Ok(());
     }
     let batch = if rows { " after the rows of `max_batch_size`" } else { "" };
-    Err(format!("is said to be {:?}{batch}, and the model has {:?}", declared.dims, own.shape))
+    let said = declared.reshape.as_ref().unwrap_or(&declared.dims);
+    Err(format!("is said to be {said:?}{batch}, and the model has {:?}", own.shape))
 }

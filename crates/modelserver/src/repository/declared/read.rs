@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use api::{decode::nearest, inference::Datatype};
 
-use super::{Declared, DeclaredTensor, Policy, Warmup, WarmupData, WarmupInput};
+use super::{Declared, DeclaredTensor, Policy, Warmup, WarmupData, WarmupInput, reshape::agree};
 use crate::{
     repository::{
         described::type_name,
@@ -123,20 +123,32 @@ fn tensors(fields: &mut Fields<'_>, which: &'static str) -> Result<Vec<DeclaredT
             None => None,
         };
         let dims = inner.numbers("dims", -1)?;
-        inner.not_honoured("reshape", "requests have the shape that the model itself has");
+        let reshape = match inner.message("reshape")? {
+            Some(mut reshape) => {
+                let shape = reshape.numbers("shape", -1)?;
+                reshape.finish()?;
+                Some(shape)
+            }
+            None => None,
+        };
         inner.not_honoured("format", "tensors are handed on as they come");
         inner.not_honoured("label_filename", "labels come from the model");
         inner.not_honoured("is_shape_tensor", "models run on CPUs");
         inner.not_honoured("is_non_linear_format_io", "models run on CPUs");
         inner.not_honoured("allow_ragged_batch", "rows of a batch have one shape");
-        if inner.boolean("optional")? == Some(true) {
-            inner.note("optional", "a request sends every input that the model has");
-        }
+        let optional = inner.boolean("optional")?.unwrap_or_default();
         inner.finish()?;
         let Some(name) = name else {
             return Err(Wrong { line, reason: format!("an `{which}` has no `name`") });
         };
-        tensors.push(DeclaredTensor { name, datatype, dims });
+        if let Some(shape) = reshape.as_ref().filter(|shape| !agree(&dims, shape)) {
+            let reason = format!(
+                "{which} `{name}` has `dims` {dims:?} and is reshaped to {shape:?}: both need as many variable dimensions \
+                 (-1), in the same order, and as many elements between them"
+            );
+            return Err(Wrong { line, reason });
+        }
+        tensors.push(DeclaredTensor { name, datatype, dims, reshape, optional });
     }
     Ok(tensors)
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use api::{
     decode::nearest,
-    inference::{Datatype, Ignored, Parameters, Request, Tensor, TensorMetadata, nested_data},
+    inference::{Data, Datatype, Ignored, Parameters, Request, Tensor, TensorMetadata, nested_data},
 };
 use serde_json::value::RawValue;
 
@@ -33,7 +33,7 @@ fn of_fields(signature: &Signature, fields: &Fields<'_>) -> Result<Request, Infe
 fn tensors(signature: &Signature, fields: &Fields<'_>) -> Result<Vec<Tensor>, InferError> {
     match (fields.get("instances"), fields.get("inputs")) {
         (Some(instances), None) => rows(signature, instances),
-        (None, Some(inputs)) => columns(&signature.inputs, inputs),
+        (None, Some(inputs)) => columns(signature, inputs),
         (Some(_), Some(_)) => Err(invalid("the body has both `instances` and `inputs`")),
         (None, None) => {
             let near = nearest("instances", fields.names());
@@ -68,11 +68,11 @@ fn rows(signature: &Signature, instances: &RawValue) -> Result<Vec<Tensor>, Infe
     }
     match (inputs, first) {
         ([input], Some(b'{')) if encoded(input, list) || is_word(list) => {
-            Ok(vec![tensor(input, instances.get(), "instances")?])
+            Ok(vec![rows_of(signature, input, instances.get(), "instances")?])
         }
         (_, Some(b'{')) if !is_word(list) => objects(signature, instances),
-        ([input], _) => Ok(vec![tensor(input, instances.get(), "instances")?]),
-        (_, Some(b'[')) => lists(inputs, instances),
+        ([input], _) => Ok(vec![rows_of(signature, input, instances.get(), "instances")?]),
+        (_, Some(b'[')) => lists(signature, instances),
         _ => Err(invalid(format!(
             "the model has {} inputs, so that each instance is an object with a value for each, or a list of their \
              values in this order: {}",
@@ -113,7 +113,7 @@ fn objects(signature: &Signature, instances: &RawValue) -> Result<Vec<Tensor>, I
                 invalid(format!("`{name}` is missing in some of the instances: the first is instances[{place}]"))
             })
         });
-        tensor(input, &join(values)?, &input.name)
+        rows_of(signature, input, &join(values)?, &input.name)
     };
     let left_out = |(place, input): &(usize, &TensorMetadata)| {
         signature.optional.contains(place) && rows.iter().all(|row| row.get(&input.name).is_none())
@@ -122,7 +122,8 @@ fn objects(signature: &Signature, instances: &RawValue) -> Result<Vec<Tensor>, I
     sent.map(|(_, input)| column(input)).collect()
 }
 
-fn lists(inputs: &[TensorMetadata], instances: &RawValue) -> Result<Vec<Tensor>, InferError> {
+fn lists(signature: &Signature, instances: &RawValue) -> Result<Vec<Tensor>, InferError> {
+    let inputs = signature.inputs.as_slice();
     let rows: Vec<Vec<&RawValue>> =
         serde_json::from_str(instances.get()).map_err(|e| invalid(format!("`instances`: {e}")))?;
     if let Some((place, row)) = rows.iter().enumerate().find(|(_, row)| row.len() != inputs.len()) {
@@ -134,7 +135,7 @@ fn lists(inputs: &[TensorMetadata], instances: &RawValue) -> Result<Vec<Tensor>,
         )));
     }
     let column = |(place, input): (usize, &TensorMetadata)| {
-        tensor(input, &join(rows.iter().map(|row| Ok(row[place].get())))?, &input.name)
+        rows_of(signature, input, &join(rows.iter().map(|row| Ok(row[place].get())))?, &input.name)
     };
     inputs.iter().enumerate().map(column).collect()
 }
@@ -153,10 +154,17 @@ fn join<'v>(values: impl Iterator<Item = Result<&'v str, InferError>>) -> Result
 }
 
 /// Whole columns: an object with a list for each input, or the bare list for the one input.
-fn columns(inputs: &[TensorMetadata], given: &RawValue) -> Result<Vec<Tensor>, InferError> {
+fn columns(signature: &Signature, given: &RawValue) -> Result<Vec<Tensor>, InferError> {
+    let with_defaults;
+    let inputs = if signature.defaults.is_empty() || !given.get().starts_with('{') {
+        signature.inputs.as_slice()
+    } else {
+        with_defaults = [signature.inputs.as_slice(), signature.defaults.as_slice()].concat();
+        &with_defaults
+    };
     if !given.get().starts_with('{') {
         return match inputs {
-            [input] => Ok(vec![tensor(input, given.get(), "inputs")?]),
+            [input] => Ok(vec![column(signature, input, given.get(), "inputs")?]),
             _ => Err(invalid(format!(
                 "`inputs` is an object with a list for each input of the model: {}",
                 names(inputs)
@@ -166,7 +174,7 @@ fn columns(inputs: &[TensorMetadata], given: &RawValue) -> Result<Vec<Tensor>, I
     let columns: Fields<'_> = serde_json::from_str(given.get()).map_err(|e| invalid(format!("`inputs`: {e}")))?;
     known_inputs(inputs, columns.names(), "`inputs`")?;
     let given = inputs.iter().filter_map(|input| Some((input, columns.get(&input.name)?)));
-    given.map(|(input, column)| tensor(input, column.get(), &input.name)).collect()
+    given.map(|(input, given)| column(signature, input, given.get(), &input.name)).collect()
 }
 
 fn known_inputs<'n>(
@@ -183,6 +191,41 @@ fn known_inputs<'n>(
             Err(invalid(format!("{place}: the model has no input `{}`{hint}", short(name))))
         }
     }
+}
+
+/// One input of all rows. Of a scalar there is one for all of them, so that its value must be the same in each.
+fn rows_of(signature: &Signature, input: &TensorMetadata, lists: &str, place: &str) -> Result<Tensor, InferError> {
+    let tensor = tensor(input, lists, place)?;
+    if !is_scalar(signature, input) || tensor.data.len() < 2 {
+        return Ok(tensor);
+    }
+    let value = |place: usize| {
+        let mut value = Data::empty(tensor.datatype());
+        value.append(&tensor.data, place..place + 1);
+        value
+    };
+    let first = value(0);
+    match (1..tensor.data.len()).find(|place| value(*place) != first) {
+        None => Ok(Tensor { shape: Vec::new(), data: first, name: tensor.name }),
+        Some(other) => Err(invalid(format!(
+            "`{place}`: the model takes one value of `{}` for all rows, and that of instances[{other}] is another than \
+             that of instances[0]: send rows with different values in requests of their own",
+            input.name
+        ))),
+    }
+}
+
+/// One whole input. A scalar may stand there by itself.
+fn column(signature: &Signature, input: &TensorMetadata, given: &str, place: &str) -> Result<Tensor, InferError> {
+    if is_scalar(signature, input) && !given.starts_with('[') {
+        return tensor(input, &format!("[{given}]"), place);
+    }
+    tensor(input, given, place)
+}
+
+fn is_scalar(signature: &Signature, input: &TensorMetadata) -> bool {
+    let place = signature.inputs.iter().chain(&signature.defaults).position(|known| known.name == input.name);
+    input.shape.is_empty() && place.is_none_or(|place| !signature.unranked.contains(&place))
 }
 
 /// Reads lists into the tensor that an input wants. Dimensions of 1 at its end, which people leave out of

@@ -1,0 +1,118 @@
+//! `reshape` of a model's configuration: requests have one shape, and the model another of as many elements.
+//!
+//! The model is wrapped, so that whatever runs it (requests, warm-ups, golden examples) sees the shapes of requests.
+//! Triton's rule holds: both shapes have as many variable dimensions, in the same order, and as many elements between
+//! them.
+
+use api::inference::{Tensor, TensorMetadata};
+
+use crate::runtime::{Call, ModelRuntime, RuntimeError, Signature, Sink, Up};
+
+/// One tensor's two shapes, the dimension for rows included.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Form {
+    /// The tensor's place in the signature.
+    pub(super) place: usize,
+    pub(super) of_requests: Vec<i64>,
+    pub(super) of_model: Vec<i64>,
+}
+
+/// Whether a shape can be read as another one, whatever its variable dimensions are.
+pub(super) fn agree(a: &[i64], b: &[i64]) -> bool {
+    let parts = |shape: &[i64]| -> Vec<Option<i64>> {
+        let product = |part: &[i64]| part.iter().try_fold(1i64, |product, size| product.checked_mul(*size));
+        shape.split(|size| *size < 0).map(product).collect()
+    };
+    let (a, b) = (parts(a), parts(b));
+    a == b && a.iter().all(Option::is_some)
+}
+
+/// The shape `to` with the sizes that `given` has where `from` leaves them open; `None` if it is no such shape.
+fn changed(given: &[i64], from: &[i64], to: &[i64]) -> Option<Vec<i64>> {
+    let alike = |(given, from): (&i64, &i64)| *from < 0 || given == from;
+    if given.len() != from.len() || !given.iter().zip(from).all(alike) {
+        return None;
+    }
+    let mut open = given.iter().zip(from).filter(|(_, from)| **from < 0).map(|(given, _)| *given);
+    to.iter().map(|size| if *size < 0 { open.next() } else { Some(*size) }).collect()
+}
+
+/// A model whose requests have shapes of their own.
+pub(super) struct Reshaped {
+    model: Box<dyn ModelRuntime>,
+    signature: Signature,
+    inputs: Vec<Form>,
+    outputs: Vec<Form>,
+}
+
+impl Reshaped {
+    pub(super) fn new(model: Box<dyn ModelRuntime>, inputs: Vec<Form>, outputs: Vec<Form>) -> Self {
+        let mut signature = model.signature().clone();
+        for (forms, tensors) in [(&inputs, &mut signature.inputs), (&outputs, &mut signature.outputs)] {
+            for form in forms {
+                tensors[form.place].shape.clone_from(&form.of_requests);
+            }
+        }
+        let rows = |tensor: &TensorMetadata| tensor.shape.first() == Some(&-1);
+        signature.rows &= signature.inputs.iter().chain(&signature.outputs).all(rows);
+        signature.unranked.retain(|place| inputs.iter().all(|form| form.place != *place));
+        Self { model, signature, inputs, outputs }
+    }
+}
+
+impl ModelRuntime for Reshaped {
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn up(&self) -> Up {
+        self.model.up()
+    }
+
+    fn infer(&mut self, call: Call<'_>, sink: &mut dyn Sink) -> Result<(), RuntimeError> {
+        let mut inputs = call.inputs.to_vec();
+        for form in &self.inputs {
+            let Some(input) = inputs.get_mut(form.place) else { continue };
+            let shape = changed(&input.shape, &form.of_requests, &form.of_model);
+            input.shape = shape.ok_or_else(|| {
+                let (name, given, wanted) = (&input.name, &input.shape, &form.of_requests);
+                RuntimeError::Rejected(format!("input `{name}` has the shape {given:?}, the model wants {wanted:?}"))
+            })?;
+        }
+        let mut sink = Back { forms: &self.outputs, wanted: call.outputs, sink };
+        self.model.infer(Call { inputs: &inputs, ..call }, &mut sink)
+    }
+}
+
+/// Gives outputs the shapes that requests want.
+struct Back<'s> {
+    forms: &'s [Form],
+    wanted: &'s [usize],
+    sink: &'s mut dyn Sink,
+}
+
+impl Sink for Back<'_> {
+    fn send(&mut self, mut outputs: Vec<Tensor>) -> bool {
+        for (output, place) in outputs.iter_mut().zip(self.wanted) {
+            let form = self.forms.iter().find(|form| form.place == *place);
+            // What is not as the model says is answered as it is.
+            if let Some(shape) = form.and_then(|form| changed(&output.shape, &form.of_model, &form.of_requests)) {
+                output.shape = shape;
+            }
+        }
+        self.sink.send(outputs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shapes_agree_where_variable_dimensions_and_what_is_between_them_do() {
+        assert!(agree(&[-1, 4], &[-1, 2, 2]) && agree(&[1], &[]) && agree(&[2, -1, 6], &[2, 1, -1, 3, 2]));
+        assert!(!agree(&[-1, 4], &[-1, 2]) && !agree(&[-1, 4], &[4, -1]) && !agree(&[4], &[-1]));
+        assert_eq!(changed(&[7, 4], &[-1, 4], &[-1, 2, 2]), Some(vec![7, 2, 2]));
+        assert_eq!(changed(&[7, 5], &[-1, 4], &[-1, 2, 2]), None);
+    }
+}
