@@ -88,6 +88,10 @@ impl<'de> Deserialize<'de> for Address {
 /// until the report's `seq` is greater than SEQ, so that a watcher need not poll.
 pub const SELF_REPORT_PATH: &str = "/modelway/replica";
 
+/// The header of an answer that refuses a request before anything of it was begun: the server is full, stops or is
+/// not ready. Such a request can be sent elsewhere, whatever it does. Over gRPC it is metadata of the answer.
+pub const NOT_BEGUN_HEADER: &str = "x-modelway-not-begun";
+
 /// What a running `modelway serve` says of itself: the handshake by which a replica is adopted, and its
 /// use of the machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

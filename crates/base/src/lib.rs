@@ -9,6 +9,7 @@ pub mod config;
 pub mod guard;
 pub mod metrics;
 pub mod net;
+pub mod private;
 pub mod task;
 pub mod telemetry;
 

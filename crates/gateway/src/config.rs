@@ -25,7 +25,8 @@ pub struct Config {
     pub max_connections: usize,
     /// Requests being answered at once. More are answered 503.
     pub max_in_flight: usize,
-    /// Requests being answered at once for one deployment. More are answered 429.
+    /// Requests being answered at once for one deployment. More are answered 429. Bodies that are longer than
+    /// `buffer_body_bytes` take at most half of these places.
     pub max_in_flight_per_deployment: usize,
     /// The longest request body. Longer ones are answered 413.
     pub max_body_bytes: u64,
@@ -36,7 +37,7 @@ pub struct Config {
     pub buffer_total_bytes: usize,
     /// From the first byte of a request to the end of its headers; then 408.
     pub header_timeout_ms: u64,
-    /// Between two pieces of a request body; then 408.
+    /// Between two pieces of a request body; then 408. Also 408: less than 4 KiB a second on average after that time.
     pub body_idle_timeout_ms: u64,
     /// How long a client may take nothing of an answer; then its connection is closed.
     pub write_timeout_ms: u64,
@@ -44,7 +45,7 @@ pub struct Config {
     pub idle_timeout_ms: u64,
     /// How long a connection to a replica may take to be made.
     pub connect_timeout_ms: u64,
-    /// How often a request is sent to another replica after one failed it.
+    /// How often a request that a replica did not take is offered to another one.
     pub retries: u32,
     /// At shutdown: how long requests in flight may take to end.
     pub drain_ms: u64,

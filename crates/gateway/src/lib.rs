@@ -1,66 +1,55 @@
 //! The data plane: takes requests for models and has a replica answer them.
 //!
-//! It knows the control plane only by the route table that it watches ([`watch`]), and no request waits for
-//! that: the last table serves, also one read from disk after a restart. A request's way: [`serve`] (a
-//! connection), [`service`] (who answers), [`balance`] (which replica), [`proxy`] or [`grpc`] (there and back),
-//! [`flight`] (what is counted at the end).
+//! It knows the control plane only by the route table that it watches ([`table`]), and no request waits for
+//! that: the last table serves, also one read from disk after a restart. `serve/request.rs` reads as a request goes:
+//! identify, name the endpoint, admit, split, forward, observe.
+//!
+//! A folder may import only from those above it; `tests/layout.rs` holds that:
+//!
+//! | folder | what is there |
+//! |---|---|
+//! | [`wire`] | paths, headers, gRPC's words, refusals, timers |
+//! | [`table`] | endpoints, health of replicas, the watch, the copy on disk |
+//! | [`upstream`] | connections to replicas, and bodies on them |
+//! | [`observe`] | counters, prediction records, use of the machine |
+//! | [`admit`] | bounds |
+//! | [`choose`] | which revision, which replica |
+//! | [`forward`] | the loop of attempts, bodies there and back |
+//! | [`serve`] | connections, threads, requests, the gateway's own pages |
 //!
 //! What makes it cheap: one thread's event loop does all of a request, connections to replicas are driven by the
-//! request that uses them ([`upstream`]), timeouts share one timer a connection ([`alarm`]) or are found by a walk
-//! ([`conn`]), counters hang on the route ([`stats`]), records leave in batches ([`mod@record`]).
+//! request that uses them ([`upstream::http1`]), timeouts share one timer a connection ([`wire::alarm`]) or are found by
+//! a walk ([`serve::connection`]), counters hang on the route ([`table::stats`]), records leave in batches
+//! ([`observe::records`]).
 //!
 //! **Invariant:** on a request's way there is no lock that a slow party holds, no database, no control plane, and no
 //! buffer, queue or wait without a bound.
 
-mod alarm;
-mod answer;
-mod app;
-mod balance;
-mod body;
+mod admit;
+mod choose;
 mod config;
-mod conn;
-mod flight;
-mod grpc;
-mod metrics;
-mod path;
-mod proxy;
-mod record;
-mod replica;
-mod saved;
+mod forward;
+mod observe;
 mod serve;
-mod service;
-mod shard;
-mod stats;
 mod table;
 mod upstream;
-mod usage;
-mod watch;
+mod wire;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, sync::Arc};
 
 use base::{Clock, Tasks};
 pub use config::Config;
-use tokio::{
-    io::AsyncWriteExt as _,
-    net::{TcpListener, TcpStream},
-    sync::mpsc,
-};
+use tokio::{net::TcpListener, sync::mpsc};
 
 use crate::{
-    app::App,
-    record::Writer,
-    saved::Position,
-    shard::{Accepted, OpenPlace, Shard},
+    forward::gateway::Gateway,
+    observe::records::{FLUSH_EVERY, Writer},
+    serve::{accept, app::App, thread::Thread},
+    table::{
+        saved::{self, Position},
+        watch,
+    },
 };
-
-/// Connections that may wait for one thread to take them.
-const HANDOVER: usize = 1_024;
-/// How long to wait after the machine refused to hand over a connection, as when it has no file descriptors left.
-const REST_AFTER_FAILURE: Duration = Duration::from_millis(50);
-
-const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
-connection: close\r\ncontent-length: 105\r\n\r\n\
-{\"error\":\"too many connections are open (gateway.max_connections); close some, or try again in a moment\"}";
 
 /// Why a gateway ended before it was told to.
 #[derive(Debug, thiserror::Error)]
@@ -83,32 +72,32 @@ pub async fn run(config: Config, listener: TcpListener, tasks: Tasks, clock: Clo
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         threads => threads,
     };
-    let app = App::new(config, threads, tasks.clone(), clock);
+    let app = App::new(Gateway::new(config, tasks.clone(), clock), threads);
+    let table = &app.gateway.table;
+    let table_file = app.gateway.config.table_file.clone();
     let mut position = Position::default();
-    if let Some(path) = app.config.table_file.clone() {
-        let loading = Arc::clone(&app);
-        let loaded = tasks.spawn_blocking(move || saved::load(&path, &loading.table)).await;
+    if let Some(path) = table_file.clone() {
+        let loading = Arc::clone(table);
+        let loaded = tasks.spawn_blocking(move || saved::load(&path, &loading)).await;
         position = loaded.map_err(|error| GatewayError::Defect(error.to_string()))?;
     }
-    let shards: Vec<_> = (0..threads).map(|index| Shard::new(index, Arc::clone(&app))).collect();
-    // Nobody else sets it.
-    let _first = app.shards.set(shards.clone());
 
     let (moved, follow) = tokio::sync::watch::channel(position);
-    tasks.spawn(watch::run(Arc::clone(&app), moved));
-    let keeping = app.config.table_file.clone().map(|path| tasks.spawn(saved::keep(Arc::clone(&app), path, follow)));
+    tasks.spawn(watch::run(Arc::clone(&app.watch), moved));
+    let keeping = table_file.map(|path| tasks.spawn(saved::keep(Arc::clone(table), path, follow, tasks.clone())));
     let (all_done, done) = tokio::sync::oneshot::channel::<()>();
     let recording = tasks.spawn(record(Arc::clone(&app), done));
 
     let mut lanes = Vec::with_capacity(threads);
     let mut running = Vec::with_capacity(threads);
-    for shard in shards {
-        let (lane, accepted) = mpsc::channel(HANDOVER);
-        let thread = Arc::clone(&shard);
-        running.push(tasks.spawn_blocking(move || thread.run(accepted)));
-        lanes.push((shard, lane));
+    for lane in &app.lanes {
+        let (sender, accepted) = mpsc::channel(accept::HANDOVER);
+        let thread = Thread::new(Arc::clone(&app), Arc::clone(lane));
+        let runs = Arc::clone(&thread);
+        running.push(tasks.spawn_blocking(move || runs.run(accepted)));
+        lanes.push((thread, sender));
     }
-    accept(&app, listener, lanes).await;
+    accept::accept(&app, listener, lanes).await;
 
     let mut ended = Ok(());
     for thread in running {
@@ -125,70 +114,23 @@ pub async fn run(config: Config, listener: TcpListener, tasks: Tasks, clock: Clo
     ended
 }
 
-/// Accepts connections and hands each to the thread that has the fewest, until told to end.
-async fn accept(app: &Arc<App>, listener: TcpListener, lanes: Vec<(Arc<Shard>, mpsc::Sender<Accepted>)>) {
-    let mut failing = false;
-    let mut any_ended = futures::future::select_all(lanes.iter().map(|(_, lane)| Box::pin(lane.closed())));
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = app.tasks.stopping() => return,
-            // A thread that ended takes the gateway with it: half of one would be worse than none.
-            _ = &mut any_ended => return,
-        };
-        match accepted.and_then(|(stream, from)| prepare(stream).map(|stream| (stream, from))) {
-            Ok((stream, from)) => {
-                failing = false;
-                hand_over(app, stream, from, &lanes).await;
-            }
-            Err(error) => {
-                if !std::mem::replace(&mut failing, true) {
-                    tracing::warn!("a connection could not be accepted: {error}; the next ones are tried");
-                }
-                tokio::time::sleep(REST_AFTER_FAILURE).await;
-            }
-        }
-    }
-}
-
-fn prepare(stream: TcpStream) -> io::Result<TcpStream> {
-    stream.set_nodelay(true)?;
-    Ok(stream)
-}
-
-async fn hand_over(app: &App, mut stream: TcpStream, from: SocketAddr, lanes: &[(Arc<Shard>, mpsc::Sender<Accepted>)]) {
-    let Some((shard, lane)) = lanes.iter().min_by_key(|(shard, _)| shard.open()) else { return };
-    let Some(place) = OpenPlace::take(shard) else {
-        app.counters.connections_refused.inc();
-        // Its send buffer is empty, so this does not wait; a client that is gone already need not be told.
-        let _told = tokio::time::timeout(REST_AFTER_FAILURE, stream.write_all(FULL)).await;
-        return;
-    };
-    match stream.into_std() {
-        Ok(stream) => {
-            // It fails only when the thread ended, which the acceptor notices by itself.
-            let _sent = lane.send(Accepted { stream, place }).await;
-        }
-        Err(error) => tracing::warn!("the connection of {from} could not be handed over: {error}"),
-    }
-}
-
 /// Writes records now and then, and what is left of them when all requests are done.
 async fn record(app: Arc<App>, mut done: tokio::sync::oneshot::Receiver<()>) {
-    let Some(folder) = app.config.predictions_dir.clone() else { return };
-    let lists = app.record_lists();
-    let mut writer = Writer::new(folder, &app.config, Arc::clone(&app.records_lost));
+    let gateway = &app.gateway;
+    let Some(folder) = gateway.config.predictions_dir.clone() else { return };
+    let lists: Vec<_> = app.lanes.iter().map(|lane| Arc::clone(&lane.records)).collect();
+    let mut writer = Writer::new(folder, &gateway.config, Arc::clone(&gateway.records_lost));
     let mut last = false;
     while !last {
         tokio::select! {
-            () = tokio::time::sleep(record::FLUSH_EVERY) => {}
+            () = tokio::time::sleep(FLUSH_EVERY) => {}
             _ = &mut done => last = true,
         }
         if lists.iter().all(|list| list.is_empty()) {
             continue;
         }
-        let (lists, now) = (lists.clone(), app.now());
-        let flushing = app.tasks.spawn_blocking(move || {
+        let (lists, now) = (lists.clone(), gateway.now());
+        let flushing = gateway.tasks.spawn_blocking(move || {
             writer.flush(&lists, now);
             writer
         });
@@ -199,16 +141,5 @@ async fn record(app: Arc<App>, mut done: tokio::sync::oneshot::Receiver<()>) {
                 return;
             }
         };
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn the_refusal_at_the_bound_is_well_formed() {
-        let text = std::str::from_utf8(super::FULL).expect("text");
-        let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
-        assert!(head.contains(&format!("content-length: {}", body.len())), "{} bytes", body.len());
-        serde_json::from_str::<serde_json::Value>(body).expect("JSON");
     }
 }

@@ -114,12 +114,99 @@ async fn a_replica_that_fails_fast_does_not_draw_the_load() {
 }
 
 #[tokio::test]
-async fn a_replica_that_says_503_has_its_request_answered_by_another() {
-    let (one, _two, _control, gateway) = pair(Manner::Status(503), Manner::Well, true).await;
-    for _ in 0..10 {
+async fn a_503_is_repeated_elsewhere_only_if_nothing_was_begun() {
+    for idempotent in [true, false] {
+        let (one, two, _control, gateway) = pair(Manner::NotBegun, Manner::Well, idempotent).await;
+        for _ in 0..10 {
+            let (code, headers, _) = gateway.infer("iris").await;
+            assert_eq!(code, 200);
+            assert!(!headers.contains_key(api::replica::NOT_BEGUN_HEADER));
+        }
+        assert!(one.requests() >= 1);
+        // Begun and given up: it may have done something.
+        one.behave(Manner::Status(503));
+        two.behave(Manner::Status(503));
+        let before = one.requests() + two.requests();
+        assert_eq!(gateway.infer("iris").await.0, 503);
+        assert_eq!(one.requests() + two.requests(), before + 1, "idempotent: {idempotent}");
+        // With everybody full the client is told what the last one said.
+        one.behave(Manner::NotBegun);
+        two.behave(Manner::NotBegun);
+        let (code, headers, _) = gateway.infer("iris").await;
+        assert_eq!((code, headers.contains_key(api::replica::NOT_BEGUN_HEADER)), (503, false));
+        gateway.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_fatal_request_ends_two_replicas_at_most_and_nobody_beside_it_fails() {
+    let mut replicas = Vec::new();
+    for name in ["a", "b", "c", "d"] {
+        replicas.push(Replica::start(name, Manner::Fatal).await);
+    }
+    let control = Control::start().await;
+    control.set(1, Some(route("iris", &replicas.iter().collect::<Vec<_>>())));
+    let gateway = Gateway::start(&control).await;
+    gateway.until_known("md-1").await;
+    let dead = || replicas.iter().filter(|replica| replica.is_dead()).count();
+    let load = Load::begin(&gateway, 16);
+    load.until(100).await;
+    let (code, headers, text) = gateway.post("/v2/models/iris/infer", "poison").await;
+    assert_eq!((code, dead()), (502, 2), "{text}");
+    let said = ["broke off before it answered", "not sent again", "had broken off with it before"];
+    assert!(said.iter().all(|words| text.contains(words)), "{text}");
+    assert!(headers.contains_key("x-request-id"));
+    // The same request again costs no second replica.
+    let (code, _, text) = gateway.post("/v2/models/iris/infer", "poison").await;
+    assert_eq!((code, dead()), (502, 3), "{text}");
+    assert!(text.contains("ended two replicas a short while ago"), "{text}");
+    let so_far = load.done();
+    load.until(so_far + 100).await;
+    load.end_without_failures().await;
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_fatal_request_ends_one_replica_where_requests_are_not_idempotent() {
+    let (one, two, _control, gateway) = pair(Manner::Fatal, Manner::Fatal, false).await;
+    let (code, _, text) = gateway.post("/v2/models/iris/infer", "poison").await;
+    assert_eq!((code, u8::from(one.is_dead()) + u8::from(two.is_dead())), (502, 1), "{text}");
+    assert!(text.contains("not idempotent"), "{text}");
+    assert_eq!(gateway.infer("iris").await.0, 200);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_frozen_replica_gets_nothing_until_it_answers_a_probe() {
+    let (one, two, _control, gateway) = pair(Manner::Well, Manner::Well, true).await;
+    one.behave(Manner::Frozen);
+    let load = Load::begin(&gateway, 2);
+    let told = r#"modelway_gateway_ejections_total{deployment="md-1",replica="a"} 1"#;
+    let begun = Instant::now();
+    gateway.until("it to be noticed", "/metrics", |text| text.contains(told)).await;
+    assert!(begun.elapsed() < Duration::from_secs(8), "seconds, not {:?}", begun.elapsed());
+    let before = one.requests();
+    for _ in 0..100 {
         assert_eq!(gateway.infer("iris").await.0, 200);
     }
-    assert!(one.requests() >= 1);
+    assert_eq!(one.requests(), before, "what hangs gets nothing");
+    one.behave(Manner::Well);
+    let begun = Instant::now();
+    while one.requests() == before {
+        assert!(begun.elapsed() < Duration::from_secs(10), "it answers again and gets nothing");
+        assert_eq!(gateway.infer("iris").await.0, 200);
+    }
+    assert!(two.requests() > 100);
+    drop(load);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_replica_that_is_only_slow_is_not_taken_for_frozen() {
+    let (one, _control, gateway) = Gateway::simple(Manner::Late(5_000)).await;
+    let (code, _, metrics) = (gateway.infer("iris").await.0, (), gateway.get("/metrics").await.2);
+    assert_eq!((code, one.requests()), (200, 1));
+    assert!(!metrics.contains("ejections_total{"), "{metrics}");
     gateway.stop().await;
 }
 

@@ -118,6 +118,43 @@ async fn a_replica_that_is_gone_costs_no_call() {
 }
 
 #[tokio::test]
+async fn a_fatal_call_ends_two_replicas_at_most() {
+    let mut replicas = Vec::new();
+    for name in ["a", "b", "c"] {
+        replicas.push(Replica::start(name, Manner::Fatal).await);
+    }
+    let control = Control::start().await;
+    control.set(1, Some(route("iris", &replicas.iter().collect::<Vec<_>>())));
+    let gateway = Gateway::start(&control).await;
+    gateway.until_known("md-1").await;
+    let mut message = infer("iris");
+    message.extend_from_slice(&[0x3a, 6]);
+    message.extend_from_slice(b"poison");
+    let reply = call(&gateway, "ModelInfer", &message).await;
+    let (status, words) = reply.status();
+    assert_eq!((status, replicas.iter().filter(|replica| replica.is_dead()).count()), ("14", 2), "{words}");
+    assert!(words.contains("had broken off with it before"), "{words}");
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_was_closed_meanwhile_costs_no_try() {
+    let one = Replica::start("a", Manner::Grpc).await;
+    let control = Control::start().await;
+    control.set(1, Some(route("iris", &[&one])));
+    let gateway = Gateway::start(&control).await;
+    gateway.until_known("md-1").await;
+    assert_eq!(call(&gateway, "ModelInfer", &infer("iris")).await.status().0, "0");
+    one.close_connections();
+    for _ in 0..4 {
+        assert_eq!(call(&gateway, "ModelInfer", &infer("iris")).await.status().0, "0");
+    }
+    let (_, _, metrics) = gateway.get("/metrics").await;
+    assert!(metrics.contains("modelway_gateway_retries_total 0"), "{metrics}");
+    gateway.stop().await;
+}
+
+#[tokio::test]
 async fn a_long_call_streams_through() {
     let (replica, _control, gateway) = Gateway::simple(Manner::Grpc).await;
     let mut message = infer("iris");

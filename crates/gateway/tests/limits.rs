@@ -106,6 +106,62 @@ async fn a_body_that_stops_coming_is_408() {
 }
 
 #[tokio::test]
+async fn a_body_that_drips_ends_and_keeps_nobody_out_meanwhile() {
+    let (replica, _control, gateway) = simple(
+        |config| {
+            config.body_idle_timeout_ms = 700;
+            config.max_in_flight_per_deployment = 2;
+        },
+        Manner::Well,
+    )
+    .await;
+    // One is held, the other is sent on while it comes.
+    for length in ["1000", "2000000"] {
+        let mut stream = gateway.raw().await;
+        let head =
+            format!("POST /v2/models/iris/infer HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let begun = Instant::now();
+        let mut answer = [0; 12];
+        loop {
+            let read = tokio::time::timeout(Duration::from_millis(100), stream.read_exact(&mut answer)).await;
+            if read.is_ok_and(|read| read.is_ok()) {
+                break;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(10), "{length}: it drips for ever");
+            let _late = stream.write_all(b"x").await;
+            assert_eq!(gateway.infer("iris").await.0, 200, "{length}: another one is served");
+        }
+        assert_eq!(String::from_utf8_lossy(&answer), "HTTP/1.1 408", "{length}");
+    }
+    assert!(replica.requests() > 0);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn bodies_that_do_not_come_take_no_places_of_others() {
+    let (_replica, _control, gateway) = simple(|config| config.max_in_flight_per_deployment = 8, Manner::Well).await;
+    let mut slow = Vec::new();
+    for length in ["1000", "2000000"] {
+        for _ in 0..8 {
+            let mut stream = gateway.raw().await;
+            let head =
+                format!("POST /v2/models/iris/infer HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\nx");
+            stream.write_all(head.as_bytes()).await.unwrap();
+            slow.push(stream);
+        }
+    }
+    let places = |text: &str| text.contains(r#"requests_in_flight{deployment="md-1"} 4"#);
+    gateway.until("half of the places to be taken", "/metrics", places).await;
+    for _ in 0..20 {
+        let (code, _, text) = gateway.infer("iris").await;
+        assert_eq!(code, 200, "{text}");
+    }
+    drop(slow);
+    gateway.stop().await;
+}
+
+#[tokio::test]
 async fn a_connection_without_a_request_is_closed_after_a_while() {
     let (_replica, _control, gateway) = simple(|config| config.idle_timeout_ms = 500, Manner::Well).await;
     let mut stream = gateway.raw().await;

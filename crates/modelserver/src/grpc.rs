@@ -39,10 +39,13 @@ pub mod health_proto {
 
 use std::{sync::Arc, time::Duration};
 
+use api::replica::NOT_BEGUN_HEADER;
 use http::{HeaderValue, header::CONTENT_TYPE};
 use hyper::body::Incoming;
 use proto::grpc_inference_service_server::{GrpcInferenceServiceServer, SERVICE_NAME};
-use tonic::{Status, body::Body as GrpcBody, codec::CompressionEncoding, server::NamedService};
+use tonic::{
+    Status, body::Body as GrpcBody, codec::CompressionEncoding, metadata::MetadataValue, server::NamedService,
+};
 use tower::Service as _;
 
 use crate::{
@@ -154,7 +157,8 @@ fn server<B>(
 impl From<InferError> for Status {
     fn from(error: InferError) -> Self {
         let words = error.to_string();
-        match error {
+        let not_begun = matches!(error, InferError::NotReady(_) | InferError::QueueFull { .. });
+        let mut status = match error {
             InferError::Invalid(_) => Self::invalid_argument(words),
             InferError::NotFound(_) => Self::not_found(words),
             InferError::NotReady(_) => Self::unavailable(words),
@@ -162,6 +166,10 @@ impl From<InferError> for Status {
             InferError::TimedOut(_) => Self::deadline_exceeded(words),
             InferError::Unsupported(_) => Self::unimplemented(words),
             InferError::Failed(_) => Self::internal(words),
+        };
+        if not_begun {
+            status.metadata_mut().insert(NOT_BEGUN_HEADER, MetadataValue::from_static("1"));
         }
+        status
     }
 }

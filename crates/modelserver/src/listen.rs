@@ -22,7 +22,7 @@ use crate::{Config, ServeError, app::App, caller::Caller, rest};
 
 /// Said to a connection too many.
 const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
-    connection: close\r\ncontent-length: 79\r\n\r\n\
+    x-modelway-not-begun: 1\r\nconnection: close\r\ncontent-length: 79\r\n\r\n\
     {\"error\":\"this server has as many connections as serve.max_connections allows\"}";
 
 /// How long a peer may leave an answer unread, in milliseconds.

@@ -47,8 +47,14 @@ pub(crate) enum Manner {
     Well,
     /// This status, at once.
     Status(u16),
+    /// 503, and the word that nothing was begun.
+    NotBegun,
+    /// After 20 milliseconds, unless the body holds "poison": that ends the whole replica.
+    Fatal,
     /// Not at all.
     Never,
+    /// Not at all, and no probe either: as after `kill -STOP`.
+    Frozen,
     /// After so many milliseconds.
     Late(u64),
     /// It reads the request and closes the connection.
@@ -66,6 +72,7 @@ pub(crate) struct Replica {
     pub(crate) requests: Arc<AtomicUsize>,
     pub(crate) bytes: Arc<AtomicU64>,
     pub(crate) seen: Arc<Mutex<HeaderMap>>,
+    closing: Arc<tokio::sync::Notify>,
     tasks: Tasks,
 }
 
@@ -79,9 +86,10 @@ impl Replica {
             requests: Arc::default(),
             bytes: Arc::default(),
             seen: Arc::default(),
+            closing: Arc::default(),
             tasks: Tasks::new(),
         };
-        let tasks = replica.tasks.clone();
+        let (tasks, closing) = (replica.tasks.clone(), replica.closing.clone());
         let (manner, requests, bytes, seen) =
             (replica.manner.clone(), replica.requests.clone(), replica.bytes.clone(), replica.seen.clone());
         tasks.clone().spawn(async move {
@@ -92,20 +100,25 @@ impl Replica {
                 };
                 let (manner, requests, bytes, seen) = (manner.clone(), requests.clone(), bytes.clone(), seen.clone());
                 let stop = tasks.clone();
+                let (ending, closing) = (tasks.clone(), closing.clone());
                 tasks.spawn(async move {
                     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
                         let (manner, requests, bytes, seen) =
                             (*manner.lock().unwrap(), requests.clone(), bytes.clone(), seen.clone());
+                        let stop = stop.clone();
                         async move {
-                            requests.fetch_add(1, Ordering::SeqCst);
-                            *seen.lock().unwrap() = request.headers().clone();
-                            answer(name, manner, request, &bytes).await
+                            if !matches!(request.uri().path(), api::replica::SELF_REPORT_PATH) {
+                                requests.fetch_add(1, Ordering::SeqCst);
+                                *seen.lock().unwrap() = request.headers().clone();
+                            }
+                            answer(name, manner, request, &bytes, &stop).await
                         }
                     });
-                    let builder = auto::Builder::new(Executor(stop.clone()));
+                    let builder = auto::Builder::new(Executor(ending.clone()));
                     tokio::select! {
                         _ = builder.serve_connection(TokioIo::new(stream), service) => {}
-                        () = stop.stopping() => {}
+                        () = ending.stopping() => {}
+                        () = closing.notified() => {}
                     }
                 });
             }
@@ -119,6 +132,16 @@ impl Replica {
 
     pub(crate) fn behave(&self, manner: Manner) {
         *self.manner.lock().unwrap() = manner;
+    }
+
+    /// Ends its connections; it takes new ones.
+    pub(crate) fn close_connections(&self) {
+        self.closing.notify_waiters();
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.tasks.is_stopping()
     }
 
     /// As `kill -9`: its port refuses from now on, its connections break.
@@ -151,7 +174,11 @@ async fn answer(
     manner: Manner,
     request: Request<Incoming>,
     bytes: &AtomicU64,
+    tasks: &Tasks,
 ) -> Result<Response<Body>, std::io::Error> {
+    if matches!(manner, Manner::Frozen) {
+        std::future::pending::<()>().await;
+    }
     let path = request.uri().path().to_owned();
     if path == api::replica::SELF_REPORT_PATH {
         let report = r#"{"replica":null,"pid":1,"seq":1,"state":"ready","artifact":null,"cpu_micros":1500000,"memory_bytes":4096}"#;
@@ -176,7 +203,21 @@ async fn answer(
             *response.status_mut() = code.try_into().unwrap();
             Ok(response)
         }
-        Manner::Never => std::future::pending().await,
+        Manner::NotBegun => {
+            let mut response = Response::new(text(r#"{"error":"full"}"#));
+            *response.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
+            response.headers_mut().insert(api::replica::NOT_BEGUN_HEADER, "1".parse().unwrap());
+            Ok(response)
+        }
+        Manner::Fatal => {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            if all.windows(6).any(|bytes| bytes == b"poison") {
+                tasks.stop();
+                std::future::pending::<()>().await;
+            }
+            Ok(well())
+        }
+        Manner::Never | Manner::Frozen => std::future::pending().await,
         Manner::Late(ms) => {
             tokio::time::sleep(Duration::from_millis(ms)).await;
             Ok(well())

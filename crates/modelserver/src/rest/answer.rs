@@ -6,7 +6,10 @@ use std::{
     task::{Context, Poll},
 };
 
-use api::inference::{IGNORED_FIELDS, Ignored};
+use api::{
+    inference::{IGNORED_FIELDS, Ignored},
+    replica::NOT_BEGUN_HEADER,
+};
 use bytes::Bytes;
 use futures::Stream;
 use http::{
@@ -133,9 +136,10 @@ impl Refusal {
         self
     }
 
-    /// The same request may be taken a little later.
+    /// The same request may be taken a little later, or elsewhere: nothing of it was begun.
     pub(super) fn later(mut self) -> Self {
         self.headers.push((RETRY_AFTER, HeaderValue::from_static("1")));
+        self.headers.push((HeaderName::from_static(NOT_BEGUN_HEADER), HeaderValue::from_static("1")));
         self
     }
 

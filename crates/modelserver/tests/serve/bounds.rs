@@ -151,6 +151,7 @@ async fn a_full_queue_refuses_at_once_and_says_which_bound() {
     let answer = tokio::time::timeout(PATIENCE, infer(1)).await.expect("it is refused at once").unwrap();
     assert_eq!(answer.status(), 503);
     assert_eq!(answer.headers()["retry-after"], "1");
+    assert_eq!(answer.headers()[api::replica::NOT_BEGUN_HEADER], "1");
     let body: serde_json::Value = answer.json().await.unwrap();
     assert!(body["error"].as_str().unwrap().contains("serve.queue_limit"), "{body}");
     // Callers that leave free the model: the run is ended, those that wait are skipped.

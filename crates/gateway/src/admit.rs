@@ -1,0 +1,3 @@
+//! Whether a request may come in: today the bounds on what is in flight.
+
+pub(crate) mod limits;

@@ -1,0 +1,114 @@
+//! The bounds on requests in flight and on bodies in memory.
+//!
+//! A request takes its place once all of a held body has come, so that clients that send slowly keep nobody out. A body
+//! that is sent on while it comes needs its place before; of these a deployment takes at most half of its places.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use crate::{config::Config, table::endpoint::Endpoint};
+
+/// What is counted over all threads.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    /// Requests being answered.
+    pub(crate) in_flight: AtomicUsize,
+    /// Bytes of bodies held in memory.
+    pub(crate) held_bytes: AtomicUsize,
+}
+
+/// The bounds, for one thread: what is cloned for each request is no other thread's.
+#[derive(Debug)]
+pub(crate) struct Limits {
+    counts: Arc<Counts>,
+    in_flight: usize,
+    in_flight_per_deployment: usize,
+    held_bytes: usize,
+}
+
+/// Which bound is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Full {
+    /// `gateway.max_in_flight`.
+    Gateway(usize),
+    /// `gateway.max_in_flight_per_deployment`.
+    Deployment(usize),
+    /// Half of that, for bodies that are sent on while they come.
+    Streaming(usize),
+}
+
+impl Limits {
+    pub(crate) fn new(config: &Config, counts: Arc<Counts>) -> Self {
+        Self {
+            counts,
+            in_flight: config.max_in_flight,
+            in_flight_per_deployment: config.max_in_flight_per_deployment,
+            held_bytes: config.buffer_total_bytes,
+        }
+    }
+}
+
+/// What one request holds of the bounds, until it is over.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    limits: Arc<Limits>,
+    held: usize,
+    place: Option<Arc<Endpoint>>,
+    streaming: bool,
+}
+
+impl Admission {
+    /// Nothing yet.
+    pub(crate) fn new(limits: &Arc<Limits>) -> Self {
+        Self { limits: Arc::clone(limits), held: 0, place: None, streaming: false }
+    }
+
+    /// Counts `more` bytes of a held body; false if that would be too many, and then nothing is counted.
+    pub(crate) fn hold(&mut self, more: usize) -> bool {
+        let bytes = &self.limits.counts.held_bytes;
+        if bytes.fetch_add(more, Ordering::AcqRel) + more > self.limits.held_bytes {
+            bytes.fetch_sub(more, Ordering::AcqRel);
+            return false;
+        }
+        self.held += more;
+        true
+    }
+
+    /// Takes a place among the requests in flight of the gateway and of one deployment.
+    pub(crate) fn enter(&mut self, endpoint: &Arc<Endpoint>, streaming: bool) -> Result<(), Full> {
+        let limits = Arc::clone(&self.limits);
+        let all = limits.counts.in_flight.fetch_add(1, Ordering::AcqRel);
+        let own = endpoint.live.in_flight.fetch_add(1, Ordering::AcqRel);
+        self.place = Some(Arc::clone(endpoint));
+        if all >= limits.in_flight {
+            return Err(Full::Gateway(limits.in_flight));
+        }
+        if own >= limits.in_flight_per_deployment {
+            return Err(Full::Deployment(limits.in_flight_per_deployment));
+        }
+        if streaming {
+            self.streaming = true;
+            let most = (limits.in_flight_per_deployment / 2).max(1);
+            if endpoint.live.streaming.fetch_add(1, Ordering::AcqRel) >= most {
+                return Err(Full::Streaming(most));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        if self.held > 0 {
+            self.limits.counts.held_bytes.fetch_sub(self.held, Ordering::AcqRel);
+        }
+        let Some(endpoint) = &self.place else { return };
+        endpoint.live.in_flight.fetch_sub(1, Ordering::AcqRel);
+        self.limits.counts.in_flight.fetch_sub(1, Ordering::AcqRel);
+        if self.streaming {
+            endpoint.live.streaming.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! Where a request goes: to which revision, and to which of its replicas.
+
+pub(crate) mod replica;
+pub(crate) mod split;

@@ -1,0 +1,37 @@
+//! Which revision a request goes to.
+//!
+//! Revisions share by weight along a sequence of low discrepancy (multiples of the golden ratio), so that
+//! already a hundred requests divide as the weights say.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use crate::table::endpoint::{Endpoint, Revision};
+
+/// 2^32 over the golden ratio.
+pub(super) const GOLDEN: u32 = 0x9E37_79B9;
+
+/// The revision that a request goes to: by its version where one is named, else by weight. `None` if no such
+/// revision has a replica.
+pub(crate) fn revision<'e>(endpoint: &'e Endpoint, version: Option<&str>) -> Option<&'e Arc<Revision>> {
+    let serving = || endpoint.revisions.iter().filter(|revision| !revision.replicas.is_empty());
+    if let Some(version) = version {
+        return serving()
+            .filter(|revision| revision.model_version == version)
+            .max_by_key(|revision| (revision.weight, revision.number));
+    }
+    if let [only] = &*endpoint.revisions {
+        return Some(only).filter(|only| !only.replicas.is_empty());
+    }
+    if endpoint.total_weight == 0 {
+        // All of the weight is on revisions without a replica. An answer of the newest is better than none.
+        return serving().max_by_key(|revision| revision.number);
+    }
+    let turn = endpoint.live.turn.fetch_add(1, Ordering::Relaxed).wrapping_mul(GOLDEN);
+    let mut point = (u64::from(turn) * endpoint.total_weight) >> 32;
+    serving().find(|revision| {
+        let weight = u64::from(revision.weight);
+        let hit = point < weight;
+        point = point.saturating_sub(weight);
+        hit
+    })
+}

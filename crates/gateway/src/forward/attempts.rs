@@ -1,0 +1,429 @@
+//! The loop that has a replica answer a request, over HTTP and over gRPC.
+//!
+//! A request that no replica has begun is offered to another one: the connection could not be made, it had ended before
+//! anything was sent, or the replica says that it has not begun (`x-modelway-not-begun`: it is full, or stops).
+//!
+//! A request that may have begun is tried once more only if its connection died before the first byte of an answer, its
+//! route says that it is idempotent, and all of it is still at hand. It may be what ended the replica. So at each
+//! replica only one such request is tried at a time, and one that ended a second replica is not tried again: it costs
+//! two replicas, and nobody beside it is turned away. It is remembered, and costs one if it comes again. After a time-out nothing is tried again.
+
+use std::{
+    future::{Future as _, poll_fn},
+    pin::pin,
+    sync::{Arc, atomic::Ordering},
+    task::Poll,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, StatusCode, Version};
+use tokio::time::Instant;
+
+use super::{
+    flight::{Claim, Flight},
+    head::{Protocol, stamp},
+    lane::Lane,
+    line::Line,
+    receive::{Received, blame_client},
+    reply::{OutBody, ReplicaBody},
+};
+use crate::{
+    admit::limits::Admission,
+    choose,
+    observe::records::Draft,
+    table::{
+        endpoint::{Endpoint, Revision},
+        replica::Replica,
+    },
+    upstream::body::{SendBody, SendError, StreamState},
+    wire::{
+        alarm::Alarm,
+        headers::{NOT_BEGUN, REQUEST_ID},
+        pace::Pace,
+        refusal::Refusal,
+    },
+};
+
+/// How often a request that waits for its second try looks for another replica, as those before it end more of them.
+const MOST_WAITS: usize = 16;
+
+/// A request that is admitted, and what is known of it.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) lane: Arc<Lane>,
+    pub(crate) admission: Admission,
+    pub(crate) endpoint: Arc<Endpoint>,
+    pub(crate) revision: Arc<Revision>,
+    /// Whether the client named the version.
+    pub(crate) versioned: bool,
+    pub(crate) protocol: Protocol,
+    /// When the request's head was read.
+    pub(crate) started: Instant,
+    pub(crate) alarm: Alarm,
+    /// From now to the head of an answer, all tries together.
+    pub(crate) timeout: Duration,
+    /// The longest pause within an answer.
+    pub(crate) gap: Duration,
+    /// How slowly a body may come that is sent on while it comes.
+    pub(crate) pace: Option<Pace>,
+    pub(crate) draft: Option<Draft>,
+}
+
+/// Has a replica answer. `head` is what it gets beside the body.
+pub(crate) async fn forward(call: Call, head: Request<()>, body: Received) -> Result<Response<OutBody>, Refusal> {
+    let id = head.headers().get(&REQUEST_ID).cloned();
+    let Call { lane, endpoint, protocol, timeout, mut alarm, .. } = call;
+    // What it takes to send the request once more.
+    let spare = (!body.streams()).then(|| body.bytes().clone());
+    let (body, progress) = body.into_sending(call.pace);
+    let mut outgoing = head.map(|()| body);
+    let mut attempts = Attempts {
+        lane: &lane,
+        endpoint: &endpoint,
+        revision: call.revision,
+        tried: Vec::new(),
+        versioned: call.versioned,
+        suspected: spare.as_ref().is_some_and(|body| endpoint.live.fatal.knows(body)),
+        ended: None,
+    };
+    // What the client took to send its body is not the replica's.
+    let begun = Instant::now();
+    alarm.set(begun + timeout);
+    let mut sent = begun;
+    loop {
+        let Some(turn) = attempts.turn(protocol, &mut alarm).await? else {
+            let words = "and before there was room for its second try its time was up";
+            return Err(attempts.refuse(StatusCode::GATEWAY_TIMEOUT, words));
+        };
+        let Turn { replica, claim, mut line, reused, trial } = turn;
+        let copy = spare.as_ref().filter(|_| attempts.left()).map(|bytes| copy_of(&outgoing, bytes));
+        if !attempts.tried.is_empty() {
+            sent = Instant::now();
+        }
+        let mut seen = 0;
+        let extend = |alarm: &mut Alarm| {
+            let Some(progress) = &progress else { return false };
+            let bytes = progress.bytes.load(Ordering::Relaxed);
+            let moving = progress.state() == StreamState::Open && bytes != std::mem::replace(&mut seen, bytes);
+            alarm.set_after(timeout);
+            moving
+        };
+        let answer = line.send(outgoing, &mut alarm, extend).await;
+        drop(trial);
+        let error = match answer {
+            Ok(response) => {
+                replica.heard(lane.tick());
+                if attempts.suspected
+                    && let Some(body) = &spare
+                {
+                    endpoint.live.fatal.forget(body);
+                }
+                let code = protocol.code(response.status(), response.headers());
+                if response.headers().contains_key(&NOT_BEGUN)
+                    && let Some(again) = copy
+                    && attempts.has_other(&replica)
+                {
+                    replica.answered_badly(lane.gateway.now_ms());
+                    attempts.failed(&replica, &format!("it answered {} and had not begun", code.as_u16()));
+                    outgoing = again;
+                    continue;
+                }
+                judge(&replica, code, || lane.gateway.now_ms());
+                let flight = Box::new(Flight {
+                    revision: attempts.revision,
+                    _admission: call.admission,
+                    claim,
+                    started: call.started,
+                    sent,
+                    code: code.as_u16(),
+                    draft: call.draft,
+                    whole: false,
+                    endpoint,
+                    lane,
+                });
+                let (mut parts, incoming) = response.into_parts();
+                stamp(&mut parts.headers, &flight);
+                let link = match line {
+                    Line::Http1(link) => {
+                        parts.version = Version::HTTP_11;
+                        Some(link)
+                    }
+                    Line::Http2(_) => None,
+                };
+                let body = ReplicaBody::new(incoming, link, flight, alarm, call.gap);
+                return Ok(Response::from_parts(parts, OutBody::Replica(body)));
+            }
+            Err(error) => error,
+        };
+        if let Some(refusal) = progress.as_ref().and_then(|progress| blame_client(progress, &lane.gateway.config)) {
+            endpoint.live.own.get().count(refusal.status.as_u16());
+            return Err(refusal);
+        }
+        let refusal = match error {
+            SendError::Unsent(request) => {
+                line.forget(&lane, &replica);
+                outgoing = *request;
+                if reused {
+                    // A kept connection that had ended meanwhile says nothing about its replica.
+                    lane.gateway.counters.stale.inc();
+                } else {
+                    attempts.unreachable(&replica, "it ended its connection at once");
+                }
+                continue;
+            }
+            SendError::TimedOut => {
+                // A client in a hurry says nothing about the replica.
+                if timeout >= Duration::from_millis(endpoint.route.request_timeout_ms) {
+                    // One slow request proves nothing; one that hangs must not have every second one hang with it.
+                    replica.answered_badly(lane.gateway.now_ms());
+                }
+                endpoint.live.own.get().count(504);
+                let words = format!(
+                    "{} did not answer within {} ms (the deployment's request timeout, or the caller's own); the request \
+                     may have been begun and is not sent again",
+                    replica.id,
+                    timeout.as_millis()
+                );
+                Refusal::new(StatusCode::GATEWAY_TIMEOUT, words)
+            }
+            SendError::TurnedAway => {
+                line.forget(&lane, &replica);
+                match copy {
+                    Some(again) => {
+                        attempts.failed(&replica, "it turned the request away");
+                        outgoing = again;
+                        continue;
+                    }
+                    None => Refusal::unavailable(format!("{} turned the request away; try again", replica.id)),
+                }
+            }
+            SendError::Reset(error) => {
+                replica.answered_badly(lane.gateway.now_ms());
+                let words = format!("{} gave the request up before it answered: {error}", replica.id);
+                attempts.refuse(StatusCode::BAD_GATEWAY, &words)
+            }
+            SendError::Broken(error) => {
+                line.forget(&lane, &replica);
+                match (attempts.broke_off(&replica, &error, spare.as_ref(), id.as_ref()), copy) {
+                    (Ok(()), Some(again)) => {
+                        outgoing = again;
+                        continue;
+                    }
+                    (Ok(()), None) => {
+                        let words = "it was offered to other replicas as often as gateway.retries allows";
+                        attempts.refuse(StatusCode::BAD_GATEWAY, words)
+                    }
+                    (Err(refusal), _) => refusal,
+                }
+            }
+        };
+        return Err(if progress.is_some() { refusal.closing() } else { refusal });
+    }
+}
+
+/// What an answer says about its replica.
+fn judge(replica: &Replica, code: StatusCode, now_ms: impl FnOnce() -> u64) {
+    if code.is_server_error() && code != StatusCode::NOT_IMPLEMENTED && code != StatusCode::GATEWAY_TIMEOUT {
+        replica.answered_badly(now_ms());
+    } else {
+        replica.answered_well();
+    }
+}
+
+fn copy_of(request: &Request<SendBody>, body: &Bytes) -> Request<SendBody> {
+    let mut copy = Request::new(SendBody::held(body.clone()));
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
+    *copy.headers_mut() = request.headers().clone();
+    copy
+}
+
+/// Who had a try, and how that ended.
+struct Attempts<'a> {
+    lane: &'a Arc<Lane>,
+    endpoint: &'a Arc<Endpoint>,
+    revision: Arc<Revision>,
+    tried: Vec<(Arc<Replica>, String)>,
+    versioned: bool,
+    /// The same request ended replicas a short while ago.
+    suspected: bool,
+    /// The replica that broke off with this request in its hands, and how.
+    ended: Option<(String, String)>,
+}
+
+/// One try: the replica, and what is held of it meanwhile.
+struct Turn {
+    replica: Arc<Replica>,
+    claim: Claim,
+    line: Line,
+    /// Whether the connection was there before.
+    reused: bool,
+    trial: Option<Trial>,
+}
+
+impl Attempts<'_> {
+    /// Whether one more try is allowed after the one under way.
+    fn left(&self) -> bool {
+        self.tried.len() < self.lane.gateway.config.retries as usize
+    }
+
+    /// Whether there is a replica that has not had its try.
+    fn has_other(&self, replica: &Arc<Replica>) -> bool {
+        let had = |other: &Arc<Replica>| {
+            Arc::ptr_eq(other, replica) || self.tried.iter().any(|(tried, _)| Arc::ptr_eq(tried, other))
+        };
+        self.revision.replicas.iter().any(|other| !had(other) && !other.is_hung())
+    }
+
+    /// Notes that a replica did not begin the request.
+    fn failed(&mut self, replica: &Arc<Replica>, how: &str) {
+        self.lane.gateway.counters.retries.inc();
+        self.tried.push((Arc::clone(replica), how.to_owned()));
+        self.refresh();
+    }
+
+    /// Notes that no connection to a replica can be made.
+    fn unreachable(&mut self, replica: &Arc<Replica>, how: &str) {
+        replica.eject(self.lane.gateway.now_ms());
+        self.failed(replica, how);
+    }
+
+    /// Notes that a replica's connection died with the request in its hands. `Ok` if it may be tried once more.
+    fn broke_off(
+        &mut self,
+        replica: &Arc<Replica>,
+        error: &str,
+        spare: Option<&Bytes>,
+        id: Option<&HeaderValue>,
+    ) -> Result<(), Refusal> {
+        replica.eject(self.lane.gateway.now_ms());
+        self.lane.gateway.counters.broken.inc();
+        let before = self.ended.replace((replica.id.clone(), error.to_owned()));
+        tracing::warn!(
+            request = id.and_then(|id| id.to_str().ok()),
+            replica = &replica.id,
+            before = before.as_ref().map(|(replica, _)| replica),
+            deployment = %self.endpoint.id,
+            "a replica broke off with this request in its hands: {error}"
+        );
+        let why = match (spare, before) {
+            _ if !self.endpoint.route.idempotent => {
+                "the deployment says that its requests are not idempotent".to_owned()
+            }
+            (None, _) => "its body was sent on while it came, and is gone".to_owned(),
+            (Some(body), Some((first, _))) => {
+                self.endpoint.live.fatal.remember(body);
+                format!("{first} had broken off with it before, so it may be what ended both")
+            }
+            (Some(_), None) if self.suspected => "the same request ended two replicas a short while ago".to_owned(),
+            (Some(_), None) => {
+                self.failed(replica, error);
+                return Ok(());
+            }
+        };
+        Err(self.refuse(StatusCode::BAD_GATEWAY, &why))
+    }
+
+    /// Tells of a request that may have begun.
+    fn refuse(&self, status: StatusCode, why: &str) -> Refusal {
+        self.endpoint.live.own.get().count(status.as_u16());
+        let words = match &self.ended {
+            Some((replica, error)) => format!(
+                "{replica} broke off before it answered ({error}); the request may have been begun and is not sent \
+                 again: {why}"
+            ),
+            None => why.to_owned(),
+        };
+        Refusal::new(status, words)
+    }
+
+    /// The table may have moved on: what failed is perhaps no longer a replica, and a new one is there.
+    fn refresh(&mut self) {
+        let Some(newer) = self.lane.gateway.table.find(&self.endpoint.id.to_string()) else { return };
+        let version = self.versioned.then_some(self.revision.model_version.as_str());
+        let same = newer.revisions.iter().find(|revision| revision.number == self.revision.number);
+        if let Some(same) = same.filter(|same| !same.replicas.is_empty()) {
+            self.revision = Arc::clone(same);
+        } else if let Some(other) = choose::split::revision(&newer, version) {
+            self.revision = Arc::clone(other);
+        }
+    }
+
+    /// The next replica.
+    fn next(&self) -> Result<Arc<Replica>, Refusal> {
+        let now = || self.lane.gateway.now_ms();
+        let tried: Vec<_> = self.tried.iter().map(|(replica, _)| Arc::clone(replica)).collect();
+        let fits = self.tried.len() <= self.lane.gateway.config.retries as usize;
+        // With every replica tried, the first may have been unlucky: a crash is often over in a moment.
+        let choose = |tried: &[Arc<Replica>]| choose::replica::choose(&self.revision, tried, now).map(Arc::clone);
+        choose(&tried).or_else(|| choose(&[])).filter(|_| fits).ok_or_else(|| self.nobody())
+    }
+
+    /// Why there is no next replica.
+    fn nobody(&self) -> Refusal {
+        let name = self.endpoint.id;
+        let last = self.tried.last().map(|(replica, how)| format!("{}: {how}", replica.id));
+        if self.ended.is_some() {
+            let last = last.map(|last| format!("; the last to {last}")).unwrap_or_default();
+            return self.refuse(StatusCode::BAD_GATEWAY, &format!("no other replica could be reached{last}"));
+        }
+        self.endpoint.live.own.get().count(503);
+        Refusal::unavailable(match last {
+            Some(last) => {
+                format!("no replica of {name} could be reached: {} tries, the last to {last}", self.tried.len())
+            }
+            None if !self.revision.replicas.is_empty() => {
+                format!("no replica of {name} answers: all of them hang, and are asked again and again how they are")
+            }
+            None => self.endpoint.why_not(&name.to_string()),
+        })
+    }
+
+    /// The next replica that can be reached; `None` if the time is up before it may be tried.
+    async fn turn(&mut self, protocol: Protocol, alarm: &mut Alarm) -> Result<Option<Turn>, Refusal> {
+        let mut waits = 0;
+        loop {
+            let replica = self.next()?;
+            let claim = Claim::new(&replica, self.lane.tick());
+            let mut trial = None;
+            if self.suspected || self.ended.is_some() {
+                let Some(begun) = Trial::begin(&replica, alarm).await else { return Ok(None) };
+                waits += 1;
+                // The one before may have ended this replica too.
+                let gone = replica.is_ejected(|| self.lane.gateway.now_ms()) || replica.is_hung();
+                if gone && waits < MOST_WAITS && self.has_other(&replica) {
+                    continue;
+                }
+                trial = Some(begun);
+            }
+            match Line::to(self.lane, &replica, protocol).await {
+                Ok((line, reused)) => return Ok(Some(Turn { replica, claim, line, reused, trial })),
+                Err(error) => self.unreachable(&replica, &error),
+            }
+        }
+    }
+}
+
+/// The place of the one request that is tried at a replica although it may have ended another one.
+struct Trial(Arc<Replica>);
+
+impl Trial {
+    /// Waits for it; `None` if the time is up before.
+    async fn begin(replica: &Arc<Replica>, alarm: &mut Alarm) -> Option<Self> {
+        let mut free = pin!(replica.trial().acquire());
+        let taken = poll_fn(|cx| match free.as_mut().poll(cx) {
+            Poll::Ready(taken) => Poll::Ready(taken.ok()),
+            Poll::Pending => alarm.poll(cx).map(|()| None),
+        });
+        taken.await?.forget();
+        Some(Self(Arc::clone(replica)))
+    }
+}
+
+impl Drop for Trial {
+    fn drop(&mut self) {
+        self.0.trial().add_permits(1);
+    }
+}

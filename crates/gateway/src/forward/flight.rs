@@ -1,0 +1,112 @@
+//! One request that is being answered: what it holds while it is, and what is counted when it is over.
+
+use std::{sync::Arc, time::Duration};
+
+use http::HeaderMap;
+use tokio::time::Instant;
+
+use super::lane::Lane;
+use crate::{
+    admit::limits::Admission,
+    observe::records::{Draft, Record},
+    table::{
+        endpoint::{Endpoint, Revision},
+        replica::Replica,
+    },
+    upstream::http1::Link,
+    wire::grpc,
+};
+
+/// One request outstanding at a replica.
+#[derive(Debug)]
+pub(crate) struct Claim(pub(crate) Arc<Replica>);
+
+impl Claim {
+    /// Counts a request that it gets at `tick`.
+    pub(crate) fn new(replica: &Arc<Replica>, tick: u32) -> Self {
+        replica.asked(tick);
+        Self(Arc::clone(replica))
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.0.released();
+    }
+}
+
+/// A request that a replica is answering.
+#[derive(Debug)]
+pub(crate) struct Flight {
+    pub(crate) lane: Arc<Lane>,
+    /// Kept for its end only.
+    pub(crate) _admission: Admission,
+    pub(crate) endpoint: Arc<Endpoint>,
+    pub(crate) revision: Arc<Revision>,
+    pub(crate) claim: Claim,
+    /// When the request's head was read.
+    pub(crate) started: Instant,
+    /// When the attempt began that was answered.
+    pub(crate) sent: Instant,
+    pub(crate) code: u16,
+    pub(crate) draft: Option<Draft>,
+    /// Whether the answer came to its end.
+    pub(crate) whole: bool,
+}
+
+impl Flight {
+    /// Notes a piece of the answer.
+    pub(crate) fn saw_output(&mut self, data: &[u8]) {
+        self.claim.0.heard(self.lane.tick());
+        if let Some(payloads) = self.draft.as_mut().and_then(|draft| draft.payloads.as_mut()) {
+            payloads.output.add(data, self.lane.gateway.config.record_payload_bytes);
+        }
+    }
+
+    /// Notes how a gRPC answer ended.
+    pub(crate) fn saw_trailers(&mut self, trailers: &HeaderMap) {
+        if let Some(code) = grpc::http_code(trailers) {
+            self.code = code.as_u16();
+        }
+    }
+
+    /// The replica broke off within its answer.
+    pub(crate) fn broke_off(&mut self) {
+        self.claim.0.eject(self.lane.gateway.now_ms());
+    }
+
+    /// Gives a connection back to its pool.
+    pub(crate) fn keep(&self, mut link: Link) {
+        link.used_at = self.lane.tick();
+        self.lane.pool.keep(&self.claim.0, link);
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        let now = Instant::now();
+        let total = micros(now.duration_since(self.started));
+        let upstream = micros(now.duration_since(self.sent));
+        let lane = &self.lane;
+        let stats = self.revision.live.stats.get();
+        stats.count(self.code);
+        stats.latency.observe(total);
+        lane.added.observe(total.saturating_sub(upstream));
+        if let Some(draft) = self.draft.take() {
+            lane.records.push(Record {
+                at: lane.gateway.now(),
+                draft,
+                endpoint: Arc::clone(&self.endpoint),
+                revision: Arc::clone(&self.revision),
+                replica: Arc::clone(&self.claim.0),
+                code: self.code,
+                whole: self.whole,
+                latency_us: total,
+            });
+        }
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}

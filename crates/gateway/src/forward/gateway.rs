@@ -1,0 +1,67 @@
+//! What all serving threads share.
+
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::SystemTime,
+};
+
+use api::Timestamp;
+use base::{Clock, Tasks};
+use tokio::time::Instant;
+
+use crate::{
+    admit::limits::Counts, config::Config, observe::counters::Counters, table::routes::Table, wire::headers::Ids,
+};
+
+/// What all serving threads share.
+#[derive(Debug)]
+pub(crate) struct Gateway {
+    pub(crate) config: Config,
+    pub(crate) table: Arc<Table>,
+    pub(crate) tasks: Tasks,
+    pub(crate) clock: Clock,
+    pub(crate) ids: Ids,
+    pub(crate) counts: Arc<Counts>,
+    pub(crate) counters: Counters,
+    /// Records that the disk did not take.
+    pub(crate) records_lost: Arc<AtomicU64>,
+    started: Instant,
+}
+
+impl Gateway {
+    pub(crate) fn new(config: Config, tasks: Tasks, clock: Clock) -> Arc<Self> {
+        Arc::new(Self {
+            config,
+            table: Arc::new(Table::new()),
+            tasks,
+            clock,
+            ids: Ids::new(),
+            counts: Arc::default(),
+            counters: Counters::default(),
+            records_lost: Arc::default(),
+            started: Instant::now(),
+        })
+    }
+
+    /// Milliseconds since the gateway started, from 1.
+    pub(crate) fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
+    }
+
+    /// The time of day.
+    pub(crate) fn now(&self) -> Timestamp {
+        let now: SystemTime = self.clock.now();
+        now.into()
+    }
+
+    /// Why it cannot serve yet.
+    pub(crate) fn not_ready(&self) -> Option<&'static str> {
+        if self.tasks.is_stopping() {
+            Some("this gateway is shutting down")
+        } else if !self.table.holds() {
+            Some("this gateway has no route table yet: it waits for the control plane (gateway.control_url)")
+        } else {
+            None
+        }
+    }
+}

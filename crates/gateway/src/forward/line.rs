@@ -1,0 +1,79 @@
+//! A connection to a replica, of whichever protocol.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+
+use super::{head::Protocol, lane::Lane};
+use crate::{
+    table::replica::Replica,
+    upstream::{
+        body::{SendBody, SendError},
+        executor::Executor,
+        http1::Link,
+        http2::Grpc,
+        socket::Socket,
+    },
+    wire::{alarm::Alarm, refusal::causes},
+};
+
+/// A connection to a replica.
+#[derive(Debug)]
+pub(crate) enum Line {
+    /// For this request alone.
+    Http1(Link),
+    /// Shared.
+    Http2(Grpc),
+}
+
+impl Line {
+    /// A connection that is there already, or a new one; and which of both.
+    pub(crate) async fn to(lane: &Lane, replica: &Arc<Replica>, protocol: Protocol) -> Result<(Self, bool), String> {
+        match protocol {
+            Protocol::Http => match lane.pool.take(replica) {
+                Some(link) => Ok((Self::Http1(link), true)),
+                None => {
+                    let link = Link::open(connect(lane, replica).await?).await;
+                    Ok((Self::Http1(link.map_err(|error| causes(&error))?), false))
+                }
+            },
+            Protocol::Grpc => match lane.pool.grpc(replica) {
+                Some(grpc) => Ok((Self::Http2(grpc), true)),
+                None => {
+                    let executor = Executor(lane.gateway.tasks.clone());
+                    let grpc = Grpc::open(connect(lane, replica).await?, executor).await;
+                    let grpc = grpc.map_err(|error| causes(&error))?;
+                    lane.pool.set_grpc(replica, Some(grpc.clone()));
+                    Ok((Self::Http2(grpc), false))
+                }
+            },
+        }
+    }
+
+    /// Sends a request and waits for the answer's head: see [`Link::send`].
+    pub(crate) async fn send(
+        &mut self,
+        request: Request<SendBody>,
+        alarm: &mut Alarm,
+        extend: impl FnMut(&mut Alarm) -> bool,
+    ) -> Result<Response<Incoming>, SendError> {
+        match self {
+            Self::Http1(link) => link.send(request, alarm, extend).await,
+            Self::Http2(grpc) => grpc.send(request, alarm, extend).await,
+        }
+    }
+
+    /// It is of no more use.
+    pub(crate) fn forget(self, lane: &Lane, replica: &Arc<Replica>) {
+        match self {
+            Self::Http1(_) => {}
+            Self::Http2(_) => lane.pool.set_grpc(replica, None),
+        }
+    }
+}
+
+async fn connect(lane: &Lane, replica: &Replica) -> Result<Socket, String> {
+    let patience = Duration::from_millis(lane.gateway.config.connect_timeout_ms);
+    Socket::connect(&replica.address, patience).await.map_err(|error| error.to_string())
+}

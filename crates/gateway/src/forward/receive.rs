@@ -1,0 +1,242 @@
+//! Takes a request's body as far as it is needed to choose what to do with it: short ones whole, long ones in part.
+
+use std::{future::poll_fn, pin::Pin, sync::Arc, task::Poll, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use http::StatusCode;
+use http_body::{Body as _, Frame};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use super::lane::Lane;
+use crate::{
+    admit::limits::Admission,
+    config::Config,
+    upstream::body::{SendBody, StreamBody, StreamProgress, StreamState},
+    wire::{
+        alarm::Alarm,
+        pace::Pace,
+        refusal::Refusal,
+        scan::{Found, Scanner},
+    },
+};
+
+/// A request's body.
+#[derive(Debug)]
+pub(crate) enum Received {
+    /// All of it.
+    Held(Bytes),
+    /// Longer than is held, or than there is room to hold: what came, what comes, and how much of that is allowed.
+    Long { head: Bytes, rest: Incoming, allowed: u64 },
+}
+
+impl Received {
+    /// What is there of it.
+    pub(crate) fn bytes(&self) -> &Bytes {
+        match self {
+            Self::Held(bytes) | Self::Long { head: bytes, .. } => bytes,
+        }
+    }
+
+    /// Whether it is sent on while it comes.
+    pub(crate) fn streams(&self) -> bool {
+        matches!(self, Self::Long { .. })
+    }
+
+    /// As it is sent, and, where it is sent on while it comes, what comes of that. `pace` says how slowly it may come.
+    pub(crate) fn into_sending(self, pace: Option<Pace>) -> (SendBody, Option<Arc<StreamProgress>>) {
+        match self {
+            Self::Held(bytes) => (SendBody::held(bytes), None),
+            Self::Long { head, rest, allowed } => {
+                let progress = Arc::<StreamProgress>::default();
+                let head = Some(head).filter(|head| !head.is_empty());
+                let alarm = Alarm::new(Instant::now());
+                let stream = StreamBody { head, rest, allowed, pace, alarm, progress: Arc::clone(&progress) };
+                (SendBody::Stream(Box::new(stream)), Some(progress))
+            }
+        }
+    }
+}
+
+/// How slowly bodies may come.
+pub(crate) fn pace(config: &Config) -> Pace {
+    Pace::new(Duration::from_millis(config.body_idle_timeout_ms))
+}
+
+/// The body of a request whose length is `announced`, if it is.
+pub(crate) async fn body(
+    lane: &Lane,
+    mut body: Incoming,
+    announced: Option<u64>,
+    admission: &mut Admission,
+    alarm: &mut Alarm,
+) -> Result<Received, Refusal> {
+    let config = &lane.gateway.config;
+    let most = config.max_body_bytes;
+    if announced.is_some_and(|length| length > most) {
+        return Err(too_long(config));
+    }
+    if body.is_end_stream() {
+        return Ok(Received::Held(Bytes::new()));
+    }
+    let holdable = config.buffer_body_bytes as u64;
+    if announced.is_some_and(|length| length > holdable) {
+        return Ok(Received::Long { head: Bytes::new(), rest: body, allowed: most });
+    }
+    let mut pieces = Pieces { first: None, all: BytesMut::new(), expected: announced.unwrap_or(0).min(holdable) };
+    let mut length = 0_u64;
+    let mut pace = pace(config);
+    while let Some(frame) = next(&mut body, &mut pace, alarm, config).await? {
+        let data = frame.into_data().unwrap_or_default();
+        let room = admission.hold(data.len());
+        length += data.len() as u64;
+        if length > most {
+            return Err(too_long(config));
+        }
+        pieces.add(data);
+        if body.is_end_stream() {
+            break;
+        }
+        if !room || length > holdable {
+            return Ok(Received::Long { head: pieces.joined(), rest: body, allowed: most - length });
+        }
+    }
+    Ok(Received::Held(pieces.joined()))
+}
+
+/// The beginning of a gRPC call: its model is known.
+#[derive(Debug)]
+pub(crate) struct FirstMessage {
+    pub(crate) model: String,
+    pub(crate) version: Option<String>,
+    pub(crate) body: Received,
+}
+
+/// The body of a gRPC call until its model is known and, if it is short and does not stream, to its end.
+pub(crate) async fn call(
+    lane: &Lane,
+    mut body: Incoming,
+    encoding: Option<&[u8]>,
+    streams: bool,
+    admission: &mut Admission,
+    alarm: &mut Alarm,
+) -> Result<FirstMessage, Refusal> {
+    let config = &lane.gateway.config;
+    let mut pieces = Pieces { first: None, all: BytesMut::new(), expected: 0 };
+    let mut scanner = Scanner::new(encoding);
+    let mut room = true;
+    let mut length = 0_usize;
+    let mut pace = pace(config);
+    loop {
+        let mut ended = true;
+        if let Some(frame) = next(&mut body, &mut pace, alarm, config).await? {
+            let data = frame.into_data().unwrap_or_default();
+            room &= admission.hold(data.len());
+            length += data.len();
+            scanner.read(&data)?;
+            pieces.expected = (length + scanner.left()).min(config.buffer_body_bytes) as u64;
+            pieces.add(data);
+            ended = body.is_end_stream();
+        }
+        let full = !room || length > config.buffer_body_bytes;
+        let (model, version) = match scanner.found() {
+            Found::Model if ended || full || (streams && scanner.whole()) => (scanner.name(), scanner.version()),
+            Found::More if ended => {
+                let words = "the call ended within its first message";
+                return Err(Refusal::new(StatusCode::BAD_REQUEST, words));
+            }
+            Found::More if full => {
+                let words = "the model's name is too far behind in the message; write its fields in order";
+                return Err(Refusal::new(StatusCode::BAD_REQUEST, words));
+            }
+            Found::Model | Found::More => continue,
+        };
+        let bytes = pieces.joined();
+        let body = if ended {
+            Received::Held(bytes)
+        } else {
+            let most = if streams { u64::MAX } else { config.max_body_bytes };
+            let allowed = most.saturating_sub(length as u64);
+            Received::Long { head: bytes, rest: body, allowed }
+        };
+        return Ok(FirstMessage { model, version, body });
+    }
+}
+
+/// Pieces of a body. The first is mostly all of it; only a second one makes copying worth while.
+struct Pieces {
+    first: Option<Bytes>,
+    all: BytesMut,
+    /// The length that it will have, as far as that is known.
+    expected: u64,
+}
+
+impl Pieces {
+    fn add(&mut self, data: Bytes) {
+        if self.first.is_none() && self.all.is_empty() {
+            self.first = Some(data);
+            return;
+        }
+        if let Some(first) = self.first.take() {
+            let expected = usize::try_from(self.expected).unwrap_or(0);
+            self.all.reserve(expected.max(first.len() + data.len()));
+            self.all.extend_from_slice(&first);
+        }
+        self.all.extend_from_slice(&data);
+    }
+
+    fn joined(self) -> Bytes {
+        self.first.unwrap_or_else(|| self.all.freeze())
+    }
+}
+
+async fn next(
+    body: &mut Incoming,
+    pace: &mut Pace,
+    alarm: &mut Alarm,
+    config: &Config,
+) -> Result<Option<Frame<Bytes>>, Refusal> {
+    let frame = poll_fn(|cx| match Pin::new(&mut *body).poll_frame(cx) {
+        Poll::Ready(frame) => Poll::Ready(Ok(frame)),
+        Poll::Pending => {
+            alarm.set(pace.wait());
+            alarm.poll(cx).map(|()| Err(too_slow(config)))
+        }
+    });
+    match frame.await? {
+        None => Ok(None),
+        Some(Ok(frame)) => {
+            pace.came(frame.data_ref().map_or(0, Bytes::len));
+            Ok(Some(frame))
+        }
+        Some(Err(error)) => {
+            let words = format!("the request's body cannot be read: {error}");
+            Err(Refusal::new(StatusCode::BAD_REQUEST, words).closing())
+        }
+    }
+}
+
+fn too_long(config: &Config) -> Refusal {
+    let words = format!("the body is longer than {} bytes (gateway.max_body_bytes)", config.max_body_bytes);
+    Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, words).closing()
+}
+
+fn too_slow(config: &Config) -> Refusal {
+    let words = format!(
+        "the body comes too slowly: nothing for {} ms (gateway.body_idle_timeout_ms), or only drops",
+        config.body_idle_timeout_ms
+    );
+    Refusal::new(StatusCode::REQUEST_TIMEOUT, words).closing()
+}
+
+/// Whether the client, not the replica, ended a request whose body was sent on while it came.
+pub(crate) fn blame_client(progress: &StreamProgress, config: &Config) -> Option<Refusal> {
+    match progress.state() {
+        StreamState::TooLong => Some(too_long(config)),
+        StreamState::Stalled => Some(too_slow(config)),
+        StreamState::Broken => {
+            Some(Refusal::new(StatusCode::BAD_REQUEST, "the request's body broke off before its end").closing())
+        }
+        StreamState::Open | StreamState::Done => None,
+    }
+}

@@ -1,0 +1,188 @@
+//! Bodies of answers on their way to a client.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, Waker, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::flight::Flight;
+use crate::{upstream::http1::Link, wire::alarm::Alarm};
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+type Polled = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
+
+/// An answer's body, on its way to a client.
+#[derive(Debug)]
+pub(crate) enum OutBody {
+    /// The gateway's own words.
+    Own(Option<Bytes>),
+    /// The gateway's own gRPC message, and the trailers that end it.
+    Message(Option<Bytes>, Option<Box<HeaderMap>>),
+    /// A replica's.
+    Replica(ReplicaBody),
+}
+
+impl OutBody {
+    /// These words.
+    pub(crate) fn own(words: impl Into<Bytes>) -> Self {
+        Self::Own(Some(words.into()).filter(|bytes| !bytes.is_empty()))
+    }
+}
+
+impl Body for OutBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled {
+        match self.get_mut() {
+            Self::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Message(message, trailers) => {
+                let message = message.take().map(Frame::data);
+                Poll::Ready(message.or_else(|| trailers.take().map(|trailers| Frame::trailers(*trailers))).map(Ok))
+            }
+            Self::Replica(body) => body.poll(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Own(bytes) => bytes.is_none(),
+            Self::Message(message, trailers) => message.is_none() && trailers.is_none(),
+            Self::Replica(body) => body.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Message(..) => SizeHint::default(),
+            Self::Replica(body) => body.incoming.size_hint(),
+        }
+    }
+}
+
+/// A replica's answer. Reading it drives the connection that it comes on; at its end the connection goes back to
+/// the pool and the request is over.
+#[derive(Debug)]
+pub(crate) struct ReplicaBody {
+    incoming: Incoming,
+    /// The HTTP/1 connection; `None` with HTTP/2 and after the end.
+    link: Option<Link>,
+    /// `None` after the end.
+    flight: Option<Box<Flight>>,
+    alarm: Option<Alarm>,
+    idle: Duration,
+    /// Whether something came since the alarm was set.
+    moved: bool,
+}
+
+impl ReplicaBody {
+    /// `idle` bounds the wait for each next piece.
+    pub(crate) fn new(
+        incoming: Incoming,
+        link: Option<Link>,
+        flight: Box<Flight>,
+        alarm: Alarm,
+        idle: Duration,
+    ) -> Self {
+        let mut body = Self { incoming, link, flight: Some(flight), alarm: Some(alarm), idle, moved: true };
+        if body.incoming.is_end_stream() {
+            body.finish();
+        }
+        body
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Polled {
+        let mut polled = self.poll_incoming(cx);
+        if polled.is_pending()
+            && let Some(link) = &mut self.link
+        {
+            link.drive(cx);
+            polled = self.poll_incoming(cx);
+        }
+        match polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let (Some(flight), Some(data)) = (&mut self.flight, frame.data_ref()) {
+                    flight.saw_output(data);
+                } else if let (Some(flight), Some(trailers)) = (&mut self.flight, frame.trailers_ref()) {
+                    flight.saw_trailers(trailers);
+                }
+                if self.incoming.is_end_stream() {
+                    self.finish();
+                }
+                self.moved = true;
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                self.fail();
+                Poll::Ready(Some(Err(error.into())))
+            }
+            Poll::Ready(None) => {
+                self.finish();
+                Poll::Ready(None)
+            }
+            Poll::Pending => {
+                let Some(alarm) = &mut self.alarm else { return Poll::Pending };
+                if std::mem::take(&mut self.moved) {
+                    alarm.set_after(self.idle);
+                }
+                ready!(alarm.poll(cx));
+                self.fail();
+                Poll::Ready(Some(Err("the replica stopped sending".into())))
+            }
+        }
+    }
+
+    fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let mut quiet = Context::from_waker(Waker::noop());
+        // With a connection of our own only its socket has anything to wake us for.
+        let cx = if self.link.is_some() { &mut quiet } else { cx };
+        Pin::new(&mut self.incoming).poll_frame(cx)
+    }
+
+    fn fail(&mut self) {
+        if let Some(flight) = &mut self.flight {
+            flight.broke_off();
+        }
+        self.link = None;
+        self.flight = None;
+    }
+
+    fn finish(&mut self) {
+        let Some(mut flight) = self.flight.take() else { return };
+        flight.whole = true;
+        if let Some(mut link) = self.link.take() {
+            if !link.is_ready() {
+                link.drive(&mut Context::from_waker(Waker::noop()));
+            }
+            if link.is_ready() {
+                flight.keep(link);
+            }
+        }
+    }
+}
+
+impl OutBody {
+    /// The timer, once the answer is over.
+    pub(crate) fn take_alarm(&mut self) -> Option<Alarm> {
+        match self {
+            Self::Replica(body) if body.flight.is_none() => body.alarm.take(),
+            Self::Own(_) | Self::Message(..) | Self::Replica(_) => None,
+        }
+    }
+}
+
+impl Drop for ReplicaBody {
+    fn drop(&mut self) {
+        // The answer to HEAD has a body that nobody reads.
+        if self.incoming.is_end_stream() {
+            self.finish();
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! What is counted and recorded of requests.
+
+pub(crate) mod counters;
+pub(crate) mod records;
+pub(crate) mod usage;

@@ -1,0 +1,330 @@
+//! The prediction log: which request was answered by whom, how and how fast.
+//!
+//! Each serving thread puts records into a bounded list of its own, which costs no wake-up; one task empties all
+//! lists a few times a second and appends the lines to a file. Where it cannot keep up, or the disk refuses,
+//! records are dropped and counted: a prediction never waits for its record.
+//!
+//! One record is one JSON object a line, in files named by the time of their first record. Inputs and outputs are
+//! there only where the deployment asks for it, cut to a bound, with their true length beside them.
+
+use std::{
+    fs::File,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use api::Timestamp;
+use http::HeaderValue;
+use serde_json::json;
+
+use crate::{
+    config::Config,
+    table::{
+        endpoint::{Endpoint, Revision},
+        replica::Replica,
+    },
+};
+
+/// How often the lists are emptied.
+pub(crate) const FLUSH_EVERY: Duration = Duration::from_millis(250);
+/// Payloads that wait on one thread; beyond it records go without them.
+const WAITING_PAYLOAD_BYTES: u64 = 32 << 20;
+/// A file is ended after this long even if it is small.
+const FILE_MICROS: i64 = 3_600_000_000;
+
+/// What is known of a request before it is answered.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    /// `infer`, `predict` …
+    pub(crate) kind: &'static str,
+    /// The request's id.
+    pub(crate) id: HeaderValue,
+    /// Inputs and outputs, where the deployment logs them.
+    pub(crate) payloads: Option<Box<Payloads>>,
+}
+
+/// The inputs and outputs of a request.
+#[derive(Debug, Default)]
+pub(crate) struct Payloads {
+    pub(crate) input: Payload,
+    pub(crate) output: Payload,
+}
+
+/// The beginning of a body, and how long all of it was.
+#[derive(Debug, Default)]
+pub(crate) struct Payload {
+    bytes: Vec<u8>,
+    length: usize,
+}
+
+impl Payload {
+    /// Adds a piece; keeps `most` bytes in all.
+    pub(crate) fn add(&mut self, data: &[u8], most: usize) {
+        let left = most.saturating_sub(self.bytes.len());
+        self.bytes.extend_from_slice(&data[..data.len().min(left)]);
+        self.length += data.len();
+    }
+
+    fn json(&self) -> serde_json::Value {
+        // Cutting may split a character; what is no text at all is not shown.
+        let text = match std::str::from_utf8(&self.bytes) {
+            Ok(text) => Some(text),
+            Err(error) if error.error_len().is_none() => std::str::from_utf8(&self.bytes[..error.valid_up_to()]).ok(),
+            Err(_) => None,
+        };
+        json!({"bytes": self.length, "truncated": self.bytes.len() < self.length, "text": text})
+    }
+}
+
+/// One answered request.
+#[derive(Debug)]
+pub(crate) struct Record {
+    pub(crate) at: Timestamp,
+    pub(crate) draft: Draft,
+    pub(crate) endpoint: Arc<Endpoint>,
+    pub(crate) revision: Arc<Revision>,
+    pub(crate) replica: Arc<Replica>,
+    pub(crate) code: u16,
+    /// Whether the answer came to its end.
+    pub(crate) whole: bool,
+    pub(crate) latency_us: u64,
+}
+
+impl Record {
+    fn write(&self, line: &mut Vec<u8>, second: &mut Second) {
+        let mut number = itoa::Buffer::new();
+        line.extend_from_slice(b"{\"time\":\"");
+        second.write(self.at, line);
+        line.extend_from_slice(b"\",\"id\":\"");
+        // Ids are checked to be plain when they come in.
+        line.extend_from_slice(self.draft.id.as_bytes());
+        line.extend_from_slice(b"\",\"deployment\":\"");
+        line.extend_from_slice(self.endpoint.label.as_bytes());
+        line.extend_from_slice(b"\",\"revision\":");
+        line.extend_from_slice(number.format(self.revision.number).as_bytes());
+        line.extend_from_slice(b",\"replica\":");
+        let _infallible = serde_json::to_writer(&mut *line, &self.replica.id);
+        line.extend_from_slice(b",\"code\":");
+        line.extend_from_slice(number.format(self.code).as_bytes());
+        line.extend_from_slice(b",\"latency_us\":");
+        line.extend_from_slice(number.format(self.latency_us).as_bytes());
+        line.extend_from_slice(b",\"kind\":\"");
+        line.extend_from_slice(self.draft.kind.as_bytes());
+        line.push(b'"');
+        if !self.whole {
+            line.extend_from_slice(b",\"cut_off\":true");
+        }
+        if let Some(payloads) = &self.draft.payloads {
+            line.extend_from_slice(b",\"input\":");
+            let _infallible = serde_json::to_writer(&mut *line, &payloads.input.json());
+            line.extend_from_slice(b",\"output\":");
+            let _infallible = serde_json::to_writer(&mut *line, &payloads.output.json());
+        }
+        line.extend_from_slice(b"}\n");
+    }
+
+    fn payload_bytes(&self) -> u64 {
+        self.draft
+            .payloads
+            .as_ref()
+            .map_or(0, |payloads| (payloads.input.bytes.len() + payloads.output.bytes.len()) as u64)
+    }
+}
+
+/// Writes timestamps; those of the same second share the work.
+#[derive(Debug, Default)]
+struct Second {
+    at: i64,
+    text: String,
+}
+
+impl Second {
+    fn write(&mut self, time: Timestamp, line: &mut Vec<u8>) {
+        let second = time.0.div_euclid(1_000_000);
+        if self.at != second || self.text.is_empty() {
+            self.at = second;
+            self.text = Timestamp(second * 1_000_000).to_string();
+            self.text.truncate(self.text.len().saturating_sub(6));
+        }
+        let mut micros = time.0.rem_euclid(1_000_000);
+        let mut digits = [b'0'; 6];
+        for digit in digits.iter_mut().rev() {
+            *digit = b'0' + u8::try_from(micros % 10).unwrap_or(0);
+            micros /= 10;
+        }
+        line.extend_from_slice(self.text.as_bytes());
+        line.extend_from_slice(&digits);
+    }
+}
+
+/// The records of one thread that wait to be written.
+#[derive(Debug)]
+pub(crate) struct Records {
+    waiting: Mutex<Vec<Record>>,
+    most: usize,
+    payload_bytes: AtomicU64,
+    /// Records that were dropped because too many waited.
+    pub(crate) dropped: AtomicU64,
+    /// Records that lost their payloads for the same reason.
+    pub(crate) bare: AtomicU64,
+}
+
+impl Records {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self {
+            waiting: Mutex::default(),
+            most: if config.predictions_dir.is_some() { config.record_queue } else { 0 },
+            payload_bytes: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+            bare: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether anything is recorded.
+    pub(crate) fn wanted(&self) -> bool {
+        self.most > 0
+    }
+
+    /// Puts a record in line, or drops and counts it.
+    pub(crate) fn push(&self, mut record: Record) {
+        let payload = record.payload_bytes();
+        if payload > 0 && self.payload_bytes.fetch_add(payload, Ordering::AcqRel) + payload > WAITING_PAYLOAD_BYTES {
+            self.payload_bytes.fetch_sub(payload, Ordering::AcqRel);
+            self.bare.fetch_add(1, Ordering::Relaxed);
+            record.draft.payloads = None;
+        }
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if waiting.len() < self.most {
+            waiting.push(record);
+        } else {
+            drop(waiting);
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            self.payload_bytes.fetch_sub(record.payload_bytes(), Ordering::AcqRel);
+        }
+    }
+
+    /// Whether nothing waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    fn take(&self) -> Vec<Record> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = waiting.len();
+        let taken = std::mem::replace(&mut *waiting, Vec::with_capacity(room));
+        drop(waiting);
+        self.payload_bytes.store(0, Ordering::Release);
+        taken
+    }
+}
+
+/// Appends records to the files of one folder.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    folder: PathBuf,
+    file_bytes: u64,
+    total_bytes: u64,
+    open: Option<(File, u64, Timestamp)>,
+    second: Second,
+    failing: bool,
+    /// Records that the disk did not take.
+    lost: Arc<AtomicU64>,
+}
+
+impl Writer {
+    pub(crate) fn new(folder: PathBuf, config: &Config, lost: Arc<AtomicU64>) -> Self {
+        Self {
+            folder,
+            file_bytes: config.record_file_bytes,
+            total_bytes: config.record_total_bytes,
+            open: None,
+            second: Second::default(),
+            failing: false,
+            lost,
+        }
+    }
+
+    /// Writes what waits. Blocks for as long as the disk takes.
+    pub(crate) fn flush(&mut self, lists: &[Arc<Records>], now: Timestamp) {
+        let mut lines = Vec::new();
+        for list in lists {
+            let records = list.take();
+            let count = records.len() as u64;
+            lines.clear();
+            for record in records {
+                record.write(&mut lines, &mut self.second);
+            }
+            if lines.is_empty() {
+                continue;
+            }
+            match self.append(&lines, now) {
+                Ok(()) => self.failing = false,
+                Err(error) => {
+                    self.lost.fetch_add(count, Ordering::Relaxed);
+                    self.open = None;
+                    if !std::mem::replace(&mut self.failing, true) {
+                        let folder = self.folder.display();
+                        tracing::warn!(
+                            "predictions cannot be recorded in {folder}: {error}; they are served all the same"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    fn append(&mut self, lines: &[u8], now: Timestamp) -> io::Result<()> {
+        if let Some((_, length, since)) = &self.open
+            && (*length + lines.len() as u64 > self.file_bytes || now.0 - since.0 > FILE_MICROS)
+        {
+            self.open = None;
+        }
+        if self.open.is_none() {
+            std::fs::create_dir_all(&self.folder)?;
+            prune(&self.folder, self.total_bytes.saturating_sub(self.file_bytes))?;
+            // Names sort as times do.
+            let name = format!("{}.jsonl", now.to_string().replace(':', "-"));
+            let file = base::private::append(&self.folder.join(name))?;
+            let length = file.metadata()?.len();
+            self.open = Some((file, length, now));
+        }
+        let Some((file, length, _)) = &mut self.open else { return Ok(()) };
+        if let Err(error) = file.write_all(lines) {
+            // A line cut in the middle would spoil the next one. Where even this fails, a new file is begun anyway.
+            let _cut = file.set_len(*length);
+            return Err(error);
+        }
+        *length += lines.len() as u64;
+        Ok(())
+    }
+}
+
+/// Removes the oldest files until at most `most` bytes are left.
+fn prune(folder: &Path, most: u64) -> io::Result<()> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.path().extension().is_some_and(|extension| extension == "jsonl") {
+            files.push((entry.file_name(), entry.path(), entry.metadata()?.len()));
+        }
+    }
+    files.sort();
+    let mut total: u64 = files.iter().map(|(.., length)| length).sum();
+    for (_, path, length) in files {
+        if total <= most {
+            break;
+        }
+        std::fs::remove_file(path)?;
+        total -= length;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "records_tests.rs"]
+mod tests;

@@ -1,0 +1,230 @@
+//! One client's connection: what its supervisor needs to know, noted as it happens.
+//!
+//! Timeouts of connections are not timers. The socket notes the tick (a quarter of a second) of its last progress, and
+//! one task for each thread walks over all connections once a second and ends those that stand too long:
+//! headers that trickle in, a client that takes nothing, nobody speaking.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use futures::task::AtomicWaker;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::Instant,
+};
+
+use super::app::App;
+use crate::{forward::lane::Lane, wire::alarm::Alarm};
+
+/// Why a connection is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum End {
+    /// After what is in flight.
+    Gracefully = 1,
+    /// The headers took too long.
+    SlowHeaders = 2,
+    /// Nobody speaks, or the client takes nothing.
+    Stalled = 3,
+}
+
+/// What is known of a connection.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    /// What its thread forwards with.
+    pub(crate) lane: Arc<Lane>,
+    pub(crate) app: Arc<App>,
+    /// Requests being answered on it.
+    busy: AtomicU32,
+    /// When the first byte of a request came; 0 while none has.
+    head_since: AtomicU32,
+    /// When the last request ended.
+    idle_since: AtomicU32,
+    /// Since when the client takes nothing; 0 while it does.
+    blocked_since: AtomicU32,
+    /// An [`End`], or 0.
+    end: AtomicU8,
+    waker: AtomicWaker,
+    /// HTTP/2 sends frames between requests; what comes then is no request's head.
+    pub(crate) http2: AtomicBool,
+    /// The client may still be sending a body that nobody reads.
+    pub(crate) linger: AtomicBool,
+    alarm: Mutex<Option<Alarm>>,
+}
+
+impl Conn {
+    pub(crate) fn new(app: Arc<App>, lane: Arc<Lane>) -> Arc<Self> {
+        let now = lane.tick();
+        Arc::new(Self {
+            lane,
+            app,
+            busy: AtomicU32::new(0),
+            head_since: AtomicU32::new(0),
+            idle_since: AtomicU32::new(now),
+            blocked_since: AtomicU32::new(0),
+            end: AtomicU8::new(0),
+            waker: AtomicWaker::new(),
+            http2: AtomicBool::new(false),
+            linger: AtomicBool::new(false),
+            alarm: Mutex::new(None),
+        })
+    }
+
+    /// A request begins; it ends when the guard goes.
+    pub(crate) fn begin(self: &Arc<Self>) -> Busy {
+        self.busy.fetch_add(1, Ordering::Relaxed);
+        self.head_since.store(0, Ordering::Relaxed);
+        Busy(Arc::clone(self))
+    }
+
+    /// A timer set to `due`.
+    pub(crate) fn alarm(&self, due: Instant) -> Alarm {
+        match self.alarm.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(mut alarm) => {
+                alarm.set(due);
+                alarm
+            }
+            None => Alarm::new(due),
+        }
+    }
+
+    /// Keeps a timer for the next request.
+    pub(crate) fn keep_alarm(&self, alarm: Alarm) {
+        *self.alarm.lock().unwrap_or_else(PoisonError::into_inner) = Some(alarm);
+    }
+
+    /// Tells the connection to end.
+    pub(crate) fn end(&self, why: End) {
+        self.end.fetch_max(why as u8, Ordering::AcqRel);
+        self.waker.wake();
+    }
+
+    /// Whether, and why, it is to end. Wakes the caller when that changes.
+    pub(crate) fn poll_end(&self, cx: &Context<'_>) -> Option<End> {
+        self.waker.register(cx.waker());
+        match self.end.load(Ordering::Acquire) {
+            0 => None,
+            1 => Some(End::Gracefully),
+            2 => Some(End::SlowHeaders),
+            _ => Some(End::Stalled),
+        }
+    }
+
+    /// Ends the connection if it has stood too long at tick `now`. Limits are in ticks.
+    pub(crate) fn supervise(&self, now: u32, limits: &TickLimits) {
+        let older = |since: &AtomicU32, limit: u32| {
+            let since = since.load(Ordering::Relaxed);
+            since != 0 && now.saturating_sub(since) > limit
+        };
+        if older(&self.blocked_since, limits.write) {
+            self.end(End::Stalled);
+        } else if self.busy.load(Ordering::Relaxed) == 0 {
+            if older(&self.head_since, limits.header) {
+                self.end(End::SlowHeaders);
+            } else if self.head_since.load(Ordering::Relaxed) == 0 && older(&self.idle_since, limits.idle) {
+                self.end(End::Gracefully);
+            }
+        }
+    }
+
+    fn read_some(&self) {
+        if !self.http2.load(Ordering::Relaxed)
+            && self.busy.load(Ordering::Relaxed) == 0
+            && self.head_since.load(Ordering::Relaxed) == 0
+        {
+            self.head_since.store(self.lane.tick(), Ordering::Relaxed);
+        }
+    }
+
+    fn wrote(&self, done: bool) {
+        if done {
+            if self.blocked_since.load(Ordering::Relaxed) != 0 {
+                self.blocked_since.store(0, Ordering::Relaxed);
+            }
+        } else if self.blocked_since.load(Ordering::Relaxed) == 0 {
+            self.blocked_since.store(self.lane.tick(), Ordering::Relaxed);
+        }
+    }
+}
+
+/// How long each state of a connection may last, in ticks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TickLimits {
+    pub(crate) header: u32,
+    pub(crate) idle: u32,
+    pub(crate) write: u32,
+}
+
+/// A request that is being answered on a connection.
+#[derive(Debug)]
+pub(crate) struct Busy(Arc<Conn>);
+
+impl std::ops::Deref for Busy {
+    type Target = Conn;
+
+    fn deref(&self) -> &Conn {
+        &self.0
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.idle_since.store(self.0.lane.tick(), Ordering::Relaxed);
+        self.0.busy.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A client's socket that notes its progress.
+#[derive(Debug)]
+pub(crate) struct ClientSocket {
+    pub(crate) stream: TcpStream,
+    pub(crate) conn: Arc<Conn>,
+}
+
+impl AsyncRead for ClientSocket {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if read.is_ready() {
+            self.conn.read_some();
+        }
+        read
+    }
+}
+
+impl AsyncWrite for ClientSocket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let wrote = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.conn.wrote(wrote.is_ready());
+        wrote
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let wrote = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.conn.wrote(wrote.is_ready());
+        wrote
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

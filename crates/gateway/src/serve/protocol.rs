@@ -1,0 +1,146 @@
+//! One client's connection from its first byte to its last.
+
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    sync::{Arc, atomic::Ordering},
+    task::Poll,
+    time::Duration,
+};
+
+use hyper::{
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+use super::{
+    connection::{ClientSocket, Conn, End},
+    request,
+};
+use crate::upstream::executor::Executor;
+
+/// How long a client that still sends is listened to after its answer, so that it reads the answer.
+const LINGER: Duration = Duration::from_secs(2);
+const LAST_WORDS: Duration = Duration::from_millis(250);
+const HTTP2_KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// What hyper may read ahead of a request.
+const READ_AHEAD: usize = 256 << 10;
+
+const SLOW_HEADERS: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\nconnection: close\r\n\
+content-length: 99\r\n\r\n\
+{\"error\":\"the request's headers took too long (gateway.header_timeout_ms); send them in one piece\"}";
+
+/// Serves a connection until it ends, by itself or because [`Conn::end`] said so.
+pub(crate) async fn serve(stream: TcpStream, conn: Arc<Conn>) {
+    let Some(speaks_http2) = speaks_http2(&stream, &conn).await else { return };
+    let socket = ClientSocket { stream, conn: Arc::clone(&conn) };
+    if speaks_http2 { Box::pin(serve_http2(socket, conn)).await } else { serve_http1(socket, conn).await }
+}
+
+async fn serve_http1(socket: ClientSocket, conn: Arc<Conn>) {
+    let handler = Arc::clone(&conn);
+    let mut http = http1::Builder::new()
+        .header_read_timeout(None)
+        .max_buf_size(READ_AHEAD)
+        .serve_connection(TokioIo::new(socket), service_fn(move |asked| request::handle(Arc::clone(&handler), asked)));
+    let mut told = false;
+    let ended = poll_fn(|cx| {
+        match conn.poll_end(cx) {
+            None => {}
+            Some(End::Gracefully) if told => {}
+            Some(End::Gracefully) => {
+                told = true;
+                Pin::new(&mut http).graceful_shutdown();
+            }
+            Some(why @ (End::Stalled | End::SlowHeaders)) => return Poll::Ready(Err(why)),
+        }
+        Pin::new(&mut http).poll(cx).map(Ok)
+    })
+    .await;
+    match ended {
+        Ok(ended) => log_end(ended),
+        Err(End::SlowHeaders) => {
+            let mut stream = http.into_parts().io.into_inner().stream;
+            // The words fit into the empty send buffer; a client that is gone need not be told.
+            let _told = tokio::time::timeout(LAST_WORDS, stream.write_all(SLOW_HEADERS)).await;
+            let _told = tokio::time::timeout(LAST_WORDS, stream.shutdown()).await;
+            return;
+        }
+        Err(End::Stalled | End::Gracefully) => return,
+    }
+    if conn.linger.load(Ordering::Relaxed) {
+        let mut stream = http.into_parts().io.into_inner().stream;
+        let mut scrap = vec![0; 64 << 10];
+        // Closing with bytes unread resets the connection, and the client may lose the answer to that.
+        let drain = async { while matches!(stream.read(&mut scrap).await, Ok(1..)) {} };
+        let _gone = tokio::time::timeout(LINGER, drain).await;
+    }
+}
+
+async fn serve_http2(socket: ClientSocket, conn: Arc<Conn>) {
+    conn.http2.store(true, Ordering::Relaxed);
+    let handler = Arc::clone(&conn);
+    let mut http = http2::Builder::new(Executor(conn.lane.gateway.tasks.clone()))
+        .timer(TokioTimer::new())
+        .keep_alive_interval(HTTP2_KEEP_ALIVE)
+        .keep_alive_timeout(HTTP2_KEEP_ALIVE)
+        .max_concurrent_streams(1_024)
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(4 << 20)
+        .serve_connection(TokioIo::new(socket), service_fn(move |asked| request::handle(Arc::clone(&handler), asked)));
+    let mut told = false;
+    let ended = poll_fn(|cx| {
+        match conn.poll_end(cx) {
+            None | Some(End::SlowHeaders) => {}
+            Some(End::Stalled) => return Poll::Ready(Ok(())),
+            Some(End::Gracefully) if told => {}
+            Some(End::Gracefully) => {
+                told = true;
+                Pin::new(&mut http).graceful_shutdown();
+            }
+        }
+        Pin::new(&mut http).poll(cx)
+    });
+    log_end(ended.await);
+}
+
+fn log_end(ended: Result<(), hyper::Error>) {
+    if let Err(error) = ended {
+        // The client went away, or spoke no HTTP: its own business.
+        tracing::debug!("a connection ended: {error}");
+    }
+}
+
+/// Waits for the first bytes and says whether they are HTTP/2's. `None` if the connection is over before.
+async fn speaks_http2(stream: &TcpStream, conn: &Conn) -> Option<bool> {
+    let mut first = [0; 3];
+    let peeked = poll_fn(|cx| {
+        if conn.poll_end(cx).is_some() {
+            return Poll::Ready(None);
+        }
+        stream.poll_peek(cx, &mut tokio::io::ReadBuf::new(&mut first)).map(Result::ok)
+    });
+    // "PRI * HTTP/2.0": no other method begins so, and clients send it in one piece.
+    match peeked.await? {
+        0 => None,
+        length => Some(length == first.len() && &first == b"PRI"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_to_slow_headers_is_well_formed() {
+        let text = std::str::from_utf8(SLOW_HEADERS).expect("text");
+        let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
+        assert!(head.contains(&format!("content-length: {}", body.len())), "{} bytes", body.len());
+        serde_json::from_str::<serde_json::Value>(body).expect("JSON");
+    }
+}

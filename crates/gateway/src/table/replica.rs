@@ -1,0 +1,167 @@
+//! One replica's health: what it has outstanding, and whether it is avoided.
+//!
+//! A replica that fails is *ejected*: for a time that doubles with each failure it gets nothing while
+//! others can serve. Without this a replica that fails fast would look idle and draw all the load. The last
+//! replica is never ejected in effect: [`choose`](crate::choose::replica::choose) falls back to ejected ones.
+//!
+//! A replica that does not answer a probe is *hung*. It gets nothing at all until it answers one.
+
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+};
+
+use api::{replica::Address, route::RouteReplica};
+use http::HeaderValue;
+use tokio::sync::Semaphore;
+
+use crate::wire::headers;
+
+/// Answers 5xx in a row after which a replica is avoided. A connection that fails does it at once.
+const BAD_ANSWERS: u32 = 5;
+const FIRST_EJECTION_MS: u64 = 500;
+const LONGEST_EJECTION_MS: u64 = 30_000;
+
+static KEYS: AtomicU64 = AtomicU64::new(0);
+
+/// One replica.
+#[derive(Debug)]
+pub(crate) struct Replica {
+    /// Tells it from every other one that this process knows or has known.
+    pub(crate) key: u64,
+    /// Its name.
+    pub(crate) id: String,
+    /// Its name as a header.
+    pub(crate) label: HeaderValue,
+    /// Where it listens.
+    pub(crate) address: Address,
+    /// Requests that it has not answered wholly.
+    pub(crate) outstanding: AtomicU32,
+    /// Ejections so far.
+    pub(crate) ejections: AtomicU32,
+    bad_in_row: AtomicU32,
+    ejected_in_row: AtomicU32,
+    /// Milliseconds since the gateway started; 0 is never.
+    ejected_until: AtomicU64,
+    /// The tick of its last sign of life, or of the request that it has waited for since.
+    heard: AtomicU32,
+    /// Somebody probes it.
+    probed: AtomicBool,
+    hung: AtomicBool,
+    /// Held by the one request that is tried here although it may have ended another replica.
+    trial: OnceLock<Box<Semaphore>>,
+}
+
+impl Replica {
+    pub(crate) fn new(route: &RouteReplica) -> Self {
+        Self {
+            key: KEYS.fetch_add(1, Ordering::Relaxed),
+            id: route.id.0.clone(),
+            label: headers::value(&route.id.0),
+            address: route.address.clone(),
+            outstanding: AtomicU32::new(0),
+            ejections: AtomicU32::new(0),
+            bad_in_row: AtomicU32::new(0),
+            ejected_in_row: AtomicU32::new(0),
+            ejected_until: AtomicU64::new(0),
+            heard: AtomicU32::new(0),
+            probed: AtomicBool::new(false),
+            hung: AtomicBool::new(false),
+            trial: OnceLock::new(),
+        }
+    }
+
+    /// Whether the route names this very replica.
+    pub(crate) fn is(&self, route: &RouteReplica) -> bool {
+        self.id == route.id.0 && self.address == route.address
+    }
+
+    /// Whether it is avoided now. `now_ms` is asked only of one that was ever ejected.
+    pub(crate) fn is_ejected(&self, now_ms: impl Fn() -> u64) -> bool {
+        let until = self.ejected_until.load(Ordering::Relaxed);
+        until != 0 && until > now_ms()
+    }
+
+    /// Whether it gets nothing until it answers a probe.
+    pub(crate) fn is_hung(&self) -> bool {
+        self.hung.load(Ordering::Relaxed)
+    }
+
+    /// It answered as it should.
+    pub(crate) fn answered_well(&self) {
+        // Mostly there is nothing to forget, and then nothing is written.
+        if self.bad_in_row.load(Ordering::Relaxed) != 0 {
+            self.bad_in_row.store(0, Ordering::Relaxed);
+        }
+        if self.ejected_in_row.load(Ordering::Relaxed) != 0 {
+            self.ejected_in_row.store(0, Ordering::Relaxed);
+            self.ejected_until.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// It answered with a fault of its own.
+    pub(crate) fn answered_badly(&self, now_ms: u64) {
+        if self.bad_in_row.fetch_add(1, Ordering::Relaxed) + 1 >= BAD_ANSWERS {
+            self.eject(now_ms);
+        }
+    }
+
+    /// It could not be reached, or broke off.
+    pub(crate) fn eject(&self, now_ms: u64) {
+        if self.is_ejected(|| now_ms) {
+            // Those who were under way when it was ejected tell nothing new.
+            return;
+        }
+        let times = self.ejected_in_row.fetch_add(1, Ordering::Relaxed).min(6);
+        let pause = (FIRST_EJECTION_MS << times).min(LONGEST_EJECTION_MS);
+        // Replicas that failed together should not all be tried again together.
+        let jitter = rand::random_range(0..=pause / 4);
+        self.ejections.fetch_add(1, Ordering::Relaxed);
+        self.ejected_until.store(now_ms + pause + jitter, Ordering::Relaxed);
+    }
+
+    /// It gets a request at `tick`.
+    pub(crate) fn asked(&self, tick: u32) {
+        if self.outstanding.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.heard.store(tick, Ordering::Relaxed);
+        }
+    }
+
+    /// A request at it is over.
+    pub(crate) fn released(&self) {
+        self.outstanding.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// It showed at `tick` that it lives.
+    pub(crate) fn heard(&self, tick: u32) {
+        if self.heard.load(Ordering::Relaxed) != tick {
+            self.heard.store(tick, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it owes answers and has said nothing for `patience` ticks, and nobody probes it. The caller does now.
+    pub(crate) fn begin_probe(&self, tick: u32, patience: u32) -> bool {
+        self.outstanding.load(Ordering::Relaxed) > 0
+            && tick.saturating_sub(self.heard.load(Ordering::Relaxed)) > patience
+            && !self.probed.swap(true, Ordering::Relaxed)
+    }
+
+    /// A probe got no answer.
+    pub(crate) fn hangs(&self) {
+        if !self.hung.swap(true, Ordering::Relaxed) {
+            self.ejections.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A probe was answered at `tick`; it was the last one.
+    pub(crate) fn end_probe(&self, tick: u32) {
+        self.heard(tick);
+        self.hung.store(false, Ordering::Relaxed);
+        self.probed.store(false, Ordering::Relaxed);
+    }
+
+    /// The place of the one request that is tried here although it may have ended another replica.
+    pub(crate) fn trial(&self) -> &Semaphore {
+        self.trial.get_or_init(|| Box::new(Semaphore::new(1)))
+    }
+}

@@ -1,0 +1,82 @@
+use api::{ReplicaId, RevisionNumber, State, deployment::LogPayloads, route::RouteReplica};
+
+use super::*;
+
+fn route(name: Option<&str>, replicas: &[&str]) -> Route {
+    let replicas = replicas
+        .iter()
+        .map(|id| RouteReplica { id: ReplicaId((*id).to_owned()), address: "127.0.0.1:1".parse().expect("an address") })
+        .collect();
+    Route {
+        name: name.map(str::to_owned),
+        state: State::Active,
+        reason: None,
+        revisions: vec![RouteRevision {
+            number: RevisionNumber(1),
+            model_version: "v1".to_owned(),
+            weight: 100,
+            replicas,
+        }],
+        request_timeout_ms: 1_000,
+        idempotent: true,
+        log_payloads: LogPayloads::None,
+    }
+}
+
+fn change(id: i64, route: Option<Route>) -> RouteChange {
+    RouteChange { version: 1, deployment: DeploymentId(id), route }
+}
+
+fn has(table: &Table, name: &str) -> bool {
+    table.find(name).is_some()
+}
+
+#[test]
+fn what_is_alive_survives_a_change_of_the_route() {
+    let table = Table::new();
+    table.apply(vec![change(1, Some(route(Some("iris"), &["a", "b"])))], 1, false);
+    let before = table.find("iris").expect("it is there");
+    before.revisions[0].replicas[0].outstanding.store(7, Ordering::Relaxed);
+    before.revisions[0].live.stats.get().count(200);
+    table.apply(vec![change(1, Some(route(Some("iris"), &["a", "c"])))], 2, false);
+    let after = table.find("md-1").expect("it is there");
+    assert_eq!(after.revisions[0].replicas[0].outstanding.load(Ordering::Relaxed), 7);
+    assert_eq!(after.revisions[0].live.stats.get().codes().collect::<Vec<_>>(), [(200, 1)]);
+    assert_eq!(after.revisions[0].replicas[1].id, "c");
+}
+
+#[test]
+fn names_follow_their_deployments() {
+    let table = Table::new();
+    table.apply(vec![change(1, Some(route(Some("iris"), &[]))), change(2, Some(route(None, &[])))], 1, false);
+    assert!(has(&table, "iris") && has(&table, "md-1") && has(&table, "md-2"));
+    // The name passes from one to the other in one batch, in whichever order they come.
+    table.apply(vec![change(2, Some(route(Some("iris"), &[]))), change(1, Some(route(Some("old"), &[])))], 2, false);
+    assert_eq!(table.find("iris").map(|endpoint| endpoint.id), Some(DeploymentId(2)));
+    assert_eq!(table.find("old").map(|endpoint| endpoint.id), Some(DeploymentId(1)));
+    table.apply(vec![change(2, None)], 3, false);
+    assert!(!has(&table, "iris") && !has(&table, "md-2") && has(&table, "md-1"));
+    assert_eq!((table.endpoints(), table.version()), (1, 3));
+    assert_eq!(table.sorted.first(10).len(), 2);
+}
+
+#[test]
+fn a_reset_forgets_what_it_does_not_name() {
+    let table = Table::new();
+    table.apply((1..=50).map(|id| change(id, Some(route(Some(&format!("m{id}")), &[])))).collect(), 1, false);
+    assert_eq!(table.endpoints(), 50);
+    table.apply(vec![change(7, Some(route(Some("m7"), &[])))], 9, true);
+    assert_eq!(table.endpoints(), 1);
+    assert!(has(&table, "m7") && !has(&table, "m8") && !has(&table, "md-8"));
+}
+
+#[test]
+fn near_names_are_found_in_a_small_table_and_bounded_in_a_large_one() {
+    let table = Table::new();
+    table.apply(vec![change(1, Some(route(Some("iris"), &[]))), change(2, Some(route(Some("digits"), &[])))], 1, false);
+    assert_eq!(table.sorted.near("irsi").iter().map(|name| &**name).collect::<Vec<_>>(), ["iris"]);
+    assert!(table.sorted.near("something-else").is_empty());
+    assert!(table.sorted.near(&"x".repeat(100_000)).is_empty());
+    table.apply((3..=20_000).map(|id| change(id, Some(route(Some(&format!("model-{id}")), &[])))).collect(), 2, false);
+    assert_eq!(table.sorted.near("digit").first().map(|name| &**name), Some("digits"));
+}

@@ -1,0 +1,171 @@
+//! The last route table on disk: what a gateway serves from when it starts with the control plane gone.
+//!
+//! One JSON object a line: first the [`Head`], then each route. The file is written whole beside the old one and
+//! then takes its name, so that there is always one that is complete. Damage is said in the log and the file
+//! ignored: the control plane has the truth.
+
+use std::{
+    fs::File,
+    io::{self, BufRead as _, BufReader, BufWriter, Write as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use api::route::RouteChange;
+use base::Tasks;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use super::routes::Table;
+
+/// The form of the file.
+const FORM: u32 = 1;
+/// After a change: so long for others to come with it.
+const GATHER: Duration = Duration::from_millis(300);
+/// Writing takes at most this share of the time.
+const SHARE: u32 = 20;
+const AFTER_FAILURE: Duration = Duration::from_secs(5);
+
+/// Where a table stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Position {
+    /// Names the database; `None` before the first table.
+    pub(crate) epoch: Option<String>,
+    /// The table's version.
+    pub(crate) version: i64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Head {
+    form: u32,
+    epoch: Option<String>,
+    version: i64,
+    routes: usize,
+}
+
+/// Loads the file into the table. Says where it stands; the beginning if there is no file or it is damaged.
+pub(crate) fn load(path: &Path, table: &Table) -> Position {
+    match read(path) {
+        Ok((position, changes)) => {
+            let count = changes.len();
+            table.apply(changes, position.version, true);
+            tracing::info!("serving {count} endpoints of {} until the control plane answers", path.display());
+            position
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Position::default(),
+        Err(error) => {
+            let path = path.display();
+            tracing::warn!("the last route table in {path} is of no use ({error}); waiting for the control plane");
+            Position::default()
+        }
+    }
+}
+
+fn read(path: &Path) -> io::Result<(Position, Vec<RouteChange>)> {
+    let mut lines = BufReader::new(File::open(path)?).lines();
+    let damaged = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
+    let head: Head = serde_json::from_str(&lines.next().ok_or_else(|| damaged("it is empty"))??)?;
+    if head.form != FORM {
+        return Err(damaged("another version of Modelway wrote it"));
+    }
+    let changes: Vec<RouteChange> = lines.map(|line| Ok(serde_json::from_str(&line?)?)).collect::<io::Result<_>>()?;
+    if changes.len() != head.routes {
+        return Err(damaged("its end is missing"));
+    }
+    Ok((Position { epoch: head.epoch, version: head.version }, changes))
+}
+
+/// Writes the table. Blocks for as long as the disk takes.
+fn write(path: &Path, table: &Table, position: &Position) -> io::Result<()> {
+    let endpoints: Vec<_> = table.all().collect();
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    let beside = beside(path);
+    let write = || {
+        let mut file = BufWriter::new(base::private::create(&beside)?);
+        let head =
+            Head { form: FORM, epoch: position.epoch.clone(), version: position.version, routes: endpoints.len() };
+        serde_json::to_writer(&mut file, &head)?;
+        for endpoint in &endpoints {
+            let (version, deployment) = (endpoint.version, endpoint.id);
+            let change = RouteChange { version, deployment, route: Some(endpoint.route.clone()) };
+            file.write_all(b"\n")?;
+            serde_json::to_writer(&mut file, &change)?;
+        }
+        file.write_all(b"\n")?;
+        file.into_inner()?.sync_data()?;
+        std::fs::rename(&beside, path)
+    };
+    write().inspect_err(|_| {
+        // On a full disk a half-written file helps nobody.
+        let _removed = std::fs::remove_file(&beside);
+    })
+}
+
+fn beside(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    name.into()
+}
+
+/// Writes the table after it changes, until the tasks are told to end; then once more if it has changed since.
+pub(crate) async fn keep(table: Arc<Table>, path: PathBuf, mut position: watch::Receiver<Position>, tasks: Tasks) {
+    let mut failing = false;
+    let mut again = false;
+    loop {
+        let stopping = tasks.is_stopping();
+        let changed = again || position.has_changed().unwrap_or(false);
+        if stopping && !changed {
+            return;
+        }
+        if !changed {
+            tokio::select! {
+                // Without a watch nothing changes any more.
+                changed = position.changed() => if changed.is_err() { tasks.stopping().await },
+                () = tasks.stopping() => {}
+            }
+            rest(&tasks, GATHER).await;
+            again = true;
+            continue;
+        }
+        // Read before the table is: what changes meanwhile makes it be written again, from an older position.
+        let now = position.borrow_and_update().clone();
+        let (copied, file) = (Arc::clone(&table), path.clone());
+        let begun = Instant::now();
+        match tasks.spawn_blocking(move || write(&file, &copied, &now)).await {
+            Ok(Ok(())) => (failing, again) = (false, false),
+            Ok(Err(error)) => {
+                if !std::mem::replace(&mut failing, true) {
+                    let path = path.display();
+                    tracing::warn!(
+                        "the route table cannot be kept in {path}: {error}; serving goes on, but a restart would need \
+                         the control plane"
+                    );
+                }
+                again = true;
+            }
+            Err(error) => {
+                tracing::error!("the route table is no longer kept: {error}");
+                return;
+            }
+        }
+        if stopping {
+            return;
+        }
+        rest(&tasks, if failing { AFTER_FAILURE } else { begun.elapsed() * SHARE }).await;
+    }
+}
+
+/// Waits, but not for longer than the tasks run.
+async fn rest(tasks: &Tasks, pause: Duration) {
+    tokio::select! {
+        () = tokio::time::sleep(pause) => {}
+        () = tasks.stopping() => {}
+    }
+}
+
+#[cfg(test)]
+#[path = "saved_tests.rs"]
+mod tests;

@@ -1,0 +1,65 @@
+use api::{DeploymentId, State, deployment::LogPayloads, route::Route};
+
+use super::*;
+
+fn table() -> Table {
+    let table = Table::new();
+    let changes = (1..=3).map(|id| {
+        let route = Route {
+            name: Some(format!("m{id}")),
+            state: State::Pending,
+            reason: Some("its model loads".to_owned()),
+            revisions: Vec::new(),
+            request_timeout_ms: 1,
+            idempotent: false,
+            log_payloads: LogPayloads::Sample,
+        };
+        RouteChange { version: id, deployment: DeploymentId(id), route: Some(route) }
+    });
+    table.apply(changes.collect(), 3, false);
+    table
+}
+
+fn position() -> Position {
+    Position { epoch: Some("e".to_owned()), version: 3 }
+}
+
+#[test]
+fn a_table_comes_back_as_it_was_written() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("gateway/routes.json");
+    write(&path, &table(), &position()).expect("written");
+    let read = Table::new();
+    assert_eq!(load(&path, &read), position());
+    assert_eq!((read.endpoints(), read.version()), (3, 3));
+    let route = |table: &Table| table.find("m2").map(|endpoint| endpoint.route.clone());
+    assert_eq!(route(&read), route(&table()));
+    assert!(!beside(&path).exists());
+}
+
+#[test]
+fn a_damaged_file_is_left_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("routes.json");
+    write(&path, &table(), &position()).expect("written");
+    let whole = std::fs::read(&path).expect("read");
+    for length in [0, 10, whole.len() / 2, whole.len() - 40] {
+        std::fs::write(&path, &whole[..length]).expect("cut");
+        let read = Table::new();
+        assert_eq!(load(&path, &read), Position::default(), "cut at {length}");
+        assert!(!read.holds());
+    }
+    std::fs::write(&path, [0xff; 64]).expect("spoilt");
+    assert_eq!(load(&path, &Table::new()), Position::default());
+    assert_eq!(load(&folder.path().join("none"), &Table::new()), Position::default());
+}
+
+#[test]
+fn a_disk_that_refuses_leaves_the_old_table() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("routes.json");
+    write(&path, &table(), &position()).expect("written");
+    std::fs::create_dir(beside(&path)).expect("something in the way");
+    write(&path, &Table::new(), &Position::default()).expect_err("it cannot be written");
+    assert_eq!(load(&path, &Table::new()), position());
+}

@@ -1,0 +1,170 @@
+//! Bodies of requests on their way to a replica, and why one got no answer.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::Request;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use crate::wire::{alarm::Alarm, pace::Pace};
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+type Polled = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
+
+/// Why a request got no answer, by what may be done about it.
+#[derive(Debug)]
+pub(crate) enum SendError {
+    /// Nothing of it was sent: it can go elsewhere. Here it is.
+    Unsent(Box<Request<SendBody>>),
+    /// The replica says that it takes nothing of it.
+    TurnedAway,
+    /// The connection died after something was sent.
+    Broken(String),
+    /// The replica gave up this one request; the connection lives.
+    Reset(String),
+    /// The time was up.
+    TimedOut,
+}
+
+/// A request's body, on its way to a replica.
+#[derive(Debug)]
+pub(crate) enum SendBody {
+    /// All of it; `None` once sent, or where there is none.
+    Held(Option<Bytes>),
+    /// As it comes.
+    Stream(Box<StreamBody>),
+}
+
+impl SendBody {
+    /// This one.
+    pub(crate) fn held(bytes: Bytes) -> Self {
+        Self::Held(Some(bytes).filter(|bytes| !bytes.is_empty()))
+    }
+}
+
+impl Body for SendBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled {
+        match self.get_mut() {
+            Self::Held(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Stream(stream) => stream.poll(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Self::Held(None))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Held(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Stream(_) => SizeHint::default(),
+        }
+    }
+}
+
+/// What a streamed body came to; shared with whoever waits for the answer.
+#[derive(Debug, Default)]
+pub(crate) struct StreamProgress {
+    /// Bytes handed on so far.
+    pub(crate) bytes: AtomicU64,
+    state: AtomicU8,
+}
+
+/// How a streamed body stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum StreamState {
+    /// More may come.
+    Open = 0,
+    /// All of it was handed on.
+    Done = 1,
+    /// It is longer than allowed.
+    TooLong = 2,
+    /// The client sends too slowly.
+    Stalled = 3,
+    /// The client went away.
+    Broken = 4,
+}
+
+impl StreamProgress {
+    pub(crate) fn state(&self) -> StreamState {
+        match self.state.load(Ordering::Acquire) {
+            0 => StreamState::Open,
+            1 => StreamState::Done,
+            2 => StreamState::TooLong,
+            3 => StreamState::Stalled,
+            _ => StreamState::Broken,
+        }
+    }
+
+    fn set(&self, state: StreamState) {
+        self.state.store(state as u8, Ordering::Release);
+    }
+}
+
+/// A request's body that is handed on as it comes.
+#[derive(Debug)]
+pub(crate) struct StreamBody {
+    /// What was read already.
+    pub(crate) head: Option<Bytes>,
+    /// What comes.
+    pub(crate) rest: Incoming,
+    /// Bytes that `rest` may still bring.
+    pub(crate) allowed: u64,
+    /// How slowly `rest` may come; `None` for as slowly as it likes.
+    pub(crate) pace: Option<Pace>,
+    /// Goes off when `rest` came too slowly.
+    pub(crate) alarm: Alarm,
+    /// What came of it.
+    pub(crate) progress: Arc<StreamProgress>,
+}
+
+impl StreamBody {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Polled {
+        if let Some(head) = self.head.take() {
+            self.progress.bytes.fetch_add(head.len() as u64, Ordering::Relaxed);
+            return Poll::Ready(Some(Ok(Frame::data(head))));
+        }
+        match Pin::new(&mut self.rest).poll_frame(cx) {
+            Poll::Pending => {
+                let Some(pace) = &mut self.pace else { return Poll::Pending };
+                self.alarm.set(pace.wait());
+                ready!(self.alarm.poll(cx));
+                self.fail(StreamState::Stalled, "the client sends too slowly")
+            }
+            Poll::Ready(None) => {
+                self.progress.set(StreamState::Done);
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Err(error))) => self.fail(StreamState::Broken, &error.to_string()),
+            Poll::Ready(Some(Ok(frame))) => {
+                let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+                let Some(allowed) = self.allowed.checked_sub(length) else {
+                    return self.fail(StreamState::TooLong, "the body is too long");
+                };
+                self.allowed = allowed;
+                if let Some(pace) = &mut self.pace {
+                    pace.came(frame.data_ref().map_or(0, Bytes::len));
+                }
+                self.progress.bytes.fetch_add(length, Ordering::Relaxed);
+                Poll::Ready(Some(Ok(frame)))
+            }
+        }
+    }
+
+    fn fail(&self, state: StreamState, words: &str) -> Polled {
+        self.progress.set(state);
+        Poll::Ready(Some(Err(words.into())))
+    }
+}

@@ -1,0 +1,93 @@
+//! HTTP/2 connections to replicas, for gRPC. Requests share a connection, so a task drives it.
+
+use std::{error::Error as _, fmt, future::poll_fn, pin::pin, task::Poll, time::Duration};
+
+use http::{Request, Response};
+use hyper::{body::Incoming, client::conn::http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+
+use super::{
+    body::{SendBody, SendError},
+    executor::Executor,
+    socket::Socket,
+};
+use crate::wire::{alarm::Alarm, refusal::causes};
+
+/// An HTTP/2 connection to a replica. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Grpc(http2::SendRequest<SendBody>);
+
+impl fmt::Debug for Grpc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Grpc")
+    }
+}
+
+impl Grpc {
+    /// Speaks HTTP/2 on a socket.
+    pub(crate) async fn open(socket: Socket, executor: Executor) -> Result<Self, hyper::Error> {
+        let tasks = executor.0.clone();
+        let (sender, connection) = http2::Builder::new(executor)
+            .timer(TokioTimer::new())
+            .keep_alive_interval(Duration::from_secs(20))
+            .keep_alive_timeout(Duration::from_secs(10))
+            .initial_stream_window_size(1 << 20)
+            .initial_connection_window_size(4 << 20)
+            .handshake(TokioIo::new(socket))
+            .await?;
+        tasks.spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!("a gRPC connection to a replica ended: {}", causes(&error));
+            }
+        });
+        Ok(Self(sender))
+    }
+
+    /// Whether it is of no more use.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.is_closed()
+    }
+
+    /// Sends a request and waits for the answer's head, as [`Link::send`](super::http1::Link::send) does.
+    pub(crate) async fn send(
+        &mut self,
+        request: Request<SendBody>,
+        alarm: &mut Alarm,
+        mut extend: impl FnMut(&mut Alarm) -> bool,
+    ) -> Result<Response<Incoming>, SendError> {
+        let mut answer = pin!(self.0.try_send_request(request));
+        poll_fn(|cx| match answer.as_mut().poll(cx) {
+            Poll::Ready(Ok(response)) => Poll::Ready(Ok(response)),
+            Poll::Ready(Err(mut error)) => Poll::Ready(Err(match error.take_message() {
+                Some(request) => SendError::Unsent(Box::new(request)),
+                None => broken(&error.into_error()),
+            })),
+            Poll::Pending => {
+                while alarm.poll(cx).is_ready() {
+                    if !extend(alarm) {
+                        return Poll::Ready(Err(SendError::TimedOut));
+                    }
+                }
+                Poll::Pending
+            }
+        })
+        .await
+    }
+}
+
+/// What an error says about this one request.
+fn broken(error: &hyper::Error) -> SendError {
+    let mut source = error.source();
+    while let Some(cause) = source {
+        if let Some(cause) = cause.downcast_ref::<h2::Error>() {
+            if cause.reason() == Some(h2::Reason::REFUSED_STREAM) {
+                return SendError::TurnedAway;
+            }
+            if cause.is_reset() {
+                return SendError::Reset(causes(error));
+            }
+        }
+        source = cause.source();
+    }
+    SendError::Broken(causes(error))
+}

@@ -1,0 +1,11 @@
+//! Bytes and words on the wire: what a request's path, headers and first message say, and how a refusal is written.
+//!
+//! **Invariant:** nothing here knows an endpoint, a connection or a setting.
+
+pub(crate) mod alarm;
+pub(crate) mod grpc;
+pub(crate) mod headers;
+pub(crate) mod pace;
+pub(crate) mod path;
+pub(crate) mod refusal;
+pub(crate) mod scan;

@@ -1,0 +1,135 @@
+//! gRPC's own words: its prefix, its statuses and its timeouts.
+
+use std::time::Duration;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version, header::CONTENT_TYPE};
+
+use super::refusal::Refusal;
+
+/// The bytes before a message: whether it is compressed, and its length.
+pub(crate) const PREFIX: usize = 5;
+/// The content type of every answer.
+pub(crate) const KIND: HeaderValue = HeaderValue::from_static("application/grpc");
+static STATUS: HeaderName = HeaderName::from_static("grpc-status");
+static MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+pub(crate) static TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+pub(crate) static ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+
+/// Whether a request is gRPC.
+pub(crate) fn is_grpc<B>(request: &Request<B>) -> bool {
+    request.version() == Version::HTTP_2
+        && request.method() == Method::POST
+        && request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// `grpc-timeout`: up to eight digits and a unit.
+pub(crate) fn read_timeout(value: &[u8]) -> Option<Duration> {
+    let (unit, digits) = value.split_last()?;
+    let count: u64 = std::str::from_utf8(digits).ok().filter(|digits| digits.len() <= 8)?.parse().ok()?;
+    Some(match unit {
+        b'H' => Duration::from_secs(count * 3600),
+        b'M' => Duration::from_secs(count * 60),
+        b'S' => Duration::from_secs(count),
+        b'm' => Duration::from_millis(count),
+        b'u' => Duration::from_micros(count),
+        b'n' => Duration::from_nanos(count),
+        _ => return None,
+    })
+}
+
+pub(crate) fn server_metadata() -> Vec<u8> {
+    let mut out = Vec::new();
+    for (field, text) in [(1_u8, "modelway"), (2, env!("CARGO_PKG_VERSION")), (3, "binary_tensor_data")] {
+        out.push(field << 3 | 2);
+        out.push(u8::try_from(text.len()).unwrap_or(0));
+        out.extend_from_slice(text.as_bytes());
+    }
+    out
+}
+
+/// The status of HTTP that says the same as a gRPC status in headers or trailers, where there is one.
+pub(crate) fn http_code(headers: &HeaderMap) -> Option<StatusCode> {
+    Some(match headers.get(&STATUS)?.as_bytes() {
+        b"0" => StatusCode::OK,
+        b"1" | b"4" => StatusCode::GATEWAY_TIMEOUT,
+        b"3" | b"9" | b"11" => StatusCode::BAD_REQUEST,
+        b"5" => StatusCode::NOT_FOUND,
+        b"7" => StatusCode::FORBIDDEN,
+        b"8" => StatusCode::TOO_MANY_REQUESTS,
+        b"12" => StatusCode::NOT_IMPLEMENTED,
+        b"14" => StatusCode::SERVICE_UNAVAILABLE,
+        b"16" => StatusCode::UNAUTHORIZED,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    })
+}
+
+fn grpc_status(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        400 => "3",
+        403 | 421 => "7",
+        404 => "5",
+        408 | 504 => "4",
+        413 | 429 => "8",
+        501 => "12",
+        502 | 503 => "14",
+        _ => "13",
+    }
+}
+
+/// A refusal as a gRPC status: the headers of an answer without a message.
+pub(crate) fn refuse(refusal: &Refusal) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, KIND);
+    headers.insert(STATUS.clone(), HeaderValue::from_static(grpc_status(refusal.status)));
+    let mut words = String::with_capacity(refusal.words.len());
+    for byte in refusal.words.bytes() {
+        // What is not printable, and `%` itself, is percent-encoded.
+        match byte {
+            b' '..=b'~' if byte != b'%' => words.push(char::from(byte)),
+            _ => words.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    if let Ok(words) = HeaderValue::from_str(&words) {
+        headers.insert(MESSAGE.clone(), words);
+    }
+    headers
+}
+
+/// A message with its prefix.
+pub(crate) fn frame(message: &[u8]) -> Bytes {
+    let mut framed = BytesMut::with_capacity(message.len() + PREFIX);
+    framed.put_u8(0);
+    framed.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
+    framed.put_slice(message);
+    framed.freeze()
+}
+
+/// The trailers that say that all went well.
+pub(crate) fn all_well() -> HeaderMap {
+    let mut trailers = HeaderMap::with_capacity(1);
+    trailers.insert(STATUS.clone(), HeaderValue::from_static("0"));
+    trailers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_are_read_in_all_units_and_nothing_else_is() {
+        assert_eq!(read_timeout(b"5S"), Some(Duration::from_secs(5)));
+        assert_eq!(read_timeout(b"100m"), Some(Duration::from_millis(100)));
+        assert_eq!(read_timeout(b"99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        for wrong in [&b""[..], b"S", b"5", b"123456789S", b"-1S"] {
+            assert_eq!(read_timeout(wrong), None);
+        }
+    }
+
+    #[test]
+    fn words_that_no_header_can_hold_are_encoded() {
+        let headers = refuse(&Refusal::new(StatusCode::NOT_FOUND, "100 % größer\n"));
+        assert_eq!(headers["grpc-status"], "5");
+        assert_eq!(headers["grpc-message"], "100 %25 gr%C3%B6%C3%9Fer%0A");
+    }
+}

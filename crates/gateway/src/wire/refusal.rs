@@ -1,0 +1,78 @@
+//! What a client is told when the gateway itself answers.
+
+use bytes::Bytes;
+use http::{
+    HeaderValue, Response, StatusCode,
+    header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER},
+};
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// A refusal: what the client is told.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) status: StatusCode,
+    pub(crate) words: String,
+    /// Seconds after which asking again may help.
+    pub(crate) retry_after: Option<u32>,
+    /// The only method that would do.
+    pub(crate) allow: Option<&'static str>,
+    /// The client may still be sending.
+    pub(crate) close: bool,
+}
+
+impl Refusal {
+    pub(crate) fn new(status: StatusCode, words: impl Into<String>) -> Self {
+        Self { status, words: words.into(), retry_after: None, allow: None, close: false }
+    }
+
+    /// 503 that asks to try again.
+    pub(crate) fn unavailable(words: impl Into<String>) -> Self {
+        Self { retry_after: Some(1), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, words) }
+    }
+
+    /// Closes the connection after the answer.
+    pub(crate) fn closing(self) -> Self {
+        Self { close: true, ..self }
+    }
+
+    /// As HTTP: `{"error": "…"}` of the Open Inference Protocol.
+    pub(crate) fn into_response(self) -> Response<Bytes> {
+        let mut response = json(self.status, error_body(&self.words));
+        let headers = response.headers_mut();
+        if let Some(seconds) = self.retry_after {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Some(method) = self.allow {
+            headers.insert(ALLOW, HeaderValue::from_static(method));
+        }
+        if self.close {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+/// `{"error": "…"}`.
+pub(crate) fn error_body(words: &str) -> String {
+    serde_json::json!({ "error": words }).to_string()
+}
+
+/// An answer in JSON.
+pub(crate) fn json(status: StatusCode, body: impl Into<Bytes>) -> Response<Bytes> {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, JSON);
+    response
+}
+
+/// An error and its causes in one line.
+pub(crate) fn causes(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        words = format!("{words}: {error}");
+        source = error.source();
+    }
+    words
+}

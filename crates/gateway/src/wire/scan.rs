@@ -1,0 +1,298 @@
+//! Finds the model that the first message of a gRPC call names: fields 1 (name) and 2 (version).
+//!
+//! Fields are written in order by everybody, though nobody must: a message that is there to its end is read to its
+//! end, a longer one until a later field than these begins. A compressed message is unpacked as far as that takes.
+//!
+//! **Invariant:** each byte is looked at once, however many pieces it comes in, and what is kept is bounded.
+
+use std::io::{self, Write};
+
+use flate2::write::{GzDecoder, ZlibDecoder};
+use http::StatusCode;
+
+use super::{grpc::PREFIX, refusal::Refusal};
+
+/// The longest name and the longest version that are looked for.
+const LONGEST_NAME: usize = 1_024;
+/// How much of a compressed message is unpacked in search of its model.
+const LONGEST_UNPACKED: usize = 1 << 20;
+/// What is unpacked at a time: a thousand times as much may come out.
+const STEP: usize = 256;
+
+/// What is known of the first message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// More bytes are needed.
+    More,
+    /// The model is known: all of the message is there, or a field behind the names.
+    Model,
+}
+
+/// Reads the first message of a call, piece by piece.
+#[derive(Debug)]
+pub(crate) struct Scanner {
+    prefix: Vec<u8>,
+    /// Bytes of the message that are still to come.
+    left: usize,
+    packing: Packing,
+    fields: Fields,
+    found: Found,
+}
+
+/// How a message is compressed.
+#[derive(Debug)]
+enum Packing {
+    None,
+    Gzip(Box<GzDecoder<Vec<u8>>>),
+    /// `deflate` of gRPC is zlib.
+    Deflate(Box<ZlibDecoder<Vec<u8>>>),
+    Unknown,
+}
+
+impl Scanner {
+    /// `encoding` is what the call's `grpc-encoding` says.
+    pub(crate) fn new(encoding: Option<&[u8]>) -> Self {
+        let packing = match encoding {
+            Some(b"gzip") => Packing::Gzip(Box::new(GzDecoder::new(Vec::new()))),
+            Some(b"deflate") => Packing::Deflate(Box::new(ZlibDecoder::new(Vec::new()))),
+            Some(_) | None => Packing::Unknown,
+        };
+        Self { prefix: Vec::with_capacity(PREFIX), left: 0, packing, fields: Fields::default(), found: Found::More }
+    }
+
+    /// The name, empty if the message has none.
+    pub(crate) fn name(&self) -> String {
+        String::from_utf8_lossy(self.fields.name.as_deref().unwrap_or_default()).into_owned()
+    }
+
+    /// The version, if one is named.
+    pub(crate) fn version(&self) -> Option<String> {
+        let version = self.fields.version.as_deref().filter(|version| !version.is_empty())?;
+        Some(String::from_utf8_lossy(version).into_owned())
+    }
+
+    /// Whether all of the first message has come.
+    pub(crate) fn whole(&self) -> bool {
+        self.prefix.len() == PREFIX && self.left == 0
+    }
+
+    /// Bytes that the first message still lacks, once its length is known.
+    pub(crate) fn left(&self) -> usize {
+        self.left
+    }
+
+    /// Takes the next bytes. Says how many of them belong to the first message and its prefix.
+    ///
+    /// # Errors
+    /// What the client is told of a message that is none.
+    pub(crate) fn read(&mut self, data: &[u8]) -> Result<usize, Refusal> {
+        let mut rest = data;
+        if self.prefix.len() < PREFIX {
+            let (prefix, after) = rest.split_at(rest.len().min(PREFIX - self.prefix.len()));
+            self.prefix.extend_from_slice(prefix);
+            rest = after;
+            let [packed, length @ ..] = &*self.prefix else { return Ok(data.len()) };
+            let Ok(length) = <[u8; 4]>::try_from(length) else { return Ok(data.len()) };
+            match (packed, &self.packing) {
+                (0, _) => self.packing = Packing::None,
+                (_, Packing::Unknown) => {
+                    let words = "the message is compressed in a way that this gateway cannot read; \
+                                 `grpc-encoding` may be gzip, deflate or identity";
+                    return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, words));
+                }
+                (_, Packing::None | Packing::Gzip(_) | Packing::Deflate(_)) => {}
+            }
+            self.left = u32::from_be_bytes(length) as usize;
+        }
+        let message = &rest[..rest.len().min(self.left)];
+        let taken = data.len() - rest.len() + message.len();
+        self.left -= message.len();
+        self.search(message)?;
+        Ok(taken)
+    }
+
+    /// Whether the model is known.
+    pub(crate) fn found(&self) -> Found {
+        self.found
+    }
+
+    fn search(&mut self, message: &[u8]) -> Result<(), Refusal> {
+        let whole = self.left == 0;
+        let fields = &mut self.fields;
+        match &mut self.packing {
+            Packing::None | Packing::Unknown => {
+                fields.read(message)?;
+                if whole && !fields.at_a_boundary() {
+                    return Err(malformed());
+                }
+            }
+            Packing::Gzip(decoder) => {
+                unpack(&mut **decoder, message, whole, GzDecoder::get_mut, GzDecoder::try_finish, fields)?
+            }
+            Packing::Deflate(decoder) => {
+                unpack(&mut **decoder, message, whole, ZlibDecoder::get_mut, ZlibDecoder::try_finish, fields)?;
+            }
+        }
+        if whole || self.fields.later {
+            self.found = Found::Model;
+        }
+        Ok(())
+    }
+}
+
+/// Unpacks the next bytes of a message until its model is known.
+fn unpack<W: Write>(
+    decoder: &mut W,
+    message: &[u8],
+    whole: bool,
+    out: fn(&mut W) -> &mut Vec<u8>,
+    finish: fn(&mut W) -> io::Result<()>,
+    fields: &mut Fields,
+) -> Result<(), Refusal> {
+    for step in message.chunks(STEP) {
+        if fields.later {
+            return Ok(());
+        }
+        decoder.write_all(step).map_err(|error| unreadable(&error))?;
+        fields.unpacked(out(decoder))?;
+    }
+    if whole && !fields.later {
+        finish(decoder).map_err(|error| unreadable(&error))?;
+        fields.unpacked(out(decoder))?;
+        if !fields.at_a_boundary() {
+            return Err(malformed());
+        }
+    }
+    Ok(())
+}
+
+fn malformed() -> Refusal {
+    Refusal::new(StatusCode::BAD_REQUEST, "the message is no protobuf")
+}
+
+fn unreadable(error: &std::io::Error) -> Refusal {
+    Refusal::new(StatusCode::BAD_REQUEST, format!("the message cannot be decompressed: {error}"))
+}
+
+/// Where in a protobuf message the reader stands.
+#[derive(Debug, Default)]
+struct Fields {
+    state: State,
+    /// The varint in hand and its bits so far.
+    number: u64,
+    bits: u32,
+    name: Option<Vec<u8>>,
+    version: Option<Vec<u8>>,
+    /// A field behind the names began, with the name known.
+    later: bool,
+    /// Bytes that were read.
+    seen: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+enum State {
+    /// Before or within the number of a field.
+    #[default]
+    Key,
+    /// Within a varint that is a value.
+    Varint,
+    /// Within the length of a field.
+    Length(u64),
+    /// So many bytes of a value are to be passed over.
+    Skip(u64),
+    /// So many bytes of field 1 or 2 are to be kept.
+    Keep(u64, usize),
+}
+
+impl Fields {
+    /// Reads what was unpacked, and forgets it.
+    fn unpacked(&mut self, out: &mut Vec<u8>) -> Result<(), Refusal> {
+        self.read(out)?;
+        out.clear();
+        if self.seen > LONGEST_UNPACKED {
+            let words = "the model's name is too far behind in the compressed message; write its fields in order";
+            return Err(Refusal::new(StatusCode::BAD_REQUEST, words));
+        }
+        Ok(())
+    }
+
+    fn at_a_boundary(&self) -> bool {
+        matches!(self.state, State::Key) && self.bits == 0
+    }
+
+    fn read(&mut self, mut data: &[u8]) -> Result<(), Refusal> {
+        self.seen += data.len();
+        while !data.is_empty() {
+            match self.state {
+                State::Skip(left) => {
+                    let step = data.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+                    data = &data[step..];
+                    self.state = after(left - step as u64, State::Skip);
+                }
+                State::Keep(field, left) => {
+                    let (piece, rest) = data.split_at(data.len().min(left));
+                    data = rest;
+                    let kept = if field == 1 { &mut self.name } else { &mut self.version };
+                    kept.get_or_insert_default().extend_from_slice(piece);
+                    self.state = if piece.len() == left { State::Key } else { State::Keep(field, left - piece.len()) };
+                }
+                State::Key | State::Varint | State::Length(_) => {
+                    let byte = data[0];
+                    data = &data[1..];
+                    // Bits beyond the 64th are lost, as in every decoder.
+                    self.number |= u64::from(byte & 0x7f).checked_shl(self.bits).unwrap_or(0);
+                    self.bits += 7;
+                    if byte & 0x80 == 0 {
+                        let number = std::mem::take(&mut self.number);
+                        self.bits = 0;
+                        self.take(number)?;
+                    } else if self.bits >= 70 {
+                        return Err(malformed());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A varint is complete.
+    fn take(&mut self, number: u64) -> Result<(), Refusal> {
+        self.state = match self.state {
+            State::Key => {
+                let field = number >> 3;
+                if field > 2 && self.name.is_some() {
+                    self.later = true;
+                }
+                match number & 7 {
+                    0 => State::Varint,
+                    1 => State::Skip(8),
+                    2 => State::Length(field),
+                    5 => State::Skip(4),
+                    _ => return Err(malformed()),
+                }
+            }
+            State::Length(field @ (1 | 2)) => {
+                let length = usize::try_from(number).unwrap_or(usize::MAX);
+                if length > LONGEST_NAME {
+                    let what = if field == 1 { "model_name" } else { "model_version" };
+                    let words = format!("`{what}` has {length} bytes, and {LONGEST_NAME} are allowed");
+                    return Err(Refusal::new(StatusCode::BAD_REQUEST, words));
+                }
+                // The last one counts.
+                *(if field == 1 { &mut self.name } else { &mut self.version }) = Some(Vec::with_capacity(length));
+                if length == 0 { State::Key } else { State::Keep(field, length) }
+            }
+            State::Length(_) => after(number, State::Skip),
+            State::Varint | State::Skip(_) | State::Keep(..) => State::Key,
+        };
+        Ok(())
+    }
+}
+
+fn after(left: u64, state: impl Fn(u64) -> State) -> State {
+    if left == 0 { State::Key } else { state(left) }
+}
+
+#[cfg(test)]
+#[path = "scan_tests.rs"]
+mod tests;
