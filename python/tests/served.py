@@ -48,6 +48,16 @@ class Writer(AbstractModel):
             yield word
 
 
+def counting(hints, body, **attributes):
+    """A class whose `predict` has these hints and notes each call in `calls`."""
+    scope = {"AbstractModel": AbstractModel, "Tensor": Tensor, "np": np, "calls": []}
+    source = f"class Counting(AbstractModel):\n    calls = calls\n    def predict(self, {hints}:\n"
+    exec(f"{source}        calls.append(1)\n        {body}", scope)
+    for name, value in attributes.items():
+        setattr(scope["Counting"], name, value)
+    return scope["Counting"]
+
+
 class Served(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -117,6 +127,29 @@ class Served(unittest.TestCase):
         server.stop()
         with self.assertRaises(OSError):
             urllib.request.urlopen(f"{url}/v2/health/live", timeout=5)
+
+    def test_trial_runs_are_few_silent_and_can_be_switched_off(self):
+        tensor = 'x: Tensor["FP32", -1, 2]) -> Tensor["FP32", -1, 2]'
+        for most, hints, body, attributes in [
+            (1, "text: str) -> str", "return text", {}),
+            (3, tensor, "return 2 * x", {}),
+            (3, "texts: list[str]) -> list[str]", "return texts", {}),
+            (6, tensor, "return 0 * x", {}),
+            (6, tensor, "raise RuntimeError('these are made up')", {}),
+            (1, "text: str) -> str", "raise RuntimeError('these are made up')", {}),
+            (1, tensor, "return 2 * x", {"batch": False}),
+            (1, "text: str) -> str", "yield text", {}),
+            (0, tensor, "return 2 * x", {"trials": False}),
+            (0, "text: str) -> str", "return text", {"trials": False}),
+            (0, "text: str) -> str", "yield text", {"trials": False}),
+        ]:
+            model = counting(hints, body, **attributes)
+            with self.subTest(hints=hints, body=body, **attributes), modelway.serve(model) as server:
+                self.assertLessEqual(len(model.calls), most)
+                self.assertEqual(bool(model.calls), most > 0)
+                self.assertNotIn("made up'", server.log)
+                self.assertNotIn("these are", server.log)
+                self.assertNotIn("Traceback", server.log)
 
     def test_mistakes_are_told_at_once(self):
         class Wrong(AbstractModel):

@@ -1,6 +1,7 @@
 """Models that are a Python class: what their hints say, how they are run, and what their mistakes are told as."""
 
 import asyncio
+import re
 import tempfile
 import textwrap
 import unittest
@@ -74,6 +75,11 @@ class Signatures(unittest.TestCase):
             rows=False,
         )
         self.check(
+            "def predict(self, x: list[list[float]], names: Sequence[tuple[str, ...]]) -> list[int]: ...",
+            [("x", "FP64", [-1, -1]), ("names", "BYTES", [-1, -1])],
+            [("output", "INT64", [-1])],
+        )
+        self.check(
             'def predict(self, text: str) -> Tensor["FP32", 3]: ...',
             [("text", "BYTES", [-1])],
             [("output", "FP32", [-1, 3])],
@@ -120,6 +126,21 @@ class Runs(unittest.TestCase):
         self.assertEqual(answers(model, text=texts()), [{"output": []}])
         with self.assertRaisesRegex(InvalidInput, "input `text`, row 1, is not UTF-8"):
             answers(model, text=texts("a", b"\xff"))
+
+    def test_a_list_for_each_row_is_a_list_of_lists(self):
+        model = opened(
+            """
+            class M(AbstractModel):
+                def predict(self, x: list[list[float]], words: list[list[str]]) -> list[list[str]]:
+                    assert type(x) is list and type(x[0]) is list and type(x[0][0]) is float
+                    return [[word * int(number) for word in row] for row, (number, *_) in zip(words, x)]
+            """
+        )
+        words = np.array([[b"a", b"b"], [b"c", b"d"]], object)
+        self.assertEqual(answers(model, x=np.array([[2.0, 0], [1, 0]]), words=words), [{"output": [[b"aa", b"bb"], [b"c", b"d"]]}])
+        words[1, 1] = b"\xff"
+        with self.assertRaisesRegex(InvalidInput, "input `words`, row 1, is not UTF-8"):
+            answers(model, x=np.ones((2, 2)), words=words)
 
     def test_loading_finds_the_files_beside_the_model(self):
         model = opened(
@@ -293,6 +314,59 @@ class Mistakes(unittest.TestCase):
             'class M(AbstractModel):\n    batch = True\n    def predict(self, x: Tensor["FP32", 4]) -> list[str]: ...',
             r"wants -1 as every first dimension, and `x` \(FP32, \[4\]\)",
         )
+
+    def test_a_hint_that_is_no_tensor_names_the_one_that_is(self):
+        for hint, better in [
+            ("list", "list[float], a value for each row, or list[list[float]], a list for each row"),
+            ("List", "list[list[float]]"),
+            ("list[list]", "list[list[float]]"),
+            ("np.float32", "hint it as float$"),
+            ("list[np.int64]", r"hint it as list[int]$"),
+            ("list[list[np.float64]]", "hint it as list[list[float]]$"),
+            ("np.bool_", "hint it as bool$"),
+            ("np.str_", "hint it as str$"),
+            ("bytearray", "hint it as bytes$"),
+            ("set[int]", "hint it as list[int]$"),
+            ("Optional[float]", "hint it as float, or, if it may be left out, make it a parameter of the request: `*, x: Optional[float] = None`"),
+            ("Optional[list[str]]", "hint it as list[str], or"),
+            ("list[Optional[float]]", "hint it as list[float], where a missing number is NaN"),
+            ("np.typing.NDArray[np.int64]", 'hint it as Tensor["INT64", -1, 4], with its own'),
+            ("list[np.ndarray]", 'hint it as Tensor["FP32", -1, 4]'),
+            ("Literal['a', 'b']", "hint it as str$"),
+            ("Literal[1, 2]", "hint it as int$"),
+            ("datetime.datetime", "hint it as str$"),
+            ("list[datetime.date]", "hint it as list[str]$"),
+            ("decimal.Decimal", "hint it as float$"),
+            ("Kind", "hint it as str$"),
+            ("pathlib.Path", "hint it as str$"),
+            ("dict", "take each of its fields as a parameter, as in `name: str, age: float`"),
+            ("dict[str, float]", "take each of its fields as a parameter"),
+            ("list[dict]", "take each of its fields as a parameter"),
+            ("Person", "take each of its fields as a parameter"),
+            ("tuple[str, float]", "parameters of their own, as in `name: str, age: float`"),
+            ("DataFrame", "take each column as a parameter, as in `age: list[float], city: list[str]`"),
+            ("Image", "take the file as `bytes`"),
+            ("Tensor", 'hint it as Tensor["FP32", -1, 4]'),
+            ("object", "use str, int, bool, bytes, float (a value for each row), list[float]"),
+            ("complex", "use str, int"),
+        ]:
+            head = (
+                "import datetime, decimal, enum, pathlib, numpy.typing\nclass DataFrame: ...\nclass Image: ...\n"
+                "class Kind(enum.Enum):\n    A = 'a'\nclass Person(NamedTuple):\n    name: str\n"
+            )
+            words = re.escape(better.rstrip("$")) + "$" * better.endswith("$")
+            self.check(f"{head}class M(AbstractModel):\n    def predict(self, x: {hint}) -> str: ...", words)
+        for hint, better in [
+            ("np.float32", "hint it as float"),
+            ("list", "list[list[float]], a list for each row"),
+            ("Optional[str]", "an answer has a value for every output: hint it as str"),
+            ("tuple[str, float]", "class Answer(NamedTuple): label: str; score: float"),
+            ("dict[str, float]", "class Answer(NamedTuple)"),
+            ("np.ndarray", 'hint it as Tensor["FP32", -1, 4]'),
+        ]:
+            self.check(f"class M(AbstractModel):\n    def predict(self, x: str) -> {hint}: ...", re.escape(better))
+        self.method(", x: str, y: list[str]) -> str", r"hint both alike, `x` as list\[str\]")
+        self.method(', x: Tensor["float32", -1]) -> str', "known are .*: did you mean FP32")
 
     def test_what_loading_raises_is_passed_on(self):
         with self.assertRaisesRegex(FileNotFoundError, "weights.bin"):

@@ -104,7 +104,13 @@ fn run(runtime: &mut dyn ModelRuntime, request: Request) -> Result<(Vec<Tensor>,
     let outputs = validate::choose_outputs(runtime.signature(), &request.outputs)?;
     let inputs = validate::order_inputs(runtime.signature(), request.inputs)?;
     let mut last = Last::default();
-    let call = Call { inputs: &inputs, outputs: &outputs, parameters: &request.parameters, cancel: &Cancel::default() };
+    let call = Call {
+        inputs: &inputs,
+        outputs: &outputs,
+        parameters: &request.parameters,
+        cancel: &Cancel::default(),
+        trial: false,
+    };
     runtime.infer(call, &mut last)?;
     let made = last.0.ok_or_else(|| RuntimeError::Failed("the model made nothing".to_owned()))?;
     Ok((inputs, made))

@@ -12,7 +12,7 @@ use crate::{
     model::Model,
     open::Opener,
     placement::Placement,
-    probe::{Probe, probe},
+    probe::{Probe, is_probed, probe},
     runtime::ModelRuntime,
     source::{self, Found, Listed, ModelFile},
     warm::warm,
@@ -99,7 +99,9 @@ impl Maker<'_> {
             }
             runtime = declared.reshaped(runtime);
             let alarm = Alarm::after(settings.timeout).map_err(no_thread)?;
-            warm(runtime.as_mut(), file, declared, listed.folder.as_deref(), &alarm.cancel)?;
+            let probed = instance == 0 && settings.max_batch_size > 1 && is_probed(runtime.as_ref());
+            let again = probed || instance == 0 && file.golden().is_file();
+            warm(runtime.as_mut(), file, declared, listed.folder.as_deref(), &alarm.cancel, again)?;
             if instance == 0 {
                 let examples = golden::check(runtime.as_mut(), &file.golden())?;
                 if settings.max_batch_size > 1 {

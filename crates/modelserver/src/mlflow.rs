@@ -28,7 +28,7 @@ use crate::{
         Entry, EntryKind, PythonModel, Uses,
         environment::{Requirement, Wanted},
     },
-    runtime::{Call, ModelRuntime, RuntimeError, Signature, Sink, Up},
+    runtime::{Call, ModelRuntime, RuntimeError, Signature, Sink, Trials, Up},
     settings::ModelSettings,
 };
 
@@ -162,6 +162,10 @@ impl ModelRuntime for MlflowWorker {
 
     fn up(&self) -> Up {
         self.worker.up()
+    }
+
+    fn trials(&self) -> Trials {
+        self.worker.trials()
     }
 
     fn infer(&mut self, call: Call<'_>, sink: &mut dyn Sink) -> Result<(), RuntimeError> {

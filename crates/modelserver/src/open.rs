@@ -9,7 +9,7 @@ use crate::{
     mlflow::{MlflowModel, MlflowWorker, Runner},
     onnx::{self, OnnxModel},
     python::{
-        Entry, EntryKind, PythonModel, Uses,
+        Entry, EntryKind, PythonModel, Uses, check_hints,
         environment::{self, Wanted},
     },
     runtime::ModelRuntime,
@@ -33,13 +33,20 @@ impl Opener<'_> {
             Kind::Mlflow => self.mlflow(&file.path, settings),
             Kind::Python => {
                 let folder = file.path.parent().unwrap_or(&file.path);
-                let wanted = || Wanted::of_folder(folder);
+                let cache = self.config.python_folder();
+                let wanted = || {
+                    let wanted = Wanted::of_folder(folder)?;
+                    if wanted.as_ref().is_some_and(|wanted| !environment::is_built(wanted, &cache)) {
+                        check_hints(&file.path, &cache)?;
+                    }
+                    Ok(wanted)
+                };
                 let interpreter = environment::choose(settings.python.as_deref(), wanted, self.config)?;
                 // With an interpreter of its own it may have a list that cannot be read, which says nothing then.
-                let uses = Uses::of_class(wanted().ok().flatten().as_ref(), &file.path);
+                let uses = Uses::of_class(Wanted::of_folder(folder).ok().flatten().as_ref(), &file.path);
                 let path = file.path.clone();
                 let entry = Entry { kind: EntryKind::Class, known_as: path.clone(), path, uses };
-                Ok(Box::new(PythonModel::open(&entry, &interpreter, settings, &self.config.python_folder())?))
+                Ok(Box::new(PythonModel::open(&entry, &interpreter, settings, &cache)?))
             }
         }
     }

@@ -13,7 +13,7 @@ use api::inference::{Data, Datatype, Tensor};
 
 use crate::{
     golden::{Tolerance, compare},
-    runtime::{Call, Cancel, Last, ModelRuntime, Signature},
+    runtime::{Call, Cancel, Last, ModelRuntime, Signature, TrialRuns},
     sample::{Generator, MOST_ELEMENTS},
 };
 
@@ -23,6 +23,8 @@ const LONGEST: Duration = Duration::from_secs(2);
 const LARGE_IF_BELOW: Duration = Duration::from_millis(10);
 /// The rows of that larger batch.
 const LARGE: usize = 16;
+/// How many pairs of made-up rows a model is tried with that may be tried a few times only. Three runs each.
+const FEW_PAIRS: usize = 2;
 /// What rows are made up from: the size of inner variable dimensions, and the spread of numbers.
 const MADE_UP: [(i64, f64); 5] = [(2, 1.0), (2, 30.0), (2, 0.05), (32, 1.0), (1, 1.0)];
 /// The same where strings come in: texts first, and numbers, which some models read of them. All are tried.
@@ -52,6 +54,12 @@ enum Trial {
     TooSlow(Duration),
 }
 
+/// Whether [`probe`] runs the model.
+pub(crate) fn is_probed(runtime: &dyn ModelRuntime) -> bool {
+    let (signature, trials) = (runtime.signature(), runtime.trials());
+    signature.rows && !signature.streams && !trials.independent && trials.runs != TrialRuns::None
+}
+
 /// Tries a model that claims rows, with rows of `examples` if there are two, else with made-up ones. Blocks for as
 /// long as a few runs take.
 pub(crate) fn probe(runtime: &mut dyn ModelRuntime, examples: &[Vec<Tensor>], name: &str, cancel: &Cancel) -> Probe {
@@ -59,7 +67,12 @@ pub(crate) fn probe(runtime: &mut dyn ModelRuntime, examples: &[Vec<Tensor>], na
     if !signature.rows || signature.streams {
         return Probe::default();
     }
-    let mut tried = Tried { runtime, outputs: (0..signature.outputs.len()).collect(), cancel };
+    let trials = runtime.trials();
+    if trials.independent {
+        return Probe { rows: true, costs: Vec::new() };
+    }
+    let outputs = (0..signature.outputs.len()).collect();
+    let mut tried = Tried { runtime, outputs, cancel, runs: trials.runs };
     match prove(&mut tried, &signature, examples) {
         Ok(costs) => {
             let probe = Probe { rows: true, costs };
@@ -88,14 +101,25 @@ fn prove(
             || signature.inputs.iter().map(|input| generator.row(input, inner, scale, texts)).collect::<Option<_>>();
         Some((row()?, row()?))
     });
+    let open_inside = signature.outputs.iter().any(|output| output.shape.iter().skip(1).any(|size| *size < 0));
+    let more_strings = strings && (model.runs == TrialRuns::Many || open_inside);
     let mut proven = None;
     let mut reason = "its inputs are too large to make up".to_owned();
+    let made_up = made_up.take(match model.runs {
+        TrialRuns::Many => usize::MAX,
+        TrialRuns::Few => FEW_PAIRS,
+        TrialRuns::None => {
+            "the model is not to be tried with made-up rows; two examples in golden.json are tried"
+                .clone_into(&mut reason);
+            0
+        }
+    });
     let given = two_of(examples).map(|rows| (rows, Duration::MAX));
     let given_and_made_up = given.into_iter().chain(made_up.map(|rows| (rows, LONGEST)));
     for ((a, b), longest) in given_and_made_up {
         match attempt(model, &a, &b, longest) {
             // Other strings may show what these did not.
-            Trial::Independent(costs) if strings => proven = Some(costs),
+            Trial::Independent(costs) if more_strings => proven = Some(costs),
             Trial::Independent(costs) => return Ok(costs),
             Trial::Dependent(how) => return Err(how),
             Trial::TooSlow(_) if proven.is_some() => break,
@@ -125,19 +149,25 @@ fn attempt(model: &mut Tried<'_>, a: &Row, b: &Row, longest: Duration) -> Trial 
         Ok(run) => run,
         Err(why) => return Trial::Refused(why),
     };
+    // Of a model that is tried a few times only, this run is the one that warms it.
+    let few = model.runs != TrialRuns::Many;
     // The other row and both together.
-    if took.saturating_mul(4) > longest {
+    if !few && took.saturating_mul(4) > longest {
         return Trial::TooSlow(took);
     }
     let (second, again) = match model.run(b) {
         Ok(run) => run,
         Err(why) => return Trial::Refused(why),
     };
+    if few && again.saturating_mul(4) > longest {
+        return Trial::TooSlow(again);
+    }
     let mut costs = vec![(1, took.min(again))];
     let larger = (took.min(again) * u32::try_from(LARGE).unwrap_or(u32::MAX) < LARGE_IF_BELOW
         && a.iter().all(|tensor| tensor.data.len() * LARGE <= usize::try_from(MOST_ELEMENTS).unwrap_or(0)))
     .then_some(LARGE);
-    for rows in [Some(2), larger].into_iter().flatten() {
+    let sizes = if few { [None, larger.or(Some(2))] } else { [Some(2), larger] };
+    for rows in sizes.into_iter().flatten() {
         let Some(joined) = repeat(a, b, rows) else {
             return Trial::Refused("their shapes differ".to_owned());
         };
@@ -164,15 +194,24 @@ struct Tried<'m> {
     /// The places of all its outputs.
     outputs: Vec<usize>,
     cancel: &'m Cancel,
+    runs: TrialRuns,
 }
 
 impl Tried<'_> {
     /// One run, all outputs, and how long it took.
     fn run(&mut self, inputs: &[Tensor]) -> Result<(Vec<Tensor>, Duration), String> {
-        let call = Call { inputs, outputs: &self.outputs, parameters: &Default::default(), cancel: self.cancel };
+        let call =
+            Call { inputs, outputs: &self.outputs, parameters: &Default::default(), cancel: self.cancel, trial: true };
         let mut last = Last::default();
         let began = Instant::now();
-        self.runtime.infer(call, &mut last).map_err(|e| e.to_string())?;
+        self.runtime.infer(call, &mut last).map_err(|error| match self.runs {
+            TrialRuns::Many => error.to_string(),
+            // What somebody's code says of rows that nobody sent would only alarm.
+            TrialRuns::Few | TrialRuns::None => {
+                tracing::debug!(%error, "a trial run failed");
+                "it raises an exception".to_owned()
+            }
+        })?;
         let took = began.elapsed();
         Ok((last.0.ok_or("it makes nothing")?, took))
     }
@@ -234,16 +273,21 @@ mod tests {
     use api::inference::TensorMetadata;
 
     use super::*;
-    use crate::runtime::{RuntimeError, Sink};
+    use crate::runtime::{RuntimeError, Sink, Trials};
 
     /// A model of one input and one output of `[-1, -1]`, in a function.
     struct Function {
         signature: Signature,
         run: fn(&[f32], usize) -> Result<Vec<f32>, RuntimeError>,
         runs: usize,
+        trials: Trials,
     }
 
     impl ModelRuntime for Function {
+        fn trials(&self) -> Trials {
+            self.trials
+        }
+
         fn signature(&self) -> &Signature {
             &self.signature
         }
@@ -265,6 +309,16 @@ mod tests {
     }
 
     fn rows_with(examples: &[Vec<Tensor>], run: fn(&[f32], usize) -> Result<Vec<f32>, RuntimeError>) -> (bool, usize) {
+        let (probe, runs) = tried(examples, Trials::default(), run);
+        assert_eq!(probe.rows, !probe.costs.is_empty());
+        (probe.rows, runs)
+    }
+
+    fn tried(
+        examples: &[Vec<Tensor>],
+        trials: Trials,
+        run: fn(&[f32], usize) -> Result<Vec<f32>, RuntimeError>,
+    ) -> (Probe, usize) {
         let tensor = |name: &str| TensorMetadata {
             name: name.into(),
             datatype: Datatype::Fp32,
@@ -282,10 +336,9 @@ mod tests {
             rows: true,
             streams: false,
         };
-        let mut runtime = Function { signature, run, runs: 0 };
+        let mut runtime = Function { signature, run, runs: 0, trials };
         let probe = probe(&mut runtime, examples, "test", &Cancel::default());
-        assert_eq!(probe.rows, !probe.costs.is_empty());
-        (probe.rows, runtime.runs)
+        (probe, runtime.runs)
     }
 
     #[test]
@@ -336,6 +389,28 @@ mod tests {
         let data = Data::Fp32((0..14u8).map(f32::from).collect());
         let example = vec![Tensor { name: "x".into(), shape: vec![2, 7], data }];
         assert_eq!(rows_with(&[example], odd), (true, 4));
+    }
+
+    #[test]
+    fn somebodys_code_is_run_a_few_times_or_never_and_not_at_all_where_nothing_can_be_learnt() {
+        let few = Trials { runs: TrialRuns::Few, independent: false };
+        let none = Trials { runs: TrialRuns::None, independent: false };
+        let doubled = |data: &[f32], _: usize| Ok(data.iter().map(|x| x * 2.0).collect());
+        let (probe, runs) = tried(&[], few, doubled);
+        let sizes: Vec<_> = probe.costs.iter().map(|(rows, _)| *rows).collect();
+        assert_eq!((probe.rows, runs, sizes.as_slice()), (true, 3, &[1, LARGE][..]));
+        let zeros = |data: &[f32], _: usize| Ok(vec![0.0; data.len()]);
+        assert_eq!(tried(&[], few, zeros).1, 6);
+        let (probe, runs) = tried(&[], none, doubled);
+        assert_eq!((probe.rows, runs), (false, 0));
+        let data = Data::Fp32((0..14u8).map(f32::from).collect());
+        let examples = [vec![Tensor { name: "x".into(), shape: vec![2, 7], data }]];
+        let (probe, runs) = tried(&examples, none, doubled);
+        assert_eq!((probe.rows, runs), (true, 3), "examples are somebody's own");
+        let (probe, runs) = tried(&[], Trials { runs: TrialRuns::Few, independent: true }, doubled);
+        assert_eq!((probe.rows, runs), (true, 0));
+        let sums = |data: &[f32], _: usize| Ok(vec![data.iter().sum(); data.len()]);
+        assert!(!tried(&[], few, sums).0.rows, "a few runs show what many do");
     }
 
     #[test]

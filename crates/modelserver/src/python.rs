@@ -6,6 +6,7 @@
 //! **Invariants:** a worker never outlives the server. Nothing that it sends is believed before it is checked.
 //! Nothing is pickled.
 
+mod check;
 pub(crate) mod environment;
 mod frame;
 mod hello;
@@ -26,6 +27,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub(crate) use check::check_hints;
 use environment::Interpreter;
 use frame::Request;
 use launch::Plan;
@@ -36,7 +38,7 @@ use worker::{Broken, Worker};
 
 use crate::{
     ServeError, onnx,
-    runtime::{Call, ModelRuntime, RuntimeError, Signature, Sink, Up},
+    runtime::{Call, ModelRuntime, RuntimeError, Signature, Sink, Trials, Up},
     settings::ModelSettings,
 };
 
@@ -88,6 +90,7 @@ impl EntryKind {
 #[derive(Debug)]
 pub(crate) struct PythonModel {
     signature: Signature,
+    trials: Trials,
     link: Arc<Link>,
     worker: Option<Worker>,
     /// Memory for the next request.
@@ -155,6 +158,7 @@ impl PythonModel {
                 rows: false,
                 streams: false,
             },
+            trials: Trials::default(),
             link,
             worker: None,
             request: Request::default(),
@@ -163,7 +167,8 @@ impl PythonModel {
             watcher: Some(watcher),
         };
         let outcome = started.recv().unwrap_or_else(|_| Err("its watcher broke off".to_owned()));
-        model.signature = outcome.map_err(|reason| ServeError::Python { path: entry.known_as.clone(), reason })?;
+        let introduced = outcome.map_err(|reason| ServeError::Python { path: entry.known_as.clone(), reason })?;
+        (model.signature, model.trials) = (introduced.signature, introduced.trials);
         Ok(model)
     }
 
@@ -211,6 +216,10 @@ impl ModelRuntime for PythonModel {
 
     fn up(&self) -> Up {
         self.link.up.clone()
+    }
+
+    fn trials(&self) -> Trials {
+        self.trials
     }
 
     fn infer(&mut self, call: Call<'_>, sink: &mut dyn Sink) -> Result<(), RuntimeError> {

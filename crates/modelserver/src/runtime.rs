@@ -38,6 +38,27 @@ pub struct Signature {
     pub streams: bool,
 }
 
+/// What is known of a model's rows without running it, and how often it may be run to know more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Trials {
+    /// How often it may be run with made-up inputs while it is loaded.
+    pub runs: TrialRuns,
+    /// Whether its rows are independent by the way it is called, so that nothing need be tried.
+    pub independent: bool,
+}
+
+/// How often a model may be run with made-up inputs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TrialRuns {
+    /// As often as shows something: nobody notices.
+    #[default]
+    Many,
+    /// A few times: each is a call of somebody's code.
+    Few,
+    /// Never: its author says so.
+    None,
+}
+
 /// One run.
 #[derive(Debug)]
 pub struct Call<'c> {
@@ -49,6 +70,8 @@ pub struct Call<'c> {
     pub parameters: &'c Parameters,
     /// Says when the caller has left.
     pub cancel: &'c Cancel,
+    /// Whether nobody asked for it: its inputs are made up, and its failure is nobody's business.
+    pub trial: bool,
 }
 
 /// Why a run gave no answer.
@@ -82,6 +105,11 @@ pub trait ModelRuntime: Send + 'static {
     /// Whether it can be asked now, to be looked at from elsewhere.
     fn up(&self) -> Up {
         Up::always()
+    }
+
+    /// What is known of its rows, and how often it may be tried.
+    fn trials(&self) -> Trials {
+        Trials::default()
     }
 
     /// Runs it. Blocks for the whole inference.

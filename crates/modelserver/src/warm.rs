@@ -10,7 +10,7 @@ use api::inference::{Data, Datatype, Tensor, element_count};
 use crate::{
     ServeError,
     repository::{Declared, Warmup, WarmupData, WarmupInput},
-    runtime::{Call, Cancel, Last, ModelRuntime, RuntimeError, Sink},
+    runtime::{Call, Cancel, Last, ModelRuntime, RuntimeError, Sink, TrialRuns},
     sample::{self, Generator},
     source::ModelFile,
     validate,
@@ -21,16 +21,22 @@ const FOLDER: &str = "warmup";
 /// A warm-up with more elements than this would rather be an attack on the memory.
 const MOST_ELEMENTS: usize = 1 << 26;
 
-/// Runs the samples that are declared, or a made-up one, which `cancel` may end.
+/// Runs the samples that are declared, or a made-up one, which `cancel` may end. `again`: whether the model is run once
+/// more before it is asked, by a probe or golden examples, so that one which is tried a few times only needs no run here.
 pub(crate) fn warm(
     runtime: &mut dyn ModelRuntime,
     file: &ModelFile,
     declared: &Declared,
     folder: Option<&Path>,
     cancel: &Cancel,
+    again: bool,
 ) -> Result<(), ServeError> {
     if declared.warmups.is_empty() {
-        made_up(runtime, &file.path, cancel);
+        match runtime.trials().runs {
+            TrialRuns::Many => made_up(runtime, &file.path, cancel),
+            TrialRuns::Few if !again => made_up(runtime, &file.path, cancel),
+            TrialRuns::Few | TrialRuns::None => {}
+        }
         return Ok(());
     }
     for warmup in &declared.warmups {
@@ -46,8 +52,15 @@ fn made_up(runtime: &mut dyn ModelRuntime, file: &Path, cancel: &Cancel) {
         tracing::info!(model = %file.display(), "not warmed: its inputs are too large to make up");
         return;
     };
-    if let Err(error) = run(runtime, &inputs, cancel) {
-        tracing::warn!(model = %file.display(), error, "the model failed on made-up inputs, and may on real ones");
+    if let Err(error) = run(runtime, &inputs, cancel, true) {
+        match runtime.trials().runs {
+            TrialRuns::Many => {
+                tracing::warn!(model = %file.display(), error, "the model failed on made-up inputs, and may on real ones");
+            }
+            TrialRuns::Few | TrialRuns::None => {
+                tracing::debug!(model = %file.display(), error, "the model failed on made-up inputs");
+            }
+        }
     }
 }
 
@@ -59,7 +72,7 @@ fn configured(runtime: &mut dyn ModelRuntime, warmup: &Warmup, folder: Option<&P
         inputs.push(tensor.map_err(|reason| format!("input `{name}`: {reason}"))?);
     }
     let inputs = validate::order_inputs(runtime.signature(), inputs).map_err(|e| e.to_string())?;
-    (0..warmup.count).try_for_each(|_| run(runtime, &inputs, &Cancel::default()))
+    (0..warmup.count).try_for_each(|_| run(runtime, &inputs, &Cancel::default(), false))
 }
 
 fn tensor(
@@ -92,9 +105,9 @@ fn read(file: &str, folder: Option<&Path>, datatype: Datatype, shape: &[i64]) ->
     Data::from_binary(datatype, shape, &bytes.into()).map_err(|e| format!("{}: {e}", path.display()))
 }
 
-fn run(runtime: &mut dyn ModelRuntime, inputs: &[Tensor], cancel: &Cancel) -> Result<(), String> {
+fn run(runtime: &mut dyn ModelRuntime, inputs: &[Tensor], cancel: &Cancel, trial: bool) -> Result<(), String> {
     let outputs: Vec<usize> = (0..runtime.signature().outputs.len()).collect();
-    let call = Call { inputs, outputs: &outputs, parameters: &Default::default(), cancel };
+    let call = Call { inputs, outputs: &outputs, parameters: &Default::default(), cancel, trial };
     if !runtime.signature().streams {
         return runtime.infer(call, &mut Last::default()).map_err(|error| error.to_string());
     }

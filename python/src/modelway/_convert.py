@@ -17,15 +17,16 @@ class BadOutput(TypeError):
 
 
 def values(name: str, array: np.ndarray, text: bool) -> List[Any]:
-    """A flat array as Python values; ``bytes`` as ``str`` if `text`."""
-    given = array.tolist()
-    if not text:
-        return given
-    try:
-        return [item.decode() for item in given]
-    except UnicodeDecodeError as error:
-        row = next(row for row, item in enumerate(given) if not _is_utf8(item))
-        raise InvalidInput(f"input `{name}`, row {row}, is not UTF-8 text: {error.reason}") from None
+    """An array as (nested) lists of Python values; ``bytes`` as ``str`` if `text`."""
+    if text:
+        decoded = np.empty(array.shape, object)
+        try:
+            decoded.ravel()[:] = [item.decode() for item in array.ravel().tolist()]
+        except UnicodeDecodeError as error:
+            row = next(row for row, part in enumerate(array) if not all(map(_is_utf8, np.ravel(part).tolist())))
+            raise InvalidInput(f"input `{name}`, row {row}, is not UTF-8 text: {error.reason}") from None
+        array = decoded
+    return array.tolist()
 
 
 def array(value: Any, spec: TensorSpec) -> np.ndarray:

@@ -10,12 +10,12 @@ import dataclasses
 import inspect
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple, get_args, get_origin, get_type_hints
 
+from . import _advice
 from ._model import AbstractModel, Result
 from ._spec import ModelError, Tensor, TensorSpec, check_spec
 
 #: One row's value, and the datatype it is sent as.
 SCALARS = {str: "BYTES", bytes: "BYTES", bool: "BOOL", int: "INT64", float: "FP64"}
-_LISTS = (list, tuple, collections.abc.Sequence, collections.abc.Iterable)
 _STREAMS = (
     collections.abc.Iterator,
     collections.abc.Generator,
@@ -23,7 +23,7 @@ _STREAMS = (
     collections.abc.AsyncGenerator,
     collections.abc.AsyncIterable,
 )
-_HINTS = 'str, list[str], Tensor["FP32", -1, 4]'
+_HINTS = 'float, list[float], list[list[float]] or Tensor["FP32", -1, 4]'
 #: The name of a result that has none.
 OUTPUT = "output"
 #: What stands before the names of intermediate features.
@@ -98,9 +98,11 @@ def read(model: type) -> Plan:
     for given in inputs[1:]:
         if (given.form == "row") != each_row:
             one, other = (inputs[0], given) if each_row else (given, inputs[0])
+            scalar = _advice.named(hints[one.spec.name])
             raise ModelError(
-                f"{where}: `{one.spec.name}` is the value of one row and `{other.spec.name}` is all rows: hint both alike "
-                f"(an extra that is the same for all rows is a keyword-only parameter, after `*`)"
+                f"{where}: `{one.spec.name}` is the value of one row and `{other.spec.name}` is all rows: hint both alike, "
+                f"`{one.spec.name}` as list[{scalar}] (an extra that is the same for all rows is a keyword-only parameter, "
+                f"after `*`)"
             )
 
     streams, returned = _stream(predict, hints.get("return"))
@@ -150,24 +152,25 @@ def _takes_dict(positional: List[inspect.Parameter], hints: Dict[str, Any], decl
 def _input(where: str, name: str, hint: Any, declared: Dict[str, TensorSpec]) -> Input:
     spec = declared.get(name)
     tensor = _tensor(hint)
-    of = get_args(hint)[0] if get_origin(hint) in _LISTS else None
+    lists, inner = _advice.depth(hint)
     if tensor is not None:
         found = Input(check_spec(TensorSpec(name, tensor.datatype, tensor.shape), where), "array", False)
-    elif _is_scalar(hint):
-        found = Input(TensorSpec(name, SCALARS[hint], [-1]), "row", hint is str)
-    elif _is_scalar(of):
-        found = Input(TensorSpec(name, SCALARS[of], [-1]), "list", of is str)
+    elif _is_scalar(inner):
+        # The first list is the rows; `float` is one row of `list[float]`.
+        form = "list" if lists else "row"
+        found = Input(TensorSpec(name, SCALARS[inner], [-1] * max(lists, 1)), form, inner is str)
     elif spec is not None and _may_be_array(hint):
         return Input(spec, "array", False)
     elif hint is None:
         raise ModelError(f"{where}: `{name}` has no type hint: say what it is, as in {_HINTS}")
     elif _is_array(hint):
         raise ModelError(
-            f"{where}: `{name}` is an array of unknown datatype and shape: hint it as Tensor[\"FP32\", -1, 4] or declare "
+            f"{where}: `{name}` is an array of unknown datatype and shape: {_advice.input_hint(name, hint)}, or declare "
             f'`inputs = [TensorSpec("{name}", "FP32", [-1, 4])]` in the class'
         )
     else:
-        raise ModelError(f"{where}: `{name}: {_name(hint)}` is nothing that a request can carry: use {_HINTS}")
+        advice = _advice.input_hint(name, hint)
+        raise ModelError(f"{where}: `{name}: {_advice.named(hint)}` is nothing that a request can carry: {advice}")
     if spec is not None and spec != found.spec:
         raise ModelError(f"{where}: `{name}` is hinted as {found.spec} and declared as {spec}: say it once")
     return found
@@ -214,17 +217,14 @@ def _output(where: str, name: str, hint: Any, each_row: bool) -> TensorSpec:
     if tensor is not None:
         lead = [-1] if each_row else []
         return check_spec(TensorSpec(name, tensor.datatype, lead + list(tensor.shape)), where)
-    shape = [-1] if each_row else []
-    while get_origin(hint) in _LISTS and get_args(hint):
-        shape.append(-1)
-        hint = get_args(hint)[0]
-    if _is_scalar(hint):
-        return TensorSpec(name, SCALARS[hint], shape or [1])
+    lists, inner = _advice.depth(hint)
+    shape = [-1] * (lists + each_row)
+    if _is_scalar(inner):
+        return TensorSpec(name, SCALARS[inner], shape or [1])
     if hint is None or hint is type(None):
         raise ModelError(f"{where} does not say {what}: hint it, as in `-> str`, or declare `outputs` in the class")
     raise ModelError(
-        f"{where}: `{_name(hint)}` does not say {what} as a tensor: hint it as {_HINTS} or a NamedTuple of these, or declare "
-        f"`outputs` in the class"
+        f"{where}: `{_advice.named(hint)}` does not say {what} as a tensor: {_advice.output_hint(hint)}"
     )
 
 
@@ -272,10 +272,6 @@ def _may_be_array(hint: Any) -> bool:
 def _is_array(hint: Any) -> bool:
     named = get_origin(hint) or hint
     return getattr(named, "__name__", "") == "ndarray"
-
-
-def _name(hint: Any) -> str:
-    return hint.__name__ if isinstance(hint, type) else str(hint)
 
 
 def is_model(value: Any) -> bool:

@@ -53,6 +53,10 @@ class AbstractModel:
     #: Whether rows do not influence one another, so that the rows of several requests may be run as one. ``None``: yes
     #: if the first dimension of every input and output is -1. Say ``False`` if a row's answer depends on its neighbours.
     batch: ClassVar[Optional[bool]] = None
+    #: Whether the server may call ``predict`` with made-up rows while it loads the model: at most six times, to warm it
+    #: and to see whether its rows are independent. If not, each request is run by itself, unless `golden.json` has two
+    #: examples, or ``predict`` is called for each row anyway.
+    trials: ClassVar[bool] = True
 
     #: The folder with the model's files; set before ``load`` is called.
     folder: Path = Path()

@@ -31,6 +31,8 @@ class OpenedClass:
         self.outputs: List[TensorSpec] = plan.outputs + plan.features
         self.rows = plan.rows
         self.streams = plan.streams
+        self.each_row = plan.each_row
+        self.trials = bool(model.trials)
         self.model = model
         model.folder = folder
         if load:

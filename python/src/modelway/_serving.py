@@ -52,6 +52,8 @@ class Serving:
             "platform": model.platform,
             "rows": bool(model.rows),
             "streams": bool(model.streams),
+            "each_row": getattr(model, "each_row", False),
+            "trials": getattr(model, "trials", True),
             "inputs": [[spec.name, spec.datatype, list(spec.shape)] for spec in model.inputs],
             "outputs": [[spec.name, spec.datatype, list(spec.shape)] for spec in model.outputs],
             "optional": getattr(model, "optional", []),

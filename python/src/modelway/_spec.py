@@ -85,6 +85,7 @@ class Opened(Protocol):
     rows: bool
     #: Whether one run may give more than one answer.
     streams: bool
+    # May be missing: `trials`, whether it may be run with made-up rows, and `each_row`, whether it is called for each row.
 
     def predict(self, inputs: Arrays, parameters: Dict[str, Any]) -> Iterator[Arrays]:
         """Runs the model once: one answer, or any number if it streams.
@@ -103,7 +104,11 @@ def check_spec(spec: TensorSpec, where: str) -> TensorSpec:
     if not isinstance(spec.name, str) or not spec.name:
         raise ModelError(f"{where}: a tensor needs a name, not {spec.name!r}")
     if spec.datatype not in NUMPY_NAMES:
-        raise ModelError(f"{where}: `{spec.name}` has the datatype {spec.datatype!r}; known are {', '.join(NUMPY_NAMES)}")
+        near = next((known for known, numpy in NUMPY_NAMES.items() if str(spec.datatype).lower() in (known.lower(), numpy)), None)
+        hint = f": did you mean {near}?" if near else ""
+        raise ModelError(
+            f"{where}: `{spec.name}` has the datatype {spec.datatype!r}; known are {', '.join(NUMPY_NAMES)}{hint}"
+        )
     if not all(isinstance(size, int) and not isinstance(size, bool) and size >= -1 for size in spec.shape):
         raise ModelError(f"{where}: `{spec.name}` has the shape {spec.shape!r}; it is a list of sizes, -1 for any")
     return TensorSpec(spec.name, spec.datatype, list(spec.shape))

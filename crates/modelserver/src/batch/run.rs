@@ -64,7 +64,7 @@ impl Worker {
         let began = Instant::now();
         let waited = began.saturating_duration_since(job.arrived);
         let Job { inputs, outputs, parameters, rows, cancel, answer, arrived, time } = job;
-        let call = Call { inputs: &inputs, outputs: &outputs, parameters: &parameters, cancel: &cancel };
+        let call = Call { inputs: &inputs, outputs: &outputs, parameters: &parameters, cancel: &cancel, trial: false };
         match answer {
             Answer::One(answer) => {
                 let made = run_once(self.runtime.as_mut(), call);
@@ -130,7 +130,7 @@ impl Worker {
         let callers = jobs.iter().map(|job| job.cancel.clone()).collect();
         let (runtime, queue) = (self.runtime.as_mut(), &self.queue);
         let made = queue.share(callers, |cancel: &Cancel| {
-            let call = Call { inputs: &inputs, outputs: &places, parameters: &first.parameters, cancel };
+            let call = Call { inputs: &inputs, outputs: &places, parameters: &first.parameters, cancel, trial: false };
             run_once(runtime, call)
         });
         drop(inputs);

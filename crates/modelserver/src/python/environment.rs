@@ -138,6 +138,18 @@ pub(crate) fn choose(
     }
 }
 
+/// The `python3` that is there.
+pub(super) fn python3() -> Option<PathBuf> {
+    interpreters::on_path("python3")
+}
+
+/// Whether the environment is there, so that [`prepare`] takes no time.
+pub(crate) fn is_built(wanted: &Wanted, cache_dir: &Path) -> bool {
+    let wanted = wanted.clone().with(ALWAYS);
+    let base = if wanted.python.is_some() { None } else { python3() };
+    is_whole(&cache_dir.join("environments").join(wanted.hash(base.as_deref())))
+}
+
 /// An interpreter that somebody named, by the program or by the folder of its environment.
 fn named(python: &str, setting: &str) -> Result<Interpreter, ServeError> {
     let place = Path::new(python);
@@ -161,7 +173,7 @@ fn named(python: &str, setting: &str) -> Result<Interpreter, ServeError> {
 /// [`ServeError::Environment`]: the line that cannot be had, and the last words of `uv`.
 pub(crate) fn prepare(wanted: &Wanted, cache_dir: &Path, uv: Option<&Path>) -> Result<Interpreter, ServeError> {
     let wanted = wanted.clone().with(ALWAYS);
-    let base = if wanted.python.is_some() { None } else { interpreters::on_path("python3") };
+    let base = if wanted.python.is_some() { None } else { python3() };
     let hash = wanted.hash(base.as_deref());
     let shelf = std::path::absolute(cache_dir).map_err(io_error("the cache folder", cache_dir))?.join("environments");
     let place = shelf.join(&hash);

@@ -3,7 +3,7 @@
 use api::inference::{Datatype, TensorMetadata};
 use serde::Deserialize;
 
-use crate::runtime::Signature;
+use crate::runtime::{Signature, TrialRuns, Trials};
 
 /// The most that a worker may say of its model.
 pub(super) const LARGEST: usize = 4 << 20;
@@ -12,11 +12,24 @@ const MAX_RANK: usize = 32;
 /// Inputs and outputs, at most: a place is two bytes.
 const MAX_TENSORS: usize = 10_000;
 
+/// What a worker says of its model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Introduced {
+    pub(super) signature: Signature,
+    pub(super) trials: Trials,
+}
+
 #[derive(Deserialize)]
 struct Hello {
     platform: String,
     rows: bool,
     streams: bool,
+    /// Whether it is called for each row.
+    #[serde(default)]
+    each_row: bool,
+    /// Whether it may be run with made-up rows.
+    #[serde(default = "yes")]
+    trials: bool,
     inputs: Vec<(String, Datatype, Vec<i64>)>,
     outputs: Vec<(String, Datatype, Vec<i64>)>,
     /// Names of inputs.
@@ -29,11 +42,15 @@ struct Hello {
     labels: std::collections::BTreeMap<String, Vec<String>>,
 }
 
-/// Reads a signature.
+fn yes() -> bool {
+    true
+}
+
+/// Reads what a worker says.
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn read(json: &[u8]) -> Result<Signature, String> {
+pub(super) fn read(json: &[u8]) -> Result<Introduced, String> {
     let hello: Hello = serde_json::from_slice(json).map_err(|e| format!("its signature cannot be read: {e}"))?;
     let mut labels = hello.labels;
     let mut described = |tensors: Vec<(String, Datatype, Vec<i64>)>, what: &str| {
@@ -61,7 +78,10 @@ pub(super) fn read(json: &[u8]) -> Result<Signature, String> {
     let (optional, base64) = (places(&hello.optional), places(&hello.base64));
     let (platform, streams) = (platform(&hello.platform), hello.streams);
     let (defaults, unranked) = (Vec::new(), Vec::new());
-    Ok(Signature { platform, inputs, defaults, unranked, optional, base64, outputs, rows, streams })
+    let runs = if hello.trials { TrialRuns::Few } else { TrialRuns::None };
+    let trials = Trials { runs, independent: rows && hello.each_row };
+    let signature = Signature { platform, inputs, defaults, unranked, optional, base64, outputs, rows, streams };
+    Ok(Introduced { signature, trials })
 }
 
 /// The platform's name, kept for good. There are few; past a bound they are all just Python.

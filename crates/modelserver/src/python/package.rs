@@ -23,7 +23,9 @@ macro_rules! files {
 const FILES: &[(&str, &str)] = files![
     "__init__.py",
     "__main__.py",
+    "_advice.py",
     "_attach.py",
+    "_check.py",
     "_class.py",
     "_convert.py",
     "_frames.py",

@@ -39,7 +39,7 @@ fn run(model: &mut PythonModel, input: Tensor, most: usize) -> (Result<(), Runti
     let mut sink = Each(Vec::new(), most);
     let outputs: Vec<usize> = (0..model.signature().outputs.len()).collect();
     let (cancel, parameters) = (Cancel::default(), Parameters::new());
-    let call = Call { inputs: &[input], outputs: &outputs, parameters: &parameters, cancel: &cancel };
+    let call = Call { inputs: &[input], outputs: &outputs, parameters: &parameters, cancel: &cancel, trial: false };
     (model.infer(call, &mut sink), sink.0)
 }
 

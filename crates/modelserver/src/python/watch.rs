@@ -20,13 +20,12 @@ use rustix::{
 
 use super::{
     frame::{self, Kind, MORE, PREFIX, Prefix},
-    hello,
+    hello::{self, Introduced},
     launch::{Plan, Process, end_group},
     link::{Link, RunId},
     output::Output,
     worker::Worker,
 };
-use crate::runtime::Signature;
 
 /// How long a run that nobody waits for may go on after it was interrupted.
 const GRACE: Duration = Duration::from_secs(2);
@@ -86,9 +85,9 @@ pub(super) struct Watcher {
     link: Arc<Link>,
     workers: Vec<Running>,
     generation: u64,
-    signature: Option<Signature>,
+    introduced: Option<Introduced>,
     /// Where the outcome of the first start goes.
-    first: Option<std::sync::mpsc::SyncSender<Result<Signature, String>>>,
+    first: Option<std::sync::mpsc::SyncSender<Result<Introduced, String>>>,
     /// Workers that ended in a row without having answered anything.
     failures: u32,
     start_at: Option<Instant>,
@@ -100,14 +99,14 @@ impl Watcher {
     pub(super) fn new(
         watched: Watched,
         link: Arc<Link>,
-        first: std::sync::mpsc::SyncSender<Result<Signature, String>>,
+        first: std::sync::mpsc::SyncSender<Result<Introduced, String>>,
     ) -> Self {
         Self {
             watched,
             link,
             workers: Vec::new(),
             generation: 0,
-            signature: None,
+            introduced: None,
             first: Some(first),
             failures: 0,
             start_at: Some(Instant::now()),
@@ -236,7 +235,7 @@ impl Watcher {
         if let Phase::Loading { .. } = worker.phase {
             match worker.listen() {
                 Said::Nothing => {}
-                Said::Signature(signature) => self.take_in(place, signature),
+                Said::Introduced(introduced) => self.take_in(place, introduced),
                 Said::Nonsense(words) => worker.end(words),
                 Said::Unloadable(words) => {
                     worker.end(format!("could not load the model: {words}"));
@@ -250,10 +249,10 @@ impl Watcher {
     }
 
     /// A worker has loaded the model.
-    fn take_in(&mut self, place: usize, signature: Signature) {
+    fn take_in(&mut self, place: usize, introduced: Introduced) {
         let Some(worker) = self.workers.get_mut(place) else { return };
-        if let Some(known) = &self.signature
-            && *known != signature
+        if let Some(known) = &self.introduced
+            && *known != introduced
         {
             worker.end("has loaded another model than before: its inputs or outputs have changed".to_owned());
             return;
@@ -270,10 +269,10 @@ impl Watcher {
                 worker.phase = Phase::Serving;
                 tracing::info!(model = self.watched.name, pid = %worker.process.pid, "the worker has loaded the model");
                 self.link.offer(made);
-                self.signature = Some(signature.clone());
+                self.introduced = Some(introduced.clone());
                 if let Some(first) = self.first.take() {
                     // Whoever opens the model may have given up.
-                    let _ = first.send(Ok(signature));
+                    let _ = first.send(Ok(introduced));
                 }
             }
             Err(error) => worker.end(format!("has a socket that fails: {error}")),
@@ -363,7 +362,7 @@ fn has_ended(worker: &Running) -> bool {
 /// What a worker that loads has said.
 enum Said {
     Nothing,
-    Signature(Signature),
+    Introduced(Introduced),
     /// The model cannot be loaded, in Python's words.
     Unloadable(String),
     /// No worker in order says this.
@@ -398,7 +397,7 @@ impl Running {
                     return Said::Nothing;
                 }
                 match hello::read(said) {
-                    Ok(signature) => Said::Signature(signature),
+                    Ok(introduced) => Said::Introduced(introduced),
                     Err(words) => Said::Nonsense(words),
                 }
             }

@@ -247,3 +247,48 @@ async fn other_models_are_undisturbed_by_one_that_dies() {
         answered += 1;
     }
 }
+
+#[tokio::test]
+async fn wrong_hints_are_told_before_the_environment_is_built() {
+    let cache = tempfile::tempdir().unwrap();
+    let fails = async |class: &str| {
+        let source = tempfile::tempdir().unwrap();
+        std::fs::write(source.path().join("requirements.txt"), "torch\n").unwrap();
+        let head = "import torch\nfrom modelway import AbstractModel\n\n";
+        std::fs::write(source.path().join("model.py"), format!("{head}{class}")).unwrap();
+        let mut settings = config(source.path());
+        settings.python_dir = cache.path().to_owned();
+        // Whoever comes as far as to build an environment finds nothing to build it with.
+        settings.uv = Some("/nowhere/uv".into());
+        Server::start(settings).await.end().await.unwrap_err()
+    };
+    let wrong = "class M(AbstractModel):\n    def predict(self, x: torch.Tensor) -> float: ...\n";
+    let error = fails(wrong).await;
+    let said = error.to_string();
+    assert!(error.is_permanent() && said.contains("`x: Tensor`") && said.contains("torch.from_numpy"), "{said}");
+    let right = "class M(AbstractModel):\n    def predict(self, x: list[list[float]]) -> list[float]: ...\n";
+    assert!(fails(right).await.to_string().contains("/nowhere/uv"));
+    // What only the worker can know does not stop the build.
+    let unknown = "from helper import X\nclass M(AbstractModel):\n    def predict(self, x: X) -> float: ...\n";
+    assert!(fails(unknown).await.to_string().contains("/nowhere/uv"));
+}
+
+#[tokio::test]
+async fn a_list_for_each_row_is_an_input() {
+    let source = tempfile::tempdir().unwrap();
+    let class = "from modelway import AbstractModel\n\nclass M(AbstractModel):\n    \
+        def predict(self, x: list[list[float]], names: list[list[str]]) -> list[str]:\n        \
+        return [','.join(n) + str(sum(row)) for row, n in zip(x, names)]\n";
+    std::fs::write(source.path().join("model.py"), class).unwrap();
+    let mut settings = config(source.path());
+    settings.python = Some(python().display().to_string());
+    settings.model_name = Some("lists".to_owned());
+    let server = Server::ready(settings).await;
+    let (_, described) = server.get("/v2/models/lists").await;
+    assert_eq!(described["inputs"][0], json!({"name": "x", "datatype": "FP64", "shape": [-1, -1]}));
+    let body = json!({"instances": [{"x": [1, 2.5], "names": ["a", "b"]}, {"x": [3, 4], "names": ["c", "d"]}]});
+    let (status, answer) = server.post("/v1/models/lists:predict", &body).await;
+    assert_eq!((status, &answer["predictions"]), (200, &json!(["a,b3.5", "c,d7.0"])), "{answer}");
+    let ragged = json!({"instances": [{"x": [1], "names": ["a"]}, {"x": [3, 4], "names": ["c"]}]});
+    assert!(refused(server.post("/v1/models/lists:predict", &ragged).await, 400).contains("not alike"));
+}

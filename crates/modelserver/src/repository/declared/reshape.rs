@@ -6,7 +6,7 @@
 
 use api::inference::{Tensor, TensorMetadata};
 
-use crate::runtime::{Call, ModelRuntime, RuntimeError, Signature, Sink, Up};
+use crate::runtime::{Call, ModelRuntime, RuntimeError, Signature, Sink, Trials, Up};
 
 /// One tensor's two shapes, the dimension for rows included.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +67,10 @@ impl ModelRuntime for Reshaped {
 
     fn up(&self) -> Up {
         self.model.up()
+    }
+
+    fn trials(&self) -> Trials {
+        self.model.trials()
     }
 
     fn infer(&mut self, call: Call<'_>, sink: &mut dyn Sink) -> Result<(), RuntimeError> {

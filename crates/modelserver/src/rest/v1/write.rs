@@ -33,12 +33,14 @@ pub(super) fn predictions(name: &str, version: &str, outputs: &[Tensor]) -> Resu
     Ok(out.into())
 }
 
-/// The output that holds a classifier's probabilities: floats, beside something else, named for what they are.
+/// What an output with a classifier's probabilities is called; the second name is that of scikit-learn's converter.
+const SCORES: [&str; 2] = ["probabilities", "output_probability"];
+
+/// The output that holds a classifier's probabilities: floats for each class, beside something else, and so named.
 fn scores(outputs: &[Tensor]) -> Option<usize> {
     let named = |output: &Tensor| {
-        let name = output.name.to_ascii_lowercase();
         let is_float = matches!(output.data, Data::Fp16(_) | Data::Fp32(_) | Data::Fp64(_));
-        is_float && name.contains("prob")
+        is_float && output.shape.len() > 1 && SCORES.contains(&output.name.as_str())
     };
     (outputs.len() > 1).then(|| outputs.iter().position(named)).flatten()
 }
@@ -125,7 +127,17 @@ mod tests {
             said(&[label(), distances]),
             r#"{"predictions":[{"label":1,"scores":[0.5]},{"label":0,"scores":[7.0]}]"#
         );
-        let sure = tensor("output_probability", &[2, 1], Data::Fp32(vec![0.5, 1.0]));
-        assert_eq!(said(&[label(), sure]), r#"{"predictions":[1,0],"probabilities":[[0.5],[1.0]]"#);
+        for name in ["output_probability", "probabilities"] {
+            let sure = tensor(name, &[2, 1], Data::Fp32(vec![0.5, 1.0]));
+            assert_eq!(said(&[label(), sure]), r#"{"predictions":[1,0],"probabilities":[[0.5],[1.0]]"#);
+        }
+        for name in ["probability", "prob", "problem_size", "improbability", "probabilities_of_rain"] {
+            let other = tensor(name, &[2, 1], Data::Fp32(vec![0.5, 1.0]));
+            let wanted = format!(r#"{{"predictions":[{{"label":1,"{name}":[0.5]}},{{"label":0,"{name}":[1.0]}}]"#);
+            assert_eq!(said(&[label(), other]), wanted);
+        }
+        let one_each = tensor("probabilities", &[2], Data::Fp32(vec![0.5, 1.0]));
+        let wanted = r#"{"predictions":[{"label":1,"probabilities":0.5},{"label":0,"probabilities":1.0}]"#;
+        assert_eq!(said(&[label(), one_each]), wanted, "there is one for each class, or it is something else");
     }
 }

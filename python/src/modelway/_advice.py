@@ -1,0 +1,177 @@
+"""What to write instead of a type hint that is no tensor."""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import enum
+import types
+from typing import Any, Literal, Optional, Union, get_args, get_origin
+
+#: Hints that are a list of something.
+LISTS = (list, tuple, collections.abc.Sequence, collections.abc.Iterable)
+_ARRAYS = {"ndarray", "NDArray", "ArrayLike", "Tensor", "EagerTensor", "Array", "matrix"}
+_TABLES = {"DataFrame", "Series", "Table"}
+_NUMPY = {"bool": "BOOL", "bool_": "BOOL", "float16": "FP16", "float32": "FP32", "float64": "FP64", "str_": "BYTES", "bytes_": "BYTES"}
+_NUMPY.update({f"{sign}int{bits}": f"{sign.upper()}INT{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)})
+_TEXT = {"datetime", "date", "time", "Timestamp", "Path", "UUID", "StrEnum"}
+_FORMS = 'float (a value for each row), list[float] (all values), list[list[float]] (a list for each row) or Tensor["FP32", -1, 4]'
+
+
+def depth(hint: Any) -> "tuple[int, Any]":
+    """How many lists are around a hint, and what is in them."""
+    lists = 0
+    while get_origin(hint) in LISTS and get_args(hint) and not _is_record(hint):
+        lists, hint = lists + 1, get_args(hint)[0]
+    return lists, hint
+
+
+def input_hint(name: str, hint: Any) -> str:
+    """The sentence for an input that is hinted as something else than a tensor."""
+    inner = _optional(hint)
+    if inner is not None:
+        wanted = named(inner)
+        return (
+            f"a request has a value for every input: hint it as {wanted}, or, if it may be left out, make it a parameter of the "
+            f"request: `*, {name}: Optional[{wanted}] = None`"
+        )
+    better = _better(hint)
+    if better is not None:
+        return f"hint it as {better}"
+    word = _word(depth(hint)[1])
+    if word in _TABLES:
+        return (
+            f"take each column as a parameter, as in `age: list[float], city: list[str]`, or all as {_tensor('FP64')}, and make "
+            f"the {word} in predict"
+        )
+    if word == "Image" or "image" in word.lower():
+        return "take the file as `bytes` and open it in predict, or its pixels as Tensor[\"UINT8\", -1, -1, 3]"
+    if _is_mapping(depth(hint)[1]):
+        return f"take each of its fields as a parameter, as in `name: str, age: float`, or all as JSON in a `str`"
+    if _is_record(hint):
+        return "values of different kinds are parameters of their own, as in `name: str, age: float`"
+    return f"use str, int, bool, bytes, {_FORMS}"
+
+
+def output_hint(hint: Any) -> str:
+    """The same for what ``predict`` returns."""
+    inner = _optional(hint)
+    if inner is not None:
+        return f"an answer has a value for every output: hint it as {named(inner)}, and return what stands for a missing one, such as NaN or an empty text"
+    better = _better(hint)
+    if better is not None:
+        return f"hint it as {better}"
+    word = _word(depth(hint)[1])
+    if word in _TABLES or _is_mapping(depth(hint)[1]) or _is_record(hint):
+        return (
+            "several outputs are a NamedTuple, a dataclass or a TypedDict with a field for each, as in "
+            "`class Answer(NamedTuple): label: str; score: float`, or a dict with `outputs` in the class"
+        )
+    return f"use str, int, bool, bytes, {_FORMS}, or a NamedTuple of these, or declare `outputs` in the class"
+
+
+def named(hint: Any) -> str:
+    """A hint as people write it."""
+    if hint is Ellipsis:
+        return "..."
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is not None and arguments:
+        inner = ", ".join(named(argument) for argument in arguments)
+        inner_optional = _optional(hint)
+        if inner_optional is not None:
+            return f"Optional[{named(inner_optional)}]"
+        return f"{getattr(origin, '__name__', str(origin))}[{inner}]"
+    if isinstance(hint, type) or hasattr(hint, "__name__"):
+        return hint.__name__
+    return str(hint).replace("typing.", "")
+
+
+def _better(hint: Any) -> Optional[str]:
+    """The hint that means the same and is a tensor, if there is one."""
+    lists, inner = depth(hint)
+    if inner in LISTS and get_origin(inner) is None or _word(inner) in ("List", "Tuple", "Sequence", "Iterable"):
+        return "list[float], a value for each row, or list[list[float]], a list for each row (with int, bool or str likewise)"
+    if get_origin(inner) in (set, frozenset, collections.abc.Set):
+        (of, *_) = get_args(inner) or (float,)
+        inner, lists = of, lists + 1
+        return _list(lists, named(of))
+    if inner in (set, frozenset):
+        return _list(lists + 1, "float")
+    optional = _optional(inner)
+    if optional is not None:
+        return _list(lists, named(optional)) + (", where a missing number is NaN" if optional is float else "")
+    word = _word(inner)
+    if word in _ARRAYS:
+        return _tensor(_element(inner)) + ", with its own datatype and shape" + _made(inner, word)
+    scalar = _scalar(inner, word)
+    return None if scalar is None else _list(lists, scalar)
+
+
+def _scalar(hint: Any, word: str) -> Optional[str]:
+    if word in _NUMPY:
+        datatype = _NUMPY[word]
+        kinds = {"BOOL": "bool", "BYTES": "bytes" if word == "bytes_" else "str"}
+        return kinds.get(datatype, "int" if "INT" in datatype else "float")
+    if word in ("Decimal", "floating", "number", "Real", "Number", "double"):
+        return "float"
+    if word in ("integer", "Integral"):
+        return "int"
+    if word in ("bytearray", "memoryview", "BytesIO", "BinaryIO"):
+        return "bytes"
+    if word in _TEXT or word == "LiteralString":
+        return "str"
+    if get_origin(hint) is Literal:
+        return type(get_args(hint)[0]).__name__
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        values = [member.value for member in hint]
+        return type(values[0]).__name__ if values and isinstance(values[0], (str, int, float)) else "str"
+    return None
+
+
+def _optional(hint: Any) -> Any:
+    """What is in an ``Optional``; ``None`` if it is none."""
+    if get_origin(hint) not in (Union, getattr(types, "UnionType", Union)):
+        return None
+    kinds = [kind for kind in get_args(hint) if kind is not type(None)]
+    return kinds[0] if len(kinds) == 1 and len(get_args(hint)) == 2 else None
+
+
+def _is_record(hint: Any) -> bool:
+    """``tuple[str, float]``, which is no list of values that are alike."""
+    return get_origin(hint) is tuple and get_args(hint)[-1:] != (Ellipsis,)
+
+
+def _is_mapping(hint: Any) -> bool:
+    kind = get_origin(hint) or hint
+    if not isinstance(kind, type):
+        return False
+    mapping = issubclass(kind, (dict, collections.abc.Mapping))
+    return mapping or dataclasses.is_dataclass(kind) or hasattr(kind, "_fields") or hasattr(kind, "model_fields")
+
+
+def _element(hint: Any) -> str:
+    """The datatype that an array's own hint says."""
+    for argument in get_args(hint):
+        known = _NUMPY.get(_word(argument)) or _element(argument)
+        if known:
+            return known
+    return "" if get_args(hint) or "[" not in named(hint) else next((d for n, d in _NUMPY.items() if n in named(hint)), "")
+
+
+def _made(hint: Any, word: str) -> str:
+    module = getattr(hint, "__module__", "").partition(".")[0]
+    return f", and make it a tensor in predict (torch.from_numpy)" if module == "torch" else ""
+
+
+def _tensor(datatype: str) -> str:
+    return f'Tensor["{datatype or "FP32"}", -1, 4]'
+
+
+def _list(lists: int, inner: str) -> str:
+    return "list[" * lists + inner + "]" * lists
+
+
+def _word(hint: Any) -> str:
+    kind = get_origin(hint) or hint
+    word = getattr(kind, "__name__", "") or getattr(kind, "_name", "") or ""
+    return word.partition("[")[0]
