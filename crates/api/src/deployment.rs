@@ -287,4 +287,9 @@ pub struct Deployment {
 impl DeploymentSpec {
     /// What requests without a timeout of their own get.
     pub const DEFAULT_REQUEST_TIMEOUT_MS: u64 = 30_000;
+
+    /// The same, for revisions that were written down without.
+    pub(crate) fn default_request_timeout_ms() -> u64 {
+        Self::DEFAULT_REQUEST_TIMEOUT_MS
+    }
 }

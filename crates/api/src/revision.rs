@@ -32,6 +32,10 @@ pub struct RevisionSpec {
     /// Environment variables and the files that hold their values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env_from_file: BTreeMap<String, String>,
+    /// The longest that a request may take, in milliseconds: each replica gives up then, and has so long to finish what
+    /// it has begun when it is told to end.
+    #[serde(default = "DeploymentSpec::default_request_timeout_ms")]
+    pub request_timeout_ms: u64,
 }
 
 impl RevisionSpec {
@@ -61,6 +65,7 @@ impl RevisionSpec {
             limit_res: spec.limit_res.clone(),
             env: spec.env.clone(),
             env_from_file: spec.env_from_file.clone(),
+            request_timeout_ms: spec.request_timeout_ms,
         }
     }
 }

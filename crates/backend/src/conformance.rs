@@ -48,6 +48,7 @@ pub fn revision(deployment: DeploymentId, number: RevisionNumber, uri: &str) -> 
         limit_res: Resources::default(),
         env: BTreeMap::new(),
         env_from_file: BTreeMap::new(),
+        request_timeout_ms: 100,
     };
     Revision { deployment, number, spec, created_at: Timestamp(0) }
 }

@@ -80,7 +80,8 @@ pub struct Config {
     pub serve_env: BTreeMap<String, String>,
     /// How long a replica that was told to end goes on answering, in milliseconds.
     pub drain_ms: u64,
-    /// How long after `drain_ms` a replica that still runs is killed, in milliseconds.
+    /// How long after `drain_ms` and its deployment's `request_timeout_ms` a replica that still runs is killed, in
+    /// milliseconds.
     pub kill_after_ms: u64,
     /// The bound of the first random wait before a replica that ended is started again, in milliseconds. It
     /// doubles with each failure in a row.

@@ -239,12 +239,24 @@ async fn a_removed_replica_drains_leaves_its_log_and_nothing_else() {
 async fn a_replica_that_does_not_end_when_told_is_killed() {
     let home = Home::with(|config| (config.drain_ms, config.kill_after_ms) = (50, 300));
     let backend = home.open().await;
-    home.ready(&backend, &revision(ONE, 1, "ignores_the_end"), 1).await;
+    let mut wanted = revision(ONE, 1, "ignores_the_end");
+    wanted.spec.request_timeout_ms = 700;
+    home.ready(&backend, &wanted, 1).await;
     let started = std::time::Instant::now();
     backend.remove(ONE, None, 1).await.unwrap();
     eventually("it to be gone", async || backend.observe(ONE).await.unwrap().is_empty()).await;
-    assert!(started.elapsed() >= Duration::from_millis(350), "it was not given its time");
+    assert!(started.elapsed() >= Duration::from_millis(1_050), "it was not given its time");
     assert_eq!(home.strays(), [0; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_timeout_that_is_too_short_for_the_deployment_is_told() {
+    let timeout = "MODELWAY__SERVE__REQUEST_TIMEOUT_MS";
+    let home = Home::with(|config| drop(config.serve_env.insert(timeout.to_owned(), "50".to_owned())));
+    let backend = home.open().await;
+    backend.ensure(&revision(ONE, 1, "steady"), 1, 1).await.unwrap();
+    let notes = backend.observe(ONE).await.unwrap().remove(0).notes;
+    assert!(notes.iter().any(|note| note.contains(timeout) && note.contains("of 100")), "{notes:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

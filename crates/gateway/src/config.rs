@@ -47,7 +47,7 @@ pub struct Config {
     pub connect_timeout_ms: u64,
     /// How often a request that a replica did not take is offered to another one.
     pub retries: u32,
-    /// At shutdown: how long requests in flight may take to end.
+    /// At shutdown: how long requests in flight may take to end. The log says if a deployment's request timeout is longer.
     pub drain_ms: u64,
     /// Records that wait to be written; more are dropped and counted.
     pub record_queue: usize,
@@ -80,7 +80,7 @@ impl Default for Config {
             idle_timeout_ms: 120_000,
             connect_timeout_ms: 1_000,
             retries: 2,
-            drain_ms: 8_000,
+            drain_ms: 30_000,
             record_queue: 65_536,
             record_payload_bytes: 16 << 10,
             record_file_bytes: 64 << 20,

@@ -1,6 +1,6 @@
 //! The last words of a server that cannot serve, for whoever started it.
 
-use std::{fs, io::Write as _, path::Path};
+use std::{io::Write as _, path::Path};
 
 use crate::error::ServeError;
 
@@ -9,7 +9,7 @@ use crate::error::ServeError;
 pub(crate) fn write(file: Option<&Path>, error: &ServeError) {
     let Some(file) = file else { return };
     let written = serde_json::to_vec(&error.termination()).map_err(std::io::Error::from).and_then(|message| {
-        let mut open = fs::OpenOptions::new().create(true).write(true).truncate(true).open(file)?;
+        let mut open = base::private::create(file)?;
         open.write_all(&message)
     });
     if let Err(error) = written {

@@ -1,8 +1,7 @@
 //! Where the database is, and how each connection to it is set up.
 
 use std::{
-    fs, io,
-    os::unix::fs::OpenOptionsExt as _,
+    io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -94,7 +93,7 @@ impl Place {
     /// (`-wal`, `-shm`) the same mode.
     pub(crate) fn create_private(&self) -> Result<(), StoreError> {
         let Self::File(path) = self else { return Ok(()) };
-        match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        match base::private::options().write(true).create_new(true).open(path) {
             Ok(_) => Ok(()),
             Err(source) if source.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             Err(source) => Err(StoreError::Unavailable(Box::new(NoFile { path: path.display().to_string(), source }))),

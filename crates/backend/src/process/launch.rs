@@ -20,6 +20,9 @@ use super::{
     slot::{self, Phase, Record, Run},
 };
 
+/// The setting of a replica that says how long its requests may take.
+const REQUEST_TIMEOUT: &str = "MODELWAY__SERVE__REQUEST_TIMEOUT_MS";
+
 /// The environment variable that tells a replica's processes from all others.
 const MARK: &str = "MODELWAY_REPLICA_SOCKET";
 
@@ -46,12 +49,14 @@ impl Launcher {
         // Before anything is written: nothing was started then.
         let from_files = secrets::read(&revision.spec.env_from_file)?;
         record.phase = Phase::Launching;
+        record.request_timeout_ms = revision.spec.request_timeout_ms;
         record.memory_limit = revision.spec.limit_res.memory.as_ref().map(ToString::to_string);
         slot::write(&slot, &record)?;
         // Only now: groups without a slot may be tidied away at any time.
         let groups = self.limiter.prepare(&record.id.0, &revision.spec.limit_res);
         record.groups = groups.folders;
         record.notes = groups.notes;
+        record.notes.extend(self.too_short(revision.spec.request_timeout_ms));
         slot::write(&slot, &record)?;
 
         forget(&slot.join(TERMINATION_FILE))?;
@@ -155,8 +160,21 @@ impl Launcher {
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"MODELWAY__")) {
             command.env_remove(name);
         }
+        command.env(REQUEST_TIMEOUT, revision.spec.request_timeout_ms.to_string());
         command.envs(&self.config.serve_env).envs(&revision.spec.env).env(MARK, self.layout.socket(replica));
         command
+    }
+
+    /// What a user should know of a request timeout that is set for all replicas and ends requests of this one early.
+    fn too_short(&self, request_timeout_ms: u64) -> Option<String> {
+        let set = self.config.serve_env.get(REQUEST_TIMEOUT)?;
+        let short = set.parse().is_ok_and(|set: u64| set < request_timeout_ms);
+        short.then(|| {
+            format!(
+                "process.serve_env sets {REQUEST_TIMEOUT} to {set}, which is less than the deployment's \
+                 request_timeout_ms of {request_timeout_ms}: replicas give requests up after {set} ms; leave it out"
+            )
+        })
     }
 
     fn arguments(&self, replica: &ReplicaId, revision: &Revision) -> Vec<OsString> {

@@ -7,7 +7,7 @@
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read, Seek, SeekFrom},
-    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
+    os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
@@ -27,8 +27,7 @@ const TAIL_MAX_BYTES: u64 = 4 << 20;
 /// Opens a slot's log for a new process to append to, and says where its lines will begin.
 pub(super) fn open_for_append(slot: &Path) -> io::Result<(File, u64)> {
     let path = slot.join(LOG);
-    let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path);
-    let file = file.map_err(|error| at("open", &path, error))?;
+    let file = base::private::append(&path).map_err(|error| at("open", &path, error))?;
     let from = file.metadata()?.len();
     Ok((file, from))
 }
@@ -134,7 +133,7 @@ pub(super) fn rotate(slot: &Path, max: u64) -> io::Result<bool> {
         return Ok(false);
     }
     let fresh = slot.join("log.1.new");
-    let copied = File::create(&fresh).and_then(|mut copy| {
+    let copied = base::private::create(&fresh).and_then(|mut copy| {
         log.seek(SeekFrom::Start(0))?;
         io::copy(&mut log, &mut copy)
     });

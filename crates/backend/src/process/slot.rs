@@ -9,9 +9,9 @@
 //! fence was not older than the newest one seen, or because the replica's process itself changed.
 
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{self, File, TryLockError},
     io::{self, Read, Seek, SeekFrom, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -48,6 +48,9 @@ pub(super) struct Record {
     pub(super) groups: Vec<PathBuf>,
     /// The limit of memory, as the user wrote it.
     pub(super) memory_limit: Option<String>,
+    /// How long its requests may take, in milliseconds.
+    #[serde(default)]
+    pub(super) request_timeout_ms: u64,
     /// What a user should know.
     pub(super) notes: Vec<String>,
 }
@@ -162,12 +165,7 @@ pub(super) fn write(slot: &Path, record: &Record) -> io::Result<()> {
     let path = slot.join(RECORD);
     let fresh = slot.join("replica.json.new");
     let text = serde_json::to_vec_pretty(record)?;
-    let written = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&fresh)
+    let written = base::private::create(&fresh)
         .and_then(|mut file| file.write_all(&text))
         .and_then(|()| fs::rename(&fresh, &path));
     written.map_err(|error| at("write", &path, error))
@@ -188,12 +186,11 @@ impl DeploymentLock {
         let path = layout.lock(deployment);
         let begun = Instant::now();
         loop {
-            let file = OpenOptions::new()
+            let file = base::private::options()
                 .read(true)
                 .write(true)
                 .create(true)
                 .truncate(false)
-                .mode(0o600)
                 .open(&path)
                 .map_err(|error| at("open", &path, error))?;
             match file.try_lock() {
@@ -286,6 +283,7 @@ mod tests {
             failure: None,
             groups: Vec::new(),
             memory_limit: Some("512Mi".to_owned()),
+            request_timeout_ms: 30_000,
             notes: vec!["a note".to_owned()],
         }
     }

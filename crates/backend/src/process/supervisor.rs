@@ -356,6 +356,7 @@ fn fresh(name: Name) -> Record {
         failure: None,
         groups: Vec::new(),
         memory_limit: None,
+        request_timeout_ms: 0,
         notes: Vec::new(),
     }
 }

@@ -110,6 +110,7 @@ impl Supervisor {
             supervisor: Arc::clone(self),
             name,
             run: run.clone(),
+            request_timeout: Duration::from_millis(record.request_timeout_ms),
             socket: self.launcher.layout.socket(&record.id),
             live: live_out,
         };
@@ -122,6 +123,8 @@ struct Watcher {
     supervisor: Arc<Supervisor>,
     name: Name,
     run: Run,
+    /// What it has begun may take so long to end.
+    request_timeout: Duration,
     socket: PathBuf,
     live: watch::Sender<Live>,
 }
@@ -204,7 +207,7 @@ impl Watcher {
             return std::future::pending().await;
         };
         let config = &self.supervisor.launcher.config;
-        let due = Duration::from_millis(config.drain_ms.saturating_add(config.kill_after_ms));
+        let due = self.request_timeout + Duration::from_millis(config.drain_ms.saturating_add(config.kill_after_ms));
         let passed = since.map_or(Duration::ZERO, |since| self.supervisor.now().since(since));
         sleep(due.saturating_sub(passed)).await;
     }

@@ -1,7 +1,7 @@
 //! One `up` at a time in a data folder.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::File,
     io::{Read as _, Seek as _, Write as _},
     path::Path,
 };
@@ -26,8 +26,13 @@ impl Hold {
             Failure::failed(format!("{} cannot be used: {error}", path.display()))
                 .next("Choose another data folder with --data-dir.")
         };
-        let mut file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(unusable)?;
+        let mut file = base::private::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(unusable)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => {

@@ -223,13 +223,22 @@ impl Records {
     }
 }
 
+/// The file that records go to.
+#[derive(Debug)]
+struct Open {
+    file: File,
+    path: PathBuf,
+    length: u64,
+    since: Timestamp,
+}
+
 /// Appends records to the files of one folder.
 #[derive(Debug)]
 pub(crate) struct Writer {
     folder: PathBuf,
     file_bytes: u64,
     total_bytes: u64,
-    open: Option<(File, u64, Timestamp)>,
+    open: Option<Open>,
     second: Second,
     failing: bool,
     /// Records that the disk did not take.
@@ -266,7 +275,6 @@ impl Writer {
                 Ok(()) => self.failing = false,
                 Err(error) => {
                     self.lost.fetch_add(count, Ordering::Relaxed);
-                    self.open = None;
                     if !std::mem::replace(&mut self.failing, true) {
                         let folder = self.folder.display();
                         tracing::warn!(
@@ -279,7 +287,7 @@ impl Writer {
     }
 
     fn append(&mut self, lines: &[u8], now: Timestamp) -> io::Result<()> {
-        if let Some((_, length, since)) = &self.open
+        if let Some(Open { length, since, .. }) = &self.open
             && (*length + lines.len() as u64 > self.file_bytes || now.0 - since.0 > FILE_MICROS)
         {
             self.open = None;
@@ -288,18 +296,24 @@ impl Writer {
             std::fs::create_dir_all(&self.folder)?;
             prune(&self.folder, self.total_bytes.saturating_sub(self.file_bytes))?;
             // Names sort as times do.
-            let name = format!("{}.jsonl", now.to_string().replace(':', "-"));
-            let file = base::private::append(&self.folder.join(name))?;
+            let path = self.folder.join(format!("{}.jsonl", now.to_string().replace(':', "-")));
+            let file = base::private::append(&path)?;
             let length = file.metadata()?.len();
-            self.open = Some((file, length, now));
+            self.open = Some(Open { file, path, length, since: now });
         }
-        let Some((file, length, _)) = &mut self.open else { return Ok(()) };
-        if let Err(error) = file.write_all(lines) {
-            // A line cut in the middle would spoil the next one. Where even this fails, a new file is begun anyway.
-            let _cut = file.set_len(*length);
+        let Some(open) = &mut self.open else { return Ok(()) };
+        if let Err(error) = open.file.write_all(lines) {
+            // A line cut in the middle would spoil the next one.
+            let cut = open.file.set_len(open.length);
+            if open.length == 0 {
+                let _removed = std::fs::remove_file(&open.path);
+            }
+            if cut.is_err() || open.length == 0 {
+                self.open = None;
+            }
             return Err(error);
         }
-        *length += lines.len() as u64;
+        open.length += lines.len() as u64;
         Ok(())
     }
 }

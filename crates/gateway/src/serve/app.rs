@@ -30,7 +30,7 @@ impl App {
         let (table, tasks, clock) = (Arc::clone(&gateway.table), gateway.tasks.clone(), gateway.clock.clone());
         Arc::new(Self {
             lanes: (0..threads).map(|index| Lane::new(index, Arc::clone(&gateway))).collect(),
-            watch: Arc::new(Watch::new(url, table, tasks, clock)),
+            watch: Arc::new(Watch::new(url, gateway.config.drain_ms, table, tasks, clock)),
             open: AtomicUsize::new(0),
             usages: Usages::default(),
             names: Semaphore::new(1),

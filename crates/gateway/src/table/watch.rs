@@ -35,6 +35,9 @@ const MOST_WAITING: usize = 1_000_000;
 pub(crate) struct Watch {
     /// The control plane.
     pub(crate) url: String,
+    /// How long requests in flight may take to end at shutdown, and the longest request timeout that was seen.
+    pub(crate) drain_ms: u64,
+    longest_ms: AtomicU64,
     /// What is followed.
     pub(crate) table: Arc<Table>,
     pub(crate) tasks: Tasks,
@@ -48,9 +51,22 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    pub(crate) fn new(url: String, table: Arc<Table>, tasks: Tasks, clock: Clock) -> Self {
-        let (connected, synced_at, losses) = Default::default();
-        Self { url, table, tasks, clock, connected, synced_at, losses }
+    pub(crate) fn new(url: String, drain_ms: u64, table: Arc<Table>, tasks: Tasks, clock: Clock) -> Self {
+        let (longest_ms, connected, synced_at, losses) = Default::default();
+        Self { url, drain_ms, longest_ms, table, tasks, clock, connected, synced_at, losses }
+    }
+
+    /// Tells of a request timeout that is longer than the drain: at shutdown its requests may be cut off.
+    fn compare_with_drain(&self, changes: &[RouteChange]) {
+        let timeouts = changes.iter().filter_map(|it| Some((it.route.as_ref()?.request_timeout_ms, it.deployment)));
+        let Some((longest, deployment)) = timeouts.max() else { return };
+        if longest > self.drain_ms && longest > self.longest_ms.fetch_max(longest, Ordering::Relaxed) {
+            tracing::warn!(
+                "gateway.drain_ms is {}, and requests to {deployment} may take {longest} ms: raise it, or a gateway that \
+                 is told to end cuts the longest of them off",
+                self.drain_ms
+            );
+        }
     }
 }
 
@@ -147,6 +163,7 @@ async fn follow(
             let changes = std::mem::replace(&mut batch.changes, later);
             let moved = !changes.is_empty() || batch.reset || !watch.table.holds() || watch.table.version() != version;
             if moved {
+                watch.compare_with_drain(&changes);
                 watch.table.apply(changes, version, std::mem::take(&mut batch.reset));
                 position.send_replace(Position { epoch: batch.epoch.clone(), version });
             }
