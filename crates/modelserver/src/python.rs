@@ -9,6 +9,7 @@
 mod check;
 pub(crate) mod environment;
 mod frame;
+mod guard;
 mod hello;
 mod launch;
 mod link;
@@ -16,6 +17,7 @@ mod memory;
 mod output;
 mod package;
 mod shared;
+mod tree;
 mod variables;
 mod watch;
 mod worker;
@@ -195,7 +197,7 @@ impl PythonModel {
         }
         self.looked = Instant::now();
         if let Some(worker) = &self.worker
-            && let Some(held) = memory::held(worker.pid)
+            && let Some(held) = memory::held(worker.pid, self.link.lent(), self.memory)
             && held > self.memory
         {
             let why = format!(

@@ -19,6 +19,8 @@ mod clients;
 mod golden;
 #[path = "serve/grpc.rs"]
 mod grpc;
+#[path = "serve/hostile.rs"]
+mod hostile;
 #[path = "serve/inputs.rs"]
 mod inputs;
 #[path = "serve/libraries.rs"]

@@ -24,11 +24,11 @@ def address_of(path: str) -> Optional[str]:
     return file.read_text() if file.is_file() else None
 
 
-def stand_in(descriptor: int, address: str) -> None:
+def stand_in(descriptor: int, address: str, server: int) -> None:
     """Gives the server's socket to the process at `address`, and stays as long as that serves it."""
     import socket
 
-    server = os.getppid()
+    parent = os.getppid()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
         try:
             other.connect(address)
@@ -38,7 +38,8 @@ def stand_in(descriptor: int, address: str) -> None:
             left = other.recv(1) == b""
         except OSError:
             left = True
-    if left and os.getppid() == server:
+    # With the server its parent ends, which would end this process too.
+    if left and os.getppid() == parent:
         os.kill(server, signal.SIGTERM)
 
 

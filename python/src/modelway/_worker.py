@@ -13,6 +13,8 @@ import gc
 import os
 import signal
 import sys
+
+import _socket
 from typing import Any
 
 #: As much of an error as is sent.
@@ -29,16 +31,15 @@ def main(descriptor: int, kind: str, path: str) -> None:
     """Serves the model at `path` to the server at the other end of a socket."""
     import faulthandler
 
-    import _socket
+    from . import _attach, _keeper
 
     os.set_inheritable(descriptor, False)
+    server = _keeper.keep(descriptor)
     faulthandler.enable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    from . import _attach
-
     address = _attach.address_of(path)
     if address is not None:
-        return _attach.stand_in(descriptor, address)
+        return _attach.stand_in(descriptor, address, server)
     sock = _socket.socket(fileno=descriptor)
     # A process that the model forks must not answer in this one's place.
     os.register_at_fork(after_in_child=sock.close)
@@ -47,6 +48,7 @@ def main(descriptor: int, kind: str, path: str) -> None:
     # Little of what loading makes is garbage, and looking for it takes longer than loading without.
     gc.disable()
     try:
+        _guard(sock)
         from ._models import open_model
 
         model = open_model(kind, path)
@@ -59,6 +61,20 @@ def main(descriptor: int, kind: str, path: str) -> None:
     gc.freeze()
     gc.enable()
     serving.run()
+
+
+def _guard(sock: Any) -> None:
+    """From here on only this process' own descendants can be ended from here."""
+    from . import _guard
+
+    questions = _guard.install()
+    if questions is None:
+        print("this kernel takes no filter: the model can end processes that are not its own", file=sys.stderr)
+        return
+    # Kind 22 of the frames.
+    prefix = b"\x16" + bytes(15)
+    sock.sendmsg([prefix], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, questions.to_bytes(4, sys.byteorder))])
+    os.close(questions)
 
 
 def _refuse(sock: Any, error: BaseException) -> None:

@@ -61,6 +61,7 @@ pub(super) enum Kind {
     Error = 19,
     Need = 20,
     Unloadable = 21,
+    Guard = 22,
 }
 
 /// Whose fault a failed run is, in the detail of an error.
@@ -95,7 +96,8 @@ impl Prefix {
 
     /// Reads what a worker may send. `None`: it is nothing of the kind.
     pub(super) fn of_worker(message: &[u8]) -> Option<Self> {
-        const KINDS: [Kind; 6] = [Kind::Hello, Kind::Answer, Kind::End, Kind::Error, Kind::Need, Kind::Unloadable];
+        const KINDS: [Kind; 7] =
+            [Kind::Hello, Kind::Answer, Kind::End, Kind::Error, Kind::Need, Kind::Unloadable, Kind::Guard];
         let mut reader = Reader(message);
         let [kind] = reader.take()?;
         let [flags] = reader.take()?;

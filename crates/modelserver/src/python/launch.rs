@@ -8,7 +8,7 @@
 use std::{
     collections::BTreeMap,
     ffi::OsString,
-    fs, io,
+    io,
     os::{
         fd::{AsRawFd as _, OwnedFd},
         unix::process::CommandExt as _,
@@ -19,12 +19,12 @@ use std::{
 };
 
 use rustix::{
-    fs::OFlags,
+    fs::{Mode, OFlags},
     io::FdFlags,
     net::{AddressFamily, SocketFlags, SocketType, socketpair},
     process::{
         Pid, PidfdFlags, Resource, Rlimit, Signal, getpid, getppid, getrlimit, kill_process_group, pidfd_open,
-        set_parent_process_death_signal, setrlimit, setsid,
+        set_child_subreaper, set_parent_process_death_signal, setrlimit, setsid,
     },
 };
 
@@ -48,12 +48,12 @@ pub(super) struct Plan {
     pub(super) memory: u64,
 }
 
-/// A worker's process.
+/// A worker's process: its keeper, whose child is what runs the model.
 #[derive(Debug)]
 pub(super) struct Process {
     pub(super) child: Child,
     pub(super) pid: Pid,
-    /// Readable once it has ended.
+    /// Readable once it and all that it has started have ended.
     pub(super) pidfd: OwnedFd,
     pub(super) socket: Arc<OwnedFd>,
 }
@@ -103,10 +103,6 @@ impl Process {
                 return Err(error);
             }
         };
-        // When memory runs out, the kernel is to take a worker before the server.
-        if let Err(error) = fs::write(format!("/proc/{pid}/oom_score_adj"), "1000") {
-            tracing::debug!(%error, "the kernel takes no word on whom to end when memory runs out");
-        }
         Ok((Self { child, pid, pidfd, socket: Arc::new(ours) }, stdout, stderr))
     }
 }
@@ -114,7 +110,9 @@ impl Process {
 /// In the new process, before it becomes Python.
 fn prepare(server: Pid, memory: u64, socket: &OwnedFd) -> io::Result<()> {
     setsid()?;
-    set_parent_process_death_signal(Some(Signal::KILL))?;
+    // What this is then is the keeper of the worker, which ends the worker and its descendants first.
+    set_parent_process_death_signal(Some(Signal::TERM))?;
+    set_child_subreaper(Some(getpid()))?;
     if getppid() != Some(server) {
         // The server ended before the promise was there.
         return Err(rustix::io::Errno::SRCH.into());
@@ -124,11 +122,14 @@ fn prepare(server: Pid, memory: u64, socket: &OwnedFd) -> io::Result<()> {
         let most = Some(getrlimit(resource).maximum.map_or(most, |before| before.min(most)));
         setrlimit(resource, Rlimit { current: most, maximum: most })?;
     }
+    // When memory runs out, the kernel is to take a worker before the server. It may not let us say so.
+    let _ = rustix::fs::open(c"/proc/self/oom_score_adj", OFlags::WRONLY, Mode::empty())
+        .and_then(|file| rustix::io::write(&file, b"1000"));
     rustix::io::fcntl_setfd(socket, FdFlags::empty())?;
     Ok(())
 }
 
-/// Ends a worker and whatever it has started.
+/// Ends a worker's keeper and what is left in its group.
 pub(super) fn end_group(leader: Pid) {
     // They may have ended already.
     let _ = kill_process_group(leader, Signal::KILL);

@@ -74,6 +74,8 @@ pub(super) struct Link {
     finished: AtomicU64,
     /// The newest worker that has answered anything.
     answered: AtomicU64,
+    /// Memory that the newest worker was lent, in bytes.
+    lent: AtomicU64,
 }
 
 impl Link {
@@ -87,6 +89,7 @@ impl Link {
             up: Up::down(),
             finished: AtomicU64::new(0),
             answered: AtomicU64::new(0),
+            lent: AtomicU64::new(0),
         })
     }
 
@@ -195,6 +198,16 @@ impl Link {
     /// Whether it ever was.
     pub(super) fn has_answered(&self, generation: u64) -> bool {
         self.answered.load(Ordering::Acquire) >= generation
+    }
+
+    /// Says how much memory of the server's the worker has.
+    pub(super) fn lend(&self, bytes: usize) {
+        self.lent.store(bytes as u64, Ordering::Release);
+    }
+
+    /// How much that is.
+    pub(super) fn lent(&self) -> u64 {
+        self.lent.load(Ordering::Acquire)
     }
 
     /// Whether it is.

@@ -1,7 +1,17 @@
 //! How much memory workers may have.
 
-use std::fs;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    os::unix::fs::MetadataExt as _,
+};
 
+use rustix::process::Pid;
+
+use super::tree::with_descendants;
+
+/// File systems whose files are memory: tmpfs, hugetlbfs, ramfs.
+const IN_MEMORY: [u64; 3] = [0x0102_1994, 0x9584_58f6, 0x8584_58f6];
 /// The part of all memory that one worker may allocate, as a divisor's parts: 4 of 5.
 const PARTS: u64 = 5;
 const OF_THEM: u64 = 4;
@@ -50,12 +60,83 @@ fn of_group() -> Option<u64> {
         .min()
 }
 
-/// The memory that a process holds now, in bytes, without what it shares with files.
-pub(super) fn held(pid: rustix::process::Pid) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
-    let mut pages = status.split(' ').skip(1).map(|number| number.parse::<u64>().ok());
-    let (resident, shared) = (pages.next()??, pages.next()??);
-    Some(resident.saturating_sub(shared) * rustix::param::page_size() as u64)
+/// What one worker may hold, with all that it has started.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits(pub(super) u64);
+
+impl Limits {
+    /// Why a worker is to be ended, if it is. `lent` is memory that the server has lent it.
+    pub(super) fn exceeded(self, root: Pid, lent: u64) -> Option<String> {
+        let held = held(root, lent, self.0)?;
+        (held > self.0).then(|| {
+            format!(
+                "held {} MiB with what it had started, shared memory included: more than its {} MiB \
+                 (serve.python_memory_limit_bytes)",
+                held >> 20,
+                self.0 >> 20
+            )
+        })
+    }
+}
+
+/// The memory that a process and its descendants hold now, in bytes: their own, what they share with one another, and
+/// files in memory that they have open; not what they share with files on disk, and not what was `lent` to them.
+///
+/// It is exact where it is more than `enough`; below that it may be too high.
+pub(super) fn held(root: Pid, lent: u64, enough: u64) -> Option<u64> {
+    let processes = with_descendants(root);
+    let files = files_in_memory(&processes);
+    let roughly: u64 = processes.iter().filter_map(|pid| status(*pid)).sum::<u64>() + files.values().sum::<u64>();
+    if roughly.saturating_sub(lent) <= enough {
+        return (roughly > 0).then(|| roughly.saturating_sub(lent));
+    }
+    // Each page once: shared ones by parts, and files of which no process has pages in its address space.
+    let mapped: BTreeSet<u64> = processes.iter().flat_map(|pid| mapped_files(*pid)).collect();
+    let unmapped: u64 = files.iter().filter(|(file, _)| !mapped.contains(&file.1)).map(|(_, size)| size).sum();
+    let exactly = processes.iter().filter_map(|pid| by_parts(*pid)).sum::<u64>() + unmapped;
+    Some(exactly.saturating_sub(lent))
+}
+
+fn kib(text: &str, fields: &[&str]) -> u64 {
+    let of = |line: &str| {
+        let (name, value) = line.split_once(':')?;
+        fields.contains(&name).then(|| value.trim().trim_end_matches(" kB").parse::<u64>().ok())?
+    };
+    text.lines().filter_map(of).sum::<u64>() << 10
+}
+
+fn status(pid: i32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    Some(kib(&text, &["RssAnon", "RssShmem", "VmSwap"]))
+}
+
+fn by_parts(pid: i32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    Some(kib(&text, &["Pss_Anon", "Pss_Shmem", "SwapPss"]))
+}
+
+/// Files in memory that processes have open, and the bytes that they hold.
+fn files_in_memory(processes: &[i32]) -> BTreeMap<(u64, u64), u64> {
+    /// Smaller ones are not worth the look.
+    const SMALLEST: u64 = 1 << 20;
+    let open = processes.iter().filter_map(|pid| fs::read_dir(format!("/proc/{pid}/fd")).ok()).flatten().flatten();
+    open.filter_map(|entry| {
+        let path = entry.path();
+        let file = fs::metadata(&path).ok()?;
+        let size = file.blocks() * 512;
+        let in_memory = || rustix::fs::statfs(&path).is_ok_and(|system| IN_MEMORY.contains(&(system.f_type as u64)));
+        (file.is_file() && size >= SMALLEST && in_memory()).then(|| ((file.dev(), file.ino()), size))
+    })
+    .collect()
+}
+
+/// The numbers of files in a process' address space.
+fn mapped_files(pid: i32) -> Vec<u64> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+    maps.lines()
+        .filter_map(|line| line.split_ascii_whitespace().nth(4)?.parse().ok())
+        .filter(|file| *file > 0)
+        .collect()
 }
 
 #[cfg(test)]
@@ -65,7 +146,7 @@ mod tests {
     #[test]
     fn the_machine_has_memory_and_so_has_this_process() {
         assert!(total().unwrap() > 1 << 20);
-        assert!(held(rustix::process::getpid()).unwrap() > 1 << 16);
+        assert!(held(rustix::process::getpid(), 0, u64::MAX).unwrap() > 1 << 16);
         assert_eq!((limit(7), replaced_beyond(400)), (7, 300));
     }
 }

@@ -5,7 +5,12 @@
 //! **Invariant:** a worker that ended was seen to end, and what it had started is ended too.
 
 use std::{
-    os::{fd::AsFd as _, unix::process::ExitStatusExt as _},
+    io::IoSliceMut,
+    mem::MaybeUninit,
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::process::ExitStatusExt as _,
+    },
     process::ExitStatus,
     sync::Arc,
     time::{Duration, Instant},
@@ -14,16 +19,21 @@ use std::{
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
-    net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown},
-    process::{Signal, pidfd_send_signal},
+    net::{
+        RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, RecvMsg, SendFlags, Shutdown, recvmsg, send, shutdown,
+    },
+    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
 };
 
 use super::{
     frame::{self, Kind, MORE, PREFIX, Prefix},
+    guard::Guard,
     hello::{self, Introduced},
     launch::{Plan, Process, end_group},
     link::{Link, RunId},
+    memory::Limits,
     output::Output,
+    tree::children,
     worker::Worker,
 };
 
@@ -31,6 +41,10 @@ use super::{
 const GRACE: Duration = Duration::from_secs(2);
 /// How long a worker that is not wanted any more may take to end by itself.
 const LEAVING: Duration = Duration::from_millis(500);
+/// How long the end of a worker and of what it has started may take.
+const ENDING: Duration = Duration::from_secs(6);
+/// How often it is looked at what a worker holds.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The first pause before a worker is started after two have ended without having answered anything, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -75,6 +89,14 @@ struct Running {
     closed: Option<Instant>,
     /// A run that was interrupted, and until when it may go on.
     interrupted: Option<(RunId, Instant)>,
+    /// What its filter asks.
+    guard: Option<Guard>,
+    /// The process that runs the model.
+    inner: Option<OwnedFd>,
+    /// When what it holds is looked at next.
+    look: Instant,
+    /// It was told to end with all that it has started; when it is killed alone if it has not.
+    ending: Option<Instant>,
     /// It has ended.
     ended: bool,
 }
@@ -93,6 +115,7 @@ pub(super) struct Watcher {
     start_at: Option<Instant>,
     no_successor_before: Option<Instant>,
     stopping: bool,
+    limits: Limits,
 }
 
 impl Watcher {
@@ -101,6 +124,7 @@ impl Watcher {
         link: Arc<Link>,
         first: std::sync::mpsc::SyncSender<Result<Introduced, String>>,
     ) -> Self {
+        let limits = Limits(watched.plan.memory);
         Self {
             watched,
             link,
@@ -112,6 +136,7 @@ impl Watcher {
             start_at: Some(Instant::now()),
             no_successor_before: None,
             stopping: false,
+            limits,
         }
     }
 
@@ -153,6 +178,10 @@ impl Watcher {
                     unloadable: None,
                     closed: None,
                     interrupted: None,
+                    guard: None,
+                    inner: None,
+                    look: Instant::now() + LOOK_EVERY,
+                    ending: None,
                     ended: false,
                 });
             }
@@ -176,13 +205,17 @@ impl Watcher {
             if matches!(worker.phase, Phase::Loading { closed: false, .. }) {
                 descriptors.push(PollFd::new(&*worker.process.socket, PollFlags::IN));
             }
+            if let Some(guard) = &worker.guard {
+                descriptors.push(PollFd::new(&guard.questions, PollFlags::IN));
+            }
         }
         let timers = self.workers.iter().flat_map(|worker| {
             let phase = match &worker.phase {
                 Phase::Loading { until, .. } | Phase::Leaving { until } => Some(*until),
                 Phase::Serving => None,
             };
-            phase.into_iter().chain(worker.closed).chain(worker.interrupted.map(|(_, until)| until))
+            let others = worker.interrupted.map(|(_, until)| until).into_iter().chain(worker.ending);
+            phase.into_iter().chain(worker.closed).chain(others).chain([worker.look])
         });
         let next = timers.chain(self.start_at.filter(|_| !self.stopping)).min();
         // A little later than asked for, so that the time has come when it wakes.
@@ -232,6 +265,12 @@ impl Watcher {
         let Some(worker) = self.workers.get_mut(place) else { return };
         worker.stdout.take(name);
         worker.stderr.take(name);
+        if let Some(guard) = &mut worker.guard
+            && !guard.answer(name)
+        {
+            // Nobody is left to ask.
+            worker.guard = None;
+        }
         if let Phase::Loading { .. } = worker.phase {
             match worker.listen() {
                 Said::Nothing => {}
@@ -264,6 +303,9 @@ impl Watcher {
             self.watched.timeout,
             &self.link,
         );
+        // Its first child is what runs the model; what it adopts comes later.
+        let inner = children(worker.process.pid.as_raw_nonzero().get()).first().copied().and_then(Pid::from_raw);
+        worker.inner = inner.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
         match made {
             Ok(made) => {
                 worker.phase = Phase::Serving;
@@ -289,6 +331,16 @@ impl Watcher {
                 }
                 Phase::Leaving { until } if until <= now => worker.end("did not end when it was asked to".to_owned()),
                 Phase::Loading { .. } | Phase::Serving | Phase::Leaving { .. } => {}
+            }
+            if worker.ending.is_some_and(|until| until <= now) {
+                worker.ending = None;
+                worker.kill();
+            }
+            if worker.look <= now {
+                worker.look = now + LOOK_EVERY;
+                if let Some(words) = self.limits.exceeded(worker.process.pid, self.link.lent()) {
+                    worker.end(words);
+                }
             }
             if worker.closed.is_some_and(|until| until <= now) {
                 worker.closed = None;
@@ -377,8 +429,12 @@ impl Running {
             return Said::Nothing;
         }
         let mut buffer = vec![0; frame::LARGEST];
-        let size = match recv(self.process.socket.as_fd(), &mut *buffer, RecvFlags::DONTWAIT) {
-            Ok((size, _)) if size > 0 => size,
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+        let slices = &mut [IoSliceMut::new(&mut buffer)];
+        let size = match recvmsg(self.process.socket.as_fd(), slices, &mut control, flags) {
+            Ok(RecvMsg { bytes: size, .. }) if size > 0 => size,
             Err(Errno::AGAIN | Errno::INTR) => return Said::Nothing,
             // It has ended, and how will be seen soon.
             Ok(_) | Err(Errno::CONNRESET) => {
@@ -402,6 +458,15 @@ impl Running {
                 }
             }
             Kind::Hello => Said::Nonsense(format!("has a signature of more than {} bytes", hello::LARGEST)),
+            // Nothing of the model has run before the first one.
+            Kind::Guard if self.guard.is_none() => {
+                for message in control.drain() {
+                    if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+                        self.guard = descriptors.last().map(|questions| Guard::new(questions, self.process.pid));
+                    }
+                }
+                Said::Nothing
+            }
             Kind::Unloadable => Said::Unloadable(String::from_utf8_lossy(&buffer[PREFIX..size]).into_owned()),
             other @ (Kind::Run
             | Kind::Cancel
@@ -410,6 +475,7 @@ impl Running {
             | Kind::Answer
             | Kind::End
             | Kind::Error
+            | Kind::Guard
             | Kind::Need) => Said::Nonsense(format!("sent a frame of kind {other:?} before its signature")),
         }
     }
@@ -423,15 +489,27 @@ impl Running {
         let cancel = Prefix::new(Kind::Cancel, id.run, 0).bytes();
         // If it cannot be told, its time runs out.
         let _ = send(&self.process.socket, &cancel, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
-        let _ = pidfd_send_signal(&self.process.pidfd, Signal::INT);
+        if let Some(inner) = &self.inner {
+            let _ = pidfd_send_signal(inner, Signal::INT);
+        }
     }
 
     /// Ends it at once, with all that it has started.
     fn end(&mut self, why: String) {
         self.verdict.get_or_insert(why);
-        end_group(self.process.pid);
+        // The keeper ends what it has first.
+        let _ = pidfd_send_signal(&self.process.pidfd, Signal::TERM);
+        self.ending.get_or_insert_with(|| Instant::now() + ENDING);
         // For whoever waits at the socket, even if something else holds its other end.
         let _ = shutdown(&self.process.socket, Shutdown::Both);
+    }
+
+    /// Kills its two processes, where the one that should have ended the other did not.
+    fn kill(&self) {
+        end_group(self.process.pid);
+        if let Some(inner) = &self.inner {
+            let _ = pidfd_send_signal(inner, Signal::KILL);
+        }
     }
 
     /// Lets it end by itself.
@@ -444,7 +522,7 @@ impl Running {
 
     /// Ends what is left of it once it has ended, and hears its last words.
     fn rest(&mut self, name: &str) -> Option<ExitStatus> {
-        end_group(self.process.pid);
+        self.kill();
         let _ = shutdown(&self.process.socket, Shutdown::Both);
         let status = self.process.child.wait().ok();
         for output in [&mut self.stdout, &mut self.stderr] {

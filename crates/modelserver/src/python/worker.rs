@@ -204,7 +204,13 @@ impl Worker {
                     }
                     false
                 }
-                kind @ (Kind::Run | Kind::Cancel | Kind::Area | Kind::Taken | Kind::Hello | Kind::Unloadable) => {
+                kind @ (Kind::Run
+                | Kind::Cancel
+                | Kind::Area
+                | Kind::Taken
+                | Kind::Hello
+                | Kind::Unloadable
+                | Kind::Guard) => {
                     return Err(Broken::Useless(format!("sent a frame of kind {kind:?} during a run")));
                 }
             };
@@ -277,6 +283,7 @@ impl Worker {
         let mut control = SendAncillaryBuffer::new(&mut space);
         let descriptors = [area.descriptor()];
         control.push(SendAncillaryMessage::ScmRights(&descriptors));
+        self.lend(len);
         let sent = sendmsg(&self.socket, &[IoSlice::new(&[0])], &mut control, SendFlags::NOSIGNAL);
         sent.map_err(|e| self.broken(e))?;
         Ok(area)
@@ -284,7 +291,16 @@ impl Worker {
 
     /// Lets the worker drop shared memory.
     fn unshare(&self, which: u16) -> Result<(), Broken> {
+        self.lend(0);
         self.send(&Prefix { detail: which, ..Prefix::new(Kind::Area, self.run, 0) }.bytes())
+    }
+
+    /// Tells whoever counts the worker's memory how much of it is the server's.
+    fn lend(&self, more: usize) {
+        if let Some(link) = self.link.upgrade() {
+            let areas = [&self.inputs, &self.outputs];
+            link.lend(more + areas.into_iter().flatten().map(Area::len).sum::<usize>());
+        }
     }
 
     fn send(&self, message: &[u8]) -> Result<(), Broken> {

@@ -8,7 +8,7 @@ fn folder() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models/python")
 }
 
-fn settings(model: &str) -> modelserver::Config {
+pub(crate) fn settings(model: &str) -> modelserver::Config {
     let mut settings = config(&folder().join(format!("{model}.py")));
     settings.python = Some(python().display().to_string());
     settings

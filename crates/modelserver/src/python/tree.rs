@@ -1,0 +1,52 @@
+//! Which processes descend from which.
+
+use std::fs;
+
+use rustix::process::Pid;
+
+/// Processes of one worker that are looked at, at most.
+const MOST: usize = 4096;
+
+/// The parent and the group of a process or thread.
+pub(super) fn parent_and_group(pid: i32) -> Option<(i32, i32)> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The program's name, in parentheses, may hold anything.
+    let mut fields = stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace().skip(1);
+    Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+}
+
+/// The processes of a group.
+pub(super) fn members(group: i32) -> impl Iterator<Item = i32> {
+    all().filter(move |pid| parent_and_group(*pid).is_some_and(|(_, of)| of == group))
+}
+
+/// The children of a process, the oldest first.
+pub(super) fn children(pid: i32) -> Vec<i32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let listed: Option<Vec<String>> = tasks.map(|task| fs::read_to_string(task.path().join("children")).ok()).collect();
+    match listed {
+        Some(lists) => {
+            lists.iter().flat_map(|list| list.split_ascii_whitespace()).filter_map(|pid| pid.parse().ok()).collect()
+        }
+        // A kernel that keeps no such lists.
+        None => all().filter(|child| parent_and_group(*child).is_some_and(|(parent, _)| parent == pid)).collect(),
+    }
+}
+
+/// A process and its descendants.
+pub(super) fn with_descendants(root: Pid) -> Vec<i32> {
+    let mut found = vec![root.as_raw_nonzero().get()];
+    let mut at = 0;
+    while let Some(pid) = found.get(at).copied() {
+        if found.len() < MOST {
+            found.extend(children(pid));
+        }
+        at += 1;
+    }
+    found
+}
+
+fn all() -> impl Iterator<Item = i32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
