@@ -10,6 +10,7 @@ pub mod guard;
 pub mod metrics;
 pub mod net;
 pub mod private;
+pub mod serve;
 pub mod task;
 pub mod telemetry;
 

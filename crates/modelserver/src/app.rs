@@ -66,19 +66,26 @@ impl App {
 
     /// Whether requests are wanted here: every model predicts that should, and the server is not ending.
     pub(crate) fn is_ready(&self) -> bool {
-        self.reporter.state() == ReplicaState::Ready && self.models.fault().is_none() && self.down().is_none()
+        self.reporter.state() == ReplicaState::Ready && self.not_served().is_none()
     }
 
-    /// A model of which no instance can be asked, in words.
-    fn down(&self) -> Option<String> {
-        self.models.all().iter().find(|model| !model.is_up()).map(|model| restarting(&model.name))
+    /// Why not everything that is to be served predicts, or that nothing is, in words.
+    fn not_served(&self) -> Option<String> {
+        if let Some(fault) = self.models.fault() {
+            return Some(fault);
+        }
+        let models = self.models.all();
+        if models.is_empty() {
+            return Some("no model is loaded".to_owned());
+        }
+        models.iter().find(|model| !model.is_up()).map(|model| restarting(&model.name))
     }
 
     /// Why not, in words.
     pub(crate) fn why_not_ready(&self) -> String {
         match self.reporter.state() {
             ReplicaState::Starting | ReplicaState::BackingOff => "the server is still loading its models".to_owned(),
-            ReplicaState::Ready => self.models.fault().or_else(|| self.down()).unwrap_or_default(),
+            ReplicaState::Ready => self.not_served().unwrap_or_default(),
             ReplicaState::Stopping => "the server is ending".to_owned(),
         }
     }
@@ -111,7 +118,7 @@ impl App {
 
     /// The configuration that holds for a model.
     pub(crate) fn model_config(&self, name: &str, version: Option<&str>) -> Result<ModelConfig, InferError> {
-        let (model, versions) = self.models.find(name, version)?;
+        let (model, versions) = self.models.described(name, version)?;
         Ok(ModelConfig::of(&model, versions.declared()))
     }
 

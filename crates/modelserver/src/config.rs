@@ -35,8 +35,6 @@ pub struct Config {
     pub termination_message: Option<PathBuf>,
     /// How long to keep answering after SIGTERM, in milliseconds, so that callers learn of it.
     pub drain_ms: u64,
-    /// After the drain: how long requests that have begun may still take, in milliseconds.
-    pub finish_ms: u64,
     /// The ONNX Runtime library (`libonnxruntime.so`); else it is looked for in the usual places.
     pub onnxruntime: Option<PathBuf>,
     /// Threads that work on one inference; 0 chooses by the number of CPUs that this process may use.
@@ -76,7 +74,8 @@ pub struct Config {
     pub models: crate::settings::OfModels,
     /// Requests that may wait for one model; more are refused with 503.
     pub queue_limit: usize,
-    /// The longest time from a request's arrival to its answer, in milliseconds.
+    /// The longest time from a request's arrival to its answer, in milliseconds, and between two pieces of a stream. The end
+    /// of the server waits for its last requests as long.
     pub request_timeout_ms: u64,
     /// The largest body of a request, in bytes.
     pub body_limit_bytes: usize,
@@ -86,9 +85,13 @@ pub struct Config {
     /// The longest pause within the body of a request, in milliseconds. All of it must come within
     /// `request_timeout_ms`.
     pub body_timeout_ms: u64,
-    /// How long a connection may stay without a complete request header, in milliseconds: slow clients and
-    /// idle ones.
+    /// The longest time from a connection's acceptance to the end of its first request's header, and for each later
+    /// header, in milliseconds.
+    pub header_timeout_ms: u64,
+    /// How long a connection may stay without a request, in milliseconds.
     pub idle_timeout_ms: u64,
+    /// The longest time for which a client may take nothing of an answer, in milliseconds.
+    pub write_timeout_ms: u64,
     /// Connections at one time; more are answered 503 and closed.
     pub max_connections: usize,
     /// The node's cache of artefacts.
@@ -111,7 +114,6 @@ impl Default for Config {
             replica_id: None,
             termination_message: None,
             drain_ms: 5_000,
-            finish_ms: 30_000,
             onnxruntime: None,
             intra_op_threads: 0,
             instances: 1,
@@ -132,7 +134,9 @@ impl Default for Config {
             body_limit_bytes: 64 << 20,
             bodies_limit_bytes: 512 << 20,
             body_timeout_ms: 10_000,
+            header_timeout_ms: 10_000,
             idle_timeout_ms: 120_000,
+            write_timeout_ms: 30_000,
             max_connections: 20_000,
             cache: artifact::Config::default(),
         }

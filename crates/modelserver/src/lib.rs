@@ -45,7 +45,7 @@ mod warm;
 use std::{sync::Arc, time::Duration};
 
 use api::replica::ReplicaState;
-use base::Tasks;
+use base::{Tasks, serve::Ending};
 
 pub use config::Config;
 pub use error::ServeError;
@@ -56,6 +56,9 @@ pub use runtime::{Call, Cancel, ModelRuntime, RuntimeError, Signature, Sink};
 pub use settings::{OfModels, Overrides};
 
 use crate::app::App;
+
+/// What an answer that came at the end of its time may take to be sent.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// How long the end waits for runs that nobody waits for any more.
 const LAST_RUNS: Duration = Duration::from_secs(1);
@@ -78,12 +81,13 @@ pub async fn run(
         tracing::warn!(address, "other machines can reach this server, and it asks nobody for a key");
     }
     let termination = config.termination_message.clone();
-    let finish = Duration::from_millis(config.finish_ms);
+    let finish = Duration::from_millis(config.request_timeout_ms).saturating_add(LAST_WORDS);
     let app = Arc::new(App::new(config, listener.is_local(), tasks.clone()));
     // Not children of `tasks`: connections go on while the server drains.
-    let connections = Tasks::new();
+    let ending = Ending { draining: tasks.clone(), connections: Tasks::new(), cut: Tasks::new() };
+    let connections = &ending.connections;
     let lived = tokio::select! {
-        () = listen::accept(&listener, &app, &connections) => Ok(()),
+        () = listen::accept(&listener, &app, &ending) => Ok(()),
         lived = life(&app, &listener, &tasks, &hurry, loaded) => lived,
     };
     if let Err(error) = lived {
@@ -95,7 +99,8 @@ pub async fn run(
     connections.stop();
     app.reporter.close();
     if !connections.stop_and_wait(finish).await {
-        tracing::warn!("some requests were not finished {} ms after the drain (serve.finish_ms)", finish.as_millis());
+        tracing::warn!("some requests were not finished {} ms after the drain and are cut off", finish.as_millis());
+        ending.cut.stop();
     }
     end_models(&app).await;
     Ok(())

@@ -1,32 +1,23 @@
-//! Accepts connections and serves each in a task of its own, HTTP/1 and HTTP/2 alike.
-//!
-//! An idle connection costs its task and a small buffer. At the limit of connections a new one is told so and
-//! closed at once, so that a flood of them neither takes the memory nor leaves callers guessing.
+//! Where the server listens, and its bounds of connections.
 
-use std::{io, path::PathBuf, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, path::PathBuf, sync::Arc, time::Duration};
 
-use base::Tasks;
-use hyper::service::service_fn;
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::conn::auto,
-};
-use rustix::net::sockopt;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream, UnixListener, UnixStream},
-    sync::Semaphore,
-};
+use base::serve::{self, Answer, Ending, Limits, Peer, Source};
+use http::Request;
+use hyper::body::Incoming;
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 
-use crate::{Config, ServeError, app::App, caller::Caller, rest};
+use crate::{Config, ServeError, app::App, rest};
 
 /// Said to a connection too many.
-const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
+const TOO_MANY: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
     x-modelway-not-begun: 1\r\nconnection: close\r\ncontent-length: 79\r\n\r\n\
     {\"error\":\"this server has as many connections as serve.max_connections allows\"}";
 
-/// How long a peer may leave an answer unread, in milliseconds.
-const UNREAD_MS: u32 = 60_000;
+/// Said to a client whose head took too long.
+const SLOW_HEAD: &str = "HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\nconnection: close\r\n\
+    content-length: 97\r\n\r\n\
+    {\"error\":\"the request's headers took too long (serve.header_timeout_ms); send them in one piece\"}";
 
 /// Where the server listens.
 #[derive(Debug)]
@@ -88,18 +79,10 @@ impl Listener {
         }
     }
 
-    async fn accept(&self) -> io::Result<Stream> {
+    fn source(&self) -> Source<'_> {
         match self {
-            Self::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
-                // Answers are written whole; waiting for more would only delay them.
-                stream.set_nodelay(true)?;
-                // A peer that takes nothing for so long, or is gone, does not hold its answer's memory for ever.
-                sockopt::set_tcp_user_timeout(&stream, UNREAD_MS)?;
-                sockopt::set_socket_keepalive(&stream, true)?;
-                Ok(Stream::Tcp(stream))
-            }
-            Self::Unix(listener) => Ok(Stream::Unix(listener.accept().await?.0)),
+            Self::Tcp(listener) => Source::Tcp(listener),
+            Self::Unix(listener) => Source::Unix(listener),
         }
     }
 }
@@ -118,83 +101,39 @@ async fn bind_socket(path: PathBuf) -> Result<UnixListener, ServeError> {
     }
 }
 
-enum Stream {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
+impl Answer for App {
+    type Body = rest::Body;
 
-impl Stream {
-    /// Says that there are too many connections, if the peer takes it at once.
-    fn refuse(&self) {
-        let _ = match self {
-            Self::Tcp(stream) => stream.try_write(TOO_MANY),
-            Self::Unix(stream) => stream.try_write(TOO_MANY),
-        };
+    async fn answer(self: Arc<Self>, peer: Peer, request: Request<Incoming>) -> Result<rest::Answer, Infallible> {
+        rest::answer(self, peer, request).await
     }
 }
 
-/// Accepts until dropped. Connections run as `connections`' tasks, and end after their request in flight once
-/// those are told to end.
-pub(crate) async fn accept(listener: &Listener, app: &Arc<App>, connections: &Tasks) {
-    let permits = Arc::new(Semaphore::new(app.config.max_connections.min(Semaphore::MAX_PERMITS)));
-    let server = Arc::new(builder(&app.config));
-    loop {
-        let stream = match listener.accept().await {
-            Ok(stream) => stream,
-            Err(error) => {
-                // Out of files, most often: accepting at once again would only spin.
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            }
-        };
-        let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
-            stream.refuse();
-            continue;
-        };
-        let (server, app, ending) = (Arc::clone(&server), Arc::clone(app), connections.clone());
-        connections.spawn(async move {
-            match stream {
-                Stream::Tcp(stream) => serve(&server, stream, app, &ending).await,
-                Stream::Unix(stream) => serve(&server, stream, app, &ending).await,
-            }
-            drop(permit);
-        });
-    }
-}
-
-fn builder(config: &Config) -> auto::Builder<TokioExecutor> {
-    let idle = Duration::from_millis(config.idle_timeout_ms.max(1));
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    // Without `pipeline_flush`: it keeps an answer back while anything of a body is unread, and loses one that refuses
-    // the body.
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(idle);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(idle)
-        .max_concurrent_streams(1_000)
-        .initial_stream_window_size(1 << 20)
-        .initial_connection_window_size(4 << 20);
-    builder
-}
-
-async fn serve<S>(server: &auto::Builder<TokioExecutor>, stream: S, app: Arc<App>, ending: &Tasks)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let caller = Caller::new();
-    let service = service_fn(move |request| rest::answer(Arc::clone(&app), caller, request));
-    let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
-    let result = tokio::select! {
-        result = connection.as_mut() => result,
-        () = ending.stopping() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
+/// Accepts until dropped.
+pub(crate) async fn accept(listener: &Listener, app: &Arc<App>, ending: &Ending) {
+    let config = &app.config;
+    let millis = |millis: u64| Duration::from_millis(millis.max(1));
+    let limits = Limits {
+        connections: config.max_connections,
+        head: millis(config.header_timeout_ms),
+        idle: millis(config.idle_timeout_ms),
+        stall: millis(config.write_timeout_ms),
+        full: TOO_MANY,
+        slow: SLOW_HEAD,
     };
-    if let Err(error) = result {
-        // Peers break off all the time.
-        tracing::debug!(%error, "a connection broke off");
+    serve::accept(listener.source(), limits, app, ending).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_to_connections_is_well_formed() {
+        for text in [TOO_MANY, SLOW_HEAD] {
+            let (head, body) = text.split_once("\r\n\r\n").unwrap();
+            assert!(head.contains(&format!("content-length: {}", body.len())), "{} bytes", body.len());
+            serde_json::from_str::<serde_json::Value>(body).unwrap();
+        }
     }
 }

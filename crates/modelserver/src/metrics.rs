@@ -16,8 +16,17 @@ use prometheus_client::{
 use crate::error::InferError;
 
 /// The known values of `error_type`: each exists at 0 from the start.
-const ERROR_TYPES: [&str; 8] =
-    ["invalid_input", "too_large", "slow_body", "not_ready", "memory_full", "queue_full", "timeout", "model_failed"];
+const ERROR_TYPES: [&str; 9] = [
+    "invalid_input",
+    "too_large",
+    "slow_body",
+    "not_ready",
+    "memory_full",
+    "queue_full",
+    "timeout",
+    "model_failed",
+    "client_left",
+];
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ModelLabels {

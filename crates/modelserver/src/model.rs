@@ -59,20 +59,52 @@ pub(crate) struct Model {
 pub(crate) struct Answers {
     answers: mpsc::Receiver<Answered>,
     waiting: Waiting,
-    deadline: Instant,
+    /// For the next answer. Each has `time` from the one before it.
+    deadline: Option<Instant>,
+    /// For the last one, where the caller said a time of its own.
+    end: Option<Instant>,
     time: Duration,
+    left: Left,
 }
 
 impl Answers {
     /// The next answer; `None` after the last. Dropping this ends the run.
     pub(crate) async fn next(&mut self) -> Option<Answered> {
-        match tokio::time::timeout_at(self.deadline.into(), self.answers.recv()).await {
-            Ok(Some(answer)) => Some(answer),
+        let next = *self.deadline.get_or_insert_with(|| Instant::now() + self.time);
+        let deadline = self.end.map_or(next, |end| end.min(next));
+        match tokio::time::timeout_at(deadline.into(), self.answers.recv()).await {
+            Ok(Some(answer)) => {
+                self.deadline = None;
+                if answer.is_err() {
+                    self.end();
+                }
+                Some(answer)
+            }
             Ok(None) => {
                 self.waiting.answered = true;
+                self.end();
                 None
             }
-            Err(_) => Some(Err(InferError::TimedOut(self.time.as_millis()))),
+            Err(_) => {
+                self.end();
+                Some(Err(InferError::TimedOut(self.time.as_millis())))
+            }
+        }
+    }
+
+    /// The caller gets no more, and not because it left.
+    pub(crate) fn end(&mut self) {
+        self.left.0 = None;
+    }
+}
+
+/// Counts a request whose caller left: what waited for its answer was dropped.
+struct Left(Option<Arc<ModelMetrics>>);
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        if let Some(metrics) = &self.0 {
+            metrics.refused_as("client_left");
         }
     }
 }
@@ -182,10 +214,12 @@ impl Model {
     pub(crate) async fn infer(&self, request: Request, caller: Caller) -> Result<Vec<Tensor>, InferError> {
         let began = Instant::now();
         self.statistics.touched();
+        let mut left = Left(Some(Arc::clone(&self.metrics)));
         let result = match &self.cache {
             Some(cache) => self.run_once(cache, request, caller, began).await,
             None => self.run(request, caller, began).await,
         };
+        left.0 = None;
         let took = began.elapsed();
         match &result {
             Ok(_) => {
@@ -205,9 +239,12 @@ impl Model {
         let arrived = Instant::now();
         self.statistics.touched();
         let time = self.time_for(&request)?;
+        let own = request.parameters.get("timeout").and_then(Parameter::as_u64).is_some_and(|micros| micros > 0);
         let (answer, answers) = mpsc::channel(STREAMED_AHEAD);
         let (waiting, _bell) = self.enqueue(request, caller, Answer::Each(answer), arrived, time)?;
-        Ok(Answers { answers, waiting, deadline: arrived + time, time })
+        let left = Left(Some(Arc::clone(&self.metrics)));
+        let deadline = arrived + time;
+        Ok(Answers { answers, waiting, deadline: Some(deadline), end: own.then_some(deadline), time, left })
     }
 
     /// Runs it if the cache does not have the answer and no equal request is being run.

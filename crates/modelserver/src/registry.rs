@@ -55,6 +55,19 @@ impl Registry {
         }
     }
 
+    /// The same for whoever wants to know a model, not to ask it: one that was unloaded is not found.
+    pub(crate) fn described(
+        &self,
+        name: &str,
+        version: Option<&str>,
+    ) -> Result<(Arc<Model>, Arc<Versions>), InferError> {
+        self.find(name, version).map_err(|error| {
+            let unloaded = self.table.load().get(name).is_some_and(|entry| entry.was_unloaded(version));
+            let words = || format!("Request for unknown model `{name}`: it was unloaded");
+            if unloaded { InferError::NotFound(words()) } else { error }
+        })
+    }
+
     /// Says that there is no such model, and which there are.
     pub(crate) fn unknown(&self, name: &str) -> String {
         const SHOWN: usize = 16;

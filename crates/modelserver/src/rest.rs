@@ -5,6 +5,7 @@
 mod answer;
 mod body;
 mod compression;
+mod echo;
 mod events;
 mod fields;
 mod generate;
@@ -16,7 +17,12 @@ mod v2;
 
 use std::{convert::Infallible, sync::Arc};
 
-use api::replica::SELF_REPORT_PATH;
+use api::{
+    path::{self, Protocol, Target},
+    replica::SELF_REPORT_PATH,
+};
+use base::serve::Peer;
+use echo::Echo;
 use http::{Method, Request, StatusCode, request::Parts};
 use hyper::body::Incoming;
 use serde_json::json;
@@ -48,41 +54,36 @@ const PROBE: &[Method] = &[Method::GET, Method::HEAD];
 const POST: &[Method] = &[Method::POST];
 
 /// Answers one request, of whatever protocol.
-pub(crate) async fn answer(app: Arc<App>, caller: Caller, request: Request<Incoming>) -> Result<Answer, Infallible> {
+pub(crate) async fn answer(app: Arc<App>, peer: Peer, request: Request<Incoming>) -> Result<Answer, Infallible> {
+    let caller = Caller(peer.number());
+    let echo = Echo::of(&request);
     if grpc::is_grpc(&request) {
-        return Ok(grpc::answer(app, caller, request).await);
+        return Ok(echo.onto(grpc::answer(app, caller, request).await));
     }
     let (head, body) = request.into_parts();
     let wanted = compression::wanted(&head.headers);
     let answer = dispatch(Asked { app: &app, caller, head: &head, body }).await;
     let answer = answer.unwrap_or_else(answer::Refusal::into_answer);
-    Ok(match wanted {
+    Ok(echo.onto(match wanted {
         Some(encoding) => compression::compress(answer, encoding).await,
         None => answer,
-    })
+    }))
 }
 
 async fn dispatch(asked: Asked<'_>) -> answer::Answered {
     let (app, head) = (asked.app, asked.head);
-    let path = head.uri.path();
-    match path {
-        "/v2/models/stats" => {
-            asked.only(READ)?;
-            return statistics::all(app);
+    let path = match path::read(head.uri.path()).map_err(|error| answer::Refusal::bad(error.to_string()))? {
+        Target::Other(path) => path,
+        Target::Model(model) => {
+            return match model.protocol {
+                Protocol::V1 => v1::model(asked, &model).await,
+                Protocol::V2 => v2::model(asked, &model).await,
+                Protocol::Repository => repository::model(asked, &model).await,
+            };
         }
-        "/v2/repository/index" => return repository::index(asked).await,
-        _ => {}
-    }
-    if let Some(rest) = path.strip_prefix("/v2/models/") {
-        return v2::model(asked, rest).await;
-    }
-    if let Some(rest) = path.strip_prefix("/v1/models/") {
-        return v1::model(asked, rest).await;
-    }
-    if let Some(rest) = path.strip_prefix("/v2/repository/models/") {
-        return repository::model(asked, rest).await;
-    }
-    match path {
+    };
+    match path.as_ref() {
+        "/v2/repository/index" => repository::index(asked).await,
         SELF_REPORT_PATH => {
             asked.only(READ)?;
             answer::json(&app.reporter.report(after(head)?).await)
@@ -113,7 +114,7 @@ async fn dispatch(asked: Asked<'_>) -> answer::Answered {
             asked.only(READ)?;
             Ok(answer::text(base::metrics::CONTENT_TYPE, app.metrics.text()))
         }
-        "/v2" | "/v2/" => {
+        "/v2" => {
             asked.only(READ)?;
             answer::json(&app.metadata())
         }
@@ -121,7 +122,7 @@ async fn dispatch(asked: Asked<'_>) -> answer::Answered {
             asked.only(READ)?;
             answer::json(&json!({"models": app.models.names()}))
         }
-        _ => Err(unknown_path(path)),
+        path => Err(unknown_path(path)),
     }
 }
 
@@ -157,11 +158,4 @@ fn unknown_path(path: &str) -> answer::Refusal {
     answer::Refusal::not_found(format!(
         "there is nothing at {shown}; predictions are at /v2/models/{{model}}/infer and /v1/models/{{model}}:predict"
     ))
-}
-
-/// A part of a path as it was meant.
-fn decoded(part: &str) -> Result<std::borrow::Cow<'_, str>, answer::Refusal> {
-    percent_encoding::percent_decode_str(part)
-        .decode_utf8()
-        .map_err(|_| answer::Refusal::bad("the path is not UTF-8 after its percent signs are resolved"))
 }

@@ -72,6 +72,7 @@ impl Listed {
             None => self.declared.choose(self.files)?,
             asked => of_version(self.files, asked)?,
         };
+        self.check_names()?;
         Ok(self)
     }
 
@@ -79,8 +80,26 @@ impl Listed {
     pub(crate) fn chosen(mut self) -> Result<Self, ServeError> {
         self.declared.check_name(&self.name)?;
         self.files = self.declared.choose(self.files)?;
+        self.check_names()?;
         Ok(self)
     }
+
+    fn check_names(&self) -> Result<(), ServeError> {
+        check_name("model", &self.name)?;
+        self.files.iter().filter_map(|file| file.version.as_deref()).try_for_each(|name| check_name("version", name))
+    }
+}
+
+/// Refuses a name that no request could ask for.
+pub(crate) fn check_name(of: &str, name: &str) -> Result<(), ServeError> {
+    if api::path::is_reachable(name) {
+        return Ok(());
+    }
+    Err(ServeError::Source(format!(
+        "`{}` cannot be the name of a {of}: no path of a request holds it; choose another one (--model-name, --alias, \
+         --model-version, or `name` in config.pbtxt)",
+        name.escape_debug()
+    )))
 }
 
 /// One model of a folder of many, or why it cannot be served.

@@ -7,6 +7,8 @@ extern crate modelway_modelserver as modelserver;
 #[path = "serve/support.rs"]
 mod support;
 
+#[path = "serve/attacks.rs"]
+mod attacks;
 #[path = "serve/batching.rs"]
 mod batching;
 #[path = "serve/bounds.rs"]
@@ -15,6 +17,8 @@ mod bounds;
 mod cache;
 #[path = "serve/clients.rs"]
 mod clients;
+#[path = "serve/doors.rs"]
+mod doors;
 #[path = "serve/golden.rs"]
 mod golden;
 #[path = "serve/grpc.rs"]

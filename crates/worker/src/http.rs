@@ -2,9 +2,13 @@
 //!
 //! **Invariant:** it only tells. Nothing can be changed here.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use api::{DeploymentId, Problem, ReplicaId};
@@ -18,8 +22,13 @@ use axum::{
     routing::get,
 };
 use backend::{Backend, BackendError};
-use base::Tasks;
+use base::{
+    Tasks,
+    serve::{Answer, Ending, Limits, Peer, Source},
+};
 use futures::StreamExt;
+use hyper::{body::Incoming, service::Service as _};
+use hyper_util::service::TowerToHyperService;
 use prometheus_client::registry::Registry;
 use serde::Deserialize;
 use store::Store;
@@ -29,6 +38,22 @@ use crate::logs;
 
 /// How many lines of a log are shown unless asked for otherwise.
 const TAIL: usize = 100;
+/// Bounds of connections.
+const LIMITS: Limits = Limits {
+    connections: 1_024,
+    head: Duration::from_secs(10),
+    idle: Duration::from_secs(60),
+    // A paused `logs -f` is such a client.
+    stall: Duration::from_secs(300),
+    full: FULL,
+    slow: SLOW,
+};
+const FULL: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: 1\r\n\
+connection: close\r\ncontent-length: 122\r\n\r\n\
+{\"status\":503,\"title\":\"Service Unavailable\",\"code\":\"busy\",\"detail\":\"too many connections are open: try again in a moment\"}";
+const SLOW: &str = "HTTP/1.1 408 Request Timeout\r\ncontent-type: application/problem+json\r\nconnection: close\r\n\
+content-length: 132\r\n\r\n\
+{\"status\":408,\"title\":\"Request Timeout\",\"code\":\"slow_header\",\"detail\":\"the request's headers took too long: send them in one piece\"}";
 /// The most lines that can be asked for.
 const MAX_TAIL: usize = 10_000;
 
@@ -67,9 +92,22 @@ pub(crate) async fn serve(listener: TcpListener, front: Front, tasks: Tasks) {
         .fallback(|| async { refuse(StatusCode::NOT_FOUND, "not_found", "there is no such page on a worker") })
         .layer(middleware::from_fn_with_state(front.clone(), guard))
         .with_state(front);
-    let end = async move { tasks.stopping().await };
-    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(end).await {
-        tracing::error!(%error, "the worker's HTTP server has ended; logs cannot be shown");
+    let ending = Ending { draining: tasks.clone(), connections: tasks.clone(), cut: Tasks::new() };
+    let pages = Arc::new(Pages(TowerToHyperService::new(router)));
+    tokio::select! {
+        () = base::serve::accept(Source::Tcp(&listener), LIMITS, &pages, &ending) => {}
+        () = tasks.stopping() => {}
+    }
+}
+
+/// Answers with the router.
+struct Pages(TowerToHyperService<Router>);
+
+impl Answer for Pages {
+    type Body = Body;
+
+    async fn answer(self: Arc<Self>, _: Peer, request: axum::http::Request<Incoming>) -> Result<Response, Infallible> {
+        self.0.call(request).await
     }
 }
 
@@ -162,4 +200,18 @@ fn refuse(status: StatusCode, code: &str, detail: impl ToString) -> Response {
     let mut response = (status, Json(problem)).into_response();
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_to_connections_is_well_formed() {
+        for (text, status) in [(FULL, 503), (SLOW, 408)] {
+            let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
+            assert!(head.contains(&format!("content-length: {}", body.len())), "{} bytes", body.len());
+            assert_eq!(serde_json::from_str::<Problem>(body).expect("a problem").status, status);
+        }
+    }
 }

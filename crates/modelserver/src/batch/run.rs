@@ -96,7 +96,7 @@ impl Worker {
                 ran
             }
             Answer::Each(answers) => {
-                let mut sink = Streamed { answers, handle: self.handle.as_ref(), end: arrived + time };
+                let mut sink = Streamed { answers, handle: self.handle.as_ref() };
                 let result = run(self.runtime.as_mut(), call, &mut sink);
                 if let Err(RuntimeError::Unavailable(_)) = result
                     && self.all.iter().any(Up::is_up)
@@ -213,7 +213,6 @@ fn apart(made: &[Tensor], places: &[usize], jobs: Vec<Job>) -> Vec<(Answer, Answ
 struct Streamed<'h> {
     answers: mpsc::Sender<Answered>,
     handle: Option<&'h Handle>,
-    end: Instant,
 }
 
 impl Streamed<'_> {
@@ -224,7 +223,7 @@ impl Streamed<'_> {
             Err(mpsc::error::TrySendError::Full(answered)) => answered,
         };
         let Some(handle) = self.handle else { return self.answers.blocking_send(answered).is_ok() };
-        let end = self.end.min(Instant::now() + SLOW_READER);
+        let end = Instant::now() + SLOW_READER;
         // The timer must be made where the runtime is known.
         let sent = async { tokio::time::timeout_at(end.into(), self.answers.send(answered)).await };
         matches!(handle.block_on(sent), Ok(Ok(())))

@@ -96,7 +96,7 @@ pub(super) fn statistics(models: &Registry, name: &str, version: &str) -> Result
         all.sort_by(|a, b| (&a.name, &a.version).cmp(&(&b.name, &b.version)));
         return Ok(all);
     }
-    let (newest, versions) = models.find(name, Some(version))?;
+    let (newest, versions) = models.described(name, Some(version))?;
     if !version.is_empty() {
         return Ok(vec![of_model(name, &newest)]);
     }

@@ -91,7 +91,7 @@ impl GrpcInferenceService for Inference {
         request: Request<ModelMetadataRequest>,
     ) -> Result<Response<ModelMetadataResponse>, Status> {
         let ModelMetadataRequest { name, version } = request.into_inner();
-        let (model, versions) = self.app.models.find(&name, Some(&version))?;
+        let (model, versions) = self.app.models.described(&name, Some(&version))?;
         Ok(Response::new(convert::metadata(model.metadata(&name, versions.names()))))
     }
 

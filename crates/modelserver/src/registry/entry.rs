@@ -68,6 +68,9 @@ pub(crate) fn compare(a: &str, b: &str) -> Ordering {
     }
 }
 
+/// Why a version does not serve that was unloaded on request, as Triton says it.
+const UNLOADED: &str = "unloaded";
+
 /// How one version stands.
 #[derive(Clone, Debug)]
 struct Standing {
@@ -109,6 +112,15 @@ impl Entry {
             Some((Arc::clone(model?), Arc::clone(versions)))
         });
         model.ok_or_else(|| self.why_not(name, asked))
+    }
+
+    /// Whether a version, or all of them, was taken out of service on request.
+    pub(super) fn was_unloaded(&self, version: Option<&str>) -> bool {
+        let of = |standing: &Standing| standing.state == ModelState::Unloading || standing.reason == UNLOADED;
+        match version.filter(|version| !version.is_empty()) {
+            Some(version) => self.standings.get(version).is_some_and(of),
+            None => self.serving.is_none() && self.standings.values().next_back().is_some_and(of),
+        }
     }
 
     /// Why a version, or all of them, cannot be had.
@@ -211,7 +223,7 @@ impl Entry {
 
     pub(super) fn gone(&mut self) {
         for standing in self.standings.values_mut().filter(|standing| standing.state == ModelState::Unloading) {
-            *standing = Standing::unavailable("unloaded".to_owned());
+            *standing = Standing::unavailable(UNLOADED.to_owned());
         }
     }
 }

@@ -9,7 +9,7 @@ use super::{Loaded, Repository, version};
 use crate::{
     ServeError, load,
     registry::{Held, Versions},
-    source::{Candidate, Found, Listed},
+    source::{self, Candidate, Found, Listed},
 };
 
 /// Threads that load models side by side.
@@ -68,6 +68,9 @@ impl Repository {
 
     fn start_one(&self, listed: Listed, held: &Arc<Held>) -> Result<(), ServeError> {
         let listed = listed.configured(&self.config)?;
+        for alias in &self.config.alias {
+            source::check_name("alias", alias)?;
+        }
         let Loaded { models, failed } = self.make(&listed);
         if let Some((_, error)) = failed.into_iter().next() {
             return Err(error);

@@ -32,6 +32,7 @@ where
         match answers.next().await?.and_then(&mut write) {
             Ok(json) => Some((event(&json), Some((answers, write, hold)))),
             Err(error) => {
+                answers.end();
                 let json = serde_json::json!({"error": error.to_string()}).to_string();
                 Some((event(json.as_bytes()), None))
             }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use api::inference::Parameter;
+use api::{inference::Parameter, path::ModelPath};
 use http::header::HOST;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::json;
@@ -10,7 +10,7 @@ use serde_json::json;
 use super::{
     Asked, POST,
     answer::{self, Answered},
-    body, decoded, unknown_path,
+    body, unknown_path,
 };
 use crate::{error::InferError, repository::LoadRequest};
 
@@ -51,14 +51,12 @@ fn not_from_a_page(asked: &Asked<'_>) -> Result<(), answer::Refusal> {
     })
 }
 
-/// `{model}/load` and `{model}/unload`.
-pub(super) async fn model(asked: Asked<'_>, rest: &str) -> Answered {
+/// `load` and `unload` of one model.
+pub(super) async fn model(asked: Asked<'_>, path: &ModelPath<'_>) -> Answered {
     not_from_a_page(&asked)?;
     let app = asked.app;
-    let unknown = || unknown_path(asked.head.uri.path());
-    let (name, what) = rest.split_once('/').ok_or_else(unknown)?;
-    let name = decoded(name)?;
-    match what {
+    let name = path.name.as_ref();
+    match path.action.as_ref() {
         "load" => {
             asked.only(POST)?;
             let change: Change = read(asked).await?;
@@ -69,7 +67,7 @@ pub(super) async fn model(asked: Asked<'_>, rest: &str) -> Answered {
                 };
                 request.text(name, text)?;
             }
-            app.load(&name, request).await?;
+            app.load(name, request).await?;
         }
         "unload" => {
             asked.only(POST)?;
@@ -85,9 +83,9 @@ pub(super) async fn model(asked: Asked<'_>, rest: &str) -> Answered {
                     }
                 }
             }
-            app.unload(&name, dependents).await?;
+            app.unload(name, dependents).await?;
         }
-        _ => return Err(unknown()),
+        _ => return Err(unknown_path(asked.head.uri.path())),
     }
     answer::json(&json!({}))
 }

@@ -6,7 +6,7 @@
 mod read;
 mod write;
 
-use api::inference::Ignored;
+use api::{inference::Ignored, path::ModelPath};
 use bytes::Bytes;
 use http::StatusCode;
 use serde_json::json;
@@ -14,40 +14,30 @@ use serde_json::json;
 use super::{
     Asked, POST, READ,
     answer::{self, Answered, Refusal},
-    body, decoded, unknown_path,
+    body, unknown_path,
 };
 use crate::{error::InferError, runtime::Signature};
 
-/// `{model}`, `{model}:predict`, and the same of one version as TensorFlow Serving has it:
-/// `{model}/versions/{version}:predict`.
-pub(super) async fn model(asked: Asked<'_>, rest: &str) -> Answered {
-    let rest = decoded(rest)?;
-    let (model, verb) = match rest.rsplit_once(':') {
-        Some((model, verb @ ("predict" | "explain"))) => (model, Some(verb)),
-        _ => (rest.as_ref(), None),
-    };
-    let (name, version) = match model.split_once("/versions/") {
-        Some((name, version)) => (name, Some(version)),
-        None => (model, None),
-    };
-    if name.contains('/') || version.is_some_and(|version| version.is_empty() || version.contains('/')) {
-        return Err(unknown_path(asked.head.uri.path()));
-    }
-    match verb {
-        Some("predict") => predict(asked, name, version).await,
-        Some(_) => {
+/// A model, a prediction, and the same of one version, as TensorFlow Serving has it.
+pub(super) async fn model(asked: Asked<'_>, path: &ModelPath<'_>) -> Answered {
+    let (name, version) = (path.name.as_ref(), path.version.as_deref());
+    match path.action.as_ref() {
+        "predict" => predict(asked, name, version).await,
+        "explain" => {
             asked.only(POST)?;
             asked.app.models.find(name, version)?;
             let reason = format!("model `{name}` explains nothing: this server predicts only");
             Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, reason).closing())
         }
-        None if name.contains(':') && !asked.app.models.knows(name) => Err(unknown_path(asked.head.uri.path())),
-        None => {
+        // Nearly always another verb, mistyped.
+        "" if name.contains(':') && !asked.app.models.knows(name) => Err(unknown_path(asked.head.uri.path())),
+        "" => {
             asked.only(READ)?;
-            let (model, _) = asked.app.models.find(name, version)?;
+            let (model, _) = asked.app.models.described(name, version)?;
             let (platform, ready) = (model.signature.platform, asked.app.is_ready());
             answer::json(&json!({"name": name, "version": model.version, "platform": platform, "ready": ready}))
         }
+        _ => Err(unknown_path(asked.head.uri.path())),
     }
 }
 

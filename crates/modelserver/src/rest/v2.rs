@@ -3,7 +3,10 @@
 
 use std::sync::Arc;
 
-use api::inference::{Encoded, HEADER_LENGTH, Request, Response, Tensor};
+use api::{
+    inference::{Encoded, HEADER_LENGTH, Request, Response, Tensor},
+    path::ModelPath,
+};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::json;
@@ -11,49 +14,46 @@ use serde_json::json;
 use super::{
     Asked, POST, PROBE, READ,
     answer::{self, Answered, Refusal},
-    body, decoded,
+    body,
     events::events,
     generate, statistics, unknown_path,
 };
 use crate::{budget::Hold, error::InferError, model::Model};
 
-/// `{model}[/versions/{version}][/{what}]`.
-pub(super) async fn model(asked: Asked<'_>, rest: &str) -> Answered {
-    let mut parts = rest.splitn(4, '/');
-    let name = decoded(parts.next().unwrap_or_default())?;
-    let (version, what) = match (parts.next(), parts.next(), parts.next()) {
-        (Some("versions"), Some(version), what) => (Some(decoded(version)?), what.unwrap_or_default()),
-        (Some("health"), Some("live"), None) => (None, "health/live"),
-        (what, None, None) => (None, what.unwrap_or_default()),
-        _ => return Err(unknown_path(asked.head.uri.path())),
-    };
-    let (app, version) = (asked.app, version.as_deref());
-    match what {
-        "infer" => infer(asked, &name, version).await,
-        "infer_stream" => infer_stream(asked, &name, version).await,
-        "generate" => generate(asked, &name, version).await,
-        "generate_stream" => generate_stream(asked, &name, version).await,
+/// Whatever is asked of one model.
+pub(super) async fn model(asked: Asked<'_>, path: &ModelPath<'_>) -> Answered {
+    let (app, name, version) = (asked.app, path.name.as_ref(), path.version.as_deref());
+    match path.action.as_ref() {
+        "infer" => infer(asked, name, version).await,
+        "infer_stream" => infer_stream(asked, name, version).await,
+        "generate" => generate(asked, name, version).await,
+        "generate_stream" => generate_stream(asked, name, version).await,
+        // Triton's path for the statistics of all models, which takes this name from a model.
+        "" if name == "stats" && version.is_none() => {
+            asked.only(READ)?;
+            statistics::all(app)
+        }
         "" => {
             asked.only(READ)?;
-            let (model, versions) = app.models.find(&name, version)?;
-            answer::json(&model.metadata(&name, versions.names()))
+            let (model, versions) = app.models.described(name, version)?;
+            answer::json(&model.metadata(name, versions.names()))
         }
         "config" => {
             asked.only(READ)?;
-            answer::json(&app.model_config(&name, version)?)
+            answer::json(&app.model_config(name, version)?)
         }
         "stats" => {
             asked.only(READ)?;
-            statistics::one(&app.models.find(&name, version)?.0)
+            statistics::one(&app.models.described(name, version)?.0)
         }
         "ready" => {
             asked.only(PROBE)?;
-            app.model_ready(&name, version)?;
+            app.model_ready(name, version)?;
             answer::json(&json!({"name": name, "ready": true}))
         }
         "health/live" => {
             asked.only(&[Method::GET, Method::HEAD, Method::POST])?;
-            app.models.find(&name, version)?;
+            app.models.find(name, version)?;
             answer::json(&json!({"name": name, "live": true}))
         }
         _ => Err(unknown_path(asked.head.uri.path())),
@@ -119,12 +119,11 @@ async fn generate(asked: Asked<'_>, name: &str, version: Option<&str>) -> Answer
         return Ok(answer::bytes("application/json", generate::write(name, &model, id.as_ref(), outputs)?));
     }
     let mut answers = model.stream(request, caller)?;
-    let Some(first) = answers.next().await else {
+    let Some(first) = answers.next().await.transpose()? else {
         return Err(InferError::Failed("the model made no answer".to_owned()).into());
     };
-    let first = first?;
-    if let Some(second) = answers.next().await {
-        second?;
+    if answers.next().await.transpose()?.is_some() {
+        answers.end();
         return Err(Refusal::bad("the model makes more than one answer to this: ask for generate_stream"));
     }
     Ok(answer::bytes("application/json", generate::write(name, &model, id.as_ref(), first)?))

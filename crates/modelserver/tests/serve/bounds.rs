@@ -76,11 +76,12 @@ async fn a_body_that_stops_is_answered_and_its_connection_closed() {
 #[tokio::test]
 async fn a_header_that_never_ends_closes_its_connection() {
     let mut settings = config(&models().join("pick"));
-    settings.idle_timeout_ms = 50;
+    settings.header_timeout_ms = 50;
     let server = Server::ready(settings).await;
     let mut stream = connect(&server).await;
     stream.write_all(b"POST /v2/models/pick/infer HTTP/1.1\r\nhost: x\r\nx-slow: ").await.unwrap();
-    rest(&mut stream).await;
+    let answer = rest(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("serve.header_timeout_ms"), "{answer}");
 }
 
 #[tokio::test]

@@ -132,10 +132,18 @@ async fn an_unloaded_model_is_not_ready_and_can_be_loaded_again() {
     let said = refused(server.post("/v2/models/adder/infer", &sum_of_1_and_2()).await, 503);
     assert!(said.contains("model `adder` is not loaded: unloaded"), "{said}");
     assert_eq!(server.get("/v2/models/adder/ready").await.0, 503);
+    for path in ["/v2/models/adder", "/v2/models/adder/versions/1", "/v2/models/adder/config", "/v1/models/adder"] {
+        let said = refused(server.get(path).await, 404);
+        assert_eq!(said, "Request for unknown model `adder`: it was unloaded", "{path}");
+    }
     assert_eq!(server.get("/v2/models/picker/ready").await.0, 200);
     assert_eq!(server.get("/v2/health/ready").await.0, 200, "a model that is not wanted does not make it unready");
     let ready = server.post("/v2/repository/index", &json!({"ready": true})).await.1;
     assert_eq!((ready.as_array().unwrap().len(), &ready[0]["name"]), (1, &json!("picker")));
+    assert_eq!(unload(&server, "picker").await.0, 200);
+    assert_eq!(refused(server.get("/v2/health/ready").await, 503), "no model is loaded");
+    assert_eq!(load(&server, "picker").await.0, 200);
+    assert_eq!(server.get("/v2/health/ready").await.0, 200);
     assert_eq!(load(&server, "adder").await, (200, json!({})));
     assert_eq!(added(&server, "/v2/models/adder/infer").await.0, 9.0);
     let said = refused(unload(&server, "addr").await, 404);

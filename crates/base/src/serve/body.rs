@@ -1,0 +1,113 @@
+//! The body of an answer, which tells the connection's watch how far it is.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use super::watch::Watch;
+
+/// A request until its answer has been handed to the connection.
+#[derive(Debug)]
+pub(super) struct InFlight {
+    watch: Arc<Watch>,
+    idle: Duration,
+}
+
+impl InFlight {
+    pub(super) fn new(watch: Arc<Watch>, version: http::Version, idle: Duration) -> Self {
+        watch.begin(version);
+        Self { watch, idle }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.watch.end(self.idle);
+    }
+}
+
+/// Bytes that are handed over at a time, so that a client's progress through a large answer is seen.
+const SLICE: usize = 512 << 10;
+
+/// An event that says nothing, for a client that may be gone.
+const COMMENT: &[u8] = b":\n\n";
+
+/// A body whose pieces are asked for as the client takes them.
+#[derive(Debug)]
+pub(super) struct Watched<B> {
+    body: B,
+    /// What is left of a large piece.
+    rest: Bytes,
+    request: InFlight,
+    /// The client has to take something next.
+    owed: bool,
+}
+
+impl<B: Body<Data = Bytes>> Watched<B> {
+    pub(super) fn new(body: B, request: InFlight) -> Self {
+        let mut watched = Self { body, rest: Bytes::new(), request, owed: false };
+        watched.set_owed(!watched.body.is_end_stream());
+        watched
+    }
+}
+
+impl<B> Watched<B> {
+    fn set_owed(&mut self, owed: bool) {
+        if self.owed != owed {
+            self.owed = owed;
+            self.request.watch.owe(owed);
+        }
+    }
+}
+
+impl<B> Drop for Watched<B> {
+    fn drop(&mut self) {
+        self.set_owed(false);
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for Watched<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let this = self.get_mut();
+        // It is the model's turn, and then the client's again.
+        this.set_owed(false);
+        let mut data = std::mem::take(&mut this.rest);
+        if data.is_empty() {
+            let frame = match Pin::new(&mut this.body).poll_frame(context) {
+                Poll::Pending if this.request.watch.take_ask_of_events() => {
+                    return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(COMMENT)))));
+                }
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Ready(Some(frame)) => frame,
+            };
+            match frame?.into_data() {
+                Ok(piece) => data = piece,
+                Err(other) => return Poll::Ready(Some(Ok(other))),
+            }
+        }
+        if data.len() > SLICE {
+            this.rest = data.split_off(SLICE);
+        }
+        this.set_owed(true);
+        Poll::Ready(Some(Ok(Frame::data(data))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        // Asked before the first piece; after that it is of no use to anybody.
+        self.body.size_hint()
+    }
+}

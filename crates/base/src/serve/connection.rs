@@ -1,0 +1,273 @@
+//! One connection from its acceptance to its end.
+
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use http::{
+    HeaderValue, Request, Version,
+    header::{CONNECTION, CONTENT_TYPE},
+};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use tokio::time::Sleep;
+
+use super::{
+    Answer, Ending, Limits,
+    body::{InFlight, Watched},
+    socket::{Socket, Stream},
+    watch::{Answering, Peer, Watch},
+};
+use crate::Tasks;
+
+/// How often HTTP/2 clients must show that they live.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+
+/// A client that ended its half of the connection is taken to be there for so long.
+const HALF_CLOSED: Duration = Duration::from_secs(1);
+
+/// How often it is looked whether it is gone.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+/// Why a connection is ended from here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Overdue {
+    /// The head of a request did not come, or nothing at all.
+    Head,
+    /// No request came for too long.
+    Idle,
+    /// The client does not take its answer.
+    Stalled,
+    /// The client is not there any more.
+    Gone,
+    /// The server ends, and waits no more.
+    Cut,
+}
+
+pub(super) async fn serve<A: Answer>(stream: Stream, limits: &Limits, answer: &Arc<A>, ending: &Ending) {
+    let watch = Arc::new(Watch::new(limits.head));
+    let socket = Socket::new(stream, Arc::clone(&watch), limits.stall);
+    let service = service_fn(|request: Request<Incoming>| {
+        let (answer, watch, idle) = (Arc::clone(answer), Arc::clone(&watch), limits.idle);
+        async move {
+            let version = request.version();
+            let in_flight = InFlight::new(Arc::clone(&watch), version, idle);
+            let mut answered = answer.answer(Peer(Arc::clone(&watch)), request).await?;
+            // Whoever closes the connection on an error may have left some of the request unread.
+            if answered.status().as_u16() >= 400 && answered.headers().contains_key(CONNECTION) {
+                watch.set_unread();
+            } else if watch.is_draining() && version != Version::HTTP_2 {
+                answered.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            let events = answered.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "text/event-stream");
+            watch.set_answering(if events { Answering::Events } else { Answering::Bytes });
+            Ok::<_, Infallible>(answered.map(|body| Watched::new(body, in_flight)))
+        }
+    });
+    let builder = builder(&ending.connections);
+    let overdue = {
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(socket), service));
+        let mut end = pin!(ending.connections.stopping());
+        let mut drain = pin!(ending.draining.stopping());
+        let mut cut = pin!(ending.cut.stopping());
+        let (mut told, mut draining) = (false, false);
+        let mut clock = Clock::new(&watch, limits);
+        poll_fn(|context| {
+            if cut.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Some(Overdue::Cut));
+            }
+            if !draining && drain.as_mut().poll(context).is_ready() {
+                draining = true;
+                watch.set_draining();
+            }
+            // Told before its first request, a client would get no answer here.
+            let leaves = draining && watch.is_http2();
+            if !told && (leaves || end.as_mut().poll(context).is_ready()) {
+                told = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            if let Poll::Ready(ended) = connection.as_mut().poll(context) {
+                if let Err(error) = ended {
+                    // Clients break off all the time, and some speak no HTTP.
+                    tracing::debug!("a connection ended: {error}");
+                }
+                return Poll::Ready(None);
+            }
+            if !told && draining && watch.is_http2() {
+                context.waker().wake_by_ref();
+            }
+            match clock.poll(context) {
+                // An HTTP/2 client is told, and has as long again to go.
+                Poll::Ready(Overdue::Idle) if !told => {
+                    told = true;
+                    connection.as_mut().graceful_shutdown();
+                    clock.give(limits.stall);
+                    context.waker().wake_by_ref();
+                    Poll::Pending
+                }
+                Poll::Ready(overdue) => Poll::Ready(Some(overdue)),
+                Poll::Pending => Poll::Pending,
+            }
+        })
+        .await
+    };
+    let Some(stream) = watch.take_stream() else { return };
+    match overdue {
+        Some(Overdue::Head) if watch.in_head() => {
+            stream.say(limits.slow);
+            stream.linger().await;
+        }
+        None if watch.is_unread() => stream.linger().await,
+        None | Some(_) => {}
+    }
+}
+
+/// Looks when a connection is overdue. Its timer is set anew only when it rings, or when something is due sooner.
+struct Clock<'w> {
+    watch: &'w Watch,
+    limits: &'w Limits,
+    timer: Pin<Box<Sleep>>,
+    /// When the timer rings.
+    armed: u64,
+    /// Until when a later head must end that has begun.
+    head_until: Option<u64>,
+    /// Until when something that is owed must be taken.
+    owed_until: Option<u64>,
+    /// Until when the connection must have ended.
+    last: Option<u64>,
+    /// When a client that ended its half of the connection is asked next whether it is there.
+    ask_at: Option<u64>,
+    /// For which part of the answer it was asked last.
+    last_asked: Option<Answering>,
+}
+
+impl<'w> Clock<'w> {
+    fn new(watch: &'w Watch, limits: &'w Limits) -> Self {
+        let armed = watch.idle_until();
+        let timer = Box::pin(tokio::time::sleep_until(watch.at(armed)));
+        Self {
+            watch,
+            limits,
+            timer,
+            armed,
+            head_until: None,
+            owed_until: None,
+            last: None,
+            ask_at: None,
+            last_asked: None,
+        }
+    }
+
+    /// The connection ends, and has so long for that.
+    fn give(&mut self, time: Duration) {
+        self.last = Some(self.watch.after(time));
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Overdue> {
+        loop {
+            let (due, why) = self.due();
+            if due < self.armed {
+                self.arm(due);
+            }
+            ready!(self.timer.as_mut().poll(context));
+            if due <= self.watch.now() {
+                if why == Overdue::Gone && !self.watch.is_gone() && self.asks() {
+                    context.waker().wake_by_ref();
+                    continue;
+                }
+                return Poll::Ready(why);
+            }
+            self.arm(due.min(self.watch.after(self.limits.idle)));
+        }
+    }
+
+    fn arm(&mut self, due: u64) {
+        self.armed = due;
+        self.timer.as_mut().reset(self.watch.at(due));
+    }
+
+    /// What is due next, in milliseconds, and what that would mean. Time is asked for only where something is late.
+    fn due(&mut self) -> (u64, Overdue) {
+        let watch = self.watch;
+        let idle = self.last.unwrap_or_else(|| watch.idle_until());
+        let mut due = (idle, if watch.spoke() { Overdue::Idle } else { Overdue::Head });
+        if watch.spoke() && watch.in_head() {
+            let until = *self.head_until.get_or_insert_with(|| watch.after(self.limits.head));
+            due = due.min((until, Overdue::Head));
+        } else {
+            self.head_until = None;
+        }
+        if watch.is_owed() {
+            if self.owed_until.is_none() || watch.took() {
+                self.owed_until = Some(watch.after(self.limits.stall));
+            }
+            due = due.min((self.owed_until.unwrap_or(u64::MAX), Overdue::Stalled));
+        } else {
+            self.owed_until = None;
+        }
+        due.min((watch.write_until(), Overdue::Stalled)).min((self.gone_at(), Overdue::Gone))
+    }
+
+    /// When the client is gone, or asked whether it is.
+    fn gone_at(&mut self) -> u64 {
+        let watch = self.watch;
+        if !watch.is_half_closed() || !watch.has_requests() {
+            return u64::MAX;
+        }
+        if watch.is_gone() {
+            return 0;
+        }
+        *self.ask_at.get_or_insert_with(|| watch.after(HALF_CLOSED))
+    }
+
+    /// A client that only ended its half of the connection waits for its answer; one that is gone resets it when
+    /// something is sent. False: nothing can be sent that would not be a part of the answer, and nothing of the answer is
+    /// there to be sent, so that it counts as gone.
+    fn asks(&mut self) -> bool {
+        let watch = self.watch;
+        // What was sent before has been answered by now if it is.
+        let first = self.last_asked.replace(watch.answering()) != Some(watch.answering());
+        match watch.answering() {
+            Answering::No if first => watch.ask(),
+            Answering::Events => watch.ask(),
+            Answering::Bytes if !watch.is_owed() && watch.write_until() == u64::MAX => return false,
+            Answering::No | Answering::Bytes => {}
+        }
+        self.ask_at = Some(watch.after(LOOK_AGAIN));
+        true
+    }
+}
+
+fn builder(tasks: &Tasks) -> auto::Builder<Executor> {
+    let mut builder = auto::Builder::new(Executor(tasks.clone()));
+    // Without `pipeline_flush`: it keeps an answer back while anything of a body is unread, and loses one that refuses
+    // the body. Without a time-out for heads: one for each request costs more than the watch does.
+    builder.http1().half_close(true).header_read_timeout(None);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE)
+        .max_concurrent_streams(1_000)
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(4 << 20);
+    builder
+}
+
+/// Starts hyper's own tasks among ours, so that the end waits for them.
+#[derive(Clone)]
+struct Executor(Tasks);
+
+impl<F: Future<Output: Send> + Send + 'static> hyper::rt::Executor<F> for Executor {
+    fn execute(&self, task: F) {
+        self.0.spawn(task);
+    }
+}

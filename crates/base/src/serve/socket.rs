@@ -1,0 +1,223 @@
+//! A connection's socket in hyper's hands: notes what hyper does not tell.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    net::{RecvFlags, Shutdown, recv, shutdown},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
+    net::{TcpStream, UnixStream},
+};
+
+use super::watch::Watch;
+
+/// A client that takes so many bytes has done something about an answer that was stuck.
+const PROGRESS: usize = 256 << 10;
+
+/// How long, and how much, is read of a client that got its answer and still sends.
+const LINGER: Duration = Duration::from_secs(2);
+const MOST_LINGERED: usize = 64 << 20;
+
+/// A response that every client of HTTP/1.1 passes over.
+const STILL_THERE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// A connected socket.
+#[derive(Debug)]
+pub(super) enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+macro_rules! either {
+    ($stream:expr, $inner:ident => $work:expr) => {
+        match $stream {
+            Stream::Tcp($inner) => $work,
+            Stream::Unix($inner) => $work,
+        }
+    };
+}
+
+impl Stream {
+    /// Says something, if the client takes it at once.
+    pub(super) fn say(&self, words: &str) {
+        let _ = either!(self, stream => stream.try_write(words.as_bytes()));
+    }
+
+    /// Ends our half, and reads what still comes for a while: closing with bytes unread would reset the connection,
+    /// and the client might lose what it was told.
+    pub(super) async fn linger(self) {
+        if shutdown(self.fd(), Shutdown::Write).is_err() {
+            return;
+        }
+        let mut scrap = vec![0; 64 << 10];
+        let mut left = MOST_LINGERED;
+        let read = async {
+            while left > 0 {
+                if either!(&self, stream => stream.readable().await).is_err() {
+                    return;
+                }
+                match either!(&self, stream => stream.try_read(&mut scrap)) {
+                    Ok(0) => return,
+                    Ok(count) => left = left.saturating_sub(count),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(_) => return,
+                }
+            }
+        };
+        let _ = tokio::time::timeout(LINGER, read).await;
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        either!(self, stream => stream.as_fd())
+    }
+
+    /// Looks at the next byte without taking it. `Ok(0)`: the client sends nothing more.
+    fn peek(&self) -> io::Result<usize> {
+        let look = || {
+            let (_, count) = recv(self.fd(), &mut [0_u8][..], RecvFlags::PEEK | RecvFlags::DONTWAIT)?;
+            Ok(count)
+        };
+        either!(self, stream => stream.try_io(Interest::READABLE, look))
+    }
+
+    /// Whether the client takes nothing more either.
+    fn is_hung_up(&self) -> bool {
+        let mut looked = [PollFd::from_borrowed_fd(self.fd(), PollFlags::empty())];
+        let asked = poll(&mut looked, Some(&Timespec::default()));
+        asked.is_err() || looked[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
+    }
+}
+
+/// The socket that hyper reads and writes. It goes back to the connection's task when hyper drops it.
+#[derive(Debug)]
+pub(super) struct Socket {
+    stream: Option<Stream>,
+    watch: Arc<Watch>,
+    stall: u64,
+    /// What is to be written is stuck, and so many bytes of it went since that was noted.
+    stuck: Option<usize>,
+    /// Bytes wait that are another request's.
+    more: bool,
+}
+
+impl Socket {
+    pub(super) fn new(stream: Stream, watch: Arc<Watch>, stall: Duration) -> Self {
+        let stall = u64::try_from(stall.as_millis()).unwrap_or(u64::MAX);
+        Self { stream: Some(stream), watch, stall, stuck: None, more: false }
+    }
+
+    /// Finds out whether the client is still there while it waits for an answer: hyper does not read meanwhile.
+    fn look(&mut self, context: &mut Context<'_>) {
+        let Some(stream) = self.stream.as_ref().filter(|_| !self.more && self.watch.is_waited_for()) else { return };
+        if self.watch.is_half_closed() {
+            if self.watch.take_ask() && self.stuck.is_none() {
+                let _ = either!(stream, stream => stream.try_write(STILL_THERE));
+            }
+            if stream.is_hung_up() {
+                self.watch.set_closed(true);
+            }
+            return;
+        }
+        while let Poll::Ready(ready) = either!(stream, stream => stream.poll_read_ready(context)) {
+            match ready.and_then(|()| stream.peek()) {
+                Ok(0) => return self.watch.set_closed(stream.is_hung_up()),
+                Ok(_) => {
+                    self.more = true;
+                    return;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return self.watch.set_closed(true),
+            }
+        }
+    }
+
+    fn wrote(&mut self, wrote: &Poll<io::Result<usize>>) {
+        let stuck_for = match (wrote, self.stuck) {
+            (Poll::Pending, None) => 0,
+            (Poll::Ready(Ok(count)), Some(before)) if before + count < PROGRESS => {
+                self.stuck = Some(before + count);
+                return;
+            }
+            (Poll::Ready(Ok(_)), Some(_)) => 0,
+            (Poll::Pending, Some(_)) | (Poll::Ready(_), _) => return,
+        };
+        self.stuck = Some(stuck_for);
+        self.watch.set_write_until(Some(self.watch.now().saturating_add(self.stall)));
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if let Some(stream) = self.stream.take() {
+            self.watch.give_back(stream);
+        }
+    }
+}
+
+fn gone() -> io::Error {
+    io::ErrorKind::NotConnected.into()
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let Some(stream) = &mut self.stream else { return Poll::Ready(Err(gone())) };
+        let read = either!(stream, stream => Pin::new(stream).poll_read(context, buffer));
+        if buffer.filled().len() > before {
+            self.more = false;
+            self.watch.read();
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let Some(stream) = &mut self.stream else { return Poll::Ready(Err(gone())) };
+        let wrote = either!(stream, stream => Pin::new(stream).poll_write(context, bytes));
+        self.wrote(&wrote);
+        wrote
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let Some(stream) = &mut self.stream else { return Poll::Ready(Err(gone())) };
+        let wrote = either!(stream, stream => Pin::new(stream).poll_write_vectored(context, pieces));
+        self.wrote(&wrote);
+        wrote
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// Called when nothing is left to be written.
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.stuck.take().is_some() {
+            self.watch.set_write_until(None);
+        }
+        self.look(context);
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(stream) = &mut self.stream else { return Poll::Ready(Ok(())) };
+        either!(stream, stream => Pin::new(stream).poll_shutdown(context))
+    }
+}

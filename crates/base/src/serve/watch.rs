@@ -1,0 +1,274 @@
+//! What is known of one connection while hyper holds its socket.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{
+            AtomicBool, AtomicU8, AtomicU64, AtomicUsize,
+            Ordering::{AcqRel, Acquire, Relaxed, Release},
+        },
+    },
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::socket::Stream;
+
+/// No deadline.
+const NEVER: u64 = u64::MAX;
+
+/// The client's half of the connection.
+mod half {
+    pub(super) const OPEN: u8 = 0;
+    /// It sends nothing more.
+    pub(super) const CLOSED: u8 = 1;
+    /// It takes nothing more either.
+    pub(super) const GONE: u8 = 2;
+}
+
+/// How far the answer of an HTTP/1 request is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answering {
+    /// It has not begun.
+    No = 0,
+    /// It has begun.
+    Bytes = 1,
+    /// It has begun, and is a stream of events.
+    Events = 2,
+}
+
+/// The state of a connection, which its socket, its requests and its task share.
+#[derive(Debug)]
+pub(super) struct Watch {
+    number: u64,
+    born: Instant,
+    /// Requests whose answers were not all handed to the socket.
+    requests: AtomicUsize,
+    /// Whether there has been one.
+    spoke: AtomicBool,
+    http2: AtomicBool,
+    http10: AtomicBool,
+    /// Bytes came while there was no request.
+    head_begun: AtomicBool,
+    /// Milliseconds from `born` on: until when the next request must have come.
+    idle_until: AtomicU64,
+    /// Until when the socket must take some of what is to be written.
+    write_until: AtomicU64,
+    /// Answers of which the client has to take something next.
+    owed: AtomicUsize,
+    /// Something of an answer was taken.
+    taken: AtomicBool,
+    half: AtomicU8,
+    /// The client is to be sent something that shows whether it is there.
+    ask: AtomicBool,
+    answer: AtomicU8,
+    /// The request was not read to its end, and its answer closes the connection.
+    unread: AtomicBool,
+    /// Its answers say that it ends.
+    draining: AtomicBool,
+    /// The socket, when hyper has let go of it.
+    stream: Mutex<Option<Stream>>,
+}
+
+impl Watch {
+    pub(super) fn new(head: Duration) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self {
+            number: NEXT.fetch_add(1, Relaxed),
+            born: Instant::now(),
+            requests: AtomicUsize::new(0),
+            spoke: AtomicBool::new(false),
+            http2: AtomicBool::new(false),
+            http10: AtomicBool::new(false),
+            head_begun: AtomicBool::new(false),
+            idle_until: AtomicU64::new(millis(head)),
+            write_until: AtomicU64::new(NEVER),
+            owed: AtomicUsize::new(0),
+            taken: AtomicBool::new(false),
+            half: AtomicU8::new(half::OPEN),
+            ask: AtomicBool::new(false),
+            answer: AtomicU8::new(Answering::No as u8),
+            unread: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+            stream: Mutex::default(),
+        }
+    }
+
+    /// Milliseconds since the connection was accepted.
+    pub(super) fn now(&self) -> u64 {
+        millis(self.born.elapsed())
+    }
+
+    /// What will be so long after now.
+    pub(super) fn after(&self, time: Duration) -> u64 {
+        self.now().saturating_add(millis(time))
+    }
+
+    /// The instant at so many milliseconds; far away for what is later than any timer.
+    pub(super) fn at(&self, millis: u64) -> Instant {
+        const FAR: u64 = 365 * 24 * 3_600_000;
+        self.born + Duration::from_millis(millis.min(FAR))
+    }
+
+    pub(super) fn begin(&self, version: http::Version) {
+        self.requests.fetch_add(1, AcqRel);
+        if !self.spoke.load(Relaxed) {
+            self.http2.store(version == http::Version::HTTP_2, Relaxed);
+            self.http10.store(version == http::Version::HTTP_10, Relaxed);
+            self.spoke.store(true, Release);
+        }
+        self.head_begun.store(false, Relaxed);
+        self.set_answering(Answering::No);
+    }
+
+    pub(super) fn end(&self, idle: Duration) {
+        if self.requests.fetch_sub(1, AcqRel) == 1 {
+            self.idle_until.store(self.now().saturating_add(millis(idle)), Release);
+        }
+    }
+
+    pub(super) fn has_requests(&self) -> bool {
+        self.requests.load(Acquire) > 0
+    }
+
+    pub(super) fn spoke(&self) -> bool {
+        self.spoke.load(Acquire)
+    }
+
+    pub(super) fn is_http2(&self) -> bool {
+        self.spoke() && self.http2.load(Relaxed)
+    }
+
+    /// Bytes came.
+    pub(super) fn read(&self) {
+        if !self.head_begun.load(Relaxed) && !self.has_requests() {
+            self.head_begun.store(true, Relaxed);
+        }
+    }
+
+    /// Whether a head has begun and not ended.
+    pub(super) fn in_head(&self) -> bool {
+        self.head_begun.load(Relaxed) && !self.is_http2() && !self.has_requests()
+    }
+
+    /// Until when the next head must be complete.
+    pub(super) fn idle_until(&self) -> u64 {
+        if self.has_requests() { NEVER } else { self.idle_until.load(Acquire) }
+    }
+
+    pub(super) fn set_write_until(&self, until: Option<u64>) {
+        self.write_until.store(until.unwrap_or(NEVER), Relaxed);
+    }
+
+    pub(super) fn write_until(&self) -> u64 {
+        self.write_until.load(Relaxed)
+    }
+
+    pub(super) fn owe(&self, owed: bool) {
+        if owed {
+            self.owed.fetch_add(1, AcqRel);
+        } else {
+            self.owed.fetch_sub(1, AcqRel);
+            self.taken.store(true, Relaxed);
+        }
+    }
+
+    pub(super) fn is_owed(&self) -> bool {
+        self.owed.load(Acquire) > 0
+    }
+
+    /// Whether something was taken since this was asked last.
+    pub(super) fn took(&self) -> bool {
+        self.taken.load(Relaxed) && self.taken.swap(false, Relaxed)
+    }
+
+    pub(super) fn set_draining(&self) {
+        self.draining.store(true, Relaxed);
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(Relaxed)
+    }
+
+    pub(super) fn set_unread(&self) {
+        self.unread.store(true, Relaxed);
+    }
+
+    pub(super) fn is_unread(&self) -> bool {
+        self.unread.load(Relaxed)
+    }
+
+    /// Whether a client waits whose end hyper does not look for.
+    pub(super) fn is_waited_for(&self) -> bool {
+        !self.http2.load(Relaxed) && self.has_requests()
+    }
+
+    /// The client's half of the connection has ended; `gone`: it is known that the other one has too.
+    pub(super) fn set_closed(&self, gone: bool) {
+        self.half.fetch_max(if gone { half::GONE } else { half::CLOSED }, AcqRel);
+    }
+
+    pub(super) fn is_half_closed(&self) -> bool {
+        self.half.load(Acquire) != half::OPEN
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.half.load(Acquire) == half::GONE
+    }
+
+    /// Sends the client something that shows whether it is still there.
+    pub(super) fn ask(&self) {
+        self.ask.store(true, Relaxed);
+    }
+
+    /// Whether that is to be sent now, between two heads.
+    pub(super) fn take_ask(&self) -> bool {
+        self.answering() == Answering::No && self.take_any_ask() && !self.http10.load(Relaxed)
+    }
+
+    /// Whether that is to be sent now, between two events.
+    pub(super) fn take_ask_of_events(&self) -> bool {
+        self.answering() == Answering::Events && self.take_any_ask()
+    }
+
+    fn take_any_ask(&self) -> bool {
+        self.ask.load(Relaxed) && self.ask.swap(false, Relaxed)
+    }
+
+    pub(super) fn set_answering(&self, answering: Answering) {
+        self.answer.store(answering as u8, Relaxed);
+    }
+
+    pub(super) fn answering(&self) -> Answering {
+        match self.answer.load(Relaxed) {
+            0 => Answering::No,
+            1 => Answering::Bytes,
+            _ => Answering::Events,
+        }
+    }
+
+    pub(super) fn give_back(&self, stream: Stream) {
+        *self.stream.lock().unwrap_or_else(PoisonError::into_inner) = Some(stream);
+    }
+
+    pub(super) fn take_stream(&self) -> Option<Stream> {
+        self.stream.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(NEVER)
+}
+
+/// The client at the other end of a connection.
+#[derive(Clone, Debug)]
+pub struct Peer(pub(super) Arc<Watch>);
+
+impl Peer {
+    /// A number that no other connection of this process has.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.0.number
+    }
+}
