@@ -6,13 +6,15 @@ use api::{
     inference::{Request, Response, ServerMetadata},
     replica::ReplicaState,
 };
-use base::Tasks;
+use base::{Tasks, guard};
+use http::{HeaderMap, Uri};
 
 use crate::{
     Config,
     budget::Budget,
     caller::Caller,
     error::InferError,
+    listen::Reach,
     metrics::Metrics,
     model::Model,
     registry::Registry,
@@ -40,11 +42,11 @@ pub(crate) struct App {
     pub(crate) reporter: Arc<Reporter>,
     pub(crate) repository: Arc<Repository>,
     pub(crate) budget: Budget,
+    reach: Reach,
 }
 
 impl App {
-    /// `local`: nobody but this machine reaches the server.
-    pub(crate) fn new(config: Config, local: bool, tasks: Tasks) -> Self {
+    pub(crate) fn new(config: Config, reach: Reach, tasks: Tasks) -> Self {
         let metrics = Metrics::new();
         if let Some(name) = &config.model_name {
             // Its metrics exist, at 0, while it is being loaded.
@@ -60,8 +62,23 @@ impl App {
             metrics: Arc::clone(&metrics),
             reporter: Arc::clone(&reporter),
         };
-        let repository = Arc::new(Repository::new(shared, tasks, local));
-        Self { config, models, metrics, reporter, repository, budget }
+        let repository = Arc::new(Repository::new(shared, tasks, reach != Reach::Network));
+        Self { config, models, metrics, reporter, repository, budget, reach }
+    }
+
+    /// Keeps web pages of elsewhere away. On loopback each request is looked at; where other machines reach the server, those
+    /// that `changes` something, and each one if the settings name hosts. No browser reaches a Unix socket.
+    pub(crate) fn admit(&self, headers: &HeaderMap, uri: &Uri, changes: bool) -> Result<(), guard::Refusal> {
+        let allowed = &self.config.allowed_hosts;
+        let looks = match self.reach {
+            Reach::Socket => false,
+            Reach::Loopback => true,
+            Reach::Network => changes || !allowed.is_empty(),
+        };
+        if !looks {
+            return Ok(());
+        }
+        guard::check(headers, uri.authority().map(http::uri::Authority::as_str), allowed)
     }
 
     /// Whether requests are wanted here: every model predicts that should, and the server is not ending.

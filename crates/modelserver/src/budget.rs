@@ -1,10 +1,15 @@
-//! The memory that bodies may take, all together.
+//! The memory that bodies may take, those of requests and those of answers, all together.
+//!
+//! It is taken as the bytes of a request arrive, not for what a request says that will come, and for an answer until the
+//! client has taken all of it. Where there is none, the one who needs it is refused at once and gives back what it has, so that
+//! bodies which compete for the rest never wait for one another.
 //!
 //! A bound for one body alone would let many of them fill the machine. Small bodies, which connections are the
 //! bound for, are free.
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// So much of each body is free, and so much at a time is taken.
@@ -20,7 +25,7 @@ pub(crate) struct Budget {
 /// There is no memory for this body now.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the bodies of other requests fill the {0} bytes that are set aside for them (serve.bodies_limit_bytes): try again"
+    "the bodies of other requests and answers fill the {0} bytes that are set aside for them (serve.bodies_limit_bytes): try again"
 )]
 pub(crate) struct Spent(usize);
 
@@ -31,10 +36,32 @@ pub(crate) struct Hold {
     covered: usize,
 }
 
+/// Bytes of an answer, and what they hold.
+struct Kept {
+    bytes: Bytes,
+    _hold: Hold,
+}
+
+impl AsRef<[u8]> for Kept {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 impl Budget {
     pub(crate) fn new(bytes: usize) -> Self {
         let steps = (bytes / STEP).clamp(1, Semaphore::MAX_PERMITS);
         Self { steps: Arc::new(Semaphore::new(steps)), bytes }
+    }
+
+    /// A body of this size is free.
+    pub(crate) const FREE: u64 = STEP as u64;
+
+    /// Counts an answer until the last of its bytes is dropped.
+    pub(crate) fn keep(&self, bytes: Bytes) -> Result<Bytes, Spent> {
+        let mut hold = Hold::default();
+        self.cover(&mut hold, bytes.len())?;
+        Ok(if hold.covered == 0 { bytes } else { Bytes::from_owner(Kept { bytes, _hold: hold }) })
     }
 
     /// Makes `hold` cover a body of `size` bytes.

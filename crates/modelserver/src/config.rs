@@ -27,6 +27,10 @@ pub struct Config {
     pub host: String,
     /// Port to listen on; 0 takes any free one.
     pub port: u16,
+    /// Host names, besides loopback ones and addresses, under which clients call this server: `models.example.org`,
+    /// `*.example.org`, or `*` for any. On loopback, and for loading and unloading models, a request by another name
+    /// is refused: a web page could send it. Elsewhere all names are taken if none is said.
+    pub allowed_hosts: Vec<String>,
     /// A Unix socket to listen on instead.
     pub socket: Option<PathBuf>,
     /// The replica that this server is, for the backend that started it.
@@ -79,8 +83,8 @@ pub struct Config {
     pub request_timeout_ms: u64,
     /// The largest body of a request, in bytes.
     pub body_limit_bytes: usize,
-    /// The memory for all bodies at one time, in bytes, apart from small ones; requests beyond it are refused
-    /// with 503.
+    /// The memory for all bodies of requests and answers at one time, in bytes, apart from small ones; what is beyond
+    /// it is refused with 503.
     pub bodies_limit_bytes: usize,
     /// The longest pause within the body of a request, in milliseconds. All of it must come within
     /// `request_timeout_ms`.
@@ -110,6 +114,7 @@ impl Default for Config {
             digest: None,
             host: "127.0.0.1".to_owned(),
             port: 8080,
+            allowed_hosts: Vec::new(),
             socket: None,
             replica_id: None,
             termination_message: None,

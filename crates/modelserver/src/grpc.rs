@@ -76,6 +76,16 @@ pub(crate) fn is_grpc(request: &http::Request<Incoming>) -> bool {
     content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
+/// Whether a method changes what is served.
+pub(crate) fn changes(path: &str) -> bool {
+    path.contains("/RepositoryModel")
+}
+
+/// The answer to a request that a web page of elsewhere may have sent.
+pub(crate) fn not_admitted(words: String) -> Answer {
+    refused(Status::permission_denied(words))
+}
+
 /// Answers a gRPC request.
 pub(crate) async fn answer(app: Arc<App>, caller: Caller, request: http::Request<Incoming>) -> Answer {
     let mut parts = request.uri().path().splitn(3, '/').skip(1);

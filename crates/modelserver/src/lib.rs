@@ -18,6 +18,7 @@ mod config;
 mod error;
 pub mod golden;
 mod grpc;
+mod inflate;
 mod listen;
 mod load;
 mod metrics;
@@ -55,7 +56,7 @@ pub use placement::{async_threads, take_turns_on_one_cpu};
 pub use runtime::{Call, Cancel, ModelRuntime, RuntimeError, Signature, Sink};
 pub use settings::{OfModels, Overrides};
 
-use crate::app::App;
+use crate::{app::App, listen::Reach};
 
 /// What an answer that came at the end of its time may take to be sent.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -76,13 +77,14 @@ pub async fn run(
     hurry: Tasks,
     loaded: impl FnOnce(&[String]),
 ) -> Result<(), ServeError> {
-    if !listener.is_local() {
+    let reach = listener.reach();
+    if reach == Reach::Network {
         let address = listener.address();
         tracing::warn!(address, "other machines can reach this server, and it asks nobody for a key");
     }
     let termination = config.termination_message.clone();
     let finish = Duration::from_millis(config.request_timeout_ms).saturating_add(LAST_WORDS);
-    let app = Arc::new(App::new(config, listener.is_local(), tasks.clone()));
+    let app = Arc::new(App::new(config, reach, tasks.clone()));
     // Not children of `tasks`: connections go on while the server drains.
     let ending = Ending { draining: tasks.clone(), connections: Tasks::new(), cut: Tasks::new() };
     let connections = &ending.connections;

@@ -28,6 +28,17 @@ pub enum Listener {
     Unix(UnixListener),
 }
 
+/// Who can reach a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// Programs of this machine that may open its socket.
+    Socket,
+    /// This machine: its programs, and through its browser any web page.
+    Loopback,
+    /// Other machines too.
+    Network,
+}
+
 impl Listener {
     /// Listens where the configuration says. A socket file that a dead server left is replaced; one that
     /// answers is not.
@@ -49,11 +60,12 @@ impl Listener {
         }
     }
 
-    /// Whether only this machine can reach it.
-    pub(crate) fn is_local(&self) -> bool {
+    /// Who can reach it.
+    pub(crate) fn reach(&self) -> Reach {
         match self {
-            Self::Tcp(listener) => listener.local_addr().is_ok_and(|addr| addr.ip().is_loopback()),
-            Self::Unix(_) => true,
+            Self::Tcp(listener) if listener.local_addr().is_ok_and(|addr| addr.ip().is_loopback()) => Reach::Loopback,
+            Self::Tcp(_) => Reach::Network,
+            Self::Unix(_) => Reach::Socket,
         }
     }
 

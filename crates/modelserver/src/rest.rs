@@ -57,17 +57,25 @@ const POST: &[Method] = &[Method::POST];
 pub(crate) async fn answer(app: Arc<App>, peer: Peer, request: Request<Incoming>) -> Result<Answer, Infallible> {
     let caller = Caller(peer.number());
     let echo = Echo::of(&request);
-    if grpc::is_grpc(&request) {
+    let grpc = grpc::is_grpc(&request);
+    let changes = grpc && grpc::changes(request.uri().path());
+    if let Err(refusal) = app.admit(request.headers(), request.uri(), changes) {
+        let words = refusal.to_string();
+        let refused = if grpc { grpc::not_admitted(words) } else { answer::not_admitted(refusal.status(), words) };
+        return Ok(echo.onto(refused));
+    }
+    if grpc {
         return Ok(echo.onto(grpc::answer(app, caller, request).await));
     }
     let (head, body) = request.into_parts();
     let wanted = compression::wanted(&head.headers);
     let answer = dispatch(Asked { app: &app, caller, head: &head, body }).await;
     let answer = answer.unwrap_or_else(answer::Refusal::into_answer);
-    Ok(echo.onto(match wanted {
+    let answer = match wanted {
         Some(encoding) => compression::compress(answer, encoding).await,
         None => answer,
-    }))
+    };
+    Ok(echo.onto(answer::counted(&app.budget, answer)))
 }
 
 async fn dispatch(asked: Asked<'_>) -> answer::Answered {

@@ -54,7 +54,9 @@ async fn predict(app: &App, caller: Caller, mut body: Incoming) -> Result<Respon
     let request = ModelInferRequest::decode(message)
         .map_err(|error| Status::invalid_argument(format!("the message is no ModelInferRequest: {error}")))?;
     let response = service::infer(app, caller, request).await?;
-    let mut answer = Response::new(GrpcBody::new(Single(Next::Data(frame(&response)))));
+    drop(hold);
+    let kept = app.budget.keep(frame(&response)).map_err(|spent| Status::resource_exhausted(spent.to_string()))?;
+    let mut answer = Response::new(GrpcBody::new(Single(Next::Data(kept))));
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     Ok(answer)
 }

@@ -11,16 +11,16 @@ use api::{
     replica::NOT_BEGUN_HEADER,
 };
 use bytes::Bytes;
-use futures::Stream;
+use futures::{FutureExt as _, Stream};
 use http::{
     HeaderName, HeaderValue, Method, Response, StatusCode,
     header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER},
 };
-use http_body::{Frame, SizeHint};
-use http_body_util::Full;
+use http_body::{Body as _, Frame, SizeHint};
+use http_body_util::{BodyExt as _, Full};
 use serde::Serialize;
 
-use crate::{error::InferError, metrics::ModelMetrics};
+use crate::{budget::Budget, error::InferError, metrics::ModelMetrics};
 
 /// The body of an answer: in one piece, piece by piece, or gRPC's own.
 pub(crate) enum Body {
@@ -184,6 +184,30 @@ impl From<InferError> for Refusal {
         let later = matches!(error, InferError::NotReady(_) | InferError::QueueFull { .. });
         if later { refusal.later() } else { refusal }
     }
+}
+
+/// An answer whose memory is counted until the client has taken it, or a refusal if there is none.
+pub(super) fn counted(budget: &Budget, answer: Answer) -> Answer {
+    let (head, body) = answer.into_parts();
+    let Body::Full(mut full) = body else { return Answer::from_parts(head, body) };
+    let size = full.size_hint().lower();
+    if size <= Budget::FREE {
+        return Answer::from_parts(head, Body::Full(full));
+    }
+    // Nothing of it was taken yet: it is one piece.
+    let bytes = match full.frame().now_or_never().flatten().map(|frame| frame.map(Frame::into_data)) {
+        Some(Ok(Ok(bytes))) => bytes,
+        Some(Ok(Err(_)) | Err(_)) | None => Bytes::new(),
+    };
+    match budget.keep(bytes) {
+        Ok(kept) => Answer::from_parts(head, Body::Full(Full::new(kept))),
+        Err(spent) => Refusal::new(StatusCode::SERVICE_UNAVAILABLE, spent.to_string()).later().into_answer(),
+    }
+}
+
+/// The answer to a request that a web page of elsewhere may have sent. Its body is not read.
+pub(super) fn not_admitted(status: StatusCode, words: String) -> Answer {
+    Refusal::new(status, words).closing().into_answer()
 }
 
 pub(super) fn json<T: Serialize>(value: &T) -> Answered {

@@ -42,10 +42,10 @@ async fn collect(app: &App, mut body: Incoming, hold: &mut Hold) -> Result<Bytes
     if usize::try_from(hint).map_or(true, |size| size > limit) {
         return Err(too_large(&format!("of {hint} bytes"), limit));
     }
-    cover(app, hold, usize::try_from(hint).unwrap_or(usize::MAX))?;
     let pause = Duration::from_millis(app.config.body_timeout_ms);
     let Some(first) = frame(&mut body, pause).await? else { return Ok(Bytes::new()) };
     if body.is_end_stream() && first.len() <= limit {
+        cover(app, hold, first.len())?;
         return Ok(first);
     }
     let mut all = BytesMut::with_capacity(usize::try_from(hint.min(FIRST)).unwrap_or(0));

@@ -4,10 +4,10 @@
 //! is counted against the limit and the memory for bodies before it is kept. Between steps others get their
 //! turn, so that a large body does not hold up the connections beside it.
 
-use std::io::{self, Read as _};
+use std::io;
 
 use bytes::Bytes;
-use flate2::{Compression, bufread, write};
+use flate2::{Compression, write};
 use http::{
     HeaderMap, HeaderValue, StatusCode,
     header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, VARY},
@@ -15,20 +15,13 @@ use http::{
 use http_body_util::{BodyExt as _, Full};
 
 use super::answer::{Answer, Body, Refusal};
+use crate::inflate::{self, Encoding, Failed};
 
-/// Bytes made at a time.
+/// Bytes compressed at a time.
 const STEP: usize = 64 << 10;
 
 /// Answers below this are sent as they are: a packet takes them either way.
 const SMALL: u64 = 1 << 10;
-
-/// An encoding of bodies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Encoding {
-    Gzip,
-    /// Zlib's format, which is what the name means; bare deflate, which some send, is understood.
-    Deflate,
-}
 
 /// How a request's body is encoded, if it is.
 pub(super) fn of_body(headers: &HeaderMap) -> Result<Option<Encoding>, Refusal> {
@@ -74,70 +67,12 @@ pub(super) fn wanted(headers: &HeaderMap) -> Option<Encoding> {
 pub(super) async fn inflate(
     body: &Bytes,
     encoding: Encoding,
-    mut admit: impl FnMut(usize) -> Result<(), Refusal>,
+    admit: impl FnMut(usize) -> Result<(), Refusal>,
 ) -> Result<Bytes, Refusal> {
-    let mut decoder = Decoder::new(body, encoding);
-    let mut all = Vec::new();
-    let mut step = vec![0; STEP];
-    loop {
-        let count = decoder.read(&mut step).map_err(|e| damaged(encoding, &e.to_string()))?;
-        if count == 0 {
-            break;
-        }
-        admit(all.len() + count)?;
-        all.extend_from_slice(&step[..count]);
-        tokio::task::yield_now().await;
-    }
-    match decoder.left() {
-        0 => Ok(all.into()),
-        left => Err(damaged(encoding, &format!("{left} bytes are left after its end"))),
-    }
-}
-
-fn damaged(encoding: Encoding, why: &str) -> Refusal {
-    let name = match encoding {
-        Encoding::Gzip => "gzip",
-        Encoding::Deflate => "deflate",
-    };
-    Refusal::bad(format!("the body does not inflate as {name}: {why}"))
-}
-
-enum Decoder<'b> {
-    Gzip(bufread::MultiGzDecoder<&'b [u8]>),
-    Zlib(bufread::ZlibDecoder<&'b [u8]>),
-    Bare(bufread::DeflateDecoder<&'b [u8]>),
-}
-
-impl<'b> Decoder<'b> {
-    fn new(body: &'b [u8], encoding: Encoding) -> Self {
-        match (encoding, body) {
-            (Encoding::Gzip, _) => Self::Gzip(bufread::MultiGzDecoder::new(body)),
-            // The first two bytes of zlib's format, as a number, are a multiple of 31.
-            (Encoding::Deflate, [first, second, ..])
-                if first & 0x0f == 8 && u16::from_be_bytes([*first, *second]).is_multiple_of(31) =>
-            {
-                Self::Zlib(bufread::ZlibDecoder::new(body))
-            }
-            (Encoding::Deflate, _) => Self::Bare(bufread::DeflateDecoder::new(body)),
-        }
-    }
-
-    fn read(&mut self, step: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Gzip(decoder) => decoder.read(step),
-            Self::Zlib(decoder) => decoder.read(step),
-            Self::Bare(decoder) => decoder.read(step),
-        }
-    }
-
-    /// Bytes that were not used.
-    fn left(&self) -> usize {
-        match self {
-            Self::Gzip(decoder) => decoder.get_ref().len(),
-            Self::Zlib(decoder) => decoder.get_ref().len(),
-            Self::Bare(decoder) => decoder.get_ref().len(),
-        }
-    }
+    inflate::inflate(body, encoding, admit).await.map_err(|failed| match failed {
+        Failed::Damaged(words) => Refusal::bad(words),
+        Failed::Refused(refusal) => refusal,
+    })
 }
 
 /// Compresses an answer that is large enough for it, fast rather than small.

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use api::{inference::Parameter, path::ModelPath};
-use http::header::HOST;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::json;
 
@@ -36,25 +35,11 @@ pub(super) async fn index(asked: Asked<'_>) -> Answered {
     answer::json(&app.index(wanted.ready))
 }
 
-/// Refuses what a web page of elsewhere sends through the browser of this machine: who may load may run code.
-fn not_from_a_page(asked: &Asked<'_>) -> Result<(), answer::Refusal> {
-    let headers = &asked.head.headers;
-    let authority = asked.head.uri.authority().map(http::uri::Authority::as_str);
-    // Where a person opened this to other machines, it may be called by whatever name they know it by.
-    let opened = asked.app.config.model_control == Some(true);
-    let own = authority.or_else(|| headers.get(HOST).and_then(|host| host.to_str().ok())).filter(|_| opened);
-    let allowed: Vec<_> = own.map(str::to_owned).into_iter().collect();
-    base::guard::check(headers, authority, &allowed).map_err(|refusal| {
-        let words = "models are loaded and unloaded by programs that call this server by a loopback name or an address, \
-                     and not by web pages of elsewhere";
-        answer::Refusal::new(refusal.status(), words)
-    })
-}
-
 /// `load` and `unload` of one model.
 pub(super) async fn model(asked: Asked<'_>, path: &ModelPath<'_>) -> Answered {
-    not_from_a_page(&asked)?;
-    let app = asked.app;
+    let (app, head) = (asked.app, asked.head);
+    app.admit(&head.headers, &head.uri, true)
+        .map_err(|refusal| answer::Refusal::new(refusal.status(), refusal.to_string()).closing())?;
     let name = path.name.as_ref();
     match path.action.as_ref() {
         "load" => {

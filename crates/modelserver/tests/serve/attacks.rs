@@ -37,6 +37,23 @@ fn rounds(rounds: u64) -> Vec<u8> {
     post("/v2/models/slow/infer", &json!({"inputs": [input]}))
 }
 
+/// A request of so many rows of 8 bytes that is answered with the same bytes.
+fn large(rows: usize) -> Vec<u8> {
+    let body = vec![0_u8; rows * 8];
+    let head = format!(
+        "{{\"inputs\":[{{\"name\":\"x\",\"shape\":[{rows},2],\"datatype\":\"FP32\",\"parameters\":{{\"binary_data_size\":{}}}}}],\
+         \"parameters\":{{\"binary_data_output\":true}}}}",
+        body.len()
+    );
+    let lengths = (head.len(), head.len() + body.len());
+    let start = format!(
+        "POST /v2/models/FP32/infer HTTP/1.1\r\nhost: localhost\r\ninference-header-content-length: {}\r\n\
+         content-length: {}\r\n\r\n{head}",
+        lengths.0, lengths.1
+    );
+    [start.into_bytes(), body].concat()
+}
+
 /// Waits until the metrics have this line.
 async fn counted(server: &Server, line: &str) {
     let counted = async { while !server.text("/metrics").await.contains(line) {} };
@@ -219,24 +236,7 @@ async fn an_answer_that_is_not_taken_closes_its_connection() {
     let tcp = Server::ready(settings.clone()).await;
     settings.socket = Some(socket.clone());
     let _unix = Server::start(settings).await;
-    let rows = 2_000_000;
-    let body = vec![0_u8; rows * 8];
-    let head = format!(
-        "{{\"inputs\":[{{\"name\":\"x\",\"shape\":[{rows},2],\"datatype\":\"FP32\",\"parameters\":{{\"binary_data_size\":{}}}}}],\
-         \"parameters\":{{\"binary_data_output\":true}}}}",
-        body.len()
-    );
-    let request = [
-        format!(
-            "POST /v2/models/FP32/infer HTTP/1.1\r\nhost: localhost\r\ninference-header-content-length: {}\r\n\
-             content-length: {}\r\n\r\n{head}",
-            head.len(),
-            head.len() + body.len()
-        )
-        .into_bytes(),
-        body,
-    ]
-    .concat();
+    let request = large(2_000_000);
     async fn cut(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &[u8]) {
         stream.write_all(request).await.unwrap();
         // Nothing is read for much longer than the server waits.
@@ -295,4 +295,116 @@ async fn while_a_server_drains_its_answers_send_clients_elsewhere() {
         }
     };
     tokio::time::timeout(PATIENCE, told).await.expect("a GOAWAY");
+}
+
+#[tokio::test]
+async fn memory_is_taken_for_what_arrives_and_until_answers_are_taken() {
+    let mut settings = config(&models().join("identity/FP32"));
+    (settings.bodies_limit_bytes, settings.write_timeout_ms) = (24 << 20, 500);
+    let server = Server::ready(settings).await;
+    let ask = async |request: &[u8]| {
+        let mut stream = connect(&server).await;
+        stream.write_all(request).await.unwrap();
+        stream.shutdown().await.unwrap();
+        rest(&mut stream).await
+    };
+    // Many that say that much will come.
+    let mut held = Vec::new();
+    for _ in 0..8 {
+        let mut stream = connect(&server).await;
+        let head = "POST /v2/models/FP32/infer HTTP/1.1\r\nhost: localhost\r\ncontent-length: 67000000\r\n\r\n{";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        held.push(stream);
+    }
+    let (middle, big) = (large(1_000_000), large(2_000_000));
+    assert!(ask(&middle).await.starts_with("HTTP/1.1 200"));
+    // An answer of 16 MB that nobody takes leaves no room for another one.
+    let mut unread = connect(&server).await;
+    unread.write_all(&big).await.unwrap();
+    unread.read_exact(&mut [0; 12]).await.unwrap();
+    let refused = ask(&big).await;
+    assert!(refused.starts_with("HTTP/1.1 503") && refused.contains("serve.bodies_limit_bytes"), "{refused:.200}");
+    // Once it is not waited for any more, there is room again.
+    let free = async { while !ask(&big).await.starts_with("HTTP/1.1 200") {} };
+    tokio::time::timeout(PATIENCE, free).await.expect("the memory is given back");
+}
+
+/// A body that inflates to nothing, in so many members.
+async fn empty_members(members: usize) {
+    let server = Server::of("pick").await;
+    let empty = [&b"\x1f\x8b\x08\0\0\0\0\0\0\xff"[..], &[3, 0, 0, 0, 0, 0, 0, 0, 0, 0]].concat();
+    let body = empty.repeat(members);
+    let mut stream = connect(&server).await;
+    let head = format!(
+        "POST /v2/models/pick/infer HTTP/1.1\r\nhost: localhost\r\ncontent-encoding: gzip\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(&[head.as_bytes(), &body].concat()).await.unwrap();
+    let mut others = 0;
+    let answer = {
+        let mut answer = std::pin::pin!(rest(&mut stream));
+        loop {
+            tokio::select! {
+                answer = &mut answer => break answer,
+                (status, _) = server.get("/health/live") => {
+                    assert_eq!(status, 200);
+                    others += 1;
+                }
+            }
+        }
+    };
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    assert!(others >= members / 10_000, "only {others} others were answered meanwhile");
+}
+
+#[tokio::test]
+async fn a_body_of_empty_members_holds_nobody_up() {
+    empty_members(50_000).await;
+}
+
+#[tokio::test]
+#[ignore = "make test-long runs it"]
+async fn long_a_body_of_empty_members_holds_nobody_up() {
+    empty_members(2_000_000).await;
+}
+
+#[tokio::test]
+async fn web_pages_of_elsewhere_reach_no_path() {
+    let mut settings = config(&models().join("pick"));
+    let server = Server::ready(settings.clone()).await;
+    let ask = async |server: &Server, head: &str| {
+        let mut stream = connect(server).await;
+        stream.write_all(format!("{head}connection: close\r\n\r\n").as_bytes()).await.unwrap();
+        rest(&mut stream).await
+    };
+    for path in ["/", "/metrics", "/v2/models/pick", "/v1/models/pick:predict", "/v2/repository/models/pick/load", "/x"]
+    {
+        let rebound = ask(&server, &format!("GET {path} HTTP/1.1\r\nhost: evil.example\r\n")).await;
+        assert!(rebound.starts_with("HTTP/1.1 421") && rebound.contains("allowed_hosts"), "{path} {rebound}");
+        let origin =
+            format!("POST {path} HTTP/1.1\r\nhost: localhost\r\norigin: https://evil.example\r\ncontent-length: 0\r\n");
+        assert!(ask(&server, &origin).await.starts_with("HTTP/1.1 403"), "{path}");
+    }
+    for host in ["localhost", "127.0.0.1:8080", "[::1]:8080"] {
+        assert!(ask(&server, &format!("GET /ready HTTP/1.1\r\nhost: {host}\r\n")).await.starts_with("HTTP/1.1 200"));
+    }
+    let grpc = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
+    let call = grpc.post(format!("{}/inference.GRPCInferenceService/ServerLive", server.url));
+    let answer = call.header("content-type", "application/grpc").header("origin", "https://evil.example").send().await;
+    assert_eq!(answer.unwrap().headers()["grpc-status"], "7");
+    // Whoever opened the loading of models to others opened it to no web page.
+    (settings.host, settings.model_control) = ("0.0.0.0".into(), Some(true));
+    settings.allowed_hosts = Vec::new();
+    let mut open = Server::ready(settings.clone()).await;
+    open.url = open.url.replace("0.0.0.0", "127.0.0.1");
+    for path in ["/v2/repository/models/pick/unload", "/v2/%72epository/models/pick/unload"] {
+        let rebound = format!("POST {path} HTTP/1.1\r\nhost: evil.example\r\ncontent-length: 0\r\n");
+        assert!(ask(&open, &rebound).await.starts_with("HTTP/1.1 421"), "{path}");
+    }
+    assert!(ask(&open, "GET /ready HTTP/1.1\r\nhost: models.lan\r\n").await.starts_with("HTTP/1.1 200"));
+    settings.allowed_hosts = vec!["models.lan".into()];
+    let mut named = Server::ready(settings).await;
+    named.url = named.url.replace("0.0.0.0", "127.0.0.1");
+    assert!(ask(&named, "GET /ready HTTP/1.1\r\nhost: models.lan:80\r\n").await.starts_with("HTTP/1.1 200"));
+    assert!(ask(&named, "GET /ready HTTP/1.1\r\nhost: other.lan\r\n").await.starts_with("HTTP/1.1 421"));
 }

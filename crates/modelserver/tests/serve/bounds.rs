@@ -29,14 +29,14 @@ async fn a_body_beyond_the_limit_is_refused_before_it_is_read() {
     let server = Server::ready(settings).await;
     let mut stream = connect(&server).await;
     stream
-        .write_all(b"POST /v2/models/pick/infer HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000000\r\n\r\n{")
+        .write_all(b"POST /v2/models/pick/infer HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000000000\r\n\r\n{")
         .await
         .unwrap();
     let answer = rest(&mut stream).await;
     assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("larger than 1000 bytes"), "{answer}");
     // Without a length, it is counted.
     let mut stream = connect(&server).await;
-    let head = b"POST /v2/models/pick/infer HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n";
+    let head = b"POST /v2/models/pick/infer HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n";
     stream.write_all(head).await.unwrap();
     for _ in 0..3 {
         let _ = stream.write_all(format!("190\r\n{}\r\n", " ".repeat(400)).as_bytes()).await;
@@ -49,7 +49,7 @@ async fn a_body_beyond_the_limit_is_refused_before_it_is_read() {
 #[tokio::test]
 async fn what_is_refused_by_its_head_is_answered_although_its_body_came_along() {
     let server = Server::of("pick").await;
-    let head = "POST /v2/models/pick/infer HTTP/1.1\r\nhost: x\r\ncontent-encoding: br\r\n";
+    let head = "POST /v2/models/pick/infer HTTP/1.1\r\nhost: localhost\r\ncontent-encoding: br\r\n";
     let mut stream = connect(&server).await;
     let whole = format!("{head}transfer-encoding: chunked\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n");
     stream.write_all(whole.as_bytes()).await.unwrap();
@@ -68,7 +68,10 @@ async fn a_body_that_stops_is_answered_and_its_connection_closed() {
     settings.body_timeout_ms = 50;
     let server = Server::ready(settings).await;
     let mut stream = connect(&server).await;
-    stream.write_all(b"POST /v2/models/pick/infer HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{").await.unwrap();
+    stream
+        .write_all(b"POST /v2/models/pick/infer HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{")
+        .await
+        .unwrap();
     let answer = rest(&mut stream).await;
     assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("serve.body_timeout_ms"), "{answer}");
 }
@@ -79,7 +82,7 @@ async fn a_header_that_never_ends_closes_its_connection() {
     settings.header_timeout_ms = 50;
     let server = Server::ready(settings).await;
     let mut stream = connect(&server).await;
-    stream.write_all(b"POST /v2/models/pick/infer HTTP/1.1\r\nhost: x\r\nx-slow: ").await.unwrap();
+    stream.write_all(b"POST /v2/models/pick/infer HTTP/1.1\r\nhost: localhost\r\nx-slow: ").await.unwrap();
     let answer = rest(&mut stream).await;
     assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("serve.header_timeout_ms"), "{answer}");
 }
@@ -187,9 +190,10 @@ async fn bodies_together_are_bounded_in_memory() {
     settings.bodies_limit_bytes = 1 << 20;
     let server = Server::ready(settings).await;
     let mut held = connect(&server).await;
-    held.write_all(b"POST /v2/models/FP32/infer HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n{")
+    held.write_all(b"POST /v2/models/FP32/infer HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1100000\r\n\r\n{")
         .await
         .unwrap();
+    held.write_all(&vec![b' '; 1_000_000]).await.unwrap();
     let large =
         json!({"inputs": [{"name": "x", "shape": [50_000, 2], "datatype": "FP32", "data": vec![0.25; 100_000]}]});
     let full = async {

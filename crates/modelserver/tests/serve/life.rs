@@ -135,7 +135,7 @@ async fn it_listens_on_a_unix_socket_and_takes_over_a_dead_servers() {
     let asked = async {
         loop {
             let mut stream = UnixStream::connect(&socket).await.unwrap();
-            let request = b"GET /v2/health/ready HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+            let request = b"GET /v2/health/ready HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
             stream.write_all(request).await.unwrap();
             let mut answer = String::new();
             stream.read_to_string(&mut answer).await.unwrap();

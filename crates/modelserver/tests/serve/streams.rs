@@ -27,7 +27,7 @@ async fn open(server: &Server, body: &Value) -> TcpStream {
     let mut stream = TcpStream::connect(server.url.trim_start_matches("http://")).await.unwrap();
     let body = body.to_string();
     let length = body.len();
-    let request = format!("POST {STREAM} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n{body}");
+    let request = format!("POST {STREAM} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n{body}");
     stream.write_all(request.as_bytes()).await.unwrap();
     stream
 }
