@@ -34,7 +34,7 @@ pub use json_write::{write_nested, write_row};
 pub use message::{Encoded, Request, RequestedOutput, Response, SHARED_MEMORY, no_shared_memory};
 pub use metadata::{ModelMetadata, ServerMetadata, TensorMetadata};
 pub use parameter::{Parameter, Parameters};
-pub use tensor::{Data, Tensor, element_count};
+pub use tensor::{Data, Json, Tensor, element_count};
 
 /// The header that carries the length of the JSON when tensors follow it in binary form.
 pub const HEADER_LENGTH: &str = "inference-header-content-length";

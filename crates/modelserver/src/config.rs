@@ -72,6 +72,9 @@ pub struct Config {
     /// Memory that one worker of a Python model may allocate, in bytes; 0 is four fifths of what this machine or
     /// container has. One that holds more than three quarters of it after a request is replaced.
     pub python_memory_limit_bytes: u64,
+    /// Whether callers are told the traceback of a Python model that failed, and the last lines of a worker that died.
+    /// The log has both in any case.
+    pub send_tracebacks: bool,
     /// The longest that a Python model may take to load, in milliseconds.
     pub load_timeout_ms: u64,
     /// What is different for single models, by their names.
@@ -132,6 +135,7 @@ impl Default for Config {
             pass_env: Vec::new(),
             model_control: None,
             python_memory_limit_bytes: 0,
+            send_tracebacks: false,
             load_timeout_ms: 600_000,
             models: crate::settings::OfModels::new(),
             queue_limit: 1_000,

@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 use crate::{
     Config, ServeError,
     error::InferError,
-    load,
+    load, mlflow,
     open::Opener,
     runtime::{Call, Cancel, Last, ModelRuntime, RuntimeError, Signature},
     sample::Generator,
@@ -112,7 +112,8 @@ fn run(runtime: &mut dyn ModelRuntime, request: Request) -> Result<(Vec<Tensor>,
         trial: false,
     };
     runtime.infer(call, &mut last)?;
-    let made = last.0.ok_or_else(|| RuntimeError::Failed("the model made nothing".to_owned()))?;
+    let mut made = last.0.ok_or_else(|| RuntimeError::Failed("the model made nothing".to_owned()))?;
+    mlflow::answer::taken(&mut made);
     Ok((inputs, made))
 }
 
@@ -180,7 +181,8 @@ fn floats(data: &Data) -> Option<Vec<f64>> {
         | Data::Int16(_)
         | Data::Int32(_)
         | Data::Int64(_)
-        | Data::Bytes(_) => None,
+        | Data::Bytes(_)
+        | Data::Json(_) => None,
     }
 }
 
@@ -199,6 +201,9 @@ fn first_difference(made: &Data, wanted: &Data) -> Option<(usize, String, String
         (Data::Int16(made), Data::Int16(wanted)) => first(made, wanted, i16::to_string),
         (Data::Int32(made), Data::Int32(wanted)) => first(made, wanted, i32::to_string),
         (Data::Int64(made), Data::Int64(wanted)) => first(made, wanted, i64::to_string),
+        (Data::Json(made), Data::Json(wanted)) => {
+            first(&made.texts, &wanted.texts, |text| String::from_utf8_lossy(text).into_owned())
+        }
         (Data::Bytes(made), Data::Bytes(wanted)) => {
             first(made, wanted, |text| format!("\"{}\"", String::from_utf8_lossy(text)))
         }

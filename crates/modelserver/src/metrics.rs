@@ -77,6 +77,7 @@ pub(crate) struct Metrics {
     queue_depth: Family<ModelLabels, Gauge>,
     batch_size: Family<ModelLabels, Histogram, Sizes>,
     ignored: Family<ModelLabels, Counter>,
+    ignored_columns: Family<ModelLabels, Counter>,
 }
 
 /// One model's metrics.
@@ -91,6 +92,7 @@ pub(crate) struct ModelMetrics {
     queue_depth: Gauge,
     batch_size: Histogram,
     ignored: Counter,
+    ignored_columns: Counter,
 }
 
 impl Metrics {
@@ -105,6 +107,7 @@ impl Metrics {
         let queue_depth = Family::default();
         let batch_size = Family::new_with_constructor(Sizes);
         let ignored = Family::default();
+        let ignored_columns = Family::default();
         registry.register("model_predictions", "Requests answered with a prediction", predictions.clone());
         registry.register(
             "model_prediction_latency_seconds",
@@ -126,6 +129,11 @@ impl Metrics {
             "Fields of requests that no protocol knows, and that were ignored",
             ignored.clone(),
         );
+        registry.register(
+            "model_ignored_columns",
+            "Columns and parameters of requests that an MLflow model does not have, and that were ignored",
+            ignored_columns.clone(),
+        );
         Self {
             registry,
             predictions,
@@ -137,6 +145,7 @@ impl Metrics {
             queue_depth,
             batch_size,
             ignored,
+            ignored_columns,
         }
     }
 
@@ -157,6 +166,7 @@ impl Metrics {
             queue_depth: self.queue_depth.get_or_create_owned(&labels),
             batch_size: self.batch_size.get_or_create_owned(&labels),
             ignored: self.ignored.get_or_create_owned(&labels),
+            ignored_columns: self.ignored_columns.get_or_create_owned(&labels),
         }
     }
 
@@ -192,6 +202,11 @@ impl ModelMetrics {
     /// Counts fields of a request that were ignored.
     pub(crate) fn ignored(&self, fields: u64) {
         self.ignored.inc_by(fields);
+    }
+
+    /// Counts columns of a request that were ignored.
+    pub(crate) fn ignored_columns(&self, columns: usize) {
+        self.ignored_columns.inc_by(u64::try_from(columns).unwrap_or(u64::MAX));
     }
 
     pub(crate) fn set_queue_depth(&self, waiting: usize) {

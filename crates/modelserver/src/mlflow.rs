@@ -5,7 +5,9 @@
 //! (`mlflow/flavor.rs`) the environment goes without MLflow itself, which takes seconds to import and predicts
 //! nothing. The signature that was logged with the model is what requests are held to.
 
+pub(crate) mod answer;
 mod description;
+pub(crate) mod document;
 mod flavor;
 mod schema;
 pub(crate) mod table;

@@ -1,7 +1,10 @@
 //! A served model: a queue, the threads that work it off, and the async door before them.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -18,7 +21,7 @@ use crate::{
     caller::Caller,
     error::InferError,
     metrics::ModelMetrics,
-    mlflow,
+    mlflow::{answer, document, table},
     placement::Placement,
     probe::Probe,
     queue::{Bell, Queue},
@@ -53,6 +56,8 @@ pub(crate) struct Model {
     outputs: Arc<[usize]>,
     /// The places of its intermediate features.
     features: Arc<[usize]>,
+    /// Whether it was said that columns of requests are ignored.
+    said_ignored: AtomicBool,
 }
 
 /// The answers of one request to a model that streams.
@@ -78,7 +83,10 @@ impl Answers {
                 if answer.is_err() {
                     self.end();
                 }
-                Some(answer)
+                Some(answer.map(|mut outputs| {
+                    answer::taken(&mut outputs);
+                    outputs
+                }))
             }
             Ok(None) => {
                 self.waiting.answered = true;
@@ -181,6 +189,7 @@ impl Model {
             threads,
             outputs,
             features,
+            said_ignored: AtomicBool::new(false),
         })
     }
 
@@ -212,6 +221,44 @@ impl Model {
 
     /// Predicts. Counts and times the answer, whatever it is.
     pub(crate) async fn infer(&self, request: Request, caller: Caller) -> Result<Vec<Tensor>, InferError> {
+        Ok(self.predict(request, caller).await?.0)
+    }
+
+    /// The same, with what V1 answers if that is not just the tensors.
+    pub(crate) async fn predict(
+        &self,
+        request: Request,
+        caller: Caller,
+    ) -> Result<(Vec<Tensor>, Option<answer::V1>), InferError> {
+        let named = if document::takes(&self.signature) { request.outputs.clone() } else { Vec::new() };
+        let mut outputs = self.counted(request, caller).await?;
+        let (v1, ignored) = answer::taken(&mut outputs);
+        self.ignored(&ignored);
+        if named.is_empty() {
+            return Ok((outputs, v1));
+        }
+        Ok((answer::chosen(outputs, &named)?, v1))
+    }
+
+    /// Counts columns of a request that the model does not have, and says it once.
+    fn ignored(&self, columns: &[String]) {
+        if columns.is_empty() {
+            return;
+        }
+        self.metrics.ignored_columns(columns.len());
+        if !self.said_ignored.swap(true, Ordering::Relaxed) {
+            let names: Vec<_> = columns.iter().take(10).map(String::as_str).collect();
+            let names = names.join(", ");
+            tracing::warn!(
+                model = self.name,
+                columns = names,
+                "requests have columns that the model does not have; they are ignored and counted in \
+                 model_ignored_columns_total"
+            );
+        }
+    }
+
+    async fn counted(&self, request: Request, caller: Caller) -> Result<Vec<Tensor>, InferError> {
         let began = Instant::now();
         self.statistics.touched();
         let mut left = Left(Some(Arc::clone(&self.metrics)));
@@ -301,17 +348,19 @@ impl Model {
             // Served one by one, the parts of a sequence would get wrong answers without a word.
             return Err(InferError::Unsupported(format!("`{name}`: models with a memory of sequences are not served")));
         }
-        let mut outputs = if request.outputs.is_empty() {
-            Arc::clone(&self.outputs)
-        } else {
-            validate::choose_outputs(&self.signature, &request.outputs)?.into()
-        };
+        let as_it_came = document::takes(&self.signature);
+        let mut outputs =
+            if request.outputs.is_empty() || (as_it_came && !answer::knows(&self.signature, &request.outputs)) {
+                Arc::clone(&self.outputs)
+            } else {
+                validate::choose_outputs(&self.signature, &request.outputs)?.into()
+            };
         if !self.features.is_empty() && parameters.remove("features").is_some_and(|word| word.as_bool() == Some(true)) {
             let more = self.features.iter().filter(|place| !outputs.contains(place));
             outputs = outputs.iter().chain(more).copied().collect();
         }
-        let inputs = validate::order_inputs(&self.signature, request.inputs)?;
-        if mlflow::table::is_table(&self.signature) {
+        let inputs = self.inputs(request.inputs, as_it_came)?;
+        if table::is_table(&self.signature) && document::read(&inputs).is_none() {
             validate::same_rows(&self.signature, &inputs)?;
         }
         let level = self.level(&parameters);
@@ -324,6 +373,20 @@ impl Model {
         let full = |_| InferError::QueueFull { model: self.name.clone(), limit: self.settings.queue_limit };
         let bell = self.queue.push(level, caller, job).map_err(full)?;
         Ok((Waiting { cancel, queue: Arc::clone(&self.queue), answered: false }, bell))
+    }
+
+    /// The inputs in the signature's order, or the request as it came.
+    fn inputs(&self, mut inputs: Vec<Tensor>, as_it_came: bool) -> Result<Vec<Tensor>, InferError> {
+        if as_it_came {
+            if document::read(&inputs).is_some() {
+                return Ok(inputs);
+            }
+            if self.signature.inputs.is_empty() {
+                return Ok(vec![document::of_tensors(&inputs)?]);
+            }
+            self.ignored(&table::without_extra(&self.signature, &mut inputs));
+        }
+        validate::order_inputs(&self.signature, inputs)
     }
 
     /// Which line a request stands in: 1 is served first. As Triton has it, a priority that there is not is the

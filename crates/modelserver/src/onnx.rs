@@ -85,6 +85,7 @@ impl OnnxModel {
             unranked,
             optional: Vec::new(),
             base64: Vec::new(),
+            json: Vec::new(),
             outputs,
         };
         Ok(Self { session, options: Arc::new(options), signature, symbols, optional, has_run: false })

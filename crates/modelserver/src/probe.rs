@@ -332,6 +332,7 @@ mod tests {
             unranked: Vec::new(),
             optional: Vec::new(),
             base64: Vec::new(),
+            json: Vec::new(),
             outputs: vec![tensor("y")],
             rows: true,
             streams: false,

@@ -97,6 +97,10 @@ pub(crate) struct PythonModel {
     worker: Option<Worker>,
     /// Memory for the next request.
     request: Request,
+    /// What its owner knows it by.
+    name: String,
+    /// Whether callers are told tracebacks.
+    send_tracebacks: bool,
     /// What a worker may hold after a run.
     memory: u64,
     /// When that was last looked at.
@@ -156,6 +160,7 @@ impl PythonModel {
                 unranked: Vec::new(),
                 optional: Vec::new(),
                 base64: Vec::new(),
+                json: Vec::new(),
                 outputs: Vec::new(),
                 rows: false,
                 streams: false,
@@ -164,6 +169,8 @@ impl PythonModel {
             link,
             worker: None,
             request: Request::default(),
+            name: entry.known_as.display().to_string(),
+            send_tracebacks: settings.send_tracebacks,
             memory: memory::replaced_beyond(memory),
             looked: Instant::now(),
             watcher: Some(watcher),
@@ -188,6 +195,13 @@ impl PythonModel {
             }
         };
         Ok(held.insert(worker))
+    }
+
+    /// A failure as the caller is told it. The log has all of it.
+    fn told(&self, words: &str) -> String {
+        let Some((summary, trace)) = words.split_once(frame::TRACEBACK) else { return words.to_owned() };
+        tracing::warn!(model = self.name, "{summary}\n{trace}");
+        if self.send_tracebacks { format!("{summary}\n{trace}") } else { summary.to_owned() }
     }
 
     /// Looks now and then at how much memory the worker holds.
@@ -231,7 +245,12 @@ impl ModelRuntime for PythonModel {
             let broken = match worker.run(&call, &self.signature, &mut self.request, sink) {
                 Ok(answered) => {
                     self.look_at_memory();
-                    return answered;
+                    return answered.map_err(|error| {
+                        if let RuntimeError::Failed(words) = &error {
+                            return RuntimeError::Failed(self.told(words));
+                        }
+                        error
+                    });
                 }
                 Err(broken) => broken,
             };
@@ -246,6 +265,10 @@ impl ModelRuntime for PythonModel {
                 return Err(RuntimeError::Cancelled);
             }
             if begun {
+                let words = match words.split_once('\n') {
+                    Some((first, _)) if !self.send_tracebacks => first.to_owned(),
+                    _ => words,
+                };
                 return Err(RuntimeError::Failed(format!("the model's worker {words}")));
             }
         }

@@ -29,6 +29,8 @@ pub struct Signature {
     pub optional: Vec<usize>,
     /// The places of the inputs that hold bytes, which MLflow's clients write in base64.
     pub base64: Vec<usize>,
+    /// The places of the inputs of `BYTES` whose elements are JSON. In V1 they are values as others are.
+    pub json: Vec<usize>,
     /// Its outputs, in its own order.
     pub outputs: Vec<TensorMetadata>,
     /// Whether the first dimension of every tensor counts rows that do not influence one another, so that

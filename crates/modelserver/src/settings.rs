@@ -67,6 +67,8 @@ pub(crate) struct ModelSettings {
     pub(crate) python_memory: u64,
     /// Which variables of the environment a Python model gets.
     pub(crate) passed: Passed,
+    /// Whether callers are told the traceback of a Python model that failed.
+    pub(crate) send_tracebacks: bool,
     /// The longest that a Python model may take to load.
     pub(crate) load_timeout: Duration,
 }
@@ -90,6 +92,7 @@ impl ModelSettings {
             python: None,
             python_memory: config.python_memory_limit_bytes,
             passed: Passed { names: config.pass_env.clone(), all: config.replica_id.is_none() },
+            send_tracebacks: config.send_tracebacks,
             load_timeout: Duration::from_millis(config.load_timeout_ms),
         }
     }

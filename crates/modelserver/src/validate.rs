@@ -162,6 +162,7 @@ mod tests {
             unranked: Vec::new(),
             optional: Vec::new(),
             base64: Vec::new(),
+            json: Vec::new(),
             outputs: vec![tensor("label", Datatype::Int64, &[-1]), tensor("score", Datatype::Fp32, &[-1, 3])],
         }
     }

@@ -27,6 +27,8 @@ RUN, CANCEL, AREA, TAKEN = 1, 2, 3, 4
 HELLO, ANSWER, END, ERROR, NEED, UNLOADABLE, GUARD = 16, 17, 18, 19, 20, 21, 22
 
 IN_AREA, MORE, LAST, KEPT = 1, 2, 4, 8
+#: The request is its JSON; the answer says itself what its outputs are.
+DOCUMENT = 16
 
 INVALID_INPUT, FAILED, INTERRUPTED = 1, 2, 3
 
@@ -49,6 +51,8 @@ CODES = {
 
 _RUN = struct.Struct("=III")
 _ANSWER = struct.Struct("=II")
+#: Before the head of an answer that describes itself.
+_LENGTH = struct.Struct("=Q")
 
 
 class BadAnswer(TypeError):
@@ -122,6 +126,8 @@ class Layout:
 class Answer:
     """An answer that knows how long it is and has still to be written."""
 
+    flags = 0
+
     __slots__ = ("_found", "_fields", "_head", "length")
 
     def __init__(self, found: List[Any], head: struct.Struct) -> None:
@@ -152,6 +158,94 @@ class Answer:
                 to[at : at + length] = array
             elif length:
                 np.ndarray(array.shape, array.dtype, to, at)[...] = array
+
+
+class JsonArray:
+    """Elements that are JSON values, each as its text.
+
+    datatype: of all that are not null; ``None`` if they have none.
+    """
+
+    __slots__ = ("datatype", "shape", "texts")
+
+    def __init__(self, datatype: Optional[str], shape: Tuple[int, ...], texts: List[str]) -> None:
+        self.datatype = datatype
+        self.shape = shape
+        self.texts = texts
+
+
+class Described:
+    """An answer that says itself what its outputs are.
+
+    outputs: arrays, and :class:`JsonArray`, by their names.
+    v1: what V1 answers, as JSON; ``whole`` if nothing stands around it.
+    ignored: columns of the request that the model does not have.
+    """
+
+    def __init__(self, outputs: Dict[str, Any], v1: Optional[str], whole: bool, ignored: Any) -> None:
+        self.outputs = outputs
+        self.v1 = v1
+        self.whole = whole
+        self.ignored = list(ignored)
+
+    def laid_out(self) -> "DescribedAnswer":
+        """The answer, ready to be written."""
+        return DescribedAnswer(self)
+
+
+class DescribedAnswer:
+    """A described answer that knows how long it is and has still to be written."""
+
+    flags = DOCUMENT
+
+    def __init__(self, said: Described) -> None:
+        import json
+
+        heads: List[Dict[str, Any]] = []
+        self._bodies: List[bytes] = []
+        at = 0
+        for name, array in said.outputs.items():
+            head: Dict[str, Any] = {"name": name}
+            if isinstance(array, JsonArray):
+                texts = np.empty(len(array.texts), object)
+                texts[:] = array.texts
+                (_, body), _ = _packed(texts)
+                head["json"] = "values" if array.datatype else "text"
+                head["datatype"], head["shape"] = array.datatype or "BYTES", list(array.shape)
+            elif array.dtype.kind in "OUS":
+                (_, body), _ = _packed(array)
+                head["datatype"], head["shape"] = "BYTES", list(array.shape)
+            else:
+                words = {known: word for word, known in NUMPY_NAMES.items()}
+                body = np.ascontiguousarray(array, array.dtype.newbyteorder("=")).tobytes()
+                head["datatype"], head["shape"] = words[array.dtype.name], list(array.shape)
+            head["at"], head["length"] = at, len(body)
+            at = -(-(at + len(body)) // ALIGN) * ALIGN
+            heads.append(head)
+            self._bodies.append(body)
+        # Places count from the beginning of the body, and the head's own length depends on them.
+        start = -(-(_LENGTH.size + len(self._head(said, heads, json)) + 32 * len(heads)) // ALIGN) * ALIGN
+        for head in heads:
+            head["at"] += start
+        self._text = self._head(said, heads, json)
+        self._start = start
+        self.length = start + at
+
+    @staticmethod
+    def _head(said: Described, heads: List[Dict[str, Any]], json: Any) -> bytes:
+        head = json.dumps({"outputs": heads, "whole": said.whole, "ignored": said.ignored})
+        # What is JSON already is not read again.
+        return (f'{head[:-1]}, "v1": {said.v1}}}' if said.v1 is not None else head).encode()
+
+    def write(self, to: Any, start: int) -> None:
+        """Writes the body into `to` from `start`."""
+        _LENGTH.pack_into(to, start, len(self._text))
+        at = start + _LENGTH.size
+        to[at : at + len(self._text)] = self._text
+        at = start + self._start
+        for body in self._bodies:
+            to[at : at + len(body)] = body
+            at = -(-(at - start + len(body)) // ALIGN) * ALIGN + start
 
 
 def _fitted(array: Any, name: str, dtype: Any, code: int) -> np.ndarray:

@@ -3,6 +3,9 @@
 What scikit-learn, XGBoost, LightGBM, CatBoost or PyTorch wrote is loaded by that library alone (``_mlflow_flavors``):
 MLflow takes seconds to import and predicts nothing. Whatever only MLflow can load is loaded by it, if it is installed.
 
+Requests come as arrays where the signature says what they are, which is the fast way, or as the JSON that the client
+sent (``_mlflow_documents``). Answers are what the model made (``_mlflow_answers``).
+
 pandas is imported where a table needs it (text beside numbers, columns that are chosen by name) and left alone
 where an array says the same.
 """
@@ -12,15 +15,27 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
 
-from ._mlflow_flavors import LOADERS, Arrays, Model, Plan, word_of
+from . import _mlflow_answers as answers
+from ._frames import Described
+from ._mlflow_documents import JSON_KINDS, Column, MlflowReader, Reader, text_array
+from ._mlflow_flavors import LOADERS, Arrays, Made, Model, Plan
 from ._spec import NUMPY_NAMES, InvalidInput, ModelError, TensorSpec
 
-#: What MLflow calls text that is more than text.
-_JSON_KINDS = ("array", "object", "map", "any")
+#: The fields of a request that MLflow's server hands to the model as they are.
+_OF_CHATS = ("messages", "prompt", "input")
+#: Parameters that clients of the protocol send for their own ends, and those that are the server's.
+_NOT_THE_MODELS = (
+    "content_type",
+    "headers",
+    "priority",
+    "timeout",
+    "binary_data_output",
+    "triton_enable_empty_final_response",
+)
 
 
 def open_mlflow(path: str) -> "Mlflow":
@@ -51,65 +66,120 @@ class Mlflow:
 
     def __init__(self, plan: Plan, model: Model) -> None:
         self._model = model
-        self._columns: List[Dict[str, Any]] = plan["inputs"] or model.columns()
-        self._table = bool(plan["table"])
-        self._shaped = _Table(self._columns, model) if self._table else None
-        self.inputs = [TensorSpec(column["name"], column["datatype"], column["shape"]) for column in self._columns]
-        self.optional = [column["name"] for column in self._columns if self._table and not column["required"]]
-        self.base64 = [column["name"] for column in self._columns if column["kind"] == "binary"]
-        self._parameters: List[Dict[str, Any]] = (plan.get("params") or []) if model.takes_parameters else []
+        self._reader = _reader(plan, model)
+        columns, table = (plan["inputs"], bool(plan["table"])) if plan["inputs"] else model.columns()
+        self._columns: List[Column] = columns
+        self._shaped = _Table(columns, model) if table and columns else None
+        self.inputs = [TensorSpec(column["name"], column["datatype"], column["shape"]) for column in columns]
+        self.optional = [column["name"] for column in columns if table and not column["required"]]
+        self.base64 = [column["name"] for column in columns if column["kind"] == "binary"]
+        self.json = [column["name"] for column in columns if column["kind"] in JSON_KINDS]
+        self._parameters = {parameter["name"]: parameter for parameter in plan.get("params") or []}
         self.labels: Dict[str, List[str]] = {}
-        self.outputs = model.outputs(self.labels) or self._tried(plan) or _declared(plan["outputs"])
+        self.outputs = model.outputs(self.labels) or _declared(plan["outputs"])
         if not self.outputs:
-            raise ModelError(
-                "nobody knows what this model answers: log it with a signature "
-                "(mlflow.models.infer_signature) or an input_example"
-            )
-        first = all(spec.shape[:1] == [-1] for spec in self.inputs + self.outputs)
-        self.rows = model.independent and first
+            # What a trial saw is in the metadata, and tells whether requests may be joined. It binds no answer.
+            self.outputs = self._tried(plan)
+        specs = self.inputs + self.outputs
+        known = bool(self.inputs and self.outputs)
+        self.rows = known and model.independent and all(spec.shape[:1] == [-1] for spec in specs)
 
-    def predict(self, inputs: Arrays, parameters: Dict[str, Any]) -> Iterator[Arrays]:
-        made = self._run(inputs, _checked(parameters, self._parameters) if self._parameters else None)
-        yield {spec.name: _fitted(made, spec) for spec in self.outputs}
+    def predict(self, inputs: Arrays, parameters: Dict[str, Any]) -> Iterator[Any]:
+        """Runs the model on arrays of the signature's inputs."""
+        params, ignored = self._params(parameters)
+        rows = max(map(len, inputs.values())) if self.rows else None
+        made = self._model.predict(self._given(inputs), params)
+        arrays = None if ignored else answers.typed(made, self.outputs, rows)
+        yield arrays if arrays is not None else answers.described(made, self.outputs, True, True, ignored)
 
-    def _run(self, inputs: Arrays, parameters: Optional[Dict[str, Any]] = None) -> Arrays:
-        given: Any
+    def document(self, door: str, body: Dict[str, Any], parameters: Dict[str, Any]) -> Iterator[Described]:
+        """Runs the model on the JSON of a request."""
+        if door == "invocations" and any(name in body for name in _OF_CHATS):
+            params = {name: body.pop(name) for name in list(body) if name in self._parameters}
+            yield answers.whole(self._model.predict(body, params or None).predictions)
+            return
+        given = self._reader.read(door, body)
+        if door != "v2":
+            parameters = body.get("params" if door == "invocations" else "parameters") or {}
+            if not isinstance(parameters, dict):
+                raise InvalidInput("the parameters are no object")
+        params, ignored = self._params(parameters)
+        made = self._model.predict(given.value, params)
+        yield answers.described(made, self.outputs, door != "v2", door == "v2", given.ignored + ignored)
+
+    def _given(self, inputs: Arrays) -> Any:
+        """What the model is given for arrays."""
+        if getattr(self._reader, "plain", False):
+            # It has type hints, and checks plain values by them.
+            return _texts(inputs[self._columns[0]["name"]], self._columns[0]["kind"]).tolist()
         if self._shaped is not None:
-            given = self._shaped.of(inputs)
-        elif len(self._columns) == 1:
+            return self._shaped.of(inputs)
+        if not all(column["named"] for column in self._columns) and len(self._columns) == 1:
             (column,) = self._columns
-            given = _texts(inputs[column["name"]], column["kind"])
-        else:
-            given = {c["name"]: _texts(inputs[c["name"]], c["kind"]) for c in self._columns}
-        return self._model.predict(given, params=parameters) if parameters else self._model.predict(given)
+            return _texts(inputs[column["name"]], column["kind"])
+        return {c["name"]: _texts(inputs[c["name"]], c["kind"]) for c in self._columns}
+
+    def _params(self, given: Dict[str, Any]) -> Tuple[Optional[Dict[str, Any]], List[str]]:
+        """What the model takes of a request's parameters, and the names of the rest."""
+        if not given:
+            return None, []
+        known, made, ignored = self._parameters, {}, []
+        for name, value in given.items():
+            if name not in known:
+                if name not in _NOT_THE_MODELS:
+                    ignored.append(f"params.{name}")
+            elif known[name].get("shape") and isinstance(value, str):
+                made[name] = _listed(name, value)
+            else:
+                made[name] = value
+        return (made if self._model.takes_parameters and made else None), ignored
 
     def _tried(self, plan: Plan) -> List[TensorSpec]:
         """What it answers to its own example, or to zeros."""
         try:
-            example = _example(plan, self._columns)
-        except Exception as error:
-            print(f"the example of the model cannot be read: {error}", file=sys.stderr)
-            example = None
-        if example is None:
-            if any(column["datatype"] == "BYTES" for column in self._columns):
-                return []
-            example = {
-                c["name"]: np.zeros([1 if size < 0 else size for size in c["shape"]], NUMPY_NAMES[c["datatype"]])
-                for c in self._columns
-            }
-        try:
-            made = self._run(example)
+            made, rows = self._of_example(plan) or self._of_zeros() or (None, 0)
+            tensors = {} if made is None else answers.tensors(made, [])
         except Exception as error:
             print(f"the model failed on its example: {type(error).__name__}: {error}", file=sys.stderr)
             return []
-        rows = max(map(len, example.values()))
-        return [_spec(name, array, rows) for name, array in made.items()]
+        return [answers.spec_of(name, array, rows) for name, array in tensors.items()]
+
+    def _of_example(self, plan: Plan) -> Optional[Tuple[Made, int]]:
+        if not plan.get("example"):
+            return None
+        with open(os.path.join(plan["folder"], plan["example"]), encoding="utf-8") as file:
+            body = json.load(file)
+        given = self._reader.read("invocations", body)
+        params, _ = self._params(body.get("params") or {})
+        values = list(given.value.values()) if isinstance(given.value, dict) else [given.value]
+        return self._model.predict(given.value, params), max(len(value) for value in values)
+
+    def _of_zeros(self) -> Optional[Tuple[Made, int]]:
+        if not self._columns or any(column["datatype"] == "BYTES" for column in self._columns):
+            return None
+        zeros = {
+            c["name"]: np.zeros([1 if size < 0 else size for size in c["shape"]], NUMPY_NAMES[c["datatype"]])
+            for c in self._columns
+        }
+        return self._model.predict(self._given(zeros), None), max(map(len, zeros.values()))
+
+
+def _reader(plan: Plan, model: Model) -> Reader:
+    columns, table = plan["inputs"], bool(plan["table"])
+    loaded = model.of_mlflow()
+    if loaded is None:
+        return Reader(columns, table)
+    try:
+        return MlflowReader(columns, table, loaded)
+    except (ImportError, AttributeError):
+        # An MLflow from before 2.0, whose server spoke otherwise.
+        return Reader(columns, table)
 
 
 class _Table:
     """Columns, as the model wants to have them: one array, or a data frame."""
 
-    def __init__(self, columns: List[Dict[str, Any]], model: Model) -> None:
+    def __init__(self, columns: List[Column], model: Model) -> None:
         self._columns = columns
         self._optional = not all(column["required"] for column in columns)
         plain = all(column["datatype"] != "BYTES" for column in columns)
@@ -128,13 +198,18 @@ class _Table:
         import pandas as pd
 
         given = {}
-        for column in columns:
+        for place, column in enumerate(columns):
             array, kind = inputs[column["name"]], column["kind"]
             values: Any = _texts(array, kind)
-            given[column["name"]] = _times(values, column["name"]) if kind == "datetime" else values
+            if kind == "datetime":
+                values = _times(values, column["name"])
+            elif kind == "string":
+                # From a list pandas chooses its own type for texts, as it does for those of MLflow's server.
+                values = values.tolist()
+            given[column["name"] if column["named"] else place] = values
         return pd.DataFrame(given)
 
-    def _sent(self, inputs: Arrays) -> List[Dict[str, Any]]:
+    def _sent(self, inputs: Arrays) -> List[Column]:
         """The columns without those that the caller left out, which have no rows where others have some."""
         if not self._optional or not any(map(len, inputs.values())):
             return self._columns
@@ -144,9 +219,11 @@ class _Table:
 
 def _texts(array: np.ndarray, kind: str) -> np.ndarray:
     """Bytes as what they mean to the model."""
-    if array.dtype != object or kind in ("binary", "bytes"):
+    if array.dtype != object or kind == "binary":
         return array
-    read = json.loads if kind in _JSON_KINDS else None
+    if kind == "bytes" or kind[:1] in ("|", "S"):
+        return array.astype(bytes)
+    read = json.loads if kind in JSON_KINDS else None
     made = np.empty(array.shape, object)
     for place, value in enumerate(array.flat):
         try:
@@ -154,38 +231,15 @@ def _texts(array: np.ndarray, kind: str) -> np.ndarray:
             made.flat[place] = read(text) if read else text
         except ValueError as error:
             raise InvalidInput(f"value {place} is not {'JSON' if read else 'UTF-8'}: {error}") from error
-    return made
+    return made if kind in ("string", "datetime") or read else text_array(made, kind)
 
 
-#: Parameters that clients of the protocol send for their own ends.
-_OF_CLIENTS = ("content_type", "headers")
-#: The words of a signature for the types of a parameter, as far as the protocol carries them.
-_PARAMETERS = {
-    "boolean": (bool,),
-    "integer": (int,),
-    "long": (int,),
-    "float": (int, float),
-    "double": (int, float),
-    "string": (str,),
-    "datetime": (str,),
-}
-
-
-def _checked(given: Dict[str, Any], declared: List[Dict[str, Any]]) -> Dict[str, Any]:
-    """The request's parameters, once each fits what was logged of it."""
-    known = {parameter["name"]: parameter for parameter in declared}
-    made = {}
-    for name, value in given.items():
-        if name not in known:
-            if name in _OF_CLIENTS:
-                continue
-            raise InvalidInput(f"the model has no parameter `{name}`; it has {', '.join(known)}")
-        kind, listed = known[name].get("type", ""), bool(known[name].get("shape"))
-        if listed or not isinstance(value, _PARAMETERS.get(kind, ())) or (isinstance(value, bool) and kind != "boolean"):
-            wanted = f"a list of {kind}, which requests cannot carry" if listed else kind
-            raise InvalidInput(f"parameter `{name}` is {value!r}, and the model wants {wanted}")
-        made[name] = value
-    return made
+def _listed(name: str, text: str) -> Any:
+    """A list in the one form in which V2 can carry it."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise InvalidInput(f"parameter `{name}` is a list, which V2 sends as a string of JSON: {error}") from error
 
 
 def _times(values: Any, name: str) -> Any:
@@ -194,68 +248,17 @@ def _times(values: Any, name: str) -> Any:
     try:
         times = pd.to_datetime(pd.Series(values, dtype=object), format="ISO8601")
         # MLflow's columns of times have no zone.
-        return times if times.dt.tz is None else times.dt.tz_convert("UTC").dt.tz_localize(None)
+        times = times if times.dt.tz is None else times.dt.tz_convert("UTC").dt.tz_localize(None)
+        return times.astype("datetime64[ns]")
     except (ValueError, TypeError, AttributeError) as error:
         raise InvalidInput(f"column `{name}` has a value that is no time as 2024-01-31T12:00:00: {error}") from error
 
 
-def _spec(name: str, array: np.ndarray, rows: int) -> TensorSpec:
-    shape = list(array.shape)
-    if shape and shape[0] == rows:
-        shape[0] = -1
-    return TensorSpec(name, word_of(array.dtype), shape)
-
-
-def _fitted(made: Arrays, spec: TensorSpec) -> np.ndarray:
-    """An answer in the datatype that was promised."""
-    array = made.get(spec.name)
-    if array is None:
-        raise ValueError(f"the model answered {', '.join(made)} and no `{spec.name}`")
-    if not isinstance(array, np.ndarray):
-        array = np.asarray(array)
-    if spec.datatype != "BYTES":
-        return array.astype(NUMPY_NAMES[spec.datatype], copy=False)
-    made_bytes = np.empty(array.shape, object)
-    for place, value in enumerate(array.flat):
-        made_bytes.flat[place] = value if isinstance(value, bytes) else str(value).encode()
-    return made_bytes
-
-
-def _declared(outputs: Optional[List[Dict[str, Any]]]) -> List[TensorSpec]:
+def _declared(outputs: Optional[List[Column]]) -> List[TensorSpec]:
     """The outputs of the logged signature."""
     if not outputs:
         return []
-    alone = len(outputs) == 1 and outputs[0]["name"] == "input"
+    alone = len(outputs) == 1 and not outputs[0]["named"]
     return [
-        TensorSpec("predictions" if alone else column["name"], column["datatype"], column["shape"])
-        for column in outputs
+        TensorSpec(answers.ALONE if alone else column["name"], column["datatype"], column["shape"]) for column in outputs
     ]
-
-
-def _example(plan: Plan, columns: List[Dict[str, Any]]) -> Optional[Arrays]:
-    """The logged example of a request, as inputs."""
-    if not plan.get("example"):
-        return None
-    with open(os.path.join(plan["folder"], plan["example"]), encoding="utf-8") as file:
-        given = json.load(file)
-    names = [column["name"] for column in columns]
-    if "dataframe_split" in given:
-        split = given["dataframe_split"]
-        table = dict(zip(map(str, split.get("columns") or names), zip(*split["data"])))
-    elif "inputs" in given:
-        table = given["inputs"] if isinstance(given["inputs"], dict) else {names[0]: given["inputs"]}
-    else:
-        return None
-    made = {}
-    for column in columns:
-        values = table.get(column["name"], []) if not column["required"] else table[column["name"]]
-        if column["datatype"] == "BYTES":
-            texts = np.asarray(values, object)
-            encoded = np.empty(texts.shape, object)
-            for place, value in enumerate(texts.flat):
-                text = value if isinstance(value, str) else json.dumps(value)
-                encoded.flat[place] = text.encode()
-            made[column["name"]] = encoded
-        else:
-            made[column["name"]] = np.asarray(values, NUMPY_NAMES[column["datatype"]])
-    return made

@@ -6,17 +6,30 @@ the model itself shows it, and one call from arrays to arrays.
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
-from ._spec import NUMPY_NAMES, InvalidInput, ModelError, TensorSpec
+from ._spec import NUMPY_NAMES, InvalidInput, TensorSpec
 
 Arrays = Dict[str, np.ndarray]
 Plan = Dict[str, Any]
+
+#: The output of an answer that has one and no name for it.
+ALONE = "predictions"
+
+
+class Made(NamedTuple):
+    """What a model made."""
+
+    predictions: Any
+    #: A classifier's, beside its labels.
+    probabilities: Any = None
+    #: The name of the output, if it is one.
+    name: str = ALONE
+
 
 _WORDS = {name: word for word, name in NUMPY_NAMES.items()}
 
@@ -34,11 +47,14 @@ class Model:
     #: Whether `predict` takes what the signature says of parameters, as `params`.
     takes_parameters = False
 
-    def columns(self) -> List[Dict[str, Any]]:
-        """The inputs, where no signature was logged."""
-        raise ModelError(
-            "nobody knows what this model wants: log it with a signature (mlflow.models.infer_signature)"
-        )
+    def columns(self) -> Tuple[List[Dict[str, Any]], bool]:
+        """The inputs where no signature was logged, and whether they are columns of a table. None: nobody knows, and the
+        model is given what comes."""
+        return [], False
+
+    def of_mlflow(self) -> Any:
+        """The model as MLflow loaded it, if it did."""
+        return None
 
     def outputs(self, labels: Dict[str, List[str]]) -> List[TensorSpec]:
         """The outputs, if that is known without trying. Adds what a classifier's scores stand for to `labels`."""
@@ -48,7 +64,7 @@ class Model:
         """The columns of a plain array that says the same to the model as a data frame; `None` if none does."""
         return None
 
-    def predict(self, given: Any, params: Optional[Dict[str, Any]] = None) -> Arrays:
+    def predict(self, given: Any, params: Optional[Dict[str, Any]] = None) -> Made:
         raise NotImplementedError
 
 
@@ -68,14 +84,16 @@ class _Estimator(Model):
         # Arrays in the right order are given to models that were trained on data frames.
         warnings.filterwarnings("ignore", message="X does not have valid feature names")
 
-    def columns(self) -> List[Dict[str, Any]]:
+    def columns(self) -> Tuple[List[Dict[str, Any]], bool]:
+        names = getattr(self._estimator, "feature_names_in_", None)
         count = getattr(self._estimator, "n_features_in_", None)
-        if count is None:
-            raise ModelError(
-                f"{type(self._estimator).__name__} does not say how many features it wants: log the model with a "
-                "signature (mlflow.models.infer_signature)"
-            )
-        return [_column("input", "FP64", [-1, int(count)])]
+        if names is not None:
+            # Only what takes arrays has surely nothing but numbers in its columns.
+            numbers = _takes_arrays(self._estimator)
+            return ([_column(str(name), "FP64", [-1]) for name in names] if numbers else []), True
+        if count is None or not _takes_arrays(self._estimator):
+            return [], False
+        return [_column("input", "FP64", [-1, int(count)])], False
 
     def outputs(self, labels: Dict[str, List[str]]) -> List[TensorSpec]:
         classes = self._classes
@@ -93,14 +111,14 @@ class _Estimator(Model):
         known = getattr(self._estimator, "feature_names_in_", None)
         return names if known is None else _reordered(known, names)
 
-    def predict(self, given: Any) -> Arrays:
+    def predict(self, given: Any, params: Optional[Dict[str, Any]] = None) -> Made:
         try:
             if self._scores is None:
-                return _named(self._predict(given), "probabilities" if "proba" in self._name else "predictions")
+                return Made(self._predict(given), name="probabilities" if "proba" in self._name else ALONE)
             scores = self._scores(given)
             # A forest predicts the class with the highest score, and would ask every tree again for it.
             labels = self._classes.take(scores.argmax(axis=1)) if self._is_forest else self._predict(given)
-            return {"predictions": labels, "probabilities": scores}
+            return Made(labels, scores)
         except ValueError as error:
             # NaN, a category that nobody trained, a number out of range.
             raise InvalidInput(str(error)) from error
@@ -117,26 +135,40 @@ class _Function(Model):
         self._names = names
         self.independent = independent
 
-    def columns(self) -> List[Dict[str, Any]]:
-        return [_column("input", "FP64", [-1, self._features])] if self._features else super().columns()
+    def columns(self) -> Tuple[List[Dict[str, Any]], bool]:
+        return ([_column("input", "FP64", [-1, self._features])] if self._features else []), False
 
     def order(self, names: List[str]) -> Optional[List[str]]:
         if not self._features:
             return None
         return names if self._names is None else _reordered(self._names, names)
 
-    def predict(self, given: Any) -> Arrays:
-        return _named(self._function(given), "predictions")
+    def predict(self, given: Any, params: Optional[Dict[str, Any]] = None) -> Made:
+        return Made(self._function(given))
 
 
-class _Pyfunc(_Function):
+class _Pyfunc(Model):
     """What only MLflow can load, which may have parameters."""
 
+    independent = False
     takes_parameters = True
 
-    def predict(self, given: Any, params: Optional[Dict[str, Any]] = None) -> Arrays:
-        made = self._function(given, params=params) if params else self._function(given)
-        return _named(made, "predictions")
+    def __init__(self, model: Any) -> None:
+        self._loaded = model
+
+    def of_mlflow(self) -> Any:
+        return self._loaded
+
+    def predict(self, given: Any, params: Optional[Dict[str, Any]] = None) -> Made:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return Made(self._loaded.predict(given, params=params) if params else self._loaded.predict(given))
+        except MlflowException as error:
+            if 400 <= error.get_http_status_code() < 500:
+                # It does not fit the signature or the type hints.
+                raise InvalidInput(error.message.rpartition("Error: ")[2].strip()[:2000]) from error
+            raise
 
 
 def _reordered(known: Any, names: List[str]) -> Optional[List[str]]:
@@ -255,7 +287,7 @@ def _of_torch(torch: Any, model: Any) -> Callable[[Any], Any]:
 def _pyfunc(file: str, plan: Plan) -> Model:
     import mlflow.pyfunc
 
-    return _Pyfunc(mlflow.pyfunc.load_model(plan["folder"]).predict, independent=False)
+    return _Pyfunc(mlflow.pyfunc.load_model(plan["folder"]))
 
 
 LOADERS: Dict[str, Callable[[str, Plan], Model]] = {
@@ -269,29 +301,5 @@ LOADERS: Dict[str, Callable[[str, Plan], Model]] = {
 
 
 def _column(name: str, datatype: str, shape: List[int]) -> Dict[str, Any]:
-    return {"name": name, "datatype": datatype, "shape": shape, "kind": NUMPY_NAMES[datatype], "required": True}
-
-
-def _named(made: Any, name: str) -> Arrays:
-    """What a model answered, as arrays with names."""
-    if hasattr(made, "columns") and hasattr(made, "to_numpy"):
-        return {str(column): np.asarray(made[column].to_numpy()) for column in made.columns}
-    if isinstance(made, dict):
-        return {str(key): np.asarray(value) for key, value in made.items()}
-    if hasattr(made, "to_numpy"):
-        made = made.to_numpy()
-    if hasattr(made, "toarray"):
-        made = made.toarray()
-    if isinstance(made, list) and made and isinstance(made[0], (dict, list)) and not _regular(made):
-        made = [json.dumps(item) for item in made]
-    return {name: np.asarray(made)}
-
-
-def _regular(made: Sequence[Any]) -> bool:
-    """Whether nested lists are an array."""
-    if any(isinstance(item, dict) for item in made):
-        return False
-    try:
-        return np.asarray(made).dtype != object
-    except ValueError:
-        return False
+    kind = NUMPY_NAMES[datatype]
+    return {"name": name, "datatype": datatype, "shape": shape, "kind": kind, "required": True, "named": len(shape) == 1}

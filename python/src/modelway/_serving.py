@@ -58,6 +58,7 @@ class Serving:
             "outputs": [[spec.name, spec.datatype, list(spec.shape)] for spec in model.outputs],
             "optional": getattr(model, "optional", []),
             "base64": getattr(model, "base64", []),
+            "json": getattr(model, "json", []),
             "labels": getattr(model, "labels", {}),
         }
         body = json.dumps(described).encode()
@@ -87,23 +88,28 @@ class Serving:
             kind, flags, detail, run, length = prefix.unpack_from(buffer)
             if kind == frames.RUN:
                 if flags & frames.IN_AREA:
-                    self._serve(run, self._areas[frames.INPUTS], 0, True)
+                    self._serve(run, flags, self._areas[frames.INPUTS], 0, length, True)
                 else:
                     # A copy that is the model's own, in one piece.
-                    self._serve(run, bytearray(self._view[:size]), prefix.size, False)
+                    self._serve(run, flags, bytearray(self._view[:size]), prefix.size, length, False)
             elif kind == frames.AREA:
                 self._take_area(detail, length)
 
-    def _serve(self, run: int, body: Any, start: int, shared: bool) -> None:
+    def _serve(self, run: int, flags: int, body: Any, start: int, length: int, shared: bool) -> None:
         arrays: List[Any] = []
         made: Any = None
         try:
             self._run = run
-            inputs, outputs, parameters = self._layout.request(body, start)
-            if shared:
-                arrays = [array for array in inputs.values() if array.base is body]
-            made = self._model.predict(inputs, json.loads(parameters) if parameters else {})
-            del inputs
+            if flags & frames.DOCUMENT:
+                said = json.loads(bytes(memoryview(body)[start : start + length]))
+                outputs = []
+                made = self._model.document(said["door"], said["body"], said["parameters"])
+            else:
+                inputs, outputs, parameters = self._layout.request(body, start)
+                if shared:
+                    arrays = [array for array in inputs.values() if array.base is body]
+                made = self._model.predict(inputs, json.loads(parameters) if parameters else {})
+                del inputs
             if self._model.streams:
                 self._stream(run, made, outputs)
                 length, flags = None, 0
@@ -126,12 +132,12 @@ class Serving:
         else:
             self._answer(run, length, flags | frames.LAST)
 
-    def _only(self, made: Any, outputs: List[Any]) -> frames.Answer:
+    def _only(self, made: Any, outputs: List[Any]) -> Any:
         answer = None
         for item in made:
             if answer is not None:
                 raise frames.BadAnswer("the model made more than one answer, and is none that streams")
-            answer = self._layout.answer(item, outputs)
+            answer = item.laid_out() if isinstance(item, frames.Described) else self._layout.answer(item, outputs)
         if answer is None:
             raise frames.BadAnswer("the model made no answer")
         return answer
@@ -140,7 +146,7 @@ class Serving:
         for item in made:
             length, flags = self._write(run, self._layout.answer(item, outputs))
             self._answer(run, length, flags)
-            if flags:
+            if flags & frames.IN_AREA:
                 # The memory is free again when the server has taken what is in it.
                 self._wait_for(frames.TAKEN)
 
@@ -151,12 +157,13 @@ class Serving:
         except BaseException as error:
             print(f"closing the stream failed: {describe(error)}", file=sys.stderr)
 
-    def _write(self, run: int, answer: frames.Answer) -> Tuple[int, int]:
+    def _write(self, run: int, answer: Any) -> Tuple[int, int]:
         """Puts an answer where it is sent from. Its length, and the flags that say where it is."""
         length = answer.length
+        flags = answer.flags
         if length <= frames.INLINE:
             answer.write(self._message, frames.PREFIX.size)
-            return length, 0
+            return length, flags
         area = self._areas[frames.OUTPUTS]
         if area is None or len(area) < length:
             self._areas[frames.OUTPUTS] = area = None
@@ -166,7 +173,7 @@ class Serving:
             if area is None:
                 raise frames.BadAnswer(f"an answer of {length} bytes is more than the server takes")
         answer.write(area, 0)
-        return length, frames.IN_AREA
+        return length, flags | frames.IN_AREA
 
     def _answer(self, run: int, length: int, flags: int) -> None:
         message, size = self._message, frames.PREFIX.size
@@ -194,7 +201,8 @@ class Serving:
         elif isinstance(error, frames.BadAnswer):
             detail, words = frames.FAILED, str(error)
         else:
-            detail, words = frames.FAILED, describe(error)
+            # What stands behind the zero is for the log, and for callers only where the server says so.
+            detail, words = frames.FAILED, describe(error, "\0")
         # What the failed run holds is let go before anything else is tried.
         error.__traceback__ = None
         self._send(frames.ERROR, flags, detail, run, words.encode("utf-8", "replace")[:LONGEST_TEXT])

@@ -104,8 +104,8 @@ def _not_installed(module: str, words: str) -> str:
     return f"there is no module `{module}` for {sys.executable}; if a package brings it, {advice}\n{words}"
 
 
-def describe(error: BaseException) -> str:
-    """An exception in words: its class and message, and the last lines of its traceback from the model's own code."""
+def describe(error: BaseException, between: str = "\n") -> str:
+    """An exception in words: its class and message, `between`, and the last lines of its traceback from the model's own code."""
     import traceback
 
     here = os.path.dirname(os.path.abspath(__file__))
@@ -121,4 +121,4 @@ def describe(error: BaseException) -> str:
         return f"{type(error).__name__}, which cannot be shown ({type(second).__name__})"
     if len(lines) > _TRACEBACK_LINES:
         lines = ["  ..."] + lines[-_TRACEBACK_LINES:]
-    return "\n".join([last] + lines)[-LONGEST_TEXT:]
+    return last[: LONGEST_TEXT // 2] + between + "\n".join(lines)[-LONGEST_TEXT // 2 :]

@@ -3,7 +3,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use half::{bf16, f16};
 
-use super::{Data, Datatype, Malformed, tensor::element_count};
+use super::{Data, Datatype, Json, Malformed, tensor::element_count};
 
 impl Data {
     /// Reads exactly the elements that `shape` has from `bytes`. Elements of `BYTES` share the memory.
@@ -39,12 +39,20 @@ impl Data {
         })
     }
 
+    /// The datatype in binary form: JSON values are `BYTES` there, each with its text.
+    #[must_use]
+    pub fn binary_datatype(&self) -> Datatype {
+        if matches!(self, Self::Json(_)) { Datatype::Bytes } else { self.datatype() }
+    }
+
     /// How many bytes [`Data::write_binary`] writes.
     #[must_use]
     pub fn binary_len(&self) -> usize {
-        match (self, self.datatype().size()) {
+        match (self, self.binary_datatype().size()) {
+            (Self::Bytes(elements) | Self::Json(Json { texts: elements, .. }), _) => {
+                elements.iter().map(|element| element.len() + 4).sum()
+            }
             (_, Some(size)) => self.len() * size,
-            (Self::Bytes(elements), None) => elements.iter().map(|element| element.len() + 4).sum(),
             (_, None) => 0,
         }
     }
@@ -53,7 +61,7 @@ impl Data {
     pub fn write_binary(&self, out: &mut BytesMut) {
         out.reserve(self.binary_len());
         match self {
-            Self::Bytes(elements) => {
+            Self::Bytes(elements) | Self::Json(Json { texts: elements, .. }) => {
                 for element in elements {
                     // An element came out of a body or a model; neither holds 4 GiB.
                     out.put_u32_le(u32::try_from(element.len()).unwrap_or(u32::MAX));

@@ -31,7 +31,7 @@ impl<'de> DeserializeSeed<'de> for DataSeed<'_> {
             out.reserve(wanted.min(1024));
             let nest = Nest { out, wanted, lists: &lists, depth: 0, leaf_depth: &mut leaf_depth };
             nest.deserialize(from)?;
-        });
+        }, _ => {});
         if data.len() == wanted {
             return Ok(data);
         }

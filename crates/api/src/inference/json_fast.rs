@@ -39,7 +39,7 @@ pub(super) fn request(json: &[u8]) -> Option<ReadMessage<ReadOutput>> {
 pub(super) fn nested(json: &[u8], datatype: Datatype) -> Option<(Vec<i64>, Data)> {
     let mut cursor = Cursor::new(json);
     let mut data = Data::empty(datatype);
-    let shape = each_data!(&mut data, out => lists(&mut cursor, out)?);
+    let shape = each_data!(&mut data, out => lists(&mut cursor, out)?, _ => return None);
     cursor.is_done().then_some((shape, data))
 }
 
@@ -126,7 +126,7 @@ fn elements(cursor: &mut Cursor<'_>, datatype: Datatype, shape: &[i64]) -> Optio
         // A shape is a claim: an element takes two bytes at least.
         out.reserve(wanted.min(cursor.left() / 2 + 1));
         lists(cursor, out)?
-    });
+    }, _ => return None);
     let is_flat = found.len() == 1 && data.len() == wanted;
     (found == shape || is_flat).then_some(data)
 }

@@ -17,11 +17,15 @@ pub(super) fn json<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
 
 /// Appends the elements as one flat list.
 pub(super) fn flat(out: &mut Vec<u8>, data: &Data) -> Result<(), Malformed> {
-    each_data!(data, vec => list(out, vec))
+    each_data!(data, vec => list(out, vec), json => match json.of {
+        Some(_) => list(out, &bare(&json.texts)),
+        // Values of no datatype are texts that hold JSON.
+        None => list(out, &json.texts),
+    })
 }
 
 /// Appends the elements as lists nested like the shape: `[[1,2],[3,4]]`. `BYTES` of which some are not UTF-8,
-/// which JSON cannot hold, are written as V1 has them: `{"b64":"…"}`.
+/// which JSON cannot hold, are written as V1 has them: `{"b64":"…"}`. JSON values are written as they are.
 ///
 /// # Errors
 /// None today: everything can be written.
@@ -31,7 +35,7 @@ pub fn write_nested(out: &mut Vec<u8>, tensor: &Tensor) -> Result<(), Malformed>
     {
         return nest(out, &tensor.shape, &encoded(elements));
     }
-    each_data!(&tensor.data, vec => nest(out, &tensor.shape, vec))
+    each_data!(&tensor.data, vec => nest(out, &tensor.shape, vec), json => nest(out, &tensor.shape, &bare(&json.texts)))
 }
 
 /// Appends one row, the part of a tensor below an index of its first dimension, as [`write_nested`] does. A
@@ -48,7 +52,23 @@ pub fn write_row(out: &mut Vec<u8>, tensor: &Tensor, row: usize) -> Result<(), M
     {
         return nest(out, inner, &encoded(elements.get(place).unwrap_or_default()));
     }
-    each_data!(&tensor.data, vec => nest(out, inner, vec.get(place).unwrap_or_default()))
+    each_data!(&tensor.data,
+        vec => nest(out, inner, vec.get(place).unwrap_or_default()),
+        json => nest(out, inner, &bare(json.texts.get(place).unwrap_or_default())))
+}
+
+/// Texts that are JSON already.
+fn bare(texts: &[Bytes]) -> Vec<Bare<'_>> {
+    texts.iter().map(|text| Bare(text)).collect()
+}
+
+struct Bare<'b>(&'b [u8]);
+
+impl Write1 for Bare<'_> {
+    fn write(&self, out: &mut Vec<u8>) -> Result<(), Malformed> {
+        out.extend_from_slice(self.0);
+        Ok(())
+    }
 }
 
 fn all_text(elements: &[Bytes]) -> bool {
@@ -172,7 +192,8 @@ pub(super) fn tensor(
     out.extend_from_slice(b"{\"name\":");
     json(out, &tensor.name);
     out.extend_from_slice(b",\"datatype\":\"");
-    out.extend_from_slice(tensor.datatype().name().as_bytes());
+    let datatype = if binary { tensor.data.binary_datatype() } else { tensor.datatype() };
+    out.extend_from_slice(datatype.name().as_bytes());
     out.extend_from_slice(b"\",\"shape\":");
     list(out, &tensor.shape)?;
     if binary {

@@ -38,11 +38,37 @@ pub enum Data {
     Fp64(Vec<f64>),
     /// `BYTES`.
     Bytes(Vec<Bytes>),
+    /// What none of the others can hold.
+    Json(Json),
 }
 
-/// Runs an expression on the vector inside a [`Data`], whatever its element type.
+/// Elements that are JSON values: null, objects, lists of different lengths. No request makes these; some models
+/// answer them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Json {
+    /// The datatype that the elements have but for those that are null; `None` if they have none.
+    pub of: Option<Datatype>,
+    /// The text of each element.
+    pub texts: Vec<Bytes>,
+}
+
+impl Json {
+    /// How many elements there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.texts.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.texts.is_empty()
+    }
+}
+
+/// Runs an expression on the vector inside a [`Data`], whatever its element type; another one on JSON values.
 macro_rules! each_data {
-    ($data:expr, $vec:ident => $do:expr) => {
+    ($data:expr, $vec:ident => $do:expr, $json:pat => $else:expr) => {
         match $data {
             Data::Bool($vec) => $do,
             Data::Uint8($vec) => $do,
@@ -58,13 +84,14 @@ macro_rules! each_data {
             Data::Fp32($vec) => $do,
             Data::Fp64($vec) => $do,
             Data::Bytes($vec) => $do,
+            Data::Json($json) => $else,
         }
     };
 }
 pub(super) use each_data;
 
 impl Data {
-    /// The type of the elements.
+    /// The type of the elements. JSON values without one are `BYTES` that hold JSON.
     #[must_use]
     pub fn datatype(&self) -> Datatype {
         match self {
@@ -82,13 +109,14 @@ impl Data {
             Self::Fp32(_) => Datatype::Fp32,
             Self::Fp64(_) => Datatype::Fp64,
             Self::Bytes(_) => Datatype::Bytes,
+            Self::Json(json) => json.of.unwrap_or(Datatype::Bytes),
         }
     }
 
     /// How many elements there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        each_data!(self, vec => vec.len())
+        each_data!(self, vec => vec.len(), json => json.len())
     }
 
     /// Whether there are none.
@@ -99,7 +127,7 @@ impl Data {
 
     /// Makes room for exactly so many more elements.
     pub fn reserve(&mut self, count: usize) {
-        each_data!(self, vec => vec.reserve_exact(count));
+        each_data!(self, vec => vec.reserve_exact(count), json => json.texts.reserve_exact(count));
     }
 
     /// Adds the elements of `other` in `range`. `false`, and nothing is added, if they are of another type or

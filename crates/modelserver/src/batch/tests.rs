@@ -51,6 +51,7 @@ fn doubler() -> Doubler {
         unranked: Vec::new(),
         optional: Vec::new(),
         base64: Vec::new(),
+        json: Vec::new(),
         outputs: vec![tensor("double", Datatype::Int64, &[-1, -1]), tensor("text", Datatype::Bytes, &[-1])],
         rows: true,
         streams: false,

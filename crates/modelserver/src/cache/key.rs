@@ -3,7 +3,7 @@
 //! A cryptographic hash stands for the whole content, so that no other request can be answered by mistake or by
 //! design, and nothing but the hash is kept. Every part goes in with its length before it.
 
-use api::inference::{Data, Parameter, Parameters, Request, Tensor};
+use api::inference::{Data, Json, Parameter, Parameters, Request, Tensor};
 use bytes::BytesMut;
 use sha2::{Digest as _, Sha256};
 
@@ -69,7 +69,7 @@ impl Hasher {
 
     fn data(&mut self, data: &Data) {
         self.number(data.len());
-        if let Data::Bytes(elements) = data {
+        if let Data::Bytes(elements) | Data::Json(Json { texts: elements, .. }) = data {
             elements.iter().for_each(|element| self.bytes(element));
             return;
         }

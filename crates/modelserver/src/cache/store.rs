@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use api::inference::{Data, Tensor};
+use api::inference::{Data, Json, Tensor};
 use bytes::Bytes;
 
 use super::Key;
@@ -83,7 +83,7 @@ impl Store {
 /// The memory of an answer whose vectors have no more room than they need.
 fn size(answer: &[Tensor]) -> usize {
     let tensor = |tensor: &Tensor| {
-        let data = if let Data::Bytes(elements) = &tensor.data {
+        let data = if let Data::Bytes(elements) | Data::Json(Json { texts: elements, .. }) = &tensor.data {
             elements.iter().map(|element| size_of::<Bytes>() + element.len()).sum()
         } else {
             tensor.data.binary_len()

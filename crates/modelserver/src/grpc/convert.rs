@@ -152,7 +152,7 @@ pub(super) fn response(response: Response, raw: bool) -> ModelInferResponse {
     let mut outputs = Vec::with_capacity(response.outputs.len());
     let mut raw_output_contents = Vec::new();
     for output in response.outputs {
-        let datatype = output.datatype().name().to_owned();
+        let datatype = output.data.binary_datatype().name().to_owned();
         let mut contents = None;
         if raw {
             let mut bytes = BytesMut::new();
@@ -189,6 +189,7 @@ fn to_typed(data: Data) -> InferTensorContents {
         Data::Fp32(data) => contents.fp32_contents = data,
         Data::Fp64(data) => contents.fp64_contents = data,
         Data::Bytes(data) => contents.bytes_contents = data,
+        Data::Json(json) => contents.bytes_contents = json.texts,
         // Those have no typed form, and the caller sends them raw.
         Data::Fp16(_) | Data::Bf16(_) => {}
     }

@@ -27,6 +27,8 @@ pub(super) struct Column {
     /// MLflow's own word for it, which says what text means: `string`, `datetime`, `object`, or NumPy's name.
     kind: String,
     required: bool,
+    /// Whether it has a name of its own, and not just its place.
+    named: bool,
 }
 
 impl Schema {
@@ -66,15 +68,17 @@ fn kind(item: &Value) -> Option<&str> {
 }
 
 fn column(item: &Value, place: usize, alone: bool) -> Result<Column, String> {
-    let name = match item.get("name").and_then(Value::as_str) {
-        Some(name) if !name.is_empty() => name.to_owned(),
+    let own = item.get("name").and_then(Value::as_str).filter(|name| !name.is_empty());
+    let named = own.is_some();
+    let name = match own {
+        Some(name) => name.to_owned(),
         // Unnamed ones are known by their places, as in the table that they came from.
         _ if alone => "input".to_owned(),
         _ => place.to_string(),
     };
     let kind = kind(item).ok_or_else(|| format!("`{name}` has no type"))?;
     if kind == "tensor" {
-        return tensor(item, name);
+        return tensor(item, name, named);
     }
     let datatype = match kind {
         "boolean" => Datatype::Bool,
@@ -88,10 +92,10 @@ fn column(item: &Value, place: usize, alone: bool) -> Result<Column, String> {
     // Older ones say `optional`.
     let optional = item.get("optional").and_then(Value::as_bool).unwrap_or(false);
     let required = item.get("required").and_then(Value::as_bool).unwrap_or(!optional);
-    Ok(Column { name, datatype, shape: vec![-1], kind: kind.to_owned(), required })
+    Ok(Column { name, datatype, shape: vec![-1], kind: kind.to_owned(), required, named })
 }
 
-fn tensor(item: &Value, name: String) -> Result<Column, String> {
+fn tensor(item: &Value, name: String, named: bool) -> Result<Column, String> {
     let spec = item.get("tensor-spec").ok_or_else(|| format!("`{name}` has no tensor-spec"))?;
     let kind = spec.get("dtype").and_then(Value::as_str).ok_or_else(|| format!("`{name}` has no dtype"))?;
     let datatype = match kind {
@@ -114,7 +118,7 @@ fn tensor(item: &Value, name: String) -> Result<Column, String> {
     let shape = spec.get("shape").and_then(Value::as_array).ok_or_else(|| format!("`{name}` has no shape"))?;
     let shape: Option<Vec<i64>> = shape.iter().map(|size| size.as_i64().filter(|size| *size >= -1)).collect();
     let shape = shape.ok_or_else(|| format!("`{name}` has a shape that is no list of sizes"))?;
-    Ok(Column { name, datatype, shape, kind: kind.to_owned(), required: true })
+    Ok(Column { name, datatype, shape, kind: kind.to_owned(), required: true, named })
 }
 
 #[cfg(test)]

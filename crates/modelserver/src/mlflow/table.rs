@@ -10,7 +10,8 @@ use crate::{error::InferError, runtime::Signature};
 
 /// Whether the inputs are the columns of one table.
 pub(crate) fn is_table(signature: &Signature) -> bool {
-    signature.platform == super::PLATFORM && signature.inputs.iter().all(|input| input.shape == [-1])
+    let inputs = signature.inputs.as_slice();
+    signature.platform == super::PLATFORM && !inputs.is_empty() && inputs.iter().all(|input| input.shape == [-1])
 }
 
 /// The same inputs in the signature's form, as far as that can be had without changing a value.
@@ -45,6 +46,20 @@ pub(crate) fn fit(signature: &Signature, inputs: Vec<Tensor>) -> Result<Vec<Tens
         complete(signature, &inputs)?;
     }
     Ok(inputs)
+}
+
+/// Takes away the columns that the model does not have, if it has all others, as MLflow does. Gives back their names.
+pub(crate) fn without_extra(signature: &Signature, inputs: &mut Vec<Tensor>) -> Vec<String> {
+    let known = |given: &Tensor| signature.inputs.iter().any(|wanted| wanted.name == given.name);
+    let required = |place: &usize| !signature.optional.contains(place);
+    let sent = |place: usize| inputs.iter().any(|given| given.name == signature.inputs[place].name);
+    let complete = || (0..signature.inputs.len()).filter(required).all(sent);
+    if signature.platform != super::PLATFORM || inputs.iter().all(known) || !complete() {
+        return Vec::new();
+    }
+    let (sent, extra) = std::mem::take(inputs).into_iter().partition(known);
+    *inputs = sent;
+    extra.into_iter().map(|input| input.name).collect()
 }
 
 /// Puts columns without rows where optional ones were not sent, if any column was.
@@ -95,6 +110,7 @@ fn every(data: &Data, place: usize, width: usize, rows: usize) -> Data {
         ($($kind:ident)*) => {
             match data {
                 $(Data::$kind(all) => Data::$kind(all.iter().skip(place).step_by(width).take(rows).cloned().collect()),)*
+                Data::Json(json) => Data::Json(json.clone()),
             }
         };
     }
@@ -193,6 +209,7 @@ mod tests {
             unranked: Vec::new(),
             optional: Vec::new(),
             base64: Vec::new(),
+            json: Vec::new(),
             outputs: Vec::new(),
             rows: true,
             streams: false,

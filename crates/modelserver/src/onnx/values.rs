@@ -65,6 +65,7 @@ pub(super) fn to_onnx(tensor: &Tensor) -> Result<SessionInputValue<'_>, RuntimeE
         Data::Fp32(data) => lend!(data, 0.0),
         Data::Fp64(data) => lend!(data, 0.0),
         Data::Bytes(data) => Ok(strings::tensor(&tensor.name, shape, data)?.into()),
+        Data::Json(_) => Err(RuntimeError::Rejected(format!("input `{}` holds JSON values", tensor.name))),
     }
 }
 

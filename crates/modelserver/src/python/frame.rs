@@ -6,11 +6,16 @@
 //!
 //! **Invariant:** what a worker says is checked to the last byte, in memory that it cannot change any more.
 
-use api::inference::{Data, Datatype, Tensor, TensorMetadata};
+use api::inference::{Data, Datatype, Json, Tensor, TensorMetadata};
 use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::shared::{Area, Number};
-use crate::runtime::{Call, RuntimeError, Signature};
+use crate::{
+    mlflow::{answer::Extra, document},
+    runtime::{Call, RuntimeError, Signature},
+};
 
 const _: () = assert!(cfg!(target_endian = "little"), "frames are in the machine's order, tensors little-endian");
 
@@ -42,6 +47,9 @@ pub(super) const LAST: u8 = 4;
 /// The model still holds inputs that are in shared memory.
 pub(super) const KEPT: u8 = 8;
 
+/// The request is its JSON, and an answer says itself what its outputs are.
+pub(super) const DOCUMENT: u8 = 16;
+
 /// The area for requests.
 pub(super) const INPUTS: u16 = 0;
 /// The area for answers.
@@ -67,6 +75,9 @@ pub(super) enum Kind {
 /// Whose fault a failed run is, in the detail of an error.
 pub(super) const INVALID_INPUT: u16 = 1;
 pub(super) const INTERRUPTED: u16 = 3;
+
+/// What stands between an error's words and its traceback.
+pub(super) const TRACEBACK: char = '\0';
 
 /// What stands before every body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,11 +144,21 @@ pub(super) struct Request {
     /// Where each input begins.
     places: Vec<usize>,
     len: usize,
+    /// [`DOCUMENT`] for a request that is its JSON.
+    pub(super) flags: u8,
 }
 
 impl Request {
     /// Lays out a call.
     pub(super) fn lay_out(&mut self, call: &Call<'_>, signature: &Signature) -> Result<(), RuntimeError> {
+        self.flags = 0;
+        if let Some((door, body)) = document::read(call.inputs) {
+            self.head = document::message(door, body, call.parameters);
+            self.places.clear();
+            self.len = self.head.len();
+            self.flags = DOCUMENT;
+            return Ok(());
+        }
         let parameters = if call.parameters.is_empty() {
             Vec::new()
         } else {
@@ -219,6 +240,7 @@ impl Request {
                 Data::Bf16(values) => area.write(*at, values),
                 Data::Fp32(values) => area.write(*at, values),
                 Data::Fp64(values) => area.write(*at, values),
+                Data::Json(_) => false,
                 Data::Bytes(elements) => {
                     let mut at = *at;
                     let all: Vec<u32> = lengths(elements).collect();
@@ -310,13 +332,76 @@ pub(super) fn read_answer(
             }
         };
         check(&entry, described, rows)?;
-        let data = read_data(body, &entry, described)?;
+        let data = read_data(body, &entry, &described.name, described.datatype)?;
         outputs.push(Tensor { name: described.name.clone(), shape: entry.shape, data });
     }
     match wanted.find_map(|place| signature.outputs.get(place).filter(|output| !output.name.starts_with(FEATURES))) {
         Some(missing) => Err(Wrong::Frame(format!("an answer without output `{}`", missing.name))),
         None => Ok(outputs),
     }
+}
+
+/// What an answer of another form says of itself.
+#[derive(Deserialize)]
+struct Described<'h> {
+    outputs: Vec<DescribedOutput>,
+    #[serde(borrow, default)]
+    v1: Option<&'h RawValue>,
+    whole: bool,
+    ignored: Vec<String>,
+}
+
+/// One output of it.
+#[derive(Deserialize)]
+struct DescribedOutput {
+    name: String,
+    datatype: Datatype,
+    shape: Vec<i64>,
+    at: usize,
+    length: usize,
+    /// Nothing for a tensor; `values` if its elements are the JSON of that datatype's values and of null; `text` if they
+    /// are any JSON.
+    json: Option<JsonForm>,
+}
+
+/// What JSON elements are.
+#[derive(Clone, Copy, Deserialize, PartialEq)]
+#[serde(rename_all = "lowercase")]
+enum JsonForm {
+    Values,
+    Text,
+}
+
+/// Reads an answer that is not what the signature says: [`Extra`], and whatever outputs there are.
+pub(super) fn read_described(body: &Body<'_>) -> Result<Vec<Tensor>, Wrong> {
+    let fixed = frame(body.bytes(0, ANSWER), "an answer without a head")?;
+    let length = Reader(&fixed).size().unwrap_or(usize::MAX);
+    let head = frame(body.bytes(ANSWER, length), "an answer whose head is not there")?;
+    let head: Described<'_> = serde_json::from_slice(&head)
+        .map_err(|error| Wrong::Frame(format!("an answer whose head is no JSON: {error}")))?;
+    let mut outputs = Vec::with_capacity(head.outputs.len() + 1);
+    outputs.extend(Extra { v1: head.v1, whole: head.whole, ignored: head.ignored }.tensor());
+    for output in head.outputs {
+        let DescribedOutput { name, datatype, shape, at, length, json } = output;
+        if name.is_empty() || outputs.iter().any(|other: &Tensor| other.name == name) {
+            return Err(Wrong::Frame(format!("an answer with two outputs `{name}`, or without a name")));
+        }
+        let held = if json.is_some() { Datatype::Bytes } else { datatype };
+        let entry = Entry { place: 0, code: 0, at, length, shape };
+        let data = read_data(body, &entry, &name, held)?;
+        let data = match (json, data) {
+            (Some(form), Data::Bytes(texts)) => {
+                let is_json = |text: &Bytes| serde_json::from_slice::<serde::de::IgnoredAny>(text).is_ok();
+                if !texts.iter().all(is_json) {
+                    return Err(Wrong::Frame(format!("output `{name}`, whose elements are no JSON")));
+                }
+                Data::Json(Json { of: (form == JsonForm::Values).then_some(datatype), texts })
+            }
+            (_, data) => data,
+        };
+        outputs.push(Tensor { name, shape: entry.shape, data });
+    }
+    Ok(outputs)
 }
 
 /// What an answer says of one output.
@@ -366,10 +451,9 @@ fn check(entry: &Entry, described: &TensorMetadata, rows: Option<i64>) -> Result
     }
 }
 
-fn read_data(body: &Body<'_>, entry: &Entry, described: &TensorMetadata) -> Result<Data, Wrong> {
+fn read_data(body: &Body<'_>, entry: &Entry, name: &str, datatype: Datatype) -> Result<Data, Wrong> {
     let count = api::inference::element_count(&entry.shape).map_err(|e| Wrong::Frame(e.to_string()))?;
-    let datatype = described.datatype;
-    let nonsense = || Wrong::Frame(format!("output `{}`, whose bytes do not fit its shape", described.name));
+    let nonsense = || Wrong::Frame(format!("output `{name}`, whose bytes do not fit its shape"));
     match (body, datatype.size()) {
         (_, Some(size)) if count.checked_mul(size) != Some(entry.length) => Err(nonsense()),
         (_, None) => {

@@ -3,7 +3,10 @@
 use api::inference::{Datatype, TensorMetadata};
 use serde::Deserialize;
 
-use crate::runtime::{Signature, TrialRuns, Trials};
+use crate::{
+    mlflow,
+    runtime::{Signature, TrialRuns, Trials},
+};
 
 /// The most that a worker may say of its model.
 pub(super) const LARGEST: usize = 4 << 20;
@@ -38,6 +41,9 @@ struct Hello {
     /// Names of inputs.
     #[serde(default)]
     base64: Vec<String>,
+    /// Names of inputs.
+    #[serde(default)]
+    json: Vec<String>,
     #[serde(default)]
     labels: std::collections::BTreeMap<String, Vec<String>>,
 }
@@ -54,8 +60,10 @@ pub(super) fn read(json: &[u8]) -> Result<Introduced, String> {
     let hello: Hello = serde_json::from_slice(json).map_err(|e| format!("its signature cannot be read: {e}"))?;
     let mut labels = hello.labels;
     let mut described = |tensors: Vec<(String, Datatype, Vec<i64>)>, what: &str| {
-        if tensors.is_empty() || tensors.len() > MAX_TENSORS {
-            return Err(format!("its signature has {} {what}; it must be 1 to {MAX_TENSORS}", tensors.len()));
+        // Without a signature an MLflow model may take and answer anything.
+        let least = usize::from(hello.platform != mlflow::PLATFORM);
+        if !(least..=MAX_TENSORS).contains(&tensors.len()) {
+            return Err(format!("its signature has {} {what}; it must be {least} to {MAX_TENSORS}", tensors.len()));
         }
         let mut made: Vec<TensorMetadata> = Vec::with_capacity(tensors.len());
         for (name, datatype, shape) in tensors {
@@ -72,15 +80,18 @@ pub(super) fn read(json: &[u8]) -> Result<Introduced, String> {
     };
     let inputs = described(hello.inputs, "inputs")?;
     let outputs = described(hello.outputs, "outputs")?;
-    let rows =
-        hello.rows && !hello.streams && inputs.iter().chain(&outputs).all(|tensor| tensor.shape.first() == Some(&-1));
+    let rows = hello.rows
+        && !hello.streams
+        && !inputs.is_empty()
+        && !outputs.is_empty()
+        && inputs.iter().chain(&outputs).all(|tensor| tensor.shape.first() == Some(&-1));
     let places = |names: &[String]| (0..inputs.len()).filter(|place| names.contains(&inputs[*place].name)).collect();
-    let (optional, base64) = (places(&hello.optional), places(&hello.base64));
+    let (optional, base64, json) = (places(&hello.optional), places(&hello.base64), places(&hello.json));
     let (platform, streams) = (platform(&hello.platform), hello.streams);
     let (defaults, unranked) = (Vec::new(), Vec::new());
     let runs = if hello.trials { TrialRuns::Few } else { TrialRuns::None };
     let trials = Trials { runs, independent: rows && hello.each_row };
-    let signature = Signature { platform, inputs, defaults, unranked, optional, base64, outputs, rows, streams };
+    let signature = Signature { platform, inputs, defaults, unranked, optional, base64, json, outputs, rows, streams };
     Ok(Introduced { signature, trials })
 }
 

@@ -33,6 +33,8 @@ const FILES: &[(&str, &str)] = files![
     "_hints.py",
     "_keeper.py",
     "_mlflow.py",
+    "_mlflow_answers.py",
+    "_mlflow_documents.py",
     "_mlflow_flavors.py",
     "_model.py",
     "_models.py",

@@ -22,7 +22,7 @@ use rustix::{
 };
 
 use super::{
-    frame::{self, Body, IN_AREA, INLINE, KEPT, Kind, LAST, PREFIX, Prefix, Request, Wrong},
+    frame::{self, Body, DOCUMENT, IN_AREA, INLINE, KEPT, Kind, LAST, PREFIX, Prefix, Request, Wrong},
     link::{Link, RunId},
     shared::Area,
 };
@@ -135,7 +135,7 @@ impl Worker {
 
     /// Sends the request.
     fn ask(&mut self, call: &Call<'_>, request: &Request) -> Result<(), Broken> {
-        let mut prefix = Prefix::new(Kind::Run, self.run, request.len());
+        let mut prefix = Prefix { flags: request.flags, ..Prefix::new(Kind::Run, self.run, request.len()) };
         self.message.clear();
         if request.len() <= INLINE {
             self.message.extend_from_slice(&prefix.bytes());
@@ -150,7 +150,7 @@ impl Worker {
             if !fits {
                 return Err(Broken::Useless("has too little shared memory for a request laid out in it".to_owned()));
             }
-            prefix.flags = IN_AREA;
+            prefix.flags |= IN_AREA;
             self.message.extend_from_slice(&prefix.bytes());
         }
         match self.send(&self.message) {
@@ -238,7 +238,12 @@ impl Worker {
             let area = self.outputs.as_ref().filter(|area| area.len() >= prefix.length);
             Body::Shared(area.ok_or_else(|| Broken::Useless("answered in memory that is not shared".to_owned()))?)
         };
-        match frame::read_answer(&body, call.outputs, signature, rows) {
+        let read = if prefix.flags & DOCUMENT == 0 {
+            frame::read_answer(&body, call.outputs, signature, rows)
+        } else {
+            frame::read_described(&body)
+        };
+        match read {
             Ok(outputs) => Ok(if sink.send(outputs) { Ok(()) } else { Err(RuntimeError::Cancelled) }),
             Err(Wrong::Answer(words)) => Ok(Err(RuntimeError::Failed(words))),
             Err(Wrong::Frame(words)) => Err(Broken::Useless(format!("sent {words}"))),

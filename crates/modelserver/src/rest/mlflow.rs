@@ -17,7 +17,7 @@ use super::{
     fields::Fields,
     v1,
 };
-use crate::{app::App, error::InferError, runtime::Signature};
+use crate::{app::App, error::InferError, mlflow::document::Door, runtime::Signature};
 
 /// The forms that a body may have.
 const FORMS: &str = "`dataframe_split`, `dataframe_records`, `instances` or `inputs`";
@@ -30,7 +30,7 @@ pub(super) async fn invocations(asked: Asked<'_>) -> Answered {
         return Err(Refusal::bad(format!("CSV is not read here: send JSON with {FORMS}")).closing());
     }
     let name = only_model(asked.app)?;
-    v1::predict_as(asked, &name, None, rewritten).await
+    v1::predict_as(asked, &name, None, Door::Invocations, rewritten).await
 }
 
 /// The one model that is served.
@@ -81,6 +81,10 @@ fn of_fields(signature: &Signature, fields: &Fields<'_>, ignored: &mut Ignored) 
                 .map_err(|error| invalid(format!("`dataframe_records` is not a list of objects: {error}")))?;
             ("instances", by_record(signature, &records))
         }
+        [(name, _)] if !signature.base64.is_empty() => {
+            // The worker reads it: V1 has other words for bytes.
+            return Err(invalid(format!("`{name}` holds bytes in base64")));
+        }
         [(name, value)] => (*name, value.get().to_owned()),
         [] => {
             let names = ignored.header().unwrap_or_default();
@@ -108,8 +112,7 @@ fn by_column(signature: &Signature, split: &Split<'_>) -> Result<(&'static str, 
         return Ok(("instances", list(rows)));
     };
     let values = |place: usize| split.data.iter().map(move |row| row[place]);
-    let sent = names.iter().enumerate().filter(|(place, name)| !is_left_out(signature, name, values(*place)));
-    let columns = sent.map(|(place, name)| {
+    let columns = names.iter().enumerate().map(|(place, name)| {
         let input = place_of(signature, name);
         field(name, &list(values(place).map(|value| cell(signature, input, value))))
     });
@@ -118,22 +121,11 @@ fn by_column(signature: &Signature, split: &Split<'_>) -> Result<(&'static str, 
 
 /// The instances that records become.
 fn by_record(signature: &Signature, records: &[Fields<'_>]) -> String {
-    let all = |name: &str| records.iter().filter_map(|record| record.get(name)).collect::<Vec<_>>();
-    let optional = signature.optional.iter().map(|place| &signature.inputs[*place]);
-    // What only some of them have.
-    let (none, some): (Vec<_>, Vec<_>) =
-        optional.partition(|input| is_left_out(signature, &input.name, all(&input.name).into_iter()));
     list(records.iter().map(|record| {
-        let sent = record.0.iter().filter(|(name, _)| none.iter().all(|input| input.name != *name));
-        let sent = sent.map(|(name, value)| field(name, &cell(signature, place_of(signature, name), value)));
-        let lacking = some.iter().filter(|input| is_float(input) && record.get(&input.name).is_none());
-        object(sent.chain(lacking.map(|input| field(&input.name, NAN))))
+        let cell =
+            |(name, value): &(Cow<'_, str>, &RawValue)| field(name, &cell(signature, place_of(signature, name), value));
+        object(record.0.iter().map(cell))
     }))
-}
-
-/// Whether an optional column has no value in any row, which is as if it were not sent.
-fn is_left_out<'v>(signature: &Signature, name: &str, mut values: impl Iterator<Item = &'v RawValue>) -> bool {
-    signature.optional.iter().any(|place| signature.inputs[*place].name == name) && values.all(is_null)
 }
 
 /// What pandas makes of a number that is not there.
@@ -202,6 +194,7 @@ mod tests {
             unranked: Vec::new(),
             optional: Vec::new(),
             base64: Vec::new(),
+            json: Vec::new(),
             outputs: Vec::new(),
             rows: true,
             streams: false,
@@ -240,12 +233,12 @@ mod tests {
             rewritten(&table, Bytes::from_static(body.as_bytes()), &mut Ignored::default()).unwrap()
         };
         let split = r#"{"dataframe_split": {"columns": ["a", "b", "c"], "data": [[null, "AP8=", null]]}}"#;
-        assert_eq!(of(split), r#"{"inputs":{"a":["NaN"],"b":[{"b64":"AP8="}]}}"#);
+        assert_eq!(of(split), r#"{"inputs":{"a":["NaN"],"b":[{"b64":"AP8="}],"c":["NaN"]}}"#);
         let records = r#"{"dataframe_records": [{"a": 1, "b": "AP8="}, {"a": 2, "b": "", "c": 3}]}"#;
-        let wanted = r#"{"instances":[{"a":1,"b":{"b64":"AP8="},"c":"NaN"},{"a":2,"b":{"b64":""},"c":3}]}"#;
+        let wanted = r#"{"instances":[{"a":1,"b":{"b64":"AP8="}},{"a":2,"b":{"b64":""},"c":3}]}"#;
         assert_eq!(of(records), wanted);
-        let records = r#"{"dataframe_records": [{"a": 1, "b": "", "c": null}, {"a": 2, "b": ""}]}"#;
-        assert_eq!(of(records), r#"{"instances":[{"a":1,"b":{"b64":""}},{"a":2,"b":{"b64":""}}]}"#);
+        let records = r#"{"dataframe_records": [{"a": null, "b": "", "c": null}]}"#;
+        assert_eq!(of(records), r#"{"instances":[{"a":"NaN","b":{"b64":""},"c":"NaN"}]}"#);
     }
 
     #[test]

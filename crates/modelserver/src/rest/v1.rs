@@ -16,7 +16,14 @@ use super::{
     answer::{self, Answered, Refusal},
     body, unknown_path,
 };
-use crate::{error::InferError, runtime::Signature};
+use crate::{
+    error::InferError,
+    mlflow::{
+        answer::null_for_nan,
+        document::{self, Door},
+    },
+    runtime::Signature,
+};
 
 /// A model, a prediction, and the same of one version, as TensorFlow Serving has it.
 pub(super) async fn model(asked: Asked<'_>, path: &ModelPath<'_>) -> Answered {
@@ -42,7 +49,7 @@ pub(super) async fn model(asked: Asked<'_>, path: &ModelPath<'_>) -> Answered {
 }
 
 async fn predict(asked: Asked<'_>, name: &str, version: Option<&str>) -> Answered {
-    predict_as(asked, name, version, |_, body, _| Ok(body)).await
+    predict_as(asked, name, version, Door::V1, |_, body, _| Ok(body)).await
 }
 
 /// Predicts with a body that `rewrite` brings into V1's form; what it ignores it notes.
@@ -50,6 +57,7 @@ pub(super) async fn predict_as(
     asked: Asked<'_>,
     name: &str,
     version: Option<&str>,
+    door: Door,
     rewrite: impl FnOnce(&Signature, Bytes, &mut Ignored) -> Result<Bytes, InferError>,
 ) -> Answered {
     asked.only(POST)?;
@@ -58,12 +66,24 @@ pub(super) async fn predict_as(
     let read = body::read(app, &asked.head.headers, asked.body).await;
     let (body, _hold) = read.inspect_err(|refusal| model.metrics.refused_as(refusal.error_type()))?;
     let mut ignored = Ignored::default();
-    let mut request = rewrite(&model.signature, body, &mut ignored)
-        .and_then(|body| read::request(&model.signature, &body))
-        .inspect_err(|error| model.metrics.refused(error))?;
+    let tensors =
+        rewrite(&model.signature, body.clone(), &mut ignored).and_then(|body| read::request(&model.signature, &body));
+    let read = tensors.or_else(|error| {
+        let document = document::takes(&model.signature).then(|| read::document(door, &body));
+        document.flatten().ok_or(error).inspect(|_| ignored = Ignored::default())
+    });
+    let mut request = read.inspect_err(|error| model.metrics.refused(error))?;
     ignored.append(std::mem::take(&mut request.ignored));
-    let predicted = model.infer(request, caller).await;
-    let body = predicted.and_then(|outputs| write::predictions(name, &model.version, &outputs));
+    let predicted = model.predict(request, caller).await;
+    let body = predicted.and_then(|(mut outputs, v1)| match v1 {
+        Some(v1) => Ok(write::as_said(name, &model.version, v1)),
+        None => {
+            if document::takes(&model.signature) {
+                outputs.iter_mut().for_each(null_for_nan);
+            }
+            write::predictions(name, &model.version, &outputs)
+        }
+    });
     let answered = body.map(|body| answer::bytes("application/json", body)).map_err(Refusal::from);
     answer::naming(&ignored, &model.metrics, answered)
 }

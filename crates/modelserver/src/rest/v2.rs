@@ -16,9 +16,15 @@ use super::{
     answer::{self, Answered, Refusal},
     body,
     events::events,
+    fields::Fields,
     generate, statistics, unknown_path,
 };
-use crate::{budget::Hold, error::InferError, model::Model};
+use crate::{
+    budget::Hold,
+    error::InferError,
+    mlflow::{answer::null_for_nan, document},
+    model::Model,
+};
 
 /// Whatever is asked of one model.
 pub(super) async fn model(asked: Asked<'_>, path: &ModelPath<'_>) -> Answered {
@@ -79,9 +85,25 @@ async fn infer(asked: Asked<'_>, name: &str, version: Option<&str>) -> Answered 
     let header_length = header_length(&asked.head.headers)?;
     let (mut request, _hold) = read(asked, &model, |body| decode(&model, body, header_length)).await?;
     let ignored = std::mem::take(&mut request.ignored);
-    let binary = binary_outputs(&model, &request);
+    let mut binary = binary_outputs(&model, &request);
+    // What an MLflow model answers is known when it has answered.
+    let wishes = (document::takes(&model.signature) && !says_nothing(&request)).then(|| Request {
+        outputs: request.outputs.clone(),
+        parameters: request.parameters.clone(),
+        ..Request::default()
+    });
     let response = app.infer(name, &model, request, caller).await;
-    let answered = response.map_err(Refusal::from).and_then(|response| encode(&response, &binary));
+    let answered = response.map_err(Refusal::from).and_then(|mut response| {
+        if let Some(wishes) = wishes {
+            let names = response.outputs.iter().map(|output| &output.name);
+            binary = names.filter(|name| wishes.wants_binary(name)).cloned().collect();
+        }
+        if document::takes(&model.signature) {
+            let in_json = |output: &&mut Tensor| !binary.contains(&output.name);
+            response.outputs.iter_mut().filter(in_json).for_each(null_for_nan);
+        }
+        encode(&response, &binary)
+    });
     answer::naming(&ignored, &model.metrics, answered)
 }
 
@@ -151,7 +173,12 @@ fn response(name: &str, model: &Model, id: Option<String>, outputs: Vec<Tensor>)
 
 fn decode(model: &Model, body: &Bytes, header_length: Option<usize>) -> Result<Request, InferError> {
     if header_length != Some(0) {
-        return Ok(Request::decode(body, header_length)?);
+        return match Request::decode(body, header_length) {
+            Err(error) if header_length.is_none() && document::takes(&model.signature) => {
+                as_it_came(body).unwrap_or_else(|| Err(error.into()))
+            }
+            read => Ok(read?),
+        };
     }
     match model.signature.inputs.as_slice() {
         [input] => Ok(Request::from_raw(body, &input.name, input.datatype, &input.shape)?),
@@ -162,14 +189,28 @@ fn decode(model: &Model, body: &Bytes, header_length: Option<usize>) -> Result<R
     }
 }
 
+/// A body that goes to an MLflow model's worker as it came: its tensors may hold null. `None`: it is no V2 request.
+fn as_it_came(body: &Bytes) -> Option<Result<Request, InferError>> {
+    let read = Fields::of_body(body, "`inputs`", |fields| {
+        let is_list = fields.get("inputs").is_some_and(|inputs| inputs.get().starts_with('['));
+        let others: Vec<_> = fields.0.iter().map(|(name, value)| (name.as_ref(), *value)).collect();
+        Ok(is_list.then(|| document::of_v2(body, &others)))
+    });
+    read.ok().flatten()
+}
+
 /// The names of the outputs that go behind the JSON.
 fn binary_outputs(model: &Model, request: &Request) -> Vec<String> {
-    // Most requests say nothing of the kind.
-    if request.outputs.is_empty() && request.parameters.is_empty() {
+    if says_nothing(request) {
         return Vec::new();
     }
     let names = model.signature.outputs.iter().map(|output| &output.name);
     names.filter(|name| request.wants_binary(name)).cloned().collect()
+}
+
+/// Whether a request says nothing of the form of outputs, as most.
+fn says_nothing(request: &Request) -> bool {
+    request.outputs.is_empty() && request.parameters.is_empty()
 }
 
 /// The caller asked for JSON where only binary form can hold an output: the caller can ask otherwise.

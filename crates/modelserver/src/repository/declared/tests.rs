@@ -106,6 +106,7 @@ fn dimensions_that_the_model_leaves_open_are_as_it_is_described() {
         unranked: Vec::new(),
         optional: Vec::new(),
         base64: Vec::new(),
+        json: Vec::new(),
         outputs: vec![tensor("y", &[-1])],
         rows: true,
         streams: false,

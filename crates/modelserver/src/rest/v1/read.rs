@@ -6,16 +6,45 @@ use api::{
     decode::nearest,
     inference::{Data, Datatype, Ignored, Parameters, Request, Tensor, TensorMetadata, nested_data},
 };
+use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use super::super::fields::Fields;
-use crate::{error::InferError, runtime::Signature};
+use crate::{
+    error::InferError,
+    mlflow::document::{self, Door},
+    runtime::Signature,
+};
 
 const KNOWN: [&str; 4] = ["instances", "inputs", "parameters", "signature_name"];
 
 /// The request that a body means. Fields that V1 does not know are ignored and noted.
 pub(super) fn request(signature: &Signature, body: &[u8]) -> Result<Request, InferError> {
     Fields::of_body(body, "`instances`", |fields| of_fields(signature, fields))
+}
+
+/// The fields of the bodies that MLflow's own server takes for chats, completions and embeddings.
+const OF_CHATS: [&str; 3] = ["messages", "prompt", "input"];
+
+/// A request that goes to an MLflow model's worker as it came. `None`: the body is nothing that a worker could read.
+pub(super) fn document(door: Door, body: &Bytes) -> Option<Request> {
+    let (forms, parameters): (&[&str], _) = match door {
+        Door::Invocations => (&["dataframe_split", "dataframe_records", "instances", "inputs"], "params"),
+        Door::V1 | Door::V2 => (&["instances", "inputs"], "parameters"),
+    };
+    let read = Fields::of_body(body, "`inputs`", |fields| {
+        if door == Door::Invocations && fields.names().any(|name| OF_CHATS.contains(&name)) {
+            return Ok(Some(document::request(door, body.clone(), None)));
+        }
+        if fields.names().filter(|name| forms.contains(name)).count() != 1 {
+            return Ok(None);
+        }
+        let mut request = document::request(door, body.clone(), fields.get(parameters));
+        let known = |name: &str| forms.contains(&name) || [parameters, "signature_name"].contains(&name);
+        fields.names().filter(|name| !known(name)).for_each(|name| request.ignored.add("", name));
+        Ok(Some(request))
+    });
+    read.ok().flatten()
 }
 
 fn of_fields(signature: &Signature, fields: &Fields<'_>) -> Result<Request, InferError> {
@@ -27,6 +56,12 @@ fn of_fields(signature: &Signature, fields: &Fields<'_>) -> Result<Request, Infe
         None => None,
     };
     let inputs = tensors(signature, fields)?;
+    if let Some(value) =
+        signature.json.iter().map(|place| &signature.inputs[*place].name).find(|name| has(&inputs, name))
+    {
+        // A string would be taken for the text of JSON.
+        return Err(invalid(format!("`{value}` is a JSON value")));
+    }
     Ok(Request { inputs, parameters: parameters.unwrap_or_default(), ignored, ..Request::default() })
 }
 
@@ -42,6 +77,10 @@ fn tensors(signature: &Signature, fields: &Fields<'_>) -> Result<Vec<Tensor>, In
             Err(invalid(format!("`instances` is missing{hint}: {{\"instances\": [[1, 2], [3, 4]]}}")))
         }
     }
+}
+
+fn has(inputs: &[Tensor], name: &str) -> bool {
+    inputs.iter().any(|input| input.name == name)
 }
 
 fn invalid(reason: impl Into<String>) -> InferError {

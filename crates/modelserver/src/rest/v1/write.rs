@@ -6,7 +6,18 @@ use api::inference::{Data, Malformed, Tensor, write_nested, write_row};
 use bytes::Bytes;
 use serde_json::json;
 
-use crate::error::InferError;
+use crate::{error::InferError, mlflow::answer::V1};
+
+/// The body of an answer that the model's worker has written.
+pub(super) fn as_said(name: &str, version: &str, said: V1) -> Bytes {
+    match said {
+        V1::Whole(body) => body,
+        V1::Fields(fields) => {
+            let tail = json!({"model_name": name, "model_version": version}).to_string();
+            [b"{", fields.as_ref(), b",", &tail.as_bytes()[1..]].concat().into()
+        }
+    }
+}
 
 /// The answer's body.
 pub(super) fn predictions(name: &str, version: &str, outputs: &[Tensor]) -> Result<Bytes, InferError> {

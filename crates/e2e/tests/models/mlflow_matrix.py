@@ -1,0 +1,390 @@
+"""Saves MLflow models in a folder and prints requests with what MLflow's own scoring function answers, one JSON each.
+
+The requests are generated: datatypes x forms of body x values, null, NaN and absence x signature or none x parameters.
+A line has `model`, `body` (text: Python's NaN stands in some), `status` and `answer`. A model is one folder.
+
+To a model with columns every form of body says the same as `dataframe_records`, so that MLflow's answer to that is the
+one that is wanted: MLflow itself makes the text "None" of null in `inputs` and `instances`.
+"""
+
+import base64
+import datetime
+import itertools
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+from mlflow.models import ModelSignature, infer_signature
+from mlflow.pyfunc.scoring_server import invocations
+from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
+from mlflow.types.schema import AnyType, Array, Map, Object, Property
+
+warnings.filterwarnings("ignore")
+FORMS = ["dataframe_split", "dataframe_records", "instances", "inputs", "inputs of columns"]
+NAN, INFINITE = float("nan"), float("inf")
+ABSENT = object()
+
+#: The kinds of columns: values that fit, and values that do not or only by a cast.
+KINDS = {
+    "double": ([1.5, 2, -0.0], ["2.5", True, "a", INFINITE]),
+    "float": ([1.5, 2], ["2.5", True, "a", 1e300]),
+    "long": ([3, 9007199254740993, 4.0], ["3", True, "a"]),
+    "integer": ([3, -3], ["3", True, "a"]),
+    "boolean": ([True, False], [1, 0]),
+    "string": (["a", "", "é\n\"", "None", "nan"], [1, 1.5, True]),
+    "binary": ([base64.b64encode(b"\x00\xff").decode(), ""], [1]),
+    "datetime": (["2024-01-31T12:00:00"], ["no time", 5]),
+}
+
+
+class Seen(mlflow.pyfunc.PythonModel):
+    """Answers what it was given: for each row the type and the value of each column."""
+
+    def predict(self, context, model_input, params=None):
+        rows = [
+            {str(name): f"{model_input[name].dtype} {model_input[name].iloc[row]!r}" for name in model_input.columns}
+            for row in range(len(model_input))
+        ]
+        return [{"row": row, "params": repr(sorted((params or {}).items()))} for row in rows]
+
+
+class Told(mlflow.pyfunc.PythonModel):
+    """Answers what it was given, whatever that is."""
+
+    def predict(self, context, model_input, params=None):
+        return [_told(model_input)]
+
+
+def _told(given):
+    if isinstance(given, pd.DataFrame):
+        return {"frame": {str(name): [str(column.dtype), [repr(v) for v in column]] for name, column in given.items()}}
+    if isinstance(given, np.ndarray):
+        return {"array": [str(given.dtype), list(given.shape), [repr(v) for v in given.ravel().tolist()]]}
+    if isinstance(given, dict):
+        return {"dict": {name: _told(value) for name, value in given.items()}}
+    if isinstance(given, list):
+        return {"list": [_told(value) for value in given]}
+    return {type(given).__name__: repr(given)}
+
+
+#: What a model may answer, by name: made for a number of rows.
+ANSWERS = {
+    "floats": lambda n: np.linspace(0, 1, n),
+    "singles": lambda n: np.full(n, 0.5, np.float32),
+    "ints": lambda n: np.arange(n),
+    "bools": lambda n: np.arange(n) % 2 == 0,
+    "texts": lambda n: np.array(["a"] * n),
+    "objects": lambda n: np.array(["a", None, 1.5][:n] + ["b"] * (n - 3), object),
+    "nan": lambda n: np.full(n, NAN),
+    "infinite": lambda n: np.full(n, 2.5),
+    "matrix": lambda n: np.ones((n, 2)),
+    "cube": lambda n: np.ones((n, 2, 2), np.float32),
+    "scalar array": lambda n: np.array(3.5),
+    "list": lambda n: [0.5] * n,
+    "mixed numbers": lambda n: [0, 2.25, 3][:n],
+    "mixed": lambda n: [1, "a", None][:n],
+    "bool and int": lambda n: [True, 2, 3][:n],
+    "None among floats": lambda n: [0.5, None, 1.5][:n],
+    "None among ints": lambda n: [1, None, 3][:n],
+    "None among texts": lambda n: ["a", None, "b"][:n],
+    "None among bools": lambda n: [True, None, False][:n],
+    "all None": lambda n: [None] * n,
+    "large ints": lambda n: [2**60 + 1, 2, 3][:n],
+    "huge ints": lambda n: [2**70, 2, 3][:n],
+    "ragged": lambda n: [[1], [1, 2], []][:n],
+    "nested": lambda n: [[1.5, 2.5]] * n,
+    "nested None": lambda n: [[1.5, None]] * n,
+    "dicts": lambda n: [{"label": "a", "score": np.float32(0.5), "ids": np.arange(2), "none": None}] * n,
+    "dict of lists": lambda n: {"a": [1, 2], "b": ["x"], "c": None},
+    "dict of arrays": lambda n: {"a": np.arange(2), "b": np.array([0.5, NAN])},
+    "dict": lambda n: {"text": "a", "n": np.int64(3), "deep": {"list": [1, {"x": NAN}]}},
+    "text": lambda n: "just a text",
+    "number": lambda n: 3,
+    "None": lambda n: None,
+    "empty list": lambda n: [],
+    "empty array": lambda n: np.empty((0, 2)),
+    "fewer": lambda n: np.arange(max(n - 1, 0)).tolist(),
+    "more": lambda n: np.arange(n + 2.0),
+    "frame": lambda n: pd.DataFrame({"a": np.arange(n), "b": ["x"] * n}),
+    "frame of one": lambda n: pd.DataFrame({"a": np.arange(n)}),
+    "frame with missing": lambda n: pd.DataFrame(
+        {
+            "f": [NAN] * n,
+            "i": pd.array([1, None, 3][:n], "Int64"),
+            "s": ["a", None, "b"][:n],
+            "b": pd.array([True, None, False][:n], "boolean"),
+            "o": [1, None, "x"][:n],
+        }
+    ),
+    "frame of times": lambda n: pd.DataFrame({"at": pd.to_datetime(["2024-01-31T12:00:00.5"] * n)}),
+    "frame of objects": lambda n: pd.DataFrame({"o": [{"k": [1, NAN]}] * n, "l": [np.arange(2)] * n}),
+    "frame with index": lambda n: pd.DataFrame({"a": np.arange(n)}, index=range(10, 10 + n)),
+    "frame of categories": lambda n: pd.DataFrame({"c": pd.Categorical(["x"] * n)}),
+    "empty frame": lambda n: pd.DataFrame({"a": []}),
+    "series": lambda n: pd.Series(np.arange(n), name="y"),
+    "series without name": lambda n: pd.Series(["a", None, "b"][:n]),
+    "missing of each": lambda n: pd.DataFrame(
+        {
+            "f": [0.5, None, 1.5][:n],
+            "i": pd.array([1, None, 3][:n], "Int64"),
+            "b": [True, None, False][:n],
+            "s": ["a", None, "b"][:n],
+            "t": pd.to_datetime(["2024-01-31T12:00:00", None, "2024-02-01T00:00:00"][:n]),
+            "o": [{"k": [np.int64(1)]}, None, ["x"]][:n],
+        }
+    ),
+    "tuple": lambda n: (1, 2.5, None),
+    "numpy scalar": lambda n: np.float32(0.25),
+    "date": lambda n: [datetime.date(2024, 1, 31)] * n,
+    "bytes": lambda n: [b"\x00\xff", b"a"] * n,
+}
+
+
+class Answers(mlflow.pyfunc.PythonModel):
+    """Answers what the parameter `kind` names."""
+
+    def predict(self, context, model_input, params=None):
+        return ANSWERS[(params or {}).get("kind", "floats")](len(model_input))
+
+
+class Words(mlflow.pyfunc.PythonModel):
+    def predict(self, model_input: list[str]) -> list[str]:
+        return [text.upper() for text in model_input]
+
+
+class Things(mlflow.pyfunc.PythonModel):
+    def predict(self, model_input: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [{"keys": sorted(thing), "was": thing} for thing in model_input]
+
+
+class Chat(mlflow.pyfunc.ChatModel):
+    def predict(self, context, messages, params):
+        from mlflow.types.llm import ChatChoice, ChatCompletionResponse, ChatMessage
+
+        said = ChatMessage(role="assistant", content=f"{len(messages)} {messages[-1].content} {params.temperature}")
+        return ChatCompletionResponse(choices=[ChatChoice(index=0, message=said)], created=0)
+
+
+def rows_in(form, rows):
+    """A body of this form. A row is a dict whose values may be ABSENT."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    if form == "dataframe_records":
+        return {form: [{k: v for k, v in row.items() if v is not ABSENT} for row in rows]}
+    if form == "dataframe_split":
+        # A table has no absent cells, but absent columns.
+        names = [name for name in names if any(row.get(name) is not ABSENT for row in rows)]
+        data = [[None if row.get(name) is ABSENT else row.get(name) for name in names] for row in rows]
+        return {form: {"columns": names, "data": data}}
+    if form == "inputs of columns":
+        names = [name for name in names if any(row.get(name) is not ABSENT for row in rows)]
+        return {"inputs": {name: [None if row[name] is ABSENT else row[name] for row in rows] for name in names}}
+    return {form: [{k: v for k, v in row.items() if v is not ABSENT} for row in rows]}
+
+
+def as_records(body):
+    """The same rows as `dataframe_records`, if the body has rows by the names of columns."""
+    form = next(iter(body))
+    rows = body[form]
+    if form == "inputs" and isinstance(rows, dict) and all(isinstance(value, list) for value in rows.values()):
+        rows = [dict(zip(rows, cells)) for cells in zip(*rows.values())]
+    if form not in ("inputs", "instances") or not isinstance(rows, list) or not all(isinstance(r, dict) for r in rows):
+        return body
+    return {"dataframe_records": rows, **{name: body[name] for name in body if name == "params"}}
+
+
+def columns(required):
+    return [ColSpec(kind, kind, required=required) for kind in KINDS]
+
+
+def of_columns(full):
+    """One column at a time, in each form: alone, beside a value that fits, and in a second row."""
+    for form, (kind, (good, odd)) in itertools.product(FORMS, KINDS.items()):
+        values = good + odd + [None, NAN, ABSENT]
+        for value in values if full else good[:1] + odd[:1] + [None, NAN]:
+            if value is not ABSENT:
+                yield kind, form, [{kind: value}]
+            yield kind, form, [{kind: good[0]}, {kind: value}]
+            if full:
+                yield kind, form, [{kind: value, "double" if kind != "double" else "string": None}]
+                yield kind, form, [{kind: value, "extra": 5}, {kind: good[0], "extra": None}]
+
+
+def cases(folder, full):
+    """Saves the models; yields each model's name and bodies."""
+
+    def save(name, model, **saved):
+        # Without requirements nobody looks for them, which takes longer than all the rest.
+        mlflow.pyfunc.save_model(Path(folder) / name, python_model=model, pip_requirements=[], **saved)
+        return name
+
+    tags = ParamSchema(
+        [ParamSpec("tag", "string", "x"), ParamSpec("stops", "string", [], shape=(-1,)), ParamSpec("maybe", "double", None)]
+    )
+    name = save("optional", Seen(), signature=ModelSignature(Schema(columns(False)), None, tags))
+    for _, form, rows in of_columns(full):
+        yield name, rows_in(form, rows)
+    for params in [{"tag": "y"}, {"maybe": None}, {"maybe": 2}, {"stops": ["a", "b"]}, {"stops": []}, {"stops": None}, {"tag": None}, {"other": 1}, {}, None]:
+        yield name, {"dataframe_records": [{"double": 1.0}], "params": params}
+    for params in [{"tag": 5}, {"stops": "a"}, {"stops": [1]}, {"tag": ["a"]}]:
+        yield name, {"dataframe_records": [{"double": 1.0}], "params": params}
+    yield name, {"inputs": {"double": 1.5, "string": "a"}}
+    yield name, {"inputs": [{"double": 1.5, "string": "a"}, {"double": None}]}
+    yield name, {"dataframe_records": []}
+    yield name, {"dataframe_records": {"double": 1}}
+    yield name, {"dataframe_split": {"columns": ["double"]}}
+    yield name, {"dataframe_split": {"columns": ["double"], "data": [[1, 2]]}}
+
+    name = save("answers", Answers(), signature=infer_signature(pd.DataFrame({"x": [1.0]}), np.array([0.5]), {"kind": "floats"}))
+    for kind, count in itertools.product(ANSWERS, [1, 3] if full else [3]):
+        yield name, {"dataframe_records": [{"x": 1.0}] * count, "params": {"kind": kind}}
+
+    name = save("bare", Told())
+    for form, value in itertools.product(FORMS, [1, 1.5, "a", True, None, NAN, [1, 2], {"k": 1}]):
+        yield name, rows_in(form, [{"a": value, "b": "x"}])
+        yield name, rows_in(form, [{"a": value, "b": "x"}, {"a": 2, "b": None}])
+    for data in [[1, 2], [[1, 2], [3, 4]], [["a", None]], "text", 5, [], {"a": [1]}, {"a": {"b": 1}}, [[1], [2, 3]]]:
+        yield name, {"inputs": data}
+        yield name, {"instances": data}
+
+    tensors = {"f": ("float32", (-1,)), "m": ("float64", (-1, 2)), "i": ("int64", (-1,)), "b": ("bool", (-1,)), "s": ("str", (-1,))}
+    schema = Schema([TensorSpec(np.dtype(kind), shape, name) for name, (kind, shape) in tensors.items()])
+    name = save("tensors", Told(), signature=ModelSignature(schema))
+    sound = {"f": [0.5, 1], "m": [[1, 2], [3, 4]], "i": [1, 2], "b": [True, False], "s": ["a", "b"]}
+    yield name, {"inputs": sound}
+    for which, value in itertools.product(tensors, [None, NAN]):
+        for place in (0, 1):
+            odd = json.loads(json.dumps(sound))
+            if which == "m":
+                odd[which][place][1] = value
+            else:
+                odd[which][place] = value
+            if which != "s":
+                yield name, {"inputs": odd}
+    yield name, {"inputs": {**sound, "extra": [1, 2]}}
+    yield name, {"inputs": {key: value for key, value in sound.items() if key != "f"}}
+    name = save("text", Told(), signature=ModelSignature(Schema([TensorSpec(np.dtype("str"), (-1, 2))])))
+    for data in [[["a", "b"]], [["a", "b"], ["", "é"]], [["a"]], [[1, 2]]]:
+        yield name, {"inputs": data}
+        yield name, {"instances": data}
+    name = save("one", Told(), signature=ModelSignature(Schema([ColSpec("string")])))
+    for data in [["a", "b"], [["a"], ["b"]], "a"]:
+        yield name, {"inputs": data}
+    yield name, {"dataframe_split": {"data": [["a"], ["b"]]}}
+    yield name, {"dataframe_split": {"columns": ["t"], "data": [["a"], [None]]}}
+
+    nested = Schema(
+        [
+            ColSpec(Array("string"), "tags", required=False),
+            ColSpec(Object([Property("x", "double"), Property("y", "string", required=False)]), "thing", required=False),
+            ColSpec(Map("long"), "counts", required=False),
+            ColSpec(AnyType(), "any", required=False),
+            ColSpec("string", "text", required=False),
+        ]
+    )
+    name = save("nested", Told(), signature=ModelSignature(nested))
+    for form, row in itertools.product(
+        FORMS[:4],
+        [
+            {"tags": ["a", "b"], "text": "t"},
+            {"tags": [], "text": None},
+            {"thing": {"x": 1.5}},
+            {"thing": {"x": 1.5, "y": "b"}, "any": {"k": [1, None]}},
+            {"thing": {"y": "b"}},
+            {"counts": {"a": 1}},
+            {"any": None, "text": "t"},
+            {"any": [1, "a"]},
+            {"tags": "a"},
+        ],
+    ):
+        yield name, rows_in(form, [row])
+
+    name = save("words", Words())
+    for body in [{"inputs": ["a", "b"]}, {"inputs": [1]}]:
+        yield name, body
+    name = save("things", Things())
+    for body in [{"inputs": [{"a": 1, "b": [None, {"c": 2.5}]}]}, {"inputs": [{}]}, {"inputs": ["a"]}, {"inputs": {"a": 1}}]:
+        yield name, body
+    name = save("chat", Chat())
+    yield name, {"messages": [{"role": "user", "content": "hi"}]}
+    yield name, {"messages": [{"role": "user", "content": "hi"}], "temperature": 0.25}
+    yield name, {"messages": "hi"}
+
+    yield from natives(folder)
+
+
+def natives(folder):
+    """Models that are loaded without MLflow."""
+    from sklearn.compose import ColumnTransformer
+    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+    from sklearn.linear_model import LinearRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder
+
+    def save(name, model, **saved):
+        mlflow.sklearn.save_model(model, Path(folder) / name, serialization_format="cloudpickle", pip_requirements=[], **saved)
+        return name
+
+    table = pd.DataFrame({"a": [1.0, np.nan, 3.0, 4.0] * 30, "b": [1, 2, 3, 0] * 30, "c": [0.5] * 120})
+    boosted = HistGradientBoostingClassifier(max_iter=5).fit(table, ["no", "yes", "no", "yes"] * 30)
+    name = save("boosted", boosted, signature=infer_signature(table, np.array(["no"])))
+    for form in FORMS:
+        for a, b in itertools.product([1.5, 2, None, NAN, "2.5", "x"], [1, 2.0, None, True]):
+            yield name, rows_in(form, [{"a": a, "b": b, "c": 1}])
+        yield name, rows_in(form, [{"b": 1, "c": 1}])
+        yield name, rows_in(form, [{"c": 1, "extra": "x", "b": 1, "a": 2}, {"a": None, "b": 2, "c": 2, "extra": 1}])
+
+    sites = pd.DataFrame({"site": ["north", "south"] * 20, "age": range(40)})
+    mixed = make_pipeline(ColumnTransformer([("s", OneHotEncoder(), ["site"])], remainder="passthrough"), LinearRegression())
+    mixed.fit(sites, range(40))
+    name = save("mixed", mixed)
+    for form in FORMS[:2]:
+        yield name, rows_in(form, [{"site": "south", "age": 3}])
+        yield name, rows_in(form, [{"age": 3, "site": "south"}, {"site": "north", "age": 4.5}])
+        yield name, rows_in(form, [{"site": "west", "age": 3}])
+        yield name, rows_in(form, [{"site": "south", "age": None}])
+        yield name, rows_in(form, [{"site": "south"}])
+    plain = HistGradientBoostingRegressor(max_iter=5).fit(table, range(120))
+    name = save("plain", plain)
+    for form in FORMS[:2]:
+        yield name, rows_in(form, [{"a": 1, "b": 2, "c": 3}, {"a": None, "b": 2, "c": 3}])
+        yield name, rows_in(form, [{"a": 1, "b": 2}])
+    yield name, {"inputs": [[1, 2, 3]]}
+    yield name, {"instances": [[1, 2, 3], [4, 5, 6]]}
+
+
+def without_nan(value):
+    """The same with null for NaN, and a word for infinity: JSON has neither."""
+    if isinstance(value, float) and value - value != 0:
+        return None if value != value else ("Infinity" if value > 0 else "-Infinity")
+    if isinstance(value, dict):
+        return {name: without_nan(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [without_nan(item) for item in value]
+    # MLflow writes a time that is missing as a text.
+    return None if value == "NaT" else value
+
+
+def main():
+    folder, full = sys.argv[1], sys.argv[2:] == ["full"]
+    loaded = {}
+    for name, body in cases(folder, full):
+        model = loaded.get(name) or loaded.setdefault(name, mlflow.pyfunc.load_model(Path(folder) / name))
+        text = json.dumps(body)
+        schema = model.metadata.get_input_schema()
+        table = schema is not None and schema.has_input_names() and not schema.is_tensor_spec()
+        try:
+            asked = json.dumps(as_records(body) if table else body)
+            answer = invocations(asked, "application/json", model, schema)
+            status, said = answer.status, json.loads(answer.response)
+        except Exception as error:
+            status, said = 400, f"{type(error).__name__}: {error}"
+        print(json.dumps({"model": name, "body": text, "status": status, "answer": without_nan(said)}))
+
+
+if __name__ == "__main__":
+    main()

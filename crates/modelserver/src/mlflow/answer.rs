@@ -1,0 +1,157 @@
+//! What a model answered that is more than tensors.
+//!
+//! An answer of the usual form is tensors and nothing else. Any other has [`Extra`] before them: what V1 answers as
+//! MLflow would, and the columns of the request that the model does not have.
+
+use api::inference::{Data, Datatype, Json, RequestedOutput, Tensor};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::{error::InferError, runtime::Signature};
+
+/// What stands before the tensors of an answer, in the worker's words.
+#[derive(Debug, Default, Deserialize, Serialize)]
+pub(crate) struct Extra<'j> {
+    /// V1's answer: an object with `predictions`, or whatever the model said if it is `whole`.
+    #[serde(borrow, default)]
+    pub(crate) v1: Option<&'j RawValue>,
+    #[serde(default)]
+    pub(crate) whole: bool,
+    /// Columns of the request that the model does not have.
+    #[serde(default)]
+    pub(crate) ignored: Vec<String>,
+}
+
+impl Extra<'_> {
+    /// The tensor that carries it. No output is called by this name.
+    pub(crate) fn tensor(&self) -> Option<Tensor> {
+        if self.v1.is_none() && self.ignored.is_empty() {
+            return None;
+        }
+        let text = serde_json::to_vec(self).ok()?;
+        let data = Data::Json(Json { of: None, texts: vec![text.into()] });
+        Some(Tensor { name: String::new(), shape: Vec::new(), data })
+    }
+}
+
+/// An answer to V1.
+#[derive(Debug, PartialEq)]
+pub(crate) enum V1 {
+    /// The fields of an object, but for its braces.
+    Fields(Bytes),
+    /// All of it.
+    Whole(Bytes),
+}
+
+/// Takes what stands before the tensors: V1's answer, and the columns that were ignored.
+pub(crate) fn taken(outputs: &mut Vec<Tensor>) -> (Option<V1>, Vec<String>) {
+    let is_extra = |first: &Tensor| first.name.is_empty() && matches!(first.data, Data::Json(_));
+    if !outputs.first().is_some_and(is_extra) {
+        return (None, Vec::new());
+    }
+    let Data::Json(Json { texts, .. }) = outputs.remove(0).data else { return (None, Vec::new()) };
+    let extra: Extra<'_> = texts.first().and_then(|text| serde_json::from_slice(text).ok()).unwrap_or_default();
+    let v1 = extra.v1.map(|text| text.get()).map(|text| match (extra.whole, text.len()) {
+        (false, 2..) => V1::Fields(Bytes::copy_from_slice(&text.as_bytes()[1..text.len() - 1])),
+        _ => V1::Whole(Bytes::copy_from_slice(text.as_bytes())),
+    });
+    (v1, extra.ignored)
+}
+
+/// The outputs that a request names, in its order.
+///
+/// # Errors
+/// One that the model did not answer.
+pub(crate) fn chosen(mut outputs: Vec<Tensor>, wanted: &[RequestedOutput]) -> Result<Vec<Tensor>, InferError> {
+    let mut chosen = Vec::with_capacity(wanted.len());
+    for output in wanted {
+        let Some(place) = outputs.iter().position(|made| made.name == output.name) else {
+            let names: Vec<_> = outputs.iter().take(16).map(|made| format!("`{}`", made.name)).collect();
+            return Err(InferError::Invalid(format!(
+                "the model answered {} and no `{}`",
+                names.join(", "),
+                output.name
+            )));
+        };
+        chosen.push(outputs.remove(place));
+    }
+    Ok(chosen)
+}
+
+/// Whether every output that is named is one that the model is known to have.
+pub(crate) fn knows(signature: &Signature, wanted: &[RequestedOutput]) -> bool {
+    wanted.iter().all(|output| signature.outputs.iter().any(|known| known.name == output.name))
+}
+
+/// Writes a float that is missing as null, which every other missing value is.
+pub(crate) fn null_for_nan(output: &mut Tensor) {
+    let made = if let Data::Fp32(all) = &output.data {
+        nulls(all).map(|texts| (Datatype::Fp32, texts))
+    } else if let Data::Fp64(all) = &output.data {
+        nulls(all).map(|texts| (Datatype::Fp64, texts))
+    } else {
+        None
+    };
+    if let Some((datatype, texts)) = made {
+        output.data = Data::Json(Json { of: Some(datatype), texts });
+    }
+}
+
+/// The JSON of each number, if any is missing.
+fn nulls<F: Copy + Into<f64> + Serialize>(all: &[F]) -> Option<Vec<Bytes>> {
+    let text = |value: &F| {
+        let wide: f64 = (*value).into();
+        if wide.is_nan() {
+            return Bytes::from_static(b"null");
+        }
+        if wide.is_infinite() {
+            return Bytes::from_static(if wide > 0.0 { b"\"Infinity\"" } else { b"\"-Infinity\"" });
+        }
+        serde_json::to_vec(value).map_or(Bytes::from_static(b"null"), Bytes::from)
+    };
+    let missing = |value: &F| {
+        let wide: f64 = (*value).into();
+        wide.is_nan()
+    };
+    all.iter().any(missing).then(|| all.iter().map(text).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn json(data: Data) -> String {
+        let mut output = Tensor { name: "y".into(), shape: vec![3], data };
+        null_for_nan(&mut output);
+        let mut out = Vec::new();
+        api::inference::write_nested(&mut out, &output).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn missing_floats_are_null_and_others_stay() {
+        assert_eq!(json(Data::Fp32(vec![0.1, f32::NAN, f32::INFINITY])), r#"[0.1,null,"Infinity"]"#);
+        assert_eq!(json(Data::Fp64(vec![1.0, 2.5, f64::NAN])), "[1.0,2.5,null]");
+        assert_eq!(json(Data::Fp64(vec![1.0, 2.5, 3.0])), "[1.0,2.5,3.0]");
+        assert_eq!(json(Data::Int64(vec![1, 2, 3])), "[1,2,3]");
+    }
+
+    #[test]
+    fn what_stands_before_the_tensors_is_taken_away() {
+        let y = || Tensor { name: "y".into(), shape: vec![1], data: Data::Int64(vec![1]) };
+        let mut plain = vec![y()];
+        assert_eq!((taken(&mut plain), plain.len()), ((None, Vec::new()), 1));
+        let v1: &RawValue = serde_json::from_str(r#"{"predictions":[{"a":null}]}"#).unwrap();
+        let extra = Extra { v1: Some(v1), whole: false, ignored: vec!["b".to_owned()] };
+        let mut outputs = vec![extra.tensor().unwrap(), y()];
+        let fields = V1::Fields(Bytes::from_static(br#""predictions":[{"a":null}]"#));
+        assert_eq!(taken(&mut outputs), (Some(fields), vec!["b".to_owned()]));
+        assert_eq!(outputs, [y()]);
+        assert!(Extra::default().tensor().is_none());
+        let wanted = |name: &str| RequestedOutput { name: name.into(), parameters: Default::default() };
+        assert_eq!(chosen(vec![y()], &[wanted("y")]).unwrap(), [y()]);
+        let said = chosen(vec![y()], &[wanted("z")]).unwrap_err().to_string();
+        assert_eq!(said, "the model answered `y` and no `z`");
+    }
+}

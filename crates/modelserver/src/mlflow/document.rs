@@ -1,0 +1,129 @@
+//! Requests that go to the worker as they came.
+//!
+//! The tensors of the protocol hold neither null nor objects, and a model without a signature names no inputs. Such a
+//! request reaches the worker as its JSON, in the place of the inputs; the worker reads it as MLflow does. It is
+//! never run together with another.
+
+use api::inference::{Data, Json, Parameter, Parameters, Request, Tensor, write_nested};
+use bytes::Bytes;
+use serde_json::{json, value::RawValue};
+
+use crate::{error::InferError, runtime::Signature};
+
+/// The protocol that a request came by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Door {
+    /// `instances` or `inputs`; bytes are `{"b64": …}`.
+    V1,
+    /// The body of MLflow's scoring server; bytes are base64.
+    Invocations,
+    /// Tensors.
+    V2,
+}
+
+impl Door {
+    /// The worker's word for it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::V1 => "v1",
+            Self::Invocations => "invocations",
+            Self::V2 => "v2",
+        }
+    }
+}
+
+/// Whether the model's worker takes them.
+pub(crate) fn takes(signature: &Signature) -> bool {
+    signature.platform == super::PLATFORM
+}
+
+/// A request as it came. `body` is a JSON object, in which Python's `NaN` may stand.
+pub(crate) fn of(door: Door, body: Bytes) -> Tensor {
+    let data = Data::Json(Json { of: None, texts: vec![body] });
+    Tensor { name: door.name().to_owned(), shape: Vec::new(), data }
+}
+
+/// The name of the protocol and the body, if these inputs are a request as it came.
+pub(crate) fn read(inputs: &[Tensor]) -> Option<(&str, &Bytes)> {
+    match inputs {
+        [Tensor { name, data: Data::Json(Json { texts, .. }), .. }] => Some((name, texts.first()?)),
+        _ => None,
+    }
+}
+
+/// The same for a body of V1 or of MLflow's server. What the server itself reads of its parameters is read here.
+pub(crate) fn request(door: Door, body: Bytes, parameters: Option<&RawValue>) -> Request {
+    let given = parameters
+        .and_then(|given| serde_json::from_str::<std::collections::BTreeMap<String, &RawValue>>(given.get()).ok());
+    let scalar =
+        |(name, value): (String, &RawValue)| Some((name, serde_json::from_str::<Parameter>(value.get()).ok()?));
+    let parameters: Parameters = given.into_iter().flatten().filter_map(scalar).collect();
+    Request { inputs: vec![of(door, body)], parameters, ..Request::default() }
+}
+
+/// A V2 body whose tensors hold null or objects; `fields` are its other fields, as an object.
+///
+/// # Errors
+/// What is wrong with these other fields.
+pub(crate) fn of_v2(body: &Bytes, fields: &[(&str, &RawValue)]) -> Result<Request, InferError> {
+    let others = fields.iter().filter(|(name, _)| matches!(*name, "id" | "parameters" | "outputs"));
+    let others: String = others.map(|(name, value)| format!(",{}:{}", json!(name), value.get())).collect();
+    let rest = Request::decode(&format!("{{\"inputs\":[]{others}}}").into(), None)?;
+    Ok(Request { inputs: vec![of(Door::V2, body.clone())], ..rest })
+}
+
+/// Tensors for a model that names no inputs.
+///
+/// # Errors
+/// Elements that JSON cannot hold.
+pub(crate) fn of_tensors(inputs: &[Tensor]) -> Result<Tensor, InferError> {
+    let mut body = b"{\"inputs\":[".to_vec();
+    for (place, input) in inputs.iter().enumerate() {
+        input.check_shape().map_err(|error| InferError::Invalid(format!("input `{}`: {error}", input.name)))?;
+        let head = json!({"name": input.name, "datatype": input.datatype(), "shape": input.shape}).to_string();
+        body.extend_from_slice(if place > 0 { b"," } else { b"" });
+        body.extend_from_slice(&head.as_bytes()[..head.len() - 1]);
+        body.extend_from_slice(b",\"data\":");
+        write_nested(&mut body, input)?;
+        body.push(b'}');
+    }
+    body.extend_from_slice(b"]}");
+    Ok(of(Door::V2, body.into()))
+}
+
+/// What the worker is sent.
+pub(crate) fn message(door: &str, body: &[u8], parameters: &Parameters) -> Vec<u8> {
+    let mut message = format!("{{\"door\":\"{door}\",\"parameters\":{},\"body\":", json!(parameters)).into_bytes();
+    message.extend_from_slice(body);
+    message.push(b'}');
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tensors_become_json_with_their_datatypes() {
+        let tensor = |name: &str, data| Tensor { name: name.to_owned(), shape: vec![2], data };
+        let texts = Data::Bytes(vec!["a".into(), "\"".into()]);
+        let document = of_tensors(&[tensor("x", Data::Fp32(vec![0.5, f32::NAN])), tensor("y", texts)]).unwrap();
+        let (door, body) = read(std::slice::from_ref(&document)).unwrap();
+        assert_eq!(door, "v2");
+        let body: serde_json::Value = serde_json::from_slice(body).unwrap();
+        let wanted = json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": [2], "data": [0.5, "NaN"]},
+            {"name": "y", "datatype": "BYTES", "shape": [2], "data": ["a", "\""]}]});
+        assert_eq!(body, wanted);
+        assert!(of_tensors(&[Tensor { shape: vec![3], ..tensor("x", Data::Bool(vec![true])) }]).is_err());
+    }
+
+    #[test]
+    fn the_server_reads_its_own_parameters_and_the_worker_all() {
+        let text = r#"{"timeout": 5, "stops": ["a"], "seed": null}"#;
+        let raw: &RawValue = serde_json::from_str(text).unwrap();
+        let request = request(Door::V1, Bytes::from_static(b"{}"), Some(raw));
+        assert_eq!(request.parameters, [("timeout".to_owned(), Parameter::Int(5))].into());
+        let message = message("v1", b"{\"instances\":[NaN]}", &Parameters::default());
+        assert_eq!(message, br#"{"door":"v1","parameters":{},"body":{"instances":[NaN]}}"#);
+    }
+}
