@@ -21,7 +21,7 @@ mod wait;
 pub use disk::SmallDisk;
 pub use load::{Load, LoadReport};
 pub use mlflow::Mlflow;
-pub use models::{Models, iris_request, python};
+pub use models::{Models, cache, iris_request, python, python_with_clients};
 pub use modelway::{Answer, Modelway, Ports, Role, binary, client, free_port};
 pub use postgres::Postgres;
 pub use processes::{kill, peak_memory, processes_naming, raise_open_files};

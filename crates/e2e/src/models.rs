@@ -106,7 +106,15 @@ pub fn python() -> PathBuf {
     cache().join("venv/bin/python")
 }
 
-fn cache() -> PathBuf {
+/// The Python with the clients of Triton and KServe.
+#[must_use]
+pub fn python_with_clients() -> PathBuf {
+    cache().join("clients/bin/python")
+}
+
+/// The folder with what `make setup` installs.
+#[must_use]
+pub fn cache() -> PathBuf {
     std::env::var_os("MODELWAY_CACHE")
         .map_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache/modelway"), PathBuf::from)
 }

@@ -5,6 +5,8 @@
 //! does the model count as one of independent rows. What the runs took is kept: it is what batches are first
 //! sized by.
 //!
+//! A Python class sees every such run, so it gets few of them; one that is called for each row needs none.
+//!
 //! **Invariant:** a model for which nothing was proven is run one request at a time.
 
 use std::time::{Duration, Instant};
