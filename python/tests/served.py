@@ -151,6 +151,25 @@ class Served(unittest.TestCase):
                 self.assertNotIn("these are", server.log)
                 self.assertNotIn("Traceback", server.log)
 
+    def test_a_model_of_the_notebook_has_metrics_of_its_own(self):
+        class Counting(AbstractModel):
+            trials = False
+
+            def predict(self, text: str) -> str:
+                self.metrics.counter("asked", labels=["length"]).inc(length=len(text))
+                return text
+
+        model = Counting()
+        model.metrics.counter("made").inc(2)
+        with modelway.serve(model) as server:
+            for text in ("ab", "cd", "e"):
+                server.predict(text=text)
+            shown = urllib.request.urlopen(f"{server.url}/metrics").read().decode()
+        labels = 'model_name="counting",model_version="1"'
+        self.assertIn(f'asked_total{{{labels},length="2"}} 2\n', shown)
+        self.assertIn(f'asked_total{{{labels},length="1"}} 1\n', shown)
+        self.assertIn(f"made_total{{{labels}}} 2\n", shown)
+
     def test_mistakes_are_told_at_once(self):
         class Wrong(AbstractModel):
             def predict(self, text):

@@ -109,6 +109,10 @@ impl Maker<'_> {
                 }
                 tracing::info!(model = name, version, golden_examples = examples.len(), "the model predicts");
             }
+            if let Some(own) = runtime.metrics() {
+                own.tried();
+                self.metrics.of_its_own(name, &version, own);
+            }
             runtimes.push(runtime);
         }
         let Some(signature) = runtimes.first().map(|runtime| declared.narrowed(runtime.signature())) else {

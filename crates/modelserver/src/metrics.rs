@@ -1,6 +1,8 @@
 //! The server's metrics, under the names that its users' dashboards know.
 
-use std::time::Duration;
+mod own;
+
+use std::{sync::Arc, time::Duration};
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -13,7 +15,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::error::InferError;
+use crate::{error::InferError, python::Own};
 
 /// The known values of `error_type`: each exists at 0 from the start.
 const ERROR_TYPES: [&str; 9] = [
@@ -78,6 +80,7 @@ pub(crate) struct Metrics {
     batch_size: Family<ModelLabels, Histogram, Sizes>,
     ignored: Family<ModelLabels, Counter>,
     ignored_columns: Family<ModelLabels, Counter>,
+    own: own::OwnMetrics,
 }
 
 /// One model's metrics.
@@ -134,8 +137,10 @@ impl Metrics {
             "Columns and parameters of requests that an MLflow model does not have, and that were ignored",
             ignored_columns.clone(),
         );
+        let own = own::OwnMetrics::default();
         Self {
             registry,
+            own,
             predictions,
             latency,
             errors,
@@ -170,9 +175,18 @@ impl Metrics {
         }
     }
 
+    /// Adds the metrics that one instance of a model declares itself.
+    pub(crate) fn of_its_own(&self, name: &str, version: &str, own: Arc<Own>) {
+        self.own.add(name, version, own);
+    }
+
     /// All of them as text.
     pub(crate) fn text(&self) -> String {
-        base::metrics::encode(&self.registry)
+        const END: &str = "# EOF\n";
+        let mut text = base::metrics::encode(&self.registry);
+        text.truncate(text.strip_suffix(END).map_or(text.len(), str::len));
+        self.own.write(&mut text);
+        text + END
     }
 }
 

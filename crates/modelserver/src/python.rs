@@ -14,6 +14,7 @@ mod hello;
 mod launch;
 mod link;
 mod memory;
+mod metrics;
 mod output;
 mod package;
 mod shared;
@@ -34,6 +35,7 @@ use environment::Interpreter;
 use frame::Request;
 use launch::Plan;
 use link::Link;
+pub(crate) use metrics::{Family, Kind, Labels, Own, Series};
 pub(crate) use variables::Uses;
 use watch::{Watched, Watcher};
 use worker::{Broken, Worker};
@@ -93,6 +95,8 @@ impl EntryKind {
 pub(crate) struct PythonModel {
     signature: Signature,
     trials: Trials,
+    /// The metrics that the model declares.
+    own: Arc<Own>,
     link: Arc<Link>,
     worker: Option<Worker>,
     /// Memory for the next request.
@@ -139,11 +143,13 @@ impl PythonModel {
             variables: variables.set,
             memory,
         };
+        let own = Arc::new(Own::default());
         let watched = Watched {
             plan,
             name: entry.known_as.display().to_string(),
             load_timeout: settings.load_timeout,
             timeout: settings.timeout,
+            own: Arc::clone(&own),
         };
         let no_watcher = || format!("no watcher for {}", entry.known_as.display());
         let link = Arc::new(Link::new().map_err(|e| io(no_watcher())(e.into()))?);
@@ -166,6 +172,7 @@ impl PythonModel {
                 streams: false,
             },
             trials: Trials::default(),
+            own,
             link,
             worker: None,
             request: Request::default(),
@@ -236,6 +243,10 @@ impl ModelRuntime for PythonModel {
 
     fn trials(&self) -> Trials {
         self.trials
+    }
+
+    fn metrics(&self) -> Option<Arc<Own>> {
+        Some(Arc::clone(&self.own))
     }
 
     fn infer(&mut self, call: Call<'_>, sink: &mut dyn Sink) -> Result<(), RuntimeError> {

@@ -10,6 +10,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
+use crate::python::Own;
 use api::inference::{Parameters, Tensor, TensorMetadata};
 
 /// What a model wants and answers.
@@ -112,6 +113,11 @@ pub trait ModelRuntime: Send + 'static {
     /// What is known of its rows, and how often it may be tried.
     fn trials(&self) -> Trials {
         Trials::default()
+    }
+
+    /// The metrics that the model declares itself.
+    fn metrics(&self) -> Option<Arc<Own>> {
+        None
     }
 
     /// Runs it. Blocks for the whole inference.

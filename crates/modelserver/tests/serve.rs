@@ -33,6 +33,8 @@ mod libraries;
 mod life;
 #[path = "serve/odd_models.rs"]
 mod odd_models;
+#[path = "serve/own_metrics.rs"]
+mod own_metrics;
 #[path = "serve/python.rs"]
 mod python;
 #[path = "serve/repository.rs"]

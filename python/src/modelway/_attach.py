@@ -24,7 +24,7 @@ def address_of(path: str) -> Optional[str]:
     return file.read_text() if file.is_file() else None
 
 
-def stand_in(descriptor: int, address: str, server: int) -> None:
+def stand_in(descriptor: int, counts: int, address: str, server: int) -> None:
     """Gives the server's socket to the process at `address`, and stays as long as that serves it."""
     import socket
 
@@ -32,8 +32,9 @@ def stand_in(descriptor: int, address: str, server: int) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
         try:
             other.connect(address)
-            socket.send_fds(other, [b"1"], [descriptor])
+            socket.send_fds(other, [b"1"], [descriptor, counts])
             os.close(descriptor)
+            os.close(counts)
             # One byte says that the server let go; none, that the other process has ended.
             left = other.recv(1) == b""
         except OSError:
@@ -44,12 +45,12 @@ def stand_in(descriptor: int, address: str, server: int) -> None:
 
 
 def accept(listener: Any) -> Any:
-    """Waits for the next worker; its connection and the server's socket. ``None`` once the listener is closed."""
+    """Waits for the next worker; its connection, the server's socket and its memory for metrics. ``None`` once the listener is closed."""
     import socket
 
     try:
         connection, _ = listener.accept()
     except OSError:
         return None
-    _, descriptors, _, _ = socket.recv_fds(connection, 1, 1)
-    return connection, socket.socket(fileno=descriptors[0])
+    _, descriptors, _, _ = socket.recv_fds(connection, 1, 2)
+    return connection, socket.socket(fileno=descriptors[0]), descriptors[1]

@@ -20,8 +20,11 @@ _PAUSE = 0.005
 _AWAITED = {signal.SIGCHLD, signal.SIGTERM}
 
 
-def keep(descriptor: int) -> int:
-    """Returns in the worker, with the server's process id. In its parent it never returns."""
+def keep(*descriptors: int) -> int:
+    """Returns in the worker, with the server's process id. In its parent it never returns.
+
+    descriptors: what is the worker's alone.
+    """
     server = os.getppid()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
     worker = os.fork()
@@ -32,7 +35,8 @@ def keep(descriptor: int) -> int:
         return server
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # The server sees the end of the worker by the end of its socket.
-    os.close(descriptor)
+    for descriptor in descriptors:
+        os.close(descriptor)
     _call_itself(f"modelway-keeper of {worker}")
     status = _wait_for(worker)
     _end_descendants()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, ClassVar, Dict, Generic, Mapping, Optional, Sequence, TypeVar
 
+from ._metrics import Metrics, OfModel
 from ._spec import TensorSpec
 
 T = TypeVar("T")
@@ -57,6 +58,18 @@ class AbstractModel:
     #: and to see whether its rows are independent. If not, each request is run by itself, unless `golden.json` has two
     #: examples, or ``predict`` is called for each row anyway.
     trials: ClassVar[bool] = True
+
+    #: The model's own counters, gauges and histograms, shown by the server at ``/metrics``::
+    #:
+    #:     def load(self):
+    #:         self.words = self.metrics.counter("words", "Words read", labels=["language"])
+    #:
+    #:     def predict(self, text: str) -> str:
+    #:         self.words.inc(len(text.split()), language="de")
+    if TYPE_CHECKING:
+        metrics: Metrics
+    else:
+        metrics = OfModel()
 
     #: The folder with the model's files; set before ``load`` is called.
     folder: Path = Path()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional
 
 from . import _convert, _hints
+from ._metrics import Metrics
 from ._model import AbstractModel, Result
 from ._spec import InvalidInput, TensorSpec
 
@@ -69,6 +71,14 @@ class OpenedClass:
             return
         count = len(inputs[plan.inputs[0].spec.name]) if plan.rows else None
         yield self._answer(self._finished(made), count)
+
+    def share_metrics(self, descriptor: int) -> None:
+        """Lets the model count in the memory behind a server's descriptor."""
+        if isinstance(self.model.metrics, Metrics):
+            self.model.metrics.share(descriptor)
+        else:
+            # The model has something of its own by that name.
+            os.close(descriptor)
 
     def close(self) -> None:
         """Ends what async runs left behind. The model is of no use after it."""

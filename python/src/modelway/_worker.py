@@ -27,19 +27,20 @@ class Interrupted(KeyboardInterrupt):
     """Nobody waits for this run any more. A model may clean up, and should let it pass."""
 
 
-def main(descriptor: int, kind: str, path: str) -> None:
-    """Serves the model at `path` to the server at the other end of a socket."""
+def main(descriptor: int, counts: int, kind: str, path: str) -> None:
+    """Serves the model at `path` to the server at the other end of a socket; `counts` is memory for its metrics."""
     import faulthandler
 
     from . import _attach, _keeper
 
     os.set_inheritable(descriptor, False)
-    server = _keeper.keep(descriptor)
+    os.set_inheritable(counts, False)
+    server = _keeper.keep(descriptor, counts)
     faulthandler.enable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     address = _attach.address_of(path)
     if address is not None:
-        return _attach.stand_in(descriptor, address, server)
+        return _attach.stand_in(descriptor, counts, address, server)
     sock = _socket.socket(fileno=descriptor)
     # A process that the model forks must not answer in this one's place.
     os.register_at_fork(after_in_child=sock.close)
@@ -49,8 +50,10 @@ def main(descriptor: int, kind: str, path: str) -> None:
     gc.disable()
     try:
         _guard(sock)
+        from . import _metrics
         from ._models import open_model
 
+        _metrics.share(counts)
         model = open_model(kind, path)
         from ._serving import Serving
 

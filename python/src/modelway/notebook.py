@@ -217,10 +217,11 @@ class Server:
                 return
             threading.Thread(target=self._serve, args=taken, daemon=True, name="modelway-worker").start()
 
-    def _serve(self, connection: socket.socket, sock: socket.socket) -> None:
+    def _serve(self, connection: socket.socket, sock: socket.socket, counts: int) -> None:
         from ._serving import Serving
 
         with connection, sock:
+            self._opened.share_metrics(counts)
             # An end of the server is none of this process.
             with contextlib.suppress(OSError):
                 Serving(sock, self._opened, alone=False).run()

@@ -10,7 +10,7 @@ use std::{
     ffi::OsString,
     io,
     os::{
-        fd::{AsRawFd as _, OwnedFd},
+        fd::{AsRawFd as _, BorrowedFd, OwnedFd, RawFd},
         unix::process::CommandExt as _,
     },
     path::PathBuf,
@@ -28,12 +28,12 @@ use rustix::{
     },
 };
 
-use super::Entry;
+use super::{Entry, metrics, shared::Area};
 
 const SCRIPT: &str = "import sys; \
     sys.version_info < (3, 9) and sys.exit('models want Python 3.9 or newer, and this is ' + sys.version.split()[0]); \
     sys.path[:1] == [''] and sys.path.pop(0); sys.path.insert(0, sys.argv[1]); from modelway._worker import main; \
-    main(int(sys.argv[2]), sys.argv[3], sys.argv[4])";
+    main(int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:])";
 
 /// How a worker is started.
 #[derive(Clone, Debug)]
@@ -56,12 +56,15 @@ pub(super) struct Process {
     /// Readable once it and all that it has started have ended.
     pub(super) pidfd: OwnedFd,
     pub(super) socket: Arc<OwnedFd>,
+    /// Where it counts, until somebody else takes that.
+    pub(super) counts: Option<Area>,
 }
 
 impl Process {
     /// Starts one; what it writes to its standard output and error comes out of the two descriptors. It ends with
     /// the calling thread at the latest.
     pub(super) fn start(plan: &Plan) -> io::Result<(Self, OwnedFd, OwnedFd)> {
+        let counts = Area::new(metrics::AREA)?;
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         let mut command = Command::new(&plan.interpreter);
         // Without packages of this user's own; standard output unbuffered, so that the log is in order.
@@ -71,6 +74,7 @@ impl Process {
         }
         command.args(["-c", SCRIPT]);
         command.arg(&plan.package).arg(theirs.as_raw_fd().to_string());
+        command.arg(counts.descriptor().as_raw_fd().to_string());
         command.arg(plan.entry.kind.name()).arg(&plan.entry.path);
         command.env_clear().envs(&plan.variables);
         if let Some(folder) = plan.entry.folder() {
@@ -79,8 +83,9 @@ impl Process {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let (server, memory) = (getpid(), plan.memory);
         // SAFETY: between fork and exec it makes system calls only, which allocate nothing and take no lock.
+        let shared = counts.descriptor().as_raw_fd();
         unsafe {
-            command.pre_exec(move || prepare(server, memory, &theirs));
+            command.pre_exec(move || prepare(server, memory, &theirs, shared));
         }
         let mut child = command.spawn()?;
         // It holds their end of the socket.
@@ -103,12 +108,12 @@ impl Process {
                 return Err(error);
             }
         };
-        Ok((Self { child, pid, pidfd, socket: Arc::new(ours) }, stdout, stderr))
+        Ok((Self { child, pid, pidfd, socket: Arc::new(ours), counts: Some(counts) }, stdout, stderr))
     }
 }
 
 /// In the new process, before it becomes Python.
-fn prepare(server: Pid, memory: u64, socket: &OwnedFd) -> io::Result<()> {
+fn prepare(server: Pid, memory: u64, socket: &OwnedFd, counts: RawFd) -> io::Result<()> {
     setsid()?;
     // What this is then is the keeper of the worker, which ends the worker and its descendants first.
     set_parent_process_death_signal(Some(Signal::TERM))?;
@@ -126,6 +131,8 @@ fn prepare(server: Pid, memory: u64, socket: &OwnedFd) -> io::Result<()> {
     let _ = rustix::fs::open(c"/proc/self/oom_score_adj", OFlags::WRONLY, Mode::empty())
         .and_then(|file| rustix::io::write(&file, b"1000"));
     rustix::io::fcntl_setfd(socket, FdFlags::empty())?;
+    // SAFETY: the server keeps it open until the process is there.
+    rustix::io::fcntl_setfd(unsafe { BorrowedFd::borrow_raw(counts) }, FdFlags::empty())?;
     Ok(())
 }
 

@@ -32,6 +32,7 @@ const FILES: &[(&str, &str)] = files![
     "_guard.py",
     "_hints.py",
     "_keeper.py",
+    "_metrics.py",
     "_mlflow.py",
     "_mlflow_answers.py",
     "_mlflow_documents.py",

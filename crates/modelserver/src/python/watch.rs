@@ -32,6 +32,7 @@ use super::{
     launch::{Plan, Process, end_group},
     link::{Link, RunId},
     memory::Limits,
+    metrics::Own,
     output::Output,
     tree::children,
     worker::Worker,
@@ -61,6 +62,8 @@ pub(super) struct Watched {
     pub(super) load_timeout: Duration,
     /// The longest that a request may take.
     pub(super) timeout: Duration,
+    /// The model's own metrics.
+    pub(super) own: Arc<Own>,
 }
 
 /// What a worker is about.
@@ -162,7 +165,10 @@ impl Watcher {
         self.generation += 1;
         let generation = self.generation;
         match Process::start(&self.watched.plan) {
-            Ok((process, stdout, stderr)) => {
+            Ok((mut process, stdout, stderr)) => {
+                if let Some(counts) = process.counts.take() {
+                    self.watched.own.begin(generation, counts);
+                }
                 tracing::debug!(model = self.watched.name, pid = %process.pid, generation, "a worker starts");
                 self.workers.push(Running {
                     generation,
@@ -313,6 +319,7 @@ impl Watcher {
                 self.link.offer(made);
                 self.introduced = Some(introduced.clone());
                 if let Some(first) = self.first.take() {
+                    self.watched.own.loaded();
                     // Whoever opens the model may have given up.
                     let _ = first.send(Ok(introduced));
                 }
@@ -363,6 +370,7 @@ impl Watcher {
         while let Some(place) = self.workers.iter().position(|worker| worker.ended) {
             let mut worker = self.workers.swap_remove(place);
             let status = worker.rest(&self.watched.name);
+            self.watched.own.end(worker.generation);
             let words = worker.obituary(status);
             let was_loading = matches!(worker.phase, Phase::Loading { .. });
             let wanted = !matches!(worker.phase, Phase::Leaving { .. });

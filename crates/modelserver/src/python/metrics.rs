@@ -1,0 +1,328 @@
+//! Metrics that Python models declare themselves: counters, gauges and histograms.
+//!
+//! Each worker has a piece of memory that it shares with the server (`_metrics.py` says how it is laid out) and counts
+//! there, so that counting costs no message, and nothing is lost when the worker ends. They are read when somebody
+//! asks for `/metrics`: those of all instances together, and the counts of workers that have ended.
+//!
+//! **Invariant:** what a worker wrote is copied first and checked then; whatever it is, it is a bounded number of
+//! series with sound names.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use serde::Deserialize;
+
+use super::shared::Area;
+
+/// The size of an area, in bytes. The numbers here are those of `_metrics.py`.
+pub(super) const AREA: usize = 1 << 20;
+const MOST_SERIES: usize = 1000;
+const MOST_LABELS: usize = 8;
+const MOST_BUCKETS: usize = 64;
+const LONGEST_TEXT: usize = 1024;
+const HEAD: usize = 16;
+const OF_THE_SERVER: [&str; 5] = ["model_", "modelway_", "process_", "gateway_", "scrape_"];
+const LABELS_OF_THE_SERVER: [&str; 4] = ["model_name", "model_version", "le", "quantile"];
+
+/// What all series of one name have in common.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Family {
+    pub(crate) kind: Kind,
+    pub(crate) help: String,
+}
+
+/// What a metric is.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Kind {
+    Counter,
+    Gauge(Merge),
+    /// With the upper bounds of its buckets, all but the last.
+    Histogram(Vec<f64>),
+}
+
+/// What is shown of a gauge that several workers have set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Merge {
+    #[default]
+    Latest,
+    Sum,
+    Min,
+    Max,
+}
+
+/// The labels of a series.
+pub(crate) type Labels = BTreeMap<String, String>;
+
+/// Series by their families and labels. Their values: of a counter its count, of a gauge its value and when it was set, of
+/// a histogram its sum and how many were in each bucket.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Series(pub(crate) BTreeMap<String, (Family, BTreeMap<Labels, Vec<f64>>)>);
+
+/// An entry's text.
+#[derive(Deserialize)]
+struct Described {
+    kind: String,
+    name: String,
+    help: String,
+    labels: Labels,
+    #[serde(default)]
+    merge: Merge,
+    #[serde(default)]
+    buckets: Vec<f64>,
+}
+
+impl Series {
+    /// What is in an area.
+    fn of(area: &Area) -> Self {
+        let mut series = Self::default();
+        let Some(head) = area.read::<u64>(0, 2) else { return series };
+        let count = usize::try_from(head[0]).map_or(MOST_SERIES, |count| count.min(MOST_SERIES));
+        let used = usize::try_from(head[1]).map_or(AREA, |used| used.clamp(HEAD, AREA));
+        let Some(bytes) = area.read::<u8>(HEAD, used - HEAD) else { return series };
+        let mut rest = bytes.as_slice();
+        for _ in 0..count {
+            let Some(next) = series.read(rest) else { break };
+            rest = next;
+        }
+        series
+    }
+
+    /// Reads the first entry; the bytes behind it.
+    fn read<'b>(&mut self, bytes: &'b [u8]) -> Option<&'b [u8]> {
+        let number = |at: usize| {
+            let field = bytes.get(at..)?.first_chunk::<4>()?;
+            usize::try_from(u32::from_ne_bytes(*field)).ok()
+        };
+        let (size, text) = (number(0)?, number(4)?);
+        let (entry, rest) = (bytes.get(..size)?, bytes.get(size..)?);
+        let values = entry.get(text.checked_add(8)?.checked_next_multiple_of(8)?..)?;
+        let values: Vec<f64> = values.as_chunks::<8>().0.iter().map(|value| f64::from_ne_bytes(*value)).collect();
+        if let Some(described) = serde_json::from_slice::<Described>(&entry[8..8 + text]).ok().filter(is_sound)
+            && let Some(kind) = kind_of(&described, &values)
+        {
+            let family = Family { kind, help: described.help };
+            self.add(&described.name, &family, &described.labels, &values, 1.0);
+        }
+        (size > 8).then_some(rest)
+    }
+
+    /// Adds a series `times` over. One whose family is another one already is left out.
+    fn add(&mut self, name: &str, family: &Family, labels: &Labels, values: &[f64], times: f64) {
+        let known = self.0.entry(name.to_owned()).or_insert_with(|| (family.clone(), BTreeMap::new()));
+        if known.0.kind != family.kind {
+            return;
+        }
+        let Some(had) = known.1.get_mut(labels) else {
+            if times > 0.0 {
+                known.1.insert(labels.clone(), values.to_vec());
+            }
+            return;
+        };
+        match (&family.kind, had.as_mut_slice(), values) {
+            (Kind::Gauge(merge), [had, when], [value, set]) => {
+                *had = match merge {
+                    Merge::Latest if set >= when => *value,
+                    Merge::Latest => *had,
+                    Merge::Sum => *had + value,
+                    Merge::Min => had.min(*value),
+                    Merge::Max => had.max(*value),
+                };
+                *when = when.max(*set);
+            }
+            (Kind::Counter | Kind::Gauge(_) | Kind::Histogram(_), had, values) => {
+                had.iter_mut().zip(values).for_each(|(had, value)| *had += value * times);
+            }
+        }
+    }
+
+    /// Adds all of another.
+    pub(crate) fn extend(&mut self, other: &Self) {
+        self.combine(other, 1.0);
+    }
+
+    fn combine(&mut self, other: &Self, times: f64) {
+        for (name, (family, series)) in &other.0 {
+            series.iter().for_each(|(labels, values)| self.add(name, family, labels, values, times));
+        }
+    }
+
+    /// Without what says how things are now.
+    fn without_gauges(mut self) -> Self {
+        self.0.retain(|_, (family, _)| !matches!(family.kind, Kind::Gauge(_)));
+        self
+    }
+}
+
+fn is_sound(described: &Described) -> bool {
+    let word = |text: &str, more: &[u8]| {
+        let first = text.bytes().next();
+        first.is_some_and(|letter| !letter.is_ascii_digit())
+            && text.len() <= LONGEST_TEXT
+            && text.bytes().all(|letter| letter.is_ascii_alphanumeric() || letter == b'_' || more.contains(&letter))
+    };
+    let label = |(name, value): (&String, &String)| {
+        word(name, b"") && !LABELS_OF_THE_SERVER.contains(&name.as_str()) && value.len() <= LONGEST_TEXT
+    };
+    word(&described.name, b":")
+        && !OF_THE_SERVER.iter().any(|start| described.name.starts_with(start))
+        && described.help.len() <= 4 * LONGEST_TEXT
+        && described.labels.len() <= MOST_LABELS
+        && described.labels.iter().all(label)
+}
+
+/// What it is, if it has the values that such a thing has.
+fn kind_of(described: &Described, values: &[f64]) -> Option<Kind> {
+    let buckets = &described.buckets;
+    let (kind, length) = match described.kind.as_str() {
+        "counter" => (Kind::Counter, 1..=1),
+        "gauge" => (Kind::Gauge(described.merge), 2..=2),
+        "histogram" if buckets.len() <= MOST_BUCKETS && buckets.iter().is_sorted_by(|low, high| low < high) => {
+            (Kind::Histogram(buckets.clone()), buckets.len() + 2..=buckets.len() + 2)
+        }
+        _ => return None,
+    };
+    length.contains(&values.len()).then_some(kind)
+}
+
+/// The metrics of one instance, whichever worker it has.
+#[derive(Debug, Default)]
+pub struct Own(Mutex<Held>);
+
+#[derive(Debug, Default)]
+struct Held {
+    /// Of the workers that run, by their generation.
+    areas: BTreeMap<u64, Area>,
+    /// Of those that have ended.
+    ended: Series,
+    /// What was counted when the model was loaded, until it was tried.
+    loaded: Option<Series>,
+    /// What was counted in trying it, which no caller has asked for.
+    tried: Series,
+}
+
+impl Own {
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A worker starts to count there.
+    pub(super) fn begin(&self, generation: u64, area: Area) {
+        self.lock().areas.insert(generation, area);
+    }
+
+    /// A worker has ended: what it has counted stays.
+    pub(super) fn end(&self, generation: u64) {
+        let mut held = self.lock();
+        if let Some(area) = held.areas.remove(&generation) {
+            let last = Series::of(&area).without_gauges();
+            held.ended.extend(&last);
+        }
+    }
+
+    /// The model is loaded; what is counted until [`Self::tried`] is not shown.
+    pub(super) fn loaded(&self) {
+        let mut held = self.lock();
+        held.loaded = Some(held.sum());
+    }
+
+    /// The model was tried.
+    pub(crate) fn tried(&self) {
+        let mut held = self.lock();
+        if let Some(loaded) = held.loaded.take() {
+            let mut tried = held.sum();
+            tried.combine(&loaded, -1.0);
+            held.tried = tried.without_gauges();
+        }
+    }
+
+    /// All of it.
+    pub(crate) fn series(&self) -> Series {
+        let held = self.lock();
+        let mut all = held.sum();
+        all.combine(&held.tried, -1.0);
+        all
+    }
+}
+
+impl Held {
+    fn sum(&self) -> Series {
+        let mut all = self.ended.clone();
+        self.areas.values().for_each(|area| all.extend(&Series::of(area)));
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn area(entries: &[(&str, &[f64])]) -> Area {
+        let mut area = Area::new(AREA).unwrap();
+        let mut at = HEAD;
+        for (text, values) in entries {
+            let padded = (8 + text.len()).next_multiple_of(8);
+            let size = padded + 8 * values.len();
+            assert!(area.write(at, &[u32::try_from(size).unwrap(), u32::try_from(text.len()).unwrap()]));
+            assert!(area.write(at + 8, text.as_bytes()) && area.write(at + padded, values));
+            at += size;
+        }
+        assert!(area.write(0, &[entries.len() as u64, at as u64]));
+        area
+    }
+
+    const HITS: &str = r#"{"kind":"counter","name":"hits","help":"","labels":{"a":"x"}}"#;
+
+    fn hits(own: &Own) -> f64 {
+        own.series().0["hits"].1.values().next().unwrap()[0]
+    }
+
+    #[test]
+    fn counts_of_workers_that_run_and_have_ended_are_summed_and_those_of_trials_left_out() {
+        let own = Own::default();
+        own.begin(1, area(&[(HITS, &[2.0])]));
+        own.loaded();
+        own.begin(2, area(&[(HITS, &[3.0])]));
+        own.tried();
+        assert_eq!(hits(&own), 2.0);
+        own.end(1);
+        assert_eq!(hits(&own), 2.0);
+        own.begin(3, area(&[(HITS, &[5.0])]));
+        assert_eq!(hits(&own), 7.0);
+    }
+
+    #[test]
+    fn a_gauge_is_merged_as_it_says_and_ends_with_its_worker() {
+        let gauge = |merge: &str| format!(r#"{{"kind":"gauge","name":"g","help":"","labels":{{}},"merge":"{merge}"}}"#);
+        for (merge, wanted) in [("latest", 7.0), ("sum", 16.0), ("min", 7.0), ("max", 9.0)] {
+            let own = Own::default();
+            own.begin(1, area(&[(&gauge(merge), &[9.0, 100.0])]));
+            own.begin(2, area(&[(&gauge(merge), &[7.0, 200.0])]));
+            assert_eq!(own.series().0["g"].1[&Labels::new()][0], wanted, "{merge}");
+            own.end(2);
+            assert_eq!(own.series().0["g"].1[&Labels::new()][0], 9.0, "{merge}");
+        }
+    }
+
+    #[test]
+    fn whatever_a_worker_writes_is_bounded_and_sound() {
+        for text in [
+            r#"{"kind":"counter","name":"a b","help":"","labels":{}}"#,
+            r#"{"kind":"counter","name":"model_loaded","help":"","labels":{}}"#,
+            r#"{"kind":"counter","name":"a","help":"","labels":{"le":"1"}}"#,
+            r#"{"kind":"gauge","name":"a","help":"","labels":{},"merge":"none"}"#,
+            r#"{"kind":"histogram","name":"a","help":"","labels":{},"buckets":[2,1]}"#,
+            "not JSON",
+            "",
+        ] {
+            assert_eq!(Series::of(&area(&[(text, &[1.0])])).0.len(), 0, "{text}");
+        }
+        let mut broken = area(&[(HITS, &[1.0])]);
+        for (at, value) in [(0, u64::MAX), (8, u64::MAX), (16, u64::MAX), (16, 0), (16, 3)] {
+            assert!(broken.write(at, &[value]));
+            assert!(Series::of(&broken).0.len() <= 1);
+        }
+    }
+}
