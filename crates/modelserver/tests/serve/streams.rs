@@ -154,3 +154,32 @@ async fn what_goes_wrong_in_the_middle_is_the_last_event() {
     assert!(began.elapsed() >= Duration::from_millis(300));
     is_free(&server).await;
 }
+
+#[tokio::test]
+async fn a_stream_has_its_time_between_pieces_and_is_finished_when_the_server_ends() {
+    let mut settings = config(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models/python/streamer.py"));
+    settings.python = Some(python().display().to_string());
+    settings.request_timeout_ms = 900;
+    let mut server = Server::ready(settings).await;
+    // Longer than the time for one piece, and whole.
+    let began = std::time::Instant::now();
+    let mut stream = open(&server, &json!({"x": [1], "most": 8, "pause": 0.2})).await;
+    let got = read_to(&mut stream, "0\r\n\r\n").await;
+    assert!(got.contains(":7}") && !got.contains("error"), "{got}");
+    assert!(began.elapsed() > Duration::from_millis(900), "{:?}", began.elapsed());
+    let mut stream = open(&server, &json!({"x": [1], "most": 2, "pause": 4.0})).await;
+    let got = read_to(&mut stream, "0\r\n\r\n").await;
+    assert!(got.contains(":0}") && got.contains("no answer within 900 ms") && !got.contains(":1}"), "{got}");
+    is_free(&server).await;
+    // A client that half-closes gets all of it, and comments that say nothing.
+    let mut stream = open(&server, &json!({"x": [1], "most": 7, "pause": 0.25})).await;
+    stream.shutdown().await.unwrap();
+    let got = read_to(&mut stream, "0\r\n\r\n").await;
+    assert!(got.contains(":6}") && !got.contains("error"), "{got}");
+    let mut stream = open(&server, &json!({"x": [1], "most": 4, "pause": 0.2})).await;
+    read_to(&mut stream, ":0}").await;
+    server.tasks.stop();
+    let got = read_to(&mut stream, "0\r\n\r\n").await;
+    assert!(got.contains(":3}") && !got.contains("error"), "{got}");
+    assert!(server.end().await.is_ok());
+}
