@@ -170,6 +170,9 @@ class Runs(unittest.TestCase):
 
         self.assertEqual(run("x.astype('float64')").dtype, np.float32)
         self.assertEqual(run("[1, 2]", "INT8").tolist(), [1, 2])
+        # A number that is missing is NaN.
+        self.assertEqual(str(run("[1.5, None]").tolist()), "[1.5, nan]")
+        self.assertEqual(str(run("[[None, np.int64(2)], [0.5, 1]]", "FP64", "-1, 2").tolist()), "[[nan, 2.0], [0.5, 1.0]]")
         self.assertEqual(run("['a', b'b']", "BYTES").tolist(), [b"a", b"b"])
         for made, datatype, shape, words in [
             ("x", "INT64", "-1", "is float32, and the model declares INT64"),
@@ -177,7 +180,9 @@ class Runs(unittest.TestCase):
             ("[-1, 3]", "UINT64", "-1", "holds -1, which UINT64 cannot"),
             ("[[1.0], [2.0]]", "FP32", "-1", r"has the shape \[2, 1\], and the model declares \[-1\]"),
             ("[1.0]", "FP32", "-1", "has 1 rows for an input of 2"),
-            ("[1.0, None]", "FP32", "-1", "is object, and the model declares FP32"),
+            ("[1, None]", "INT64", "-1", "is object, and the model declares INT64"),
+            ("[1.0, '2']", "FP32", "-1", "and the model declares FP32"),
+            ("np.array([1.0, True], object)", "FP32", "-1", "is object, and the model declares FP32"),
             ("[1.0, 2.0]", "BYTES", "-1", "holds a float, and the model declares text"),
         ]:
             with self.subTest(made), self.assertRaisesRegex(TypeError, words):

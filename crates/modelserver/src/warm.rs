@@ -52,6 +52,10 @@ fn made_up(runtime: &mut dyn ModelRuntime, file: &Path, cancel: &Cancel) {
         tracing::info!(model = %file.display(), "not warmed: its inputs are too large to make up");
         return;
     };
+    if inputs.is_empty() {
+        // An MLflow model without a signature: nobody knows what it wants.
+        return;
+    }
     if let Err(error) = run(runtime, &inputs, cancel, true) {
         match runtime.trials().runs {
             TrialRuns::Many => {

@@ -70,6 +70,8 @@ def _numbers(value: Any, spec: TensorSpec) -> np.ndarray:
             value = np.asarray(value)
         except ValueError as error:
             raise BadOutput(f"output `{spec.name}` is no array: {error}") from None
+    if value.dtype.kind == "O" and wanted.kind == "f":
+        value = _with_missing(value, wanted)
     given = value.dtype
     if given == wanted:
         return value
@@ -83,6 +85,13 @@ def _numbers(value: Any, spec: TensorSpec) -> np.ndarray:
             beyond = low if low < bounds.min else high
             raise BadOutput(f"output `{spec.name}` holds {beyond}, which {spec.datatype} cannot")
     return value.astype(wanted)
+
+
+def _with_missing(value: np.ndarray, wanted: np.dtype) -> np.ndarray:
+    """Numbers of which some are None, which is NaN; the same array if there is anything else in it."""
+    numbers = (int, float, np.integer, np.floating)
+    right = all(item is None or (isinstance(item, numbers) and not isinstance(item, bool)) for item in value.ravel().tolist())
+    return value.astype(wanted) if right else value
 
 
 def _bytes(value: Any, spec: TensorSpec) -> np.ndarray:

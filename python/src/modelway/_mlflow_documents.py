@@ -48,7 +48,9 @@ class Reader:
 
     def read(self, door: str, body: Dict[str, Any]) -> Given:
         """What the model is given for a body; ``door`` says by which protocol it came."""
-        form, data = ("tensors", _tensors(body)) if door == "v2" else _form(body)
+        form, data = ("tensors", _tensors(body)) if door == "v2" else _form(body, door)
+        if data is None:
+            raise InvalidInput(f"`{form}` is null: there is nothing to predict")
         try:
             if self.table:
                 return self._of_table(form, data, door)
@@ -67,6 +69,8 @@ class Reader:
     def _of_table(self, form: str, data: Any, door: str) -> Given:
         frame = self.frame(form, data)
         names = [column["name"] for column in self.columns or []]
+        if not frame.columns.is_unique:
+            raise InvalidInput(f"`{form}` has the column `{frame.columns[frame.columns.duplicated()][0]}` twice")
         if not self.named:
             if len(frame.columns) < len(names):
                 raise InvalidInput(f"the model wants {len(names)} columns, and the rows have {len(frame.columns)}")
@@ -196,7 +200,7 @@ class MlflowReader(Reader):
             texts = tensor.values()
             wanted = (self.columns or [{"kind": "string"}])[0]["kind"] in JSON_KINDS
             return Given([json.loads(text) if wanted and isinstance(text, str) else text for text in texts], [])
-        form, data = _form(body)
+        form, data = _form(body, door)
         if form.startswith("dataframe"):
             raise InvalidInput(f"the model has type hints, so that its values come as `inputs` and not as `{form}`")
         return Given(data, [])
@@ -235,8 +239,8 @@ def words_of(error: BaseException) -> str:
     return text.rpartition("Error: ")[2].strip()[:2000]
 
 
-def _form(body: Dict[str, Any]) -> Tuple[str, Any]:
-    (form,) = [name for name in FORMS if name in body]
+def _form(body: Dict[str, Any], door: str) -> Tuple[str, Any]:
+    (form,) = [name for name in (FORMS[2:] if door == "v1" else FORMS) if name in body]
     return form, body[form]
 
 
@@ -438,7 +442,8 @@ def _frame_of_tensors(tensors: List[_Tensor], columns: List[Column], named: bool
     import pandas as pd
 
     names = [column["name"] for column in columns]
-    if len(tensors) == 1 and len(tensors[0].shape) == 2 and (len(names) > 1 or tensors[0].name not in names):
+    alone = tensors[0] if len(tensors) == 1 else None
+    if alone and len(alone.shape) == 2 and (alone.name not in names or (len(names) > 1 and alone.shape[1] != 1)):
         matrix = tensors[0].array()
         if named and matrix.shape[1] != len(names):
             raise InvalidInput(f"the model wants {len(names)} features, and `{tensors[0].name}` has {matrix.shape[1]} in each row")

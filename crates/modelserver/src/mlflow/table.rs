@@ -25,7 +25,7 @@ pub(crate) fn fit(signature: &Signature, inputs: Vec<Tensor>) -> Result<Vec<Tens
     if table
         && let [matrix] = inputs.as_slice()
         && matrix.shape.len() == 2
-        && (signature.inputs.len() > 1 || known(&matrix.name).is_none())
+        && (known(&matrix.name).is_none() || (signature.inputs.len() > 1 && matrix.shape[1] != 1))
     {
         inputs = columns(signature, matrix)?;
     }
@@ -245,6 +245,10 @@ mod tests {
             vec![tensor("b", &[2, 1], Data::Int64(vec![1, 2])), tensor("a", &[2], Data::Fp32(vec![0.5, 1.0]))];
         let fitted = fit(&table(), columns).unwrap();
         assert_eq!(fitted[0].shape, [2]);
+        let mut optional = table();
+        optional.optional = vec![1];
+        let alone = fit(&optional, vec![tensor("a", &[2, 1], Data::Fp64(vec![0.5, 1.0]))]).unwrap();
+        assert_eq!(alone[0], tensor("a", &[2], Data::Fp64(vec![0.5, 1.0])));
         assert_eq!(fitted[1].data, Data::Fp64(vec![0.5, 1.0]));
     }
 
