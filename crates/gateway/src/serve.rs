@@ -3,6 +3,7 @@
 pub(crate) mod accept;
 pub(crate) mod app;
 pub(crate) mod connection;
+pub(crate) mod merged;
 pub(crate) mod metrics;
 pub(crate) mod own;
 pub(crate) mod protocol;

@@ -7,3 +7,4 @@ pub(crate) mod http2;
 pub(crate) mod pool;
 pub(crate) mod probe;
 pub(crate) mod socket;
+pub(crate) mod split;

@@ -7,7 +7,8 @@ mod harness;
 use bytes::Bytes;
 use harness::{Control, Executor, Gateway, Manner, Replica, route};
 use http::{HeaderMap, Request};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::Frame;
 use hyper_util::rt::TokioIo;
 
 struct Reply {
@@ -26,19 +27,32 @@ impl Reply {
     }
 }
 
+fn framed(message: &[u8]) -> Vec<u8> {
+    let mut framed = vec![0];
+    framed.extend_from_slice(&u32::try_from(message.len()).unwrap().to_be_bytes());
+    framed.extend_from_slice(message);
+    framed
+}
+
 async fn call(gateway: &Gateway, method: &str, message: &[u8]) -> Reply {
+    let path = format!("inference.GRPCInferenceService/{method}");
+    send(gateway, &path, None, Full::<Bytes>::from(framed(message))).await
+}
+
+async fn send<B>(gateway: &Gateway, path: &str, encoding: Option<&str>, body: B) -> Reply
+where
+    B: http_body::Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + Unpin + 'static,
+{
     let stream = gateway.raw().await;
     let tasks = base::Tasks::new();
     let (mut sender, connection) =
         hyper::client::conn::http2::handshake(Executor(tasks.clone()), TokioIo::new(stream)).await.unwrap();
     tasks.spawn(connection);
-    let mut framed = vec![0];
-    framed.extend_from_slice(&u32::try_from(message.len()).unwrap().to_be_bytes());
-    framed.extend_from_slice(message);
-    let request = Request::post(format!("http://{}/inference.GRPCInferenceService/{method}", gateway.addr))
+    let request = Request::post(format!("http://{}/{path}", gateway.addr))
         .header("content-type", "application/grpc")
+        .header("grpc-encoding", encoding.unwrap_or("identity"))
         .header("te", "trailers")
-        .body(Full::<Bytes>::from(framed))
+        .body(body)
         .unwrap();
     let response = sender.send_request(request).await.unwrap();
     assert_eq!(response.status(), 200, "gRPC says everything in its own status");
@@ -46,6 +60,23 @@ async fn call(gateway: &Gateway, method: &str, message: &[u8]) -> Reply {
     let body = body.collect().await.unwrap();
     let trailers = body.trailers().cloned().unwrap_or_default();
     Reply { headers: parts.headers, message: body.to_bytes().to_vec(), trailers }
+}
+
+/// A body in pieces of some bytes.
+fn pieces(bytes: &[u8], size: usize) -> impl http_body::Body<Data = Bytes, Error = std::io::Error> + Unpin + use<> {
+    let frames: Vec<_> = bytes.chunks(size).map(|piece| Ok(Frame::data(Bytes::copy_from_slice(piece)))).collect();
+    StreamBody::new(futures::stream::iter(frames))
+}
+
+/// The messages of a stream, in order.
+fn messages(mut stream: &[u8]) -> Vec<&[u8]> {
+    let mut found = Vec::new();
+    while let [_, a, b, c, d, rest @ ..] = stream {
+        let (message, after) = rest.split_at(u32::from_be_bytes([*a, *b, *c, *d]) as usize);
+        found.push(message);
+        stream = after;
+    }
+    found
 }
 
 /// Field 1, the model's name, and some more.
@@ -151,6 +182,98 @@ async fn a_connection_that_was_closed_meanwhile_costs_no_try() {
     }
     let (_, _, metrics) = gateway.get("/metrics").await;
     assert!(metrics.contains("modelway_gateway_retries_total 0"), "{metrics}");
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn each_message_of_a_stream_goes_to_its_own_model() {
+    let (one, two) = (Replica::start("a", Manner::Grpc).await, Replica::start("b", Manner::Grpc).await);
+    let control = Control::start().await;
+    control.set(1, Some(route("iris", &[&one])));
+    control.set(2, Some(route("digits", &[&two])));
+    let gateway = Gateway::start(&control).await;
+    gateway.until_known("md-2").await;
+    let mut long = infer("digits");
+    long.extend_from_slice(&[0x3a, 0xe0, 0xd4, 0x03]);
+    long.resize(long.len() + 60_000, 7);
+    let sent = [infer("iris"), long, infer("iris"), infer("digits")];
+    let stream: Vec<u8> = sent.iter().flat_map(|message| framed(message)).collect();
+    for size in [7, 1_000, stream.len()] {
+        let path = "inference.GRPCInferenceService/ModelStreamInfer";
+        let reply = send(&gateway, path, None, pieces(&stream, size)).await;
+        assert_eq!(reply.status().0, "0", "{}", reply.status().1);
+        let mut came = messages(&reply.message);
+        let mut wanted: Vec<&[u8]> = sent.iter().map(Vec::as_slice).collect();
+        came.sort_unstable();
+        wanted.sort_unstable();
+        let lengths = |them: &[&[u8]]| them.iter().map(|it| it.len()).collect::<Vec<_>>();
+        let said = String::from_utf8_lossy(came[came.len() - 1]);
+        let said = said.chars().take(300).collect::<String>();
+        assert!(came == wanted, "{:?} instead of {:?} in pieces of {size}: {said}", lengths(&came), lengths(&wanted));
+    }
+    assert_eq!((one.requests(), two.requests()), (3, 3));
+    assert_eq!(
+        usize::try_from(two.bytes.load(std::sync::atomic::Ordering::SeqCst)).unwrap(),
+        3 * (sent[1].len() + sent[3].len() + 10)
+    );
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_message_for_nobody_is_answered_in_the_stream_and_the_others_go_on() {
+    let (replica, _control, gateway) = Gateway::simple(Manner::Grpc).await;
+    for order in [["iris", "none", "iris", "none"], ["none", "iris", "none", "iris"]] {
+        let stream: Vec<u8> = order.iter().flat_map(|name| framed(&infer(name))).collect();
+        let path = "inference.GRPCInferenceService/ModelStreamInfer";
+        let reply = send(&gateway, path, None, pieces(&stream, 9)).await;
+        assert_eq!(reply.status().0, "0", "{}", reply.status().1);
+        let came = messages(&reply.message);
+        let good = came.iter().filter(|message| **message == infer("iris")).count();
+        let bad = came.iter().filter(|message| String::from_utf8_lossy(message).contains("no model `none`"));
+        // Each with the id of its request.
+        let bad = bad.filter(|message| message.ends_with(&[0x12, 4, 0x1a, 2, b'i', b'd'])).count();
+        assert_eq!((good, bad), (2, 2), "{came:?}");
+    }
+    let mut broken = framed(&infer("iris"));
+    broken.extend_from_slice(&framed(&[0x0f, 1, 2]));
+    let reply = send(&gateway, "inference.GRPCInferenceService/ModelStreamInfer", None, pieces(&broken, 50)).await;
+    assert_eq!((reply.status().0, messages(&reply.message)), ("3", vec![&*infer("iris")]));
+    assert_eq!(replica.requests(), 3);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_compressed_message_reaches_its_model_as_it_came() {
+    use std::io::Write as _;
+    let (replica, _control, gateway) = Gateway::simple(Manner::Grpc).await;
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(&infer("iris")).unwrap();
+    let mut packed = framed(&encoder.finish().unwrap());
+    packed[0] = 1;
+    let path = "inference.GRPCInferenceService/ModelInfer";
+    let reply = send(&gateway, path, Some("gzip"), Full::<Bytes>::from(packed.clone())).await;
+    assert_eq!((reply.status().0, &reply.message), ("0", &packed));
+    let reply = send(&gateway, path, Some("zstd"), Full::<Bytes>::from(packed)).await;
+    assert_eq!(reply.status().0, "12", "{}", reply.status().1);
+    assert_eq!(replica.requests(), 1);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn the_health_of_each_model_is_told() {
+    let (_replica, control, gateway) = Gateway::simple(Manner::Grpc).await;
+    control.set(2, Some(route("idle", &[])));
+    gateway.until_known("idle").await;
+    for (service, wanted) in [("", "1"), ("iris", "1"), ("md-1", "1"), ("idle", "2"), ("none", "not found")] {
+        let mut check = vec![0x0a, u8::try_from(service.len()).unwrap()];
+        check.extend_from_slice(service.as_bytes());
+        let body = Full::<Bytes>::from(framed(if service.is_empty() { &[] } else { &check }));
+        let reply = send(&gateway, "grpc.health.v1.Health/Check", None, body).await;
+        match wanted {
+            "not found" => assert_eq!(reply.status().0, "5", "{service}"),
+            code => assert_eq!(reply.message[5..], [8, code.parse().unwrap()], "{service}"),
+        }
+    }
     gateway.stop().await;
 }
 

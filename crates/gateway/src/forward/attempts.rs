@@ -75,7 +75,7 @@ pub(crate) async fn forward(call: Call, head: Request<()>, body: Received) -> Re
     let id = head.headers().get(&REQUEST_ID).cloned();
     let Call { lane, endpoint, protocol, timeout, mut alarm, .. } = call;
     // What it takes to send the request once more.
-    let spare = (!body.streams()).then(|| body.bytes().clone());
+    let spare = body.held().cloned();
     let (body, progress) = body.into_sending(call.pace);
     let mut outgoing = head.map(|()| body);
     let mut attempts = Attempts {

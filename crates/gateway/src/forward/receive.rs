@@ -12,7 +12,10 @@ use super::lane::Lane;
 use crate::{
     admit::limits::Admission,
     config::Config,
-    upstream::body::{SendBody, StreamBody, StreamProgress, StreamState},
+    upstream::{
+        body::{SendBody, StreamBody, StreamProgress, StreamState},
+        split::Part,
+    },
     wire::{
         alarm::Alarm,
         pace::Pace,
@@ -28,25 +31,37 @@ pub(crate) enum Received {
     Held(Bytes),
     /// Longer than is held, or than there is room to hold: what came, what comes, and how much of that is allowed.
     Long { head: Bytes, rest: Incoming, allowed: u64 },
+    /// The messages for one model of a stream for several.
+    Part(Part),
 }
 
 impl Received {
     /// What is there of it.
-    pub(crate) fn bytes(&self) -> &Bytes {
+    pub(crate) fn bytes(&self) -> &[u8] {
         match self {
             Self::Held(bytes) | Self::Long { head: bytes, .. } => bytes,
+            Self::Part(_) => &[],
+        }
+    }
+
+    /// All of it, if it is there.
+    pub(crate) fn held(&self) -> Option<&Bytes> {
+        match self {
+            Self::Held(bytes) => Some(bytes),
+            Self::Long { .. } | Self::Part(_) => None,
         }
     }
 
     /// Whether it is sent on while it comes.
     pub(crate) fn streams(&self) -> bool {
-        matches!(self, Self::Long { .. })
+        matches!(self, Self::Long { .. } | Self::Part(_))
     }
 
     /// As it is sent, and, where it is sent on while it comes, what comes of that. `pace` says how slowly it may come.
     pub(crate) fn into_sending(self, pace: Option<Pace>) -> (SendBody, Option<Arc<StreamProgress>>) {
         match self {
             Self::Held(bytes) => (SendBody::held(bytes), None),
+            Self::Part(part) => (SendBody::Part(part), None),
             Self::Long { head, rest, allowed } => {
                 let progress = Arc::<StreamProgress>::default();
                 let head = Some(head).filter(|head| !head.is_empty());
@@ -112,7 +127,8 @@ pub(crate) struct FirstMessage {
     pub(crate) body: Received,
 }
 
-/// The body of a gRPC call until its model is known and, if it is short and does not stream, to its end.
+/// The body of a gRPC call until its model is known and, if it is short and does not stream, to its end. What streams is
+/// never held.
 pub(crate) async fn call(
     lane: &Lane,
     mut body: Incoming,
@@ -152,7 +168,7 @@ pub(crate) async fn call(
             Found::Model | Found::More => continue,
         };
         let bytes = pieces.joined();
-        let body = if ended {
+        let body = if ended && !streams {
             Received::Held(bytes)
         } else {
             let most = if streams { u64::MAX } else { config.max_body_bytes };

@@ -1,8 +1,10 @@
 //! What the gateway answers by itself: health, the list of models, metrics; and their like over gRPC.
 
-use std::sync::Arc;
+use std::{future::poll_fn, pin::Pin, sync::Arc, time::Duration};
 
-use http::{HeaderValue, Method, Response, StatusCode, header::CONTENT_TYPE};
+use http::{HeaderValue, Method, Response, StatusCode, header::CONTENT_TYPE, request::Parts};
+use http_body::Body as _;
+use hyper::body::Incoming;
 
 use super::{app::App, metrics};
 use crate::{
@@ -11,11 +13,16 @@ use crate::{
         grpc,
         path::Own,
         refusal::{Refusal, json},
+        scan::Scanner,
     },
 };
 
 /// The most names that `GET /v1/models` lists.
 const LISTED: usize = 10_000;
+
+/// The longest message of a health check, and how long it may take.
+const LONGEST_CHECK: usize = 4 << 10;
+const CHECK_PATIENCE: Duration = Duration::from_secs(10);
 
 const SERVICE: &str = "/inference.GRPCInferenceService/";
 const HEALTH: &str = "/grpc.health.v1.Health/Check";
@@ -80,10 +87,23 @@ pub(crate) fn model_method(path: &str) -> Option<&'static str> {
 }
 
 /// Answers a gRPC call that no replica is asked for.
-pub(crate) fn answer_grpc(gateway: &Gateway, path: &str) -> Result<Response<OutBody>, Refusal> {
+pub(crate) async fn answer_grpc(gateway: &Gateway, head: &Parts, body: Incoming) -> Result<Response<OutBody>, Refusal> {
     let is_ready = gateway.not_ready().is_none();
+    let path = head.uri.path();
     if path == HEALTH {
-        return Ok(message(&[0x08, if is_ready { 1 } else { 2 }]));
+        let encoding = head.headers.get(&grpc::ENCODING).map(HeaderValue::as_bytes);
+        let service = service(body, encoding).await?;
+        let serves = match &*service {
+            "" | "inference.GRPCInferenceService" | "grpc.health.v1.Health" => is_ready,
+            name => match gateway.table.find(name) {
+                Some(endpoint) => endpoint.total_replicas() > 0,
+                None => {
+                    let words = format!("there is neither a service nor a model `{name}`");
+                    return Err(Refusal::new(StatusCode::NOT_FOUND, words));
+                }
+            },
+        };
+        return Ok(message(&[0x08, if serves { 1 } else { 2 }]));
     }
     match path.strip_prefix(SERVICE) {
         Some("ServerLive") => Ok(message(&[0x08, 1])),
@@ -95,6 +115,27 @@ pub(crate) fn answer_grpc(gateway: &Gateway, path: &str) -> Result<Response<OutB
         }
         None => Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, format!("this gateway serves {SERVICE}* only"))),
     }
+}
+
+/// The service that a health check asks for: field 1 of its message, as a model's name is.
+async fn service(mut body: Incoming, encoding: Option<&[u8]>) -> Result<String, Refusal> {
+    let mut scanner = Scanner::new(encoding);
+    let reading = async {
+        while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+            let frame = frame.map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, error.to_string()))?;
+            let data = frame.into_data().unwrap_or_default();
+            if scanner.read(&data)? < data.len() || scanner.left() > LONGEST_CHECK {
+                return Err(Refusal::new(StatusCode::BAD_REQUEST, "this is no HealthCheckRequest"));
+            }
+        }
+        if scanner.whole() {
+            Ok(scanner.name())
+        } else {
+            Err(Refusal::new(StatusCode::BAD_REQUEST, "the call ended early"))
+        }
+    };
+    let late = |_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "the message of the health check came too slowly");
+    tokio::time::timeout(CHECK_PATIENCE, reading).await.map_err(late)?
 }
 
 fn message(bytes: &[u8]) -> Response<OutBody> {

@@ -9,12 +9,19 @@ use std::{
 };
 
 use api::deployment::LogPayloads;
-use http::{HeaderValue, Method, Request, Response, StatusCode, request::Parts};
+use futures::future::BoxFuture;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header::CONTENT_TYPE, request::Parts};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use super::{app::App, connection::Conn, own, served::Served};
+use super::{
+    app::App,
+    connection::Conn,
+    merged::Merged,
+    own,
+    served::{Answer, Served},
+};
 use crate::{
     admit::limits::{Admission, Full},
     choose,
@@ -30,7 +37,9 @@ use crate::{
         records::{Draft, Payloads},
     },
     table::endpoint::{Endpoint, Revision},
+    upstream::split::{Model, Split},
     wire::{
+        alarm::Alarm,
         grpc,
         headers::REQUEST_ID,
         path::{self, Action, Target},
@@ -68,11 +77,11 @@ pub(crate) async fn handle(conn: Arc<Conn>, request: Request<Incoming>) -> Resul
     let asked = Asked { started: Instant::now(), id: conn.lane.gateway.ids.of(request.headers()), protocol };
     let id = asked.id.clone();
     let answered = match (check_host(&conn, &request), protocol) {
-        (Ok(()), Protocol::Http) => answer(&conn, asked, request).await,
+        (Ok(()), Protocol::Http) => answer(&conn, asked, request).await.map(|it| it.map(Answer::One)),
         (Ok(()), Protocol::Grpc) => Box::pin(answer_grpc(&conn, asked, request)).await,
         (Err(refusal), _) => Err(refusal),
     };
-    let mut response = answered.unwrap_or_else(|refusal| refuse(&conn, protocol, refusal));
+    let mut response = answered.unwrap_or_else(|refusal| refuse(&conn, protocol, refusal).map(Answer::One));
     response.headers_mut().insert(REQUEST_ID.clone(), id);
     Ok(response.map(|body| Served { body, busy }))
 }
@@ -139,39 +148,95 @@ async fn answer(conn: &Conn, asked: Asked, request: Request<Incoming>) -> Result
     forward(call, head, body).await
 }
 
-async fn answer_grpc(conn: &Conn, asked: Asked, request: Request<Incoming>) -> Result<Response<OutBody>, Refusal> {
+async fn answer_grpc(conn: &Conn, asked: Asked, request: Request<Incoming>) -> Result<Response<Answer>, Refusal> {
     let (parts, body) = request.into_parts();
     let Some(method) = own::model_method(parts.uri.path()) else {
-        return own::answer_grpc(&conn.lane.gateway, parts.uri.path());
+        return own::answer_grpc(&conn.app.gateway, &parts, body).await.map(|it| it.map(Answer::One));
     };
     let streams = method == "ModelStreamInfer";
-    let kind = matches!(method, "ModelInfer" | "ModelStreamInfer").then_some("grpc_infer");
     let mut admission = Admission::new(&conn.lane.limits);
     let mut alarm = conn.alarm(asked.started);
-    let encoding = parts.headers.get(&grpc::ENCODING).map(HeaderValue::as_bytes);
+    let encoding = parts.headers.get(&grpc::ENCODING).cloned();
+    let encoding = encoding.as_ref().map(HeaderValue::as_bytes);
     let first = receive::call(&conn.lane, body, encoding, streams, &mut admission, &mut alarm).await?;
-    let endpoint = endpoint(&conn.app, &first.model).await?;
-    let named = Named { endpoint, version: first.version, kind, streams };
-    let route = Duration::from_millis(named.endpoint.route.request_timeout_ms);
-    let wanted = parts.headers.get(&grpc::TIMEOUT).and_then(|value| grpc::read_timeout(value.as_bytes()));
-    let timeout = wanted.map_or(route, |wanted| wanted.min(route));
-    let head = asked.protocol.outgoing(parts, asked.id.clone(), None);
-    let revision = admit(&conn.lane, &named, &first.body, &mut admission)?;
-    let call = Call {
+    let call = GrpcCall {
+        app: Arc::clone(&conn.app),
         lane: Arc::clone(&conn.lane),
-        admission,
-        revision,
-        versioned: named.version.is_some(),
-        protocol: asked.protocol,
+        kind: matches!(method, "ModelInfer" | "ModelStreamInfer").then_some("grpc_infer"),
+        streams,
+        wanted: parts.headers.get(&grpc::TIMEOUT).and_then(|value| grpc::read_timeout(value.as_bytes())),
+        head: asked.protocol.outgoing(parts, asked.id.clone(), None),
         started: asked.started,
-        alarm,
-        timeout,
-        gap: if streams { RESTING } else { timeout },
-        pace: (!streams).then(|| receive::pace(&conn.lane.gateway.config)),
-        draft: draft(&conn.lane, &named, &asked.id, &first.body),
-        endpoint: named.endpoint,
+        id: asked.id,
     };
-    forward(call, head, first.body).await
+    let model = Model { name: first.model, version: first.version };
+    let Received::Long { head, rest, .. } = first.body else {
+        return call.of(model, first.body, admission, alarm).await.map(|it| it.map(Answer::One));
+    };
+    if !streams {
+        let allowed = conn.lane.gateway.config.max_body_bytes.saturating_sub(head.len() as u64);
+        let body = Received::Long { head, rest, allowed };
+        return call.of(model, body, admission, alarm).await.map(|it| it.map(Answer::One));
+    }
+    let split = Split::new(head, rest, encoding, conn.lane.gateway.config.buffer_body_bytes);
+    let own =
+        Response::builder().header(CONTENT_TYPE, grpc::KIND).header(&grpc::ENCODING, encoding.unwrap_or(b"identity"));
+    let open = move |model, part| -> BoxFuture<'static, _> {
+        let admission = Admission::new(&call.lane.limits);
+        Box::pin(call.clone().of(model, Received::Part(part), admission, Alarm::new(Instant::now())))
+    };
+    let mut merged = Box::new(Merged::new(split, Box::new(open), model));
+    let head = match merged.head().await {
+        Some(head) => head,
+        None => own.body(()).map(|own| own.into_parts().0).unwrap_or_else(|_| Response::new(()).into_parts().0),
+    };
+    Ok(Response::from_parts(head, Answer::Merged(merged)))
+}
+
+/// A gRPC call, and what is known of it before its model is.
+#[derive(Clone, Debug)]
+struct GrpcCall {
+    app: Arc<App>,
+    lane: Arc<Lane>,
+    kind: Option<&'static str>,
+    streams: bool,
+    /// The caller's own timeout.
+    wanted: Option<Duration>,
+    head: Request<()>,
+    started: Instant,
+    id: HeaderValue,
+}
+
+impl GrpcCall {
+    /// Has a replica of a model answer.
+    async fn of(
+        self,
+        model: Model,
+        body: Received,
+        mut admission: Admission,
+        alarm: Alarm,
+    ) -> Result<Response<OutBody>, Refusal> {
+        let endpoint = endpoint(&self.app, &model.name).await?;
+        let named = Named { endpoint, version: model.version, kind: self.kind, streams: self.streams };
+        let route = Duration::from_millis(named.endpoint.route.request_timeout_ms);
+        let timeout = self.wanted.map_or(route, |wanted| wanted.min(route));
+        let revision = admit(&self.lane, &named, &body, &mut admission)?;
+        let call = Call {
+            admission,
+            revision,
+            versioned: named.version.is_some(),
+            protocol: Protocol::Grpc,
+            started: self.started,
+            alarm,
+            timeout,
+            gap: if self.streams { RESTING } else { timeout },
+            pace: (!self.streams).then(|| receive::pace(&self.lane.gateway.config)),
+            draft: draft(&self.lane, &named, &self.id, &body),
+            endpoint: named.endpoint,
+            lane: self.lane,
+        };
+        forward(call, self.head, body).await
+    }
 }
 
 /// What a path names: something of an endpoint, or a page of the gateway's own.

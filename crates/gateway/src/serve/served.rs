@@ -8,13 +8,22 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::connection::Busy;
+use super::{connection::Busy, merged::Merged};
 use crate::forward::reply::OutBody;
+
+/// An answer's body.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// Of one replica, or of the gateway itself.
+    One(OutBody),
+    /// Of the models of a stream.
+    Merged(Box<Merged>),
+}
 
 /// An answer's body, and the mark of its connection that a request is being answered.
 #[derive(Debug)]
 pub(crate) struct Served {
-    pub(crate) body: OutBody,
+    pub(crate) body: Answer,
     pub(crate) busy: Busy,
 }
 
@@ -23,21 +32,32 @@ impl Body for Served {
     type Error = <OutBody as Body>::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        match &mut self.body {
+            Answer::One(body) => Pin::new(body).poll_frame(cx),
+            Answer::Merged(merged) => merged.poll(cx),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        match &self.body {
+            Answer::One(body) => body.is_end_stream(),
+            Answer::Merged(merged) => merged.is_over(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        match &self.body {
+            Answer::One(body) => body.size_hint(),
+            Answer::Merged(_) => SizeHint::default(),
+        }
     }
 }
 
 impl Drop for Served {
     fn drop(&mut self) {
-        if let Some(alarm) = self.body.take_alarm() {
+        if let Answer::One(body) = &mut self.body
+            && let Some(alarm) = body.take_alarm()
+        {
             self.busy.keep_alarm(alarm);
         }
     }

@@ -84,6 +84,11 @@ impl Endpoint {
         }
     }
 
+    /// How many replicas it has.
+    pub(crate) fn total_replicas(&self) -> usize {
+        self.revisions.iter().map(|revision| revision.replicas.len()).sum()
+    }
+
     /// The versions that can be named.
     pub(crate) fn versions(&self) -> impl Iterator<Item = &str> {
         self.revisions.iter().map(|revision| revision.model_version.as_str())

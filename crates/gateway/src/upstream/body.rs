@@ -14,6 +14,7 @@ use http::Request;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::split::Part;
 use crate::wire::{alarm::Alarm, pace::Pace};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -41,6 +42,8 @@ pub(crate) enum SendBody {
     Held(Option<Bytes>),
     /// As it comes.
     Stream(Box<StreamBody>),
+    /// The messages for one model of a stream for several.
+    Part(Part),
 }
 
 impl SendBody {
@@ -58,6 +61,7 @@ impl Body for SendBody {
         match self.get_mut() {
             Self::Held(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Stream(stream) => stream.poll(cx),
+            Self::Part(part) => part.poll(cx).map(|piece| piece.map(|piece| Ok(Frame::data(piece)))),
         }
     }
 
@@ -68,7 +72,7 @@ impl Body for SendBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Held(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Self::Stream(_) => SizeHint::default(),
+            Self::Stream(_) | Self::Part(_) => SizeHint::default(),
         }
     }
 }

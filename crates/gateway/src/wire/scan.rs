@@ -1,4 +1,4 @@
-//! Finds the model that the first message of a gRPC call names: fields 1 (name) and 2 (version).
+//! Finds the model that a message of a gRPC call names, fields 1 (name) and 2 (version), and the message's id, field 3.
 //!
 //! Fields are written in order by everybody, though nobody must: a message that is there to its end is read to its
 //! end, a longer one until a later field than these begins. A compressed message is unpacked as far as that takes.
@@ -12,7 +12,7 @@ use http::StatusCode;
 
 use super::{grpc::PREFIX, refusal::Refusal};
 
-/// The longest name and the longest version that are looked for.
+/// The longest name and the longest version that are allowed. A longer id is not looked at.
 const LONGEST_NAME: usize = 1_024;
 /// How much of a compressed message is unpacked in search of its model.
 const LONGEST_UNPACKED: usize = 1 << 20;
@@ -62,13 +62,18 @@ impl Scanner {
 
     /// The name, empty if the message has none.
     pub(crate) fn name(&self) -> String {
-        String::from_utf8_lossy(self.fields.name.as_deref().unwrap_or_default()).into_owned()
+        String::from_utf8_lossy(self.fields.kept[0].as_deref().unwrap_or_default()).into_owned()
     }
 
     /// The version, if one is named.
     pub(crate) fn version(&self) -> Option<String> {
-        let version = self.fields.version.as_deref().filter(|version| !version.is_empty())?;
+        let version = self.fields.kept[1].as_deref().filter(|version| !version.is_empty())?;
         Some(String::from_utf8_lossy(version).into_owned())
+    }
+
+    /// The message's own id, empty if it has none.
+    pub(crate) fn id(&self) -> String {
+        String::from_utf8_lossy(self.fields.kept[2].as_deref().unwrap_or_default()).into_owned()
     }
 
     /// Whether all of the first message has come.
@@ -181,8 +186,8 @@ struct Fields {
     /// The varint in hand and its bits so far.
     number: u64,
     bits: u32,
-    name: Option<Vec<u8>>,
-    version: Option<Vec<u8>>,
+    /// Name, version and id.
+    kept: [Option<Vec<u8>>; 3],
     /// A field behind the names began, with the name known.
     later: bool,
     /// Bytes that were read.
@@ -200,8 +205,8 @@ enum State {
     Length(u64),
     /// So many bytes of a value are to be passed over.
     Skip(u64),
-    /// So many bytes of field 1 or 2 are to be kept.
-    Keep(u64, usize),
+    /// So many bytes of a field are to be kept, by its place among those.
+    Keep(usize, usize),
 }
 
 impl Fields {
@@ -229,12 +234,11 @@ impl Fields {
                     data = &data[step..];
                     self.state = after(left - step as u64, State::Skip);
                 }
-                State::Keep(field, left) => {
+                State::Keep(place, left) => {
                     let (piece, rest) = data.split_at(data.len().min(left));
                     data = rest;
-                    let kept = if field == 1 { &mut self.name } else { &mut self.version };
-                    kept.get_or_insert_default().extend_from_slice(piece);
-                    self.state = if piece.len() == left { State::Key } else { State::Keep(field, left - piece.len()) };
+                    self.kept[place].get_or_insert_default().extend_from_slice(piece);
+                    self.state = if piece.len() == left { State::Key } else { State::Keep(place, left - piece.len()) };
                 }
                 State::Key | State::Varint | State::Length(_) => {
                     let byte = data[0];
@@ -260,7 +264,7 @@ impl Fields {
         self.state = match self.state {
             State::Key => {
                 let field = number >> 3;
-                if field > 2 && self.name.is_some() {
+                if field > 3 && self.kept[0].is_some() {
                     self.later = true;
                 }
                 match number & 7 {
@@ -271,16 +275,21 @@ impl Fields {
                     _ => return Err(malformed()),
                 }
             }
-            State::Length(field @ (1 | 2)) => {
+            State::Length(field @ 1..=3) => {
                 let length = usize::try_from(number).unwrap_or(usize::MAX);
-                if length > LONGEST_NAME {
-                    let what = if field == 1 { "model_name" } else { "model_version" };
+                let place = usize::try_from(field).unwrap_or(1) - 1;
+                if length > LONGEST_NAME && place < 2 {
+                    let what = ["model_name", "model_version"][place];
                     let words = format!("`{what}` has {length} bytes, and {LONGEST_NAME} are allowed");
                     return Err(Refusal::new(StatusCode::BAD_REQUEST, words));
                 }
-                // The last one counts.
-                *(if field == 1 { &mut self.name } else { &mut self.version }) = Some(Vec::with_capacity(length));
-                if length == 0 { State::Key } else { State::Keep(field, length) }
+                if length > LONGEST_NAME {
+                    State::Skip(number)
+                } else {
+                    // The last one counts.
+                    self.kept[place] = Some(Vec::with_capacity(length));
+                    if length == 0 { State::Key } else { State::Keep(place, length) }
+                }
             }
             State::Length(_) => after(number, State::Skip),
             State::Varint | State::Skip(_) | State::Keep(..) => State::Key,

@@ -1,0 +1,305 @@
+//! One stream of a client whose messages are for several models: each model's replica gets its own part of it.
+//!
+//! Nothing is queued and no task runs: whichever part is polled reads the next piece off the client's stream, and keeps
+//! it or leaves it to the part that it belongs to. While a piece lies there nothing more is read, so a replica that does
+//! not take its messages holds up the client, as it would alone.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker, ready},
+};
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use http_body::Body as _;
+use hyper::body::Incoming;
+
+use crate::wire::scan::{Found, Scanner};
+
+/// Frames below this length are joined with those that follow at once.
+const SMALL: usize = 4 << 10;
+/// The most models of one stream.
+const MOST_MODELS: usize = 64;
+/// The most messages for models that cannot be reached that wait to be answered.
+const MOST_LOST: usize = 64;
+
+/// A model as a message names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Model {
+    pub(crate) name: String,
+    pub(crate) version: Option<String>,
+}
+
+/// Something that the reader of the answers has to do.
+#[derive(Debug)]
+pub(crate) enum News {
+    /// A model that the stream had not named before wants a replica; the id of its first message.
+    Model(Model, Part, String),
+    /// A message for a model that cannot be reached: its id, and why.
+    Lost(String, String),
+}
+
+/// A client's stream.
+#[derive(Debug)]
+pub(crate) struct Split(Arc<Mutex<State>>);
+
+/// The messages for one model.
+pub(crate) struct Part {
+    state: Arc<Mutex<State>>,
+    index: usize,
+}
+
+#[derive(Debug)]
+struct State {
+    rest: Incoming,
+    encoding: Option<Vec<u8>>,
+    /// The longest beginning of a message without its model.
+    longest: usize,
+    /// What was read of the stream and belongs to nobody yet.
+    unread: Bytes,
+    /// The message whose model is not known yet.
+    scanner: Scanner,
+    head: BytesMut,
+    /// The part that the rest of the message in hand belongs to, and how much that is.
+    current: Option<(usize, usize)>,
+    parts: Vec<Known>,
+    /// New models by their parts, with the first message's id; or a message that is lost.
+    news: VecDeque<Note>,
+    /// What is wrong with the stream.
+    fault: Option<String>,
+    reader: Option<Waker>,
+    ended: bool,
+}
+
+#[derive(Debug)]
+enum Note {
+    New(usize, String),
+    Lost(String, String),
+}
+
+#[derive(Debug)]
+struct Known {
+    model: Model,
+    piece: Option<Bytes>,
+    waker: Option<Waker>,
+    /// Why it takes no messages.
+    lost: Option<String>,
+}
+
+impl Split {
+    /// A stream that began with `head`. `longest` bounds the beginning of a message that does not name its model.
+    pub(crate) fn new(head: Bytes, rest: Incoming, encoding: Option<&[u8]>, longest: usize) -> Self {
+        Self(Arc::new(Mutex::new(State {
+            rest,
+            encoding: encoding.map(<[u8]>::to_vec),
+            longest,
+            unread: head,
+            scanner: Scanner::new(encoding),
+            head: BytesMut::new(),
+            current: None,
+            parts: Vec::new(),
+            news: VecDeque::new(),
+            fault: None,
+            reader: None,
+            ended: false,
+        })))
+    }
+
+    /// The part of one model; messages for it do not become news.
+    pub(crate) fn part(&self, model: Model) -> Part {
+        let mut state = lock(&self.0);
+        state.parts.push(Known { model, piece: None, waker: None, lost: None });
+        Part { index: state.parts.len() - 1, state: Arc::clone(&self.0) }
+    }
+
+    /// A model's messages are answered by `why` from now on.
+    pub(crate) fn lose(&self, model: &Model, why: &str) {
+        let mut state = lock(&self.0);
+        if let Some(part) = state.parts.iter_mut().find(|part| part.model == *model) {
+            part.lost = Some(why.to_owned());
+            part.piece = None;
+        }
+        state.wake_parts();
+    }
+
+    /// What has to be done. Reads on where no part does: `None` once the stream has ended.
+    pub(crate) fn poll_news(&self, cx: &mut Context<'_>) -> Poll<Option<News>> {
+        let mut state = lock(&self.0);
+        state.reader = Some(cx.waker().clone());
+        loop {
+            if let Some(note) = state.news.pop_front() {
+                state.wake_parts();
+                return Poll::Ready(Some(match note {
+                    Note::Lost(id, why) => News::Lost(id, why),
+                    Note::New(index, id) => {
+                        let part = Part { state: Arc::clone(&self.0), index };
+                        News::Model(state.parts[index].model.clone(), part, id)
+                    }
+                }));
+            }
+            if state.ended {
+                return Poll::Ready(None);
+            }
+            if state.parts.iter().any(|part| part.piece.is_some() || part.lost.is_none()) {
+                // A part reads.
+                return Poll::Pending;
+            }
+            ready!(state.advance(cx));
+        }
+    }
+
+    /// What was wrong with the stream, if it ended for that.
+    pub(crate) fn fault(&self) -> Option<String> {
+        lock(&self.0).fault.take()
+    }
+}
+
+impl fmt::Debug for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Part").field("index", &self.index).finish_non_exhaustive()
+    }
+}
+
+impl Part {
+    /// The next piece of this model's messages.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let mut state = lock(&self.state);
+        loop {
+            if let Some(piece) = state.parts[self.index].piece.take() {
+                state.wake_parts();
+                return Poll::Ready(Some(piece));
+            }
+            if state.ended {
+                return Poll::Ready(None);
+            }
+            state.parts[self.index].waker = Some(cx.waker().clone());
+            if state.is_held_up() {
+                return Poll::Pending;
+            }
+            ready!(state.advance(cx));
+        }
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        let mut state = lock(&self.state);
+        let part = &mut state.parts[self.index];
+        part.piece = None;
+        if part.lost.is_none() {
+            part.lost = Some("its replica ended the stream".to_owned());
+        }
+        // It may be the one whom the client's stream would have woken.
+        state.wake_parts();
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl State {
+    fn is_held_up(&self) -> bool {
+        self.news.len() >= MOST_LOST || self.parts.iter().any(|part| part.piece.is_some())
+    }
+
+    fn wake_parts(&mut self) {
+        for waker in self.parts.iter_mut().filter_map(|part| part.waker.take()).chain(self.reader.clone()) {
+            waker.wake();
+        }
+    }
+
+    fn end(&mut self) {
+        self.ended = true;
+        self.wake_parts();
+    }
+
+    /// Reads one piece further, and gives it to whom it belongs to.
+    fn advance(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.unread.is_empty() {
+            match ready!(Pin::new(&mut self.rest).poll_frame(cx)) {
+                None => self.end(),
+                Some(Ok(frame)) => self.take(frame.into_data().unwrap_or_default(), cx),
+                Some(Err(error)) => self.fail(error.to_string()),
+            }
+        } else if let Some((index, left)) = self.current {
+            let piece = self.unread.split_to(self.unread.len().min(left));
+            self.current = Some((index, left - piece.len())).filter(|(_, left)| *left > 0);
+            self.give(index, piece);
+        } else {
+            match self.scanner.read(&self.unread) {
+                Ok(taken) => {
+                    self.head.extend_from_slice(&self.unread[..taken]);
+                    self.unread.advance(taken);
+                    match self.scanner.found() {
+                        Found::Model => self.begin_message(),
+                        Found::More if self.head.len() > self.longest => {
+                            self.fail("the model's name is too far behind in the message".to_owned());
+                        }
+                        Found::More => {}
+                    }
+                }
+                Err(refusal) => self.fail(refusal.words),
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// Takes a frame, and small ones that came with it: many small frames would look like an attack to the replica, and
+    /// cost everybody on its connection.
+    fn take(&mut self, data: Bytes, cx: &mut Context<'_>) {
+        self.unread = data;
+        if self.unread.len() >= SMALL {
+            return;
+        }
+        let mut joined = BytesMut::from(&*self.unread);
+        while joined.len() < SMALL {
+            match Pin::new(&mut self.rest).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => joined.extend_from_slice(&frame.into_data().unwrap_or_default()),
+                Poll::Ready(Some(Err(error))) => return self.fail(error.to_string()),
+                // The end is told again.
+                Poll::Ready(None) | Poll::Pending => break,
+            }
+        }
+        self.unread = joined.freeze();
+    }
+
+    /// The model of the message in hand is known.
+    fn begin_message(&mut self) {
+        let scanner = std::mem::replace(&mut self.scanner, Scanner::new(self.encoding.as_deref()));
+        let head = self.head.split().freeze();
+        let model = Model { name: scanner.name(), version: scanner.version() };
+        let index = self.parts.iter().position(|part| part.model == model).unwrap_or(self.parts.len());
+        if index == MOST_MODELS {
+            return self.fail(format!("the stream names more than {MOST_MODELS} models"));
+        }
+        if index == self.parts.len() {
+            self.parts.push(Known { model, piece: None, waker: None, lost: None });
+            self.news.push_back(Note::New(index, scanner.id()));
+            self.wake_parts();
+        }
+        self.current = Some((index, scanner.left())).filter(|(_, left)| *left > 0);
+        if let Some(why) = self.parts[index].lost.clone() {
+            self.news.push_back(Note::Lost(scanner.id(), why));
+            self.wake_parts();
+        }
+        self.give(index, head);
+    }
+
+    fn fail(&mut self, words: String) {
+        self.fault = Some(words);
+        self.end();
+    }
+
+    fn give(&mut self, index: usize, piece: Bytes) {
+        let part = &mut self.parts[index];
+        if part.lost.is_none() {
+            part.piece = Some(piece);
+            if let Some(waker) = part.waker.take() {
+                waker.wake();
+            }
+        }
+    }
+}
