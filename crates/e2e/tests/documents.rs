@@ -12,7 +12,7 @@ fn the_blocks_of_the_readme_work_as_written() {
 
 #[test]
 fn the_blocks_about_serving_work_as_written() {
-    run(&["docs/serving.md", "docs/benchmarks.md"]);
+    run(&["docs/serving.md", "docs/benchmarks.md", "docs/nulls.md"]);
 }
 
 #[test]

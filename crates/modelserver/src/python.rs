@@ -205,9 +205,13 @@ impl PythonModel {
     }
 
     /// A failure as the caller is told it. The log has all of it.
-    fn told(&self, words: &str) -> String {
+    fn told(&self, words: &str, trial: bool) -> String {
         let Some((summary, trace)) = words.split_once(frame::TRACEBACK) else { return words.to_owned() };
-        tracing::warn!(model = self.name, "{summary}\n{trace}");
+        if trial {
+            tracing::debug!(model = self.name, "{summary}\n{trace}");
+        } else {
+            tracing::warn!(model = self.name, "{summary}\n{trace}");
+        }
         if self.send_tracebacks { format!("{summary}\n{trace}") } else { summary.to_owned() }
     }
 
@@ -258,7 +262,7 @@ impl ModelRuntime for PythonModel {
                     self.look_at_memory();
                     return answered.map_err(|error| {
                         if let RuntimeError::Failed(words) = &error {
-                            return RuntimeError::Failed(self.told(words));
+                            return RuntimeError::Failed(self.told(words, call.trial));
                         }
                         error
                     });
