@@ -114,6 +114,16 @@ clients_are_there() {
     echo "$wanted" >"$stamp"
 }
 
+# The wheel that carries ONNX's public cases; newer ones make them and carry few.
+onnx_cases_are_there() {
+    local wheel=$cache/onnx-suite.whl folder=$cache/onnx-suite
+    [ ! -e "$wheel" ] || return 0
+    say "downloading the public cases of ONNX"
+    "$venv/bin/pip" download --quiet --disable-pip-version-check --no-deps --only-binary :all: --python-version 3.11 \
+        --dest "$folder" onnx==1.17.0 || fail "pip could not download onnx 1.17.0; see above"
+    mv "$folder"/onnx-*.whl "$wheel"
+}
+
 # Executables look for the library in ../lib; this one serves debug and release.
 library_is_linked() {
     local libraries=("$venv"/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.so.*)
@@ -139,6 +149,7 @@ library_is_linked
 if [ "$purpose" = test ]; then
     python_is_there python/tests/requirements.txt .test-requirements
     clients_are_there
+    onnx_cases_are_there
     scripts/versitygw.sh >/dev/null
     scripts/mlflow.sh >/dev/null
 fi

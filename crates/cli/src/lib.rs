@@ -26,6 +26,10 @@ use settings::Settings;
 #[must_use]
 pub fn main() -> ExitCode {
     keep_onnxruntime_to_itself();
+    if std::env::args_os().nth(1).is_some_and(|word| word == modelserver::ONNX_CHILD) {
+        modelserver::onnx_child();
+        return ExitCode::SUCCESS;
+    }
     let cli = Cli::read();
     match run(cli) {
         Ok(code) => code,

@@ -103,6 +103,10 @@ pub struct Config {
     pub max_connections: usize,
     /// The node's cache of artefacts.
     pub cache: artifact::Config,
+    /// The program, and its arguments, that calls [`crate::onnx_child`] for an ONNX model in a process of its own; if
+    /// empty, this program with the argument [`crate::ONNX_CHILD`].
+    #[serde(skip)]
+    pub onnx_child: Vec<std::ffi::OsString>,
 }
 
 impl Default for Config {
@@ -148,6 +152,7 @@ impl Default for Config {
             write_timeout_ms: 30_000,
             max_connections: 20_000,
             cache: artifact::Config::default(),
+            onnx_child: Vec::new(),
         }
     }
 }

@@ -6,7 +6,8 @@
 //! it says that it is not ready any more, keeps answering for the drain time, finishes what has begun, and ends.
 //!
 //! **Invariants:** ready means that every model is loaded, warmed and matches its golden examples. No request is
-//! ever answered with another's result, and none is left without an answer. Nothing here is kept on disk.
+//! ever answered with another's result, and none is left without an answer. Nothing is kept on disk but what
+//! was learned of inputs that end the runtime.
 
 mod alarm;
 mod app;
@@ -52,8 +53,9 @@ pub use config::Config;
 pub use error::ServeError;
 pub use grpc::{health_proto, proto};
 pub use listen::Listener;
+pub use onnx::{ONNX_CHILD, onnx_child};
 pub use placement::{async_threads, take_turns_on_one_cpu};
-pub use runtime::{Call, Cancel, ModelRuntime, RuntimeError, Signature, Sink};
+pub use runtime::{Call, Cancel, ModelRuntime, RuntimeError, Screen, Signature, Sink};
 pub use settings::{OfModels, Overrides};
 
 use crate::{app::App, listen::Reach};

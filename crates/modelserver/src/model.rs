@@ -25,7 +25,7 @@ use crate::{
     placement::Placement,
     probe::Probe,
     queue::{Bell, Queue},
-    runtime::{Cancel, ModelRuntime, Signature, Up},
+    runtime::{Cancel, ModelRuntime, Screen, Signature, Up, is_unusual},
     settings::ModelSettings,
     statistics::Statistics,
     validate,
@@ -51,6 +51,10 @@ pub(crate) struct Model {
     queue: Arc<Queue>,
     /// Whether its instances can be asked.
     up: Arc<[Up]>,
+    /// What says whether it can be run with unusual inputs.
+    screen: Option<Arc<dyn Screen>>,
+    /// What is to be known of how it is served.
+    pub(crate) note: String,
     threads: Vec<JoinHandle<()>>,
     /// The places of the outputs that most requests want: those that are given without being named.
     outputs: Arc<[usize]>,
@@ -132,6 +136,14 @@ impl Drop for Waiting {
     }
 }
 
+/// A request that fits the model.
+struct Prepared {
+    inputs: Vec<Tensor>,
+    outputs: Arc<[usize]>,
+    parameters: Parameters,
+    level: u32,
+}
+
 impl Model {
     /// Starts a thread for each of `runtimes`, which are copies of one model.
     pub(crate) fn start(
@@ -150,6 +162,8 @@ impl Model {
         let queue = Arc::new(queue);
         let placement = Placement::of_this_machine();
         let mut threads = Vec::with_capacity(runtimes.len());
+        let screen = runtimes.first().and_then(|runtime| runtime.screen());
+        let note = runtimes.first().and_then(|runtime| runtime.note()).unwrap_or_default().to_owned();
         let up: Arc<[Up]> = runtimes.iter().map(|runtime| runtime.up()).collect();
         for (instance, runtime) in runtimes.into_iter().enumerate() {
             let worker = Worker {
@@ -186,6 +200,8 @@ impl Model {
             cache,
             queue,
             up,
+            screen,
+            note,
             threads,
             outputs,
             features,
@@ -288,7 +304,9 @@ impl Model {
         let time = self.time_for(&request)?;
         let own = request.parameters.get("timeout").and_then(Parameter::as_u64).is_some_and(|micros| micros > 0);
         let (answer, answers) = mpsc::channel(STREAMED_AHEAD);
-        let (waiting, _bell) = self.enqueue(request, caller, Answer::Each(answer), arrived, time)?;
+        // The model's own thread asks whether it survives the inputs.
+        let prepared = self.prepare(request)?;
+        let (waiting, _bell) = self.enqueue(prepared, caller, Answer::Each(answer), arrived, time)?;
         let left = Left(Some(Arc::clone(&self.metrics)));
         let deadline = arrived + time;
         Ok(Answers { answers, waiting, deadline: Some(deadline), end: own.then_some(deadline), time, left })
@@ -319,7 +337,9 @@ impl Model {
     async fn run(&self, request: Request, caller: Caller, began: Instant) -> Result<Vec<Tensor>, InferError> {
         let time = self.time_for(&request)?;
         let (answer, answered) = oneshot::channel();
-        let (mut waiting, bell) = self.enqueue(request, caller, Answer::One(answer), began, time)?;
+        let prepared = self.prepare(request)?;
+        self.screened(&prepared, began + time).await?;
+        let (mut waiting, bell) = self.enqueue(prepared, caller, Answer::One(answer), began, time)?;
         if bell.will_ring() {
             // Requests that are here already come along.
             tokio::task::yield_now().await;
@@ -334,15 +354,8 @@ impl Model {
         }
     }
 
-    /// Checks a request and puts it into the queue.
-    fn enqueue(
-        &self,
-        request: Request,
-        caller: Caller,
-        answer: Answer,
-        arrived: Instant,
-        time: Duration,
-    ) -> Result<(Waiting, Bell<'_>), InferError> {
+    /// Checks a request.
+    fn prepare(&self, request: Request) -> Result<Prepared, InferError> {
         let mut parameters = request.parameters;
         if let Some(name) = parameters.keys().find(|name| name.starts_with("sequence_")) {
             // Served one by one, the parts of a sequence would get wrong answers without a word.
@@ -365,6 +378,42 @@ impl Model {
         }
         let level = self.level(&parameters);
         parameters.retain(|name, _| !OURS.contains(&name.as_str()));
+        Ok(Prepared { inputs, outputs, parameters, level })
+    }
+
+    /// Lets no inputs pass that would end the server.
+    async fn screened(&self, request: &Prepared, deadline: Instant) -> Result<(), InferError> {
+        let Some(screen) = &self.screen else { return Ok(()) };
+        if !request.inputs.iter().any(is_unusual) {
+            return Ok(());
+        }
+        let known = match screen.known(&request.inputs) {
+            Some(known) => known,
+            None => {
+                let tried = Arc::clone(screen).try_out(request.inputs.clone());
+                match tokio::time::timeout_at(deadline.into(), tried).await {
+                    Ok(Ok(tried)) => tried,
+                    // The model's own thread says why.
+                    Ok(Err(_)) => Ok(()),
+                    Err(_) => {
+                        let words = "inputs like these are tried elsewhere first, which took too long: try again";
+                        return Err(InferError::NotReady(words.to_owned()));
+                    }
+                }
+            }
+        };
+        known.map_err(InferError::from)
+    }
+
+    /// Puts a request into the queue.
+    fn enqueue(
+        &self,
+        Prepared { inputs, outputs, parameters, level }: Prepared,
+        caller: Caller,
+        answer: Answer,
+        arrived: Instant,
+        time: Duration,
+    ) -> Result<(Waiting, Bell<'_>), InferError> {
         // A request with a value in the place of the model's own is like no other.
         let joins = self.signature.rows && !self.signature.streams && inputs.len() == self.signature.inputs.len();
         let rows = if joins { join::rows_of(&inputs) } else { None };

@@ -5,11 +5,14 @@
 //! classes stand in the metadata, once a first run has shown them. A sequence of tensors of one shape becomes one
 //! tensor. After a model is loaded its files are not read again: they may be deleted, shortened or replaced.
 
+mod apart;
+mod crash;
 mod describe;
 mod external;
 mod graph;
 pub(crate) mod library;
 mod strings;
+mod trial;
 mod values;
 mod words;
 
@@ -27,10 +30,19 @@ use ort::{
     value::ValueType,
 };
 
-use self::words::Fault;
+pub use apart::{ONNX_CHILD, onnx_child};
+
+use self::{
+    apart::{Apart, Opened, Program},
+    crash::{Key, Marker},
+    trial::Trials,
+    words::Fault,
+};
 use crate::{
+    Config,
     error::ServeError,
-    runtime::{Call, ModelRuntime, RuntimeError, Signature, Sink},
+    runtime::{Call, ModelRuntime, RuntimeError, Screen, Signature, Sink, is_unusual},
+    settings::ModelSettings,
 };
 
 /// The protocol's word for models that ONNX Runtime runs.
@@ -47,14 +59,71 @@ pub(crate) struct OnnxModel {
     optional: bool,
     /// Whether a run has ever worked.
     has_run: bool,
+    /// The largest answer, in bytes.
+    largest: usize,
+    /// What keeps this process from its crashes; none where the process is the model's own.
+    guard: Option<Guard>,
+}
+
+/// Against crashes of the runtime.
+struct Guard {
+    trials: Arc<Trials>,
+    marker: Marker,
+}
+
+/// Loads a model into this process, or into one of its own if it has ended a server before. Blocks.
+pub(crate) fn open(
+    config: &Config,
+    file: &Path,
+    settings: &ModelSettings,
+) -> Result<Box<dyn ModelRuntime>, ServeError> {
+    let environment = library::environment(config.onnxruntime.as_deref())?;
+    let threads = threads(settings.intra_op_threads);
+    let Ok(key) = Key::of(file) else {
+        // Loading says why.
+        return Ok(Box::new(OnnxModel::load_here(&environment, file, threads)?));
+    };
+    let folder = config.python_folder().join("onnx");
+    let program = Program::of(&config.onnx_child);
+    let open = Opened {
+        file: std::path::absolute(file).unwrap_or_else(|_| file.to_owned()),
+        library: config.onnxruntime.clone(),
+        threads,
+        memory: crate::python::memory::limit(settings.python_memory),
+        largest: config.bodies_limit_bytes,
+        low_priority: false,
+    };
+    if let Some(signal) = crash::of_model(&folder, key) {
+        let note = format!(
+            "served in a process of its own: it ended its server with {signal}. Delete {} to serve it in the server again",
+            crash::file(&folder).display()
+        );
+        tracing::warn!("{}: {note}", file.display());
+        let apart = Apart::open(program, open, settings.load_timeout, Some(note));
+        return Ok(Box::new(apart.map_err(|why| apart::unloadable(why, file))?));
+    }
+    crash::watch(&folder);
+    crate::python::memory::bound_this_process();
+    let marker = Marker::new(key, threads > 1);
+    let model = marker.during(|| OnnxModel::load_here(&environment, file, threads))?;
+    let mut model = model.with_largest(config.bodies_limit_bytes);
+    let kept = folder.join(format!("{}.json", key.text()));
+    let trials = Trials::new(program, open, settings.timeout, kept);
+    model.guard = Some(Guard { trials: Arc::new(trials), marker });
+    Ok(Box::new(model))
 }
 
 impl OnnxModel {
-    /// Loads a file. Blocks.
-    pub(crate) fn load(environment: &Environment, file: &Path, intra_op_threads: usize) -> Result<Self, ServeError> {
+    /// The same with a bound on its answers, in bytes.
+    fn with_largest(self, largest: usize) -> Self {
+        Self { largest, ..self }
+    }
+
+    /// Loads a file into this process. Blocks.
+    fn load_here(environment: &Environment, file: &Path, intra_op_threads: usize) -> Result<Self, ServeError> {
         let failed = |reason: String| ServeError::Load { path: file.to_owned(), reason };
         let weights = external::files(file)?;
-        let session = open(environment, file, weights, intra_op_threads)
+        let session = session(environment, file, weights, intra_op_threads)
             .map_err(|e| failed(words::of_load(e.message(), file, || graph::Model::read(file).ok()?.opset())))?;
         let inputs = session.inputs().iter().map(describe::input).collect::<Result<Vec<_>, _>>().map_err(failed)?;
         let outputs = session.outputs().iter().map(describe::output).collect::<Result<Vec<_>, _>>().map_err(failed)?;
@@ -88,11 +157,20 @@ impl OnnxModel {
             json: Vec::new(),
             outputs,
         };
-        Ok(Self { session, options: Arc::new(options), signature, symbols, optional, has_run: false })
+        Ok(Self {
+            session,
+            options: Arc::new(options),
+            signature,
+            symbols,
+            optional,
+            has_run: false,
+            largest: usize::MAX,
+            guard: None,
+        })
     }
 }
 
-fn open(
+fn session(
     environment: &Environment,
     file: &Path,
     weights: external::Files,
@@ -138,13 +216,22 @@ impl ModelRuntime for OnnxModel {
         &self.signature
     }
 
+    fn screen(&self) -> Option<Arc<dyn Screen>> {
+        self.guard.as_ref().map(|guard| Arc::clone(&guard.trials) as Arc<dyn Screen>)
+    }
+
     fn infer(&mut self, call: Call<'_>, sink: &mut dyn Sink) -> Result<(), RuntimeError> {
+        if let Some(guard) = &self.guard
+            && call.inputs.iter().any(is_unusual)
+        {
+            guard.trials.admit(call.inputs)?;
+        }
         let mut values: Vec<SessionInputValue<'_>> = Vec::with_capacity(call.inputs.len());
         for input in call.inputs {
             values.push(values::to_onnx(input)?);
         }
         let more = call.inputs.get(self.signature.inputs.len()..).unwrap_or_default();
-        let Self { session, options, signature, symbols, optional, has_run } = self;
+        let Self { session, options, signature, symbols, optional, has_run, largest, guard } = self;
         let hook = Arc::clone(options);
         let terminate = move || {
             // Only fails without a runtime.
@@ -159,14 +246,16 @@ impl ModelRuntime for OnnxModel {
                 let names = names.chain(more.iter().map(|input| input.name.clone()));
                 names.zip(values).collect::<Vec<_>>().into()
             };
-            let made = if *optional {
-                without_panic(move || session.run_with_options(given, options))?
-            } else {
-                session.run_with_options(given, options)
+            let run = move || session.run_with_options(given, options);
+            let guarded = || match guard {
+                Some(guard) => guard.marker.during(run),
+                None => run(),
             };
+            let made = if *optional { without_panic(guarded)? } else { guarded() };
             match made {
                 Ok(made) => {
                     *has_run = true;
+                    bounded(&made, call.outputs, signature, *largest)?;
                     collect(&made, call.outputs, signature)
                 }
                 Err(error) => Err(sort(&error, &signature.inputs, symbols, call.inputs, *has_run)),
@@ -208,6 +297,30 @@ fn sort(
         Fault::Inputs => RuntimeError::Rejected(words),
         Fault::Model => RuntimeError::Failed(words),
     }
+}
+
+/// Whether an answer is small enough to be copied and sent.
+fn bounded(
+    made: &SessionOutputs<'_>,
+    wanted: &[usize],
+    signature: &Signature,
+    largest: usize,
+) -> Result<(), RuntimeError> {
+    let mut bytes = 0usize;
+    for &place in wanted {
+        let (ValueType::Tensor { .. }, described) = (made[place].dtype(), &signature.outputs[place]) else { continue };
+        let count = api::inference::element_count(made[place].shape()).unwrap_or(usize::MAX);
+        bytes = bytes.saturating_add(count.saturating_mul(described.datatype.size().unwrap_or(1)));
+        if bytes > largest {
+            return Err(RuntimeError::Rejected(format!(
+                "with these inputs output `{}` has the shape {:?}, and the answer more than {largest} bytes \
+                 (serve.bodies_limit_bytes)",
+                described.name,
+                made[place].shape().to_vec()
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn collect(

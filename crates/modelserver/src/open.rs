@@ -2,12 +2,10 @@
 
 use std::path::Path;
 
-use ort::environment::Environment;
-
 use crate::{
     Config, ServeError,
     mlflow::{MlflowModel, MlflowWorker, Runner},
-    onnx::{self, OnnxModel},
+    onnx,
     python::{
         Entry, EntryKind, PythonModel, Uses, check_hints,
         environment::{self, Wanted},
@@ -27,9 +25,7 @@ impl Opener<'_> {
     /// One instance of a model, loaded. Blocks.
     pub(crate) fn open(&self, file: &ModelFile, settings: &ModelSettings) -> Result<Box<dyn ModelRuntime>, ServeError> {
         match file.kind {
-            Kind::Onnx => {
-                Ok(Box::new(OnnxModel::load(&self.onnx()?, &file.path, onnx::threads(settings.intra_op_threads))?))
-            }
+            Kind::Onnx => onnx::open(self.config, &file.path, settings),
             Kind::Mlflow => self.mlflow(&file.path, settings),
             Kind::Python => {
                 let folder = file.path.parent().unwrap_or(&file.path);
@@ -54,9 +50,7 @@ impl Opener<'_> {
     fn mlflow(&self, folder: &Path, settings: &ModelSettings) -> Result<Box<dyn ModelRuntime>, ServeError> {
         let model = MlflowModel::read(folder)?;
         match &model.runner {
-            Runner::Onnx(file) => {
-                Ok(Box::new(OnnxModel::load(&self.onnx()?, file, onnx::threads(settings.intra_op_threads))?))
-            }
+            Runner::Onnx(file) => onnx::open(self.config, file, settings),
             Runner::Python(python) => {
                 let wanted = || model.wanted(folder);
                 let interpreter = environment::choose(settings.python.as_deref(), wanted, self.config)?;
@@ -70,10 +64,5 @@ impl Opener<'_> {
                 )?))
             }
         }
-    }
-
-    /// ONNX Runtime, opened when the first model needs it.
-    fn onnx(&self) -> Result<Environment, ServeError> {
-        onnx::library::environment(self.config.onnxruntime.as_deref())
     }
 }

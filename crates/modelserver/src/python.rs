@@ -13,7 +13,7 @@ mod guard;
 mod hello;
 mod launch;
 mod link;
-mod memory;
+pub(crate) mod memory;
 mod metrics;
 mod output;
 mod package;

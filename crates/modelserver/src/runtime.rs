@@ -11,7 +11,7 @@ use std::sync::{
 };
 
 use crate::python::Own;
-use api::inference::{Parameters, Tensor, TensorMetadata};
+use api::inference::{Data, Parameters, Tensor, TensorMetadata};
 
 /// What a model wants and answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,11 +120,60 @@ pub trait ModelRuntime: Send + 'static {
         None
     }
 
+    /// What says of inputs beforehand whether it can be run with them, if anything does.
+    fn screen(&self) -> Option<Arc<dyn Screen>> {
+        None
+    }
+
+    /// What is to be known of how it is served.
+    fn note(&self) -> Option<&str> {
+        None
+    }
+
     /// Runs it. Blocks for the whole inference.
     ///
     /// # Errors
     /// See [`RuntimeError`].
     fn infer(&mut self, call: Call<'_>, sink: &mut dyn Sink) -> Result<(), RuntimeError>;
+}
+
+/// Whether a runtime may not be made for an input: one without elements, or a whole number by itself that is 0 or less,
+/// where a size, a step or a count is expected.
+pub(crate) fn is_unusual(input: &Tensor) -> bool {
+    input.data.is_empty() || is_no_count(input)
+}
+
+/// Whether an input is a whole number by itself, and 0 or less.
+pub(crate) fn is_no_count(input: &Tensor) -> bool {
+    if !input.shape.is_empty() {
+        return false;
+    }
+    match &input.data {
+        Data::Int8(number) => number.first().is_some_and(|number| *number <= 0),
+        Data::Int16(number) => number.first().is_some_and(|number| *number <= 0),
+        Data::Int32(number) => number.first().is_some_and(|number| *number <= 0),
+        Data::Int64(number) => number.first().is_some_and(|number| *number <= 0),
+        Data::Uint8(number) => number.first() == Some(&0),
+        Data::Uint16(number) => number.first() == Some(&0),
+        Data::Uint32(number) => number.first() == Some(&0),
+        Data::Uint64(number) => number.first() == Some(&0),
+        Data::Bool(_)
+        | Data::Fp16(_)
+        | Data::Bf16(_)
+        | Data::Fp32(_)
+        | Data::Fp64(_)
+        | Data::Bytes(_)
+        | Data::Json(_) => false,
+    }
+}
+
+/// Says of unusual inputs whether a runtime survives them.
+pub trait Screen: std::fmt::Debug + Send + Sync {
+    /// What is known; `None`: it has to be tried.
+    fn known(&self, inputs: &[Tensor]) -> Option<Result<(), RuntimeError>>;
+
+    /// Tries it, elsewhere and in its turn.
+    fn try_out(self: Arc<Self>, inputs: Vec<Tensor>) -> tokio::sync::oneshot::Receiver<Result<(), RuntimeError>>;
 }
 
 /// Whether a runtime can be asked. Clones are the same runtime's.

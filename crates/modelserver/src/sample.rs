@@ -38,6 +38,11 @@ pub(crate) fn ones(input: &TensorMetadata) -> Option<Tensor> {
     Some(Tensor { name: input.name.clone(), shape, data: fill(input.datatype, count, || 1.0) })
 }
 
+/// So many ones.
+pub(crate) fn all_one(datatype: Datatype, count: usize) -> Data {
+    fill(datatype, count, || 1.0)
+}
+
 /// Makes up inputs, the same ones in every run.
 #[derive(Debug)]
 pub(crate) struct Generator(u64);

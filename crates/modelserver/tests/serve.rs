@@ -17,6 +17,8 @@ mod bounds;
 mod cache;
 #[path = "serve/clients.rs"]
 mod clients;
+#[path = "serve/crashes.rs"]
+mod crashes;
 #[path = "serve/doors.rs"]
 mod doors;
 #[path = "serve/golden.rs"]

@@ -1,12 +1,13 @@
-//! How much memory workers may have.
+//! How much memory workers may have, and the server itself.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     os::unix::fs::MetadataExt as _,
+    sync::atomic::{AtomicU64, Ordering},
 };
 
-use rustix::process::Pid;
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, setrlimit};
 
 use super::tree::with_descendants;
 
@@ -18,7 +19,7 @@ const OF_THEM: u64 = 4;
 
 /// What one worker may allocate, in bytes: as configured, else four fifths of what this machine or its control
 /// group has.
-pub(super) fn limit(configured: u64) -> u64 {
+pub(crate) fn limit(configured: u64) -> u64 {
     if configured > 0 {
         return configured;
     }
@@ -28,6 +29,33 @@ pub(super) fn limit(configured: u64) -> u64 {
 /// What a worker may hold after a run before it is replaced: three quarters of what it may allocate.
 pub(super) fn replaced_beyond(limit: u64) -> u64 {
     limit / 4 * 3
+}
+
+/// Lets this process allocate no more than nine tenths of all memory: a run that wants more than there is fails by itself,
+/// where otherwise the kernel would end the server. What is only reserved, such as the stacks of threads, does not count;
+/// so this is called again as it grows. A lower bound that somebody has set stays.
+pub(crate) fn bound_this_process() {
+    static OURS: AtomicU64 = AtomicU64::new(0);
+    let Some((total, reserved)) = total().zip(reserved()) else { return };
+    let before = getrlimit(Resource::Data);
+    if before.current.is_some_and(|current| current != OURS.load(Ordering::Relaxed)) {
+        return;
+    }
+    let most = total / 10 * 9 + reserved;
+    let most = before.maximum.map_or(most, |maximum| maximum.min(most));
+    if setrlimit(Resource::Data, Rlimit { current: Some(most), maximum: before.maximum }).is_ok() {
+        OURS.store(most, Ordering::Relaxed);
+    }
+}
+
+/// What this process has reserved beyond what it uses, in bytes.
+fn reserved() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let kib = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
+    };
+    Some(kib("VmData:")?.saturating_sub(kib("RssAnon:")?) << 10)
 }
 
 /// The memory of this machine, or of the control group around this process if that is less.

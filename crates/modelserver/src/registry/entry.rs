@@ -187,7 +187,8 @@ impl Entry {
         }
         // Versions that are no more in the repository are forgotten with what was replaced.
         self.standings = failed.into_iter().map(|(version, reason)| (version, Standing::unavailable(reason))).collect();
-        let ready = versions.models.iter().map(|model| (model.version.clone(), Standing::of(ModelState::Ready)));
+        let standing = |model: &Arc<Model>| Standing { state: ModelState::Ready, reason: model.note.clone() };
+        let ready = versions.models.iter().map(|model| (model.version.clone(), standing(model)));
         self.standings.extend(ready);
         self.serving = Some(Arc::new(versions));
         self.fault = fault;

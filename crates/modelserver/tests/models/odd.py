@@ -182,7 +182,27 @@ def values(root):
     one_node(root / "no_kernel", "Acosh", [TensorProto.DOUBLE], [["n"]], tensor("y", TensorProto.DOUBLE, ["n"]))
 
 
+def recurrent(folder):
+    """A GRU over x, whose first dimension is time. The runtime does not survive a time of 0."""
+    weights = [
+        constant("w", FLOAT, [1, 6, 3], [0.1] * 18),
+        constant("r", FLOAT, [1, 6, 2], [0.1] * 12),
+    ]
+    nodes = [helper.make_node("GRU", ["x", "w", "r"], ["y", "last"], hidden_size=2)]
+    outputs = [tensor("y", FLOAT, ["t", 1, "b", 2]), tensor("last", FLOAT, [1, "b", 2])]
+    save(folder, nodes, [tensor("x", FLOAT, ["t", "b", 3])], outputs, weights)
+
+
+def frames(folder):
+    """Frames of x, of this `length`. The runtime divides by it."""
+    nodes = [helper.make_node("STFT", ["x", "step", "", "length"], ["y"])]
+    inputs = [tensor("x", FLOAT, [1, 16, 1]), tensor("length", TensorProto.INT64, [])]
+    save(folder, nodes, inputs, [tensor("y", FLOAT, [1, "f", "b", 2])], [constant("step", TensorProto.INT64, [], [4])])
+
+
 def make(root):
+    frames(root / "frames")
+    recurrent(root / "recurrent")
     gate(root / "gate")
     unranked(root / "unranked")
     scaled(root / "scaled")

@@ -121,7 +121,7 @@ def post(model, body, header=None):
 
 def binary(model, inputs):
     raws = [tensor.raw() for tensor in inputs]
-    head = {"inputs": [], "parameters": {"binary_data_output": True}}
+    head = {"inputs": [], "parameters": {"binary_data_output": True, **PARAMETERS}}
     for tensor, raw in zip(inputs, raws):
         head["inputs"].append({"name": tensor.name, "shape": tensor.shape, "datatype": tensor.datatype,
                                "parameters": {"binary_data_size": len(raw)}})
@@ -140,16 +140,25 @@ def binary(model, inputs):
 
 def as_json(model, inputs):
     given = [{"name": t.name, "shape": t.shape, "datatype": t.datatype, "data": t.values()} for t in inputs]
-    status, _, body = post(model, json.dumps({"inputs": given}))
+    status, _, body = post(model, json.dumps({"inputs": given, "parameters": PARAMETERS}))
     answer = json.loads(body)
     return (status, answer["error"]) if status != 200 else (status, [of_json(output) for output in answer["outputs"]])
 
 
+# What some values ask for takes for ever.
+PARAMETERS = {"timeout": 5_000_000} if sys.argv[3] == "odd" else {}
 CODES = {grpc.StatusCode.INVALID_ARGUMENT: 400, grpc.StatusCode.INTERNAL: 500, grpc.StatusCode.NOT_FOUND: 404}
+
+
+def of_contents(output):
+    fields = [list(values) for _, values in output.contents.ListFields()]
+    return of_json({"name": output.name, "shape": list(output.shape), "datatype": output.datatype, "data": sum(fields, [])})
 
 
 def over_grpc(model, inputs):
     request = pb.ModelInferRequest(model_name=model)
+    for name, value in PARAMETERS.items():
+        request.parameters[name].int64_param = value
     for tensor in inputs:
         request.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
         request.raw_input_contents.append(tensor.raw())
@@ -157,6 +166,9 @@ def over_grpc(model, inputs):
         answer = stub.ModelInfer(request, timeout=120)
     except grpc.RpcError as error:
         return CODES.get(error.code(), 503), error.details()
+    if not request.inputs:
+        # Nothing was raw, so that nothing is in the answer.
+        return 200, [of_contents(output) for output in answer.outputs]
     raws = zip(answer.outputs, answer.raw_output_contents)
     return 200, [of_raw(output.name, list(output.shape), output.datatype, raw) for output, raw in raws]
 
@@ -211,7 +223,11 @@ def empty(tensor, place):
     return Tensor(tensor.name, shape, tensor.datatype, [] if tensor.datatype == "BYTES" else b"")
 
 
-def ends(datatype):
+# As a size this is much, and not yet more than the machine has.
+MUCH = 1 << 20
+
+
+def ends(datatype, size):
     if datatype == "BYTES":
         return [b"", "日本 \0 x".encode(), b"9" * 5000]
     if datatype in ("FP16", "FP32", "FP64"):
@@ -219,7 +235,9 @@ def ends(datatype):
     if datatype in ("BOOL", "BF16"):
         return [np.array(v, DTYPES[datatype]).tobytes() for v in ((False, True) if datatype == "BOOL" else (0, 0x7F80, 0x7FC0))]
     info = np.iinfo(DTYPES[datatype])
-    return [np.array(v, DTYPES[datatype]).tobytes() for v in (0, 1, info.max, info.min)]
+    # Few integers are sizes, axes or counts.
+    most = min(MUCH, int(info.max)) if size <= 8 else info.max
+    return [np.array(v, DTYPES[datatype]).tobytes() for v in (0, 1, most, info.min)]
 
 
 def oddities(case):
@@ -231,7 +249,7 @@ def oddities(case):
         for dimension in range(len(tensor.shape)):
             yield "empty", others(empty(tensor, dimension))
         size = int(np.prod(tensor.shape))
-        for value in ends(tensor.datatype):
+        for value in ends(tensor.datatype, size):
             yield "values", others(Tensor(tensor.name, tensor.shape, tensor.datatype, [value] * size if tensor.datatype == "BYTES" else value * size))
     if inputs and all(tensor.shape for tensor in inputs):
         yield "empty", [empty(tensor, 0) for tensor in inputs]
@@ -246,7 +264,7 @@ def odd(model, case):
             fault(model, door, f"{kind} {[(t.shape, t.values()[:1]) for t in inputs]}: no answer: {error!r}")
             continue
         count(f"{kind} {status}")
-        if status >= 500:
+        if status >= 500 and not any(word in said.lower() for word in ("no answer within", "deadline", "took too long")):
             fault(model, door, f"{kind} {[(t.shape, t.values()[:1]) for t in inputs]}: {status} {said}")
         elif status == 400 and any(word in said for word in ("onnxruntime", ".cc:", ".h:")):
             fault(model, door, f"leaks its source: {said}")
@@ -260,6 +278,10 @@ def main():
             rounds = int(sys.argv[4]) if len(sys.argv) > 4 else 3
             for model, case in cases:
                 list(pool.map(lambda _: together(model, case), range(THREADS * rounds)))
+        elif part is odd:
+            # With open dimensions nearly all empty inputs pass, and each form of them is tried in a process: a part will do.
+            free = [each for each in cases if each[0].endswith(".open")][::10]
+            list(pool.map(lambda each: part(*each), [each for each in cases if not each[0].endswith(".open")] + free))
         else:
             list(pool.map(lambda each: part(*each), cases))
     print(json.dumps(counts))

@@ -1,6 +1,7 @@
 //! Models made once, and a server for each test.
 
 use std::{
+    ffi::OsString,
     path::{Path, PathBuf},
     process::Command,
     sync::OnceLock,
@@ -61,8 +62,21 @@ pub(crate) fn config(source: &Path) -> Config {
         port: 0,
         drain_ms: 0,
         onnxruntime: Some(packages.expect("the Python has the package onnxruntime")),
+        onnx_child: child(),
         ..Config::default()
     }
+}
+
+/// What runs a model in a process of its own: this very program, as one test.
+fn child() -> Vec<OsString> {
+    let program = std::env::current_exe().unwrap().into_os_string();
+    [program, "support::onnx_child".into(), "--exact".into(), "--ignored".into(), "--nocapture".into()].into()
+}
+
+#[test]
+#[ignore = "the server starts it for models in processes of their own"]
+fn onnx_child() {
+    modelserver::onnx_child();
 }
 
 /// A running server, ended when dropped.

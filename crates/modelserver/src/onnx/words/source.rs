@@ -9,8 +9,15 @@ pub(super) fn without_source(message: &str) -> String {
     while let Some((from, to)) = place(&text) {
         text.replace_range(from..to, "");
     }
-    // One line, whatever the runtime made of it.
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    // One line, whatever the runtime made of it, and names without the library's own.
+    let text = text.replace("onnxruntime::", "");
+    text.split_whitespace().map(without_symbol).collect::<Vec<_>>().join(" ")
+}
+
+/// A word up to the compiler's name of a type, as in `N11onnxruntime3FooE`.
+fn without_symbol(word: &str) -> &str {
+    let own = word.find("11onnxruntime").and_then(|place| word[..place].rfind('N'));
+    own.map_or(word, |place| &word[..place])
 }
 
 /// The first place: where it begins and where its sentence does.
@@ -81,6 +88,8 @@ mod tests {
         );
         check("failed: /src/a.cc:1 f(): /src/b.cc:22 g(int) why\nnot", "failed: why not");
         check("/src/a.cc:1 m::<lambda(int)>::operator()(int) const it is", "it is");
+        check("x == onnxruntime::narrow<int>(y) was false", "x == narrow<int>(y) was false");
+        check("not for this.N11onnxruntime3FooE", "not for this.");
         check("see (/src/a.cc:7) for more", "see () for more");
         check("/src/a.cc:7 It is wrong. Really (yes)", "It is wrong. Really (yes)");
     }

@@ -73,6 +73,10 @@ impl ModelRuntime for Reshaped {
         self.model.trials()
     }
 
+    fn note(&self) -> Option<&str> {
+        self.model.note()
+    }
+
     fn infer(&mut self, call: Call<'_>, sink: &mut dyn Sink) -> Result<(), RuntimeError> {
         let mut inputs = call.inputs.to_vec();
         for form in &self.inputs {

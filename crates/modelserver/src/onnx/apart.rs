@@ -1,0 +1,167 @@
+//! An ONNX model in a process of its own.
+//!
+//! The runtime is a library of other people's code: some inputs end the process that it is in. So inputs of which nobody
+//! knows that they are harmless are tried here first ([`super::trial`]), and a model that has ended a server on inputs
+//! like any others ([`super::crash`]) is served from here.
+//!
+//! The process is this program again. It ends when the socket between both is closed, however that comes about.
+
+mod child;
+mod process;
+mod wire;
+
+use std::time::{Duration, Instant};
+
+use api::inference::{Request, RequestedOutput};
+
+pub use child::{ONNX_CHILD, onnx_child};
+pub(super) use process::Program;
+
+use self::{
+    process::{Ended, Process},
+    wire::{Kind, Open},
+};
+use crate::{
+    ServeError,
+    runtime::{Call, Cancel, ModelRuntime, RuntimeError, Signature, Sink},
+};
+
+/// How often a run looks whether its caller still waits.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How long a run may go on after it was told to end.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// A model, loaded elsewhere.
+#[derive(Debug)]
+pub(super) struct Apart {
+    program: Program,
+    open: Open,
+    process: Option<Process>,
+    signature: Signature,
+    /// Why it is here, for whoever looks.
+    note: Option<String>,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) enum Unanswered {
+    /// The model's own word.
+    Refused(RuntimeError),
+    /// The process has ended, or had to be.
+    Ended(String),
+    /// There is no process to be had.
+    NotStarted(String),
+}
+
+impl Apart {
+    /// Starts a process and loads the model there; blocks. `longest` bounds the loading.
+    pub(super) fn open(
+        program: Program,
+        open: Open,
+        longest: Duration,
+        note: Option<String>,
+    ) -> Result<Self, Unanswered> {
+        let (process, signature) = Process::start(&program, &open, Instant::now() + longest)?;
+        Ok(Self { program, open, process: Some(process), signature, note })
+    }
+
+    /// One run. If the process ends in it, the next run starts another.
+    pub(super) fn run(&mut self, call: &Call<'_>) -> Result<Vec<api::inference::Tensor>, Unanswered> {
+        let Self { program, open, process, signature, .. } = self;
+        let current = match process.take() {
+            Some(current) => current,
+            // It was loaded before, in whatever time that took.
+            None => Process::start(program, open, Instant::now() + LONGEST_RESTART)?.0,
+        };
+        let current = process.insert(current);
+        let outputs = call.outputs.iter().map(|place| RequestedOutput {
+            name: signature.outputs[*place].name.clone(),
+            parameters: Default::default(),
+        });
+        let request = Request { inputs: call.inputs.to_vec(), outputs: outputs.collect(), ..Request::default() };
+        let made = exchange(current, &request, call.cancel);
+        if let Err(Ended(_)) = &made {
+            *process = None;
+        }
+        match made {
+            Ok(Ok((outputs, learned))) => {
+                if let Some(learned) = learned {
+                    signature.outputs = learned;
+                }
+                Ok(outputs)
+            }
+            Ok(Err(error)) => Err(Unanswered::Refused(error)),
+            Err(Ended(how)) => Err(Unanswered::Ended(how)),
+        }
+    }
+}
+
+/// How long a model may take to be loaded again.
+const LONGEST_RESTART: Duration = Duration::from_secs(600);
+
+type Answered = Result<wire::Made, RuntimeError>;
+
+fn exchange(process: &mut Process, request: &Request, cancel: &Cancel) -> Result<Answered, Ended> {
+    process.send(Kind::Run, &wire::request(request))?;
+    let mut until = None;
+    let mut look = || {
+        let now = Instant::now();
+        match until {
+            None if cancel.is_cancelled() => {
+                until = Some(now + GRACE);
+                wire::Look::Cancel
+            }
+            Some(until) if until <= now => wire::Look::End,
+            _ => wire::Look::Wait,
+        }
+    };
+    let (kind, head, body) = process.receive(&mut look)?;
+    match kind {
+        Kind::Answer => wire::read_answer(&body, head).map(Ok).map_err(Ended),
+        Kind::Error => Ok(Err(wire::read_error(&body))),
+        Kind::Open | Kind::Run | Kind::Cancel | Kind::Hello | Kind::Unloadable => {
+            Err(Ended(format!("sent {kind:?} during a run")))
+        }
+    }
+}
+
+impl ModelRuntime for Apart {
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn note(&self) -> Option<&str> {
+        self.note.as_deref()
+    }
+
+    fn infer(&mut self, call: Call<'_>, sink: &mut dyn Sink) -> Result<(), RuntimeError> {
+        let made = self.run(&call).map_err(|unanswered| match unanswered {
+            Unanswered::Refused(error) => error,
+            Unanswered::Ended(_) if call.cancel.is_cancelled() => RuntimeError::Cancelled,
+            Unanswered::Ended(how) => {
+                let shapes: Vec<_> =
+                    call.inputs.iter().map(|input| format!("`{}` {:?}", input.name, input.shape)).collect();
+                RuntimeError::Failed(format!(
+                    "ONNX Runtime itself {how} on these inputs ({}); the model runs in a process of its own, which is \
+                     started again",
+                    shapes.join(", ")
+                ))
+            }
+            Unanswered::NotStarted(why) => RuntimeError::Unavailable(why),
+        })?;
+        sink.send(made);
+        Ok(())
+    }
+}
+
+/// A model that cannot be loaded, in the words of all others.
+pub(super) fn unloadable(unanswered: Unanswered, file: &std::path::Path) -> ServeError {
+    let reason = match unanswered {
+        Unanswered::Refused(error) => error.to_string(),
+        Unanswered::Ended(how) => format!("ONNX Runtime itself {how} while it loaded the model"),
+        Unanswered::NotStarted(why) => why,
+    };
+    ServeError::Load { path: file.to_owned(), reason }
+}
+
+pub(super) use wire::Open as Opened;

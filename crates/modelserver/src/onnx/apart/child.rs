@@ -1,0 +1,109 @@
+//! The process's side: loads the model that it is told, and runs what it is asked.
+
+use std::{
+    io,
+    os::{fd::AsFd as _, unix::net::UnixStream},
+    sync::{Mutex, PoisonError, mpsc},
+    thread,
+};
+
+use api::inference::Request;
+use bytes::Bytes;
+use rustix::process::{Resource, Rlimit, getrlimit, nice, setrlimit};
+
+use super::wire::{self, Kind, Open};
+use crate::{
+    onnx::{OnnxModel, library},
+    runtime::{Call, Cancel, Last, ModelRuntime as _, RuntimeError},
+};
+
+/// The argument that makes `modelway` the process of one ONNX model.
+pub const ONNX_CHILD: &str = "onnx-child";
+
+/// What goes to the thread that runs the model.
+type Job = (Request, Cancel);
+
+/// Serves one ONNX model to the process that started this one, over standard input, until that closes it. Does nothing
+/// if standard input is no socket.
+pub fn onnx_child() {
+    // Whoever started it sees that it ended.
+    let _ = serve();
+}
+
+fn serve() -> io::Result<()> {
+    let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    socket.peer_addr()?;
+    let mut reader = socket.try_clone()?;
+    let mut wait = || Ok(());
+    let (Kind::Open, _, body) = wire::read(&mut reader, &mut wait)? else { return Ok(()) };
+    let open: Open = serde_json::from_slice(&body)?;
+    limit(&open);
+    let running: &'static Mutex<Cancel> = Box::leak(Box::default());
+    let (jobs, taken) = mpsc::sync_channel::<Job>(1);
+    // The process ends with this thread, whatever the other one does.
+    thread::Builder::new().name("model".to_owned()).spawn(move || work(socket, &open, &taken))?;
+    loop {
+        match wire::read(&mut reader, &mut wait)? {
+            (Kind::Run, head, body) => {
+                let request = wire::read_request(&body, head).map_err(io::Error::other)?;
+                let cancel = Cancel::default();
+                running.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&cancel);
+                jobs.send((request, cancel)).map_err(io::Error::other)?;
+            }
+            (Kind::Cancel, ..) => running.lock().unwrap_or_else(PoisonError::into_inner).cancel(),
+            _ => return Ok(()),
+        }
+    }
+}
+
+/// Bounds what this process may take. What cannot be bounded is not.
+fn limit(open: &Open) {
+    for (resource, most) in [(Resource::Data, open.memory), (Resource::Core, 0)] {
+        let most = Some(getrlimit(resource).maximum.map_or(most, |before| before.min(most)));
+        let _ = setrlimit(resource, Rlimit { current: most, maximum: most });
+    }
+    if open.low_priority {
+        let _ = nice(19);
+    }
+}
+
+fn work(mut socket: UnixStream, open: &Open, jobs: &mpsc::Receiver<Job>) {
+    let loaded = library::environment(open.library.as_deref())
+        .and_then(|environment| OnnxModel::load_here(&environment, &open.file, open.threads));
+    let mut model = match loaded {
+        Ok(model) => model.with_largest(open.largest),
+        Err(error) => {
+            // Of a model that cannot be loaded the server itself says the path.
+            let words = if let crate::ServeError::Load { reason, .. } = error { reason } else { error.to_string() };
+            let _ = wire::write(&mut socket, Kind::Unloadable, &(0, Bytes::from(words)));
+            return;
+        }
+    };
+    if wire::write(&mut socket, Kind::Hello, &wire::hello(model.signature())).is_err() {
+        return;
+    }
+    while let Ok((request, cancel)) = jobs.recv() {
+        let known = model.signature().outputs.clone();
+        let (kind, body) = match run(&mut model, &request, &cancel) {
+            Ok(outputs) => {
+                let learned = Some(&model.signature().outputs).filter(|outputs| **outputs != known);
+                (Kind::Answer, wire::answer((outputs, learned.cloned())))
+            }
+            Err(error) => (Kind::Error, wire::error(error)),
+        };
+        if wire::write(&mut socket, kind, &body).is_err() {
+            return;
+        }
+    }
+}
+
+fn run(model: &mut OnnxModel, request: &Request, cancel: &Cancel) -> Result<Vec<api::inference::Tensor>, RuntimeError> {
+    let outputs = &model.signature().outputs;
+    let place = |wanted: &api::inference::RequestedOutput| outputs.iter().position(|output| output.name == wanted.name);
+    let places: Vec<usize> = request.outputs.iter().filter_map(place).collect();
+    let mut last = Last::default();
+    let call =
+        Call { inputs: &request.inputs, outputs: &places, parameters: &request.parameters, trial: false, cancel };
+    model.infer(call, &mut last)?;
+    last.0.ok_or_else(|| RuntimeError::Failed("the model made nothing".to_owned()))
+}

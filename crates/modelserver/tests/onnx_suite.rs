@@ -1,0 +1,83 @@
+//! The public ONNX backend suite: every case that ONNX Runtime runs is answered as it answers itself.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+extern crate modelway_modelserver as modelserver;
+
+#[allow(dead_code, reason = "other tests need more of it")]
+#[path = "serve/support.rs"]
+mod support;
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use support::{Server, config, python};
+use tokio::process::Command;
+
+/// How long the models may take to be loaded, and the clients to ask for all of them.
+const PATIENCE: Duration = Duration::from_secs(1800);
+
+/// The folder of what the tests install.
+#[allow(clippy::disallowed_methods, reason = "the cache is where the environment says")]
+fn cache() -> PathBuf {
+    match std::env::var_os("MODELWAY_CACHE") {
+        Some(cache) => cache.into(),
+        None => PathBuf::from(std::env::var_os("HOME").expect("HOME is set")).join(".cache/modelway"),
+    }
+}
+
+/// Runs a script; its own words say what failed.
+async fn run(python: &Path, script: &str, arguments: &[&str]) -> String {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/onnx_suite").join(script);
+    let output = Command::new(python).arg(&script).args(arguments).kill_on_drop(true).output();
+    let output = tokio::time::timeout(PATIENCE, output).await.expect("it ends in time");
+    let output = output.unwrap_or_else(|e| panic!("{}: {e}; `scripts/setup.sh test` makes it", python.display()));
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success(), "{arguments:?}:\n{said}");
+    said
+}
+
+/// Says how much was done.
+#[allow(clippy::print_stdout, reason = "for whoever reads a test's output")]
+fn tell(counts: &str) {
+    println!("{}", counts.trim());
+}
+
+/// A server with every `every`-th case, and the folder of them.
+async fn server(every: usize, carried: bool) -> (Server, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let (place, every) = (folder.path().display().to_string(), every.to_string());
+    let wheel = cache().join("onnx-suite.whl").display().to_string();
+    let mut arguments = vec![place.as_str(), every.as_str()];
+    if carried {
+        arguments.push(&wheel);
+    }
+    tell(&run(&python(), "cases.py", &arguments).await);
+    let mut settings = config(&folder.path().join("models"));
+    settings.python_dir = folder.path().join("kept");
+    (Server::ready_within(settings, PATIENCE).await, folder)
+}
+
+async fn ask(server: &Server, folder: &tempfile::TempDir, part: &str) {
+    let (address, folder) = (server.url.strip_prefix("http://").unwrap(), folder.path().display().to_string());
+    tell(&run(&cache().join("clients/bin/python"), "ask.py", &[address, &folder, part]).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_public_cases_are_answered_as_the_library_answers_them() {
+    let (server, folder) = server(12, false).await;
+    ask(&server, &folder, "exact").await;
+    ask(&server, &folder, "together").await;
+}
+
+/// All cases, those with open dimensions too, in every form, alone and together, and with what no case has.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "make test-long runs it"]
+async fn long_the_public_cases_are_answered_as_the_library_answers_them() {
+    let (server, folder) = server(1, true).await;
+    for part in ["exact", "together", "odd", "exact"] {
+        ask(&server, &folder, part).await;
+    }
+}
