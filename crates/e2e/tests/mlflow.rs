@@ -286,12 +286,15 @@ async fn bytes_times_and_parameters_arrive_as_mlflow_gives_them() {
     let rows = json!([[1.5, "AP8=", "2024-01-31T12:00:00"], [null, "aGk=", "2024-01-31T12:00:00"]]);
     let split = json!({"dataframe_split": {"columns": columns, "data": rows}, "params": {"scale": 2}});
     let answer = served.post("/invocations", split).await;
-    let wanted = json!(["1.5 b'\\x00\\xff' 2024-01-31 12:00:00 2.0", "nan b'hi' 2024-01-31 12:00:00 2.0"]);
+    let wanted = json!([
+        {"said": "1.5 b'\\x00\\xff' 2024-01-31 12:00:00 2.0"},
+        {"said": "nan b'hi' 2024-01-31 12:00:00 2.0"},
+    ]);
     assert_eq!(answer.body["predictions"], wanted, "{answer:#?}");
     let record = json!({"x": 1, "data": {"b64": "aGk="}, "at": "2024-01-31T13:00:00+01:00"});
     let with = |parameters: Value| json!({"instances": [record], "parameters": parameters});
     let answer = served.post("/v1/models/m:predict", with(json!({"content_type": "pd"}))).await;
-    assert_eq!(answer.body["predictions"], json!(["1.0 b'hi' 2024-01-31 12:00:00 1.0"]), "{answer:#?}");
+    assert_eq!(answer.body["predictions"], json!([{"said": "1.0 b'hi' 2024-01-31 12:00:00 1.0"}]), "{answer:#?}");
     // What MLflow ignores is ignored, and lists and null arrive.
     for parameters in [json!({"scael": 1}), json!({"words": ["a"], "scale": null})] {
         let answer = served.post("/v1/models/m:predict", with(parameters)).await;
