@@ -8,9 +8,10 @@
 
 use std::{
     cell::Cell,
-    fs::{self, File, OpenOptions},
+    ffi::CString,
+    fs::File,
     io::{self, Read as _, Seek as _, SeekFrom},
-    os::fd::{AsRawFd as _, IntoRawFd as _},
+    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
     sync::{
         Mutex, OnceLock, PoisonError,
@@ -111,8 +112,14 @@ static PLACES: [Place; MOST] = [const {
 static USED: AtomicUsize = AtomicUsize::new(0);
 static FREE: Mutex<Vec<usize>> = Mutex::new(Vec::new());
 
-/// Where the handler writes; -1 before there is a file.
-static NOTES: AtomicI32 = AtomicI32::new(-1);
+/// Where the handler writes.
+struct Notes {
+    /// The folders above the file, the outermost first.
+    folders: Vec<CString>,
+    file: CString,
+}
+
+static NOTES: OnceLock<Notes> = OnceLock::new();
 /// What was done about each signal before.
 static BEFORE: OnceLock<[libc::sigaction; SIGNALS.len()]> = OnceLock::new();
 
@@ -172,24 +179,16 @@ fn this_thread() -> i32 {
     NUMBER.get()
 }
 
-/// Opens the file and sets the handlers, the first time. Where there can be no file, crashes are nobody's.
+/// Sets the handlers, the first time. The file and its folder are made by the first crash: a server that works leaves
+/// nothing behind.
 pub(super) fn watch(folder: &Path) {
-    static ONCE: OnceLock<()> = OnceLock::new();
-    ONCE.get_or_init(|| {
-        let opened = fs::create_dir_all(folder)
-            .and_then(|()| OpenOptions::new().create(true).append(true).open(folder.join(FILE)));
-        match opened {
-            Ok(file) => {
-                debug_assert!(file.as_raw_fd() >= 0, "a descriptor");
-                // For as long as the process lives.
-                NOTES.store(file.into_raw_fd(), Ordering::Release);
-                install();
-            }
-            Err(error) => {
-                let folder = folder.display();
-                tracing::debug!(%error, "{folder}: which model ends the server, if one does, cannot be noted there");
-            }
-        }
+    let text = |path: &Path| CString::new(path.as_os_str().as_bytes()).ok();
+    NOTES.get_or_init(|| {
+        let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+        let mut folders: Vec<_> = folder.ancestors().filter_map(text).collect();
+        folders.reverse();
+        install();
+        Notes { folders, file: text(&file(&folder)).unwrap_or_default() }
     });
 }
 
@@ -257,12 +256,26 @@ fn note(place: &Place, signal: i32) {
     line[33] = DIGITS[usize::try_from(signal / 10 % 10).unwrap_or(0)];
     line[34] = DIGITS[usize::try_from(signal % 10).unwrap_or(0)];
     line[36] = b'\n';
-    // SAFETY: the bytes are alive during the call. If they cannot be written, there is nobody to tell.
-    unsafe { libc::write(NOTES.load(Ordering::Acquire), line.as_ptr().cast(), line.len()) };
+    let Some(notes) = NOTES.get() else { return };
+    // SAFETY: a handler may call these four, and the texts and bytes are alive meanwhile. Folders that are there already
+    // are an error that changes nothing. If the line cannot be written, there is nobody to tell.
+    unsafe {
+        for folder in &notes.folders {
+            libc::mkdir(folder.as_ptr(), 0o700);
+        }
+        let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND | libc::O_CLOEXEC;
+        let file = libc::open(notes.file.as_ptr(), flags, 0o600);
+        if file >= 0 {
+            libc::write(file, line.as_ptr().cast(), line.len());
+            libc::close(file);
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -283,6 +296,30 @@ mod tests {
         fs::write(file(folder.path()), format!("{} 11 \n{} 06 \n", one.text(), other.text())).unwrap();
         assert_eq!(of_model(folder.path(), one).as_deref(), Some("SIGSEGV"));
         assert_eq!(of_model(folder.path(), other).as_deref(), Some("SIGABRT"));
+    }
+
+    const FOLDER: &str = "MODELWAY_TEST_CRASH_FOLDER";
+
+    #[test]
+    fn a_crash_makes_the_file_and_names_the_model_that_was_running() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("not/there");
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "onnx::crash::tests::end_this_process"])
+            .env(FOLDER, &folder)
+            .output()
+            .unwrap();
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&child.status), Some(libc::SIGABRT), "{child:?}");
+        assert_eq!(of_model(&folder, Key([1, 2])).as_deref(), Some("SIGABRT"));
+        assert_eq!(of_model(&folder, Key([1, 3])), None);
+    }
+
+    #[test]
+    #[ignore = "it is the other process of the test above"]
+    fn end_this_process() {
+        watch(Path::new(&base::config::variable(FOLDER).unwrap()));
+        let (_other, running) = (Marker::new(Key([1, 3]), false), Marker::new(Key([1, 2]), false));
+        running.during(|| std::process::abort());
     }
 
     #[test]
