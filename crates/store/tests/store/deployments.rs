@@ -114,12 +114,24 @@ async fn changing_what_runs_makes_a_revision_and_nothing_else_does(database: Dat
     };
     assert_eq!(change(json!({"replicas": 3})).await, (1, 2));
     assert_eq!(change(json!({"replicas": 3, "labels": {"a": "b"}})).await, (1, 3));
-    assert_eq!(change(json!({"replicas": 3, "request_timeout_ms": 5, "idempotent": false})).await, (1, 4));
-    assert_eq!(change(json!({"replicas": 3, "env": {"A": "1"}})).await, (2, 5));
-    assert_eq!(change(json!({"replicas": 3, "limit_res": {"cpu": "2"}})).await, (3, 6));
+    assert_eq!(change(json!({"replicas": 3, "idempotent": false})).await, (1, 4));
+    // Replicas are started with the time-out, and hold their runs to it.
+    assert_eq!(change(json!({"replicas": 3, "request_timeout_ms": 5})).await, (2, 5));
+    assert_eq!(change(json!({"replicas": 3, "env": {"A": "1"}})).await, (3, 6));
+    assert_eq!(change(json!({"replicas": 3, "limit_res": {"cpu": "2"}})).await, (4, 7));
     assert_eq!(
         event_kinds(&store, id).await,
-        ["created", "scaled", "updated", "updated", "revision_created", "updated", "revision_created"]
+        [
+            "created",
+            "scaled",
+            "updated",
+            "updated",
+            "revision_created",
+            "updated",
+            "revision_created",
+            "updated",
+            "revision_created"
+        ]
     );
     assert_eq!(store.deployment_get(id).await.unwrap().updated_at, NOW.after(SECOND));
 }
