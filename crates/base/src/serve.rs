@@ -18,6 +18,7 @@
 mod body;
 mod connection;
 mod socket;
+mod stream;
 mod watch;
 
 use std::{convert::Infallible, io, sync::Arc, time::Duration};
@@ -34,7 +35,7 @@ use tokio::{
 pub use watch::Peer;
 
 use crate::Tasks;
-use socket::Stream;
+use stream::Stream;
 
 /// How long to wait after the machine refused to hand over a connection, as when it has no file descriptors left.
 const REST_AFTER_FAILURE: Duration = Duration::from_millis(50);

@@ -23,7 +23,8 @@ use tokio::time::Sleep;
 use super::{
     Answer, Ending, Limits,
     body::{InFlight, Watched},
-    socket::{Socket, Stream},
+    socket::Socket,
+    stream::Stream,
     watch::{Answering, Peer, Watch},
 };
 use crate::Tasks;

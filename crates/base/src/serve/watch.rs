@@ -13,7 +13,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::socket::Stream;
+use super::stream::Stream;
 
 /// No deadline.
 const NEVER: u64 = u64::MAX;
