@@ -96,9 +96,9 @@ impl Drop for Flight {
             lane.records.push(Record {
                 at: lane.gateway.now(),
                 draft,
-                endpoint: Arc::clone(&self.endpoint),
-                revision: Arc::clone(&self.revision),
-                replica: Arc::clone(&self.claim.0),
+                endpoint: &self.endpoint,
+                revision: &self.revision,
+                replica: &self.claim.0,
                 code: self.code,
                 whole: self.whole,
                 latency_us: total,

@@ -1,7 +1,8 @@
 //! The prediction log: which request was answered by whom, how and how fast.
 //!
-//! Each serving thread puts records into a bounded list of its own, which costs no wake-up; one task empties all
-//! lists a few times a second and appends the lines to a file. Where it cannot keep up, or the disk refuses,
+//! Each serving thread writes a record's line into a bounded list of its own, which costs no wake-up and less than handing
+//! the record to another thread would. One task takes the lists a few times a second and appends them to a file: it has
+//! little to do, so that it does not hold up a serving thread on the same CPU. Where it cannot keep up, or the disk refuses,
 //! records are dropped and counted: a prediction never waits for its record.
 //!
 //! One record is one JSON object a line, in files named by the time of their first record. Inputs and outputs are
@@ -12,7 +13,7 @@ use std::{
     io::{self, Write as _},
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -33,7 +34,9 @@ use crate::{
 /// How often the lists are emptied.
 pub(crate) const FLUSH_EVERY: Duration = Duration::from_millis(250);
 /// Payloads that wait on one thread; beyond it records go without them.
-const WAITING_PAYLOAD_BYTES: u64 = 32 << 20;
+const WAITING_PAYLOAD_BYTES: usize = 32 << 20;
+/// Emptied lists of lines are used again up to this size.
+const SPARE_BYTES: usize = 4 << 20;
 /// A file is ended after this long even if it is small.
 const FILE_MICROS: i64 = 3_600_000_000;
 
@@ -83,19 +86,20 @@ impl Payload {
 
 /// One answered request.
 #[derive(Debug)]
-pub(crate) struct Record {
+pub(crate) struct Record<'a> {
     pub(crate) at: Timestamp,
     pub(crate) draft: Draft,
-    pub(crate) endpoint: Arc<Endpoint>,
-    pub(crate) revision: Arc<Revision>,
-    pub(crate) replica: Arc<Replica>,
+    pub(crate) endpoint: &'a Endpoint,
+    pub(crate) revision: &'a Revision,
+    pub(crate) replica: &'a Replica,
     pub(crate) code: u16,
     /// Whether the answer came to its end.
     pub(crate) whole: bool,
     pub(crate) latency_us: u64,
 }
 
-impl Record {
+impl Record<'_> {
+    /// All but the payloads.
     fn write(&self, line: &mut Vec<u8>, second: &mut Second) {
         let mut number = itoa::Buffer::new();
         line.extend_from_slice(b"{\"time\":\"");
@@ -104,7 +108,7 @@ impl Record {
         // Ids are checked to be plain when they come in.
         line.extend_from_slice(self.draft.id.as_bytes());
         line.extend_from_slice(b"\",\"deployment\":\"");
-        line.extend_from_slice(self.endpoint.label.as_bytes());
+        line.extend_from_slice(self.endpoint.label().as_bytes());
         line.extend_from_slice(b"\",\"revision\":");
         line.extend_from_slice(number.format(self.revision.number).as_bytes());
         line.extend_from_slice(b",\"replica\":");
@@ -119,20 +123,6 @@ impl Record {
         if !self.whole {
             line.extend_from_slice(b",\"cut_off\":true");
         }
-        if let Some(payloads) = &self.draft.payloads {
-            line.extend_from_slice(b",\"input\":");
-            let _infallible = serde_json::to_writer(&mut *line, &payloads.input.json());
-            line.extend_from_slice(b",\"output\":");
-            let _infallible = serde_json::to_writer(&mut *line, &payloads.output.json());
-        }
-        line.extend_from_slice(b"}\n");
-    }
-
-    fn payload_bytes(&self) -> u64 {
-        self.draft
-            .payloads
-            .as_ref()
-            .map_or(0, |payloads| (payloads.input.bytes.len() + payloads.output.bytes.len()) as u64)
     }
 }
 
@@ -165,13 +155,22 @@ impl Second {
 /// The records of one thread that wait to be written.
 #[derive(Debug)]
 pub(crate) struct Records {
-    waiting: Mutex<Vec<Record>>,
+    waiting: Mutex<Waiting>,
     most: usize,
-    payload_bytes: AtomicU64,
     /// Records that were dropped because too many waited.
     pub(crate) dropped: AtomicU64,
     /// Records that lost their payloads for the same reason.
     pub(crate) bare: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    count: usize,
+    lines: Vec<u8>,
+    /// Those that belong at the end of a line, and where it lacks its end.
+    payloads: Vec<(usize, Box<Payloads>)>,
+    payload_bytes: usize,
+    second: Second,
 }
 
 impl Records {
@@ -179,7 +178,6 @@ impl Records {
         Self {
             waiting: Mutex::default(),
             most: if config.predictions_dir.is_some() { config.record_queue } else { 0 },
-            payload_bytes: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
             bare: AtomicU64::new(0),
         }
@@ -190,36 +188,44 @@ impl Records {
         self.most > 0
     }
 
+    /// Only the writer ever takes it too, for a moment.
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Puts a record in line, or drops and counts it.
-    pub(crate) fn push(&self, mut record: Record) {
-        let payload = record.payload_bytes();
-        if payload > 0 && self.payload_bytes.fetch_add(payload, Ordering::AcqRel) + payload > WAITING_PAYLOAD_BYTES {
-            self.payload_bytes.fetch_sub(payload, Ordering::AcqRel);
-            self.bare.fetch_add(1, Ordering::Relaxed);
-            record.draft.payloads = None;
-        }
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.len() < self.most {
-            waiting.push(record);
-        } else {
+    pub(crate) fn push(&self, mut record: Record<'_>) {
+        let mut waiting = self.lock();
+        if waiting.count >= self.most {
             drop(waiting);
             self.dropped.fetch_add(1, Ordering::Relaxed);
-            self.payload_bytes.fetch_sub(record.payload_bytes(), Ordering::AcqRel);
+            return;
         }
+        let Waiting { count, lines, payloads, payload_bytes, second } = &mut *waiting;
+        *count += 1;
+        record.write(lines, second);
+        if let Some(added) = record.draft.payloads.take() {
+            let bytes = *payload_bytes + added.input.bytes.len() + added.output.bytes.len();
+            if bytes <= WAITING_PAYLOAD_BYTES {
+                *payload_bytes = bytes;
+                payloads.push((lines.len(), added));
+                return;
+            }
+            self.bare.fetch_add(1, Ordering::Relaxed);
+        }
+        lines.extend_from_slice(b"}\n");
     }
 
     /// Whether nothing waits.
     pub(crate) fn is_empty(&self) -> bool {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        self.lock().count == 0
     }
 
-    fn take(&self) -> Vec<Record> {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let room = waiting.len();
-        let taken = std::mem::replace(&mut *waiting, Vec::with_capacity(room));
-        drop(waiting);
-        self.payload_bytes.store(0, Ordering::Release);
-        taken
+    /// What waits. The next lines go into `empty`.
+    fn take(&self, empty: Vec<u8>) -> Waiting {
+        let mut waiting = self.lock();
+        let second = std::mem::take(&mut waiting.second);
+        std::mem::replace(&mut *waiting, Waiting { lines: empty, second, ..Waiting::default() })
     }
 }
 
@@ -239,7 +245,8 @@ pub(crate) struct Writer {
     file_bytes: u64,
     total_bytes: u64,
     open: Option<Open>,
-    second: Second,
+    /// Emptied lists of lines, for the next records.
+    spare: Vec<Vec<u8>>,
     failing: bool,
     /// Records that the disk did not take.
     lost: Arc<AtomicU64>,
@@ -252,7 +259,7 @@ impl Writer {
             file_bytes: config.record_file_bytes,
             total_bytes: config.record_total_bytes,
             open: None,
-            second: Second::default(),
+            spare: Vec::new(),
             failing: false,
             lost,
         }
@@ -260,21 +267,19 @@ impl Writer {
 
     /// Writes what waits. Blocks for as long as the disk takes.
     pub(crate) fn flush(&mut self, lists: &[Arc<Records>], now: Timestamp) {
-        let mut lines = Vec::new();
         for list in lists {
-            let records = list.take();
-            let count = records.len() as u64;
-            lines.clear();
-            for record in records {
-                record.write(&mut lines, &mut self.second);
-            }
-            if lines.is_empty() {
+            let Waiting { count, mut lines, payloads, .. } = list.take(self.spare.pop().unwrap_or_default());
+            if count == 0 {
+                self.spare.push(lines);
                 continue;
+            }
+            if !payloads.is_empty() {
+                lines = completed(&lines, payloads);
             }
             match self.append(&lines, now) {
                 Ok(()) => self.failing = false,
                 Err(error) => {
-                    self.lost.fetch_add(count, Ordering::Relaxed);
+                    self.lost.fetch_add(count as u64, Ordering::Relaxed);
                     if !std::mem::replace(&mut self.failing, true) {
                         let folder = self.folder.display();
                         tracing::warn!(
@@ -282,6 +287,10 @@ impl Writer {
                         );
                     }
                 }
+            }
+            if lines.capacity() <= SPARE_BYTES {
+                lines.clear();
+                self.spare.push(lines);
             }
         }
     }
@@ -316,6 +325,23 @@ impl Writer {
         open.length += lines.len() as u64;
         Ok(())
     }
+}
+
+/// The lines with their payloads.
+fn completed(lines: &[u8], payloads: Vec<(usize, Box<Payloads>)>) -> Vec<u8> {
+    let mut whole = Vec::with_capacity(lines.len());
+    let mut done = 0;
+    for (at, payloads) in payloads {
+        whole.extend_from_slice(&lines[done..at]);
+        done = at;
+        whole.extend_from_slice(b",\"input\":");
+        let _infallible = serde_json::to_writer(&mut whole, &payloads.input.json());
+        whole.extend_from_slice(b",\"output\":");
+        let _infallible = serde_json::to_writer(&mut whole, &payloads.output.json());
+        whole.extend_from_slice(b"}\n");
+    }
+    whole.extend_from_slice(&lines[done..]);
+    whole
 }
 
 /// Removes the oldest files until at most `most` bytes are left.
