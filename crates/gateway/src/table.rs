@@ -2,9 +2,10 @@
 
 pub(crate) mod endpoint;
 pub(crate) mod fatal;
-pub(crate) mod names;
+mod names;
 pub(crate) mod replica;
 pub(crate) mod routes;
 pub(crate) mod saved;
+mod shards;
 pub(crate) mod stats;
 pub(crate) mod watch;

@@ -16,7 +16,7 @@ pub(crate) fn revision<'e>(endpoint: &'e Endpoint, version: Option<&str>) -> Opt
     let serving = || endpoint.revisions.iter().filter(|revision| !revision.replicas.is_empty());
     if let Some(version) = version {
         return serving()
-            .filter(|revision| revision.model_version == version)
+            .filter(|revision| &*revision.model_version == version)
             .max_by_key(|revision| (revision.weight, revision.number));
     }
     if let [only] = &*endpoint.revisions {

@@ -341,8 +341,8 @@ impl Attempts<'_> {
 
     /// The table may have moved on: what failed is perhaps no longer a replica, and a new one is there.
     fn refresh(&mut self) {
-        let Some(newer) = self.lane.gateway.table.find(&self.endpoint.id.to_string()) else { return };
-        let version = self.versioned.then_some(self.revision.model_version.as_str());
+        let Some(newer) = self.lane.gateway.table.of(self.endpoint.id) else { return };
+        let version = self.versioned.then_some(&*self.revision.model_version);
         let same = newer.revisions.iter().find(|revision| revision.number == self.revision.number);
         if let Some(same) = same.filter(|same| !same.replicas.is_empty()) {
             self.revision = Arc::clone(same);

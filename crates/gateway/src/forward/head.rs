@@ -61,7 +61,7 @@ impl Protocol {
 pub(crate) fn stamp(headers: &mut HeaderMap, flight: &Flight) {
     remove_hop_by_hop(headers);
     headers.remove(&NOT_BEGUN);
-    headers.insert(DEPLOYMENT.clone(), flight.endpoint.label.clone());
-    headers.insert(REVISION.clone(), flight.revision.label.clone());
-    headers.insert(REPLICA.clone(), flight.claim.0.label.clone());
+    headers.insert(DEPLOYMENT.clone(), flight.endpoint.label().clone());
+    headers.insert(REVISION.clone(), flight.revision.label().clone());
+    headers.insert(REPLICA.clone(), flight.claim.0.label().clone());
 }

@@ -45,7 +45,7 @@ pub(crate) async fn collect(usages: &Usages, table: &Table) -> Vec<(String, Stri
             let replicas: Vec<_> = table
                 .all()
                 .flat_map(|endpoint| {
-                    let label = endpoint.label.to_str().unwrap_or_default().to_owned();
+                    let label = endpoint.id.to_string();
                     let replicas: Vec<_> =
                         endpoint.revisions.iter().flat_map(|revision| revision.replicas.iter().cloned()).collect();
                     replicas.into_iter().map(move |replica| (label.clone(), replica))

@@ -79,7 +79,7 @@ fn requests(endpoints: &[Arc<Endpoint>], encoder: &mut DescriptorEncoder<'_>) ->
     let mut family = encoder.encode_descriptor(name, "Requests being answered", None, MetricType::Gauge)?;
     for endpoint in endpoints {
         if seen(std::slice::from_ref(endpoint)).next().is_some() {
-            let labels = [("deployment", text(&endpoint.label))];
+            let labels = [("deployment", text(endpoint.label()))];
             let count = gauge(endpoint.live.in_flight.load(Ordering::Relaxed));
             family.encode_family(&labels)?.encode_gauge(&count)?;
         }
@@ -90,10 +90,10 @@ fn requests(endpoints: &[Arc<Endpoint>], encoder: &mut DescriptorEncoder<'_>) ->
 /// The counts that exist, with their deployment and revision.
 fn seen(endpoints: &[Arc<Endpoint>]) -> impl Iterator<Item = (&str, String, &Stats)> {
     endpoints.iter().flat_map(|endpoint| {
-        let deployment = text(&endpoint.label);
-        let own = endpoint.live.own.seen().map(|stats| (deployment, String::new(), stats));
+        // Only endpoints that were asked get a label.
+        let own = endpoint.live.own.seen().map(|stats| (text(endpoint.label()), String::new(), stats));
         let revisions = endpoint.revisions.iter().filter_map(move |revision: &Arc<Revision>| {
-            revision.live.stats.seen().map(|stats| (deployment, revision.number.to_string(), stats))
+            revision.live.stats.seen().map(|stats| (text(endpoint.label()), revision.number.to_string(), stats))
         });
         own.into_iter().chain(revisions)
     })
@@ -107,16 +107,16 @@ fn replicas(
     let all = || {
         endpoints.iter().flat_map(|endpoint| {
             let replicas = endpoint.revisions.iter().flat_map(|revision| revision.replicas.iter());
-            replicas.map(|replica| (text(&endpoint.label), &**replica))
+            replicas.map(move |replica| (&**endpoint, &**replica))
         })
     };
     let name = "modelway_gateway_ejections";
     let help = "Times that a replica was avoided because it failed";
     let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-    for (deployment, replica) in all() {
+    for (endpoint, replica) in all() {
         let count = u64::from(replica.ejections.load(Ordering::Relaxed));
         if count > 0 {
-            let labels = [("deployment", deployment), ("replica", &replica.id)];
+            let labels = [("deployment", text(endpoint.label())), ("replica", &replica.id)];
             family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
         }
     }

@@ -63,8 +63,8 @@ pub(crate) async fn answer(app: &Arc<App>, page: Own, method: &Method) -> Result
 async fn models(app: &Arc<App>) -> String {
     let table = Arc::clone(&app.gateway.table);
     let listing = app.gateway.tasks.spawn_blocking(move || {
-        let names = table.sorted.first(LISTED);
-        let mut list = serde_json::json!({ "models": names.iter().map(|name| &**name).collect::<Vec<_>>() });
+        let names = table.first_names(LISTED);
+        let mut list = serde_json::json!({ "models": names });
         if names.len() == LISTED {
             list["truncated"] = true.into();
         }
@@ -74,10 +74,10 @@ async fn models(app: &Arc<App>) -> String {
 }
 
 /// Names that look like `name`. Nobody looks while somebody else does: a flood of wrong names costs one thread at most.
-pub(crate) async fn near(app: &Arc<App>, name: &str) -> Vec<Arc<str>> {
+pub(crate) async fn near(app: &Arc<App>, name: &str) -> Vec<String> {
     let Ok(_turn) = app.names.try_acquire() else { return Vec::new() };
     let (table, name) = (Arc::clone(&app.gateway.table), name.to_owned());
-    app.gateway.tasks.spawn_blocking(move || table.sorted.near(&name)).await.unwrap_or_default()
+    app.gateway.tasks.spawn_blocking(move || table.near_names(&name)).await.unwrap_or_default()
 }
 
 /// The method of a path that a replica answers.

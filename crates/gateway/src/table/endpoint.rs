@@ -5,10 +5,15 @@ use std::sync::{
     atomic::{AtomicU32, AtomicUsize},
 };
 
-use api::{DeploymentId, route::Route};
+use api::{
+    DeploymentId, RevisionNumber, State,
+    deployment::LogPayloads,
+    route::{Route, RouteRevision},
+};
 use http::HeaderValue;
 
 use super::{fatal::FatalRequests, replica::Replica, stats::LazyStats};
+use crate::wire::headers::LazyValue;
 
 /// One endpoint as it is served now.
 #[derive(Debug)]
@@ -17,16 +22,26 @@ pub(crate) struct Endpoint {
     pub(crate) id: DeploymentId,
     /// The table's version that brought this state.
     pub(crate) version: i64,
-    /// `md-26`, for header and metrics.
-    pub(crate) label: HeaderValue,
-    /// What the control plane said.
-    pub(crate) route: Route,
+    label: LazyValue,
+    /// What the control plane said of all revisions.
+    pub(crate) route: Settings,
     /// The revisions, in the route's order.
     pub(crate) revisions: Box<[Arc<Revision>]>,
     /// The sum of the weights of the revisions that have replicas.
     pub(crate) total_weight: u64,
     /// What survives a change of the route.
     pub(crate) live: Arc<EndpointLive>,
+}
+
+/// What the control plane said of all revisions of an endpoint: a [`Route`] without the revisions themselves.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) name: Option<Box<str>>,
+    pub(crate) state: State,
+    pub(crate) reason: Option<Box<str>>,
+    pub(crate) request_timeout_ms: u64,
+    pub(crate) idempotent: bool,
+    pub(crate) log_payloads: LogPayloads,
 }
 
 /// What an endpoint keeps when its route changes.
@@ -47,12 +62,11 @@ pub(crate) struct EndpointLive {
 /// One revision of an endpoint.
 #[derive(Debug)]
 pub(crate) struct Revision {
-    /// Its number, for header and metrics.
-    pub(crate) label: HeaderValue,
+    label: LazyValue,
     /// Which one.
     pub(crate) number: u32,
     /// What `/versions/{v}` names it by.
-    pub(crate) model_version: String,
+    pub(crate) model_version: Box<str>,
     /// Its share.
     pub(crate) weight: u32,
     /// Its replicas.
@@ -71,9 +85,50 @@ pub(crate) struct RevisionLive {
 }
 
 impl Endpoint {
+    /// As `route` says. What is alive on `old`, the endpoint's state before, stays alive.
+    pub(crate) fn new(id: DeploymentId, version: i64, route: Route, old: Option<&Self>) -> Self {
+        let revisions: Box<[_]> =
+            route.revisions.into_iter().map(|revision| Arc::new(Revision::new(revision, old))).collect();
+        let serving = revisions.iter().filter(|revision| !revision.replicas.is_empty());
+        Self {
+            id,
+            version,
+            label: LazyValue::default(),
+            route: Settings {
+                name: route.name.map(String::into_boxed_str),
+                state: route.state,
+                reason: route.reason.map(String::into_boxed_str),
+                request_timeout_ms: route.request_timeout_ms,
+                idempotent: route.idempotent,
+                log_payloads: route.log_payloads,
+            },
+            total_weight: serving.map(|revision| u64::from(revision.weight)).sum(),
+            revisions,
+            live: old.map(|old| Arc::clone(&old.live)).unwrap_or_default(),
+        }
+    }
+
+    /// The route that it was made from.
+    pub(crate) fn to_route(&self) -> Route {
+        Route {
+            name: self.route.name.as_deref().map(str::to_owned),
+            state: self.route.state,
+            reason: self.route.reason.as_deref().map(str::to_owned),
+            revisions: self.revisions.iter().map(|revision| revision.to_route()).collect(),
+            request_timeout_ms: self.route.request_timeout_ms,
+            idempotent: self.route.idempotent,
+            log_payloads: self.route.log_payloads,
+        }
+    }
+
+    /// `md-26`, as a header.
+    pub(crate) fn label(&self) -> &HeaderValue {
+        self.label.get(|| self.id.to_string())
+    }
+
     /// The name that people know it by.
     pub(crate) fn name(&self) -> String {
-        self.route.name.clone().unwrap_or_else(|| self.id.to_string())
+        self.route.name.as_deref().map_or_else(|| self.id.to_string(), str::to_owned)
     }
 
     /// Why it has no replica to send a request to: for the 503.
@@ -91,6 +146,38 @@ impl Endpoint {
 
     /// The versions that can be named.
     pub(crate) fn versions(&self) -> impl Iterator<Item = &str> {
-        self.revisions.iter().map(|revision| revision.model_version.as_str())
+        self.revisions.iter().map(|revision| &*revision.model_version)
+    }
+}
+
+impl Revision {
+    fn new(route: RouteRevision, endpoint: Option<&Endpoint>) -> Self {
+        let old = endpoint.and_then(|old| old.revisions.iter().find(|revision| revision.number == route.number.0));
+        let replicas = route.replicas.into_iter().map(|replica| {
+            let same = old.and_then(|old| old.replicas.iter().find(|known| known.is(&replica)));
+            same.map_or_else(|| Arc::new(Replica::new(replica)), Arc::clone)
+        });
+        Self {
+            label: LazyValue::default(),
+            number: route.number.0,
+            weight: route.weight,
+            replicas: replicas.collect(),
+            model_version: route.model_version.into_boxed_str(),
+            live: old.map(|old| Arc::clone(&old.live)).unwrap_or_default(),
+        }
+    }
+
+    fn to_route(&self) -> RouteRevision {
+        RouteRevision {
+            number: RevisionNumber(self.number),
+            model_version: self.model_version.as_ref().to_owned(),
+            weight: self.weight,
+            replicas: self.replicas.iter().map(|replica| replica.to_route()).collect(),
+        }
+    }
+
+    /// Its number, as a header.
+    pub(crate) fn label(&self) -> &HeaderValue {
+        self.label.get(|| self.number.to_string())
     }
 }

@@ -4,53 +4,127 @@
 //! block.
 
 use std::{
+    borrow::Borrow,
+    cmp::Ordering,
     collections::BTreeSet,
+    hash::{Hash, Hasher},
     ops::Bound,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use super::{endpoint::Endpoint, shards::Key};
+
 /// Beyond this many names only a name's neighbours in the alphabet are compared with it.
-const ALL_NAMES: usize = 2_000;
+pub(super) const ALL_NAMES: usize = 2_000;
 const NEIGHBOURS: usize = 256;
 /// What of a name is compared.
 const COMPARED: usize = 64;
 
-/// All names in order.
+/// An endpoint that has a name, by that name.
+#[derive(Clone, Debug)]
+pub(super) struct Named(Arc<Endpoint>);
+
+impl Named {
+    /// `None` if it has only its id.
+    pub(super) fn new(endpoint: &Arc<Endpoint>) -> Option<Self> {
+        endpoint.route.name.is_some().then(|| Self(Arc::clone(endpoint)))
+    }
+
+    fn name(&self) -> &str {
+        self.0.route.name.as_deref().unwrap_or_default()
+    }
+}
+
+impl Key for Named {
+    fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.0
+    }
+}
+
+impl Borrow<str> for Named {
+    fn borrow(&self) -> &str {
+        self.name()
+    }
+}
+
+impl Hash for Named {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name().hash(state);
+    }
+}
+
+impl PartialEq for Named {
+    fn eq(&self, other: &Self) -> bool {
+        self.name() == other.name()
+    }
+}
+
+impl Eq for Named {}
+
+impl PartialOrd for Named {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Named {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.name().cmp(other.name())
+    }
+}
+
+/// The endpoints that have a name, in the order of their names.
 #[derive(Debug, Default)]
-pub(crate) struct SortedNames(Mutex<BTreeSet<Arc<str>>>);
+pub(super) struct SortedNames(Mutex<BTreeSet<Named>>);
 
 impl SortedNames {
-    pub(super) fn lock(&self) -> MutexGuard<'_, BTreeSet<Arc<str>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<Named>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// As [`super::shards::Shards::edit`].
+    pub(super) fn edit(&self, leaving: &[Named], entering: &[Named]) {
+        let mut names = self.lock();
+        for name in leaving {
+            if names.get(name).is_some_and(|known| Arc::ptr_eq(&known.0, &name.0)) {
+                names.remove(name);
+            }
+        }
+        for name in entering {
+            names.replace(name.clone());
+        }
+    }
+
     /// The first names, at most `most`.
-    pub(crate) fn first(&self, most: usize) -> Vec<Arc<str>> {
-        self.lock().iter().take(most).cloned().collect()
+    pub(super) fn first(&self, most: usize) -> Vec<String> {
+        self.lock().iter().take(most).map(|named| named.name().to_owned()).collect()
     }
 
-    /// Known names that look like `name`, at most three, the nearest first. Bounded work, however many there are.
-    pub(crate) fn near(&self, name: &str) -> Vec<Arc<str>> {
-        let end = name.char_indices().map(|(at, _)| at).take_while(|at| *at <= COMPARED).last().unwrap_or(0);
-        let name = if name.len() <= COMPARED { name } else { &name[..end] };
-        let mut near: Vec<_> = self
-            .around(name)
-            .into_iter()
-            .filter(|known| known.len().abs_diff(name.len()) <= 3)
-            .map(|known| (strsim::damerau_levenshtein(&known, name), known))
-            .filter(|(distance, known)| *distance <= (known.len() / 3).clamp(1, 3))
-            .collect();
-        near.sort();
-        near.into_iter().take(3).map(|(_, known)| known).collect()
-    }
-
-    fn around(&self, name: &str) -> Vec<Arc<str>> {
+    /// The names that may look like `name`.
+    pub(super) fn around(&self, name: &str) -> Vec<String> {
         let names = self.lock();
         if names.len() <= ALL_NAMES {
-            return names.iter().cloned().collect();
+            return names.iter().map(|named| named.name().to_owned()).collect();
         }
         let before = names.range::<str, _>((Bound::Unbounded, Bound::Excluded(name))).rev().take(NEIGHBOURS);
         let after = names.range::<str, _>((Bound::Included(name), Bound::Unbounded)).take(NEIGHBOURS);
-        before.chain(after).cloned().collect()
+        before.chain(after).map(|named| named.name().to_owned()).collect()
     }
+}
+
+/// What of a name is compared with others.
+pub(super) fn compared(name: &str) -> &str {
+    let end = name.char_indices().map(|(at, _)| at).take_while(|at| *at <= COMPARED).last().unwrap_or(0);
+    if name.len() <= COMPARED { name } else { &name[..end] }
+}
+
+/// Those of `known` that look like `name`, at most three, the nearest first.
+pub(super) fn near(name: &str, known: impl Iterator<Item = String>) -> Vec<String> {
+    let mut near: Vec<_> = known
+        .filter(|known| known.len().abs_diff(name.len()) <= 3)
+        .map(|known| (strsim::damerau_levenshtein(&known, name), known))
+        .filter(|(distance, known)| *distance <= (known.len() / 3).clamp(1, 3))
+        .collect();
+    near.sort();
+    near.into_iter().take(3).map(|(_, known)| known).collect()
 }

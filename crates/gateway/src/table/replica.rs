@@ -11,11 +11,11 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
 };
 
-use api::{replica::Address, route::RouteReplica};
+use api::{ReplicaId, replica::Address, route::RouteReplica};
 use http::HeaderValue;
 use tokio::sync::Semaphore;
 
-use crate::wire::headers;
+use crate::wire::headers::LazyValue;
 
 /// Answers 5xx in a row after which a replica is avoided. A connection that fails does it at once.
 const BAD_ANSWERS: u32 = 5;
@@ -31,8 +31,7 @@ pub(crate) struct Replica {
     pub(crate) key: u64,
     /// Its name.
     pub(crate) id: String,
-    /// Its name as a header.
-    pub(crate) label: HeaderValue,
+    label: LazyValue,
     /// Where it listens.
     pub(crate) address: Address,
     /// Requests that it has not answered wholly.
@@ -53,12 +52,12 @@ pub(crate) struct Replica {
 }
 
 impl Replica {
-    pub(crate) fn new(route: &RouteReplica) -> Self {
+    pub(crate) fn new(route: RouteReplica) -> Self {
         Self {
             key: KEYS.fetch_add(1, Ordering::Relaxed),
-            id: route.id.0.clone(),
-            label: headers::value(&route.id.0),
-            address: route.address.clone(),
+            id: route.id.0,
+            label: LazyValue::default(),
+            address: route.address,
             outstanding: AtomicU32::new(0),
             ejections: AtomicU32::new(0),
             bad_in_row: AtomicU32::new(0),
@@ -69,6 +68,16 @@ impl Replica {
             hung: AtomicBool::new(false),
             trial: OnceLock::new(),
         }
+    }
+
+    /// The route's words for it.
+    pub(crate) fn to_route(&self) -> RouteReplica {
+        RouteReplica { id: ReplicaId(self.id.clone()), address: self.address.clone() }
+    }
+
+    /// Its name as a header.
+    pub(crate) fn label(&self) -> &HeaderValue {
+        self.label.get(|| self.id.clone())
     }
 
     /// Whether the route names this very replica.

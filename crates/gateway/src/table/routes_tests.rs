@@ -1,4 +1,8 @@
-use api::{ReplicaId, RevisionNumber, State, deployment::LogPayloads, route::RouteReplica};
+use api::{
+    ReplicaId, RevisionNumber, State,
+    deployment::LogPayloads,
+    route::{Route, RouteReplica, RouteRevision},
+};
 
 use super::*;
 
@@ -41,7 +45,7 @@ fn what_is_alive_survives_a_change_of_the_route() {
     table.apply(vec![change(1, Some(route(Some("iris"), &["a", "c"])))], 2, false);
     let after = table.find("md-1").expect("it is there");
     assert_eq!(after.revisions[0].replicas[0].outstanding.load(Ordering::Relaxed), 7);
-    assert_eq!(after.revisions[0].live.stats.get().codes().collect::<Vec<_>>(), [(200, 1)]);
+    assert_eq!(after.revisions[0].live.stats.get().codes(), [(200, 1)]);
     assert_eq!(after.revisions[0].replicas[1].id, "c");
 }
 
@@ -57,7 +61,28 @@ fn names_follow_their_deployments() {
     table.apply(vec![change(2, None)], 3, false);
     assert!(!has(&table, "iris") && !has(&table, "md-2") && has(&table, "md-1"));
     assert_eq!((table.endpoints(), table.version()), (1, 3));
-    assert_eq!(table.sorted.first(10).len(), 2);
+    assert_eq!(table.first_names(10).len(), 2);
+}
+
+#[test]
+fn a_name_that_has_passed_to_another_endpoint_stays_there_when_the_first_one_goes() {
+    let table = Table::new();
+    table.apply(vec![change(1, Some(route(Some("iris"), &[]))), change(2, Some(route(None, &[])))], 1, false);
+    table.apply(vec![change(2, Some(route(Some("iris"), &[])))], 2, false);
+    table.apply(vec![change(1, None)], 3, false);
+    assert_eq!(table.find("iris").map(|endpoint| endpoint.id), Some(DeploymentId(2)));
+    assert_eq!(table.first_names(10), ["iris", "md-2"]);
+}
+
+#[test]
+fn an_id_is_a_name_only_as_it_is_written() {
+    let table = Table::new();
+    table.apply(vec![change(7, Some(route(Some("md-07"), &[]))), change(8, Some(route(None, &[])))], 1, false);
+    assert_eq!(table.find("md-07").map(|endpoint| endpoint.id), Some(DeploymentId(7)), "it is the name of 7");
+    for wrong in ["md-08", "md-+8", "md-", "md-8 ", "8", "md--8", "md-99999999999999999999"] {
+        assert!(!has(&table, wrong), "{wrong}");
+    }
+    assert!(has(&table, "md-8"));
 }
 
 #[test]
@@ -74,9 +99,9 @@ fn a_reset_forgets_what_it_does_not_name() {
 fn near_names_are_found_in_a_small_table_and_bounded_in_a_large_one() {
     let table = Table::new();
     table.apply(vec![change(1, Some(route(Some("iris"), &[]))), change(2, Some(route(Some("digits"), &[])))], 1, false);
-    assert_eq!(table.sorted.near("irsi").iter().map(|name| &**name).collect::<Vec<_>>(), ["iris"]);
-    assert!(table.sorted.near("something-else").is_empty());
-    assert!(table.sorted.near(&"x".repeat(100_000)).is_empty());
+    assert_eq!(table.near_names("irsi"), ["iris"]);
+    assert!(table.near_names("something-else").is_empty());
+    assert!(table.near_names(&"x".repeat(100_000)).is_empty());
     table.apply((3..=20_000).map(|id| change(id, Some(route(Some(&format!("model-{id}")), &[])))).collect(), 2, false);
-    assert_eq!(table.sorted.near("digit").first().map(|name| &**name), Some("digits"));
+    assert_eq!(table.near_names("digit").first().map(String::as_str), Some("digits"));
 }

@@ -90,7 +90,7 @@ fn write(path: &Path, table: &Table, position: &Position) -> io::Result<()> {
         serde_json::to_writer(&mut file, &head)?;
         for endpoint in &endpoints {
             let (version, deployment) = (endpoint.version, endpoint.id);
-            let change = RouteChange { version, deployment, route: Some(endpoint.route.clone()) };
+            let change = RouteChange { version, deployment, route: Some(endpoint.to_route()) };
             file.write_all(b"\n")?;
             serde_json::to_writer(&mut file, &change)?;
         }

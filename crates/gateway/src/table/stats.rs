@@ -18,8 +18,10 @@ pub(crate) const LATENCY_US: [u64; 16] = [
 pub(crate) const ADDED_US: [u64; 16] =
     [10, 20, 30, 50, 75, 100, 150, 250, 500, 1_000, 2_500, 5_000, 10_000, 50_000, 250_000, 1_000_000];
 
-/// The lowest status that is counted by itself.
-const FIRST_CODE: u16 = 100;
+/// Statuses that are counted side by side. Few endpoints answer with more.
+const FEW: usize = 6;
+/// A counter holds a status in its upper bits and the answers with it in the others.
+const COUNT_BITS: u32 = 48;
 
 /// The answers of one revision, made when the first one comes.
 #[derive(Debug, Default)]
@@ -40,32 +42,66 @@ impl LazyStats {
 /// The answers of one revision.
 #[derive(Debug)]
 pub(crate) struct Stats {
-    codes: [AtomicU64; 500],
+    codes: Codes,
     /// From the end of the request's head to the end of the answer.
     pub(crate) latency: Histogram,
 }
 
 impl Default for Stats {
     fn default() -> Self {
-        Self { codes: [const { AtomicU64::new(0) }; 500], latency: Histogram::new(&LATENCY_US) }
+        Self { codes: Codes::default(), latency: Histogram::new(&LATENCY_US) }
     }
 }
 
 impl Stats {
     /// Counts an answer.
     pub(crate) fn count(&self, code: u16) {
-        if let Some(counter) = code.checked_sub(FIRST_CODE).and_then(|index| self.codes.get(usize::from(index))) {
-            counter.fetch_add(1, Ordering::Relaxed);
-        }
+        self.codes.count(code);
     }
 
-    /// The statuses that were answered, and how often.
-    pub(crate) fn codes(&self) -> impl Iterator<Item = (u16, u64)> {
-        (FIRST_CODE..)
-            .zip(&self.codes)
-            .map(|(code, count)| (code, count.load(Ordering::Relaxed)))
-            .filter(|(_, n)| *n > 0)
+    /// The statuses that were answered, in order, and how often.
+    pub(crate) fn codes(&self) -> Vec<(u16, u64)> {
+        let mut found = Vec::new();
+        let mut codes = Some(&self.codes);
+        while let Some(some) = codes {
+            let slots = some.slots.iter().map(|slot| slot.load(Ordering::Relaxed)).filter(|slot| *slot != 0);
+            found.extend(slots.map(|slot| (code_of(slot), slot & ((1 << COUNT_BITS) - 1))));
+            codes = some.more.get().map(|more| &**more);
+        }
+        found.sort_unstable();
+        found
     }
+}
+
+/// Counters of those statuses that occur. A counter takes the first status that finds it free, and keeps it.
+#[derive(Debug, Default)]
+struct Codes {
+    slots: [AtomicU64; FEW],
+    more: OnceLock<Box<Codes>>,
+}
+
+impl Codes {
+    fn count(&self, code: u16) {
+        let new = u64::from(code) << COUNT_BITS | 1;
+        for slot in &self.slots {
+            let mut seen = slot.load(Ordering::Relaxed);
+            if seen == 0 {
+                match slot.compare_exchange(0, new, Ordering::Relaxed, Ordering::Relaxed) {
+                    Ok(_) => return,
+                    Err(taken) => seen = taken,
+                }
+            }
+            if code_of(seen) == code {
+                slot.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+        }
+        self.more.get_or_init(Box::default).count(code);
+    }
+}
+
+fn code_of(slot: u64) -> u16 {
+    u16::try_from(slot >> COUNT_BITS).unwrap_or(u16::MAX)
 }
 
 /// A distribution of durations.
@@ -97,5 +133,27 @@ impl Histogram {
             bounds.zip(&self.buckets).map(|(bound, count)| (bound, count.load(Ordering::Relaxed))).collect();
         let count = buckets.iter().map(|(_, count)| count).sum();
         (self.sum_us.load(Ordering::Relaxed) as f64 / 1e6, count, buckets)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_status_is_counted_by_itself_from_many_threads() {
+        let stats = Stats::default();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for code in (100..600).chain([200, 200, 999, 1_000]) {
+                        stats.count(code);
+                    }
+                });
+            }
+        });
+        let expected: Vec<_> =
+            (100..600).chain([999, 1_000]).map(|code| (code, if code == 200 { 12 } else { 4 })).collect();
+        assert_eq!(stats.codes(), expected);
     }
 }

@@ -1,6 +1,9 @@
 //! The headers that the gateway reads, writes and removes.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicU64, Ordering},
+};
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
@@ -19,9 +22,15 @@ const UNWRITABLE: HeaderValue = HeaderValue::from_static("?");
 /// The longest id of a request that is taken over.
 const LONGEST_ID: usize = 128;
 
-/// A header's value; what no header can hold becomes `?`.
-pub(crate) fn value(text: &str) -> HeaderValue {
-    HeaderValue::from_str(text).unwrap_or(UNWRITABLE)
+/// A header's value that is made when it is first needed: most endpoints of a large table are seldom asked.
+#[derive(Debug, Default)]
+pub(crate) struct LazyValue(OnceLock<Box<HeaderValue>>);
+
+impl LazyValue {
+    /// The value; what no header can hold becomes `?`.
+    pub(crate) fn get(&self, text: impl FnOnce() -> String) -> &HeaderValue {
+        self.0.get_or_init(|| Box::new(HeaderValue::try_from(text()).unwrap_or(UNWRITABLE)))
+    }
 }
 
 /// Gives ids to requests that bring none.
