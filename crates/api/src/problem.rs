@@ -29,3 +29,15 @@ pub struct Problem {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<Fault>,
 }
+
+/// The media type of a [`Problem`].
+pub const PROBLEM_TYPE: &str = "application/problem+json";
+
+impl Problem {
+    /// What a client is told whose request is no HTTP: the media type, and the body.
+    #[must_use]
+    pub fn unreadable(status: u16, title: &str, detail: &str) -> (&'static str, String) {
+        let problem = serde_json::json!({ "status": status, "title": title, "code": "unreadable", "detail": detail });
+        (PROBLEM_TYPE, problem.to_string())
+    }
+}

@@ -6,7 +6,7 @@
 //!   sends or does not send; the same from the first byte of each later head of HTTP/1 on;
 //! - between requests it may be idle for [`Limits::idle`];
 //! - while an answer is owed, the client must take some of it within [`Limits::stall`];
-//! - a connection beyond [`Limits::connections`] is told so.
+//! - a connection beyond [`Limits::connections`] is told so, and one whose request is no HTTP.
 //!
 //! A client that ends its half of an HTTP/1 connection after a request still gets the answer. It is told from one that
 //! is gone by what a socket says when something is sent: `100 Continue` before an answer, a comment between events. A client
@@ -19,6 +19,7 @@ mod body;
 mod connection;
 mod socket;
 mod stream;
+mod unreadable;
 mod watch;
 
 use std::{convert::Infallible, io, sync::Arc, time::Duration};
@@ -32,6 +33,7 @@ use tokio::{
     sync::Semaphore,
 };
 
+pub use unreadable::{Unreadable, Words};
 pub use watch::Peer;
 
 use crate::Tasks;
@@ -58,6 +60,8 @@ pub struct Limits {
     pub full: &'static str,
     /// What is told, in HTTP/1.1, to a client whose head took too long.
     pub slow: &'static str,
+    /// How a client is told that its request is no HTTP.
+    pub words: Words,
 }
 
 /// Where connections come from.

@@ -2,6 +2,7 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
+use api::Problem;
 use axum::{
     Router,
     http::{Request, Response},
@@ -45,6 +46,9 @@ impl Limits {
             stall: Duration::from_millis(config.stall_timeout_ms.into()),
             full: FULL,
             slow: SLOW,
+            words: |status, detail| {
+                Problem::unreadable(status.as_u16(), status.canonical_reason().unwrap_or_default(), detail)
+            },
         };
         Self { connections, drain: Duration::from_millis(config.drain_ms) }
     }
@@ -99,7 +103,7 @@ mod tests {
         for (text, status) in [(FULL, 503), (SLOW, 408)] {
             let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
             assert!(head.contains(&format!("content-length: {}", body.len())), "{} bytes", body.len());
-            let problem: api::Problem = serde_json::from_str(body).expect("a problem");
+            let problem: Problem = serde_json::from_str(body).expect("a problem");
             assert_eq!(problem.status, status);
         }
     }

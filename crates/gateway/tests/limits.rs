@@ -90,6 +90,38 @@ async fn headers_that_trickle_in_are_408() {
 }
 
 #[tokio::test]
+async fn what_is_no_http_is_told_what_is_wrong() {
+    let (_replica, _control, gateway) = simple(|_| {}, Manner::Well).await;
+    let many: String = (0..101).map(|number| format!("x-{number}: 1\r\n")).collect();
+    let get = "GET /v2/health/live HTTP/1.1\r\nhost: localhost\r\n";
+    for (sent, status, words) in [
+        ("rubbish\r\n\r\n".to_owned(), 400, "cannot be read as HTTP/1.1"),
+        (format!("{get}x y: 1\r\n\r\n"), 400, "cannot be read as HTTP/1.1"),
+        (format!("{get}{many}\r\n"), 431, "at most 100 headers"),
+        (format!("{get}x: {}\r\n\r\n", "y".repeat(500_000)), 431, "256 KiB"),
+        (format!("GET /{} HTTP/1.1\r\nhost: localhost\r\n\r\n", "x".repeat(70_000)), 414, "64 KiB"),
+    ] {
+        let mut stream = gateway.raw().await;
+        stream.write_all(sent.as_bytes()).await.unwrap();
+        let answer = read_all(&mut stream).await;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        assert!(head.contains(&format!("content-length: {}", body.len())), "{answer}");
+        assert!(
+            serde_json::from_str::<serde_json::Value>(body).unwrap()["error"].as_str().unwrap().contains(words),
+            "{body}"
+        );
+    }
+    // Behind a good request, whose answer comes first and whole.
+    let mut stream = gateway.raw().await;
+    stream.write_all(format!("{get}\r\nrubbish\r\n\r\n").as_bytes()).await.unwrap();
+    let answer = read_all(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("\"live\":true"), "{answer}");
+    assert!(answer.contains("HTTP/1.1 400 ") && answer.ends_with("}"), "{answer}");
+    gateway.stop().await;
+}
+
+#[tokio::test]
 async fn a_body_that_stops_coming_is_408() {
     let (_replica, _control, gateway) = simple(|config| config.body_idle_timeout_ms = 300, Manner::Well).await;
     for length in ["100", "2000000"] {

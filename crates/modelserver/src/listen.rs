@@ -132,6 +132,7 @@ pub(crate) async fn accept(listener: &Listener, app: &Arc<App>, ending: &Ending)
         stall: millis(config.write_timeout_ms),
         full: TOO_MANY,
         slow: SLOW_HEAD,
+        words: |_, words| ("application/json", serde_json::json!({ "error": words }).to_string()),
     };
     serve::accept(listener.source(), limits, app, ending).await;
 }

@@ -47,6 +47,7 @@ const LIMITS: Limits = Limits {
     stall: Duration::from_secs(300),
     full: FULL,
     slow: SLOW,
+    words: |status, detail| Problem::unreadable(status.as_u16(), status.canonical_reason().unwrap_or_default(), detail),
 };
 const FULL: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: 1\r\n\
 connection: close\r\ncontent-length: 122\r\n\r\n\

@@ -55,7 +55,7 @@ enum Overdue {
 
 pub(super) async fn serve<A: Answer>(stream: Stream, limits: &Limits, answer: &Arc<A>, ending: &Ending) {
     let watch = Arc::new(Watch::new(limits.head));
-    let socket = Socket::new(stream, Arc::clone(&watch), limits.stall);
+    let socket = Socket::new(stream, Arc::clone(&watch), limits);
     let service = service_fn(|request: Request<Incoming>| {
         let (answer, watch, idle) = (Arc::clone(answer), Arc::clone(&watch), limits.idle);
         async move {

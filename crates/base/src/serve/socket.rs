@@ -4,13 +4,13 @@ use std::{
     io,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
+    task::{Context, Poll, ready},
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
+    Limits, Unreadable, Words,
     stream::{Stream, either},
     watch::Watch,
 };
@@ -31,12 +31,24 @@ pub(super) struct Socket {
     stuck: Option<usize>,
     /// Bytes wait that are another request's.
     more: bool,
+    words: Words,
+    unreadable: Unreadable,
 }
 
 impl Socket {
-    pub(super) fn new(stream: Stream, watch: Arc<Watch>, stall: Duration) -> Self {
-        let stall = u64::try_from(stall.as_millis()).unwrap_or(u64::MAX);
-        Self { stream: Some(stream), watch, stall, stuck: None, more: false }
+    pub(super) fn new(stream: Stream, watch: Arc<Watch>, limits: &Limits) -> Self {
+        let stall = u64::try_from(limits.stall.as_millis()).unwrap_or(u64::MAX);
+        let (words, unreadable) = (limits.words, Unreadable::default());
+        Self { stream: Some(stream), watch, stall, stuck: None, more: false, words, unreadable }
+    }
+
+    /// How much of `bytes` goes to the client as it is.
+    fn look_at(&mut self, bytes: &[u8]) -> usize {
+        let length = self.unreadable.replace(bytes, self.words);
+        if self.unreadable.is_some() {
+            self.watch.set_unread();
+        }
+        length
     }
 
     /// Finds out whether the client is still there while it waits for an answer: hyper does not read meanwhile.
@@ -109,7 +121,14 @@ impl AsyncRead for Socket {
 }
 
 impl AsyncWrite for Socket {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, mut bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if !self.watch.has_requests() {
+            let length = self.look_at(bytes);
+            if self.unreadable.is_some() {
+                return Poll::Ready(Ok(bytes.len()));
+            }
+            bytes = &bytes[..length];
+        }
         let Some(stream) = &mut self.stream else { return Poll::Ready(Err(gone())) };
         let wrote = either!(stream, stream => Pin::new(stream).poll_write(context, bytes));
         self.wrote(&wrote);
@@ -121,6 +140,9 @@ impl AsyncWrite for Socket {
         context: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let [all] = pieces {
+            return self.poll_write(context, all);
+        }
         let Some(stream) = &mut self.stream else { return Poll::Ready(Err(gone())) };
         let wrote = either!(stream, stream => Pin::new(stream).poll_write_vectored(context, pieces));
         self.wrote(&wrote);
@@ -141,7 +163,10 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Some(stream) = &mut self.stream else { return Poll::Ready(Ok(())) };
+        let this = &mut *self;
+        let Some(stream) = &mut this.stream else { return Poll::Ready(Ok(())) };
+        // A client that is gone need not be told.
+        let _told = ready!(either!(stream, stream => this.unreadable.poll_write(stream, context)));
         either!(stream, stream => Pin::new(stream).poll_shutdown(context))
     }
 }

@@ -60,6 +60,19 @@ async fn a_client_in_the_middle_of_a_huge_body_can_still_read_why_it_is_refused(
 }
 
 #[tokio::test]
+async fn what_is_no_http_is_told_what_is_wrong() {
+    let plane = plane().await;
+    let mut stream = TcpStream::connect(plane.address).await.expect("a connection");
+    stream.write_all(b"rubbish\r\n\r\n").await.expect("sent");
+    let mut answer = String::new();
+    tokio::time::timeout(PATIENCE, stream.read_to_string(&mut answer)).await.expect("in time").expect("an answer");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+    assert!(head.starts_with("HTTP/1.1 400 ") && head.contains("application/problem+json"), "{answer}");
+    let problem: api::Problem = serde_json::from_str(body).expect("a problem");
+    assert!(problem.code == "unreadable" && problem.detail.contains("first line"), "{body}");
+}
+
+#[tokio::test]
 async fn a_client_that_does_not_send_its_body_is_told_so() {
     let plane = plane_with(Config { body_timeout_ms: 50, ..Config::default() }).await;
     let mut stream = TcpStream::connect(plane.address).await.expect("a connection");

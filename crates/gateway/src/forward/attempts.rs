@@ -40,7 +40,6 @@ use crate::{
     wire::{
         alarm::Alarm,
         headers::{NOT_BEGUN, REQUEST_ID},
-        pace::Pace,
         refusal::Refusal,
     },
 };
@@ -65,8 +64,6 @@ pub(crate) struct Call {
     pub(crate) timeout: Duration,
     /// The longest pause within an answer.
     pub(crate) gap: Duration,
-    /// How slowly a body may come that is sent on while it comes.
-    pub(crate) pace: Option<Pace>,
     pub(crate) draft: Option<Draft>,
 }
 
@@ -76,7 +73,8 @@ pub(crate) async fn forward(call: Call, head: Request<()>, body: Received) -> Re
     let Call { lane, endpoint, protocol, timeout, mut alarm, .. } = call;
     // What it takes to send the request once more.
     let spare = body.held().cloned();
-    let (body, progress) = body.into_sending(call.pace);
+    let (body, progress) = body.into_sending(&lane.gateway.config);
+    let streams = matches!(body, SendBody::Part(_));
     let mut outgoing = head.map(|()| body);
     let mut attempts = Attempts {
         lane: &lane,
@@ -92,12 +90,16 @@ pub(crate) async fn forward(call: Call, head: Request<()>, body: Received) -> Re
     alarm.set(begun + timeout);
     let mut sent = begun;
     loop {
-        let Some(turn) = attempts.turn(protocol, &mut alarm).await? else {
+        let Some(turn) = attempts.turn(protocol, streams, &mut alarm).await? else {
             let words = "and before there was room for its second try its time was up";
             return Err(attempts.refuse(StatusCode::GATEWAY_TIMEOUT, words));
         };
         let Turn { replica, claim, mut line, reused, trial } = turn;
-        let copy = spare.as_ref().filter(|_| attempts.left()).map(|bytes| copy_of(&outgoing, bytes));
+        let left = attempts.left();
+        let copy = spare
+            .as_ref()
+            .filter(|_| left || (reused && protocol == Protocol::Grpc))
+            .map(|bytes| copy_of(&outgoing, bytes));
         if !attempts.tried.is_empty() {
             sent = Instant::now();
         }
@@ -120,7 +122,8 @@ pub(crate) async fn forward(call: Call, head: Request<()>, body: Received) -> Re
                     endpoint.live.fatal.forget(body);
                 }
                 let code = protocol.code(response.status(), response.headers());
-                if response.headers().contains_key(&NOT_BEGUN)
+                if left
+                    && response.headers().contains_key(&NOT_BEGUN)
                     && let Some(again) = copy
                     && attempts.has_other(&replica)
                 {
@@ -149,7 +152,7 @@ pub(crate) async fn forward(call: Call, head: Request<()>, body: Received) -> Re
                         parts.version = Version::HTTP_11;
                         Some(link)
                     }
-                    Line::Http2(_) => None,
+                    Line::Shared(_) | Line::Own(_) => None,
                 };
                 let body = ReplicaBody::new(incoming, link, flight, alarm, call.gap);
                 return Ok(Response::from_parts(parts, OutBody::Replica(body)));
@@ -160,6 +163,16 @@ pub(crate) async fn forward(call: Call, head: Request<()>, body: Received) -> Re
             endpoint.live.own.get().count(refusal.status.as_u16());
             return Err(refusal);
         }
+        if reused
+            && matches!(error, SendError::Closing)
+            && let Some(again) = copy
+        {
+            line.forget(&lane, &replica);
+            lane.gateway.counters.stale.inc();
+            outgoing = again;
+            continue;
+        }
+        let copy = copy.filter(|_| left);
         let refusal = match error {
             SendError::Unsent(request) => {
                 line.forget(&lane, &replica);
@@ -187,7 +200,7 @@ pub(crate) async fn forward(call: Call, head: Request<()>, body: Received) -> Re
                 );
                 Refusal::new(StatusCode::GATEWAY_TIMEOUT, words)
             }
-            SendError::TurnedAway => {
+            SendError::Closing | SendError::TurnedAway => {
                 line.forget(&lane, &replica);
                 match copy {
                     Some(again) => {
@@ -382,7 +395,7 @@ impl Attempts<'_> {
     }
 
     /// The next replica that can be reached; `None` if the time is up before it may be tried.
-    async fn turn(&mut self, protocol: Protocol, alarm: &mut Alarm) -> Result<Option<Turn>, Refusal> {
+    async fn turn(&mut self, protocol: Protocol, streams: bool, alarm: &mut Alarm) -> Result<Option<Turn>, Refusal> {
         let mut waits = 0;
         loop {
             let replica = self.next()?;
@@ -398,7 +411,7 @@ impl Attempts<'_> {
                 }
                 trial = Some(begun);
             }
-            match Line::to(self.lane, &replica, protocol).await {
+            match Line::to(self.lane, &replica, protocol, streams).await {
                 Ok((line, reused)) => return Ok(Some(Turn { replica, claim, line, reused, trial })),
                 Err(error) => self.unreachable(&replica, &error),
             }

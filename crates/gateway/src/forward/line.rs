@@ -23,13 +23,21 @@ use crate::{
 pub(crate) enum Line {
     /// For this request alone.
     Http1(Link),
-    /// Shared.
-    Http2(Grpc),
+    /// For all calls.
+    Shared(Grpc),
+    /// For this stream alone.
+    Own(Grpc),
 }
 
 impl Line {
-    /// A connection that is there already, or a new one; and which of both.
-    pub(crate) async fn to(lane: &Lane, replica: &Arc<Replica>, protocol: Protocol) -> Result<(Self, bool), String> {
+    /// A connection that is there already, or a new one; and which of both. A stream gets its own: one whose messages
+    /// the model does not take must not hold up the calls of others.
+    pub(crate) async fn to(
+        lane: &Lane,
+        replica: &Arc<Replica>,
+        protocol: Protocol,
+        streams: bool,
+    ) -> Result<(Self, bool), String> {
         match protocol {
             Protocol::Http => match lane.pool.take(replica) {
                 Some(link) => Ok((Self::Http1(link), true)),
@@ -38,14 +46,16 @@ impl Line {
                     Ok((Self::Http1(link.map_err(|error| causes(&error))?), false))
                 }
             },
+            Protocol::Grpc if streams => {
+                lane.pool.know(replica);
+                Ok((Self::Own(open(lane, replica).await?), false))
+            }
             Protocol::Grpc => match lane.pool.grpc(replica) {
-                Some(grpc) => Ok((Self::Http2(grpc), true)),
+                Some(grpc) => Ok((Self::Shared(grpc), true)),
                 None => {
-                    let executor = Executor(lane.gateway.tasks.clone());
-                    let grpc = Grpc::open(connect(lane, replica).await?, executor).await;
-                    let grpc = grpc.map_err(|error| causes(&error))?;
+                    let grpc = open(lane, replica).await?;
                     lane.pool.set_grpc(replica, Some(grpc.clone()));
-                    Ok((Self::Http2(grpc), false))
+                    Ok((Self::Shared(grpc), false))
                 }
             },
         }
@@ -60,17 +70,22 @@ impl Line {
     ) -> Result<Response<Incoming>, SendError> {
         match self {
             Self::Http1(link) => link.send(request, alarm, extend).await,
-            Self::Http2(grpc) => grpc.send(request, alarm, extend).await,
+            Self::Shared(grpc) | Self::Own(grpc) => grpc.send(request, alarm, extend).await,
         }
     }
 
     /// It is of no more use.
     pub(crate) fn forget(self, lane: &Lane, replica: &Arc<Replica>) {
         match self {
-            Self::Http1(_) => {}
-            Self::Http2(_) => lane.pool.set_grpc(replica, None),
+            Self::Http1(_) | Self::Own(_) => {}
+            Self::Shared(_) => lane.pool.set_grpc(replica, None),
         }
     }
+}
+
+async fn open(lane: &Lane, replica: &Replica) -> Result<Grpc, String> {
+    let executor = Executor(lane.gateway.tasks.clone());
+    Grpc::open(connect(lane, replica).await?, executor).await.map_err(|error| causes(&error))
 }
 
 async fn connect(lane: &Lane, replica: &Replica) -> Result<Socket, String> {

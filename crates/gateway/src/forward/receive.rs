@@ -6,7 +6,6 @@ use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
-use tokio::time::Instant;
 
 use super::lane::Lane;
 use crate::{
@@ -57,24 +56,22 @@ impl Received {
         matches!(self, Self::Long { .. } | Self::Part(_))
     }
 
-    /// As it is sent, and, where it is sent on while it comes, what comes of that. `pace` says how slowly it may come.
-    pub(crate) fn into_sending(self, pace: Option<Pace>) -> (SendBody, Option<Arc<StreamProgress>>) {
+    /// As it is sent, and, where it is sent on while it comes, what comes of that.
+    pub(crate) fn into_sending(self, config: &Config) -> (SendBody, Option<Arc<StreamProgress>>) {
         match self {
             Self::Held(bytes) => (SendBody::held(bytes), None),
             Self::Part(part) => (SendBody::Part(part), None),
             Self::Long { head, rest, allowed } => {
-                let progress = Arc::<StreamProgress>::default();
-                let head = Some(head).filter(|head| !head.is_empty());
-                let alarm = Alarm::new(Instant::now());
-                let stream = StreamBody { head, rest, allowed, pace, alarm, progress: Arc::clone(&progress) };
-                (SendBody::Stream(Box::new(stream)), Some(progress))
+                let stream = Box::new(StreamBody::new(head, rest, allowed, pace(config)));
+                let progress = stream.progress();
+                (SendBody::Stream(stream), Some(progress))
             }
         }
     }
 }
 
 /// How slowly bodies may come.
-pub(crate) fn pace(config: &Config) -> Pace {
+fn pace(config: &Config) -> Pace {
     Pace::new(Duration::from_millis(config.body_idle_timeout_ms))
 }
 
@@ -171,8 +168,7 @@ pub(crate) async fn call(
         let body = if ended && !streams {
             Received::Held(bytes)
         } else {
-            let most = if streams { u64::MAX } else { config.max_body_bytes };
-            let allowed = most.saturating_sub(length as u64);
+            let allowed = config.max_body_bytes.saturating_sub(length as u64);
             Received::Long { head: bytes, rest: body, allowed }
         };
         return Ok(FirstMessage { model, version, body });

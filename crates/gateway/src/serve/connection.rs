@@ -11,9 +11,10 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
+use base::serve::Unreadable;
 use futures::task::AtomicWaker;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -22,7 +23,10 @@ use tokio::{
 };
 
 use super::app::App;
-use crate::{forward::lane::Lane, wire::alarm::Alarm};
+use crate::{
+    forward::lane::Lane,
+    wire::{alarm::Alarm, refusal::error_body},
+};
 
 /// Why a connection is to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,8 +189,28 @@ impl Drop for Busy {
 /// A client's socket that notes its progress.
 #[derive(Debug)]
 pub(crate) struct ClientSocket {
-    pub(crate) stream: TcpStream,
-    pub(crate) conn: Arc<Conn>,
+    stream: TcpStream,
+    conn: Arc<Conn>,
+    unreadable: Unreadable,
+}
+
+impl ClientSocket {
+    pub(crate) fn new(stream: TcpStream, conn: Arc<Conn>) -> Self {
+        Self { stream, conn, unreadable: Unreadable::default() }
+    }
+
+    pub(crate) fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+
+    /// How much of `bytes` goes to the client as it is.
+    fn look_at(&mut self, bytes: &[u8]) -> usize {
+        let length = self.unreadable.replace(bytes, |_, words| ("application/json", error_body(words)));
+        if self.unreadable.is_some() {
+            self.conn.linger.store(true, Ordering::Relaxed);
+        }
+        length
+    }
 }
 
 impl AsyncRead for ClientSocket {
@@ -200,7 +224,14 @@ impl AsyncRead for ClientSocket {
 }
 
 impl AsyncWrite for ClientSocket {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, mut buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.conn.busy.load(Ordering::Relaxed) == 0 {
+            let length = self.look_at(buf);
+            if self.unreadable.is_some() {
+                return Poll::Ready(Ok(buf.len()));
+            }
+            buf = &buf[..length];
+        }
         let wrote = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.conn.wrote(wrote.is_ready());
         wrote
@@ -211,6 +242,9 @@ impl AsyncWrite for ClientSocket {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let [all] = bufs {
+            return self.poll_write(cx, all);
+        }
         let wrote = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
         self.conn.wrote(wrote.is_ready());
         wrote
@@ -225,6 +259,9 @@ impl AsyncWrite for ClientSocket {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        let this = &mut *self;
+        // A client that is gone need not be told.
+        let _told = ready!(this.unreadable.poll_write(&mut this.stream, cx));
+        Pin::new(&mut this.stream).poll_shutdown(cx)
     }
 }

@@ -38,7 +38,7 @@ content-length: 99\r\n\r\n\
 /// Serves a connection until it ends, by itself or because [`Conn::end`] said so.
 pub(crate) async fn serve(stream: TcpStream, conn: Arc<Conn>) {
     let Some(speaks_http2) = speaks_http2(&stream, &conn).await else { return };
-    let socket = ClientSocket { stream, conn: Arc::clone(&conn) };
+    let socket = ClientSocket::new(stream, Arc::clone(&conn));
     if speaks_http2 { Box::pin(serve_http2(socket, conn)).await } else { serve_http1(socket, conn).await }
 }
 
@@ -65,7 +65,7 @@ async fn serve_http1(socket: ClientSocket, conn: Arc<Conn>) {
     match ended {
         Ok(ended) => log_end(ended),
         Err(End::SlowHeaders) => {
-            let mut stream = http.into_parts().io.into_inner().stream;
+            let mut stream = http.into_parts().io.into_inner().into_stream();
             // The words fit into the empty send buffer; a client that is gone need not be told.
             let _told = tokio::time::timeout(LAST_WORDS, stream.write_all(SLOW_HEADERS)).await;
             let _told = tokio::time::timeout(LAST_WORDS, stream.shutdown()).await;
@@ -74,7 +74,7 @@ async fn serve_http1(socket: ClientSocket, conn: Arc<Conn>) {
         Err(End::Stalled | End::Gracefully) => return,
     }
     if conn.linger.load(Ordering::Relaxed) {
-        let mut stream = http.into_parts().io.into_inner().stream;
+        let mut stream = http.into_parts().io.into_inner().into_stream();
         let mut scrap = vec![0; 64 << 10];
         // Closing with bytes unread resets the connection, and the client may lose the answer to that.
         let drain = async { while matches!(stream.read(&mut scrap).await, Ok(1..)) {} };

@@ -141,7 +141,6 @@ async fn answer(conn: &Conn, asked: Asked, request: Request<Incoming>) -> Result
         alarm,
         timeout,
         gap: timeout,
-        pace: Some(receive::pace(&conn.lane.gateway.config)),
         draft: draft(&conn.lane, &named, &asked.id, &body),
         endpoint: named.endpoint,
     };
@@ -170,14 +169,12 @@ async fn answer_grpc(conn: &Conn, asked: Asked, request: Request<Incoming>) -> R
         id: asked.id,
     };
     let model = Model { name: first.model, version: first.version };
-    let Received::Long { head, rest, .. } = first.body else {
-        return call.of(model, first.body, admission, alarm).await.map(|it| it.map(Answer::One));
+    let (head, rest) = match first.body {
+        Received::Long { head, rest, .. } if streams => (head, rest),
+        body @ (Received::Held(_) | Received::Long { .. } | Received::Part(_)) => {
+            return call.of(model, body, admission, alarm).await.map(|it| it.map(Answer::One));
+        }
     };
-    if !streams {
-        let allowed = conn.lane.gateway.config.max_body_bytes.saturating_sub(head.len() as u64);
-        let body = Received::Long { head, rest, allowed };
-        return call.of(model, body, admission, alarm).await.map(|it| it.map(Answer::One));
-    }
     let split = Split::new(head, rest, encoding, conn.lane.gateway.config.buffer_body_bytes);
     let own =
         Response::builder().header(CONTENT_TYPE, grpc::KIND).header(&grpc::ENCODING, encoding.unwrap_or(b"identity"));
@@ -230,7 +227,6 @@ impl GrpcCall {
             alarm,
             timeout,
             gap: if self.streams { RESTING } else { timeout },
-            pace: (!self.streams).then(|| receive::pace(&self.lane.gateway.config)),
             draft: draft(&self.lane, &named, &self.id, &body),
             endpoint: named.endpoint,
             lane: self.lane,

@@ -12,9 +12,10 @@ use std::{
 use bytes::Bytes;
 use http::Request;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
+use hyper::{body::Incoming, client::conn::TrySendError};
+use tokio::time::Instant;
 
-use super::split::Part;
+use super::{pieces::Pieces, split::Part};
 use crate::wire::{alarm::Alarm, pace::Pace};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -27,12 +28,34 @@ pub(crate) enum SendError {
     Unsent(Box<Request<SendBody>>),
     /// The replica says that it takes nothing of it.
     TurnedAway,
+    /// The replica ends the connection, and says that it takes nothing of this request on it.
+    Closing,
     /// The connection died after something was sent.
     Broken(String),
     /// The replica gave up this one request; the connection lives.
     Reset(String),
     /// The time was up.
     TimedOut,
+}
+
+impl SendError {
+    /// `begun` judges the error of a request of which something was sent.
+    pub(super) fn of(mut error: TrySendError<Request<SendBody>>, begun: impl FnOnce(&hyper::Error) -> Self) -> Self {
+        match error.take_message() {
+            Some(request) => Self::Unsent(Box::new(request)),
+            None => begun(error.error()),
+        }
+    }
+}
+
+/// Whether the time is up, and `extend` knows no reason to wait on.
+pub(super) fn is_late(alarm: &mut Alarm, cx: &mut Context<'_>, mut extend: impl FnMut(&mut Alarm) -> bool) -> bool {
+    while alarm.poll(cx).is_ready() {
+        if !extend(alarm) {
+            return true;
+        }
+    }
+    false
 }
 
 /// A request's body, on its way to a replica.
@@ -80,7 +103,7 @@ impl Body for SendBody {
 /// What a streamed body came to; shared with whoever waits for the answer.
 #[derive(Debug, Default)]
 pub(crate) struct StreamProgress {
-    /// Bytes handed on so far.
+    /// Bytes that came so far.
     pub(crate) bytes: AtomicU64,
     state: AtomicU8,
 }
@@ -121,29 +144,59 @@ impl StreamProgress {
 #[derive(Debug)]
 pub(crate) struct StreamBody {
     /// What was read already.
-    pub(crate) head: Option<Bytes>,
+    head: Option<Bytes>,
     /// What comes.
-    pub(crate) rest: Incoming,
+    rest: Incoming,
+    pieces: Pieces,
     /// Bytes that `rest` may still bring.
-    pub(crate) allowed: u64,
-    /// How slowly `rest` may come; `None` for as slowly as it likes.
-    pub(crate) pace: Option<Pace>,
+    allowed: u64,
+    /// How slowly `rest` may come.
+    pace: Pace,
     /// Goes off when `rest` came too slowly.
-    pub(crate) alarm: Alarm,
+    alarm: Alarm,
     /// What came of it.
-    pub(crate) progress: Arc<StreamProgress>,
+    progress: Arc<StreamProgress>,
 }
 
 impl StreamBody {
+    /// What was read already and what comes, which is at most `allowed` bytes long.
+    pub(crate) fn new(head: Bytes, rest: Incoming, allowed: u64, pace: Pace) -> Self {
+        Self {
+            head: Some(head).filter(|head| !head.is_empty()),
+            rest,
+            pieces: Pieces::default(),
+            allowed,
+            pace,
+            alarm: Alarm::new(Instant::now()),
+            progress: Arc::default(),
+        }
+    }
+
+    /// What comes of it, also for whoever waits for the answer.
+    pub(crate) fn progress(&self) -> Arc<StreamProgress> {
+        Arc::clone(&self.progress)
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Polled {
         if let Some(head) = self.head.take() {
             self.progress.bytes.fetch_add(head.len() as u64, Ordering::Relaxed);
             return Poll::Ready(Some(Ok(Frame::data(head))));
         }
-        match Pin::new(&mut self.rest).poll_frame(cx) {
+        let (pace, progress, allowed) = (&mut self.pace, &self.progress, &mut self.allowed);
+        let mut is_too_long = false;
+        // A replica has no use for a part of a request, so pieces may wait for more.
+        let polled = self.pieces.poll(&mut self.rest, cx, |length| {
+            pace.came(length);
+            progress.bytes.fetch_add(length as u64, Ordering::Relaxed);
+            is_too_long |= length as u64 > *allowed;
+            *allowed = allowed.saturating_sub(length as u64);
+        });
+        if is_too_long {
+            return self.fail(StreamState::TooLong, "the body is too long");
+        }
+        match polled {
             Poll::Pending => {
-                let Some(pace) = &mut self.pace else { return Poll::Pending };
-                self.alarm.set(pace.wait());
+                self.alarm.set(self.pace.wait());
                 ready!(self.alarm.poll(cx));
                 self.fail(StreamState::Stalled, "the client sends too slowly")
             }
@@ -152,18 +205,7 @@ impl StreamBody {
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(error))) => self.fail(StreamState::Broken, &error.to_string()),
-            Poll::Ready(Some(Ok(frame))) => {
-                let length = frame.data_ref().map_or(0, |data| data.len() as u64);
-                let Some(allowed) = self.allowed.checked_sub(length) else {
-                    return self.fail(StreamState::TooLong, "the body is too long");
-                };
-                self.allowed = allowed;
-                if let Some(pace) = &mut self.pace {
-                    pace.came(frame.data_ref().map_or(0, Bytes::len));
-                }
-                self.progress.bytes.fetch_add(length, Ordering::Relaxed);
-                Poll::Ready(Some(Ok(frame)))
-            }
+            Poll::Ready(Some(Ok(piece))) => Poll::Ready(Some(Ok(Frame::data(piece)))),
         }
     }
 

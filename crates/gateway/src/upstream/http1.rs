@@ -17,7 +17,7 @@ use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 
 use super::{
-    body::{SendBody, SendError},
+    body::{SendBody, SendError, is_late},
     socket::Socket,
 };
 use crate::wire::{alarm::Alarm, refusal::causes};
@@ -87,21 +87,14 @@ impl Link {
             half.drive(cx);
             match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
                 Poll::Ready(Ok(response)) => Poll::Ready(Ok(response)),
-                Poll::Ready(Err(mut error)) => Poll::Ready(Err(match error.take_message() {
-                    Some(request) => SendError::Unsent(Box::new(request)),
-                    None => SendError::Broken(causes(&error.into_error())),
-                })),
+                Poll::Ready(Err(error)) => {
+                    Poll::Ready(Err(SendError::of(error, |error| SendError::Broken(causes(error)))))
+                }
                 Poll::Pending if half.connection.is_none() => {
                     Poll::Ready(Err(SendError::Broken("the connection was closed".to_owned())))
                 }
-                Poll::Pending => {
-                    while alarm.poll(cx).is_ready() {
-                        if !extend(alarm) {
-                            return Poll::Ready(Err(SendError::TimedOut));
-                        }
-                    }
-                    Poll::Pending
-                }
+                Poll::Pending if is_late(alarm, cx, &mut extend) => Poll::Ready(Err(SendError::TimedOut)),
+                Poll::Pending => Poll::Pending,
             }
         })
         .await

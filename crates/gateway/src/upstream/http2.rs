@@ -7,11 +7,16 @@ use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 
 use super::{
-    body::{SendBody, SendError},
+    body::{SendBody, SendError, is_late},
     executor::Executor,
     socket::Socket,
 };
 use crate::wire::{alarm::Alarm, refusal::causes};
+
+/// What a replica may send of one answer before the client has taken it, and of all together: answers that clients are
+/// slow to take must not hold up the others.
+const ANSWER_AHEAD: u32 = 256 << 10;
+const ANSWERS_AHEAD: u32 = 64 << 20;
 
 /// An HTTP/2 connection to a replica. Clones share it.
 #[derive(Clone)]
@@ -31,8 +36,8 @@ impl Grpc {
             .timer(TokioTimer::new())
             .keep_alive_interval(Duration::from_secs(20))
             .keep_alive_timeout(Duration::from_secs(10))
-            .initial_stream_window_size(1 << 20)
-            .initial_connection_window_size(4 << 20)
+            .initial_stream_window_size(ANSWER_AHEAD)
+            .initial_connection_window_size(ANSWERS_AHEAD)
             .handshake(TokioIo::new(socket))
             .await?;
         tasks.spawn(async move {
@@ -58,18 +63,9 @@ impl Grpc {
         let mut answer = pin!(self.0.try_send_request(request));
         poll_fn(|cx| match answer.as_mut().poll(cx) {
             Poll::Ready(Ok(response)) => Poll::Ready(Ok(response)),
-            Poll::Ready(Err(mut error)) => Poll::Ready(Err(match error.take_message() {
-                Some(request) => SendError::Unsent(Box::new(request)),
-                None => broken(&error.into_error()),
-            })),
-            Poll::Pending => {
-                while alarm.poll(cx).is_ready() {
-                    if !extend(alarm) {
-                        return Poll::Ready(Err(SendError::TimedOut));
-                    }
-                }
-                Poll::Pending
-            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(SendError::of(error, broken))),
+            Poll::Pending if is_late(alarm, cx, &mut extend) => Poll::Ready(Err(SendError::TimedOut)),
+            Poll::Pending => Poll::Pending,
         })
         .await
     }
@@ -82,6 +78,10 @@ fn broken(error: &hyper::Error) -> SendError {
         if let Some(cause) = cause.downcast_ref::<h2::Error>() {
             if cause.reason() == Some(h2::Reason::REFUSED_STREAM) {
                 return SendError::TurnedAway;
+            }
+            // To the requests that it has begun the replica says nothing of the kind (RFC 9113, 6.8).
+            if cause.is_go_away() && cause.is_remote() {
+                return SendError::Closing;
             }
             if cause.is_reset() {
                 return SendError::Reset(causes(error));

@@ -36,7 +36,7 @@ impl Pool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A connection that waits. From now on the replica is among [`Self::silent`]'s.
+    /// A connection that waits. [Known](Self::know) from now on.
     pub(crate) fn take(&self, replica: &Arc<Replica>) -> Option<Link> {
         self.lock().entry(replica.key).or_insert_with(|| Entry::of(replica)).idle.pop()
     }
@@ -48,6 +48,11 @@ impl Pool {
         if idle.len() < MAX_IDLE {
             idle.push(link);
         }
+    }
+
+    /// From now on the replica is among [`Self::silent`]'s.
+    pub(crate) fn know(&self, replica: &Arc<Replica>) {
+        self.lock().entry(replica.key).or_insert_with(|| Entry::of(replica));
     }
 
     /// The shared HTTP/2 connection.

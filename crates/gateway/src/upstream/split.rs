@@ -7,19 +7,16 @@
 use std::{
     collections::VecDeque,
     fmt,
-    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker, ready},
 };
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use http_body::Body as _;
 use hyper::body::Incoming;
 
+use super::pieces::Pieces;
 use crate::wire::scan::{Found, Scanner};
 
-/// Frames below this length are joined with those that follow at once.
-const SMALL: usize = 4 << 10;
 /// The most models of one stream.
 const MOST_MODELS: usize = 64;
 /// The most messages for models that cannot be reached that wait to be answered.
@@ -54,6 +51,7 @@ pub(crate) struct Part {
 #[derive(Debug)]
 struct State {
     rest: Incoming,
+    pieces: Pieces,
     encoding: Option<Vec<u8>>,
     /// The longest beginning of a message without its model.
     longest: usize,
@@ -93,6 +91,7 @@ impl Split {
     pub(crate) fn new(head: Bytes, rest: Incoming, encoding: Option<&[u8]>, longest: usize) -> Self {
         Self(Arc::new(Mutex::new(State {
             rest,
+            pieces: Pieces::default(),
             encoding: encoding.map(<[u8]>::to_vec),
             longest,
             unread: head,
@@ -219,9 +218,14 @@ impl State {
     /// Reads one piece further, and gives it to whom it belongs to.
     fn advance(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.unread.is_empty() {
-            match ready!(Pin::new(&mut self.rest).poll_frame(cx)) {
+            // A message must not wait for the next one.
+            let piece = match self.pieces.poll(&mut self.rest, cx, |_| ()) {
+                Poll::Pending => Some(Ok(ready!(self.pieces.take().map_or(Poll::Pending, Poll::Ready)))),
+                Poll::Ready(piece) => piece,
+            };
+            match piece {
                 None => self.end(),
-                Some(Ok(frame)) => self.take(frame.into_data().unwrap_or_default(), cx),
+                Some(Ok(piece)) => self.unread = piece,
                 Some(Err(error)) => self.fail(error.to_string()),
             }
         } else if let Some((index, left)) = self.current {
@@ -245,25 +249,6 @@ impl State {
             }
         }
         Poll::Ready(())
-    }
-
-    /// Takes a frame, and small ones that came with it: many small frames would look like an attack to the replica, and
-    /// cost everybody on its connection.
-    fn take(&mut self, data: Bytes, cx: &mut Context<'_>) {
-        self.unread = data;
-        if self.unread.len() >= SMALL {
-            return;
-        }
-        let mut joined = BytesMut::from(&*self.unread);
-        while joined.len() < SMALL {
-            match Pin::new(&mut self.rest).poll_frame(cx) {
-                Poll::Ready(Some(Ok(frame))) => joined.extend_from_slice(&frame.into_data().unwrap_or_default()),
-                Poll::Ready(Some(Err(error))) => return self.fail(error.to_string()),
-                // The end is told again.
-                Poll::Ready(None) | Poll::Pending => break,
-            }
-        }
-        self.unread = joined.freeze();
     }
 
     /// The model of the message in hand is known.

@@ -63,6 +63,10 @@ pub(crate) enum Manner {
     HalfAnswer,
     /// As gRPC: the message back, and trailers.
     Grpc,
+    /// As gRPC, but of a stream it takes nothing.
+    DeafGrpc,
+    /// As gRPC: so many bytes, whatever it is asked.
+    LongGrpc(usize),
 }
 
 pub(crate) struct Replica {
@@ -71,6 +75,8 @@ pub(crate) struct Replica {
     pub(crate) manner: Arc<Mutex<Manner>>,
     pub(crate) requests: Arc<AtomicUsize>,
     pub(crate) bytes: Arc<AtomicU64>,
+    /// In how many frames they came.
+    pub(crate) frames: Arc<AtomicUsize>,
     pub(crate) seen: Arc<Mutex<HeaderMap>>,
     closing: Arc<tokio::sync::Notify>,
     tasks: Tasks,
@@ -85,33 +91,34 @@ impl Replica {
             manner: Arc::new(Mutex::new(manner)),
             requests: Arc::default(),
             bytes: Arc::default(),
+            frames: Arc::default(),
             seen: Arc::default(),
             closing: Arc::default(),
             tasks: Tasks::new(),
         };
         let (tasks, closing) = (replica.tasks.clone(), replica.closing.clone());
-        let (manner, requests, bytes, seen) =
-            (replica.manner.clone(), replica.requests.clone(), replica.bytes.clone(), replica.seen.clone());
+        let came = (replica.bytes.clone(), replica.frames.clone());
+        let (manner, requests, seen) = (replica.manner.clone(), replica.requests.clone(), replica.seen.clone());
         tasks.clone().spawn(async move {
             loop {
                 let stream = tokio::select! {
                     accepted = listener.accept() => accepted.unwrap().0,
                     () = tasks.stopping() => return,
                 };
-                let (manner, requests, bytes, seen) = (manner.clone(), requests.clone(), bytes.clone(), seen.clone());
+                let (manner, requests, came, seen) = (manner.clone(), requests.clone(), came.clone(), seen.clone());
                 let stop = tasks.clone();
                 let (ending, closing) = (tasks.clone(), closing.clone());
                 tasks.spawn(async move {
                     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-                        let (manner, requests, bytes, seen) =
-                            (*manner.lock().unwrap(), requests.clone(), bytes.clone(), seen.clone());
+                        let (manner, requests, came, seen) =
+                            (*manner.lock().unwrap(), requests.clone(), came.clone(), seen.clone());
                         let stop = stop.clone();
                         async move {
                             if !matches!(request.uri().path(), api::replica::SELF_REPORT_PATH) {
                                 requests.fetch_add(1, Ordering::SeqCst);
                                 *seen.lock().unwrap() = request.headers().clone();
                             }
-                            answer(name, manner, request, &bytes, &stop).await
+                            answer(name, manner, request, (&came.0, &came.1), &stop).await
                         }
                     });
                     let builder = auto::Builder::new(Executor(ending.clone()));
@@ -173,7 +180,7 @@ async fn answer(
     name: &'static str,
     manner: Manner,
     request: Request<Incoming>,
-    bytes: &AtomicU64,
+    (bytes, frames): (&AtomicU64, &AtomicUsize),
     tasks: &Tasks,
 ) -> Result<Response<Body>, std::io::Error> {
     if matches!(manner, Manner::Frozen) {
@@ -185,11 +192,15 @@ async fn answer(
         return Ok(Response::new(text(report)));
     }
     let mut body = request.into_body();
+    if matches!(manner, Manner::DeafGrpc) && path.ends_with("ModelStreamInfer") {
+        std::future::pending::<()>().await;
+    }
     let mut length = 0;
     let mut all = Vec::new();
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(std::io::Error::other)?.into_data() else { continue };
         length += data.len();
+        frames.fetch_add(1, Ordering::SeqCst);
         bytes.fetch_add(data.len() as u64, Ordering::SeqCst);
         if all.len() < 1 << 16 {
             all.extend_from_slice(&data);
@@ -233,7 +244,10 @@ async fn answer(
             let frames = futures::StreamExt::chain(half, broken);
             Ok(Response::new(BodyExt::boxed(StreamBody::new(frames))))
         }
-        Manner::Grpc => {
+        Manner::Grpc | Manner::DeafGrpc | Manner::LongGrpc(_) => {
+            if let Manner::LongGrpc(length) = manner {
+                all = vec![0; length];
+            }
             let mut trailers = HeaderMap::new();
             trailers.insert("grpc-status", "0".parse().unwrap());
             trailers.insert("x-by", name.parse().unwrap());

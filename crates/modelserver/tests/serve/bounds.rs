@@ -88,6 +88,28 @@ async fn a_header_that_never_ends_closes_its_connection() {
 }
 
 #[tokio::test]
+async fn what_is_no_http_is_told_what_is_wrong() {
+    let server = Server::ready(config(&models().join("pick"))).await;
+    let many: String = (0..101).map(|number| format!("x-{number}: 1\r\n")).collect();
+    let get = "GET /v2/health/live HTTP/1.1\r\nhost: localhost\r\n";
+    for (sent, status, words) in [
+        ("rubbish\r\n\r\n".to_owned(), 400, "cannot be read as HTTP/1.1"),
+        (format!("{get}{many}\r\n"), 431, "at most 100 headers"),
+        (format!("{get}x: {}\r\n\r\n", "y".repeat(2_000_000)), 431, "256 KiB"),
+        (format!("{get}\r\nrubbish\r\n\r\n"), 200, "cannot be read as HTTP/1.1"),
+    ] {
+        let mut stream = connect(&server).await;
+        // The last of a head that is too long may be refused by then.
+        let _sent = stream.write_all(sent.as_bytes()).await;
+        let answer = rest(&mut stream).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        let (_, body) = answer.rsplit_once("\r\n\r\n").unwrap();
+        let body: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert!(body["error"].as_str().unwrap().contains(words), "{body}");
+    }
+}
+
+#[tokio::test]
 async fn one_connection_too_many_is_told_so_and_a_free_place_is_used_again() {
     let mut settings = config(&models().join("pick"));
     settings.max_connections = 2;
