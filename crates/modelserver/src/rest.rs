@@ -4,6 +4,7 @@
 
 mod answer;
 mod body;
+mod cloud_event;
 mod compression;
 mod echo;
 mod events;
@@ -22,6 +23,7 @@ use api::{
     replica::SELF_REPORT_PATH,
 };
 use base::serve::Peer;
+use cloud_event::Event;
 use echo::Echo;
 use http::{Method, Request, StatusCode, request::Parts};
 use hyper::body::Incoming;
@@ -69,8 +71,13 @@ pub(crate) async fn answer(app: Arc<App>, peer: Peer, request: Request<Incoming>
     }
     let (head, body) = request.into_parts();
     let wanted = compression::wanted(&head.headers);
+    let event = Event::of(&head);
     let answer = dispatch(Asked { app: &app, caller, head: &head, body }).await;
     let answer = answer.unwrap_or_else(answer::Refusal::into_answer);
+    let answer = match event {
+        Some(event) => event.onto(answer),
+        None => answer,
+    };
     let answer = match wanted {
         Some(encoding) => compression::compress(answer, encoding).await,
         None => answer,

@@ -189,20 +189,35 @@ impl From<InferError> for Refusal {
 /// An answer whose memory is counted until the client has taken it, or a refusal if there is none.
 pub(super) fn counted(budget: &Budget, answer: Answer) -> Answer {
     let (head, body) = answer.into_parts();
-    let Body::Full(mut full) = body else { return Answer::from_parts(head, body) };
-    let size = full.size_hint().lower();
-    if size <= Budget::FREE {
+    let Body::Full(full) = body else { return Answer::from_parts(head, body) };
+    if full.size_hint().lower() <= Budget::FREE {
         return Answer::from_parts(head, Body::Full(full));
     }
-    // Nothing of it was taken yet: it is one piece.
-    let bytes = match full.frame().now_or_never().flatten().map(|frame| frame.map(Frame::into_data)) {
-        Some(Ok(Ok(bytes))) => bytes,
-        Some(Ok(Err(_)) | Err(_)) | None => Bytes::new(),
-    };
-    match budget.keep(bytes) {
+    match budget.keep(whole(full)) {
         Ok(kept) => Answer::from_parts(head, Body::Full(Full::new(kept))),
         Err(spent) => Refusal::new(StatusCode::SERVICE_UNAVAILABLE, spent.to_string()).later().into_answer(),
     }
+}
+
+/// The bytes of a body of which nothing was taken yet: it is one piece.
+fn whole(mut full: Full<Bytes>) -> Bytes {
+    match full.frame().now_or_never().flatten().map(|frame| frame.map(Frame::into_data)) {
+        Some(Ok(Ok(bytes))) => bytes,
+        Some(Ok(Err(_)) | Err(_)) | None => Bytes::new(),
+    }
+}
+
+/// An answer with another body, which `make` makes of the content type and the bytes of this one. A stream stays as it is.
+pub(super) fn rewritten(answer: Answer, make: impl FnOnce(&str, &Bytes) -> Option<(&'static str, Bytes)>) -> Answer {
+    let (mut head, body) = answer.into_parts();
+    let Body::Full(full) = body else { return Answer::from_parts(head, body) };
+    let before = whole(full);
+    let kind = head.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("application/octet-stream");
+    let Some((kind, made)) = make(kind, &before) else {
+        return Answer::from_parts(head, Body::Full(Full::new(before)));
+    };
+    head.headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    Answer::from_parts(head, Body::Full(Full::new(made)))
 }
 
 /// The answer to a request that a web page of elsewhere may have sent. Its body is not read.

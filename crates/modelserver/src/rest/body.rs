@@ -8,14 +8,26 @@ use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
-use super::{answer::Refusal, compression};
+use super::{answer::Refusal, cloud_event, compression};
 use crate::{app::App, budget::Hold};
 
 /// Memory set aside for a body before any of it has come.
 const FIRST: u64 = 256 << 10;
 
-/// All of a body, inflated if it came compressed, and what it holds of the memory for bodies.
+/// The request that a body holds, and what it takes of the memory for bodies: inflated if it came compressed, and
+/// taken out of the CloudEvent in which it may have come.
 pub(super) async fn read(app: &App, headers: &HeaderMap, body: Incoming) -> Result<(Bytes, Hold), Refusal> {
+    let enclosed = cloud_event::is_structured(headers)?;
+    let (body, mut hold) = plain(app, headers, body).await?;
+    if !enclosed {
+        return Ok((body, hold));
+    }
+    // What it holds may have to be decoded, and is then no part of it.
+    cover(app, &mut hold, 2 * body.len())?;
+    Ok((cloud_event::content(&body)?, hold))
+}
+
+async fn plain(app: &App, headers: &HeaderMap, body: Incoming) -> Result<(Bytes, Hold), Refusal> {
     let encoding = compression::of_body(headers)?;
     let longest = Duration::from_millis(app.config.request_timeout_ms);
     let mut hold = Hold::default();

@@ -1,5 +1,6 @@
 //! What surrounds a request: its path, its id, its event, and the names that models may have.
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 
@@ -92,4 +93,71 @@ async fn ids_of_requests_and_cloud_events_are_answered() {
         ids.insert(said("ce-id"));
     }
     assert_eq!(ids.len(), 3, "no two events have one id");
+}
+
+#[tokio::test]
+async fn a_structured_cloud_event_is_opened_and_answered_as_one() {
+    let server = Server::of("pick").await;
+    let send = async |path: &str, kind: &str, body: String| -> (u16, HeaderMap, Value) {
+        let post = client().post(format!("{}{path}", server.url)).header("content-type", kind).body(body);
+        let answer = post.send().await.unwrap();
+        (answer.status().as_u16(), answer.headers().clone(), answer.json().await.unwrap())
+    };
+    let structured = "application/cloudevents+json";
+    let event = |more: Value| {
+        let mut event =
+            json!({"specversion": "1.0", "id": "7", "source": "knative", "type": "knative.kafka.event", "sequence": 3});
+        event.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        event
+    };
+    let v1 = json!({"instances": [3]});
+    let text = v1.to_string();
+    let (_, _, plain) = send("/v1/models/pick:predict", "application/json", text.clone()).await;
+    let forms = [
+        event(json!({"data": v1})),
+        event(json!({"data": v1, "datacontenttype": "application/json; charset=utf-8"})),
+        event(json!({"data": text, "datacontenttype": "text/plain"})),
+        event(json!({"data_base64": STANDARD.encode(&text), "datacontenttype": "application/json"})),
+    ];
+    let mut ids = std::collections::HashSet::new();
+    for form in &forms {
+        for kind in [structured, "Application/CloudEvents+JSON; charset=UTF-8"] {
+            let (status, headers, body) = send("/v1/models/pick:predict", kind, form.to_string()).await;
+            assert_eq!((status, &headers["content-type"]), (200, &structured.parse().unwrap()), "{form}: {body}");
+            assert_eq!(body["data"], plain);
+            assert_eq!((&body["specversion"], &body["datacontenttype"]), (&json!("1.0"), &json!("application/json")));
+            assert_eq!(body["type"], "io.kserve.inference.response");
+            assert_eq!(body["source"], "io.kserve.inference.pick");
+            assert!(!headers.contains_key("ce-id"));
+            ids.insert(body["id"].as_str().unwrap().to_owned());
+        }
+    }
+    assert_eq!(ids.len(), 8, "no two events have one id");
+    let (status, _, body) = send("/v2/models/pick/infer", structured, event(json!({"data": pick()})).to_string()).await;
+    assert_eq!((status, &body["data"]["model_name"]), (200, &json!("pick")), "{body}");
+
+    let without = |name: &str| {
+        let mut event = event(json!({"data": v1}));
+        event.as_object_mut().unwrap().remove(name);
+        event.to_string()
+    };
+    for (kind, body, status, words) in [
+        (structured, text.clone(), 400, "no `specversion`, `id`, `source`, `type`"),
+        (structured, without("id"), 400, "no `id`"),
+        (structured, without("data"), 400, "no `data`"),
+        (structured, event(json!({"data": v1, "data_base64": "e30="})).to_string(), 400, "both"),
+        (structured, event(json!({"data_base64": "§"})).to_string(), 400, "not base64"),
+        (structured, event(json!({"data_base64": 3})).to_string(), 400, "not base64"),
+        (structured, event(json!({"data": v1, "specversion": "0.3"})).to_string(), 400, "`0.3`"),
+        (structured, event(json!({"data": v1, "datacontenttype": "text/plain"})).to_string(), 400, "not a string"),
+        (structured, event(json!({"data": {"instances": ["x"]}})).to_string(), 400, "instances"),
+        (structured, "[1".to_owned(), 400, "not a CloudEvent"),
+        ("application/cloudevents-batch+json", format!("[{}]", without("x")), 415, "one event in each request"),
+        ("application/cloudevents+avro", text.clone(), 415, structured),
+    ] {
+        let (told, headers, answer) = send("/v1/models/pick:predict", kind, body.clone()).await;
+        let said = answer["error"].as_str().unwrap_or_default();
+        assert!(told == status && said.contains(words), "{body}: {told} {answer}");
+        assert_eq!(headers["content-type"], "application/json");
+    }
 }
