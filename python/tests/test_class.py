@@ -1,6 +1,7 @@
 """Models that are a Python class: what their hints say, how they are run, and what their mistakes are told as."""
 
 import asyncio
+import json
 import re
 import tempfile
 import textwrap
@@ -142,6 +143,78 @@ class Runs(unittest.TestCase):
         with self.assertRaisesRegex(InvalidInput, "input `words`, row 1, is not UTF-8"):
             answers(model, x=np.ones((2, 2)), words=words)
 
+    def test_hints_that_are_no_tensor_are_json(self):
+        for hint, value, form in [
+            ("dict", {"a": [1, None]}, "dict"),
+            ("Dict[str, float]", {}, "dict"),
+            ("Mapping[str, Any]", {"a": 1}, "dict"),
+            ("Person", {"name": "x"}, "dict"),
+            ("Optional[dict]", None, "NoneType"),
+            ("Union[str, dict]", "a", "str"),
+            ("Any", [1, [2]], "list"),
+        ]:
+            with self.subTest(hint):
+                model = opened(
+                    f"class Person(TypedDict):\n    name: str\n"
+                    f"class M(AbstractModel):\n    def predict(self, x: {hint}) -> list[Any]:\n        return [x, type(x).__name__]"
+                )
+                self.assertEqual(specs(model), [[("x", "BYTES", [-1])], [("output", "BYTES", [-1])]])
+                self.assertEqual((model.json, model.trials, model.rows), (["x"], False, True))
+                (answer,) = model.predict({"x": texts(json.dumps(value))}, {})
+                self.assertEqual(json.loads(answer["output"].texts[0]), [value, form])
+        model = opened("class M(AbstractModel):\n    def predict(self, x: list[list[dict]]) -> str: ...")
+        for text, words in [("{", "is not JSON"), ("{}", "is dict in JSON, and the model wants a list"), ("[" * 99999, "is not JSON"), (b"\xff", "is not JSON")]:
+            with self.subTest(text[:3]), self.assertRaisesRegex(InvalidInput, "input `x`, row 1, " + words):
+                list(model.predict({"x": texts("[]", text)}, {}))
+
+    def test_what_is_returned_as_json_is_one_value_for_each_row(self):
+        def run(hint, made, each=True):
+            x, rows = ("str", "texts('a', 'b')") if each else ("list[str]", "")
+            model = opened(
+                f"class Answer(NamedTuple):\n    label: str\n    more: dict\n"
+                f"@dataclasses.dataclass\nclass Point:\n    x: float\n"
+                f"class M(AbstractModel):\n    def predict(self, x: {x}) -> {hint}:\n        return {made}"
+            )
+            (answer,) = model.predict({"x": texts("a", "b")}, {})
+            return {name: [json.loads(t) for t in a.texts] if hasattr(a, "texts") else a.tolist() for name, a in answer.items()}
+
+        self.assertEqual(run("dict", "{'a': np.int8(1), 2: np.array([0.5, np.nan])}"), {"output": [{"a": 1, "2": [0.5, None]}] * 2})
+        self.assertEqual(run("list[dict]", "[{}] * len(x)"), {"output": [[{}]] * 2})
+        self.assertEqual(run("list[dict]", "[{'x': i} for i in x]", False), {"output": [{"x": "a"}, {"x": "b"}]})
+        self.assertEqual(run("list[Point]", "[Point(1.5), None]", False), {"output": [{"x": 1.5}, None]})
+        self.assertEqual(run("list[Answer]", "[Answer(i, {}) for i in x]", False), {"output": [{"label": "a", "more": {}}, {"label": "b", "more": {}}]})
+        self.assertEqual(run("Answer", "Answer(x, {'k': (1, 2)})"), {"label": [b"a", b"b"], "more": [{"k": [1, 2]}] * 2})
+        self.assertEqual(run("Optional[list[float]]", "[1.0] if x == 'a' else None"), {"output": [[1.0], None]})
+        self.assertEqual(run("list[Any]", "np.array([[1, 2], [3, 4]])", False), {"output": [[1, 2], [3, 4]]})
+        self.assertEqual(run("dict", "{'all': x}", False), {"output": [{"all": ["a", "b"]}]})
+        self.assertEqual(run("Optional[int]", "None if x == 'a' else 7"), {"output": [None, 7]})
+        self.assertEqual(run("list[Optional[bool]]", "[None, np.True_]", False), {"output": [None, True]})
+        self.assertEqual(run("list[list[Optional[str]]]", "[['a', None], ['b', 'c']]", False), {"output": ["a", None, "b", "c"]})
+        self.assertEqual(run("list[Optional[int]]", "[1, None] if x == 'a' else [2, 3]"), {"output": [1, None, 2, 3]})
+        self.assertEqual(run("int", "float('nan') if x == 'a' else 7"), {"output": [None, 7]})
+        for hint, made, each, words in [
+            ("dict", "{'a': object()}", True, "is no JSON: .*object, which JSON cannot hold"),
+            ("list[dict]", "{}", False, "is a dict, and the model declares a list with a value for each row"),
+            ("list[dict]", "[{}]", False, "has 1 rows for an input of 2"),
+            ("list[float]", "[1.0] * (1 + (x == 'a'))", True, "hint it as Any, and its rows are JSON"),
+        ]:
+            with self.subTest(made), self.assertRaisesRegex(TypeError, words):
+                run(hint, made, each)
+
+    def test_parameters_of_inputs_reach_a_model_that_takes_them(self):
+        model = opened(
+            "class M(AbstractModel):\n    def predict(self, a: str, b: str, *, input_parameters) -> Any:\n        return input_parameters"
+        )
+        self.assertTrue(model.input_parameters)
+        (answer,) = model.predict({"a": texts("x"), "b": texts("y")}, {}, {"a": {"unit": "cm"}})
+        self.assertEqual(json.loads(answer["output"].texts[0]), {"a": {"unit": "cm"}, "b": {}})
+
+    def test_an_input_that_is_left_out_is_none_or_the_models_own(self):
+        model = opened("class M(AbstractModel):\n    def predict(self, a: str, b: str, c: str = 'own') -> str:\n        return f'{a}{b}{c}'")
+        self.assertEqual(answers(model, a=texts("x", "y")), [{"output": [b"xNoneown", b"yNoneown"]}])
+        self.assertEqual(answers(model, b=texts("x"), c=texts("z")), [{"output": [b"Nonexz"]}])
+        self.assertEqual(answers(model), [{"output": [b"NoneNoneown"]}])
+
     def test_loading_finds_the_files_beside_the_model(self):
         model = opened(
             """
@@ -180,7 +253,11 @@ class Runs(unittest.TestCase):
             ("[-1, 3]", "UINT64", "-1", "holds -1, which UINT64 cannot"),
             ("[[1.0], [2.0]]", "FP32", "-1", r"has the shape \[2, 1\], and the model declares \[-1\]"),
             ("[1.0]", "FP32", "-1", "has 1 rows for an input of 2"),
-            ("[1, None]", "INT64", "-1", "is object, and the model declares INT64"),
+            ("[1.5, None]", "INT64", "-1", "is float64, and the model declares INT64"),
+            ("[1, None, '2']", "INT64", "-1", "and the model declares INT64"),
+            ("[300, None]", "UINT8", "-1", "holds 300, which UINT8 cannot"),
+            ("['a', {}]", "BYTES", "-1", "holds a dict, .* hint it as dict or Any, and it is JSON"),
+            ("[b'\\xff', None]", "BYTES", "-1", "bytes that are no text beside a missing value"),
             ("[1.0, '2']", "FP32", "-1", "and the model declares FP32"),
             ("np.array([1.0, True], object)", "FP32", "-1", "is object, and the model declares FP32"),
             ("[1.0, 2.0]", "BYTES", "-1", "holds a float, and the model declares text"),
@@ -307,7 +384,7 @@ class Mistakes(unittest.TestCase):
         self.method(", *x: str) -> str", r"`\*x: .*` does not say which inputs")
         self.method(", x: str, y: list[str]) -> str", "`x` is the value of one row and `y` is all rows")
         self.method(", x: str)", "does not say what it returns")
-        self.method(", x: str) -> dict", "`dict` does not say what it returns")
+        self.method(", x: str) -> complex", "`complex` does not say what it returns")
         self.method(", x: Nothing) -> str", "its type hints cannot be read: name 'Nothing'")
         self.method(', x: Tensor["F32", -1]) -> str', "`x` has the datatype 'F32'; known are BOOL")
         self.method(', x: Tensor["FP32", -2]) -> str', r"`x` has the shape \[-2\]")
@@ -344,10 +421,9 @@ class Mistakes(unittest.TestCase):
             ("decimal.Decimal", "hint it as float$"),
             ("Kind", "hint it as str$"),
             ("pathlib.Path", "hint it as str$"),
-            ("dict", "take each of its fields as a parameter, as in `name: str, age: float`"),
-            ("dict[str, float]", "take each of its fields as a parameter"),
-            ("list[dict]", "take each of its fields as a parameter"),
-            ("Person", "take each of its fields as a parameter"),
+            ("Person", "take each of its fields as a parameter, as in `name: str, age: float`, or all of them as a `dict`"),
+            ("list[list]", "or list[Any], where rows are JSON of any form"),
+            ("Union[int, float]", "use str, int"),
             ("tuple[str, float]", "parameters of their own, as in `name: str, age: float`"),
             ("DataFrame", "take each column as a parameter, as in `age: list[float], city: list[str]`"),
             ("Image", "take the file as `bytes`"),
@@ -364,9 +440,7 @@ class Mistakes(unittest.TestCase):
         for hint, better in [
             ("np.float32", "hint it as float"),
             ("list", "list[list[float]], a list for each row"),
-            ("Optional[str]", "an answer has a value for every output: hint it as str"),
             ("tuple[str, float]", "class Answer(NamedTuple): label: str; score: float"),
-            ("dict[str, float]", "class Answer(NamedTuple)"),
             ("np.ndarray", 'hint it as Tensor["FP32", -1, 4]'),
         ]:
             self.check(f"class M(AbstractModel):\n    def predict(self, x: str) -> {hint}: ...", re.escape(better))

@@ -34,6 +34,32 @@ def shared():
 
 
 class MetricsTest(unittest.TestCase):
+    def test_nothing_is_counted_while_the_server_tries_the_model(self):
+        metrics = Metrics()
+        words, level = metrics.counter("words", labels=["a"]), metrics.gauge("level")
+        spread = metrics.histogram("spread")
+        level.set(1)
+
+        def count():
+            words.inc(a="x")
+            level.set(9)
+            level.inc()
+            spread.observe(1)
+            metrics.counter("late").inc()
+
+        with metrics.paused(), metrics.paused():
+            count()
+            thread = threading.Thread(target=count)
+            thread.start()
+            thread.join()
+            with self.assertRaisesRegex(ValueError, "has the labels a"):
+                words.inc(b="x")
+        found = {described["name"]: values for described, values in read(metrics._area)}
+        self.assertEqual((found["level"][0], set(found["spread"]), set(found)), (1, {0.0}, {"level", "spread"}))
+        count()
+        found = {described["name"]: values[0] for described, values in read(metrics._area)}
+        self.assertEqual(found, {"level": 10, "spread": 1, "words": 1, "late": 1})
+
     def test_what_is_counted_stands_in_the_area(self):
         metrics = Metrics()
         words = metrics.counter("words_total", "Words", labels=["language"])

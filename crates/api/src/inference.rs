@@ -29,11 +29,11 @@ mod tests;
 pub use datatype::{Datatype, NotADatatype};
 pub use ignored::Ignored;
 pub use json_read::nested_data;
-pub use json_words::replace_bare_floats;
+pub use json_words::{begins_with_bare_float, replace_bare_floats, restore_bare_floats};
 pub use json_write::{write_nested, write_row};
 pub use message::{Encoded, Request, RequestedOutput, Response, SHARED_MEMORY, no_shared_memory};
 pub use metadata::{ModelMetadata, ServerMetadata, TensorMetadata};
-pub use parameter::{Parameter, Parameters};
+pub use parameter::{InputParameters, Parameter, Parameters};
 pub use tensor::{Data, Json, Tensor, element_count};
 
 /// The header that carries the length of the JSON when tensors follow it in binary form.

@@ -16,6 +16,9 @@ use modelway_e2e::{Mlflow, Modelway, client, free_port, kill};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+#[path = "mlflow_matrix/grpc.rs"]
+mod grpc;
+
 const TABLES: &str = include_str!("../../../docs/nulls.md");
 
 /// `modelway serve` with one model.
@@ -112,6 +115,20 @@ fn same(a: &Value, b: &Value) -> bool {
     }
 }
 
+/// The same with the fewest digits that mean an FP32: MLflow writes them as those of an FP64.
+fn of_singles(value: &Value) -> Value {
+    match value {
+        Value::Array(all) => all.iter().map(of_singles).collect(),
+        Value::Object(all) => all.iter().map(|(name, value)| (name.clone(), of_singles(value))).collect(),
+        Value::Number(number) if number.is_f64() => {
+            let single: f32 = number.to_string().parse().unwrap();
+            assert_eq!(Some(f64::from(single)), number.as_f64(), "a model in ONNX answers FP32");
+            serde_json::from_str(&format!("{single:?}")).unwrap()
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.clone(),
+    }
+}
+
 /// What differs between an answer and MLflow's.
 fn difference(case: &Case, (status, answer): &(u16, Value)) -> Option<String> {
     let (alike, wanted) = match case.answer.get("predictions") {
@@ -131,20 +148,25 @@ fn as_v1(body: &str) -> Option<String> {
 
 async fn compare(arguments: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
-    let cases = cases(folder.path(), arguments);
+    let mut cases = cases(folder.path(), arguments);
     let mut differences = Vec::new();
-    for (model, cases) in &cases {
+    for (model, cases) in &mut cases {
         let served = Served::start(&folder.path().join(model)).await;
+        let is_onnx = model.starts_with("onnx");
+        cases.iter_mut().filter(|_| is_onnx).for_each(|case| case.answer = of_singles(&case.answer));
         for case in cases {
             let answer = served.post("/invocations", &case.body).await;
             differences.extend(difference(case, &answer).map(|what| format!("{model} /invocations: {what}")));
-            if let Some(body) = as_v1(&case.body) {
+            // A model in ONNX answers V1 as every model in ONNX does.
+            if let Some(body) = as_v1(&case.body).filter(|_| !is_onnx) {
                 let answer = served.post("/v1/models/m:predict", body).await;
                 differences.extend(difference(case, &answer).map(|what| format!("{model} V1: {what}")));
             }
         }
+        differences.extend(generate_says_the_same(&served, model).await);
         if model == "optional" {
             differences.extend(requests_of_the_table(&served).await);
+            differences.extend(grpc_requests_of_the_table(&served).await);
             columns_that_are_ignored_are_counted(&served).await;
         }
         if model == "answers" {
@@ -180,6 +202,62 @@ async fn columns_that_are_ignored_are_counted(served: &Served) {
     let after = format!("{} {}", line.rsplit_once(' ').unwrap().0, before + 2);
     assert!(metrics.lines().any(|line| line == after), "{metrics}");
     assert_eq!(served.log().matches("requests have columns that the model does not have").count(), 1);
+}
+
+/// `generate` reads null, objects and lists as the other doors do: bodies of it, and of `/invocations` that say the same.
+async fn generate_says_the_same(served: &Served, model: &str) -> Vec<String> {
+    let row = |row: Value| (row.clone(), json!({"dataframe_records": [row]}));
+    let asked: Vec<(Value, Value)> = match model {
+        "optional" => {
+            let params = json!({"tag": null, "stops": ["a", "b"], "maybe": null});
+            let mut with = json!({"double": 1.0, "id": "x", "parameters": {"maybe": null}});
+            with["tag"] = Value::Null;
+            with["stops"] = params["stops"].clone();
+            vec![
+                row(json!({"double": null, "string": "a"})),
+                row(json!({"boolean": null, "double": 1.5, "datetime": null})),
+                row(json!({"string": null, "float": null})),
+                row(json!({"long": null, "double": 1.0})),
+                (with, json!({"dataframe_records": [{"double": 1.0}], "params": params})),
+                (json!({"double": [1.0, null]}), json!({"dataframe_records": [{"double": 1.0}, {"double": null}]})),
+            ]
+        }
+        "nested" => vec![
+            row(json!({"thing": {"x": 1.5, "y": "b"}, "any": {"k": [1, null]}, "text": null})),
+            row(json!({"tags": ["a", "b"], "text": "t"})),
+            row(json!({"any": "text", "counts": {"a": 1}})),
+            row(json!({"tags": "a"})),
+        ],
+        "bare" => vec![
+            row(json!({"a": 1, "b": null})),
+            row(json!({"a": {"k": [1, null]}, "b": "x"})),
+            (json!({"a": [1, 2]}), json!({"dataframe_records": [{"a": 1}, {"a": 2}]})),
+        ],
+        "words" => vec![
+            (json!({"input": "a"}), json!({"inputs": ["a"]})),
+            (json!({"input": ["a", "b"]}), json!({"inputs": ["a", "b"]})),
+            (json!({"input": [["a"]]}), json!({"inputs": [["a"]]})),
+            (json!({"input": null}), json!({"inputs": [null]})),
+        ],
+        "things" => vec![(json!({"input": {"a": [null]}}), json!({"inputs": [{"a": [null]}]}))],
+        _ => Vec::new(),
+    };
+    let mut wrong = Vec::new();
+    for (body, same_body) in asked {
+        let (status, mut answer) = served.post("/v2/models/m/generate", body.to_string()).await;
+        let (wanted_status, wanted) = served.post("/invocations", same_body.to_string()).await;
+        ["model_name", "model_version", "id"]
+            .iter()
+            .for_each(|name| drop(answer.as_object_mut().unwrap().remove(*name)));
+        let said = answer.as_object().unwrap().values().next().cloned().unwrap_or_default();
+        // One value stands alone.
+        let said =
+            if wanted["predictions"].as_array().is_some_and(|all| all.len() == 1) { json!([said]) } else { said };
+        if status != wanted_status || (status == 200 && !same(&said, &wanted["predictions"])) {
+            wrong.push(format!("{model} generate: {body}\n  /invocations: {wanted}\n  generate: {status} {answer}"));
+        }
+    }
+    wrong
 }
 
 /// The cells of the table below a heading of the page, without its head.
@@ -293,6 +371,50 @@ fn held_in(data: &Value) -> Value {
         .collect()
 }
 
+async fn grpc_requests_of_the_table(served: &Served) -> Vec<String> {
+    let good = [
+        ("double", "FP64", grpc::contents(|c| c.fp64 = vec![1.5, f64::NAN])),
+        ("float", "FP32", grpc::contents(|c| c.fp32 = vec![1.5, f32::NAN])),
+        ("long", "INT64", grpc::contents(|c| c.int64 = vec![3, 4])),
+        ("integer", "INT32", grpc::contents(|c| c.int32 = vec![3, 4])),
+        ("boolean", "BOOL", grpc::contents(|c| c.bools = vec![true, false])),
+        ("string", "BYTES", grpc::contents(|c| c.bytes = vec![b"a".to_vec(), b"b".to_vec()])),
+        ("binary", "BYTES", grpc::contents(|c| c.bytes = vec![vec![0, 255], vec![]])),
+        ("datetime", "BYTES", grpc::contents(|c| c.bytes = vec![b"2024-01-31T12:00:00".to_vec(); 2])),
+    ];
+    let table = table("## Requests over gRPC");
+    assert_eq!(table.iter().map(|row| row[0].as_str()).collect::<Vec<_>>(), good.clone().map(|(kind, ..)| kind));
+    let mut wrong = Vec::new();
+    for (row, (kind, datatype, contents)) in table.iter().zip(good) {
+        let other = if kind == "double" {
+            ("string", "BYTES", grpc::contents(|c| c.bytes = vec![b"a".to_vec(), b"b".to_vec()]))
+        } else {
+            ("double", "FP64", grpc::contents(|c| c.fp64 = vec![1.5, 2.5]))
+        };
+        for raw in [false, true] {
+            for (column, input) in [(1, (kind, datatype, contents.clone())), (2, other.clone())] {
+                let answer = grpc::infer(served.port, vec![input], &[], raw).await.unwrap();
+                let predictions: Value = answer[0].texts().iter().map(|text| json_of(text)).collect();
+                let seen = seen(kind, &(200, Value::Null), &predictions);
+                let right = match row[column].as_str() {
+                    "cannot be said" => seen != "missing" && seen != "left out",
+                    wanted => seen == wanted,
+                };
+                if !right {
+                    wrong.push(format!(
+                        "gRPC {kind}, raw {raw}: the table says {row:?}, and it is {seen}: {predictions}"
+                    ));
+                }
+            }
+        }
+    }
+    wrong
+}
+
+fn json_of(text: &[u8]) -> Value {
+    serde_json::from_slice(text).unwrap()
+}
+
 async fn answers_of_the_table(served: &Served) -> Vec<String> {
     // The column of the data frame, and its three values as V2 writes them where they are JSON.
     let among = [
@@ -321,6 +443,10 @@ async fn answers_of_the_table(served: &Served) -> Vec<String> {
     let body = answer.bytes().await.unwrap();
     let head: Value = serde_json::from_slice(&body[..length]).unwrap();
     let mut tail = &body[length..];
+    let x = ("x", "FP64", grpc::contents(|c| c.fp64 = vec![1.0, 2.0, 3.0]));
+    let kind = [("kind", "missing of each")];
+    let typed = grpc::infer(served.port, vec![x.clone()], &kind, false).await.unwrap();
+    let raw = grpc::infer(served.port, vec![x], &kind, true).await.unwrap();
     let mut wrong = Vec::new();
     for (place, (row, (among, column, values))) in table.iter().zip(among).enumerate() {
         let mut check = |form: &str, right: bool, said: &Value| {
@@ -347,6 +473,14 @@ async fn answers_of_the_table(served: &Served) -> Vec<String> {
             _ => same(&json!(texts(own)), &json!(values)),
         };
         check("V2 in binary", right && output["datatype"] == datatype, output);
+        let bytes = &raw[place].raw;
+        check("gRPC, raw", bytes == own && raw[place].datatype == datatype, &json!(raw[place].datatype));
+        let contents = &typed[place].contents;
+        let right = match form {
+            "NaN" => contents.fp64.iter().map(|f| f.to_bits()).eq([0.5, f64::NAN, 1.5].map(f64::to_bits)),
+            _ => same(&contents.bytes.iter().map(|text| json_of(text)).collect(), &json!(values)),
+        };
+        check("gRPC, typed", right && typed[place].datatype == datatype, &json!(typed[place].datatype));
     }
     wrong
 }

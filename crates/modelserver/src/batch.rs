@@ -21,7 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use api::inference::{Parameters, Tensor};
+use api::inference::{InputParameters, Parameters, Tensor};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{error::InferError, runtime::Cancel};
@@ -37,6 +37,8 @@ pub(crate) struct Job {
     pub(crate) outputs: Arc<[usize]>,
     /// Those that mean something to the model.
     pub(crate) parameters: Parameters,
+    /// Those of its inputs.
+    pub(crate) input_parameters: InputParameters,
     /// The rows that may be joined with others'; `None`: it runs by itself.
     pub(crate) rows: Option<usize>,
     pub(crate) cancel: Cancel,

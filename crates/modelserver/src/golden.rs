@@ -9,17 +9,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use api::inference::{Data, Request, Response, Tensor};
+use api::inference::{Data, Request, Response, Tensor, write_nested};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde_json::{Value, value::RawValue};
 
 use crate::{
     Config, ServeError,
     error::InferError,
-    load, mlflow,
+    extras, load, mlflow,
     open::Opener,
-    runtime::{Call, Cancel, Last, ModelRuntime, RuntimeError, Signature},
+    runtime::{Call, Cancel, Last, ModelRuntime, Purpose, RuntimeError, Signature},
     sample::Generator,
     settings::ModelSettings,
     validate,
@@ -100,7 +100,8 @@ fn raw(text: &RawValue) -> Bytes {
 }
 
 /// One run on this thread, checked as a request from outside is: its inputs in the model's order, and what it made.
-fn run(runtime: &mut dyn ModelRuntime, request: Request) -> Result<(Vec<Tensor>, Vec<Tensor>), InferError> {
+fn run(runtime: &mut dyn ModelRuntime, mut request: Request) -> Result<(Vec<Tensor>, Vec<Tensor>), InferError> {
+    extras::settle(runtime.signature(), &mut request)?;
     let outputs = validate::choose_outputs(runtime.signature(), &request.outputs)?;
     let inputs = validate::order_inputs(runtime.signature(), request.inputs)?;
     let mut last = Last::default();
@@ -108,8 +109,9 @@ fn run(runtime: &mut dyn ModelRuntime, request: Request) -> Result<(Vec<Tensor>,
         inputs: &inputs,
         outputs: &outputs,
         parameters: &request.parameters,
+        input_parameters: &request.input_parameters,
         cancel: &Cancel::default(),
-        trial: false,
+        purpose: Purpose::Example,
     };
     runtime.infer(call, &mut last)?;
     let mut made = last.0.ok_or_else(|| RuntimeError::Failed("the model made nothing".to_owned()))?;
@@ -201,15 +203,27 @@ fn first_difference(made: &Data, wanted: &Data) -> Option<(usize, String, String
         (Data::Int16(made), Data::Int16(wanted)) => first(made, wanted, i16::to_string),
         (Data::Int32(made), Data::Int32(wanted)) => first(made, wanted, i32::to_string),
         (Data::Int64(made), Data::Int64(wanted)) => first(made, wanted, i64::to_string),
-        (Data::Json(made), Data::Json(wanted)) => {
-            first(&made.texts, &wanted.texts, |text| String::from_utf8_lossy(text).into_owned())
-        }
         (Data::Bytes(made), Data::Bytes(wanted)) => {
             first(made, wanted, |text| format!("\"{}\"", String::from_utf8_lossy(text)))
+        }
+        (Data::Json(_), _) | (_, Data::Json(_)) => {
+            let is_text = [made, wanted].iter().any(|data| matches!(data, Data::Json(json) if json.of.is_none()));
+            first(&values(made, is_text), &values(wanted, is_text), Value::to_string)
         }
         // Floats are compared with their tolerance, and datatypes were compared before.
         _ => None,
     }
+}
+
+/// The elements as JSON. With `is_text`, `BYTES` hold JSON.
+fn values(data: &Data, is_text: bool) -> Vec<Value> {
+    if let (Data::Bytes(texts), true) = (data, is_text) {
+        return texts.iter().map(|text| serde_json::from_slice(text).unwrap_or_default()).collect();
+    }
+    let shape = vec![i64::try_from(data.len()).unwrap_or(i64::MAX)];
+    let mut text = Vec::new();
+    let written = write_nested(&mut text, &Tensor { name: String::new(), shape, data: data.clone() });
+    written.ok().and_then(|()| serde_json::from_slice(&text).ok()).unwrap_or_default()
 }
 
 /// Runs the model of `config` on the requests in `inputs` (files of V2 requests in JSON), or on made-up ones if

@@ -17,6 +17,7 @@ mod cache;
 mod caller;
 mod config;
 mod error;
+mod extras;
 pub mod golden;
 mod grpc;
 mod inflate;

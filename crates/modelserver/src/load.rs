@@ -9,12 +9,13 @@ use crate::{
     alarm::Alarm,
     golden,
     metrics::Metrics,
+    mlflow::{self, MlflowModel},
     model::Model,
     open::Opener,
     placement::Placement,
     probe::{Probe, is_probed, probe},
     runtime::ModelRuntime,
-    source::{self, Found, Listed, ModelFile},
+    source::{self, Found, Kind, Listed, ModelFile},
     warm::warm,
 };
 
@@ -97,6 +98,7 @@ impl Maker<'_> {
             if instance == 0 {
                 declared.check(runtime.signature())?;
             }
+            declared.allow_absent(runtime.as_mut(), instance == 0);
             runtime = declared.reshaped(runtime);
             let alarm = Alarm::after(settings.timeout).map_err(no_thread)?;
             let probed = instance == 0 && settings.max_batch_size > 1 && is_probed(runtime.as_ref());
@@ -110,14 +112,16 @@ impl Maker<'_> {
                 tracing::info!(model = name, version, golden_examples = examples.len(), "the model predicts");
             }
             if let Some(own) = runtime.metrics() {
-                own.tried();
                 self.metrics.of_its_own(name, &version, own);
             }
             runtimes.push(runtime);
         }
-        let Some(signature) = runtimes.first().map(|runtime| declared.narrowed(runtime.signature())) else {
+        let Some(mut signature) = runtimes.first().map(|runtime| declared.narrowed(runtime.signature())) else {
             return Err(ServeError::Broken(format!("model `{name}` has no instances")));
         };
+        if file.kind == Kind::Mlflow && signature.platform != mlflow::PLATFORM {
+            signature.logged = MlflowModel::logged(&file.path)?;
+        }
         let model = Model::start(name.to_owned(), version, signature, runtimes, tried, metrics, settings);
         Ok(Arc::new(model.map_err(no_thread)?))
     }

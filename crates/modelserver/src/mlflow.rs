@@ -30,7 +30,7 @@ use crate::{
         Entry, EntryKind, PythonModel, Uses,
         environment::{Requirement, Wanted},
     },
-    runtime::{Call, ModelRuntime, RuntimeError, Signature, Sink, Trials, Up},
+    runtime::{Call, Logged, ModelRuntime, RuntimeError, Signature, Sink, Trials, Up},
     settings::ModelSettings,
 };
 
@@ -75,6 +75,24 @@ impl MlflowModel {
         let logged_by = description.mlflow_version.as_deref();
         tracing::info!(folder = %folder.display(), logged_by, runner = runner.name(), "an MLflow model");
         Ok(Self { runner, description, schema })
+    }
+
+    /// What was logged of what it takes.
+    ///
+    /// # Errors
+    /// See [`Self::read`].
+    pub(crate) fn logged(folder: &Path) -> Result<Logged, ServeError> {
+        let failed = |reason: String| ServeError::Load { path: folder.join(description::FILE), reason };
+        let schema = Description::read(folder).and_then(|read| Schema::of(&read)).map_err(failed)?;
+        Ok(match schema.inputs {
+            None => Logged::Bare,
+            Some(_) if !schema.table => Logged::Tensors,
+            Some(columns) if columns.iter().all(Column::is_named) => {
+                Logged::Table(columns.iter().map(Column::name).map(str::to_owned).collect())
+            }
+            // Columns without names are what comes, in its order.
+            Some(_) => Logged::Table(Vec::new()),
+        })
     }
 
     /// What its environment must have.

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use api::inference::{ModelMetadata, Parameter, Parameters, Request, Tensor};
+use api::inference::{InputParameters, ModelMetadata, Parameter, Parameters, Request, Tensor};
 use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot},
@@ -141,6 +141,7 @@ struct Prepared {
     inputs: Vec<Tensor>,
     outputs: Arc<[usize]>,
     parameters: Parameters,
+    input_parameters: InputParameters,
     level: u32,
 }
 
@@ -378,7 +379,9 @@ impl Model {
         }
         let level = self.level(&parameters);
         parameters.retain(|name, _| !OURS.contains(&name.as_str()));
-        Ok(Prepared { inputs, outputs, parameters, level })
+        let input_parameters =
+            if self.signature.input_parameters { request.input_parameters } else { InputParameters::new() };
+        Ok(Prepared { inputs, outputs, parameters, input_parameters, level })
     }
 
     /// Lets no inputs pass that would end the server.
@@ -408,7 +411,7 @@ impl Model {
     /// Puts a request into the queue.
     fn enqueue(
         &self,
-        Prepared { inputs, outputs, parameters, level }: Prepared,
+        Prepared { inputs, outputs, parameters, input_parameters, level }: Prepared,
         caller: Caller,
         answer: Answer,
         arrived: Instant,
@@ -418,7 +421,8 @@ impl Model {
         let joins = self.signature.rows && !self.signature.streams && inputs.len() == self.signature.inputs.len();
         let rows = if joins { join::rows_of(&inputs) } else { None };
         let cancel = Cancel::default();
-        let job = Job { inputs, outputs, parameters, rows, cancel: cancel.clone(), answer, arrived, time };
+        let job =
+            Job { inputs, outputs, parameters, input_parameters, rows, cancel: cancel.clone(), answer, arrived, time };
         let full = |_| InferError::QueueFull { model: self.name.clone(), limit: self.settings.queue_limit };
         let bell = self.queue.push(level, caller, job).map_err(full)?;
         Ok((Waiting { cancel, queue: Arc::clone(&self.queue), answered: false }, bell))

@@ -148,14 +148,11 @@ impl OnnxModel {
         let signature = Signature {
             platform: PLATFORM,
             rows: of_rows && !sized_by_values,
-            streams: false,
             inputs,
             defaults,
             unranked,
-            optional: Vec::new(),
-            base64: Vec::new(),
-            json: Vec::new(),
             outputs,
+            ..Signature::default()
         };
         Ok(Self {
             session,

@@ -11,11 +11,11 @@
 
 use std::time::{Duration, Instant};
 
-use api::inference::{Data, Datatype, Tensor};
+use api::inference::{Datatype, Tensor};
 
 use crate::{
     golden::{Tolerance, compare},
-    runtime::{Call, Cancel, Last, ModelRuntime, Signature, TrialRuns},
+    runtime::{Call, Cancel, Last, ModelRuntime, Purpose, Signature, TrialRuns},
     sample::{Generator, MOST_ELEMENTS},
 };
 
@@ -202,8 +202,14 @@ struct Tried<'m> {
 impl Tried<'_> {
     /// One run, all outputs, and how long it took.
     fn run(&mut self, inputs: &[Tensor]) -> Result<(Vec<Tensor>, Duration), String> {
-        let call =
-            Call { inputs, outputs: &self.outputs, parameters: &Default::default(), cancel: self.cancel, trial: true };
+        let call = Call {
+            inputs,
+            outputs: &self.outputs,
+            parameters: &Default::default(),
+            input_parameters: &Default::default(),
+            cancel: self.cancel,
+            purpose: Purpose::Trial,
+        };
         let mut last = Last::default();
         let began = Instant::now();
         self.runtime.infer(call, &mut last).map_err(|error| match self.runs {
@@ -225,7 +231,7 @@ fn repeat(a: &[Tensor], b: &[Tensor], rows: usize) -> Option<Vec<Tensor>> {
         if a.shape.first() != Some(&1) || a.shape != b.shape {
             return None;
         }
-        let mut data = Data::empty(a.datatype());
+        let mut data = a.data.empty_like();
         for row in 0..rows {
             let from = if row % 2 == 0 { a } else { b };
             data.append(&from.data, 0..from.data.len()).then_some(())?;
@@ -254,7 +260,7 @@ fn row(inputs: &[Tensor], place: usize) -> Option<Row> {
         let mut shape = input.shape.clone();
         let rows = usize::try_from(std::mem::replace(shape.first_mut()?, 1)).ok()?;
         let size = input.data.len().checked_div(rows)?;
-        let mut data = Data::empty(input.datatype());
+        let mut data = input.data.empty_like();
         data.append(&input.data, place * size..(place + 1) * size).then_some(())?;
         Some(Tensor { name: input.name.clone(), shape, data })
     };
@@ -272,7 +278,7 @@ fn tolerance(output: &Tensor) -> Tolerance {
 
 #[cfg(test)]
 mod tests {
-    use api::inference::TensorMetadata;
+    use api::inference::{Data, TensorMetadata};
 
     use super::*;
     use crate::runtime::{RuntimeError, Sink, Trials};
@@ -330,14 +336,9 @@ mod tests {
         let signature = Signature {
             platform: "test",
             inputs: vec![tensor("x")],
-            defaults: Vec::new(),
-            unranked: Vec::new(),
-            optional: Vec::new(),
-            base64: Vec::new(),
-            json: Vec::new(),
             outputs: vec![tensor("y")],
             rows: true,
-            streams: false,
+            ..Signature::default()
         };
         let mut runtime = Function { signature, run, runs: 0, trials };
         let probe = probe(&mut runtime, examples, "test", &Cancel::default());

@@ -42,7 +42,7 @@ use worker::{Broken, Worker};
 
 use crate::{
     ServeError, onnx,
-    runtime::{Call, ModelRuntime, RuntimeError, Signature, Sink, Trials, Up},
+    runtime::{Call, ModelRuntime, Purpose, RuntimeError, Signature, Sink, Trials, Up},
     settings::ModelSettings,
 };
 
@@ -159,18 +159,7 @@ impl PythonModel {
         let watcher = watcher.map_err(io(no_watcher()))?;
         let mut model = Self {
             // Until the worker has told it.
-            signature: Signature {
-                platform: "",
-                inputs: Vec::new(),
-                defaults: Vec::new(),
-                unranked: Vec::new(),
-                optional: Vec::new(),
-                base64: Vec::new(),
-                json: Vec::new(),
-                outputs: Vec::new(),
-                rows: false,
-                streams: false,
-            },
+            signature: Signature::default(),
             trials: Trials::default(),
             own,
             link,
@@ -245,6 +234,11 @@ impl ModelRuntime for PythonModel {
         self.link.up.clone()
     }
 
+    fn allow_absent(&mut self, places: &[usize]) -> bool {
+        self.signature.optional = places.to_vec();
+        true
+    }
+
     fn trials(&self) -> Trials {
         self.trials
     }
@@ -262,7 +256,7 @@ impl ModelRuntime for PythonModel {
                     self.look_at_memory();
                     return answered.map_err(|error| {
                         if let RuntimeError::Failed(words) = &error {
-                            return RuntimeError::Failed(self.told(words, call.trial));
+                            return RuntimeError::Failed(self.told(words, call.purpose == Purpose::Trial));
                         }
                         error
                     });

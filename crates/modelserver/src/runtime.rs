@@ -11,10 +11,10 @@ use std::sync::{
 };
 
 use crate::python::Own;
-use api::inference::{Data, Parameters, Tensor, TensorMetadata};
+use api::inference::{Data, InputParameters, Json, Parameters, Tensor, TensorMetadata};
 
 /// What a model wants and answers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Signature {
     /// What runs it, as the protocol names it.
     pub platform: &'static str,
@@ -26,19 +26,47 @@ pub struct Signature {
     /// The places of the inputs, `defaults` counted behind them, of which the model does not say how many dimensions they
     /// have. All others with an empty shape are scalars.
     pub unranked: Vec<usize>,
-    /// The places of the inputs that a request may leave out. Such a one comes to the runtime without rows.
+    /// The places of the inputs that a request may leave out. Such a one comes to a table of MLflow's without rows, and is
+    /// [`absent`] to others.
     pub optional: Vec<usize>,
     /// The places of the inputs that hold bytes, which MLflow's clients write in base64.
     pub base64: Vec<usize>,
     /// The places of the inputs of `BYTES` whose elements are JSON. In V1 they are values as others are.
     pub json: Vec<usize>,
+    /// Whether the model checks the JSON of a body itself, so that no tensors say what came.
+    pub plain: bool,
+    /// Whether the model reads the parameters of its inputs.
+    pub input_parameters: bool,
     /// Its outputs, in its own order.
     pub outputs: Vec<TensorMetadata>,
+    /// What MLflow's signature says of a model that this server runs itself.
+    pub logged: Logged,
     /// Whether the first dimension of every tensor counts rows that do not influence one another, so that
     /// the rows of several requests may be run as one.
     pub rows: bool,
     /// Whether one run may send more than one answer.
     pub streams: bool,
+}
+
+impl Signature {
+    /// Whether Python runs the model, so that a float that is missing is null in JSON as every other missing value is.
+    pub(crate) fn answers_null(&self) -> bool {
+        self.platform == crate::mlflow::PLATFORM || self.platform.starts_with("python")
+    }
+}
+
+/// What was logged with a model of MLflow's that this server runs itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Logged {
+    /// It is no such model.
+    #[default]
+    Elsewhere,
+    /// No signature.
+    Bare,
+    /// Tensors.
+    Tensors,
+    /// The names of columns.
+    Table(Vec<String>),
 }
 
 /// What is known of a model's rows without running it, and how often it may be run to know more.
@@ -71,10 +99,23 @@ pub struct Call<'c> {
     pub outputs: &'c [usize],
     /// The request's own extras that mean nothing to the server, for models that read them.
     pub parameters: &'c Parameters,
+    /// Those of its inputs, for models that read them.
+    pub input_parameters: &'c InputParameters,
     /// Says when the caller has left.
     pub cancel: &'c Cancel,
-    /// Whether nobody asked for it: its inputs are made up, and its failure is nobody's business.
-    pub trial: bool,
+    /// What it is for.
+    pub purpose: Purpose,
+}
+
+/// What a run is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A caller waits for the answer.
+    Request,
+    /// Somebody wrote the inputs down: a warm-up, a golden example. No caller waits.
+    Example,
+    /// The inputs are made up, and a failure is nobody's business.
+    Trial,
 }
 
 /// Why a run gave no answer.
@@ -110,6 +151,11 @@ pub trait ModelRuntime: Send + 'static {
         Up::always()
     }
 
+    /// Lets requests leave out these inputs, by their places. `false`: the model needs all of them.
+    fn allow_absent(&mut self, places: &[usize]) -> bool {
+        places.is_empty()
+    }
+
     /// What is known of its rows, and how often it may be tried.
     fn trials(&self) -> Trials {
         Trials::default()
@@ -135,6 +181,16 @@ pub trait ModelRuntime: Send + 'static {
     /// # Errors
     /// See [`RuntimeError`].
     fn infer(&mut self, call: Call<'_>, sink: &mut dyn Sink) -> Result<(), RuntimeError>;
+}
+
+/// What stands in the place of an input that a request left out.
+pub(crate) fn absent(input: &TensorMetadata) -> Tensor {
+    Tensor { name: input.name.clone(), shape: Vec::new(), data: Data::Json(Json::default()) }
+}
+
+/// Whether a request left an input out.
+pub(crate) fn is_absent(input: &Tensor) -> bool {
+    matches!(&input.data, Data::Json(json) if json.is_empty())
 }
 
 /// Whether a runtime may not be made for an input: one without elements, or a whole number by itself that is 0 or less,

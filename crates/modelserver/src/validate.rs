@@ -5,7 +5,11 @@ use api::{
     inference::{RequestedOutput, SHARED_MEMORY, Tensor, TensorMetadata},
 };
 
-use crate::{error::InferError, mlflow, runtime::Signature};
+use crate::{
+    error::InferError,
+    mlflow,
+    runtime::{Signature, absent},
+};
 
 /// Puts the inputs into the signature's order, once each of them fits.
 pub(crate) fn order_inputs(signature: &Signature, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, InferError> {
@@ -28,6 +32,9 @@ pub(crate) fn order_inputs(signature: &Signature, inputs: Vec<Tensor>) -> Result
             return Err(InferError::Invalid(format!("input `{}` was sent twice", input.name)));
         }
         places[place] = Some(input);
+    }
+    for place in &signature.optional {
+        places[*place].get_or_insert_with(|| absent(&signature.inputs[*place]));
     }
     let missing = signature.inputs.iter().zip(&places).find(|(_, given)| given.is_none());
     match missing {
@@ -145,6 +152,7 @@ mod tests {
     use api::inference::{Data, Datatype};
 
     use super::*;
+    use crate::runtime::is_absent;
 
     fn signature() -> Signature {
         let tensor = |name: &str, datatype, shape: &[i64]| TensorMetadata {
@@ -156,14 +164,9 @@ mod tests {
         Signature {
             platform: "test",
             rows: false,
-            streams: false,
             inputs: vec![tensor("image", Datatype::Fp32, &[-1, 2]), tensor("scale", Datatype::Int64, &[1])],
-            defaults: Vec::new(),
-            unranked: Vec::new(),
-            optional: Vec::new(),
-            base64: Vec::new(),
-            json: Vec::new(),
             outputs: vec![tensor("label", Datatype::Int64, &[-1]), tensor("score", Datatype::Fp32, &[-1, 3])],
+            ..Signature::default()
         }
     }
 
@@ -185,6 +188,15 @@ mod tests {
     fn inputs_come_in_any_order() {
         let ordered = order_inputs(&signature(), vec![scale(), image(&[7, 2])]).unwrap();
         assert_eq!((ordered[0].name.as_str(), ordered[1].name.as_str()), ("image", "scale"));
+    }
+
+    #[test]
+    fn what_may_be_left_out_is_marked_as_absent() {
+        let optional = Signature { optional: vec![0], ..signature() };
+        let ordered = order_inputs(&optional, vec![scale()]).unwrap();
+        assert!(is_absent(&ordered[0]) && !is_absent(&ordered[1]));
+        assert!(!is_absent(&order_inputs(&optional, vec![scale(), image(&[1, 2])]).unwrap()[0]));
+        assert!(order_inputs(&optional, vec![image(&[1, 2])]).unwrap_err().to_string().contains("`scale` is missing"));
     }
 
     #[test]

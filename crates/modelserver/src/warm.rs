@@ -10,7 +10,7 @@ use api::inference::{Data, Datatype, Tensor, element_count};
 use crate::{
     ServeError,
     repository::{Declared, Warmup, WarmupData, WarmupInput},
-    runtime::{Call, Cancel, Last, ModelRuntime, RuntimeError, Sink, TrialRuns},
+    runtime::{Call, Cancel, Last, ModelRuntime, Purpose, RuntimeError, Sink, TrialRuns},
     sample::{self, Generator},
     source::ModelFile,
     validate,
@@ -56,7 +56,7 @@ fn made_up(runtime: &mut dyn ModelRuntime, file: &Path, cancel: &Cancel) {
         // An MLflow model without a signature: nobody knows what it wants.
         return;
     }
-    if let Err(error) = run(runtime, &inputs, cancel, true) {
+    if let Err(error) = run(runtime, &inputs, cancel, Purpose::Trial) {
         match runtime.trials().runs {
             TrialRuns::Many => {
                 tracing::warn!(model = %file.display(), error, "the model failed on made-up inputs, and may on real ones");
@@ -76,7 +76,7 @@ fn configured(runtime: &mut dyn ModelRuntime, warmup: &Warmup, folder: Option<&P
         inputs.push(tensor.map_err(|reason| format!("input `{name}`: {reason}"))?);
     }
     let inputs = validate::order_inputs(runtime.signature(), inputs).map_err(|e| e.to_string())?;
-    (0..warmup.count).try_for_each(|_| run(runtime, &inputs, &Cancel::default(), false))
+    (0..warmup.count).try_for_each(|_| run(runtime, &inputs, &Cancel::default(), Purpose::Example))
 }
 
 fn tensor(
@@ -109,9 +109,16 @@ fn read(file: &str, folder: Option<&Path>, datatype: Datatype, shape: &[i64]) ->
     Data::from_binary(datatype, shape, &bytes.into()).map_err(|e| format!("{}: {e}", path.display()))
 }
 
-fn run(runtime: &mut dyn ModelRuntime, inputs: &[Tensor], cancel: &Cancel, trial: bool) -> Result<(), String> {
+fn run(runtime: &mut dyn ModelRuntime, inputs: &[Tensor], cancel: &Cancel, purpose: Purpose) -> Result<(), String> {
     let outputs: Vec<usize> = (0..runtime.signature().outputs.len()).collect();
-    let call = Call { inputs, outputs: &outputs, parameters: &Default::default(), cancel, trial };
+    let call = Call {
+        inputs,
+        outputs: &outputs,
+        parameters: &Default::default(),
+        input_parameters: &Default::default(),
+        cancel,
+        purpose,
+    };
     if !runtime.signature().streams {
         return runtime.infer(call, &mut Last::default()).map_err(|error| error.to_string());
     }

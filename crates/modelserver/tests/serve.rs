@@ -15,6 +15,8 @@ mod batching;
 mod bounds;
 #[path = "serve/cache.rs"]
 mod cache;
+#[path = "serve/classes.rs"]
+mod classes;
 #[path = "serve/clients.rs"]
 mod clients;
 #[path = "serve/crashes.rs"]

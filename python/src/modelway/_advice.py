@@ -14,6 +14,7 @@ _ARRAYS = {"ndarray", "NDArray", "ArrayLike", "Tensor", "EagerTensor", "Array", 
 _TABLES = {"DataFrame", "Series", "Table"}
 _NUMPY = {"bool": "BOOL", "bool_": "BOOL", "float16": "FP16", "float32": "FP32", "float64": "FP64", "str_": "BYTES", "bytes_": "BYTES"}
 _NUMPY.update({f"{sign}int{bits}": f"{sign.upper()}INT{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)})
+_UNIONS = (Union, getattr(types, "UnionType", Union))
 _TEXT = {"datetime", "date", "time", "Timestamp", "Path", "UUID", "StrEnum"}
 _FORMS = 'float (a value for each row), list[float] (all values), list[list[float]] (a list for each row) or Tensor["FP32", -1, 4]'
 
@@ -26,9 +27,38 @@ def depth(hint: Any) -> "tuple[int, Any]":
     return lists, hint
 
 
+def json_rows(hint: Any) -> Optional[str]:
+    """What each row is where a hint means JSON values: ``object``, ``list`` or ``any``; ``None`` where it means none."""
+    lists, inner = depth(hint)
+    if not is_json(inner):
+        return None
+    return "list" if lists > 1 else "object" if _is_object(inner) else "any"
+
+
+def is_json(hint: Any) -> bool:
+    """Whether it is a hint for values that only JSON holds: objects, and values of different kinds."""
+    if hint is Any or _is_object(hint):
+        return True
+    if get_origin(hint) not in _UNIONS:
+        return False
+    kinds = [kind for kind in get_args(hint) if kind is not type(None)]
+    if len(kinds) == 1:
+        return is_json(depth(kinds[0])[1])
+    # Numbers of two kinds are numbers, and text is text.
+    return not (set(kinds) <= {bool, int, float} or set(kinds) <= {str, bytes})
+
+
+def optional(hint: Any) -> Any:
+    """What is in an ``Optional``; ``None`` if it is none."""
+    if get_origin(hint) not in _UNIONS:
+        return None
+    kinds = [kind for kind in get_args(hint) if kind is not type(None)]
+    return kinds[0] if len(kinds) == 1 and len(get_args(hint)) == 2 else None
+
+
 def input_hint(name: str, hint: Any) -> str:
     """The sentence for an input that is hinted as something else than a tensor."""
-    inner = _optional(hint)
+    inner = optional(hint)
     if inner is not None:
         wanted = named(inner)
         return (
@@ -46,23 +76,20 @@ def input_hint(name: str, hint: Any) -> str:
         )
     if word == "Image" or "image" in word.lower():
         return "take the file as `bytes` and open it in predict, or its pixels as Tensor[\"UINT8\", -1, -1, 3]"
-    if _is_mapping(depth(hint)[1]):
-        return f"take each of its fields as a parameter, as in `name: str, age: float`, or all as JSON in a `str`"
+    if has_fields(depth(hint)[1]):
+        return "take each of its fields as a parameter, as in `name: str, age: float`, or all of them as a `dict`"
     if _is_record(hint):
         return "values of different kinds are parameters of their own, as in `name: str, age: float`"
-    return f"use str, int, bool, bytes, {_FORMS}"
+    return f"use str, int, bool, bytes, {_FORMS}, or dict for JSON"
 
 
 def output_hint(hint: Any) -> str:
     """The same for what ``predict`` returns."""
-    inner = _optional(hint)
-    if inner is not None:
-        return f"an answer has a value for every output: hint it as {named(inner)}, and return what stands for a missing one, such as NaN or an empty text"
     better = _better(hint)
     if better is not None:
         return f"hint it as {better}"
     word = _word(depth(hint)[1])
-    if word in _TABLES or _is_mapping(depth(hint)[1]) or _is_record(hint):
+    if word in _TABLES or has_fields(depth(hint)[1]) or _is_record(hint):
         return (
             "several outputs are a NamedTuple, a dataclass or a TypedDict with a field for each, as in "
             "`class Answer(NamedTuple): label: str; score: float`, or a dict with `outputs` in the class"
@@ -77,9 +104,9 @@ def named(hint: Any) -> str:
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is not None and arguments:
         inner = ", ".join(named(argument) for argument in arguments)
-        inner_optional = _optional(hint)
-        if inner_optional is not None:
-            return f"Optional[{named(inner_optional)}]"
+        kind = optional(hint)
+        if kind is not None:
+            return f"Optional[{named(kind)}]"
         return f"{getattr(origin, '__name__', str(origin))}[{inner}]"
     if isinstance(hint, type) or hasattr(hint, "__name__"):
         return hint.__name__
@@ -90,16 +117,19 @@ def _better(hint: Any) -> Optional[str]:
     """The hint that means the same and is a tensor, if there is one."""
     lists, inner = depth(hint)
     if inner in LISTS and get_origin(inner) is None or _word(inner) in ("List", "Tuple", "Sequence", "Iterable"):
-        return "list[float], a value for each row, or list[list[float]], a list for each row (with int, bool or str likewise)"
+        return (
+            "list[float], a value for each row, or list[list[float]], a list for each row (with int, bool or str likewise), or "
+            "list[Any], where rows are JSON of any form"
+        )
     if get_origin(inner) in (set, frozenset, collections.abc.Set):
         (of, *_) = get_args(inner) or (float,)
         inner, lists = of, lists + 1
         return _list(lists, named(of))
     if inner in (set, frozenset):
         return _list(lists + 1, "float")
-    optional = _optional(inner)
-    if optional is not None:
-        return _list(lists, named(optional)) + (", where a missing number is NaN" if optional is float else "")
+    kind = optional(inner)
+    if kind is not None:
+        return _list(lists, named(kind)) + (", where a missing number is NaN" if kind is float else "")
     word = _word(inner)
     if word in _ARRAYS:
         return _tensor(_element(inner)) + ", with its own datatype and shape" + _made(inner, word)
@@ -128,25 +158,23 @@ def _scalar(hint: Any, word: str) -> Optional[str]:
     return None
 
 
-def _optional(hint: Any) -> Any:
-    """What is in an ``Optional``; ``None`` if it is none."""
-    if get_origin(hint) not in (Union, getattr(types, "UnionType", Union)):
-        return None
-    kinds = [kind for kind in get_args(hint) if kind is not type(None)]
-    return kinds[0] if len(kinds) == 1 and len(get_args(hint)) == 2 else None
-
-
 def _is_record(hint: Any) -> bool:
     """``tuple[str, float]``, which is no list of values that are alike."""
     return get_origin(hint) is tuple and get_args(hint)[-1:] != (Ellipsis,)
 
 
-def _is_mapping(hint: Any) -> bool:
+def _is_object(hint: Any) -> bool:
+    """Whether it is a dict, a mapping or a TypedDict."""
+    kind = get_origin(hint) or hint
+    return isinstance(kind, type) and issubclass(kind, (dict, collections.abc.Mapping))
+
+
+def has_fields(hint: Any) -> bool:
+    """Whether it is a class of values with names: a dict, a dataclass, a NamedTuple, a model of Pydantic."""
     kind = get_origin(hint) or hint
     if not isinstance(kind, type):
         return False
-    mapping = issubclass(kind, (dict, collections.abc.Mapping))
-    return mapping or dataclasses.is_dataclass(kind) or hasattr(kind, "_fields") or hasattr(kind, "model_fields")
+    return _is_object(kind) or dataclasses.is_dataclass(kind) or hasattr(kind, "_fields") or hasattr(kind, "model_fields")
 
 
 def _element(hint: Any) -> str:

@@ -5,11 +5,18 @@ What goes in was checked by the server. What comes out is checked here, because 
 
 from __future__ import annotations
 
-from typing import Any, List, Sequence
+import json
+from typing import Any, List, Optional, Sequence, Union
 
 import numpy as np
 
+from ._frames import JsonArray
+from ._jsonable import is_missing, jsonable, text_of
 from ._spec import NUMPY_NAMES, InvalidInput, TensorSpec
+
+
+#: What a row of JSON must be.
+_ROWS = {"object": "an object", "list": "a list"}
 
 
 class BadOutput(TypeError):
@@ -29,11 +36,49 @@ def values(name: str, array: np.ndarray, text: bool) -> List[Any]:
     return array.tolist()
 
 
-def array(value: Any, spec: TensorSpec) -> np.ndarray:
+def json_values(name: str, array: np.ndarray, rows: str) -> List[Any]:
+    """The values whose JSON an array of texts holds. rows: what each must be, ``object``, ``list`` or ``any``."""
+    made = []
+    for row, text in enumerate(array.tolist()):
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise InvalidInput(f"input `{name}`, row {row}, is not JSON: {error}") from None
+        if rows != "any" and not isinstance(value, dict if rows == "object" else list):
+            found = "null" if value is None else type(value).__name__
+            raise InvalidInput(f"input `{name}`, row {row}, is {found} in JSON, and the model wants {_ROWS[rows]}")
+        made.append(value)
+    return made
+
+
+def json_array(value: Any, spec: TensorSpec) -> JsonArray:
+    """What a model returned for an output of JSON: a list with a value for each row, or one value if there are no rows."""
+    if spec.shape == [1]:
+        return JsonArray(None, (1,), [_text(value, spec)])
+    if isinstance(value, (list, tuple)):
+        rows = value
+    else:
+        rows = jsonable(value)
+        if not isinstance(rows, list):
+            raise BadOutput(f"output `{spec.name}` is a {type(value).__name__}, and the model declares a list with a value for each row")
+    return JsonArray(None, (len(rows),), [_text(row, spec) for row in rows])
+
+
+def _text(value: Any, spec: TensorSpec) -> str:
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
+    try:
+        return text_of(jsonable(value))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadOutput(f"output `{spec.name}` is no JSON: {error}") from None
+
+
+def array(value: Any, spec: TensorSpec) -> Union[np.ndarray, JsonArray]:
     """What a model returned for `spec`, as an array of its datatype and with as many dimensions.
 
     Numbers are cast where nothing but precision is lost: never from a fraction to a whole number, never to a
-    smaller range than their own values need.
+    smaller range than their own values need. Values that are missing are NaN among floats, and null in JSON among
+    others.
     """
     if spec.datatype == "BYTES":
         made = _bytes(value, spec)
@@ -46,7 +91,7 @@ def array(value: Any, spec: TensorSpec) -> np.ndarray:
     return made
 
 
-def stacked(rows: Sequence[Any], spec: TensorSpec) -> np.ndarray:
+def stacked(rows: Sequence[Any], spec: TensorSpec) -> Union[np.ndarray, JsonArray]:
     """One value for each row as one array."""
     if len(spec.shape) == 1:
         return array(rows, spec)
@@ -56,22 +101,33 @@ def stacked(rows: Sequence[Any], spec: TensorSpec) -> np.ndarray:
         return np.empty([0] + [max(size, 0) for size in row.shape], NUMPY_NAMES[spec.datatype])
     if any(one.shape != arrays[0].shape for one in arrays):
         shapes = sorted({str(list(one.shape)) for one in arrays})
-        raise BadOutput(f"output `{spec.name}` has rows of different shapes ({', '.join(shapes)}), which is no tensor")
+        raise BadOutput(
+            f"output `{spec.name}` has rows of different shapes ({', '.join(shapes)}), which is no tensor; hint it as Any, and "
+            "its rows are JSON"
+        )
+    if any(isinstance(one, JsonArray) for one in arrays):
+        texts = [text for one in arrays for text in _texts_of(one, spec)]
+        return JsonArray(spec.datatype, (len(arrays), *arrays[0].shape), texts)
     return np.stack(arrays)
 
 
-def _numbers(value: Any, spec: TensorSpec) -> np.ndarray:
+def _numbers(value: Any, spec: TensorSpec) -> Union[np.ndarray, JsonArray]:
     wanted = np.dtype(NUMPY_NAMES[spec.datatype])
+    if hasattr(value, "detach"):
+        # A PyTorch tensor that is part of a graph, or on a GPU, refuses to be an array.
+        value = value.detach().cpu().numpy()
+    given = value
     if type(value) is not np.ndarray:
-        if hasattr(value, "detach"):
-            # A PyTorch tensor that is part of a graph, or on a GPU, refuses to be an array.
-            value = value.detach().cpu().numpy()
         try:
             value = np.asarray(value)
         except ValueError as error:
             raise BadOutput(f"output `{spec.name}` is no array: {error}") from None
     if value.dtype.kind == "O" and wanted.kind == "f":
         value = _with_missing(value, wanted)
+    elif value.dtype.kind in "OfmM" and wanted.kind != "f":
+        missing = _missing_among(given, spec)
+        if missing is not None:
+            return missing
     given = value.dtype
     if given == wanted:
         return value
@@ -90,30 +146,66 @@ def _numbers(value: Any, spec: TensorSpec) -> np.ndarray:
 def _with_missing(value: np.ndarray, wanted: np.dtype) -> np.ndarray:
     """Numbers of which some are None, which is NaN; the same array if there is anything else in it."""
     numbers = (int, float, np.integer, np.floating)
-    right = all(item is None or (isinstance(item, numbers) and not isinstance(item, bool)) for item in value.ravel().tolist())
-    return value.astype(wanted) if right else value
+    items = [None if is_missing(item) else item for item in value.ravel().tolist()]
+    right = all(item is None or (isinstance(item, numbers) and not isinstance(item, bool)) for item in items)
+    return np.array(items, wanted).reshape(value.shape) if right else value
 
 
-def _bytes(value: Any, spec: TensorSpec) -> np.ndarray:
+def _missing_among(value: Any, spec: TensorSpec) -> Optional[JsonArray]:
+    """Whole numbers or booleans of which some are missing; ``None`` if none is."""
+    try:
+        items = np.asarray(value, object)
+    except ValueError:
+        return None
+    flat = items.ravel().tolist()
+    there = [item for item in flat if not is_missing(item)]
+    if len(there) == len(flat):
+        return None
+    # What is there is held against the datatype as it would be alone.
+    checked = iter(_numbers(there, spec._replace(shape=[-1])).tolist() if there else [])
+    texts = ["null" if is_missing(item) else text_of(next(checked)) for item in flat]
+    return JsonArray(spec.datatype, items.shape, texts)
+
+
+def _texts_of(array: Union[np.ndarray, JsonArray], spec: TensorSpec) -> List[str]:
+    """The JSON of each element."""
+    if isinstance(array, JsonArray):
+        return array.texts
+    return [_text_of_bytes(item, spec) if isinstance(item, bytes) else text_of(item) for item in array.ravel().tolist()]
+
+
+def _bytes(value: Any, spec: TensorSpec) -> Union[np.ndarray, JsonArray]:
     """Text as UTF-8, whatever holds it."""
-    if isinstance(value, (str, bytes)):
-        items, shape = [value], []
+    if isinstance(value, (str, bytes)) or is_missing(value):
+        items, shape = [value], ()
     elif isinstance(value, np.ndarray):
         items, shape = value.ravel().tolist(), value.shape
     elif isinstance(value, (list, tuple)) and not any(isinstance(item, (list, tuple, np.ndarray)) for item in value):
-        items, shape = value, [len(value)]
+        items, shape = value, (len(value),)
     else:
         nested = np.asarray(value, dtype=object)
         items, shape = nested.ravel().tolist(), nested.shape
-    made = np.empty(len(items), object)
+    made, missing = np.empty(len(items), object), False
     for place, item in enumerate(items):
         if isinstance(item, str):
             made[place] = item.encode("utf-8", "surrogateescape")
         elif isinstance(item, bytes):
             made[place] = item
+        elif is_missing(item):
+            missing = True
         else:
-            raise BadOutput(f"output `{spec.name}` holds a {type(item).__name__}, and the model declares text (BYTES)")
+            hint = "; hint it as dict or Any, and it is JSON" if isinstance(item, (dict, list, tuple)) else ""
+            raise BadOutput(f"output `{spec.name}` holds a {type(item).__name__}, and the model declares text (BYTES){hint}")
+    if missing:
+        return JsonArray(spec.datatype, shape, ["null" if item is None else _text_of_bytes(item, spec) for item in made])
     return made.reshape(shape)
+
+
+def _text_of_bytes(item: bytes, spec: TensorSpec) -> str:
+    try:
+        return text_of(item.decode())
+    except UnicodeDecodeError as error:
+        raise BadOutput(f"output `{spec.name}` has bytes that are no text beside a missing value: {error.reason}") from None
 
 
 def _is_utf8(item: bytes) -> bool:

@@ -29,6 +29,10 @@ HELLO, ANSWER, END, ERROR, NEED, UNLOADABLE, GUARD = 16, 17, 18, 19, 20, 21, 22
 IN_AREA, MORE, LAST, KEPT = 1, 2, 4, 8
 #: The request is its JSON; the answer says itself what its outputs are.
 DOCUMENT = 16
+#: The parameters are a list: those of the request, and those of its inputs by their names.
+INPUT_PARAMETERS = 32
+#: Nobody asked for the run: what the model counts in it is not shown.
+UNCOUNTED = 64
 
 INVALID_INPUT, FAILED, INTERRUPTED = 1, 2, 3
 
@@ -40,6 +44,12 @@ INLINE = 32 * 1024
 LARGEST = 64 * 1024
 #: Tensors begin at multiples of this.
 ALIGN = 64
+
+#: Where an input would begin that the request leaves out.
+ABSENT = (1 << 64) - 1
+
+#: What an output's elements are: of its datatype, the JSON of such values and of null, or any JSON.
+_PLAIN, _VALUES, _TEXT = 0, 1, 2
 
 #: The protocol's datatypes, in the order of the server's own list.
 CODES = {
@@ -86,6 +96,8 @@ class Layout:
         inputs = {}
         for name, dtype, first, last, rank in self._inputs:
             shape, offset = head[first:last], head[last]
+            if offset == ABSENT:
+                continue
             if dtype is not None:
                 inputs[name] = np.ndarray(shape, dtype, body, start + offset)
             else:
@@ -111,10 +123,14 @@ class Layout:
                     continue
                 names = ", ".join(f"`{name}`" for name in list(made)[:16]) or "nothing"
                 raise BadAnswer(f"the model did not make its output `{name}`; it made {names}")
-            if type(array) is not np.ndarray or array.dtype is not dtype:
-                array = _fitted(array, name, dtype, code)
-            found.append((place, array, code))
-        ranks = tuple([array.ndim for _, array, _ in found])
+            if type(array) is JsonArray:
+                form = _TEXT if array.datatype is None else _VALUES
+            else:
+                form = _PLAIN
+                if type(array) is not np.ndarray or array.dtype is not dtype:
+                    array = _fitted(array, name, dtype, code)
+            found.append((place, array, code, form))
+        ranks = tuple([array.ndim for _, array, _, _ in found])
         head = self._heads.get(ranks)
         if head is None:
             if len(self._heads) > 64:
@@ -134,14 +150,16 @@ class Answer:
         at = -(-(_ANSWER.size + head.size) // ALIGN) * ALIGN
         fields: List[int] = []
         self._found = []
-        for place, array, code in found:
-            if code == CODES["BYTES"]:
-                array, length = _packed(array)
-                shape = array[0]
-                array = array[1]
+        for place, array, code, form in found:
+            shape = array.shape
+            if form != _PLAIN:
+                array = _packed_texts([text.encode() for text in array.texts])
+                length = len(array)
+            elif code == CODES["BYTES"]:
+                (_, array), length = _packed(array)
             else:
-                length, shape = array.nbytes, array.shape
-            fields += (place, code, len(shape), 0, at, length, *shape)
+                length = array.nbytes
+            fields += (place, code, len(shape), form, at, length, *shape)
             self._found.append((at, length, array))
             at = -(-(at + length) // ALIGN) * ALIGN
         self._fields = fields
@@ -170,8 +188,15 @@ class JsonArray:
 
     def __init__(self, datatype: Optional[str], shape: Tuple[int, ...], texts: List[str]) -> None:
         self.datatype = datatype
-        self.shape = shape
+        self.shape = tuple(shape)
         self.texts = texts
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0] if self.shape else 1
 
 
 class Described:
@@ -207,9 +232,7 @@ class DescribedAnswer:
         for name, array in said.outputs.items():
             head: Dict[str, Any] = {"name": name}
             if isinstance(array, JsonArray):
-                texts = np.empty(len(array.texts), object)
-                texts[:] = array.texts
-                (_, body), _ = _packed(texts)
+                body = _packed_texts([text.encode() for text in array.texts])
                 head["json"] = "values" if array.datatype else "text"
                 head["datatype"], head["shape"] = array.datatype or "BYTES", list(array.shape)
             elif array.dtype.kind in "OUS":
@@ -290,8 +313,12 @@ def _packed(array: np.ndarray) -> Tuple[Tuple[Tuple[int, ...], bytes], int]:
         elif type(item) is not bytes:
             raise BadAnswer(f"an output of BYTES holds a {type(item).__name__}, which is no text")
         items.append(item)
-    packed = struct.pack(f"={len(items)}I", *map(len, items)) + b"".join(items)
+    packed = _packed_texts(items)
     return (array.shape, packed), len(packed)
+
+
+def _packed_texts(items: List[bytes]) -> bytes:
+    return struct.pack(f"={len(items)}I", *map(len, items)) + b"".join(items)
 
 
 def map_area(descriptor: int, size: int) -> mmap.mmap:

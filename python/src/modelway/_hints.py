@@ -8,7 +8,7 @@ from __future__ import annotations
 import collections.abc
 import dataclasses
 import inspect
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple, get_args, get_origin, get_type_hints
+from typing import Any, Callable, Dict, FrozenSet, List, NamedTuple, Optional, Tuple, get_args, get_origin, get_type_hints
 
 from . import _advice
 from ._model import AbstractModel, Result
@@ -28,6 +28,8 @@ _HINTS = 'float, list[float], list[list[float]] or Tensor["FP32", -1, 4]'
 OUTPUT = "output"
 #: What stands before the names of intermediate features.
 FEATURES = "features."
+#: The parameters of ``predict`` that get those of the request, and those of its inputs.
+PARAMETERS, INPUT_PARAMETERS = "parameters", "input_parameters"
 
 
 class Input(NamedTuple):
@@ -38,6 +40,10 @@ class Input(NamedTuple):
     form: str
     #: Whether it is ``str`` and not ``bytes``.
     text: bool
+    #: What each row is where it comes as JSON: ``object``, ``list`` or ``any``; else nothing.
+    json: str = ""
+    #: Whether ``predict`` has a value of its own for it.
+    has_default: bool = False
 
 
 class Plan(NamedTuple):
@@ -52,10 +58,13 @@ class Plan(NamedTuple):
     streams: bool
     #: ``predict`` takes all inputs as one dict.
     as_dict: bool
-    #: It takes the request's parameters as a dict.
+    #: It takes the request's parameters as a dict, and those of its inputs.
     all_parameters: bool
+    input_parameters: bool
     #: Keyword-only parameters: their types, and whether they must be there.
     options: Dict[str, Tuple[Any, bool]]
+    #: Names of the outputs whose elements are JSON.
+    json_outputs: FrozenSet[str]
     #: Turns what it returned into values by the names of the outputs.
     name_outputs: Callable[[Any], Dict[str, Any]]
 
@@ -71,10 +80,10 @@ def read(model: type) -> Plan:
         raise ModelError(f"{model.__name__}.predict: its type hints cannot be read: {error}") from error
     where = f"{model.__name__}.predict"
     parameters = list(inspect.signature(predict).parameters.values())[1:]
-    all_parameters = any(parameter.name == "parameters" for parameter in parameters)
+    given_whole = {parameter.name for parameter in parameters} & {PARAMETERS, INPUT_PARAMETERS}
     options, positional = {}, []
     for parameter in parameters:
-        if parameter.name == "parameters":
+        if parameter.name in given_whole:
             continue
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             raise ModelError(f"{where}: `{parameter}` does not say which inputs there are: name each of them")
@@ -88,7 +97,12 @@ def read(model: type) -> Plan:
     if as_dict:
         inputs = [Input(spec, "array", False) for spec in declared.values()]
     else:
-        inputs = [_input(where, parameter.name, hints.get(parameter.name), declared) for parameter in positional]
+        inputs = [
+            _input(where, parameter.name, hints.get(parameter.name), declared)._replace(
+                has_default=parameter.default is not parameter.empty
+            )
+            for parameter in positional
+        ]
         strange = [name for name in declared if name not in {given.spec.name for given in inputs}]
         if strange:
             raise ModelError(f"{where} has no parameter `{strange[0]}`, which `{model.__name__}.inputs` declares")
@@ -106,7 +120,7 @@ def read(model: type) -> Plan:
             )
 
     streams, returned = _stream(predict, hints.get("return"))
-    outputs, name_outputs = _outputs(model, where, returned, each_row)
+    outputs, json_outputs, name_outputs = _outputs(model, where, returned, each_row)
     features = [check_spec(TensorSpec(*spec), f"{model.__name__}.features") for spec in model.features]
     features = [spec._replace(name=FEATURES + spec.name) for spec in features]
     if each_row and streams:
@@ -121,8 +135,10 @@ def read(model: type) -> Plan:
         rows=_rows(model, [given.spec for given in inputs] + outputs + features, streams),
         streams=streams,
         as_dict=as_dict,
-        all_parameters=all_parameters,
+        all_parameters=PARAMETERS in given_whole,
+        input_parameters=INPUT_PARAMETERS in given_whole,
         options=options,
+        json_outputs=frozenset(json_outputs),
         name_outputs=name_outputs,
     )
 
@@ -161,6 +177,9 @@ def _input(where: str, name: str, hint: Any, declared: Dict[str, TensorSpec]) ->
         found = Input(TensorSpec(name, SCALARS[inner], [-1] * max(lists, 1)), form, inner is str)
     elif spec is not None and _may_be_array(hint):
         return Input(spec, "array", False)
+    elif _advice.json_rows(hint) is not None:
+        rows = _advice.json_rows(hint) or ""
+        found = Input(TensorSpec(name, "BYTES", [-1]), "list" if lists else "row", False, rows)
     elif hint is None:
         raise ModelError(f"{where}: `{name}` has no type hint: say what it is, as in {_HINTS}")
     elif _is_array(hint):
@@ -186,20 +205,22 @@ def _stream(predict: Callable[..., Any], hint: Any) -> Tuple[bool, Any]:
 
 def _outputs(
     model: type, where: str, hint: Any, each_row: bool
-) -> Tuple[List[TensorSpec], Callable[[Any], Dict[str, Any]]]:
+) -> Tuple[List[TensorSpec], List[str], Callable[[Any], Dict[str, Any]]]:
+    """The outputs, the names of those whose elements are JSON, and what tells values by names."""
     if get_origin(hint) is Result:
         (hint,) = get_args(hint)
     declared = _declared(model, "outputs")
     fields = _fields(hint)
     if declared and not fields:
         names = list(declared)
-        return list(declared.values()), lambda value: _by_name(value, names)
+        return list(declared.values()), [], lambda value: _by_name(value, names)
     if fields:
+        json = [name for name, of in fields.items() if name not in declared and _is_json_output(of)]
         specs = [declared.get(name) or _output(where, name, of, each_row) for name, of in fields.items()]
         names = list(fields)
-        return specs, lambda value: _by_name(value, names)
+        return specs, json, lambda value: _by_name(value, names)
     spec = _output(where, OUTPUT, hint, each_row)
-    return [spec], lambda value: {OUTPUT: value}
+    return [spec], [OUTPUT] if _is_json_output(hint) else [], lambda value: {OUTPUT: value}
 
 
 def _fields(hint: Any) -> Optional[Dict[str, Any]]:
@@ -217,7 +238,11 @@ def _output(where: str, name: str, hint: Any, each_row: bool) -> TensorSpec:
     if tensor is not None:
         lead = [-1] if each_row else []
         return check_spec(TensorSpec(name, tensor.datatype, lead + list(tensor.shape)), where)
+    if _is_json_output(hint):
+        # Whatever is in a row is one element.
+        return TensorSpec(name, "BYTES", [-1] if each_row or _advice.depth(hint)[0] else [1])
     lists, inner = _advice.depth(hint)
+    inner = _advice.optional(inner) or inner
     shape = [-1] * (lists + each_row)
     if _is_scalar(inner):
         return TensorSpec(name, SCALARS[inner], shape or [1])
@@ -226,6 +251,15 @@ def _output(where: str, name: str, hint: Any, each_row: bool) -> TensorSpec:
     raise ModelError(
         f"{where}: `{_advice.named(hint)}` does not say {what} as a tensor: {_advice.output_hint(hint)}"
     )
+
+
+def _is_json_output(hint: Any) -> bool:
+    """Whether what is returned is JSON: objects, values of different kinds, lists that may be missing."""
+    inner = _advice.depth(hint)[1]
+    if _advice.is_json(inner) or (_tensor(hint) is None and _advice.has_fields(inner)):
+        return True
+    kind = _advice.optional(inner)
+    return kind is not None and (_advice.depth(kind)[0] > 0 or _advice.has_fields(kind))
 
 
 def _by_name(value: Any, names: List[str]) -> Dict[str, Any]:

@@ -9,6 +9,7 @@ of its text, the text (JSON), filled up to 8 bytes, and its values, numbers of 8
 
 from __future__ import annotations
 
+import contextlib
 import json
 import mmap
 import os
@@ -18,7 +19,7 @@ import sys
 import threading
 import time
 from bisect import bisect_left
-from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
 
 Number = Union[int, float]
 
@@ -60,6 +61,8 @@ class Metrics:
         #: Room that is kept for the series that take what finds none.
         self._kept = 0
         self._shared = False
+        #: Runs in which nothing is counted, and which are under way.
+        self._pauses = 0
 
     def counter(self, name: str, help: str = "", labels: Sequence[str] = ()) -> "Counter":
         """Something that only grows; ``_total`` at the end of its name is added where it is missing."""
@@ -87,6 +90,17 @@ class Metrics:
         if any(bound != bound or abs(bound) == float("inf") for bound in bounds):
             raise ValueError(f"the histogram {name!r} has a bucket that is no finite number")
         return self._declare(Histogram, name, help, labels, buckets=bounds)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Within it nothing is counted: the server tries the model."""
+        with self._lock:
+            self._pauses += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._pauses -= 1
 
     def _declare(self, kind: Any, name: str, help: str, labels: Sequence[str], **more: Any) -> Any:
         names = (labels,) if isinstance(labels, str) else tuple(labels)
@@ -172,11 +186,13 @@ class _Family:
     def _size(self, labels: Dict[str, str]) -> int:
         return _ENTRY.size + len(self._text(labels)) + 8 + 8 * self._length()
 
-    def _series(self, labels: Dict[str, Any]) -> int:
-        """The place of a series' values. The lock is held."""
+    def _series(self, labels: Dict[str, Any]) -> Optional[int]:
+        """The place of a series' values; ``None`` while nothing is counted. The lock is held."""
         if labels.keys() != set(self._names):
             wanted = ", ".join(self._names) or "none"
             raise ValueError(f"the metric {self._name!r} has the labels {wanted}, and was given {', '.join(labels) or 'none'}")
+        if self._metrics._pauses:
+            return None
         key = tuple([_cut(labels[name]) for name in self._names])
         place = self._places.get(key)
         return self._made(key) if place is None else place
@@ -221,7 +237,9 @@ class Counter(_Family):
         if not 0 <= amount < float("inf"):
             raise ValueError(f"the counter {self._name!r} only grows, by a finite number; it was to grow by {amount!r}")
         with self._lock:
-            self._metrics._values[self._series(labels)] += amount
+            place = self._series(labels)
+            if place is not None:
+                self._metrics._values[place] += amount
 
 
 class Gauge(_Family):
@@ -231,14 +249,18 @@ class Gauge(_Family):
 
     def set(self, value: Number, **labels: Any) -> None:
         """Makes it this value."""
+        value = float(value)
         with self._lock:
-            self._put(self._series(labels), float(value))
+            place = self._series(labels)
+            if place is not None:
+                self._put(place, value)
 
     def inc(self, amount: Number = 1, **labels: Any) -> None:
         """Adds to it."""
         with self._lock:
             place = self._series(labels)
-            self._put(place, self._metrics._values[place] + amount)
+            if place is not None:
+                self._put(place, self._metrics._values[place] + amount)
 
     def dec(self, amount: Number = 1, **labels: Any) -> None:
         """Takes from it."""
@@ -275,9 +297,10 @@ class Histogram(_Family):
         bucket = bisect_left(bounds, value) if value == value else len(bounds)
         with self._lock:
             place = self._series(labels)
-            values = self._metrics._values
-            values[place] += value
-            values[place + 1 + bucket] += 1
+            if place is not None:
+                values = self._metrics._values
+                values[place] += value
+                values[place + 1 + bucket] += 1
 
 
 #: Those of the model that this process is a worker for.

@@ -67,6 +67,8 @@ class Mlflow:
     def __init__(self, plan: Plan, model: Model) -> None:
         self._model = model
         self._reader = _reader(plan, model)
+        #: Whether it checks plain values by type hints of its own, so that no body but its JSON says what came.
+        self.plain = bool(getattr(self._reader, "plain", False))
         columns, table = (plan["inputs"], bool(plan["table"])) if plan["inputs"] else model.columns()
         self._columns: List[Column] = columns
         self._shaped = _Table(columns, model) if table and columns else None
@@ -105,12 +107,12 @@ class Mlflow:
                 raise InvalidInput("the parameters are no object")
         params, ignored = self._params(parameters)
         made = self._model.predict(given.value, params)
-        yield answers.described(made, self.outputs, door != "v2", door == "v2", given.ignored + ignored)
+        tensors = door in ("v2", "generate")
+        yield answers.described(made, self.outputs, not tensors, tensors, given.ignored + ignored)
 
     def _given(self, inputs: Arrays) -> Any:
         """What the model is given for arrays."""
-        if getattr(self._reader, "plain", False):
-            # It has type hints, and checks plain values by them.
+        if self.plain:
             return _texts(inputs[self._columns[0]["name"]], self._columns[0]["kind"]).tolist()
         if self._shaped is not None:
             return self._shaped.of(inputs)

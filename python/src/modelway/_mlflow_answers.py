@@ -9,14 +9,13 @@ A value is missing where pandas says so: None, NaN, NaT, NA. It is null in JSON.
 
 from __future__ import annotations
 
-import base64
-import json
 import math
 from typing import Any, Dict, List, Optional, Sequence
 
 import numpy as np
 
 from ._frames import Described, JsonArray
+from ._jsonable import is_frame, is_series, jsonable, text_of, values_of
 from ._mlflow_flavors import ALONE, Made, word_of
 from ._spec import NUMPY_NAMES, TensorSpec
 
@@ -31,10 +30,10 @@ def typed(made: Made, outputs: List[TensorSpec], rows: Optional[int]) -> Optiona
         if len(outputs) != 2:
             return None
         values = [value, made.probabilities]
-    elif _is_frame(value):
+    elif is_frame(value):
         if len(outputs) < 2 or [str(name) for name in value.columns] != [spec.name for spec in outputs]:
             return None
-        values = [_values(value.iloc[:, place]) for place in range(len(outputs))]
+        values = [values_of(value.iloc[:, place]) for place in range(len(outputs))]
     elif isinstance(value, (np.ndarray, list)) and len(outputs) == 1:
         values = [value]
     else:
@@ -63,125 +62,6 @@ def described(made: Made, outputs: List[TensorSpec], v1: bool, v2: bool, ignored
 def whole(value: Any) -> Described:
     """The answer to a request that is not in one of MLflow's forms: the value and nothing around it."""
     return Described({}, text_of(jsonable(value)), True, ())
-
-
-def text_of(value: Any) -> str:
-    """JSON, with no line between its parts."""
-    return json.dumps(value, separators=(",", ":"))
-
-
-def jsonable(value: Any) -> Any:
-    """What MLflow's server would write, with null for what is missing."""
-    if value is None or isinstance(value, (str, bool, int)):
-        return value if not isinstance(value, np.generic) else value.item()
-    if isinstance(value, float):
-        return _float(float(value))
-    if isinstance(value, dict):
-        return {_key(name): jsonable(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [jsonable(item) for item in value]
-    if isinstance(value, np.ndarray):
-        return _of_array(value)
-    if isinstance(value, np.generic):
-        return _of_scalar(value)
-    if isinstance(value, (bytes, bytearray)):
-        return base64.encodebytes(value).decode("ascii")
-    if _is_frame(value):
-        columns = [_key(name) for name in value.columns]
-        cells = [_column(value.iloc[:, place]) for place in range(len(columns))]
-        return [dict(zip(columns, row)) for row in zip(*cells)] if columns else [{} for _ in range(len(value))]
-    if _is_series(value):
-        name = _key(0 if value.name is None else value.name)
-        return [{name: item} for item in _column(value)]
-    if _is_missing(value):
-        return None
-    if hasattr(value, "isoformat"):
-        return value.isoformat()
-    if hasattr(value, "model_dump"):
-        return jsonable(value.model_dump())
-    if hasattr(value, "toarray"):
-        return jsonable(value.toarray())
-    if hasattr(value, "to_numpy"):
-        return jsonable(value.to_numpy())
-    if type(value).__module__ == "decimal":
-        return str(value)
-    if hasattr(type(value), "__dataclass_fields__"):
-        import dataclasses
-
-        return jsonable(dataclasses.asdict(value))
-    raise TypeError(f"the model answered with a {type(value).__name__}, which JSON cannot hold")
-
-
-def _key(name: Any) -> str:
-    if name is None or isinstance(name, bool):
-        return json.dumps(name)
-    return name if isinstance(name, str) else str(name)
-
-
-def _float(value: float) -> Any:
-    if math.isfinite(value):
-        return value
-    # JSON has no numbers for these.
-    return None if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
-
-
-def _of_scalar(value: np.generic) -> Any:
-    if value.dtype.kind in "mM":
-        return None if np.isnat(value) else _moment(value)
-    return jsonable(value.item())
-
-
-def _moment(value: np.generic) -> str:
-    """A time as pandas writes it: without what is nought at its end."""
-    import pandas as pd
-
-    kind = pd.Timestamp if value.dtype.kind == "M" else pd.Timedelta
-    return str(kind(value).isoformat())
-
-
-def _of_array(array: np.ndarray) -> Any:
-    if array.dtype.kind in "mMO":
-        flat = [jsonable(item) for item in (array.ravel() if array.dtype.kind != "O" else array.ravel().tolist())]
-        return _nested(flat, array.shape)
-    if array.dtype.kind == "S":
-        return _nested([base64.encodebytes(item).decode("ascii") for item in array.ravel().tolist()], array.shape)
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        return _nested([_float(item) for item in array.ravel().tolist()], array.shape)
-    return array.tolist()
-
-
-def _nested(flat: List[Any], shape: Sequence[int]) -> Any:
-    if not shape:
-        return flat[0]
-    for size in reversed(shape[1:]):
-        flat = [flat[at : at + size] for at in range(0, len(flat), size)] if size else [[] for _ in range(shape[0])]
-    return flat
-
-
-def _column(series: Any) -> List[Any]:
-    """The cells of a column."""
-    values = _values(series)
-    return _of_array(values) if values.dtype.kind != "O" else [jsonable(item) for item in values.tolist()]
-
-
-def _values(series: Any) -> np.ndarray:
-    """A column as an array; pandas' own whole numbers and booleans stay what they are beside missing ones."""
-    if isinstance(series.dtype, np.dtype) or not series.hasnans:
-        return series.to_numpy()
-    return series.to_numpy(object)
-
-
-def _is_frame(value: Any) -> bool:
-    return hasattr(value, "columns") and hasattr(value, "iloc")
-
-
-def _is_series(value: Any) -> bool:
-    return hasattr(value, "iloc") and hasattr(value, "to_numpy")
-
-
-def _is_missing(value: Any) -> bool:
-    """Whether pandas calls it missing, without asking pandas."""
-    return value is None or (isinstance(value, float) and value != value) or type(value).__name__ in ("NAType", "NaTType")
 
 
 def _array(value: Any) -> Optional[np.ndarray]:
@@ -263,15 +143,15 @@ def tensors(made: Made, outputs: List[TensorSpec]) -> Dict[str, Any]:
     value, declared = made.predictions, {spec.name: spec for spec in outputs}
     if made.probabilities is not None:
         return {ALONE: _tensor(value, None), "probabilities": _tensor(made.probabilities, None)}
-    if _is_frame(value):
+    if is_frame(value):
         names = [str(name) for name in value.columns]
         return {
-            name: _tensor(_values(value.iloc[:, place]), declared.get(name)) for place, name in enumerate(names) if name
+            name: _tensor(values_of(value.iloc[:, place]), declared.get(name)) for place, name in enumerate(names) if name
         }
     name = outputs[0].name if len(outputs) == 1 else made.name
-    if _is_series(value):
+    if is_series(value):
         own = name if value.name is None else str(value.name)
-        return {own: _tensor(_values(value), declared.get(own))}
+        return {own: _tensor(values_of(value), declared.get(own))}
     if isinstance(value, dict) and value and all(isinstance(key, str) and key for key in value):
         if all(isinstance(item, np.ndarray) for item in value.values()) or set(value) == set(declared):
             return {key: _tensor(item, declared.get(key)) for key, item in value.items()}

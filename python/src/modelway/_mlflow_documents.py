@@ -51,6 +51,8 @@ class Reader:
         form, data = ("tensors", _tensors(body)) if door == "v2" else _form(body, door)
         if data is None:
             raise InvalidInput(f"`{form}` is null: there is nothing to predict")
+        if door == "generate" and self.columns is None:
+            form = "fields"
         try:
             if self.table:
                 return self._of_table(form, data, door)
@@ -225,7 +227,7 @@ class MlflowReader(Reader):
         return self._parsed(form, data)
 
     def of_anything(self, form: str, data: Any) -> Any:
-        return _without_signature(data) if form == "tensors" else self._parsed(form, data)
+        return super().of_anything(form, data) if form in ("tensors", "fields") else self._parsed(form, data)
 
     def _parsed(self, form: str, data: Any) -> Any:
         if form.startswith("dataframe"):
@@ -240,7 +242,7 @@ def words_of(error: BaseException) -> str:
 
 
 def _form(body: Dict[str, Any], door: str) -> Tuple[str, Any]:
-    (form,) = [name for name in (FORMS[2:] if door == "v1" else FORMS) if name in body]
+    (form,) = [name for name in (FORMS if door == "invocations" else FORMS[2:]) if name in body]
     return form, body[form]
 
 
@@ -381,6 +383,8 @@ class _Tensor:
             wanted *= size
         if wanted != len(self._flat):
             raise InvalidInput(f"input `{self.name}`: the shape {self.shape} has {wanted} elements, `data` has {len(self._flat)}")
+        parameters = said.get("parameters")
+        self._base64 = isinstance(parameters, dict) and parameters.get("content_type") == "base64"
         self._flat = [self._value(row, value) for row, value in enumerate(self._flat)]
 
     def _flatten(self, data: Any, depth: int) -> None:
@@ -396,8 +400,13 @@ class _Tensor:
         kind = self.datatype
         if kind == "BYTES":
             if isinstance(value, dict) and list(value) == ["b64"]:
-                return base64.b64decode(value["b64"])
-            return value
+                value = value["b64"]
+            elif not (self._base64 and isinstance(value, str)):
+                return value
+            try:
+                return base64.b64decode(value, validate=True)
+            except (ValueError, TypeError) as error:
+                raise InvalidInput(f"input `{self.name}`: element {place} is not base64: {error}") from None
         if kind == "BOOL":
             right = isinstance(value, bool) or value in (0, 1)
             value = bool(value) if right else value

@@ -32,11 +32,13 @@ class AbstractModel:
     ``Tensor["FP32", -1, 4]``       all rows at once, a NumPy array of that datatype and shape; BYTES are object
                                     arrays of ``bytes``
     ``np.ndarray``                  the same, with datatype and shape in the class attribute ``inputs`` (``outputs``)
+    ``dict`` ``Any`` ``list[dict]`` JSON, and so is what is returned by such a hint; ``dict`` is one row
     ==============================  =========================================================================
 
     One result is called ``output``; several are a ``NamedTuple``, a dataclass or a ``TypedDict``, or a ``dict`` with
     the class attribute ``outputs``. A keyword-only parameter (``*, temperature: float = 1.0``) is taken from the
-    request's ``parameters``; one called ``parameters`` gets all of them as a ``dict``.
+    request's ``parameters``; one called ``parameters`` gets all of them as a ``dict``, and one called ``input_parameters``
+    those of each input, by its name.
 
     ``predict`` may be ``async``, and may be a generator, also an async one: then the model streams, an answer for each
     ``yield``. It raises :class:`modelway.InvalidInput` where the caller is to blame (status 400). Any other exception is

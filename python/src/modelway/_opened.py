@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional
+from typing import TYPE_CHECKING, Any, ContextManager, Dict, Iterator, List, Optional
 
 from . import _convert, _hints
 from ._metrics import Metrics
@@ -14,7 +15,7 @@ from ._model import AbstractModel, Result
 from ._spec import InvalidInput, TensorSpec
 
 if TYPE_CHECKING:
-    from ._spec import Arrays
+    from ._spec import Answer, Arrays
 
 
 class OpenedClass:
@@ -34,42 +35,43 @@ class OpenedClass:
         self.rows = plan.rows
         self.streams = plan.streams
         self.each_row = plan.each_row
-        self.trials = bool(model.trials)
+        #: The names of the inputs that are JSON.
+        self.json = [given.spec.name for given in plan.inputs if given.json]
+        # Made-up rows are no JSON.
+        self.trials = bool(model.trials) and not self.json
+        self.input_parameters = plan.input_parameters
         self.model = model
         model.folder = folder
         if load:
             self._finished(model.load())
         self._predict = model.predict
 
-    def predict(self, inputs: Arrays, parameters: Dict[str, Any]) -> Iterator[Arrays]:
+    def predict(
+        self, inputs: Arrays, parameters: Dict[str, Any], of_inputs: Optional[Dict[str, Dict[str, Any]]] = None
+    ) -> Iterator[Answer]:
         """See :class:`modelway._spec.Opened`."""
         plan = self._plan
         extras = self._extras(parameters)
+        if plan.input_parameters:
+            extras[_hints.INPUT_PARAMETERS] = {one.spec.name: (of_inputs or {}).get(one.spec.name, {}) for one in plan.inputs}
+        given = {one.spec.name: _given(one, inputs) for one in plan.inputs if one.spec.name in inputs}
+        # For an input that the request leaves out, `predict` has a value of its own, or gets None.
+        absent = {one.spec.name: None for one in plan.inputs if one.spec.name not in given and not one.has_default}
         if plan.each_row:
-            columns = {
-                given.spec.name: _convert.values(given.spec.name, inputs[given.spec.name], given.text)
-                for given in plan.inputs
-            }
-            count = self._one_count(columns)
-            rows = [{name: column[row] for name, column in columns.items()} for row in range(count)]
+            count = self._one_count(given)
+            rows = [{**absent, **{name: column[row] for name, column in given.items()}} for row in range(count)]
             if plan.streams:
                 for item in self._stream(self._predict(**rows[0], **extras)):
                     yield self._answer([item], None)
             else:
                 yield self._answer(self._each(rows, extras), count)
             return
-        given = {
-            given.spec.name: inputs[given.spec.name]
-            if given.form == "array"
-            else _convert.values(given.spec.name, inputs[given.spec.name], given.text)
-            for given in plan.inputs
-        }
-        made = self._predict(given, **extras) if plan.as_dict else self._predict(**given, **extras)
+        made = self._predict(given, **extras) if plan.as_dict else self._predict(**given, **absent, **extras)
         if plan.streams:
             for item in self._stream(made):
                 yield self._answer(item, None)
             return
-        count = len(inputs[plan.inputs[0].spec.name]) if plan.rows else None
+        count = len(next(iter(inputs.values()))) if plan.rows and inputs else None
         yield self._answer(self._finished(made), count)
 
     def share_metrics(self, descriptor: int) -> None:
@@ -79,6 +81,11 @@ class OpenedClass:
         else:
             # The model has something of its own by that name.
             os.close(descriptor)
+
+    def uncounted(self) -> ContextManager[None]:
+        """Within it the model's metrics count nothing."""
+        metrics = self.model.metrics
+        return metrics.paused() if isinstance(metrics, Metrics) else contextlib.nullcontext()
 
     def close(self) -> None:
         """Ends what async runs left behind. The model is of no use after it."""
@@ -103,7 +110,8 @@ class OpenedClass:
         if len(set(counts.values())) > 1:
             told = ", ".join(f"`{name}` has {count}" for name, count in counts.items())
             raise InvalidInput(f"the inputs have different numbers of rows: {told}")
-        return next(iter(counts.values()))
+        # A request without any input is one row.
+        return next(iter(counts.values()), 1)
 
     def _extras(self, parameters: Dict[str, Any]) -> Dict[str, Any]:
         """What ``predict`` takes of the request's parameters."""
@@ -122,10 +130,10 @@ class OpenedClass:
             extras[name] = value
         return extras
 
-    def _answer(self, made: Any, count: Optional[int]) -> Arrays:
+    def _answer(self, made: Any, count: Optional[int]) -> Answer:
         """The arrays of one answer. `made` has an item for each row where ``predict`` is called for each."""
-        items = made if self._plan.each_row else [made]
-        named = [self._named(item) for item in items]
+        each_row = self._plan.each_row
+        named = [self._named(item) for item in (made if each_row else [made])]
         answer = {}
         for name, spec in [*self._outputs.items(), *self._features.items()]:
             values = [values[name] for values in named if name in values]
@@ -133,7 +141,9 @@ class OpenedClass:
                 if name in self._features:
                     continue
                 raise _convert.BadOutput(f"{self._name}.predict did not return `{name}`, which the model declares")
-            if self._plan.each_row:
+            if name in self._plan.json_outputs:
+                array: Any = _convert.json_array(values if each_row and spec.shape == [-1] else values[0], spec)
+            elif each_row:
                 array = _convert.stacked(values, spec)
             else:
                 array = _convert.array(values[0], spec)
@@ -189,3 +199,11 @@ class OpenedClass:
             return await value
 
         return self._loop.run_until_complete(wait())
+
+
+def _given(one: _hints.Input, inputs: Arrays) -> Any:
+    """One input as ``predict`` takes it."""
+    name = one.spec.name
+    if one.json:
+        return _convert.json_values(name, inputs[name], one.json)
+    return inputs[name] if one.form == "array" else _convert.values(name, inputs[name], one.text)

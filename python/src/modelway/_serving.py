@@ -6,6 +6,7 @@ still holds after its run are told to the server, which then takes other memory 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import mmap
 import signal
@@ -59,6 +60,8 @@ class Serving:
             "optional": getattr(model, "optional", []),
             "base64": getattr(model, "base64", []),
             "json": getattr(model, "json", []),
+            "input_parameters": getattr(model, "input_parameters", False),
+            "plain": getattr(model, "plain", False),
             "labels": getattr(model, "labels", {}),
         }
         body = json.dumps(described).encode()
@@ -87,11 +90,12 @@ class Serving:
                 return
             kind, flags, detail, run, length = prefix.unpack_from(buffer)
             if kind == frames.RUN:
+                work = self._uncounted if flags & frames.UNCOUNTED else self._serve
                 if flags & frames.IN_AREA:
-                    self._serve(run, flags, self._areas[frames.INPUTS], 0, length, True)
+                    work(run, flags, self._areas[frames.INPUTS], 0, length, True)
                 else:
                     # A copy that is the model's own, in one piece.
-                    self._serve(run, flags, bytearray(self._view[:size]), prefix.size, length, False)
+                    work(run, flags, bytearray(self._view[:size]), prefix.size, length, False)
             elif kind == frames.AREA:
                 self._take_area(detail, length)
 
@@ -108,7 +112,8 @@ class Serving:
                 inputs, outputs, parameters = self._layout.request(body, start)
                 if shared:
                     arrays = [array for array in inputs.values() if array.base is body]
-                made = self._model.predict(inputs, json.loads(parameters) if parameters else {})
+                given = (json.loads(parameters) if parameters else {},)
+                made = self._model.predict(inputs, *(given[0] if flags & frames.INPUT_PARAMETERS else given))
                 del inputs
             if self._model.streams:
                 self._stream(run, made, outputs)
@@ -131,6 +136,11 @@ class Serving:
             self._send(frames.END, flags, 0, run, b"")
         else:
             self._answer(run, length, flags | frames.LAST)
+
+    def _uncounted(self, *run: Any) -> None:
+        """A run that nobody asked for: what the model counts in it is not shown."""
+        with getattr(self._model, "uncounted", contextlib.nullcontext)():
+            self._serve(*run)
 
     def _only(self, made: Any, outputs: List[Any]) -> Any:
         answer = None

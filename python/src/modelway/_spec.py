@@ -6,12 +6,15 @@ here imports NumPy, so that a model that needs none starts quickly.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Dict, Iterator, List, NamedTuple, Protocol, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Dict, Iterator, List, Mapping, NamedTuple, Protocol, Sequence, Union
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from ._frames import JsonArray
+
     Arrays = Dict[str, np.ndarray]
+    Answer = Mapping[str, Union[np.ndarray, JsonArray]]
 
 # The protocol's datatypes, and NumPy's name for each. BYTES are object arrays of ``bytes``.
 NUMPY_NAMES = {
@@ -85,14 +88,16 @@ class Opened(Protocol):
     rows: bool
     #: Whether one run may give more than one answer.
     streams: bool
-    # May be missing: `trials`, whether it may be run with made-up rows, and `each_row`, whether it is called for each row.
+    # May be missing: `trials`, whether it may be run with made-up rows; `each_row`, whether it is called for each row;
+    # `json`, the names of its inputs whose elements are JSON; `input_parameters`, whether `predict` takes a third argument,
+    # the parameters of each input by its name.
 
-    def predict(self, inputs: Arrays, parameters: Dict[str, Any]) -> Iterator[Arrays]:
+    def predict(self, inputs: Arrays, parameters: Dict[str, Any]) -> Iterator[Answer]:
         """Runs the model once: one answer, or any number if it streams.
 
-        ``inputs`` has an array for each of ``self.inputs``, of its datatype and a shape that fits; an answer has
-        one for each of ``self.outputs``, except those named ``features.*``, which may be missing. BYTES are object
-        arrays of ``bytes``.
+        ``inputs`` has an array for each of ``self.inputs`` but those that the request left out, of its datatype and a shape
+        that fits; an answer has one for each of ``self.outputs``, except those named ``features.*``, which may be missing.
+        BYTES are object arrays of ``bytes``.
 
         Raises :class:`InvalidInput` where the caller is to blame; anything else is the model's failure.
         """

@@ -239,6 +239,6 @@ class _OneAtATime:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._opened, name)
 
-    def predict(self, inputs: Any, parameters: Any) -> Iterator[Any]:
+    def predict(self, *given: Any) -> Iterator[Any]:
         with self._lock:
-            yield from self._opened.predict(inputs, parameters)
+            yield from self._opened.predict(*given)

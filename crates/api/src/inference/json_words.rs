@@ -1,17 +1,17 @@
 //! `NaN`, `Infinity` and `-Infinity`: JSON has no such words, and Python's `json` module writes them all the same.
 //!
 //! Readers that are built on `serde_json` cannot get over them. So a text that they refuse is written again with an
-//! object in the place of each word, and read once more: `{"":0}` is NaN, `{"":1}` and `{"":-1}` are the infinities.
+//! object in the place of each word, and read once more: `{"\u0000":0}` is NaN, with 1 and -1 it is an infinity.
 //! No reader takes such an object for anything else, so that a bare word is a float and never a string.
 
 /// The key of the object that stands for a bare word.
-pub(super) const KEY: &str = "";
+pub(super) const KEY: &str = "\0";
 
 /// The words, and the object that each becomes.
 const WORDS: [(&[u8], &[u8], f64); 3] = [
-    (b"NaN", b"{\"\":0}", f64::NAN),
-    (b"Infinity", b"{\"\":1}", f64::INFINITY),
-    (b"-Infinity", b"{\"\":-1}", f64::NEG_INFINITY),
+    (b"NaN", b"{\"\\u0000\":0}", f64::NAN),
+    (b"Infinity", b"{\"\\u0000\":1}", f64::INFINITY),
+    (b"-Infinity", b"{\"\\u0000\":-1}", f64::NEG_INFINITY),
 ];
 
 /// The float that an object with [`KEY`] and this value stands for.
@@ -65,6 +65,25 @@ pub fn replace_bare_floats(json: &[u8]) -> Option<Vec<u8>> {
     Some(out)
 }
 
+/// The text with the bare words back in their places.
+#[must_use]
+pub fn restore_bare_floats(json: &str) -> std::borrow::Cow<'_, str> {
+    const START: &str = "{\"\\u0000\":";
+    if !json.contains(START) {
+        return json.into();
+    }
+    let of = |text: String, (word, object, _): &(&[u8], &[u8], f64)| {
+        text.replace(&*String::from_utf8_lossy(object), &String::from_utf8_lossy(word))
+    };
+    WORDS.iter().fold(json.to_owned(), of).into()
+}
+
+/// Whether a text begins with what stands for a bare word.
+#[must_use]
+pub fn begins_with_bare_float(json: &str) -> bool {
+    WORDS.iter().any(|(_, object, _)| json.as_bytes().starts_with(object))
+}
+
 /// The place after the quotation mark that ends a string.
 fn end_of_string(json: &[u8], mut at: usize) -> usize {
     while let Some(step) = json.get(at..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
@@ -96,7 +115,7 @@ mod tests {
     fn bare_words_are_replaced_and_nothing_else() {
         assert_eq!(
             replaced(r#"{"a": [NaN,-Infinity, Infinity ], "NaN": NaN}"#).unwrap(),
-            r#"{"a": [{"":0},{"":-1}, {"":1} ], "NaN": {"":0}}"#
+            r#"{"a": [{"\u0000":0},{"\u0000":-1}, {"\u0000":1} ], "NaN": {"\u0000":0}}"#
         );
         for text in [
             r#"["NaN", "a, NaN,", "\", NaN, \\", "Infinity"]"#,
@@ -109,8 +128,12 @@ mod tests {
         ] {
             assert_eq!(replaced(text), None, "{text}");
         }
-        assert_eq!(replaced(r#"["\\",NaN]"#).unwrap(), r#"["\\",{"":0}]"#);
-        assert_eq!(replaced("NaN").unwrap(), r#"{"":0}"#);
-        assert_eq!(replaced("[-Infinity,-Infinity]").unwrap(), r#"[{"":-1},{"":-1}]"#);
+        assert_eq!(replaced(r#"["\\",NaN]"#).unwrap(), r#"["\\",{"\u0000":0}]"#);
+        for text in [r#"[NaN, {"a": -Infinity}]"#, r#"["NaN", Infinity]"#] {
+            assert_eq!(restore_bare_floats(&replaced(text).unwrap()), text);
+        }
+        assert_eq!(restore_bare_floats("[1]"), "[1]");
+        assert_eq!(replaced("NaN").unwrap(), r#"{"\u0000":0}"#);
+        assert_eq!(replaced("[-Infinity,-Infinity]").unwrap(), r#"[{"\u0000":-1},{"\u0000":-1}]"#);
     }
 }

@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 
 use super::{
-    Data, Datatype, Ignored, Malformed, Parameter, Parameters, Tensor, json_fast,
+    Data, Datatype, Ignored, InputParameters, Malformed, Parameter, Parameters, Tensor, json_fast,
     json_read::{self, ReadOutput, ReadTensor},
     json_write,
 };
@@ -17,6 +17,8 @@ pub struct Request {
     pub parameters: Parameters,
     /// The inputs, in the order in which they came.
     pub inputs: Vec<Tensor>,
+    /// Extras of the inputs, by their names; without `binary_data_size`, which says how one was sent.
+    pub input_parameters: InputParameters,
     /// Which outputs to answer; all of them if empty.
     pub outputs: Vec<RequestedOutput>,
     /// What was sent besides.
@@ -74,8 +76,17 @@ impl Request {
                 read.ignored.hint("", "inputs")
             ))
         })?;
-        let inputs =
-            inputs.into_iter().map(|input| complete(input, "input", &mut tail)).collect::<Result<Vec<_>, _>>()?;
+        let mut input_parameters = InputParameters::new();
+        let mut complete = |mut input: ReadTensor| {
+            let mut parameters = std::mem::take(&mut input.parameters);
+            let tensor = complete(input, &parameters, "input", &mut tail)?;
+            parameters.remove(BINARY_DATA_SIZE);
+            if !parameters.is_empty() {
+                input_parameters.insert(tensor.name.clone(), parameters);
+            }
+            Ok(tensor)
+        };
+        let inputs = inputs.into_iter().map(&mut complete).collect::<Result<Vec<_>, Malformed>>()?;
         finish(&tail)?;
         let outputs = read
             .outputs
@@ -83,7 +94,7 @@ impl Request {
             .into_iter()
             .map(|output| RequestedOutput { name: output.name, parameters: output.parameters })
             .collect();
-        Ok(Self { id: read.id, parameters: read.parameters, inputs, outputs, ignored: read.ignored })
+        Ok(Self { id: read.id, parameters: read.parameters, inputs, input_parameters, outputs, ignored: read.ignored })
     }
 
     /// Makes a request of a body that is nothing but the model's one input (`Inference-Header-Content-Length:
@@ -145,7 +156,7 @@ impl Request {
             if index > 0 {
                 out.push(b',');
             }
-            json_write::tensor(&mut out, input, None, binary)?;
+            json_write::tensor(&mut out, input, self.input_parameters.get(&input.name), binary)?;
         }
         out.push(b']');
         if !self.outputs.is_empty() {
@@ -173,8 +184,11 @@ impl Response {
         let (json, mut tail) = split(body, header_length)?;
         let read = json_read::read::<ReadTensor>(json)?;
         let outputs = read.outputs.ok_or_else(|| Malformed::new("`outputs` is missing"))?;
-        let outputs =
-            outputs.into_iter().map(|output| complete(output, "output", &mut tail)).collect::<Result<Vec<_>, _>>()?;
+        let mut complete = |mut output: ReadTensor| {
+            let parameters = std::mem::take(&mut output.parameters);
+            complete(output, &parameters, "output", &mut tail)
+        };
+        let outputs = outputs.into_iter().map(&mut complete).collect::<Result<Vec<_>, _>>()?;
         finish(&tail)?;
         Ok(Self {
             model_name: read.model_name.unwrap_or_default(),
@@ -240,10 +254,13 @@ pub fn no_shared_memory(kind: &str, name: &str) -> Malformed {
     Malformed(format!("{kind} `{name}` is in shared memory, which is not read here: send it in the body"))
 }
 
+/// The parameter of a tensor whose bytes come after the JSON: how many they are.
+const BINARY_DATA_SIZE: &str = "binary_data_size";
+
 /// Gives a tensor its elements, from the JSON or off the front of the bytes after it.
-fn complete(read: ReadTensor, kind: &str, tail: &mut Bytes) -> Result<Tensor, Malformed> {
-    let ReadTensor { name, shape, datatype, parameters, data } = read;
-    let size = match parameters.get("binary_data_size") {
+fn complete(read: ReadTensor, parameters: &Parameters, kind: &str, tail: &mut Bytes) -> Result<Tensor, Malformed> {
+    let ReadTensor { name, shape, datatype, parameters: _, data } = read;
+    let size = match parameters.get(BINARY_DATA_SIZE) {
         None => None,
         Some(size) => Some(
             size.as_u64()

@@ -12,6 +12,9 @@ use super::json_words;
 /// Named extras of a message.
 pub type Parameters = BTreeMap<String, Parameter>;
 
+/// Named extras of inputs, by the inputs' names.
+pub type InputParameters = BTreeMap<String, Parameters>;
+
 /// The value of a parameter: a string, a number or a boolean, as the protocol has it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]

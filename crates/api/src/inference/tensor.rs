@@ -42,8 +42,7 @@ pub enum Data {
     Json(Json),
 }
 
-/// Elements that are JSON values: null, objects, lists of different lengths. No request makes these; some models
-/// answer them.
+/// Elements that are JSON values: null, objects, lists of different lengths. Models of Python answer these.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Json {
     /// The datatype that the elements have but for those that are null; `None` if they have none.
@@ -63,6 +62,18 @@ impl Json {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.texts.is_empty()
+    }
+
+    /// The elements as plain values, if they have a datatype and none is null.
+    #[must_use]
+    pub fn without_null(&self) -> Option<Data> {
+        let datatype = self.of?;
+        if self.texts.iter().any(|text| text == "null") {
+            return None;
+        }
+        let list = [b"[", self.texts.join(&b","[..]).as_slice(), b"]"].concat();
+        let (_, data) = super::nested_data(std::str::from_utf8(&list).ok()?, datatype).ok()?;
+        (data.len() == self.texts.len()).then_some(data)
     }
 }
 
@@ -125,6 +136,15 @@ impl Data {
         self.len() == 0
     }
 
+    /// No elements, of the same kind as these.
+    #[must_use]
+    pub fn empty_like(&self) -> Self {
+        if let Self::Json(json) = self {
+            return Self::Json(Json { of: json.of, texts: Vec::new() });
+        }
+        Self::empty(self.datatype())
+    }
+
     /// Makes room for exactly so many more elements.
     pub fn reserve(&mut self, count: usize) {
         each_data!(self, vec => vec.reserve_exact(count), json => json.texts.reserve_exact(count));
@@ -140,6 +160,11 @@ impl Data {
                         Some(elements) => { to.extend_from_slice(elements); true }
                         None => false,
                     })*
+                    (Self::Json(to), Self::Json(from)) if to.of == from.of => {
+                        let Some(texts) = from.texts.get(range) else { return false };
+                        to.texts.extend_from_slice(texts);
+                        true
+                    }
                     _ => false,
                 }
             };

@@ -183,9 +183,12 @@ fn bare_nan_and_infinity_are_floats_and_nothing_else() {
 
 #[test]
 fn both_readers_read_the_words_for_floats_alike() {
-    for data in
-        ["[1,NaN,2.5]", r#"["-Infinity",1,"NaN"]"#, "[[Infinity],[-Infinity],[0]]", r#"[{"":0},{"":1},{"":-1}]"#]
-    {
+    for data in [
+        "[1,NaN,2.5]",
+        r#"["-Infinity",1,"NaN"]"#,
+        "[[Infinity],[-Infinity],[0]]",
+        r#"[{"\u0000":0},{"\u0000":1},{"\u0000":-1}]"#,
+    ] {
         let shape = if data.starts_with("[[") { "[3,1]" } else { "[3]" };
         let body = format!(r#"{{"inputs":[{{"name":"x","shape":{shape},"datatype":"FP32","data":{data}}}]}}"#);
         let fast = json_fast::request(body.as_bytes()).map(|read| format!("{read:?}"));

@@ -304,7 +304,7 @@ def cases(folder, full):
         yield name, rows_in(form, [row])
 
     name = save("words", Words())
-    for body in [{"inputs": ["a", "b"]}, {"inputs": [1]}]:
+    for body in [{"inputs": ["a", "b"]}, {"inputs": [1]}, {"inputs": [["a"]]}, {"inputs": [["a"], "b"]}, {"inputs": "a"}]:
         yield name, body
     name = save("things", Things())
     for body in [{"inputs": [{"a": 1, "b": [None, {"c": 2.5}]}]}, {"inputs": [{}]}, {"inputs": ["a"]}, {"inputs": {"a": 1}}]:
@@ -315,6 +315,61 @@ def cases(folder, full):
     yield name, {"messages": "hi"}
 
     yield from natives(folder)
+    yield from graphs(folder)
+
+
+def graphs(folder):
+    """Models in ONNX, with a signature of columns, of tensors, and without one."""
+    from onnx import TensorProto, helper
+    from skl2onnx import to_onnx
+    from sklearn.linear_model import LinearRegression, LogisticRegression
+
+    names = ["a", "b", "c"]
+    table = pd.DataFrame(np.arange(36.0).reshape(12, 3) % 7, columns=names)
+    linear = to_onnx(LinearRegression().fit(table.to_numpy(), table @ [1, 2, 3]), table.to_numpy(np.float32))
+    labels = LogisticRegression().fit(table.to_numpy(), table["a"] > 3)
+    classes = to_onnx(labels, table.to_numpy(np.float32), options={"zipmap": False})
+    one = helper.make_tensor_value_info("a", TensorProto.FLOAT, [None])
+    other = helper.make_tensor_value_info("b", TensorProto.FLOAT, [None])
+    made = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None]) for name in ("sum", "difference")]
+    nodes = [helper.make_node("Add", ["a", "b"], ["sum"]), helper.make_node("Sub", ["a", "b"], ["difference"])]
+    several = helper.make_model(helper.make_graph(nodes, "g", [one, other], made), opset_imports=[helper.make_opsetid("", 13)])
+    several.ir_version = 8
+
+    def save(name, model, signature):
+        mlflow.onnx.save_model(model, Path(folder) / name, signature=signature, pip_requirements=[])
+        return name
+
+    columns = Schema([ColSpec("double", name) for name in names])
+    tensors = Schema([TensorSpec(np.dtype(np.float32), (-1, 3))])
+    for kind, schema in [("columns", columns), ("tensors", tensors), ("bare", None)]:
+        signature = None if schema is None else ModelSignature(schema)
+        for name, model in [("linear", linear), ("classes", classes)][: 2 if kind == "bare" else 1]:
+            name = save(f"onnx {name} {kind}", model, signature)
+            rows = [{"a": 1.5, "b": 2, "c": 3}, {"a": 0, "b": 1, "c": -2}]
+            for count in (1, 2):
+                # A classifier's labels and scores are of different lengths, which are no data frame.
+                if name.startswith("onnx linear"):
+                    yield name, rows_in("dataframe_records", rows[:count])
+                    yield name, rows_in("dataframe_split", rows[:count])
+                if kind != "columns":
+                    yield name, {"inputs": [list(row.values()) for row in rows[:count]]}
+                    yield name, {"instances": [list(row.values()) for row in rows[:count]]}
+            if name == "onnx linear columns":
+                for form in FORMS:
+                    yield name, rows_in(form, [{"c": 3, "a": 1, "extra": 5, "b": 2}, {"b": 0, "c": 1, "a": 2, "extra": 1}])
+                    yield name, rows_in(form, [{"a": 1, "c": 3}])
+                yield name, rows_in("dataframe_split", [{"a": 1, "b": None, "c": NAN}])
+    pair = Schema([ColSpec("float", "a"), ColSpec("float", "b")])
+    arrays = Schema([TensorSpec(np.dtype(np.float32), (-1,), name) for name in ("a", "b")])
+    for kind, schema in [("columns", pair), ("tensors", arrays)]:
+        name = save(f"onnx several {kind}", several, ModelSignature(schema))
+        for form in FORMS if kind == "columns" else FORMS[:2]:
+            yield name, rows_in(form, [{"a": 1, "b": 2}])
+            yield name, rows_in(form, [{"b": 5.5, "a": 1}, {"a": 3, "b": -1}])
+        if kind != "columns":
+            yield name, {"inputs": {"a": [1, 2], "b": [3, 4.5]}}
+            yield name, {"inputs": {"b": [1], "a": [3]}}
 
 
 def natives(folder):

@@ -7,11 +7,11 @@
 use api::inference::{Data, Tensor};
 
 use super::Job;
-use crate::runtime::RuntimeError;
+use crate::runtime::{RuntimeError, is_absent};
 
-/// The rows that all inputs of a request have. `None`: they have none, or not all the same.
+/// The rows that all inputs of a request have, but those that it left out. `None`: they have none, or not all the same.
 pub(crate) fn rows_of(inputs: &[Tensor]) -> Option<usize> {
-    let mut rows = inputs.iter().map(|input| input.shape.first().copied());
+    let mut rows = inputs.iter().filter(|input| !is_absent(input)).map(|input| input.shape.first().copied());
     let first = rows.next()??;
     if first < 1 || rows.any(|other| other != Some(first)) {
         return None;
@@ -22,19 +22,26 @@ pub(crate) fn rows_of(inputs: &[Tensor]) -> Option<usize> {
 /// Whether the rows of two jobs can be run as one.
 pub(crate) fn alike(a: &Job, b: &Job) -> bool {
     let same_but_for_rows = |(a, b): (&Tensor, &Tensor)| {
-        a.shape.get(1..) == b.shape.get(1..) && a.shape.len() == b.shape.len() && a.datatype() == b.datatype()
+        a.shape.get(1..) == b.shape.get(1..)
+            && a.shape.len() == b.shape.len()
+            && a.datatype() == b.datatype()
+            && is_absent(a) == is_absent(b)
     };
     a.inputs.len() == b.inputs.len()
         && a.inputs.iter().zip(&b.inputs).all(same_but_for_rows)
         && a.parameters == b.parameters
+        && a.input_parameters == b.input_parameters
 }
 
 /// The inputs of one run of all `jobs`, which are [`alike`] and have `rows` together.
 pub(crate) fn join(jobs: &[Job], rows: usize) -> Option<Vec<Tensor>> {
     let first = jobs.first()?;
     let one = |(place, input): (usize, &Tensor)| {
+        if is_absent(input) {
+            return Some(input.clone());
+        }
         let parts = || jobs.iter().map(|job| &job.inputs[place].data);
-        let mut data = Data::empty(input.datatype());
+        let mut data = input.data.empty_like();
         data.reserve(parts().map(Data::len).sum());
         for part in parts() {
             data.append(part, 0..part.len()).then_some(())?;
@@ -90,8 +97,14 @@ pub(crate) fn part(
     let one = |place: &usize| {
         let output = made.get(places.binary_search(place).ok()?)?;
         let width: usize = width(output)?;
-        let mut data = Data::empty(output.datatype());
+        let mut data = output.data.empty_like();
         data.append(&output.data, from * width..(from + rows) * width).then_some(())?;
+        // Whether values are missing in these rows is not for others' rows to say.
+        if let Data::Json(json) = &data
+            && let Some(plain) = json.without_null()
+        {
+            data = plain;
+        }
         let mut shape = output.shape.clone();
         *shape.first_mut()? = i64::try_from(rows).ok()?;
         Some(Tensor { name: output.name.clone(), shape, data })

@@ -17,7 +17,7 @@ use crate::{
     error::InferError,
     metrics::ModelMetrics,
     queue::{Queue, Ran},
-    runtime::{Call, Cancel, ModelRuntime, RuntimeError, Sink, Up},
+    runtime::{Call, Cancel, ModelRuntime, Purpose, RuntimeError, Sink, Up},
     statistics::{Parts, Statistics},
 };
 
@@ -63,8 +63,15 @@ impl Worker {
     fn alone(&mut self, job: Job) -> Option<Ran> {
         let began = Instant::now();
         let waited = began.saturating_duration_since(job.arrived);
-        let Job { inputs, outputs, parameters, rows, cancel, answer, arrived, time } = job;
-        let call = Call { inputs: &inputs, outputs: &outputs, parameters: &parameters, cancel: &cancel, trial: false };
+        let Job { inputs, outputs, parameters, input_parameters, rows, cancel, answer, arrived, time } = job;
+        let call = Call {
+            inputs: &inputs,
+            outputs: &outputs,
+            parameters: &parameters,
+            input_parameters: &input_parameters,
+            cancel: &cancel,
+            purpose: Purpose::Request,
+        };
         match answer {
             Answer::One(answer) => {
                 let made = run_once(self.runtime.as_mut(), call);
@@ -72,7 +79,17 @@ impl Worker {
                     && self.all.iter().any(Up::is_up)
                 {
                     let answer = Answer::One(answer);
-                    self.hand_over(Job { inputs, outputs, parameters, rows, cancel, answer, arrived, time });
+                    self.hand_over(Job {
+                        inputs,
+                        outputs,
+                        parameters,
+                        input_parameters,
+                        rows,
+                        cancel,
+                        answer,
+                        arrived,
+                        time,
+                    });
                     return None;
                 }
                 self.statistics.queue.add(waited);
@@ -102,7 +119,17 @@ impl Worker {
                     && self.all.iter().any(Up::is_up)
                 {
                     let answer = Answer::Each(sink.answers);
-                    self.hand_over(Job { inputs, outputs, parameters, rows, cancel, answer, arrived, time });
+                    self.hand_over(Job {
+                        inputs,
+                        outputs,
+                        parameters,
+                        input_parameters,
+                        rows,
+                        cancel,
+                        answer,
+                        arrived,
+                        time,
+                    });
                     return None;
                 }
                 self.statistics.queue.add(waited);
@@ -130,7 +157,14 @@ impl Worker {
         let callers = jobs.iter().map(|job| job.cancel.clone()).collect();
         let (runtime, queue) = (self.runtime.as_mut(), &self.queue);
         let made = queue.share(callers, |cancel: &Cancel| {
-            let call = Call { inputs: &inputs, outputs: &places, parameters: &first.parameters, cancel, trial: false };
+            let call = Call {
+                inputs: &inputs,
+                outputs: &places,
+                parameters: &first.parameters,
+                input_parameters: &first.input_parameters,
+                cancel,
+                purpose: Purpose::Request,
+            };
             run_once(runtime, call)
         });
         drop(inputs);

@@ -47,14 +47,9 @@ fn doubler() -> Doubler {
     let signature = Signature {
         platform: "test",
         inputs: vec![tensor("x", Datatype::Int64, &[-1, -1])],
-        defaults: Vec::new(),
-        unranked: Vec::new(),
-        optional: Vec::new(),
-        base64: Vec::new(),
-        json: Vec::new(),
         outputs: vec![tensor("double", Datatype::Int64, &[-1, -1]), tensor("text", Datatype::Bytes, &[-1])],
         rows: true,
-        streams: false,
+        ..Signature::default()
     };
     Doubler { signature, largest: Arc::default(), forgets: false, pause: Duration::ZERO }
 }
@@ -131,6 +126,7 @@ fn job(rows: &[i64], width: usize, outputs: &[usize]) -> (Job, oneshot::Receiver
         inputs,
         outputs: outputs.into(),
         parameters: Parameters::new(),
+        input_parameters: Default::default(),
         cancel: Cancel::default(),
         answer: Answer::One(answer),
         arrived: Instant::now(),

@@ -33,6 +33,11 @@ impl Key {
         for input in &request.inputs {
             hash.tensor(input);
         }
+        hash.number(request.input_parameters.len());
+        for (name, parameters) in &request.input_parameters {
+            hash.bytes(name.as_bytes());
+            hash.parameters(parameters);
+        }
         hash.number(request.outputs.len());
         for output in &request.outputs {
             hash.bytes(output.name.as_bytes());

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use api::inference::{
-    Data, Datatype, ModelMetadata, Parameter, Parameters, Request, RequestedOutput, Response, SHARED_MEMORY, Tensor,
-    no_shared_memory,
+    Data, Datatype, InputParameters, ModelMetadata, Parameter, Parameters, Request, RequestedOutput, Response,
+    SHARED_MEMORY, Tensor, no_shared_memory,
 };
 use bytes::BytesMut;
 
@@ -45,10 +45,14 @@ pub(super) fn request(message: ModelInferRequest) -> Result<Request, InferError>
         )));
     }
     let mut inputs = Vec::with_capacity(message.inputs.len());
+    let mut input_parameters = InputParameters::new();
     for (place, input) in message.inputs.into_iter().enumerate() {
-        let InferInputTensor { name, datatype, shape, contents, parameters } = input;
-        if parameters.contains_key(SHARED_MEMORY) {
+        let InferInputTensor { name, datatype, shape, contents, parameters: extras } = input;
+        if extras.contains_key(SHARED_MEMORY) {
             return Err(InferError::Invalid(no_shared_memory("input", &name).to_string()));
+        }
+        if !extras.is_empty() {
+            input_parameters.insert(name.clone(), parameters(extras));
         }
         let refuse = |reason: String| InferError::Invalid(format!("input `{name}`: {reason}"));
         let datatype: Datatype = datatype.parse().map_err(|e: api::inference::NotADatatype| refuse(e.to_string()))?;
@@ -72,6 +76,7 @@ pub(super) fn request(message: ModelInferRequest) -> Result<Request, InferError>
         id: Some(message.id).filter(|id| !id.is_empty()),
         parameters: parameters(message.parameters),
         inputs,
+        input_parameters,
         outputs: message.outputs.into_iter().map(output).collect(),
         ..Request::default()
     })

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use api::inference::Response as Inferred;
-use tonic::{Request, Response, Status, Streaming};
+use api::inference::{IGNORED_FIELDS, Ignored, Request as Asked, Response as Inferred};
+use http::{HeaderMap, HeaderValue};
+use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
 
 use super::{
     convert, describe, metered,
@@ -17,7 +18,7 @@ use super::{
     },
     stream::Stream,
 };
-use crate::{app::App, caller::Caller, error::InferError};
+use crate::{app::App, caller::Caller, error::InferError, extras, model::Model};
 
 /// The methods that there are.
 pub(super) const METHODS: [&str; 12] = [
@@ -41,18 +42,37 @@ pub(super) struct Inference {
     pub(super) caller: Caller,
 }
 
-/// One request with one answer.
+/// One request with one answer, and what was ignored of it.
 pub(super) async fn infer(
     app: &App,
     caller: Caller,
     mut request: ModelInferRequest,
-) -> Result<ModelInferResponse, InferError> {
+) -> Result<(ModelInferResponse, Ignored), InferError> {
     let name = std::mem::take(&mut request.model_name);
     let (model, _) = app.models.find(&name, Some(&request.model_version))?;
     let raw = !request.raw_input_contents.is_empty();
-    let request = convert::request(request).inspect_err(|error| model.metrics.refused(error))?;
+    let mut request = read(&model, request)?;
+    let ignored = std::mem::take(&mut request.ignored);
     let response: Inferred = app.infer(&name, &model, request, caller).await?;
-    Ok(convert::response(response, raw))
+    Ok((convert::response(response, raw), ignored))
+}
+
+/// Reads a message for a model, and counts what is wrong with it and what is ignored of it.
+pub(super) fn read(model: &Model, message: ModelInferRequest) -> Result<Asked, InferError> {
+    let read = convert::request(message).and_then(|mut request| {
+        extras::settle(&model.signature, &mut request)?;
+        Ok(request)
+    });
+    let request = read.inspect_err(|error| model.metrics.refused(error))?;
+    if request.ignored.count() > 0 {
+        model.metrics.ignored(request.ignored.count());
+    }
+    Ok(request)
+}
+
+/// What names the ignored parts of a request in the headers of its answer.
+pub(super) fn ignored_header(ignored: &Ignored) -> Option<HeaderValue> {
+    ignored.header().and_then(|names| HeaderValue::try_from(names).ok())
 }
 
 #[tonic::async_trait]
@@ -115,7 +135,14 @@ impl GrpcInferenceService for Inference {
     }
 
     async fn model_infer(&self, request: Request<ModelInferRequest>) -> Result<Response<ModelInferResponse>, Status> {
-        Ok(Response::new(infer(&self.app, self.caller, request.into_inner()).await?))
+        let (answer, ignored) = infer(&self.app, self.caller, request.into_inner()).await?;
+        let mut response = Response::new(answer);
+        if let Some(names) = ignored_header(&ignored) {
+            let mut headers = HeaderMap::with_capacity(1);
+            headers.insert(IGNORED_FIELDS, names);
+            *response.metadata_mut() = MetadataMap::from_headers(headers);
+        }
+        Ok(response)
     }
 
     async fn model_stream_infer(

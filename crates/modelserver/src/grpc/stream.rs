@@ -109,7 +109,7 @@ impl futures::Stream for Stream {
 async fn single(app: Arc<App>, caller: Caller, request: ModelInferRequest, _hold: Hold) -> ModelStreamInferResponse {
     let id = request.id.clone();
     match service::infer(&app, caller, request).await {
-        Ok(answer) => said(answer, true),
+        Ok((answer, _)) => said(answer, true),
         Err(error) => failed(id, &error),
     }
 }
@@ -143,8 +143,7 @@ fn many(
     };
     let begun = app.models.find(&asked.name, Some(&request.model_version)).and_then(|(model, _)| {
         asked.version.clone_from(&model.version);
-        let request = convert::request(request).inspect_err(|error| model.metrics.refused(error))?;
-        model.stream(request, caller)
+        model.stream(service::read(&model, request)?, caller)
     });
     match begun {
         Ok(answers) => asked.answers = Some(answers),

@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use api::inference::IGNORED_FIELDS;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header::CONTENT_TYPE};
 use http_body::{Body, Frame, SizeHint};
@@ -53,11 +54,14 @@ async fn predict(app: &App, caller: Caller, mut body: Incoming) -> Result<Respon
     })??;
     let request = ModelInferRequest::decode(message)
         .map_err(|error| Status::invalid_argument(format!("the message is no ModelInferRequest: {error}")))?;
-    let response = service::infer(app, caller, request).await?;
+    let (response, ignored) = service::infer(app, caller, request).await?;
     drop(hold);
     let kept = app.budget.keep(frame(&response)).map_err(|spent| Status::resource_exhausted(spent.to_string()))?;
     let mut answer = Response::new(GrpcBody::new(Single(Next::Data(kept))));
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    if let Some(names) = service::ignored_header(&ignored) {
+        answer.headers_mut().insert(IGNORED_FIELDS, names);
+    }
     Ok(answer)
 }
 

@@ -19,6 +19,8 @@ pub(crate) enum Door {
     Invocations,
     /// Tensors.
     V2,
+    /// V1's `inputs` by name, answered as V2 is.
+    Generate,
 }
 
 impl Door {
@@ -28,6 +30,7 @@ impl Door {
             Self::V1 => "v1",
             Self::Invocations => "invocations",
             Self::V2 => "v2",
+            Self::Generate => "generate",
         }
     }
 }
@@ -35,6 +38,12 @@ impl Door {
 /// Whether the model's worker takes them.
 pub(crate) fn takes(signature: &Signature) -> bool {
     signature.platform == super::PLATFORM
+}
+
+/// Whether any of these inputs is one of JSON, whose values the worker tells from texts.
+pub(crate) fn holds_json(signature: &Signature, inputs: &[Tensor]) -> bool {
+    let sent = |place: &usize| inputs.iter().any(|input| input.name == signature.inputs[*place].name);
+    signature.json.iter().any(sent)
 }
 
 /// A request as it came. `body` is a JSON object, in which Python's `NaN` may stand.
@@ -66,7 +75,7 @@ pub(crate) fn request(door: Door, body: Bytes, parameters: Option<&RawValue>) ->
 /// # Errors
 /// What is wrong with these other fields.
 pub(crate) fn of_v2(body: &Bytes, fields: &[(&str, &RawValue)]) -> Result<Request, InferError> {
-    let others = fields.iter().filter(|(name, _)| matches!(*name, "id" | "parameters" | "outputs"));
+    let others = fields.iter().filter(|(name, _)| *name != "inputs");
     let others: String = others.map(|(name, value)| format!(",{}:{}", json!(name), value.get())).collect();
     let rest = Request::decode(&format!("{{\"inputs\":[]{others}}}").into(), None)?;
     Ok(Request { inputs: vec![of(Door::V2, body.clone())], ..rest })

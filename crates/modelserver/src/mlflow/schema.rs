@@ -31,6 +31,17 @@ pub(super) struct Column {
     named: bool,
 }
 
+impl Column {
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether it has a name of its own, and not just its place.
+    pub(super) fn is_named(&self) -> bool {
+        self.named
+    }
+}
+
 impl Schema {
     pub(super) fn of(description: &Description) -> Result<Self, String> {
         let read = |what: &str, given: &Option<Value>| {

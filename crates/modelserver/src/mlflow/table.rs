@@ -205,14 +205,9 @@ mod tests {
         Signature {
             platform: super::super::PLATFORM,
             inputs: columns.iter().map(tensor).collect(),
-            defaults: Vec::new(),
-            unranked: Vec::new(),
-            optional: Vec::new(),
-            base64: Vec::new(),
-            json: Vec::new(),
             outputs: Vec::new(),
             rows: true,
-            streams: false,
+            ..Signature::default()
         }
     }
 

@@ -30,7 +30,7 @@ use tokio::sync::oneshot;
 use super::apart::{Apart, Opened, Program, Unanswered};
 use crate::{
     alarm::Alarm,
-    runtime::{Call, Cancel, RuntimeError, Screen, is_no_count, is_unusual},
+    runtime::{Call, Cancel, Purpose, RuntimeError, Screen, is_no_count, is_unusual},
 };
 
 /// Trials that may wait.
@@ -235,7 +235,14 @@ enum Tried {
 
 fn try_one(model: &mut Apart, inputs: &[Tensor], cancel: &Cancel) -> Tried {
     let outputs: Vec<usize> = (0..crate::runtime::ModelRuntime::signature(model).outputs.len()).collect();
-    let call = Call { inputs, outputs: &outputs, parameters: &Default::default(), trial: true, cancel };
+    let call = Call {
+        inputs,
+        outputs: &outputs,
+        parameters: &Default::default(),
+        input_parameters: &Default::default(),
+        purpose: Purpose::Trial,
+        cancel,
+    };
     match model.run(&call) {
         _ if cancel.is_cancelled() => Tried::TooSlow,
         Ok(_) | Err(Unanswered::Refused(_)) => Tried::Survived,

@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use super::shared::{Area, Number};
 use crate::{
     mlflow::{answer::Extra, document},
-    runtime::{Call, RuntimeError, Signature},
+    runtime::{Call, Purpose, RuntimeError, Signature, is_absent},
 };
 
 const _: () = assert!(cfg!(target_endian = "little"), "frames are in the machine's order, tensors little-endian");
@@ -49,6 +49,13 @@ pub(super) const KEPT: u8 = 8;
 
 /// The request is its JSON, and an answer says itself what its outputs are.
 pub(super) const DOCUMENT: u8 = 16;
+/// The parameters are a list: those of the request, and those of its inputs.
+const INPUT_PARAMETERS: u8 = 32;
+/// Nobody asked for the run: what the model counts in it is not shown.
+const UNCOUNTED: u8 = 64;
+
+/// Where an input would begin that the request left out.
+const ABSENT: u64 = u64::MAX;
 
 /// The area for requests.
 pub(super) const INPUTS: u16 = 0;
@@ -144,30 +151,34 @@ pub(super) struct Request {
     /// Where each input begins.
     places: Vec<usize>,
     len: usize,
-    /// [`DOCUMENT`] for a request that is its JSON.
+    /// What is special about the request.
     pub(super) flags: u8,
 }
 
 impl Request {
     /// Lays out a call.
     pub(super) fn lay_out(&mut self, call: &Call<'_>, signature: &Signature) -> Result<(), RuntimeError> {
-        self.flags = 0;
+        self.flags = if call.purpose == Purpose::Request { 0 } else { UNCOUNTED };
         if let Some((door, body)) = document::read(call.inputs) {
             self.head = document::message(door, body, call.parameters);
             self.places.clear();
             self.len = self.head.len();
-            self.flags = DOCUMENT;
+            self.flags |= DOCUMENT;
             return Ok(());
         }
-        let parameters = if call.parameters.is_empty() {
-            Vec::new()
+        let parameters = if !call.input_parameters.is_empty() {
+            self.flags |= INPUT_PARAMETERS;
+            serde_json::to_vec(&(call.parameters, call.input_parameters))
+        } else if !call.parameters.is_empty() {
+            serde_json::to_vec(call.parameters)
         } else {
-            serde_json::to_vec(call.parameters).map_err(|e| RuntimeError::Rejected(format!("the parameters: {e}")))?
+            Ok(Vec::new())
         };
+        let parameters = parameters.map_err(|e| RuntimeError::Rejected(format!("the parameters: {e}")))?;
         let all =
             call.outputs.len() == signature.outputs.len() && call.outputs.iter().enumerate().all(|(i, o)| i == *o);
         let wanted: &[usize] = if all { &[] } else { call.outputs };
-        let ranks: usize = call.inputs.iter().map(|input| input.shape.len()).sum();
+        let ranks: usize = signature.inputs.iter().map(|input| input.shape.len()).sum();
         let head = RUN + ranks * 8 + call.inputs.len() * 16 + wanted.len() * 2 + parameters.len();
         self.head.clear();
         self.places.clear();
@@ -178,6 +189,13 @@ impl Request {
         }
         let mut at = head.next_multiple_of(ALIGN);
         for (input, described) in call.inputs.iter().zip(&signature.inputs) {
+            if is_absent(input) {
+                described.shape.iter().for_each(|_| self.head.extend(0i64.to_ne_bytes()));
+                self.head.extend(ABSENT.to_ne_bytes());
+                self.head.extend(0u64.to_ne_bytes());
+                self.places.push(at);
+                continue;
+            }
             if input.shape.len() != described.shape.len() {
                 return Err(RuntimeError::Rejected(format!(
                     "input `{}` has {} dimensions, the model wants {}",
@@ -210,7 +228,7 @@ impl Request {
     pub(super) fn append_to(&self, message: &mut bytes::BytesMut, inputs: &[Tensor]) {
         let start = message.len();
         message.extend_from_slice(&self.head);
-        for (place, input) in self.places.iter().zip(inputs) {
+        for (place, input) in self.places.iter().zip(inputs).filter(|(_, input)| !is_absent(input)) {
             message.resize(start + place, 0);
             if let Data::Bytes(elements) = &input.data {
                 lengths(elements).for_each(|length| message.extend_from_slice(&length.to_ne_bytes()));
@@ -240,7 +258,7 @@ impl Request {
                 Data::Bf16(values) => area.write(*at, values),
                 Data::Fp32(values) => area.write(*at, values),
                 Data::Fp64(values) => area.write(*at, values),
-                Data::Json(_) => false,
+                Data::Json(json) => json.is_empty(),
                 Data::Bytes(elements) => {
                     let mut at = *at;
                     let all: Vec<u32> = lengths(elements).collect();
@@ -333,6 +351,10 @@ pub(super) fn read_answer(
         };
         check(&entry, described, rows)?;
         let data = read_data(body, &entry, &described.name, described.datatype)?;
+        let data = match entry.form {
+            None => data,
+            Some(form) => Data::Json(json(data, form, described.datatype, &described.name)?),
+        };
         outputs.push(Tensor { name: described.name.clone(), shape: entry.shape, data });
     }
     match wanted.find_map(|place| signature.outputs.get(place).filter(|output| !output.name.starts_with(FEATURES))) {
@@ -365,7 +387,7 @@ struct DescribedOutput {
 }
 
 /// What JSON elements are.
-#[derive(Clone, Copy, Deserialize, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
 #[serde(rename_all = "lowercase")]
 enum JsonForm {
     Values,
@@ -382,32 +404,43 @@ pub(super) fn read_described(body: &Body<'_>) -> Result<Vec<Tensor>, Wrong> {
     let mut outputs = Vec::with_capacity(head.outputs.len() + 1);
     outputs.extend(Extra { v1: head.v1, whole: head.whole, ignored: head.ignored }.tensor());
     for output in head.outputs {
-        let DescribedOutput { name, datatype, shape, at, length, json } = output;
+        let DescribedOutput { name, datatype, shape, at, length, json: form } = output;
         if name.is_empty() || outputs.iter().any(|other: &Tensor| other.name == name) {
             return Err(Wrong::Frame(format!("an answer with two outputs `{name}`, or without a name")));
         }
-        let held = if json.is_some() { Datatype::Bytes } else { datatype };
-        let entry = Entry { place: 0, code: 0, at, length, shape };
-        let data = read_data(body, &entry, &name, held)?;
-        let data = match (json, data) {
-            (Some(form), Data::Bytes(texts)) => {
-                let is_json = |text: &Bytes| serde_json::from_slice::<serde::de::IgnoredAny>(text).is_ok();
-                if !texts.iter().all(is_json) {
-                    return Err(Wrong::Frame(format!("output `{name}`, whose elements are no JSON")));
-                }
-                Data::Json(Json { of: (form == JsonForm::Values).then_some(datatype), texts })
-            }
-            (_, data) => data,
+        let entry = Entry { place: 0, code: 0, form, at, length, shape };
+        let data = read_data(body, &entry, &name, datatype)?;
+        let data = match form {
+            None => data,
+            Some(form) => Data::Json(json(data, form, datatype, &name)?),
         };
         outputs.push(Tensor { name, shape: entry.shape, data });
     }
     Ok(outputs)
 }
 
+/// The elements that came as the texts of JSON.
+fn json(data: Data, form: JsonForm, datatype: Datatype, name: &str) -> Result<Json, Wrong> {
+    let no_json = || Wrong::Frame(format!("output `{name}`, whose elements are no JSON of {datatype}"));
+    let Data::Bytes(texts) = data else { return Err(no_json()) };
+    let is_json = |text: &Bytes| serde_json::from_slice::<serde::de::IgnoredAny>(text).is_ok();
+    if !texts.iter().all(is_json) {
+        return Err(no_json());
+    }
+    let json = Json { of: (form == JsonForm::Values).then_some(datatype), texts };
+    if json.of.is_some() {
+        let there = json.texts.iter().filter(|text| *text != "null").cloned().collect();
+        Json { of: json.of, texts: there }.without_null().ok_or_else(no_json)?;
+    }
+    Ok(json)
+}
+
 /// What an answer says of one output.
 struct Entry {
     place: usize,
     code: u8,
+    /// `None` for plain elements.
+    form: Option<JsonForm>,
     at: usize,
     length: usize,
     shape: Vec<i64>,
@@ -418,13 +451,18 @@ impl Entry {
         let place = usize::from(u16::from_ne_bytes(reader.take()?));
         let [code] = reader.take()?;
         let [rank] = reader.take()?;
-        let _: [u8; 4] = reader.take()?;
+        let form = match u32::from_ne_bytes(reader.take()?) {
+            0 => None,
+            1 => Some(JsonForm::Values),
+            2 => Some(JsonForm::Text),
+            _ => return None,
+        };
         let (at, length) = (reader.size()?, reader.size()?);
         if usize::from(rank) > MAX_RANK {
             return None;
         }
         let shape = (0..rank).map(|_| reader.take().map(i64::from_ne_bytes)).collect::<Option<_>>()?;
-        Some(Self { place, code, at, length, shape })
+        Some(Self { place, code, form, at, length, shape })
     }
 }
 
@@ -433,6 +471,9 @@ fn check(entry: &Entry, described: &TensorMetadata, rows: Option<i64>) -> Result
     let name = &described.name;
     if Datatype::ALL.get(usize::from(entry.code)) != Some(&described.datatype) {
         return Err(Wrong::Frame(format!("output `{name}` with the datatype {}", entry.code)));
+    }
+    if entry.form == Some(JsonForm::Text) && described.datatype != Datatype::Bytes {
+        return Err(Wrong::Frame(format!("output `{name}` with JSON in the place of {}", described.datatype)));
     }
     let (given, wanted) = (&entry.shape, &described.shape);
     if given.iter().any(|size| *size < 0) {
@@ -454,6 +495,7 @@ fn check(entry: &Entry, described: &TensorMetadata, rows: Option<i64>) -> Result
 fn read_data(body: &Body<'_>, entry: &Entry, name: &str, datatype: Datatype) -> Result<Data, Wrong> {
     let count = api::inference::element_count(&entry.shape).map_err(|e| Wrong::Frame(e.to_string()))?;
     let nonsense = || Wrong::Frame(format!("output `{name}`, whose bytes do not fit its shape"));
+    let datatype = if entry.form.is_some() { Datatype::Bytes } else { datatype };
     match (body, datatype.size()) {
         (_, Some(size)) if count.checked_mul(size) != Some(entry.length) => Err(nonsense()),
         (_, None) => {

@@ -44,6 +44,12 @@ struct Hello {
     /// Names of inputs.
     #[serde(default)]
     json: Vec<String>,
+    /// Whether it checks the JSON of bodies itself.
+    #[serde(default)]
+    plain: bool,
+    /// Whether it reads the parameters of its inputs.
+    #[serde(default)]
+    input_parameters: bool,
     #[serde(default)]
     labels: std::collections::BTreeMap<String, Vec<String>>,
 }
@@ -88,10 +94,22 @@ pub(super) fn read(json: &[u8]) -> Result<Introduced, String> {
     let places = |names: &[String]| (0..inputs.len()).filter(|place| names.contains(&inputs[*place].name)).collect();
     let (optional, base64, json) = (places(&hello.optional), places(&hello.base64), places(&hello.json));
     let (platform, streams) = (platform(&hello.platform), hello.streams);
-    let (defaults, unranked) = (Vec::new(), Vec::new());
+    let (plain, input_parameters) = (hello.plain, hello.input_parameters);
     let runs = if hello.trials { TrialRuns::Few } else { TrialRuns::None };
     let trials = Trials { runs, independent: rows && hello.each_row };
-    let signature = Signature { platform, inputs, defaults, unranked, optional, base64, json, outputs, rows, streams };
+    let signature = Signature {
+        platform,
+        inputs,
+        optional,
+        base64,
+        json,
+        plain,
+        input_parameters,
+        outputs,
+        rows,
+        streams,
+        ..Signature::default()
+    };
     Ok(Introduced { signature, trials })
 }
 

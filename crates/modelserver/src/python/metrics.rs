@@ -104,21 +104,19 @@ impl Series {
             && let Some(kind) = kind_of(&described, &values)
         {
             let family = Family { kind, help: described.help };
-            self.add(&described.name, &family, &described.labels, &values, 1.0);
+            self.add(&described.name, &family, &described.labels, &values);
         }
         (size > 8).then_some(rest)
     }
 
-    /// Adds a series `times` over. One whose family is another one already is left out.
-    fn add(&mut self, name: &str, family: &Family, labels: &Labels, values: &[f64], times: f64) {
+    /// Adds a series. One whose family is another one already is left out.
+    fn add(&mut self, name: &str, family: &Family, labels: &Labels, values: &[f64]) {
         let known = self.0.entry(name.to_owned()).or_insert_with(|| (family.clone(), BTreeMap::new()));
         if known.0.kind != family.kind {
             return;
         }
         let Some(had) = known.1.get_mut(labels) else {
-            if times > 0.0 {
-                known.1.insert(labels.clone(), values.to_vec());
-            }
+            known.1.insert(labels.clone(), values.to_vec());
             return;
         };
         match (&family.kind, had.as_mut_slice(), values) {
@@ -133,19 +131,15 @@ impl Series {
                 *when = when.max(*set);
             }
             (Kind::Counter | Kind::Gauge(_) | Kind::Histogram(_), had, values) => {
-                had.iter_mut().zip(values).for_each(|(had, value)| *had += value * times);
+                had.iter_mut().zip(values).for_each(|(had, value)| *had += value);
             }
         }
     }
 
     /// Adds all of another.
     pub(crate) fn extend(&mut self, other: &Self) {
-        self.combine(other, 1.0);
-    }
-
-    fn combine(&mut self, other: &Self, times: f64) {
         for (name, (family, series)) in &other.0 {
-            series.iter().for_each(|(labels, values)| self.add(name, family, labels, values, times));
+            series.iter().for_each(|(labels, values)| self.add(name, family, labels, values));
         }
     }
 
@@ -197,10 +191,6 @@ struct Held {
     areas: BTreeMap<u64, Area>,
     /// Of those that have ended.
     ended: Series,
-    /// What was counted when the model was loaded, until it was tried.
-    loaded: Option<Series>,
-    /// What was counted in trying it, which no caller has asked for.
-    tried: Series,
 }
 
 impl Own {
@@ -222,35 +212,11 @@ impl Own {
         }
     }
 
-    /// The model is loaded; what is counted until [`Self::tried`] is not shown.
-    pub(super) fn loaded(&self) {
-        let mut held = self.lock();
-        held.loaded = Some(held.sum());
-    }
-
-    /// The model was tried.
-    pub(crate) fn tried(&self) {
-        let mut held = self.lock();
-        if let Some(loaded) = held.loaded.take() {
-            let mut tried = held.sum();
-            tried.combine(&loaded, -1.0);
-            held.tried = tried.without_gauges();
-        }
-    }
-
     /// All of it.
     pub(crate) fn series(&self) -> Series {
         let held = self.lock();
-        let mut all = held.sum();
-        all.combine(&held.tried, -1.0);
-        all
-    }
-}
-
-impl Held {
-    fn sum(&self) -> Series {
-        let mut all = self.ended.clone();
-        self.areas.values().for_each(|area| all.extend(&Series::of(area)));
+        let mut all = held.ended.clone();
+        held.areas.values().for_each(|area| all.extend(&Series::of(area)));
         all
     }
 }
@@ -280,17 +246,15 @@ mod tests {
     }
 
     #[test]
-    fn counts_of_workers_that_run_and_have_ended_are_summed_and_those_of_trials_left_out() {
+    fn counts_of_workers_that_run_and_have_ended_are_summed() {
         let own = Own::default();
         own.begin(1, area(&[(HITS, &[2.0])]));
-        own.loaded();
         own.begin(2, area(&[(HITS, &[3.0])]));
-        own.tried();
-        assert_eq!(hits(&own), 2.0);
+        assert_eq!(hits(&own), 5.0);
         own.end(1);
-        assert_eq!(hits(&own), 2.0);
+        assert_eq!(hits(&own), 5.0);
         own.begin(3, area(&[(HITS, &[5.0])]));
-        assert_eq!(hits(&own), 7.0);
+        assert_eq!(hits(&own), 10.0);
     }
 
     #[test]

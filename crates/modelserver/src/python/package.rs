@@ -31,6 +31,7 @@ const FILES: &[(&str, &str)] = files![
     "_frames.py",
     "_guard.py",
     "_hints.py",
+    "_jsonable.py",
     "_keeper.py",
     "_metrics.py",
     "_mlflow.py",

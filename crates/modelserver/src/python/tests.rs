@@ -39,7 +39,14 @@ fn run(model: &mut PythonModel, input: Tensor, most: usize) -> (Result<(), Runti
     let mut sink = Each(Vec::new(), most);
     let outputs: Vec<usize> = (0..model.signature().outputs.len()).collect();
     let (cancel, parameters) = (Cancel::default(), Parameters::new());
-    let call = Call { inputs: &[input], outputs: &outputs, parameters: &parameters, cancel: &cancel, trial: false };
+    let call = Call {
+        inputs: &[input],
+        outputs: &outputs,
+        parameters: &parameters,
+        input_parameters: &Default::default(),
+        cancel: &cancel,
+        purpose: Purpose::Request,
+    };
     (model.infer(call, &mut sink), sink.0)
 }
 

@@ -319,7 +319,6 @@ impl Watcher {
                 self.link.offer(made);
                 self.introduced = Some(introduced.clone());
                 if let Some(first) = self.first.take() {
-                    self.watched.own.loaded();
                     // Whoever opens the model may have given up.
                     let _ = first.send(Ok(introduced));
                 }

@@ -3,6 +3,8 @@
 //! They name no model, so that they work where one is served. A body becomes that of V1: a data frame by records is
 //! a list of instances; one that is split is columns by name where the model has named columns, and rows otherwise.
 
+mod frame;
+
 use std::{borrow::Cow, collections::BTreeSet};
 
 use api::inference::{Datatype, Ignored, TensorMetadata};
@@ -15,9 +17,14 @@ use super::{
     Asked, POST,
     answer::{Answered, Refusal},
     fields::Fields,
-    v1,
+    v1::{self, Form},
 };
-use crate::{app::App, error::InferError, mlflow::document::Door, runtime::Signature};
+use crate::{
+    app::App,
+    error::InferError,
+    mlflow::document::Door,
+    runtime::{Logged, Signature},
+};
 
 /// The forms that a body may have.
 const FORMS: &str = "`dataframe_split`, `dataframe_records`, `instances` or `inputs`";
@@ -55,12 +62,39 @@ struct Split<'j> {
     data: Vec<Vec<&'j RawValue>>,
 }
 
-/// The same in V1's form.
-fn rewritten(signature: &Signature, body: Bytes, ignored: &mut Ignored) -> Result<Bytes, InferError> {
+impl<'j> Split<'j> {
+    fn read(value: &'j RawValue) -> Result<Self, InferError> {
+        let split: Self = serde_json::from_str(value.get()).map_err(|error| {
+            let reason = format!("`dataframe_split` is not {{\"columns\": […], \"data\": [[…]]}}: {error}");
+            InferError::Invalid(reason)
+        })?;
+        let width = split.columns.len();
+        match split.data.iter().position(|row| width > 0 && row.len() != width) {
+            None => Ok(split),
+            Some(row) => Err(InferError::Invalid(format!(
+                "`dataframe_split`: row {row} has {} values, and there are {width} columns",
+                split.data[row].len()
+            ))),
+        }
+    }
+}
+
+/// The same in V1's form, and how it is answered.
+fn rewritten(signature: &Signature, body: Bytes, ignored: &mut Ignored) -> Result<(Bytes, Form), InferError> {
     Fields::of_body(&body, FORMS, |fields| of_fields(signature, fields, ignored))
 }
 
-fn of_fields(signature: &Signature, fields: &Fields<'_>, ignored: &mut Ignored) -> Result<Bytes, InferError> {
+/// How MLflow answers for a model in ONNX: records for a data frame, and arrays by their names for arrays.
+fn form_of(signature: &Signature, given: &str) -> Form {
+    match signature.logged {
+        Logged::Elsewhere => Form::V1,
+        Logged::Table(_) => Form::Records,
+        Logged::Bare if given.starts_with("dataframe") => Form::Records,
+        Logged::Bare | Logged::Tensors => Form::Arrays,
+    }
+}
+
+fn of_fields(signature: &Signature, fields: &Fields<'_>, ignored: &mut Ignored) -> Result<(Bytes, Form), InferError> {
     let invalid = |reason: String| InferError::Invalid(reason);
     const KNOWN: [&str; 5] = ["dataframe_split", "dataframe_records", "instances", "inputs", "params"];
     fields.names().filter(|name| !KNOWN.contains(name)).for_each(|name| ignored.add("", name));
@@ -69,13 +103,14 @@ fn of_fields(signature: &Signature, fields: &Fields<'_>, ignored: &mut Ignored) 
         None => String::new(),
     };
     let given: Vec<_> = KNOWN[..4].iter().filter_map(|name| Some((*name, fields.get(name)?))).collect();
+    let form = given.first().map_or(Form::V1, |(name, _)| form_of(signature, name));
+    if let ([(name, value)], true) = (given.as_slice(), signature.logged != Logged::Elsewhere)
+        && let Some((name, value)) = frame::rewritten(signature, name, value, ignored)?
+    {
+        return Ok((format!("{{\"{name}\":{value}{parameters}}}").into(), form));
+    }
     let (name, value) = match given.as_slice() {
-        [("dataframe_split", value)] => {
-            let split: Split<'_> = serde_json::from_str(value.get()).map_err(|error| {
-                invalid(format!("`dataframe_split` is not {{\"columns\": […], \"data\": [[…]]}}: {error}"))
-            })?;
-            by_column(signature, &split)?
-        }
+        [("dataframe_split", value)] => by_column(signature, &Split::read(value)?),
         [("dataframe_records", value)] => {
             let records: Vec<Fields<'_>> = serde_json::from_str(value.get())
                 .map_err(|error| invalid(format!("`dataframe_records` is not a list of objects: {error}")))?;
@@ -92,31 +127,25 @@ fn of_fields(signature: &Signature, fields: &Fields<'_>, ignored: &mut Ignored) 
         }
         _ => return Err(invalid(format!("the body has one of {FORMS}, not {}", given.len()))),
     };
-    Ok(format!("{{\"{name}\":{value}{parameters}}}").into())
+    Ok((format!("{{\"{name}\":{value}{parameters}}}").into(), form))
 }
 
 /// The field of V1's body that a split data frame becomes, and its value.
-fn by_column(signature: &Signature, split: &Split<'_>) -> Result<(&'static str, String), InferError> {
-    let width = split.columns.len();
-    if let Some(row) = split.data.iter().position(|row| width > 0 && row.len() != width) {
-        let reason =
-            format!("`dataframe_split`: row {row} has {} values, and there are {width} columns", split.data[row].len());
-        return Err(InferError::Invalid(reason));
-    }
+fn by_column(signature: &Signature, split: &Split<'_>) -> (&'static str, String) {
     let names: Option<Vec<Cow<'_, str>>> =
         split.columns.iter().map(|name| serde_json::from_str::<Cow<'_, str>>(name.get()).ok()).collect();
     let Some(names) = names.filter(|names| are_inputs(signature, names)) else {
         let single = signature.inputs.len() == 1;
         let value = |(place, value): (usize, &&RawValue)| cell(signature, Some(if single { 0 } else { place }), value);
         let rows = split.data.iter().map(|row| list(row.iter().enumerate().map(value)));
-        return Ok(("instances", list(rows)));
+        return ("instances", list(rows));
     };
     let values = |place: usize| split.data.iter().map(move |row| row[place]);
     let columns = names.iter().enumerate().map(|(place, name)| {
         let input = place_of(signature, name);
         field(name, &list(values(place).map(|value| cell(signature, input, value))))
     });
-    Ok(("inputs", object(columns)))
+    ("inputs", object(columns))
 }
 
 /// The instances that records become.
@@ -190,20 +219,18 @@ mod tests {
         Signature {
             platform: crate::mlflow::PLATFORM,
             inputs: columns.iter().map(column).collect(),
-            defaults: Vec::new(),
-            unranked: Vec::new(),
-            optional: Vec::new(),
-            base64: Vec::new(),
-            json: Vec::new(),
             outputs: Vec::new(),
             rows: true,
-            streams: false,
+            ..Signature::default()
         }
     }
 
     fn is(body: &'static str) -> String {
         match rewritten(&signature(&["a", "b"]), Bytes::from_static(body.as_bytes()), &mut Ignored::default()) {
-            Ok(body) => String::from_utf8(body.to_vec()).unwrap(),
+            Ok((body, form)) => {
+                assert_eq!(form, Form::V1);
+                String::from_utf8(body.to_vec()).unwrap()
+            }
             Err(error) => error.to_string(),
         }
     }
@@ -230,7 +257,7 @@ mod tests {
         table.inputs[1].datatype = Datatype::Bytes;
         (table.base64, table.optional) = (vec![1], vec![2]);
         let of = |body: &'static str| {
-            rewritten(&table, Bytes::from_static(body.as_bytes()), &mut Ignored::default()).unwrap()
+            rewritten(&table, Bytes::from_static(body.as_bytes()), &mut Ignored::default()).unwrap().0
         };
         let split = r#"{"dataframe_split": {"columns": ["a", "b", "c"], "data": [[null, "AP8=", null]]}}"#;
         assert_eq!(of(split), r#"{"inputs":{"a":["NaN"],"b":[{"b64":"AP8="}],"c":["NaN"]}}"#);
@@ -246,12 +273,12 @@ mod tests {
         let body = Bytes::from_static(br#"{"dataframe_split": {"columns": ["b", "a"], "data": [[1, 2]]}}"#);
         let of = |names: &[&str]| Signature { platform: "onnxruntime_onnx", ..signature(names) };
         assert_eq!(
-            rewritten(&of(&["a", "b"]), body.clone(), &mut Ignored::default()).unwrap(),
+            rewritten(&of(&["a", "b"]), body.clone(), &mut Ignored::default()).unwrap().0,
             r#"{"inputs":{"b":[1],"a":[2]}}"#
         );
-        assert_eq!(rewritten(&of(&["x"]), body, &mut Ignored::default()).unwrap(), r#"{"instances":[[1,2]]}"#);
+        assert_eq!(rewritten(&of(&["x"]), body, &mut Ignored::default()).unwrap().0, r#"{"instances":[[1,2]]}"#);
         let body = Bytes::from_static(br#"{"dataframe_split": {"columns": ["x"], "data": [[1], [2]]}}"#);
-        assert_eq!(rewritten(&of(&["x"]), body, &mut Ignored::default()).unwrap(), r#"{"inputs":{"x":[1,2]}}"#);
+        assert_eq!(rewritten(&of(&["x"]), body, &mut Ignored::default()).unwrap().0, r#"{"inputs":{"x":[1,2]}}"#);
     }
 
     #[test]

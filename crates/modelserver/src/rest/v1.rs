@@ -6,6 +6,9 @@
 mod read;
 mod write;
 
+pub(super) use read::json_rows;
+pub(super) use write::Form;
+
 use api::{inference::Ignored, path::ModelPath};
 use bytes::Bytes;
 use http::StatusCode;
@@ -49,16 +52,16 @@ pub(super) async fn model(asked: Asked<'_>, path: &ModelPath<'_>) -> Answered {
 }
 
 async fn predict(asked: Asked<'_>, name: &str, version: Option<&str>) -> Answered {
-    predict_as(asked, name, version, Door::V1, |_, body, _| Ok(body)).await
+    predict_as(asked, name, version, Door::V1, |_, body, _| Ok((body, Form::V1))).await
 }
 
-/// Predicts with a body that `rewrite` brings into V1's form; what it ignores it notes.
+/// Predicts with a body that `rewrite` brings into V1's form, and answers in the form that it names; what it ignores it notes.
 pub(super) async fn predict_as(
     asked: Asked<'_>,
     name: &str,
     version: Option<&str>,
     door: Door,
-    rewrite: impl FnOnce(&Signature, Bytes, &mut Ignored) -> Result<Bytes, InferError>,
+    rewrite: impl FnOnce(&Signature, Bytes, &mut Ignored) -> Result<(Bytes, Form), InferError>,
 ) -> Answered {
     asked.only(POST)?;
     let (app, caller) = (asked.app, asked.caller);
@@ -66,8 +69,11 @@ pub(super) async fn predict_as(
     let read = body::read(app, &asked.head.headers, asked.body).await;
     let (body, _hold) = read.inspect_err(|refusal| model.metrics.refused_as(refusal.error_type()))?;
     let mut ignored = Ignored::default();
-    let tensors =
-        rewrite(&model.signature, body.clone(), &mut ignored).and_then(|body| read::request(&model.signature, &body));
+    let mut form = Form::V1;
+    let tensors = rewrite(&model.signature, body.clone(), &mut ignored).and_then(|(body, wanted)| {
+        form = wanted;
+        read::request(&model.signature, &body)
+    });
     let read = tensors.or_else(|error| {
         let document = document::takes(&model.signature).then(|| read::document(door, &body));
         document.flatten().ok_or(error).inspect(|_| ignored = Ignored::default())
@@ -78,10 +84,10 @@ pub(super) async fn predict_as(
     let body = predicted.and_then(|(mut outputs, v1)| match v1 {
         Some(v1) => Ok(write::as_said(name, &model.version, v1)),
         None => {
-            if document::takes(&model.signature) {
+            if model.signature.answers_null() || form != Form::V1 {
                 outputs.iter_mut().for_each(null_for_nan);
             }
-            write::predictions(name, &model.version, &outputs)
+            write::predictions(name, &model.version, &outputs, form)
         }
     });
     let answered = body.map(|body| answer::bytes("application/json", body)).map_err(Refusal::from);

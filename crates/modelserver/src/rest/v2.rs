@@ -4,12 +4,12 @@
 use std::sync::Arc;
 
 use api::{
-    inference::{Encoded, HEADER_LENGTH, Request, Response, Tensor},
+    inference::{Encoded, HEADER_LENGTH, Ignored, Request, Response, Tensor},
     path::ModelPath,
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use serde_json::json;
+use serde_json::{json, value::RawValue};
 
 use super::{
     Asked, POST, PROBE, READ,
@@ -22,6 +22,7 @@ use super::{
 use crate::{
     budget::Hold,
     error::InferError,
+    extras,
     mlflow::{answer::null_for_nan, document},
     model::Model,
 };
@@ -98,7 +99,7 @@ async fn infer(asked: Asked<'_>, name: &str, version: Option<&str>) -> Answered 
             let names = response.outputs.iter().map(|output| &output.name);
             binary = names.filter(|name| wishes.wants_binary(name)).cloned().collect();
         }
-        if document::takes(&model.signature) {
+        if model.signature.answers_null() {
             let in_json = |output: &&mut Tensor| !binary.contains(&output.name);
             response.outputs.iter_mut().filter(in_json).for_each(null_for_nan);
         }
@@ -122,7 +123,12 @@ async fn infer_stream(asked: Asked<'_>, name: &str, version: Option<&str>) -> An
     let (name, id, metrics) = (name.to_owned(), request.id.clone(), Arc::clone(&model.metrics));
     let answered = match model.stream(request, caller) {
         Ok(answers) => {
-            let write = move |outputs| Ok(encoded(&response(&name, &model, id.clone(), outputs), &[])?.body);
+            let write = move |mut outputs: Vec<Tensor>| {
+                if model.signature.answers_null() {
+                    outputs.iter_mut().for_each(null_for_nan);
+                }
+                Ok(encoded(&response(&name, &model, id.clone(), outputs), &[])?.body)
+            };
             events(answers, hold, write).await
         }
         Err(error) => Err(error.into()),
@@ -173,12 +179,14 @@ fn response(name: &str, model: &Model, id: Option<String>, outputs: Vec<Tensor>)
 
 fn decode(model: &Model, body: &Bytes, header_length: Option<usize>) -> Result<Request, InferError> {
     if header_length != Some(0) {
-        return match Request::decode(body, header_length) {
+        let mut request = match Request::decode(body, header_length) {
             Err(error) if header_length.is_none() && document::takes(&model.signature) => {
-                as_it_came(body).unwrap_or_else(|| Err(error.into()))
+                as_it_came(body).unwrap_or_else(|| Err(error.into()))?
             }
-            read => Ok(read?),
+            read => read?,
         };
+        extras::settle(&model.signature, &mut request)?;
+        return Ok(request);
     }
     match model.signature.inputs.as_slice() {
         [input] => Ok(Request::from_raw(body, &input.name, input.datatype, &input.shape)?),
@@ -194,9 +202,27 @@ fn as_it_came(body: &Bytes) -> Option<Result<Request, InferError>> {
     let read = Fields::of_body(body, "`inputs`", |fields| {
         let is_list = fields.get("inputs").is_some_and(|inputs| inputs.get().starts_with('['));
         let others: Vec<_> = fields.0.iter().map(|(name, value)| (name.as_ref(), *value)).collect();
-        Ok(is_list.then(|| document::of_v2(body, &others)))
+        Ok(is_list.then(|| {
+            let mut request = document::of_v2(body, &others)?;
+            fields.get("inputs").into_iter().for_each(|inputs| ignored_of(inputs, &mut request.ignored));
+            Ok(request)
+        }))
     });
     read.ok().flatten()
+}
+
+/// Notes what the worker does not read of tensors.
+fn ignored_of(inputs: &RawValue, ignored: &mut Ignored) {
+    const KNOWN: [&str; 5] = ["name", "shape", "datatype", "data", "parameters"];
+    let inputs: Vec<Fields<'_>> = serde_json::from_str(inputs.get()).unwrap_or_default();
+    for (place, input) in inputs.iter().enumerate() {
+        let within = format!("inputs[{place}].");
+        input.names().filter(|name| !KNOWN.contains(name)).for_each(|name| ignored.add(&within, name));
+        let parameters = input.get("parameters").map(|given| serde_json::from_str::<Fields<'_>>(given.get()));
+        if let Some(Ok(parameters)) = parameters {
+            extras::note(ignored, place, parameters.names());
+        }
+    }
 }
 
 /// The names of the outputs that go behind the JSON.

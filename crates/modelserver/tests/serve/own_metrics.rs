@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::{
     python::settings,
-    support::{PATIENCE, Server, refused},
+    support::{PATIENCE, Server, config, python, refused},
 };
 
 const MODEL: &str = "/v2/models/counts/infer";
@@ -34,6 +34,7 @@ async fn a_model_s_own_metrics_are_shown_with_its_labels_and_outlive_its_workers
     let language = format!(r#"{{{LABELS},language="a\"b\\c\nd"}}"#);
     let words = format!("words_total{language}");
     assert_eq!(value(&server, &words).await, None, "what was tried is not counted");
+    assert_eq!(value(&server, &format!("level{{{LABELS}}}")).await, Some(0.0), "nor set");
     assert_eq!(value(&server, &format!("loads_total{{{LABELS}}}")).await, Some(2.0), "both instances");
     for (count, text) in ["one", "one two", "one two three"].into_iter().enumerate() {
         let (status, answer) = ask(&server, text).await;
@@ -68,4 +69,83 @@ async fn a_model_s_own_metrics_are_shown_with_its_labels_and_outlive_its_workers
         }
     };
     tokio::time::timeout(PATIENCE, replaced).await.expect("the next worker counts on");
+}
+
+/// A model whose trial counts as much as it can: in the run, in a thread that the run waits for, and in a stream.
+const TRIED: &str = "
+import os, threading
+from modelway import *
+
+class M(AbstractModel):
+    def load(self):
+        self.calls = self.metrics.counter('calls')
+        self.labelled = self.metrics.counter('labelled', labels=['text'])
+        self.level = self.metrics.gauge('level')
+        self.length = self.metrics.histogram('length')
+
+    def count(self, text):
+        self.calls.inc()
+        self.labelled.inc(text=text)
+        self.level.set(5)
+        self.level.inc()
+        self.length.observe(1)
+
+    def predict(self, text: list[str]) -> list[str]:
+        self.count(text[0])
+        thread = threading.Thread(target=self.count, args=(text[0],))
+        thread.start()
+        thread.join()
+        self.metrics.counter('late').inc()
+        DIES
+        return text
+";
+
+#[tokio::test]
+async fn runs_that_no_caller_asked_for_never_count_whenever_they_are_made() {
+    let golden = json!({"examples": [{
+        "request": {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["golden"]}]},
+        "response": {"model_name": "m", "outputs": [{"name": "output", "datatype": "BYTES", "shape": [1], "data": ["golden"]}]},
+    }]});
+    let warm = "model_warmup [ { name: \"w\" count: 2 batch_size: 1 inputs { key: \"text\" \
+                value: { data_type: TYPE_STRING dims: [ ] zero_data: true } } } ] max_batch_size: 8";
+    for (file, text, dies) in [
+        ("1/none", String::new(), "pass"),
+        ("1/golden.json", golden.to_string(), "pass"),
+        ("config.pbtxt", warm.to_owned(), "pass"),
+        // The first worker ends when it is tried.
+        (
+            "1/none",
+            String::new(),
+            "if not os.path.exists(self.folder / 'died'): (self.folder / 'died').touch(); os.kill(os.getpid(), 9)",
+        ),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let version = folder.path().join("m/1");
+        std::fs::create_dir_all(&version).unwrap();
+        std::fs::write(version.join("model.py"), TRIED.replace("DIES", dies)).unwrap();
+        std::fs::write(folder.path().join("m").join(file), text).unwrap();
+        let mut settings = config(folder.path());
+        settings.python = Some(python().display().to_string());
+        let server = Server::ready(settings).await;
+        let labels = r#"{model_name="m",model_version="1"}"#;
+        let counts = async |times: f64| {
+            for (series, wanted) in [
+                (format!("calls_total{labels}"), Some(2.0 * times)),
+                (format!("length_count{labels}"), Some(2.0 * times)),
+                (format!("level{labels}"), Some(if times > 0.0 { 6.0 } else { 0.0 })),
+                (format!("late_total{labels}"), Some(times).filter(|times| *times > 0.0)),
+                (r#"labelled_total{model_name="m",model_version="1",text="golden"}"#.to_owned(), None),
+                (r#"labelled_total{model_name="m",model_version="1",text=""}"#.to_owned(), None),
+            ] {
+                let seen = value(&server, &series).await;
+                assert_eq!(seen, wanted, "{file} {dies}: {series} after {times} requests");
+            }
+        };
+        counts(0.0).await;
+        for times in 1..=2 {
+            let (status, answer) = server.post("/v1/models/m:predict", &json!({"instances": ["x"]})).await;
+            assert_eq!(status, 200, "{answer}");
+            counts(f64::from(times)).await;
+        }
+    }
 }

@@ -14,7 +14,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, nice, setrlimit};
 use super::wire::{self, Kind, Open};
 use crate::{
     onnx::{OnnxModel, library},
-    runtime::{Call, Cancel, Last, ModelRuntime as _, RuntimeError},
+    runtime::{Call, Cancel, Last, ModelRuntime as _, Purpose, RuntimeError},
 };
 
 /// The argument that makes `modelway` the process of one ONNX model.
@@ -102,8 +102,14 @@ fn run(model: &mut OnnxModel, request: &Request, cancel: &Cancel) -> Result<Vec<
     let place = |wanted: &api::inference::RequestedOutput| outputs.iter().position(|output| output.name == wanted.name);
     let places: Vec<usize> = request.outputs.iter().filter_map(place).collect();
     let mut last = Last::default();
-    let call =
-        Call { inputs: &request.inputs, outputs: &places, parameters: &request.parameters, trial: false, cancel };
+    let call = Call {
+        inputs: &request.inputs,
+        outputs: &places,
+        parameters: &request.parameters,
+        input_parameters: &request.input_parameters,
+        purpose: Purpose::Request,
+        cancel,
+    };
     model.infer(call, &mut last)?;
     last.0.ok_or_else(|| RuntimeError::Failed("the model made nothing".to_owned()))
 }

@@ -192,7 +192,5 @@ pub(super) fn hello(signature: &Signature) -> Body {
 pub(super) fn read_hello(bytes: &Bytes, platform: &'static str) -> Result<Signature, String> {
     let told = serde_json::from_slice(bytes).map_err(|e| format!("sent no signature: {e}"))?;
     let Told { inputs, outputs, defaults, unranked, rows } = told;
-    let (optional, base64) = (Vec::new(), Vec::new());
-    let json = Vec::new();
-    Ok(Signature { platform, inputs, defaults, unranked, optional, base64, json, outputs, rows, streams: false })
+    Ok(Signature { platform, inputs, defaults, unranked, outputs, rows, ..Signature::default() })
 }

@@ -29,18 +29,30 @@ impl Declared {
                 fits(tensor, own, rows).map_err(|reason| self.wrong(format!("{kind} `{}` {reason}", tensor.name)))?;
             }
         }
-        for tensor in self.inputs.iter().filter(|tensor| tensor.optional) {
-            let needed = signature.inputs.iter().position(|own| own.name == tensor.name);
-            if needed.is_some_and(|place| !signature.optional.contains(&place)) {
-                tracing::warn!(
-                    "{}: input `{}` is said to be `optional`, and the model has no value of its own for it: requests \
-                     without it are refused",
-                    self.place,
-                    tensor.name
-                );
-            }
-        }
         Ok(())
+    }
+
+    /// Lets requests to a model that was checked leave out what is `optional`. With `tell`, the log says where that cannot be.
+    pub(crate) fn allow_absent(&self, model: &mut dyn ModelRuntime, tell: bool) {
+        let signature = model.signature();
+        let is_optional = |own: &TensorMetadata| self.inputs.iter().any(|said| said.optional && said.name == own.name);
+        let more: Vec<usize> = (0..signature.inputs.len())
+            .filter(|place| is_optional(&signature.inputs[*place]) && !signature.optional.contains(place))
+            .collect();
+        let names: Vec<_> = more.iter().map(|place| format!("`{}`", signature.inputs[*place].name)).collect();
+        let all: Vec<usize> = signature.optional.iter().copied().chain(more).collect();
+        if !names.is_empty() && !model.allow_absent(&all) && tell {
+            tracing::warn!(
+                "{}: {} said to be `optional`, and the model has no value of its own for it: requests without it are \
+                 refused",
+                self.place,
+                if let [name] = names.as_slice() {
+                    format!("input {name} is")
+                } else {
+                    format!("inputs {} are", names.join(", "))
+                }
+            );
+        }
     }
 
     /// A model that was checked, with the shapes that requests are to have.

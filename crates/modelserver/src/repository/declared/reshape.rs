@@ -4,9 +4,14 @@
 //! Triton's rule holds: both shapes have as many variable dimensions, in the same order, and as many elements between
 //! them.
 
+use std::sync::Arc;
+
 use api::inference::{Tensor, TensorMetadata};
 
-use crate::runtime::{Call, ModelRuntime, RuntimeError, Signature, Sink, Trials, Up};
+use crate::{
+    python::Own,
+    runtime::{Call, ModelRuntime, RuntimeError, Signature, Sink, Trials, Up, is_absent},
+};
 
 /// One tensor's two shapes, the dimension for rows included.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +78,10 @@ impl ModelRuntime for Reshaped {
         self.model.trials()
     }
 
+    fn metrics(&self) -> Option<Arc<Own>> {
+        self.model.metrics()
+    }
+
     fn note(&self) -> Option<&str> {
         self.model.note()
     }
@@ -80,7 +89,7 @@ impl ModelRuntime for Reshaped {
     fn infer(&mut self, call: Call<'_>, sink: &mut dyn Sink) -> Result<(), RuntimeError> {
         let mut inputs = call.inputs.to_vec();
         for form in &self.inputs {
-            let Some(input) = inputs.get_mut(form.place) else { continue };
+            let Some(input) = inputs.get_mut(form.place).filter(|input| !is_absent(input)) else { continue };
             let shape = changed(&input.shape, &form.of_requests, &form.of_model);
             input.shape = shape.ok_or_else(|| {
                 let (name, given, wanted) = (&input.name, &input.shape, &form.of_requests);

@@ -102,14 +102,9 @@ fn dimensions_that_the_model_leaves_open_are_as_it_is_described() {
     let signature = crate::runtime::Signature {
         platform: "test",
         inputs: vec![tensor("x", &[-1, 3])],
-        defaults: Vec::new(),
-        unranked: Vec::new(),
-        optional: Vec::new(),
-        base64: Vec::new(),
-        json: Vec::new(),
         outputs: vec![tensor("y", &[-1])],
         rows: true,
-        streams: false,
+        ..Default::default()
     };
     let shapes = |text: &str| {
         let narrowed = read(text).narrowed(&signature);

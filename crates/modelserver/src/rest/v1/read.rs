@@ -4,7 +4,10 @@ use std::borrow::Cow;
 
 use api::{
     decode::nearest,
-    inference::{Data, Datatype, Ignored, Parameters, Request, Tensor, TensorMetadata, nested_data},
+    inference::{
+        Data, Datatype, Ignored, Parameters, Request, Tensor, TensorMetadata, begins_with_bare_float, nested_data,
+        restore_bare_floats,
+    },
 };
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -30,7 +33,7 @@ const OF_CHATS: [&str; 3] = ["messages", "prompt", "input"];
 pub(super) fn document(door: Door, body: &Bytes) -> Option<Request> {
     let (forms, parameters): (&[&str], _) = match door {
         Door::Invocations => (&["dataframe_split", "dataframe_records", "instances", "inputs"], "params"),
-        Door::V1 | Door::V2 => (&["instances", "inputs"], "parameters"),
+        Door::V1 | Door::V2 | Door::Generate => (&["instances", "inputs"], "parameters"),
     };
     let read = Fields::of_body(body, "`inputs`", |fields| {
         if door == Door::Invocations && fields.names().any(|name| OF_CHATS.contains(&name)) {
@@ -56,11 +59,8 @@ fn of_fields(signature: &Signature, fields: &Fields<'_>) -> Result<Request, Infe
         None => None,
     };
     let inputs = tensors(signature, fields)?;
-    if let Some(value) =
-        signature.json.iter().map(|place| &signature.inputs[*place].name).find(|name| has(&inputs, name))
-    {
-        // A string would be taken for the text of JSON.
-        return Err(invalid(format!("`{value}` is a JSON value")));
+    if document::takes(signature) && (signature.plain || document::holds_json(signature, &inputs)) {
+        return Err(invalid("the model's worker reads values that are JSON"));
     }
     Ok(Request { inputs, parameters: parameters.unwrap_or_default(), ignored, ..Request::default() })
 }
@@ -77,10 +77,6 @@ fn tensors(signature: &Signature, fields: &Fields<'_>) -> Result<Vec<Tensor>, In
             Err(invalid(format!("`instances` is missing{hint}: {{\"instances\": [[1, 2], [3, 4]]}}")))
         }
     }
-}
-
-fn has(inputs: &[Tensor], name: &str) -> bool {
-    inputs.iter().any(|input| input.name == name)
 }
 
 fn invalid(reason: impl Into<String>) -> InferError {
@@ -106,6 +102,9 @@ fn rows(signature: &Signature, instances: &RawValue) -> Result<Vec<Tensor>, Infe
         return Err(invalid("`instances` is empty: there is nothing to predict"));
     }
     match (inputs, first) {
+        ([input], _) if is_json(signature, input) && !are_by_name(input, instances) => {
+            Ok(vec![rows_of(signature, input, instances.get(), "instances")?])
+        }
         ([input], Some(b'{')) if encoded(input, list) || is_word(list) => {
             Ok(vec![rows_of(signature, input, instances.get(), "instances")?])
         }
@@ -121,9 +120,24 @@ fn rows(signature: &Signature, instances: &RawValue) -> Result<Vec<Tensor>, Infe
     }
 }
 
+/// Whether an input's elements are JSON.
+fn is_json(signature: &Signature, input: &TensorMetadata) -> bool {
+    signature.json.iter().any(|place| signature.inputs[*place].name == input.name)
+}
+
+/// Whether each instance is an object with nothing but the input by its name, and not the input's own value.
+fn are_by_name(input: &TensorMetadata, instances: &RawValue) -> bool {
+    let rows: Vec<&RawValue> = serde_json::from_str(instances.get()).unwrap_or_default();
+    let by_name = |row: &RawValue| {
+        let fields = || serde_json::from_str::<Fields<'_>>(row.get());
+        row.get().starts_with('{') && fields().is_ok_and(|fields| fields.names().eq([input.name.as_str()]))
+    };
+    rows.into_iter().all(by_name)
+}
+
 /// Whether a list begins with what stands for a bare `NaN` or `Infinity`.
 fn is_word(list: &str) -> bool {
-    list.trim_ascii_start().starts_with("{\"\":")
+    begins_with_bare_float(list.trim_ascii_start())
 }
 
 /// Whether objects are `{"b64": "…"}`, the bytes of a string, and not rows.
@@ -203,7 +217,9 @@ fn columns(signature: &Signature, given: &RawValue) -> Result<Vec<Tensor>, Infer
     };
     if !given.get().starts_with('{') {
         return match inputs {
-            [input] => Ok(vec![column(signature, input, given.get(), "inputs")?]),
+            [input] if !is_json(signature, input) => Ok(vec![column(signature, input, given.get(), "inputs")?]),
+            // A list of objects is rows.
+            _ if given.get().starts_with('[') => rows(signature, given),
             _ => Err(invalid(format!(
                 "`inputs` is an object with a list for each input of the model: {}",
                 names(inputs)
@@ -234,6 +250,9 @@ fn known_inputs<'n>(
 
 /// One input of all rows. Of a scalar there is one for all of them, so that its value must be the same in each.
 fn rows_of(signature: &Signature, input: &TensorMetadata, lists: &str, place: &str) -> Result<Tensor, InferError> {
+    if is_json(signature, input) {
+        return json_rows(input, lists, place);
+    }
     let tensor = tensor(input, lists, place)?;
     if !is_scalar(signature, input) || tensor.data.len() < 2 {
         return Ok(tensor);
@@ -254,8 +273,20 @@ fn rows_of(signature: &Signature, input: &TensorMetadata, lists: &str, place: &s
     }
 }
 
+/// The rows of an input whose elements are JSON: each the text of its value.
+pub(in crate::rest) fn json_rows(input: &TensorMetadata, lists: &str, place: &str) -> Result<Tensor, InferError> {
+    let rows: Vec<&RawValue> =
+        serde_json::from_str(lists).map_err(|_| invalid(format!("`{place}` is a list with a value for each row")))?;
+    let text = |row: &&RawValue| Bytes::copy_from_slice(restore_bare_floats(row.get()).as_bytes());
+    let data = Data::Bytes(rows.iter().map(text).collect());
+    Ok(Tensor { name: input.name.clone(), shape: vec![i64::try_from(rows.len()).unwrap_or(i64::MAX)], data })
+}
+
 /// One whole input. A scalar may stand there by itself.
 fn column(signature: &Signature, input: &TensorMetadata, given: &str, place: &str) -> Result<Tensor, InferError> {
+    if is_json(signature, input) {
+        return json_rows(input, given, place);
+    }
     if is_scalar(signature, input) && !given.starts_with('[') {
         return tensor(input, &format!("[{given}]"), place);
     }

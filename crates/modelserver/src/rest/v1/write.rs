@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use api::inference::{Data, Malformed, Tensor, write_nested, write_row};
+use api::inference::{Datatype, Malformed, Tensor, write_nested, write_row};
 use bytes::Bytes;
 use serde_json::json;
 
@@ -19,29 +19,65 @@ pub(super) fn as_said(name: &str, version: &str, said: V1) -> Bytes {
     }
 }
 
+/// The forms of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::rest) enum Form {
+    /// Predictions, and a classifier's scores beside them.
+    V1,
+    /// An object for each row, with one value of each output: a data frame of MLflow's.
+    Records,
+    /// The outputs by their names.
+    Arrays,
+}
+
 /// The answer's body.
-pub(super) fn predictions(name: &str, version: &str, outputs: &[Tensor]) -> Result<Bytes, InferError> {
+pub(super) fn predictions(name: &str, version: &str, outputs: &[Tensor], form: Form) -> Result<Bytes, InferError> {
     let mut out = Vec::with_capacity(256);
-    let scores = scores(outputs);
-    let labels: Vec<&Tensor> =
-        outputs.iter().enumerate().filter(|(place, _)| Some(*place) != scores).map(|(_, output)| output).collect();
     out.extend_from_slice(b"{\"predictions\":");
-    match (labels.as_slice(), scores) {
-        ([one], _) => write_nested(&mut out, one)?,
-        ([], Some(place)) => write_nested(&mut out, &outputs[place])?,
-        (several, _) => write_rows(&mut out, several)?,
-    }
-    if let (false, Some(place)) = (labels.is_empty(), scores) {
-        out.extend_from_slice(b",\"probabilities\":");
-        match labels.as_slice() {
-            [labels] => write_nested(&mut out, &by_row(labels, &outputs[place]))?,
-            _ => write_nested(&mut out, &outputs[place])?,
+    match (form, (form == Form::Records).then(|| flattened(outputs)).flatten()) {
+        (Form::Arrays, _) => {
+            for (place, output) in outputs.iter().enumerate() {
+                out.extend_from_slice(if place > 0 { b"," } else { b"{" });
+                out.extend_from_slice(json!(output.name).to_string().as_bytes());
+                out.push(b':');
+                write_nested(&mut out, output)?;
+            }
+            out.push(b'}');
         }
+        (Form::Records, Some(columns)) => write_rows(&mut out, &columns.iter().collect::<Vec<_>>())?,
+        // Outputs of different lengths are no data frame.
+        (Form::V1 | Form::Records, _) => write_predictions(&mut out, outputs)?,
     }
     let tail = json!({"model_name": name, "model_version": version}).to_string();
     out.push(b',');
     out.extend_from_slice(&tail.as_bytes()[1..]);
     Ok(out.into())
+}
+
+/// The outputs as columns of a data frame, if they are of one length.
+fn flattened(outputs: &[Tensor]) -> Option<Vec<Tensor>> {
+    let length = outputs.first()?.data.len();
+    let flat = |output: &Tensor| Tensor { shape: vec![i64::try_from(length).unwrap_or(0)], ..output.clone() };
+    outputs.iter().all(|output| output.data.len() == length).then(|| outputs.iter().map(flat).collect())
+}
+
+fn write_predictions(out: &mut Vec<u8>, outputs: &[Tensor]) -> Result<(), Malformed> {
+    let scores = scores(outputs);
+    let labels: Vec<&Tensor> =
+        outputs.iter().enumerate().filter(|(place, _)| Some(*place) != scores).map(|(_, output)| output).collect();
+    match (labels.as_slice(), scores) {
+        ([one], _) => write_nested(out, one)?,
+        ([], Some(place)) => write_nested(out, &outputs[place])?,
+        (several, _) => write_rows(out, several)?,
+    }
+    if let (false, Some(place)) = (labels.is_empty(), scores) {
+        out.extend_from_slice(b",\"probabilities\":");
+        match labels.as_slice() {
+            [labels] => write_nested(out, &by_row(labels, &outputs[place]))?,
+            _ => write_nested(out, &outputs[place])?,
+        }
+    }
+    Ok(())
 }
 
 /// What an output with a classifier's probabilities is called; the second name is that of scikit-learn's converter.
@@ -50,7 +86,7 @@ const SCORES: [&str; 2] = ["probabilities", "output_probability"];
 /// The output that holds a classifier's probabilities: floats for each class, beside something else, and so named.
 fn scores(outputs: &[Tensor]) -> Option<usize> {
     let named = |output: &Tensor| {
-        let is_float = matches!(output.data, Data::Fp16(_) | Data::Fp32(_) | Data::Fp64(_));
+        let is_float = matches!(output.datatype(), Datatype::Fp16 | Datatype::Fp32 | Datatype::Fp64);
         is_float && output.shape.len() > 1 && SCORES.contains(&output.name.as_str())
     };
     (outputs.len() > 1).then(|| outputs.iter().position(named)).flatten()
@@ -66,7 +102,7 @@ fn by_row<'t>(labels: &Tensor, scores: &'t Tensor) -> Cow<'t, Tensor> {
     }
     let size = |dimension: i64| usize::try_from(dimension).unwrap_or(0);
     let (rows, each, classes) = (size(*rows), size(*each), size(*classes));
-    let mut data = Data::empty(scores.datatype());
+    let mut data = scores.data.empty_like();
     for (row, label) in (0..rows).flat_map(|row| (0..each).map(move |label| (row, label))) {
         let from = (label * rows + row) * classes;
         if !data.append(&scores.data, from..from + classes) {
@@ -107,6 +143,8 @@ fn write_rows(out: &mut Vec<u8>, outputs: &[&Tensor]) -> Result<(), Malformed> {
 
 #[cfg(test)]
 mod tests {
+    use api::inference::Data;
+
     use super::*;
 
     fn tensor(name: &str, shape: &[i64], data: Data) -> Tensor {
@@ -114,7 +152,7 @@ mod tests {
     }
 
     fn said(outputs: &[Tensor]) -> String {
-        let body = predictions("m", "1", outputs).unwrap();
+        let body = predictions("m", "1", outputs, Form::V1).unwrap();
         let text = String::from_utf8(body.to_vec()).unwrap();
         text.split(",\"model_name\"").next().unwrap().to_owned()
     }
