@@ -17,7 +17,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, Version};
+use http::{HeaderValue, Request, Response, StatusCode};
 use tokio::time::Instant;
 
 use super::{
@@ -26,7 +26,7 @@ use super::{
     lane::Lane,
     line::Line,
     receive::{Received, blame_client},
-    reply::{OutBody, ReplicaBody},
+    reply::{OutBody, ReplicaBody, Source},
 };
 use crate::{
     admit::limits::Admission,
@@ -95,11 +95,7 @@ pub(crate) async fn forward(call: Call, head: Request<()>, body: Received) -> Re
             return Err(attempts.refuse(StatusCode::GATEWAY_TIMEOUT, words));
         };
         let Turn { replica, claim, mut line, reused, trial } = turn;
-        let left = attempts.left();
-        let copy = spare
-            .as_ref()
-            .filter(|_| left || (reused && protocol == Protocol::Grpc))
-            .map(|bytes| copy_of(&outgoing, bytes));
+        let again = spare.as_ref().filter(|_| attempts.left());
         if !attempts.tried.is_empty() {
             sent = Instant::now();
         }
@@ -111,7 +107,7 @@ pub(crate) async fn forward(call: Call, head: Request<()>, body: Received) -> Re
             alarm.set_after(timeout);
             moving
         };
-        let answer = line.send(outgoing, &mut alarm, extend).await;
+        let answer = line.send(&mut outgoing, &mut alarm, extend).await;
         drop(trial);
         let error = match answer {
             Ok(response) => {
@@ -122,14 +118,13 @@ pub(crate) async fn forward(call: Call, head: Request<()>, body: Received) -> Re
                     endpoint.live.fatal.forget(body);
                 }
                 let code = protocol.code(response.status(), response.headers());
-                if left
-                    && response.headers().contains_key(&NOT_BEGUN)
-                    && let Some(again) = copy
+                if response.headers().contains_key(&NOT_BEGUN)
+                    && let Some(body) = again
                     && attempts.has_other(&replica)
                 {
                     replica.answered_badly(lane.gateway.now_ms());
                     attempts.failed(&replica, &format!("it answered {} and had not begun", code.as_u16()));
-                    outgoing = again;
+                    *outgoing.body_mut() = SendBody::held(body.clone());
                     continue;
                 }
                 judge(&replica, code, || lane.gateway.now_ms());
@@ -147,14 +142,12 @@ pub(crate) async fn forward(call: Call, head: Request<()>, body: Received) -> Re
                 });
                 let (mut parts, incoming) = response.into_parts();
                 stamp(&mut parts.headers, &flight);
-                let link = match line {
-                    Line::Http1(link) => {
-                        parts.version = Version::HTTP_11;
-                        Some(link)
-                    }
-                    Line::Shared(_) | Line::Own(_) => None,
+                let source = match (line, incoming) {
+                    (Line::Http1(link), _) => Source::Http1(link),
+                    (Line::Shared(_) | Line::Own(_), Some(incoming)) => Source::Http2(incoming),
+                    (Line::Shared(_) | Line::Own(_), None) => Source::Ended,
                 };
-                let body = ReplicaBody::new(incoming, link, flight, alarm, call.gap);
+                let body = ReplicaBody::new(source, flight, alarm, call.gap);
                 return Ok(Response::from_parts(parts, OutBody::Replica(body)));
             }
             Err(error) => error,
@@ -165,18 +158,19 @@ pub(crate) async fn forward(call: Call, head: Request<()>, body: Received) -> Re
         }
         if reused
             && matches!(error, SendError::Closing)
-            && let Some(again) = copy
+            && let Some(body) = &spare
         {
             line.forget(&lane, &replica);
             lane.gateway.counters.stale.inc();
-            outgoing = again;
+            *outgoing.body_mut() = SendBody::held(body.clone());
             continue;
         }
-        let copy = copy.filter(|_| left);
         let refusal = match error {
-            SendError::Unsent(request) => {
+            SendError::Unsent => {
                 line.forget(&lane, &replica);
-                outgoing = *request;
+                if let Some(body) = &spare {
+                    *outgoing.body_mut() = SendBody::held(body.clone());
+                }
                 if reused {
                     // A kept connection that had ended meanwhile says nothing about its replica.
                     lane.gateway.counters.stale.inc();
@@ -202,10 +196,10 @@ pub(crate) async fn forward(call: Call, head: Request<()>, body: Received) -> Re
             }
             SendError::Closing | SendError::TurnedAway => {
                 line.forget(&lane, &replica);
-                match copy {
-                    Some(again) => {
+                match again {
+                    Some(body) => {
                         attempts.failed(&replica, "it turned the request away");
-                        outgoing = again;
+                        *outgoing.body_mut() = SendBody::held(body.clone());
                         continue;
                     }
                     None => Refusal::unavailable(format!("{} turned the request away; try again", replica.id)),
@@ -218,9 +212,9 @@ pub(crate) async fn forward(call: Call, head: Request<()>, body: Received) -> Re
             }
             SendError::Broken(error) => {
                 line.forget(&lane, &replica);
-                match (attempts.broke_off(&replica, &error, spare.as_ref(), id.as_ref()), copy) {
-                    (Ok(()), Some(again)) => {
-                        outgoing = again;
+                match (attempts.broke_off(&replica, &error, spare.as_ref(), id.as_ref()), again) {
+                    (Ok(()), Some(body)) => {
+                        *outgoing.body_mut() = SendBody::held(body.clone());
                         continue;
                     }
                     (Ok(()), None) => {
@@ -242,15 +236,6 @@ fn judge(replica: &Replica, code: StatusCode, now_ms: impl FnOnce() -> u64) {
     } else {
         replica.answered_well();
     }
-}
-
-fn copy_of(request: &Request<SendBody>, body: &Bytes) -> Request<SendBody> {
-    let mut copy = Request::new(SendBody::held(body.clone()));
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.version_mut() = request.version();
-    *copy.headers_mut() = request.headers().clone();
-    copy
 }
 
 /// Who had a try, and how that ended.

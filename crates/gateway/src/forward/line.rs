@@ -41,10 +41,7 @@ impl Line {
         match protocol {
             Protocol::Http => match lane.pool.take(replica) {
                 Some(link) => Ok((Self::Http1(link), true)),
-                None => {
-                    let link = Link::open(connect(lane, replica).await?).await;
-                    Ok((Self::Http1(link.map_err(|error| causes(&error))?), false))
-                }
+                None => Ok((Self::Http1(Link::new(connect(lane, replica).await?)), false)),
             },
             Protocol::Grpc if streams => {
                 lane.pool.know(replica);
@@ -61,16 +58,17 @@ impl Line {
         }
     }
 
-    /// Sends a request and waits for the answer's head: see [`Link::send`].
+    /// Sends a request and waits for the answer's head: see [`Link::send`] and [`Grpc::send`]. The body of an answer over
+    /// HTTP/1 is read from the connection itself.
     pub(crate) async fn send(
         &mut self,
-        request: Request<SendBody>,
+        request: &mut Request<SendBody>,
         alarm: &mut Alarm,
         extend: impl FnMut(&mut Alarm) -> bool,
-    ) -> Result<Response<Incoming>, SendError> {
+    ) -> Result<Response<Option<Incoming>>, SendError> {
         match self {
-            Self::Http1(link) => link.send(request, alarm, extend).await,
-            Self::Shared(grpc) | Self::Own(grpc) => grpc.send(request, alarm, extend).await,
+            Self::Http1(link) => link.send(request, alarm, extend).await.map(|it| it.map(|()| None)),
+            Self::Shared(grpc) | Self::Own(grpc) => grpc.send(request, alarm, extend).await.map(|it| it.map(Some)),
         }
     }
 

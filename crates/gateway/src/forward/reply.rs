@@ -2,7 +2,7 @@
 
 use std::{
     pin::Pin,
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -54,7 +54,7 @@ impl Body for OutBody {
         match self {
             Self::Own(bytes) => bytes.is_none(),
             Self::Message(message, trailers) => message.is_none() && trailers.is_none(),
-            Self::Replica(body) => body.incoming.is_end_stream(),
+            Self::Replica(body) => body.source.is_end_stream(),
         }
     }
 
@@ -62,7 +62,43 @@ impl Body for OutBody {
         match self {
             Self::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Self::Message(..) => SizeHint::default(),
-            Self::Replica(body) => body.incoming.size_hint(),
+            Self::Replica(body) => body.source.size_hint(),
+        }
+    }
+}
+
+/// Where a replica's answer comes from.
+#[derive(Debug)]
+pub(crate) enum Source {
+    /// A connection of its own.
+    Http1(Link),
+    Http2(Incoming),
+    /// Nothing more comes.
+    Ended,
+}
+
+impl Source {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Polled {
+        match self {
+            Self::Http1(link) => link.poll_frame(cx).map(|it| it.map(|it| it.map_err(Into::into))),
+            Self::Http2(incoming) => Pin::new(incoming).poll_frame(cx).map(|it| it.map(|it| it.map_err(Into::into))),
+            Self::Ended => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1(link) => link.is_end_stream(),
+            Self::Http2(incoming) => incoming.is_end_stream(),
+            Self::Ended => true,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1(link) => link.size_hint(),
+            Self::Http2(incoming) => incoming.size_hint(),
+            Self::Ended => SizeHint::with_exact(0),
         }
     }
 }
@@ -71,9 +107,7 @@ impl Body for OutBody {
 /// the pool and the request is over.
 #[derive(Debug)]
 pub(crate) struct ReplicaBody {
-    incoming: Incoming,
-    /// The HTTP/1 connection; `None` with HTTP/2 and after the end.
-    link: Option<Link>,
+    source: Source,
     /// `None` after the end.
     flight: Option<Box<Flight>>,
     alarm: Option<Alarm>,
@@ -84,36 +118,23 @@ pub(crate) struct ReplicaBody {
 
 impl ReplicaBody {
     /// `idle` bounds the wait for each next piece.
-    pub(crate) fn new(
-        incoming: Incoming,
-        link: Option<Link>,
-        flight: Box<Flight>,
-        alarm: Alarm,
-        idle: Duration,
-    ) -> Self {
-        let mut body = Self { incoming, link, flight: Some(flight), alarm: Some(alarm), idle, moved: true };
-        if body.incoming.is_end_stream() {
+    pub(crate) fn new(source: Source, flight: Box<Flight>, alarm: Alarm, idle: Duration) -> Self {
+        let mut body = Self { source, flight: Some(flight), alarm: Some(alarm), idle, moved: true };
+        if body.source.is_end_stream() {
             body.finish();
         }
         body
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Polled {
-        let mut polled = self.poll_incoming(cx);
-        if polled.is_pending()
-            && let Some(link) = &mut self.link
-        {
-            link.drive(cx);
-            polled = self.poll_incoming(cx);
-        }
-        match polled {
+        match self.source.poll(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 if let (Some(flight), Some(data)) = (&mut self.flight, frame.data_ref()) {
                     flight.saw_output(data);
                 } else if let (Some(flight), Some(trailers)) = (&mut self.flight, frame.trailers_ref()) {
                     flight.saw_trailers(trailers);
                 }
-                if self.incoming.is_end_stream() {
+                if self.source.is_end_stream() {
                     self.finish();
                 }
                 self.moved = true;
@@ -121,7 +142,7 @@ impl ReplicaBody {
             }
             Poll::Ready(Some(Err(error))) => {
                 self.fail();
-                Poll::Ready(Some(Err(error.into())))
+                Poll::Ready(Some(Err(error)))
             }
             Poll::Ready(None) => {
                 self.finish();
@@ -139,31 +160,21 @@ impl ReplicaBody {
         }
     }
 
-    fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let mut quiet = Context::from_waker(Waker::noop());
-        // With a connection of our own only its socket has anything to wake us for.
-        let cx = if self.link.is_some() { &mut quiet } else { cx };
-        Pin::new(&mut self.incoming).poll_frame(cx)
-    }
-
     fn fail(&mut self) {
         if let Some(flight) = &mut self.flight {
             flight.broke_off();
         }
-        self.link = None;
+        self.source = Source::Ended;
         self.flight = None;
     }
 
     fn finish(&mut self) {
         let Some(mut flight) = self.flight.take() else { return };
         flight.whole = true;
-        if let Some(mut link) = self.link.take() {
-            if !link.is_ready() {
-                link.drive(&mut Context::from_waker(Waker::noop()));
-            }
-            if link.is_ready() {
-                flight.keep(link);
-            }
+        if let Source::Http1(link) = std::mem::replace(&mut self.source, Source::Ended)
+            && let Some(link) = link.again()
+        {
+            flight.keep(link);
         }
     }
 }
@@ -181,7 +192,7 @@ impl OutBody {
 impl Drop for ReplicaBody {
     fn drop(&mut self) {
         // The answer to HEAD has a body that nobody reads.
-        if self.incoming.is_end_stream() {
+        if self.source.is_end_stream() {
             self.finish();
         }
     }

@@ -10,9 +10,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::Request;
 use http_body::{Body, Frame, SizeHint};
-use hyper::{body::Incoming, client::conn::TrySendError};
+use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::{pieces::Pieces, split::Part};
@@ -24,8 +23,8 @@ type Polled = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
 /// Why a request got no answer, by what may be done about it.
 #[derive(Debug)]
 pub(crate) enum SendError {
-    /// Nothing of it was sent: it can go elsewhere. Here it is.
-    Unsent(Box<Request<SendBody>>),
+    /// Nothing of it was sent: it can go elsewhere.
+    Unsent,
     /// The replica says that it takes nothing of it.
     TurnedAway,
     /// The replica ends the connection, and says that it takes nothing of this request on it.
@@ -36,16 +35,6 @@ pub(crate) enum SendError {
     Reset(String),
     /// The time was up.
     TimedOut,
-}
-
-impl SendError {
-    /// `begun` judges the error of a request of which something was sent.
-    pub(super) fn of(mut error: TrySendError<Request<SendBody>>, begun: impl FnOnce(&hyper::Error) -> Self) -> Self {
-        match error.take_message() {
-            Some(request) => Self::Unsent(Box::new(request)),
-            None => begun(error.error()),
-        }
-    }
 }
 
 /// Whether the time is up, and `extend` knows no reason to wait on.

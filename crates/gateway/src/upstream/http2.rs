@@ -53,17 +53,29 @@ impl Grpc {
         self.0.is_closed()
     }
 
-    /// Sends a request and waits for the answer's head, as [`Link::send`](super::http1::Link::send) does.
+    /// Sends a request and waits for the answer's head, as [`Link::send`](super::http1::Link::send) does. Of the
+    /// request only the head is left then, and, if it was not sent, the body.
     pub(crate) async fn send(
         &mut self,
-        request: Request<SendBody>,
+        outgoing: &mut Request<SendBody>,
         alarm: &mut Alarm,
         mut extend: impl FnMut(&mut Alarm) -> bool,
     ) -> Result<Response<Incoming>, SendError> {
+        let mut request = Request::new(std::mem::replace(outgoing.body_mut(), SendBody::Held(None)));
+        *request.method_mut() = outgoing.method().clone();
+        *request.uri_mut() = outgoing.uri().clone();
+        *request.version_mut() = outgoing.version();
+        *request.headers_mut() = outgoing.headers().clone();
         let mut answer = pin!(self.0.try_send_request(request));
         poll_fn(|cx| match answer.as_mut().poll(cx) {
             Poll::Ready(Ok(response)) => Poll::Ready(Ok(response)),
-            Poll::Ready(Err(error)) => Poll::Ready(Err(SendError::of(error, broken))),
+            Poll::Ready(Err(mut error)) => Poll::Ready(Err(match error.take_message() {
+                Some(request) => {
+                    *outgoing.body_mut() = request.into_body();
+                    SendError::Unsent
+                }
+                None => broken(error.error()),
+            })),
             Poll::Pending if is_late(alarm, cx, &mut extend) => Poll::Ready(Err(SendError::TimedOut)),
             Poll::Pending => Poll::Pending,
         })

@@ -1,0 +1,139 @@
+//! What a replica answers over HTTP/1: the head, and how the body that follows is framed (RFC 9112).
+
+use std::mem::MaybeUninit;
+
+use bytes::{Bytes, BytesMut};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode,
+    header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING},
+};
+
+use super::decode::Decoder;
+
+/// The longest head of an answer.
+const LONGEST_HEAD: usize = 256 << 10;
+const MOST_HEADERS: usize = 100;
+
+/// The head of an answer, and what follows it.
+#[derive(Debug)]
+pub(super) struct Head {
+    pub(super) response: Response<()>,
+    pub(super) body: Decoder,
+    /// Whether the connection serves another request after this one.
+    pub(super) stays: bool,
+}
+
+/// Takes the head of the answer to a `method` request off `input`, once all of it is there. Interim answers (1xx) are
+/// passed over. `fresh` is how much of the input was looked at before.
+pub(super) fn take(input: &mut BytesMut, fresh: &mut usize, method: &Method) -> Result<Option<Head>, String> {
+    loop {
+        // Parsing what has no end yet, again with each byte, would take long.
+        let new = &input[fresh.saturating_sub(3)..];
+        let ends = memchr::memmem::find(new, b"\n\r\n").or_else(|| memchr::memmem::find(new, b"\n\n")).is_some();
+        let Some(head) = (if ends { parse(input, method)? } else { None }) else {
+            *fresh = input.len();
+            return if input.len() > LONGEST_HEAD { Err("its head is too long".to_owned()) } else { Ok(None) };
+        };
+        *fresh = 0;
+        if !head.response.status().is_informational() {
+            return Ok(Some(head));
+        }
+        if head.response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Err("it wants to switch to another protocol".to_owned());
+        }
+    }
+}
+
+fn parse(input: &mut BytesMut, method: &Method) -> Result<Option<Head>, String> {
+    let mut room = [const { MaybeUninit::uninit() }; MOST_HEADERS];
+    let mut read = httparse::Response::new(&mut []);
+    let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut read, input, &mut room);
+    let length = match parsed.map_err(|error| format!("its head cannot be read: {error}"))? {
+        httparse::Status::Complete(length) => length,
+        httparse::Status::Partial => return Ok(None),
+    };
+    let begin = input.as_ptr() as usize;
+    let place = |bytes: &[u8]| {
+        let at = bytes.as_ptr() as usize - begin;
+        [at, at + bytes.len()]
+    };
+    let mut places = [[[0; 2]; 2]; MOST_HEADERS];
+    let count = read.headers.len();
+    for (header, at) in read.headers.iter().zip(&mut places) {
+        *at = [place(header.name.as_bytes()), place(header.value)];
+    }
+    let status = read.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or("its status is none")?;
+    let is_old = read.version == Some(0);
+    let bytes = input.split_to(length).freeze();
+
+    let mut headers = HeaderMap::with_capacity(count + 4);
+    let mut closes = false;
+    let mut keeps = !is_old;
+    for place in &places[..count] {
+        let (name, value) = header(&bytes, place).ok_or("its headers cannot be read")?;
+        if name == CONNECTION {
+            let says = |word: &[u8]| {
+                value.as_bytes().split(|b| *b == b',').any(|it| it.trim_ascii().eq_ignore_ascii_case(word))
+            };
+            closes |= says(b"close");
+            keeps |= says(b"keep-alive");
+        }
+        headers.append(name, value);
+    }
+    let body = framing(status, method, is_old, &mut headers)?;
+    let stays = keeps && !closes && !matches!(body, Decoder::UntilClosed);
+    let mut response = Response::new(());
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    Ok(Some(Head { response, body, stays }))
+}
+
+fn header(head: &Bytes, place: &[[usize; 2]; 2]) -> Option<(HeaderName, HeaderValue)> {
+    let [[name, name_end], [value, value_end]] = *place;
+    let name = HeaderName::from_bytes(&head[name..name_end]).ok()?;
+    Some((name, HeaderValue::from_maybe_shared(head.slice(value..value_end)).ok()?))
+}
+
+/// How the body is framed (RFC 9112, 6.3). Of two lengths that contradict each other neither is believed.
+fn framing(status: StatusCode, method: &Method, is_old: bool, headers: &mut HeaderMap) -> Result<Decoder, String> {
+    if status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+        return Ok(Decoder::Done);
+    }
+    if *method == Method::HEAD {
+        return Ok(Decoder::Done);
+    }
+    if headers.contains_key(TRANSFER_ENCODING) {
+        if is_old {
+            return Err("it has a transfer-encoding, and HTTP/1.0 has none".to_owned());
+        }
+        headers.remove(CONTENT_LENGTH);
+        let last = headers.get_all(TRANSFER_ENCODING).iter().next_back().map(HeaderValue::as_bytes).unwrap_or_default();
+        let last = last.rsplit(|b| *b == b',').next().unwrap_or_default().trim_ascii();
+        return Ok(if last.eq_ignore_ascii_case(b"chunked") { Decoder::chunked() } else { Decoder::UntilClosed });
+    }
+    let mut length = None;
+    for value in headers.get_all(CONTENT_LENGTH).iter().flat_map(|it| it.as_bytes().split(|b| *b == b',')) {
+        let value = value.trim_ascii();
+        let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+        let number = std::str::from_utf8(value).ok().filter(|_| digits).and_then(|it| it.parse::<u64>().ok());
+        match (number, length) {
+            (Some(number), None) => length = Some(number),
+            (Some(number), Some(known)) if number == known => {}
+            (Some(_) | None, _) => return Err("its content-length cannot be read".to_owned()),
+        }
+    }
+    if headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some()
+        && let Some(length) = length
+    {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    Ok(match length {
+        Some(0) => Decoder::Done,
+        Some(length) => Decoder::Length(length),
+        None => Decoder::UntilClosed,
+    })
+}
+
+#[cfg(test)]
+#[path = "answer_tests.rs"]
+mod tests;
