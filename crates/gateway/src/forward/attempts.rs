@@ -143,7 +143,10 @@ pub(crate) async fn forward(call: Call, head: Request<()>, body: Received) -> Re
                 let (mut parts, incoming) = response.into_parts();
                 stamp(&mut parts.headers, &flight);
                 let source = match (line, incoming) {
-                    (Line::Http1(link), _) => Source::Http1(link),
+                    (Line::Http1(mut link), _) => {
+                        link.reuse(std::mem::take(outgoing.headers_mut()));
+                        Source::Http1(link)
+                    }
                     (Line::Shared(_) | Line::Own(_), Some(incoming)) => Source::Http2(incoming),
                     (Line::Shared(_) | Line::Own(_), None) => Source::Ended,
                 };

@@ -24,13 +24,19 @@ pub(super) struct Head {
 }
 
 /// Takes the head of the answer to a `method` request off `input`, once all of it is there. Interim answers (1xx) are
-/// passed over. `fresh` is how much of the input was looked at before.
-pub(super) fn take(input: &mut BytesMut, fresh: &mut usize, method: &Method) -> Result<Option<Head>, String> {
+/// passed over. `fresh` is how much of the input was looked at before; `spare` is a map to put the headers into.
+pub(super) fn take(
+    input: &mut BytesMut,
+    fresh: &mut usize,
+    method: &Method,
+    spare: &mut HeaderMap,
+) -> Result<Option<Head>, String> {
     loop {
-        // Parsing what has no end yet, again with each byte, would take long.
+        // Mostly the first look finds all of it. Parsing what has no end yet, again with each byte, would take long.
         let new = &input[fresh.saturating_sub(3)..];
-        let ends = memchr::memmem::find(new, b"\n\r\n").or_else(|| memchr::memmem::find(new, b"\n\n")).is_some();
-        let Some(head) = (if ends { parse(input, method)? } else { None }) else {
+        let ends = *fresh == 0
+            || memchr::memmem::find(new, b"\n\r\n").or_else(|| memchr::memmem::find(new, b"\n\n")).is_some();
+        let Some(head) = (if ends && !new.is_empty() { parse(input, method, spare)? } else { None }) else {
             *fresh = input.len();
             return if input.len() > LONGEST_HEAD { Err("its head is too long".to_owned()) } else { Ok(None) };
         };
@@ -44,7 +50,7 @@ pub(super) fn take(input: &mut BytesMut, fresh: &mut usize, method: &Method) -> 
     }
 }
 
-fn parse(input: &mut BytesMut, method: &Method) -> Result<Option<Head>, String> {
+fn parse(input: &mut BytesMut, method: &Method, spare: &mut HeaderMap) -> Result<Option<Head>, String> {
     let mut room = [const { MaybeUninit::uninit() }; MOST_HEADERS];
     let mut read = httparse::Response::new(&mut []);
     let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut read, input, &mut room);
@@ -57,19 +63,17 @@ fn parse(input: &mut BytesMut, method: &Method) -> Result<Option<Head>, String> 
         let at = bytes.as_ptr() as usize - begin;
         [at, at + bytes.len()]
     };
-    let mut places = [[[0; 2]; 2]; MOST_HEADERS];
-    let count = read.headers.len();
-    for (header, at) in read.headers.iter().zip(&mut places) {
-        *at = [place(header.name.as_bytes()), place(header.value)];
-    }
+    let places: Vec<_> =
+        read.headers.iter().map(|header| [place(header.name.as_bytes()), place(header.value)]).collect();
     let status = read.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or("its status is none")?;
     let is_old = read.version == Some(0);
     let bytes = input.split_to(length).freeze();
 
-    let mut headers = HeaderMap::with_capacity(count + 4);
+    let mut headers = std::mem::take(spare);
+    headers.reserve(places.len());
     let mut closes = false;
     let mut keeps = !is_old;
-    for place in &places[..count] {
+    for place in &places {
         let (name, value) = header(&bytes, place).ok_or("its headers cannot be read")?;
         if name == CONNECTION {
             let says = |word: &[u8]| {
@@ -77,6 +81,10 @@ fn parse(input: &mut BytesMut, method: &Method) -> Result<Option<Head>, String> 
             };
             closes |= says(b"close");
             keeps |= says(b"keep-alive");
+            if [&b"close"[..], b"keep-alive"].iter().any(|word| value.as_bytes().eq_ignore_ascii_case(word)) {
+                // It concerns this connection only, and names no other header.
+                continue;
+            }
         }
         headers.append(name, value);
     }

@@ -6,7 +6,7 @@ fn read(method: &Method, text: &[u8], size: usize) -> Result<Option<(Head, Vec<u
     let mut pieces = text.chunks(size);
     while let Some(piece) = pieces.next() {
         input.extend_from_slice(piece);
-        if let Some(head) = take(&mut input, &mut fresh, method)? {
+        if let Some(head) = take(&mut input, &mut fresh, method, &mut HeaderMap::new())? {
             return Ok(Some((head, [input.to_vec(), pieces.flatten().copied().collect()].concat())));
         }
     }

@@ -9,11 +9,11 @@ use std::{
     future::poll_fn,
     io,
     pin::Pin,
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, ready},
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response};
 use http_body::{Frame, SizeHint};
 use tokio_util::io::poll_read_buf;
 
@@ -44,6 +44,8 @@ struct Wire {
     /// What came and was not taken yet.
     input: BytesMut,
     read: usize,
+    /// An empty map for the headers of an answer.
+    spare: HeaderMap,
     body: Decoder,
     /// Whether it serves another request after this one.
     stays: bool,
@@ -59,7 +61,8 @@ impl Link {
     /// Speaks HTTP/1 on a socket.
     pub(crate) fn new(socket: Socket) -> Self {
         let (outgoing, input) = (Outgoing::new(), BytesMut::new());
-        let wire = Wire { socket, outgoing, input, read: READ, body: Decoder::Done, stays: true };
+        let spare = HeaderMap::new();
+        let wire = Wire { socket, outgoing, input, read: READ, spare, body: Decoder::Done, stays: true };
         Self { wire: Box::new(wire), used_at: 0 }
     }
 
@@ -73,17 +76,24 @@ impl Link {
         mut extend: impl FnMut(&mut Alarm) -> bool,
     ) -> Result<Response<()>, SendError> {
         let wire = &mut *self.wire;
-        // A replica has nothing to say now but that it has closed the connection.
-        if wire.poll_read(&mut Context::from_waker(Waker::noop())).is_ready() {
-            return Err(SendError::Unsent);
-        }
-        wire.outgoing.begin(request);
-        wire.stays = false;
-        let mut looked_at = 0;
-        let answer = poll_fn(|cx| match wire.poll_head(cx, request.method(), &mut looked_at) {
-            Poll::Ready(answer) => Poll::Ready(answer.map_err(SendError::Broken)),
-            Poll::Pending if is_late(alarm, cx, &mut extend) => Poll::Ready(Err(SendError::TimedOut)),
-            Poll::Pending => Poll::Pending,
+        let mut looked_at = None;
+        let answer = poll_fn(|cx| {
+            let answer = match &mut looked_at {
+                None if wire.poll_read(cx).is_ready() => {
+                    // A replica has nothing to say now but that it has closed the connection.
+                    return Poll::Ready(Err(SendError::Unsent));
+                }
+                None => {
+                    looked_at = Some(0);
+                    wire.begin(cx, request)
+                }
+                Some(looked_at) => wire.poll_head(cx, request.method(), looked_at),
+            };
+            match answer {
+                Poll::Ready(answer) => Poll::Ready(answer.map_err(SendError::Broken)),
+                Poll::Pending if is_late(alarm, cx, &mut extend) => Poll::Ready(Err(SendError::TimedOut)),
+                Poll::Pending => Poll::Pending,
+            }
         })
         .await;
         match answer {
@@ -112,6 +122,12 @@ impl Link {
         self.wire.body.size_hint()
     }
 
+    /// Takes the headers of a request that is answered, for those of the next answer.
+    pub(crate) fn reuse(&mut self, mut headers: HeaderMap) {
+        headers.clear();
+        self.wire.spare = headers;
+    }
+
     /// The connection for the next request, if it serves one.
     pub(crate) fn again(mut self) -> Option<Self> {
         let wire = &mut *self.wire;
@@ -129,6 +145,16 @@ impl Link {
 }
 
 impl Wire {
+    /// Sends a request, as far as that goes at once. The socket was found without anything to read a moment ago.
+    fn begin(&mut self, cx: &mut Context<'_>, request: &mut Request<SendBody>) -> Poll<Result<Response<()>, String>> {
+        self.outgoing.begin(request);
+        self.stays = false;
+        match self.outgoing.poll(&mut self.socket, cx) {
+            Poll::Ready(Err(error)) => self.poll_late(cx, request.method(), error),
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+        }
+    }
+
     /// Sends what is left of the request, and reads until the answer's head is there.
     fn poll_head(
         &mut self,
@@ -136,29 +162,46 @@ impl Wire {
         method: &Method,
         looked_at: &mut usize,
     ) -> Poll<Result<Response<()>, String>> {
-        let mut failed = None;
-        if let Poll::Ready(Err(error)) = self.outgoing.poll(&mut self.socket, cx) {
-            if !self.outgoing.begun {
-                return Poll::Ready(Err(error.to_string()));
-            }
-            // The replica may have answered before it closed.
-            failed = Some(error);
+        match self.outgoing.poll(&mut self.socket, cx) {
+            Poll::Ready(Err(error)) => self.poll_late(cx, method, error),
+            Poll::Ready(Ok(())) | Poll::Pending => self.poll_answer(cx, method, looked_at),
         }
+    }
+
+    fn poll_answer(
+        &mut self,
+        cx: &mut Context<'_>,
+        method: &Method,
+        looked_at: &mut usize,
+    ) -> Poll<Result<Response<()>, String>> {
         loop {
-            if let Some(head) = answer::take(&mut self.input, looked_at, method)? {
-                self.body = head.body;
-                self.stays = head.stays && failed.is_none();
-                return Poll::Ready(Ok(head.response));
-            }
-            let read = self.poll_read(cx);
-            if let (Some(error), Poll::Pending | Poll::Ready(Ok(0) | Err(_))) = (&failed, &read) {
-                return Poll::Ready(Err(error.to_string()));
-            }
-            match ready!(read) {
+            match ready!(self.poll_read(cx)) {
                 Ok(0) => return Poll::Ready(Err("it closed the connection".to_owned())),
                 Ok(_) => {}
                 Err(error) => return Poll::Ready(Err(error.to_string())),
             }
+            if let Some(head) = answer::take(&mut self.input, looked_at, method, &mut self.spare)? {
+                self.body = head.body;
+                self.stays = head.stays;
+                return Poll::Ready(Ok(head.response));
+            }
+        }
+    }
+
+    /// The request cannot be sent on. The replica may have answered before it closed.
+    fn poll_late(
+        &mut self,
+        cx: &mut Context<'_>,
+        method: &Method,
+        error: io::Error,
+    ) -> Poll<Result<Response<()>, String>> {
+        let answer = if self.outgoing.begun { self.poll_answer(cx, method, &mut 0) } else { Poll::Pending };
+        match answer {
+            Poll::Ready(Ok(response)) => {
+                (self.outgoing, self.stays) = (Outgoing::new(), false);
+                Poll::Ready(Ok(response))
+            }
+            Poll::Ready(Err(_)) | Poll::Pending => Poll::Ready(Err(error.to_string())),
         }
     }
 
