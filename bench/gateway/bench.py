@@ -5,6 +5,9 @@ Both stand before the same fixed-answer upstream (nginx, `return 200`) with kept
 the upstream and the load generator (wrk) share core 1. Rounds alternate, so that whatever else the machine does
 meets both. CPU per request is the proxy's own user and system time from /proc over the answers that it gave.
 
+The gateway runs once for each part of its work that can be measured by itself: bare; with two revisions that share the
+requests; with the prediction log; with both. What a part costs is what it adds to the bare gateway in the same round.
+
     bench/gateway/bench.py --gateway PATH/gateway_bench [--routes 100000] [--rounds 5] [--seconds 5] [--out FILE]
 """
 
@@ -27,6 +30,18 @@ ANSWER = (
 )
 BODY = '{"inputs":[{"name":"X","shape":[1,4],"datatype":"FP32","data":[5.1,3.5,1.4,0.2]}]}'
 UPSTREAM, NGINX, GATEWAY = 19000, 19100, 19200
+# A gateway's name in the figures, and the parts that it runs with.
+GATEWAYS = {"bare": [], "split": ["split"], "log": ["log"], "gateway": ["split", "log"]}
+# What a request may cost: the part, the gateway that has it (None: not built yet), and at most how much. The first and the
+# last are ratios to nginx, the others microseconds on top of the bare gateway.
+BUDGET = [
+    ("bare proxy", "bare", 1.15),
+    ("authentication and limits", None, 2.0),
+    ("split, windows and record", "split", 2.5),
+    ("prediction log", "log", 1.0),
+    ("traces", None, 0.5),
+    ("all together", "gateway", 1.6),
+]
 
 UPSTREAM_CONF = """daemon off; worker_processes 1; pid {folder}/upstream.pid; error_log {folder}/upstream.err;
 events {{ worker_connections 2048; }}
@@ -149,12 +164,30 @@ def summary(points, key):
     return round(statistics.median(point[key] for point in points), 1)
 
 
+def paired(points, one, other, key, combine):
+    """The median over the rounds of what `combine` makes of two ways' figures of the same round."""
+    return statistics.median(combine(a[key], b[key]) for a, b in zip(points[(one, 64)], points[(other, 64)]))
+
+
+def budget(points):
+    """What each part of a request's work costs beside what it may cost."""
+    rows = {}
+    for part, name, limit in BUDGET:
+        of_nginx = part in ["bare proxy", "all together"]
+        value = None
+        if name:
+            base, combine = ("nginx", lambda a, b: a / b) if of_nginx else ("bare", lambda a, b: a - b)
+            value = round(paired(points, name, base, "cpu_us", combine), 2)
+        rows[part] = {"built": bool(name), "value": value, "limit": limit, "unit": "× nginx" if of_nginx else "µs"}
+    return rows
+
+
 def main():
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--gateway", required=True, help="the built example gateway_bench")
     arguments.add_argument("--routes", type=int, default=100_000)
-    arguments.add_argument("--rounds", type=int, default=5)
-    arguments.add_argument("--seconds", type=int, default=5)
+    arguments.add_argument("--rounds", type=int, default=9)
+    arguments.add_argument("--seconds", type=int, default=3)
     arguments.add_argument("--out", help="where the figures go as JSON")
     options = arguments.parse_args()
     for tool in ["nginx", "wrk", "taskset"]:
@@ -179,14 +212,20 @@ def main():
         wait_for(UPSTREAM, path, upstream)
         nginx = start(["taskset", "-c", "0", "nginx", "-c", f"{folder}/proxy.conf"], folder, "proxy")
         running.append(nginx)
-        gateway = start(
-            ["taskset", "-c", "0", os.path.abspath(options.gateway), f"127.0.0.1:{GATEWAY}",
-             f"127.0.0.1:{UPSTREAM}", str(options.routes), folder], folder, "gateway")
-        running.append(gateway)
+        gateways = {}
+        for port, (name, parts) in enumerate(GATEWAYS.items(), GATEWAY):
+            own = f"{folder}/{name}"
+            os.mkdir(own)
+            gateways[name] = start(
+                ["taskset", "-c", "0", os.path.abspath(options.gateway), f"127.0.0.1:{port}",
+                 f"127.0.0.1:{UPSTREAM}", str(options.routes), own, *parts], folder, name)
+            running.append(gateways[name])
+            wait_for(port, path, gateways[name])
         wait_for(NGINX, path, nginx)
-        wait_for(GATEWAY, path, gateway)
-        ways = [("direct", UPSTREAM, None), ("nginx", NGINX, nginx), ("gateway", GATEWAY, gateway)]
-        for connections in [64, 1]:
+        many = [("nginx", NGINX, nginx)]
+        many += [(name, port, gateways[name]) for port, name in enumerate(GATEWAYS, GATEWAY)]
+        one = [("direct", UPSTREAM, None), many[0], many[-1]]
+        for connections, ways in [(64, many), (1, one)]:
             for name, port, proxy in ways:
                 load(port, path, connections, 1, folder, proxy, upstream)
             for index in range(options.rounds):
@@ -196,7 +235,7 @@ def main():
                     print(f"  {name:8} {connections:3} connections  {point['requests'] / point['seconds']:9.0f}/s  "
                           f"{point['cpu_us']:6.2f} µs CPU  p50 {point['p50_us']:7.0f} µs  p99 {point['p99_us']:7.0f} µs  "
                           f"others {point['foreign_cpu']:.2f} cores", file=sys.stderr, flush=True)
-        memory = {"nginx": memory_mb(family(nginx.pid)), "gateway": memory_mb(family(gateway.pid))}
+        memory = {name: memory_mb(family(process.pid)) for name, process in [("nginx", nginx), *gateways.items()]}
     finally:
         for process in reversed(running):
             stop(process)
@@ -210,10 +249,12 @@ def main():
             "p99_us": summary(found, "p99_us"), "errors": sum(p["errors"] for p in found),
             "others_cores": round(statistics.median(p["foreign_cpu"] for p in found), 2),
         }
-    cpu = [statistics.median(p["cpu_us"] for p in points[(name, 64)]) for name in ["gateway", "nginx"]]
+    figures["budget"] = budget(points)
     added = [statistics.median(p["p50_us"] for p in points[(name, 1)]) for name in ["gateway", "nginx", "direct"]]
     figures["ratios"] = {
-        "cpu_per_request_at_64": {"value": round(cpu[0] / cpu[1], 2), "target": 1.5, "aim": 1.2},
+        "cpu_per_request_at_64": {
+            "value": round(paired(points, "gateway", "nginx", "cpu_us", lambda a, b: a / b), 2), "target": 1.5},
+        "p99_at_64": {"value": round(paired(points, "bare", "nginx", "p99_us", lambda a, b: a / b), 2), "target": 1.3},
         "added_median_latency_at_1": {
             "value": round((added[0] - added[2]) / max(1, added[1] - added[2]), 2), "target": 1.3},
     }
@@ -222,8 +263,14 @@ def main():
         for name, row in figures[f"{connections} connections"].items():
             print(f"{name:10}{connections:>12}{row['requests_per_second']:>12}{row['cpu_us_per_request']:>9}"
                   f"{row['p50_us']:>9}{row['p99_us']:>9}{row['errors']:>8}")
-    print(f"memory: gateway {memory['gateway']} MB with {options.routes} routes, nginx {memory['nginx']} MB")
+    print(f"memory: gateway {memory['bare']} MB with {options.routes} routes, nginx {memory['nginx']} MB")
     met = True
+    print(f"\n{'budget of a request, CPU':28}{'measured':>12}{'at most':>12}")
+    for part, row in figures["budget"].items():
+        ok = not row["built"] or row["value"] <= row["limit"]
+        met &= ok
+        shown, words = (f"{row['value']:.2f}", "" if ok else "NOT MET") if row["built"] else ("-", "not built")
+        print(f"{part:28}{shown:>12}{row['limit']:>12} {row['unit']:8}{words}")
     for name, ratio in figures["ratios"].items():
         ok = ratio["value"] <= ratio["target"]
         met &= ok
