@@ -8,7 +8,7 @@ import threading
 import time
 import unittest
 import urllib.request
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import numpy as np
 
@@ -35,6 +35,12 @@ class Shout(AbstractModel):
         if text == "broken":
             raise KeyError("lost")
         return Word(text.upper() + self.mark, len(text))
+
+
+class Half(NamedTuple):
+    half: Optional[float]
+    whole: Optional[int]
+    truth: Optional[bool]
 
 
 class Double(AbstractModel):
@@ -86,6 +92,17 @@ class Served(unittest.TestCase):
             self.assertIn(words, str(raised.exception))
         # A failed request leaves the connection in order.
         self.assertEqual(client.predict("shout", text="a")["shout"], "A!")
+
+    def test_values_that_are_missing_come_back_as_such(self):
+        class Halves(AbstractModel):
+            def predict(self, x: float) -> Half:
+                return Half(*[None if x < 0 else kind(x / 2) for kind in (float, int, bool)])
+
+        with modelway.serve(Halves) as server:
+            answer = {name: list(values) for name, values in server.predict([4.0, -1.0]).items()}
+            self.assertEqual((answer["whole"], answer["truth"], answer["half"][0]), ([2, None], [True, None], 2.0))
+            self.assertTrue(np.isnan(answer["half"][1]))
+            self.assertIsNone(server.predict(-1.0)["whole"])
 
     def test_readiness_and_metadata(self):
         client = self.shout.client

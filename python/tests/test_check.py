@@ -34,7 +34,7 @@ class Checked(unittest.TestCase):
             ('N = 4\nX = Tensor["F32", -1, N]\nclass M(AbstractModel):\n    def predict(self, x: X) -> str: ...', "datatype 'F32'"),
             ("class A(NamedTuple):\n    a: set\nclass M(AbstractModel):\n    def predict(self, x: str) -> A: ...", "its output `a`"),
             ("@dataclass\nclass A:\n    a: set = None\nclass M(AbstractModel):\n    def predict(self, x: str) -> A: ...", "its output `a`"),
-            ("try:\n    import torch\nexcept ImportError:\n    torch = None\nclass M(AbstractModel):\n    def predict(self, x: Optional[str]) -> str: ...", "Optional[str] = None"),
+            ("try:\n    import torch\nexcept ImportError:\n    torch = None\nclass M(AbstractModel):\n    def predict(self, x: Optional[set]) -> str: ...", "list[float]"),
             ('class M(AbstractModel):\n    inputs = [TensorSpec("y", "FP32", [-1])]\n    def predict(self, x: str) -> str: ...', "no parameter `y`"),
         ]:
             with self.subTest(body):

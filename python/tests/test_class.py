@@ -149,7 +149,6 @@ class Runs(unittest.TestCase):
             ("Dict[str, float]", {}, "dict"),
             ("Mapping[str, Any]", {"a": 1}, "dict"),
             ("Person", {"name": "x"}, "dict"),
-            ("Optional[dict]", None, "NoneType"),
             ("Union[str, dict]", "a", "str"),
             ("Any", [1, [2]], "list"),
         ]:
@@ -200,6 +199,23 @@ class Runs(unittest.TestCase):
         ]:
             with self.subTest(made), self.assertRaisesRegex(TypeError, words):
                 run(hint, made, each)
+
+    def test_an_optional_hint_is_an_input_that_may_be_left_out(self):
+        for hint, spec in [
+            ("Optional[float]", ("x", "FP64", [-1])),
+            ("Optional[dict]", ("x", "BYTES", [-1])),
+            ("Union[None, str]", ("x", "BYTES", [-1])),
+        ]:
+            model = opened(f"class M(AbstractModel):\n    def predict(self, a: str, x: {hint} = None) -> Any:\n        return x")
+            self.assertEqual((specs(model)[0][1], model.optional, model.each_row), (spec, ["x"], True))
+        for hint, spec in [
+            ("Optional[list[float]]", ("x", "FP64", [-1])),
+            ('Optional[Tensor["FP32", -1, 4]]', ("x", "FP32", [-1, 4])),
+        ]:
+            model = opened(f"class M(AbstractModel):\n    def predict(self, a: list[str], x: {hint}) -> list[Any]:\n        return [x is None] * len(a)")
+            self.assertEqual((specs(model)[0][1], model.optional), (spec, ["x"]))
+            (answer,) = model.predict({"a": texts("b")}, {})
+            self.assertEqual(answer["output"].texts, ["true"])
 
     def test_parameters_of_inputs_reach_a_model_that_takes_them(self):
         model = opened(
@@ -409,8 +425,7 @@ class Mistakes(unittest.TestCase):
             ("np.str_", "hint it as str$"),
             ("bytearray", "hint it as bytes$"),
             ("set[int]", "hint it as list[int]$"),
-            ("Optional[float]", "hint it as float, or, if it may be left out, make it a parameter of the request: `*, x: Optional[float] = None`"),
-            ("Optional[list[str]]", "hint it as list[str], or"),
+            ("Optional[set]", "hint it as list[float]"),
             ("list[Optional[float]]", "hint it as list[float], where a missing number is NaN"),
             ("np.typing.NDArray[np.int64]", 'hint it as Tensor["INT64", -1, 4], with its own'),
             ("list[np.ndarray]", 'hint it as Tensor["FP32", -1, 4]'),

@@ -58,13 +58,6 @@ def optional(hint: Any) -> Any:
 
 def input_hint(name: str, hint: Any) -> str:
     """The sentence for an input that is hinted as something else than a tensor."""
-    inner = optional(hint)
-    if inner is not None:
-        wanted = named(inner)
-        return (
-            f"a request has a value for every input: hint it as {wanted}, or, if it may be left out, make it a parameter of the "
-            f"request: `*, {name}: Optional[{wanted}] = None`"
-        )
     better = _better(hint)
     if better is not None:
         return f"hint it as {better}"

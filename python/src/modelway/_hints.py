@@ -44,6 +44,8 @@ class Input(NamedTuple):
     json: str = ""
     #: Whether ``predict`` has a value of its own for it.
     has_default: bool = False
+    #: Whether a request may leave it out.
+    optional: bool = False
 
 
 class Plan(NamedTuple):
@@ -167,6 +169,9 @@ def _takes_dict(positional: List[inspect.Parameter], hints: Dict[str, Any], decl
 
 def _input(where: str, name: str, hint: Any, declared: Dict[str, TensorSpec]) -> Input:
     spec = declared.get(name)
+    inside = _advice.optional(hint)
+    if inside is not None:
+        return _input(where, name, inside, declared)._replace(optional=True)
     tensor = _tensor(hint)
     lists, inner = _advice.depth(hint)
     if tensor is not None:

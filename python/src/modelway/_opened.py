@@ -37,6 +37,7 @@ class OpenedClass:
         self.each_row = plan.each_row
         #: The names of the inputs that are JSON.
         self.json = [given.spec.name for given in plan.inputs if given.json]
+        self.optional = [given.spec.name for given in plan.inputs if given.optional]
         # Made-up rows are no JSON.
         self.trials = bool(model.trials) and not self.json
         self.input_parameters = plan.input_parameters

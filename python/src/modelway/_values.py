@@ -327,8 +327,11 @@ def _fitted(shape: List[int], declared: Optional[Spec]) -> Tuple[List[int], Opti
     return shape, False
 
 
-def answer(head_size: Optional[str], body: bytes) -> Dict[str, Any]:
-    """The outputs of a V2 response by their names: arrays where NumPy is imported, else nested lists."""
+def answer(head_size: Optional[str], body: bytes, declared: Optional[Mapping[str, str]] = None) -> Dict[str, Any]:
+    """The outputs of a V2 response by their names: arrays where NumPy is imported, else nested lists.
+
+    declared: the datatypes of the model's outputs.
+    """
     at = len(body) if head_size is None else int(head_size)
     outputs = {}
     for output in json.loads(body[:at])["outputs"]:
@@ -338,6 +341,9 @@ def answer(head_size: Optional[str], body: bytes) -> Dict[str, Any]:
         else:
             flat = _unpacked(output["datatype"], body[at : at + size])
             at += size
+            if output["datatype"] == "BYTES" and (declared or {}).get(output["name"], "BYTES") != "BYTES":
+                # Values of which some are missing come as JSON.
+                flat = [json.loads(text) for text in flat]
         outputs[output["name"]] = _shaped(flat, output["datatype"], output["shape"])
     return outputs
 

@@ -140,10 +140,14 @@ class Client:
         return f"Client({self.url!r})"
 
     def _declared(self, model: str, version: Optional[str] = None) -> List[Dict[str, Any]]:
-        """The model's inputs, asked for once."""
-        known = self._local.__dict__.setdefault("declared", {})
+        """The model's inputs."""
+        return self._described(model, version).get("inputs") or []
+
+    def _described(self, model: str, version: Optional[str] = None) -> Dict[str, Any]:
+        """The model's metadata, asked for once."""
+        known = self._local.__dict__.setdefault("described", {})
         if (model, version) not in known:
-            known[model, version] = self.metadata(model, version).get("inputs") or []
+            known[model, version] = self.metadata(model, version)
         return known[model, version]
 
     def _tensors(self, model: str, version: Optional[str], inputs: Mapping[str, Any]) -> List[_values.Sent]:
@@ -164,9 +168,10 @@ class Client:
             _, response, answer = self._ask("POST", f"{_path(model, version)}/infer", body, headers)
         except ServerError:
             # The model may be another one by now.
-            self._local.__dict__.get("declared", {}).pop((model, version), None)
+            self._local.__dict__.get("described", {}).pop((model, version), None)
             raise
-        return _values.answer(response.getheader(_HEADER), answer)
+        declared = {spec["name"]: spec["datatype"] for spec in self._described(model, version).get("outputs") or []}
+        return _values.answer(response.getheader(_HEADER), answer, declared)
 
     def _ask(
         self, method: str, path: str, body: Optional[bytes] = None, headers: Optional[Mapping[str, str]] = None

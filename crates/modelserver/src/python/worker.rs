@@ -26,7 +26,7 @@ use super::{
     link::{Link, RunId},
     shared::Area,
 };
-use crate::runtime::{Call, RuntimeError, Signature, Sink};
+use crate::runtime::{Call, RuntimeError, Signature, Sink, is_absent};
 
 /// The largest answer.
 const LARGEST_ANSWER: usize = 2 << 30;
@@ -348,7 +348,7 @@ impl Worker {
 
 /// How many rows a call has; `None` if its inputs differ in that.
 fn rows_of(call: &Call<'_>) -> Option<i64> {
-    let mut rows = call.inputs.iter().map(|input| input.shape.first().copied());
+    let mut rows = call.inputs.iter().filter(|input| !is_absent(input)).map(|input| input.shape.first().copied());
     let first = rows.next()??;
     rows.all(|other| other == Some(first)).then_some(first)
 }

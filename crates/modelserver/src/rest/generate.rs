@@ -132,6 +132,9 @@ fn assign(signature: &Signature, request: &mut Request, name: &str, value: &RawV
     let shown = || name.chars().take(64).collect::<String>();
     let known = signature.inputs.iter().chain(&signature.defaults).enumerate();
     if let Some((place, input)) = known.into_iter().find(|(_, input)| input.name == name) {
+        if value.get() == "null" && signature.optional.contains(&place) && !document::takes(signature) {
+            return Ok(());
+        }
         if signature.json.contains(&place) {
             // The rows of a list are its values; anything else, and all that a stream is asked, is one value.
             let is_rows = value.get().starts_with('[') && input.shape == [-1];

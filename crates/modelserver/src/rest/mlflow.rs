@@ -134,6 +134,12 @@ fn of_fields(signature: &Signature, fields: &Fields<'_>, ignored: &mut Ignored) 
 fn by_column(signature: &Signature, split: &Split<'_>) -> (&'static str, String) {
     let names: Option<Vec<Cow<'_, str>>> =
         split.columns.iter().map(|name| serde_json::from_str::<Cow<'_, str>>(name.get()).ok()).collect();
+    let is_object = matches!(signature.json.as_slice(), [0]) && signature.inputs.len() == 1;
+    if let (true, Some(names)) = (is_object, names.as_ref().filter(|names| !names.is_empty())) {
+        // A row is an object with the columns' names, which the input of JSON is, or has by its name.
+        let row = |row: &Vec<&RawValue>| object(names.iter().zip(row).map(|(name, value)| field(name, value.get())));
+        return ("instances", list(split.data.iter().map(row)));
+    }
     let Some(names) = names.filter(|names| are_inputs(signature, names)) else {
         let single = signature.inputs.len() == 1;
         let value = |(place, value): (usize, &&RawValue)| cell(signature, Some(if single { 0 } else { place }), value);

@@ -94,6 +94,13 @@ async fn objects_are_json_at_every_door() {
     assert_eq!(columns["predictions"], both);
     let (_, records) = server.post("/invocations", &json!({"dataframe_records": [{"x": value}, {"x": {}}]})).await;
     assert_eq!(records["predictions"], both);
+    for columns in [
+        json!({"columns": ["x"], "data": [[value], [{}]]}),
+        json!({"columns": ["k", "l"], "data": [[["ü", {"deep": null}], 1.5]]}),
+    ] {
+        let (_, split) = server.post("/invocations", &json!({"dataframe_split": columns})).await;
+        assert_eq!(split["predictions"][0], both[0], "{split}");
+    }
     // In V2 and gRPC they are texts that hold JSON.
     let outputs = inferred(&server, json!([texts("x", &[&value.to_string(), "{}"])])).await;
     assert_eq!((&outputs[0]["datatype"], &outputs[0]["shape"]), (&json!("BYTES"), &json!([2])));
@@ -311,6 +318,19 @@ async fn an_optional_input_that_is_left_out_is_none_or_what_predict_says() {
         let answer: Value = asked.answer().await.json().await.unwrap();
         assert_eq!(answer["predictions"], json!([wanted]), "{answer}");
     }
+}
+
+#[tokio::test]
+async fn an_input_with_an_optional_hint_may_be_left_out_or_null() {
+    let body = "def predict(self, text: str, lang: Optional[str], more: Optional[dict] = None) -> str:\n    \
+                return f'{text} {lang} {more}'";
+    let (server, _folder) = served(body, &[]).await;
+    assert_eq!(predicted(&server, json!([{"text": "a"}])).await, json!(["a None None"]));
+    assert_eq!(predicted(&server, json!([{"text": "a", "lang": null, "more": {}}])).await, json!(["a None {}"]));
+    let (_, generated) = server.post(GENERATE, &json!({"text": "a", "lang": null})).await;
+    assert_eq!(generated["output"], "a None None");
+    let mixed = json!({"instances": [{"text": "a", "lang": "de"}, {"text": "b", "lang": null}]});
+    assert!(refused(server.post(V1, &mixed).await, 400).contains("`lang`: element 1 is null, not a string"));
 }
 
 #[tokio::test]

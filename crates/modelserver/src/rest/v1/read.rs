@@ -168,8 +168,13 @@ fn objects(signature: &Signature, instances: &RawValue) -> Result<Vec<Tensor>, I
         });
         rows_of(signature, input, &join(values)?, &input.name)
     };
+    // To MLflow null in a column is not the same as no column.
+    let is_absent = |value: Option<&RawValue>| match value {
+        None => true,
+        Some(value) => value.get() == "null" && !document::takes(signature),
+    };
     let left_out = |(place, input): &(usize, &TensorMetadata)| {
-        signature.optional.contains(place) && rows.iter().all(|row| row.get(&input.name).is_none())
+        signature.optional.contains(place) && rows.iter().all(|row| is_absent(row.get(&input.name)))
     };
     let sent = inputs.iter().enumerate().filter(|each| !left_out(each));
     sent.map(|(_, input)| column(input)).collect()
