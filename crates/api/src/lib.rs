@@ -12,6 +12,7 @@ pub mod deployment;
 pub mod event;
 pub mod id;
 pub mod inference;
+pub mod lost;
 pub mod path;
 pub mod problem;
 pub mod quantity;

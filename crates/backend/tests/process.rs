@@ -252,11 +252,23 @@ async fn a_replica_that_does_not_end_when_told_is_killed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_timeout_that_is_too_short_for_the_deployment_is_told() {
     let timeout = "MODELWAY__SERVE__REQUEST_TIMEOUT_MS";
-    let home = Home::with(|config| drop(config.serve_env.insert(timeout.to_owned(), "50".to_owned())));
+    let models = r#"{"iris":{"request_timeout_ms":60},"other":{"request_timeout_ms":1},"md-1":{"queue_limit":1}}"#;
+    let home = Home::with(|config| {
+        config.serve_env.insert(timeout.to_owned(), "50".to_owned());
+        config.serve_env.insert("MODELWAY__SERVE__MODELS".to_owned(), models.to_owned());
+    });
     let backend = home.open().await;
-    backend.ensure(&revision(ONE, 1, "steady"), 1, 1).await.unwrap();
+    let mut wanted = revision(ONE, 1, "steady");
+    backend.ensure(&wanted, 1, 1).await.unwrap();
     let notes = backend.observe(ONE).await.unwrap().remove(0).notes;
     assert!(notes.iter().any(|note| note.contains(timeout) && note.contains("of 100")), "{notes:?}");
+    assert!(!notes.iter().any(|note| note.contains("serve.models")), "{notes:?}");
+    wanted.number = RevisionNumber(2);
+    wanted.spec.name = Some("iris".to_owned());
+    backend.ensure(&wanted, 1, 1).await.unwrap();
+    let observed = backend.observe(ONE).await.unwrap();
+    let notes = &observed.iter().find(|replica| replica.revision == wanted.number).unwrap().notes;
+    assert!(notes.iter().any(|note| note.contains("serve.models.iris.request_timeout_ms is 60")), "{notes:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

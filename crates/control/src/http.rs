@@ -41,6 +41,7 @@ pub(crate) fn documented() -> OpenApiRouter<Shared> {
         .routes(routes!(registry::list_versions, registry::create_version))
         .routes(routes!(registry::read_version, registry::delete_version))
         .routes(routes!(route::watch))
+        .routes(routes!(route::lost))
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
         .routes(routes!(health::metrics))

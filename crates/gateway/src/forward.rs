@@ -7,5 +7,6 @@ pub(crate) mod gateway;
 pub(crate) mod head;
 pub(crate) mod lane;
 pub(crate) mod line;
+pub(crate) mod loss;
 pub(crate) mod receive;
 pub(crate) mod reply;

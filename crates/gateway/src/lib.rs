@@ -11,7 +11,7 @@
 //! | [`wire`] | paths, headers, gRPC's words, refusals, timers |
 //! | [`table`] | endpoints, health of replicas, the watch, the copy on disk |
 //! | [`upstream`] | connections to replicas, and bodies on them |
-//! | [`observe`] | counters, prediction records, use of the machine |
+//! | [`observe`] | counters, prediction records, lost requests, use of the machine |
 //! | [`admit`] | bounds |
 //! | [`choose`] | which revision, which replica |
 //! | [`forward`] | the loop of attempts, bodies there and back |
@@ -43,7 +43,10 @@ use tokio::{net::TcpListener, sync::mpsc};
 
 use crate::{
     forward::gateway::Gateway,
-    observe::records::{FLUSH_EVERY, Writer},
+    observe::{
+        lost,
+        records::{FLUSH_EVERY, Writer},
+    },
     serve::{accept, app::App, thread::Thread},
     table::{
         saved::{self, Position},
@@ -87,6 +90,11 @@ pub async fn run(config: Config, listener: TcpListener, tasks: Tasks, clock: Clo
     let keeping = table_file.map(|path| tasks.spawn(saved::keep(Arc::clone(table), path, follow, tasks.clone())));
     let (all_done, done) = tokio::sync::oneshot::channel::<()>();
     let recording = tasks.spawn(record(Arc::clone(&app), done));
+    let (losses_noted, noted) = tokio::sync::oneshot::channel::<()>();
+    let telling = tasks.spawn({
+        let gateway = Arc::clone(&app.gateway);
+        async move { lost::tell(&gateway.lost, &gateway.config.control_url, noted).await }
+    });
 
     let mut lanes = Vec::with_capacity(threads);
     let mut running = Vec::with_capacity(threads);
@@ -107,8 +115,8 @@ pub async fn run(config: Config, listener: TcpListener, tasks: Tasks, clock: Clo
             Err(error) => ended = Err(GatewayError::Defect(error.to_string())),
         }
     }
-    drop(all_done);
-    for task in [keeping, Some(recording)].into_iter().flatten() {
+    drop((all_done, losses_noted));
+    for task in [keeping, Some(recording), Some(telling)].into_iter().flatten() {
         task.await.map_err(|error| GatewayError::Defect(error.to_string()))?;
     }
     ended

@@ -4,9 +4,11 @@ use api::{DeploymentId, Event, RevisionNumber, Timestamp, event::NewEvent};
 use sqlx::any::AnyRow;
 
 use crate::{
-    Page, Sql, Store, StoreError,
+    Idempotent, Page, Sql, Store, StoreError,
     counter::Counter,
+    idempotency,
     row::{Columns as _, clean, json},
+    transaction::Care,
 };
 
 /// The longest message that is kept, in bytes: log lines and causes find their way into messages.
@@ -59,6 +61,27 @@ impl Store {
         };
         let rows = query.fetch_all(&mut *self.read().await?).await?;
         Page::cut(rows, limit, read, |event| event.id)
+    }
+
+    /// Writes an event that somebody other than a worker tells of. `key` names it: the same key again within a day, or a
+    /// deployment that is gone, writes nothing.
+    pub async fn event_once(
+        &self,
+        deployment: DeploymentId,
+        key: &str,
+        event: NewEvent,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let mut sql = self.write(Care::Recoverable).await?;
+        let known = sqlx::query("SELECT id FROM deployment WHERE id = $1").bind(deployment.0);
+        let key = Idempotent { key: format!("event:{key}"), payload: String::new() };
+        if known.fetch_optional(&mut *sql).await?.is_none()
+            || idempotency::claim(&mut sql, &key, deployment, now).await?.is_some()
+        {
+            return sql.abandon().await;
+        }
+        write(&mut sql, deployment, &[event], now).await?;
+        sql.commit().await
     }
 }
 

@@ -10,6 +10,7 @@ use std::{
 };
 
 use api::{ReplicaId, Revision, Timestamp, registry::ModelContent};
+use serde_json::Value;
 
 use super::{
     Config, cgroup,
@@ -22,6 +23,8 @@ use super::{
 
 /// The setting of a replica that says how long its requests may take.
 const REQUEST_TIMEOUT: &str = "MODELWAY__SERVE__REQUEST_TIMEOUT_MS";
+/// The variable in which a replica is told the settings of single models, as JSON.
+const MODELS: &str = "MODELWAY__SERVE__MODELS";
 
 /// The environment variable that tells a replica's processes from all others.
 const MARK: &str = "MODELWAY_REPLICA_SOCKET";
@@ -56,7 +59,7 @@ impl Launcher {
         let groups = self.limiter.prepare(&record.id.0, &revision.spec.limit_res);
         record.groups = groups.folders;
         record.notes = groups.notes;
-        record.notes.extend(self.too_short(revision.spec.request_timeout_ms));
+        record.notes.extend(self.too_short(revision));
         slot::write(&slot, &record)?;
 
         forget(&slot.join(TERMINATION_FILE))?;
@@ -165,16 +168,27 @@ impl Launcher {
         command
     }
 
-    /// What a user should know of a request timeout that is set for all replicas and ends requests of this one early.
-    fn too_short(&self, request_timeout_ms: u64) -> Option<String> {
-        let set = self.config.serve_env.get(REQUEST_TIMEOUT)?;
-        let short = set.parse().is_ok_and(|set: u64| set < request_timeout_ms);
-        short.then(|| {
-            format!(
-                "process.serve_env sets {REQUEST_TIMEOUT} to {set}, which is less than the deployment's \
-                 request_timeout_ms of {request_timeout_ms}: replicas give requests up after {set} ms; leave it out"
-            )
-        })
+    /// What a user should know of request timeouts that are set for replicas and end requests of this one early.
+    fn too_short(&self, revision: &Revision) -> Vec<String> {
+        let whole = revision.spec.request_timeout_ms;
+        let told = |what: &str, set: u64| {
+            (set < whole).then(|| {
+                format!(
+                    "{what} is {set}, which is less than the deployment's request_timeout_ms of {whole}: replicas give \
+                     requests up after {set} ms; leave it out"
+                )
+            })
+        };
+        let of_all = self.config.serve_env.get(REQUEST_TIMEOUT).and_then(|set| set.parse().ok());
+        let of_all = of_all.and_then(|set| told(&format!("{REQUEST_TIMEOUT} in process.serve_env"), set));
+        let models = self.config.serve_env.get(MODELS).and_then(|text| serde_json::from_str::<Value>(text).ok());
+        let own = revision.deployment.to_string();
+        let names = [Some(&own), revision.spec.name.as_ref()];
+        let of_one = names.into_iter().flatten().find_map(|name| {
+            let set = models.as_ref()?.get(name)?.get("request_timeout_ms")?.as_u64()?;
+            told(&format!("serve.models.{name}.request_timeout_ms"), set)
+        });
+        of_all.into_iter().chain(of_one).collect()
     }
 
     fn arguments(&self, replica: &ReplicaId, revision: &Revision) -> Vec<OsString> {

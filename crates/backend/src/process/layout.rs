@@ -1,7 +1,8 @@
 //! Where everything stands below the data directory.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write as _},
     os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
@@ -149,7 +150,9 @@ fn node_id(data_dir: &Path) -> io::Result<String> {
     let path = data_dir.join("node-id");
     if !path.exists() {
         let fresh = data_dir.join(format!(".node-id.{:016x}", rand::random::<u64>()));
-        fs::write(&fresh, format!("{:016x}\n", rand::random::<u64>())).map_err(|error| at("write", &fresh, error))?;
+        let name = format!("{:016x}\n", rand::random::<u64>());
+        let written = base::private::create(&fresh).and_then(|mut file| file.write_all(name.as_bytes()));
+        written.map_err(|error| at("write", &fresh, error))?;
         // A link, unlike a rename, never replaces the name that another process gave meanwhile.
         let linked = fs::hard_link(&fresh, &path);
         fs::remove_file(&fresh).map_err(|error| at("remove", &fresh, error))?;

@@ -6,8 +6,8 @@ use clap::{Args, ValueEnum};
 
 /// Run everything in one process: control plane, worker, gateway
 ///
-/// Keeps all it knows in one folder, with an embedded database. Ctrl-C (or SIGTERM) finishes what is in flight, ends the
-/// replicas and then itself, within 10 seconds; a second one ends all at once.
+/// Keeps all it knows in one folder, with an embedded database. Ctrl-C (or SIGTERM) finishes what is in flight, for at most
+/// 30 seconds (gateway.drain_ms), ends the replicas and then itself; a second one ends all at once.
 #[derive(Clone, Debug, Default, Args)]
 #[command(after_help = "\
 Examples:

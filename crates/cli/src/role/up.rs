@@ -1,10 +1,6 @@
 //! `up`: every role in one process, over the same HTTP as apart.
 
-use std::{
-    process::ExitCode,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{pin::pin, process::ExitCode, sync::Arc, time::Duration};
 
 use backend::Backend;
 use base::{Clock, Tasks, config::Loaded};
@@ -20,10 +16,14 @@ use crate::{
     settings::Settings,
 };
 
-/// All of an orderly end, replicas included.
-const END: Duration = Duration::from_millis(9_500);
-/// What of it is kept for the replicas, however long requests in flight take.
+/// What the gateway may take to end beside `gateway.drain_ms`, in which requests in flight are finished.
+const GATEWAY_END: Duration = Duration::from_secs(1);
+/// Who waits for longer is told what for.
+const SOON: Duration = Duration::from_secs(1);
+/// What replicas may take to end: nobody asks them any more.
 const REPLICAS_END: Duration = Duration::from_secs(3);
+/// What the control plane may take to end.
+const CONTROL_END: Duration = Duration::from_secs(1);
 /// The longest that the worker's passes in hand may take.
 const WORKER_END: Duration = Duration::from_secs(2);
 /// How long the gateway may take to learn the first routes before the URLs are said anyway.
@@ -51,6 +51,8 @@ struct Up {
     backend: Arc<dyn Backend>,
     backend_tasks: Tasks,
     urls: Urls,
+    /// How long requests in flight may take to end.
+    drain: Duration,
     /// Given back last: until then nobody else may touch the folder.
     hold: Hold,
 }
@@ -139,6 +141,7 @@ fn compose(
     hold: Hold,
 ) -> Up {
     let clock = Clock::system();
+    let drain = Duration::from_millis(settings.gateway.drain_ms);
     let tasks = Tasks::new();
     let run = control::run(settings.control.clone(), store.clone(), listeners.control, tasks.clone(), clock.clone());
     let control = Running::start("control", tasks, run);
@@ -148,24 +151,27 @@ fn compose(
     let tasks = Tasks::new();
     let run = run_worker(settings, store, Arc::clone(&backend), listeners.worker, tasks.clone());
     let worker = Running::start("worker", tasks, run);
-    Up { gateway, control, worker, backend, backend_tasks, urls, hold }
+    Up { gateway, control, worker, backend, backend_tasks, urls, drain, hold }
 }
 
 impl Up {
     /// Ends everything in the order in which nobody misses what is gone: the gateway finishes what is in flight while
     /// replicas still answer; the worker goes before them, or it would start them again.
     async fn end(self) {
-        let end = Instant::now() + END;
-        let left = |reserve: Duration| {
-            let left = end.saturating_duration_since(Instant::now()).saturating_sub(reserve);
-            left.max(Duration::from_millis(200))
-        };
-        self.gateway.end(left(REPLICAS_END + WORKER_END)).await;
+        let mut in_flight = pin!(self.gateway.end(self.drain + GATEWAY_END));
+        if tokio::time::timeout(SOON, &mut in_flight).await.is_err() {
+            let seconds = self.drain.as_secs();
+            tell(format!(
+                "requests are in flight: waiting for them for at most {seconds} s (gateway.drain_ms); a second signal ends \
+                 all at once"
+            ));
+            in_flight.await;
+        }
         self.worker.end(WORKER_END).await;
-        if let Err(error) = self.backend.shutdown(left(Duration::from_millis(500))).await {
+        if let Err(error) = self.backend.shutdown(REPLICAS_END).await {
             tell(format!("replicas may be left: {}", chain(&error)));
         }
-        self.control.end(left(Duration::ZERO)).await;
+        self.control.end(CONTROL_END).await;
         self.backend_tasks.stop_and_wait(Duration::from_millis(200)).await;
         drop(self.hold);
     }

@@ -1,17 +1,20 @@
-//! `/v1/routes/watch`
+//! What gateways ask and tell: `/v1/routes`.
 
-use api::Problem;
+use api::{
+    Fault, Problem,
+    lost::{LostRequests, MOST_LOST},
+};
 use axum::{
     body::Body,
     extract::State,
     response::{IntoResponse, Response},
 };
 use http::{
-    HeaderName, HeaderValue,
+    HeaderName, HeaderValue, StatusCode,
     header::{CACHE_CONTROL, CONTENT_TYPE},
 };
 
-use super::{Shared, query::Query};
+use super::{Shared, body::Json, query::Query};
 use crate::{error::Error, watch::Cursor};
 
 const HEADERS: [(HeaderName, HeaderValue); 2] = [
@@ -40,4 +43,31 @@ pub(super) async fn watch(State(app): State<Shared>, mut query: Query) -> Result
     query.finish()?;
     let watcher = app.watch.join(Cursor { epoch, after }).await?;
     Ok((HEADERS, Body::from_stream(watcher.lines())).into_response())
+}
+
+/// Tell of lost requests
+///
+/// For gateways: requests that a replica did not answer to the end. Each becomes an event of its deployment; one that was told
+/// before, and one of a deployment that is gone, becomes none.
+#[utoipa::path(
+    post, path = "/v1/routes/lost", tag = "routes", operation_id = "tellLostRequests",
+    request_body = Vec<LostRequests>,
+    responses(
+        (status = 204, description = "They are written down"),
+        (status = 422, description = "The payload has faults", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Any other refusal", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn lost(State(app): State<Shared>, query: Query, Json(body): Json) -> Result<StatusCode, Error> {
+    query.finish()?;
+    let fault = |code: &str, detail: String| {
+        Error::Payload(vec![Fault { pointer: String::new(), code: code.to_owned(), detail }])
+    };
+    let lost: Vec<LostRequests> =
+        serde_json::from_value(body).map_err(|error| fault("invalid_payload", error.to_string()))?;
+    if lost.len() > MOST_LOST {
+        return Err(fault("too_many", format!("at most {MOST_LOST} are told at once")));
+    }
+    app.requests_lost(&lost).await?;
+    Ok(StatusCode::NO_CONTENT)
 }

@@ -5,6 +5,7 @@ mod deployments;
 mod guard;
 mod health;
 mod logs;
+mod lost;
 mod openapi;
 mod outage;
 mod postgres;

@@ -25,6 +25,7 @@ use super::{
     head::{Protocol, stamp},
     lane::Lane,
     line::Line,
+    loss,
     receive::{Received, blame_client},
     reply::{OutBody, ReplicaBody, Source},
 };
@@ -132,6 +133,7 @@ pub(crate) async fn forward(call: Call, head: Request<()>, body: Received) -> Re
                     revision: attempts.revision,
                     _admission: call.admission,
                     claim,
+                    id,
                     started: call.started,
                     sent,
                     code: code.as_u16(),
@@ -309,6 +311,8 @@ impl Attempts<'_> {
             deployment = %self.endpoint.id,
             "a replica broke off with this request in its hands: {error}"
         );
+        let first = before.as_ref().map(|(replica, _)| replica.as_str());
+        loss::broke_off(&self.lane.gateway, self.endpoint, &self.revision, replica, id, error, first);
         let why = match (spare, before) {
             _ if !self.endpoint.route.idempotent => {
                 "the deployment says that its requests are not idempotent".to_owned()

@@ -2,10 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use tokio::time::Instant;
 
-use super::lane::Lane;
+use super::{lane::Lane, loss};
 use crate::{
     admit::limits::Admission,
     observe::records::{Draft, Record},
@@ -44,6 +44,8 @@ pub(crate) struct Flight {
     pub(crate) endpoint: Arc<Endpoint>,
     pub(crate) revision: Arc<Revision>,
     pub(crate) claim: Claim,
+    /// The request's id.
+    pub(crate) id: Option<HeaderValue>,
     /// When the request's head was read.
     pub(crate) started: Instant,
     /// When the attempt began that was answered.
@@ -70,9 +72,13 @@ impl Flight {
         }
     }
 
-    /// The replica broke off within its answer.
-    pub(crate) fn broke_off(&mut self) {
-        self.claim.0.eject(self.lane.gateway.now_ms());
+    /// The replica stopped in the middle of its answer; `error`: its connection did.
+    pub(crate) fn broke_off(&mut self, error: Option<&str>) {
+        let gateway = &self.lane.gateway;
+        self.claim.0.eject(gateway.now_ms());
+        if let Some(error) = error {
+            loss::broke_off(gateway, &self.endpoint, &self.revision, &self.claim.0, self.id.as_ref(), error, None);
+        }
     }
 
     /// Gives a connection back to its pool.

@@ -1,7 +1,10 @@
 //! What all serving threads share.
 
 use std::{
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64},
+    },
     time::SystemTime,
 };
 
@@ -10,7 +13,11 @@ use base::{Clock, Tasks};
 use tokio::time::Instant;
 
 use crate::{
-    admit::limits::Counts, config::Config, observe::counters::Counters, table::routes::Table, wire::headers::Ids,
+    admit::limits::Counts,
+    config::Config,
+    observe::{counters::Counters, lost::Lost},
+    table::routes::Table,
+    wire::headers::Ids,
 };
 
 /// What all serving threads share.
@@ -25,6 +32,10 @@ pub(crate) struct Gateway {
     pub(crate) counters: Counters,
     /// Records that the disk did not take.
     pub(crate) records_lost: Arc<AtomicU64>,
+    /// Requests that were lost with a replica, until the control plane knows of them.
+    pub(crate) lost: Lost,
+    /// Whether those that the end cuts off were noted.
+    pub(crate) cut: AtomicBool,
     started: Instant,
 }
 
@@ -39,6 +50,8 @@ impl Gateway {
             counts: Arc::default(),
             counters: Counters::default(),
             records_lost: Arc::default(),
+            lost: Lost::default(),
+            cut: AtomicBool::new(false),
             started: Instant::now(),
         })
     }

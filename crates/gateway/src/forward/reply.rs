@@ -12,7 +12,10 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::flight::Flight;
-use crate::{upstream::http1::Link, wire::alarm::Alarm};
+use crate::{
+    upstream::http1::Link,
+    wire::{alarm::Alarm, refusal::causes},
+};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type Polled = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
@@ -141,7 +144,7 @@ impl ReplicaBody {
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
-                self.fail();
+                self.fail(Some(&causes(&*error)));
                 Poll::Ready(Some(Err(error)))
             }
             Poll::Ready(None) => {
@@ -154,15 +157,15 @@ impl ReplicaBody {
                     alarm.set_after(self.idle);
                 }
                 ready!(alarm.poll(cx));
-                self.fail();
+                self.fail(None);
                 Poll::Ready(Some(Err("the replica stopped sending".into())))
             }
         }
     }
 
-    fn fail(&mut self) {
+    fn fail(&mut self, error: Option<&str>) {
         if let Some(flight) = &mut self.flight {
-            flight.broke_off();
+            flight.broke_off(error);
         }
         self.source = Source::Ended;
         self.flight = None;

@@ -21,7 +21,10 @@ use super::{
     connection::{Conn, End, TickLimits},
     protocol,
 };
-use crate::forward::lane::{Lane, TICK};
+use crate::forward::{
+    lane::{Lane, TICK},
+    loss,
+};
 
 /// Ticks between two walks over the connections.
 const WALK: u32 = 4;
@@ -73,6 +76,7 @@ impl Thread {
                 }
             }
             if self.open() > 0 {
+                loss::cut(&self.app.gateway);
                 tracing::warn!(
                     "{} connections were in use for longer than the drain time and are cut off",
                     self.open()

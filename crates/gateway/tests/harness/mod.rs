@@ -19,6 +19,7 @@ use std::{
 use api::{
     DeploymentId, ReplicaId, RevisionNumber, State,
     deployment::LogPayloads,
+    lost::LostRequests,
     route::{Route, RouteChange, RouteMessage, RouteReplica, RouteRevision},
 };
 use base::{Clock, Tasks};
@@ -264,6 +265,8 @@ pub(crate) struct Control {
     pub(crate) addr: SocketAddr,
     epoch: String,
     routes: Arc<Mutex<BTreeMap<i64, RouteChange>>>,
+    /// What it was told of lost requests.
+    pub(crate) lost: Arc<Mutex<Vec<LostRequests>>>,
     version: Arc<watch::Sender<i64>>,
     tasks: Tasks,
 }
@@ -279,11 +282,12 @@ impl Control {
             addr: listener.local_addr().unwrap(),
             epoch: epoch.to_owned(),
             routes: Arc::default(),
+            lost: Arc::default(),
             version: Arc::new(watch::Sender::new(0)),
             tasks: Tasks::new(),
         };
         let (tasks, epoch) = (control.tasks.clone(), epoch.to_owned());
-        let (routes, version) = (control.routes.clone(), control.version.clone());
+        let (routes, version, lost) = (control.routes.clone(), control.version.clone(), control.lost.clone());
         tasks.clone().spawn(async move {
             loop {
                 let stream = tokio::select! {
@@ -292,9 +296,10 @@ impl Control {
                 };
                 let (routes, versions, epoch, stop) =
                     (routes.clone(), version.subscribe(), epoch.clone(), tasks.clone());
+                let lost = lost.clone();
                 tasks.spawn(async move {
                     tokio::select! {
-                        _ = tell(stream, &epoch, &routes, versions) => {}
+                        _ = tell(stream, &epoch, &routes, &lost, versions) => {}
                         () = stop.stopping() => {}
                     }
                 });
@@ -329,6 +334,7 @@ async fn tell(
     mut stream: TcpStream,
     epoch: &str,
     routes: &Mutex<BTreeMap<i64, RouteChange>>,
+    lost: &Mutex<Vec<LostRequests>>,
     mut versions: watch::Receiver<i64>,
 ) -> std::io::Result<Infallible> {
     let mut head = Vec::new();
@@ -336,6 +342,13 @@ async fn tell(
         head.push(stream.read_u8().await?);
     }
     let head = String::from_utf8_lossy(&head).into_owned();
+    if let Some(length) = head.split_once("content-length: ").filter(|_| head.starts_with("POST ")) {
+        let mut body = vec![0; length.1.split("\r\n").next().unwrap().parse().unwrap()];
+        stream.read_exact(&mut body).await?;
+        lost.lock().unwrap().extend(serde_json::from_slice::<Vec<LostRequests>>(&body)?);
+        stream.write_all(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n").await?;
+        return Err(std::io::ErrorKind::NotConnected.into());
+    }
     let same = head.contains(&format!("epoch={epoch}&"));
     let mut after = 0;
     if same {
