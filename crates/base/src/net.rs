@@ -3,9 +3,13 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
+    os::fd::AsFd,
 };
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+};
 use tokio::net::{TcpListener, TcpSocket, lookup_host};
 
 /// Connections that the kernel holds for us until they are accepted; it lowers this to `somaxconn`.
@@ -33,6 +37,13 @@ pub enum BindError {
         #[source]
         source: io::Error,
     },
+}
+
+/// Whether the other end of a connection neither sends nor takes anything any more.
+pub fn is_hung_up(socket: &impl AsFd) -> bool {
+    let mut looked = [PollFd::new(socket, PollFlags::empty())];
+    let asked = poll(&mut looked, Some(&Timespec::default()));
+    asked.is_err() || looked[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
 }
 
 /// Listens on `addr` (`host:port`; port 0 takes any free one). `setting` names, for the error, what sets it.

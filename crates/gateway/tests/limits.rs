@@ -122,6 +122,50 @@ async fn what_is_no_http_is_told_what_is_wrong() {
 }
 
 #[tokio::test]
+async fn a_client_that_ends_its_half_after_its_request_gets_its_answer() {
+    let (_replica, _control, gateway) = simple(|config| config.buffer_body_bytes = 100, Manner::Late(2_500)).await;
+    let one = |body: usize, more: &str| {
+        let head =
+            format!("POST /v2/models/iris/infer HTTP/1.1\r\nhost: localhost\r\n{more}content-length: {body}\r\n\r\n");
+        head + &"x".repeat(body)
+    };
+    // Kept alive and not, held and sent on, and two of them one behind the other.
+    let sent = [one(2, ""), one(2, "connection: close\r\n"), one(200_000, ""), one(2, "") + &one(3, "")];
+    let answers = sent.map(|sent| {
+        let gateway = &gateway;
+        async move {
+            let mut stream = gateway.raw().await;
+            stream.write_all(sent.as_bytes()).await.unwrap();
+            stream.shutdown().await.unwrap();
+            read_all(&mut stream).await
+        }
+    });
+    let answers = futures::future::join_all(answers).await;
+    for (answer, lengths) in answers.iter().zip([&[2][..], &[2], &[200_000], &[2, 3]]) {
+        let finals = answer.matches("HTTP/1.1 200 OK").count();
+        assert_eq!(finals, lengths.len(), "{answer}");
+        for length in lengths {
+            assert!(answer.contains(&format!("a /v2/models/iris/infer {length}")), "{answer}");
+        }
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_is_gone_gives_its_place_back() {
+    let (replica, _control, gateway) = simple(|config| config.max_in_flight_per_deployment = 1, Manner::Never).await;
+    let mut stream = gateway.raw().await;
+    let head = b"POST /v2/models/iris/infer HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\r\n{}";
+    stream.write_all(head).await.unwrap();
+    eventually("it to be there", || async { (replica.requests() == 1).then_some(()).ok_or(()) }).await;
+    assert_eq!(gateway.infer("iris").await.0, 429, "the place is taken");
+    drop(stream);
+    replica.behave(Manner::Well);
+    eventually("the place", || async { Some(gateway.infer("iris").await.0).filter(|it| *it == 200).ok_or(()) }).await;
+    gateway.stop().await;
+}
+
+#[tokio::test]
 async fn a_body_that_stops_coming_is_408() {
     let (_replica, _control, gateway) = simple(|config| config.body_idle_timeout_ms = 300, Manner::Well).await;
     for length in ["100", "2000000"] {

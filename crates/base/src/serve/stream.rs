@@ -6,10 +6,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    net::{RecvFlags, Shutdown, recv, shutdown},
-};
+use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
 use tokio::{
     io::Interest,
     net::{TcpStream, UnixStream},
@@ -82,8 +79,6 @@ impl Stream {
 
     /// Whether the client takes nothing more either.
     pub(super) fn is_hung_up(&self) -> bool {
-        let mut looked = [PollFd::from_borrowed_fd(self.fd(), PollFlags::empty())];
-        let asked = poll(&mut looked, Some(&Timespec::default()));
-        asked.is_err() || looked[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
+        crate::net::is_hung_up(&self.fd())
     }
 }

@@ -16,6 +16,7 @@ use std::{
 
 use base::serve::Unreadable;
 use futures::task::AtomicWaker;
+use http::Version;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -30,6 +31,10 @@ use crate::{
 
 /// For answers up to this length a copy costs less than what the kernel does for a second piece.
 const JOINED: usize = 2 << 10;
+/// A client that ended its half of the connection is asked after so many ticks whether it is still there.
+const HALF_CLOSED: u32 = 4;
+/// A response that every client of HTTP/1.1 passes over; one that is gone resets the connection.
+const STILL_THERE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// Why a connection is to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +69,12 @@ pub(crate) struct Conn {
     pub(crate) http2: AtomicBool,
     /// The client may still be sending a body that nobody reads.
     pub(crate) linger: AtomicBool,
+    /// When the client ended its half of the connection; 0 while it has not.
+    half_closed: AtomicU32,
+    /// It is to be found out whether the client is still there.
+    ask: AtomicBool,
+    /// Something was sent since the last request began, or nothing may be sent before its answer.
+    spoken: AtomicBool,
     alarm: Mutex<Option<Alarm>>,
 }
 
@@ -81,13 +92,17 @@ impl Conn {
             waker: AtomicWaker::new(),
             http2: AtomicBool::new(false),
             linger: AtomicBool::new(false),
+            half_closed: AtomicU32::new(0),
+            ask: AtomicBool::new(false),
+            spoken: AtomicBool::new(false),
             alarm: Mutex::new(None),
         })
     }
 
     /// A request begins; it ends when the guard goes.
-    pub(crate) fn begin(self: &Arc<Self>) -> Busy {
+    pub(crate) fn begin(self: &Arc<Self>, version: Version) -> Busy {
         self.busy.fetch_add(1, Ordering::Relaxed);
+        self.spoken.store(version == Version::HTTP_10, Ordering::Relaxed);
         self.head_since.store(0, Ordering::Relaxed);
         Busy(Arc::clone(self))
     }
@@ -139,6 +154,9 @@ impl Conn {
             } else if self.head_since.load(Ordering::Relaxed) == 0 && older(&self.idle_since, limits.idle) {
                 self.end(End::Gracefully);
             }
+        } else if older(&self.half_closed, HALF_CLOSED) {
+            self.ask.store(true, Ordering::Relaxed);
+            self.waker.wake();
         }
     }
 
@@ -152,6 +170,9 @@ impl Conn {
     }
 
     fn wrote(&self, done: bool) {
+        if !self.spoken.load(Ordering::Relaxed) {
+            self.spoken.store(true, Ordering::Relaxed);
+        }
         if done {
             if self.blocked_since.load(Ordering::Relaxed) != 0 {
                 self.blocked_since.store(0, Ordering::Relaxed);
@@ -205,15 +226,40 @@ pub(crate) struct ClientSocket {
     stream: TcpStream,
     conn: Arc<Conn>,
     unreadable: Unreadable,
+    /// Bytes wait that are another request's.
+    more: bool,
 }
 
 impl ClientSocket {
     pub(crate) fn new(stream: TcpStream, conn: Arc<Conn>) -> Self {
-        Self { stream, conn, unreadable: Unreadable::default() }
+        Self { stream, conn, unreadable: Unreadable::default(), more: false }
     }
 
     pub(crate) fn into_stream(self) -> TcpStream {
         self.stream
+    }
+
+    /// Finds out whether the client is still there while it waits for an answer: hyper does not read meanwhile.
+    fn look(&mut self, cx: &mut Context<'_>) {
+        let conn = &*self.conn;
+        if self.more || conn.busy.load(Ordering::Relaxed) == 0 || conn.http2.load(Ordering::Relaxed) {
+            return;
+        }
+        if conn.half_closed.load(Ordering::Relaxed) == 0 {
+            match self.stream.poll_peek(cx, &mut ReadBuf::new(&mut [0])) {
+                Poll::Pending => {}
+                Poll::Ready(Ok(0)) => conn.half_closed.store(conn.lane.tick(), Ordering::Relaxed),
+                Poll::Ready(Ok(_)) => self.more = true,
+                Poll::Ready(Err(_)) => conn.end(End::Stalled),
+            }
+        } else if conn.ask.swap(false, Ordering::Relaxed) {
+            if !conn.spoken.swap(true, Ordering::Relaxed) {
+                let _sent = self.stream.try_write(STILL_THERE);
+            }
+            if base::net::is_hung_up(&self.stream) {
+                conn.end(End::Stalled);
+            }
+        }
     }
 
     /// How much of `bytes` goes to the client as it is.
@@ -230,6 +276,7 @@ impl AsyncRead for ClientSocket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         if read.is_ready() {
+            self.more = false;
             self.conn.read_some();
         }
         read
@@ -270,7 +317,9 @@ impl AsyncWrite for ClientSocket {
         true
     }
 
+    /// Called when nothing is left to be written.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.look(cx);
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 

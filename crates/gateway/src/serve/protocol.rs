@@ -46,6 +46,7 @@ async fn serve_http1(socket: ClientSocket, conn: Arc<Conn>) {
     let handler = Arc::clone(&conn);
     let mut http = http1::Builder::new()
         .header_read_timeout(None)
+        .half_close(true)
         .max_buf_size(READ_AHEAD)
         .serve_connection(TokioIo::new(socket), service_fn(move |asked| request::handle(Arc::clone(&handler), asked)));
     let mut told = false;

@@ -72,7 +72,7 @@ struct Named {
 
 /// Answers one request.
 pub(crate) async fn handle(conn: Arc<Conn>, request: Request<Incoming>) -> Result<Response<Served>, Infallible> {
-    let busy = conn.begin();
+    let busy = conn.begin(request.version());
     let protocol = if grpc::is_grpc(&request) { Protocol::Grpc } else { Protocol::Http };
     let asked = Asked { started: Instant::now(), id: conn.lane.gateway.ids.of(request.headers()), protocol };
     let id = asked.id.clone();
