@@ -25,7 +25,7 @@ use crate::{
     placement::Placement,
     probe::Probe,
     queue::{Bell, Queue},
-    runtime::{Cancel, ModelRuntime, Screen, Signature, Up, is_unusual},
+    runtime::{Cancel, ModelRuntime, Screen, Signature, Up},
     settings::ModelSettings,
     statistics::Statistics,
     validate,
@@ -299,14 +299,14 @@ impl Model {
     }
 
     /// Predicts with a model that may answer more than once.
-    pub(crate) fn stream(&self, request: Request, caller: Caller) -> Result<Answers, InferError> {
+    pub(crate) async fn stream(&self, request: Request, caller: Caller) -> Result<Answers, InferError> {
         let arrived = Instant::now();
         self.statistics.touched();
         let time = self.time_for(&request)?;
         let own = request.parameters.get("timeout").and_then(Parameter::as_u64).is_some_and(|micros| micros > 0);
         let (answer, answers) = mpsc::channel(STREAMED_AHEAD);
-        // The model's own thread asks whether it survives the inputs.
         let prepared = self.prepare(request)?;
+        self.screened(&prepared, arrived + time).await?;
         let (waiting, _bell) = self.enqueue(prepared, caller, Answer::Each(answer), arrived, time)?;
         let left = Left(Some(Arc::clone(&self.metrics)));
         let deadline = arrived + time;
@@ -387,7 +387,7 @@ impl Model {
     /// Lets no inputs pass that would end the server.
     async fn screened(&self, request: &Prepared, deadline: Instant) -> Result<(), InferError> {
         let Some(screen) = &self.screen else { return Ok(()) };
-        if !request.inputs.iter().any(is_unusual) {
+        if !screen.concerns(&request.inputs) {
             return Ok(());
         }
         let known = match screen.known(&request.inputs) {

@@ -18,7 +18,7 @@ mod words;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -79,9 +79,10 @@ pub(crate) fn open(
 ) -> Result<Box<dyn ModelRuntime>, ServeError> {
     let environment = library::environment(config.onnxruntime.as_deref())?;
     let threads = threads(settings.intra_op_threads);
-    let Ok(key) = Key::of(file) else {
+    let weights = external::names(file)?;
+    let Ok(key) = Key::of(file, &weights) else {
         // Loading says why.
-        return Ok(Box::new(OnnxModel::load_here(&environment, file, threads)?));
+        return Ok(Box::new(OnnxModel::load_here(&environment, file, weights, threads)?));
     };
     let folder = config.python_folder().join("onnx");
     let program = Program::of(&config.onnx_child);
@@ -105,7 +106,7 @@ pub(crate) fn open(
     crash::watch(&folder);
     crate::python::memory::bound_this_process();
     let marker = Marker::new(key, threads > 1);
-    let model = marker.during(|| OnnxModel::load_here(&environment, file, threads))?;
+    let model = marker.during(|| OnnxModel::load_here(&environment, file, weights, threads))?;
     let mut model = model.with_largest(config.bodies_limit_bytes);
     let kept = folder.join(format!("{}.json", key.text()));
     let trials = Trials::new(program, open, settings.timeout, kept);
@@ -119,10 +120,15 @@ impl OnnxModel {
         Self { largest, ..self }
     }
 
-    /// Loads a file into this process. Blocks.
-    fn load_here(environment: &Environment, file: &Path, intra_op_threads: usize) -> Result<Self, ServeError> {
+    /// Loads a file, with its `weights` in files of these names, into this process. Blocks.
+    fn load_here(
+        environment: &Environment,
+        file: &Path,
+        weights: Vec<PathBuf>,
+        intra_op_threads: usize,
+    ) -> Result<Self, ServeError> {
         let failed = |reason: String| ServeError::Load { path: file.to_owned(), reason };
-        let weights = external::files(file)?;
+        let weights = external::files(file, weights)?;
         let session = session(environment, file, weights, intra_op_threads)
             .map_err(|e| failed(words::of_load(e.message(), file, || graph::Model::read(file).ok()?.opset())))?;
         let inputs = session.inputs().iter().map(describe::input).collect::<Result<Vec<_>, _>>().map_err(failed)?;

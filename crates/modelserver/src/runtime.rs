@@ -201,10 +201,12 @@ pub(crate) fn is_unusual(input: &Tensor) -> bool {
 
 /// Whether an input is a whole number by itself, and 0 or less.
 pub(crate) fn is_no_count(input: &Tensor) -> bool {
-    if !input.shape.is_empty() {
-        return false;
-    }
-    match &input.data {
+    input.shape.is_empty() && begins_without_count(&input.data)
+}
+
+/// Whether the first element is a whole number of 0 or less.
+pub(crate) fn begins_without_count(data: &Data) -> bool {
+    match data {
         Data::Int8(number) => number.first().is_some_and(|number| *number <= 0),
         Data::Int16(number) => number.first().is_some_and(|number| *number <= 0),
         Data::Int32(number) => number.first().is_some_and(|number| *number <= 0),
@@ -225,6 +227,11 @@ pub(crate) fn is_no_count(input: &Tensor) -> bool {
 
 /// Says of unusual inputs whether a runtime survives them.
 pub trait Screen: std::fmt::Debug + Send + Sync {
+    /// Whether any of these is unusual.
+    fn concerns(&self, inputs: &[Tensor]) -> bool {
+        inputs.iter().any(is_unusual)
+    }
+
     /// What is known; `None`: it has to be tried.
     fn known(&self, inputs: &[Tensor]) -> Option<Result<(), RuntimeError>>;
 

@@ -69,7 +69,7 @@ impl Stream {
             .is_ok_and(|(m, _)| m.signature.streams);
         let app = Arc::clone(&self.app);
         if streams {
-            self.many.push(many(app, self.caller, request, hold));
+            self.many.push(stream::once(many(app, self.caller, request, hold)).flatten().boxed());
         } else {
             self.single.push_back(Box::pin(single(app, self.caller, request, hold)));
         }
@@ -126,7 +126,7 @@ struct Asked {
 }
 
 /// The answers of a model that streams.
-fn many(
+async fn many(
     app: Arc<App>,
     caller: Caller,
     mut request: ModelInferRequest,
@@ -141,11 +141,12 @@ fn many(
         answers: None,
         _hold: hold,
     };
-    let begun = app.models.find(&asked.name, Some(&request.model_version)).and_then(|(model, _)| {
+    let begun = async {
+        let (model, _) = app.models.find(&asked.name, Some(&request.model_version))?;
         asked.version.clone_from(&model.version);
-        model.stream(service::read(&model, request)?, caller)
-    });
-    match begun {
+        model.stream(service::read(&model, request)?, caller).await
+    };
+    match begun.await {
         Ok(answers) => asked.answers = Some(answers),
         Err(error) => return stream::iter([failed(asked.id, &error)]).boxed(),
     }

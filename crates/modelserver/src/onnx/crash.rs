@@ -45,31 +45,23 @@ pub(super) fn name(signal: i32) -> String {
     known.map_or_else(|| format!("signal {signal}"), |(_, name)| (*name).to_owned())
 }
 
-/// Tells a model's file and the runtime's build from all others.
+/// Tells a model's files and the runtime's build from all others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Key([u64; 2]);
 
 impl Key {
-    /// Of a file. Of a large one some parts are read: training anew changes them all.
-    pub(super) fn of(file: &Path) -> io::Result<Self> {
-        let mut file = File::open(file)?;
-        let length = file.metadata()?.len();
+    /// Of a model's file, and the files of its weights.
+    pub(super) fn of(model: &Path, weights: &[PathBuf]) -> io::Result<Self> {
+        Self::of_files(ort::info(), model, weights)
+    }
+
+    fn of_files(build: &str, model: &Path, weights: &[PathBuf]) -> io::Result<Self> {
         let mut hash = Sha256::new();
-        hash.update(ort::info());
-        hash.update(length.to_le_bytes());
-        let mut add = |from: u64, most: u64| {
-            let mut part = Vec::new();
-            file.seek(SeekFrom::Start(from))?;
-            (&file).take(most).read_to_end(&mut part)?;
-            hash.update(&part);
-            io::Result::Ok(())
-        };
-        add(0, PART)?;
-        if length > PART {
-            add(length.saturating_sub(PART).max(PART), PART)?;
-            for sample in 1..SAMPLES {
-                add(length / SAMPLES * sample, SAMPLE)?;
-            }
+        hash.update(build);
+        add(&mut hash, model)?;
+        for name in weights {
+            hash.update(name.as_os_str().as_bytes());
+            add(&mut hash, &model.with_file_name(name))?;
         }
         let hash = hash.finalize();
         let half = |from: usize| hash[from..from + 8].iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
@@ -80,6 +72,30 @@ impl Key {
     pub(super) fn text(self) -> String {
         format!("{:016x}{:016x}", self.0[0], self.0[1])
     }
+}
+
+/// Adds a file to a hash: its length, and what is in it. Of a large one some parts are read: training anew changes them
+/// all.
+fn add(hash: &mut Sha256, file: &Path) -> io::Result<()> {
+    let mut file = File::open(file)?;
+    let length = file.metadata()?.len();
+    hash.update(length.to_le_bytes());
+    let mut part = Vec::new();
+    let mut add = |from: u64, most: u64| {
+        part.clear();
+        file.seek(SeekFrom::Start(from))?;
+        (&file).take(most).read_to_end(&mut part)?;
+        hash.update(&part);
+        io::Result::Ok(())
+    };
+    add(0, PART)?;
+    if length > PART {
+        add(length.saturating_sub(PART).max(PART), PART)?;
+        for sample in 1..SAMPLES {
+            add(length / SAMPLES * sample, SAMPLE)?;
+        }
+    }
+    Ok(())
 }
 
 /// The signal that a model ended a server with, if one has.
@@ -284,18 +300,34 @@ mod tests {
         let model = folder.path().join("model.onnx");
         let key = |bytes: &[u8]| {
             fs::write(&model, bytes).unwrap();
-            let mut hash = Sha256::new();
-            hash.update(bytes);
-            // Without the runtime's build, which is not there in this test.
-            let hash = hash.finalize();
-            Key([u64::from(hash[0]), u64::from(hash[1])])
+            Key::of_files("a build", &model, &[]).unwrap()
         };
         let (one, other) = (key(b"one"), key(b"other"));
         assert_ne!(one, other);
+        assert_ne!(other, Key::of_files("another build", &model, &[]).unwrap());
         assert_eq!(of_model(folder.path(), one), None);
         fs::write(file(folder.path()), format!("{} 11 \n{} 06 \n", one.text(), other.text())).unwrap();
         assert_eq!(of_model(folder.path(), one).as_deref(), Some("SIGSEGV"));
         assert_eq!(of_model(folder.path(), other).as_deref(), Some("SIGABRT"));
+    }
+
+    #[test]
+    fn a_key_changes_with_the_files_of_the_weights() {
+        let folder = tempfile::tempdir().unwrap();
+        let model = folder.path().join("model.onnx");
+        fs::write(&model, "the graph").unwrap();
+        let names = [PathBuf::from("model.onnx.data")];
+        let key = |weights: &[u8]| {
+            fs::write(folder.path().join(&names[0]), weights).unwrap();
+            Key::of_files("a build", &model, &names).unwrap()
+        };
+        let (some, others) = (key(&[1; 100_000]), key(&[2; 100_000]));
+        assert_ne!(some, others);
+        assert_eq!(some, key(&[1; 100_000]));
+        assert_ne!(some, key(&[1; 100_001]));
+        assert_ne!(some, Key::of_files("a build", &model, &[]).unwrap());
+        fs::remove_file(folder.path().join(&names[0])).unwrap();
+        assert!(Key::of_files("a build", &model, &names).is_err());
     }
 
     const FOLDER: &str = "MODELWAY_TEST_CRASH_FOLDER";

@@ -18,26 +18,37 @@ const LOCATION: &[u8] = b"\x0a\x08location\x12";
 /// The files that a model names, as it names them, with what is in them.
 pub(super) type Files = Vec<(PathBuf, Arc<[u8]>)>;
 
-/// Reads the files of a model's weights.
-pub(super) fn files(model: &Path) -> Result<Files, ServeError> {
+/// The names of the files of a model's weights, as it names them: all of them are below its folder.
+pub(super) fn names(model: &Path) -> Result<Vec<PathBuf>, ServeError> {
     let Some(folder) = model.parent() else { return Ok(Vec::new()) };
     if !has_more_files(folder, model) {
         return Ok(Vec::new());
     }
     let failed = |path: &Path, reason: String| ServeError::Load { path: path.to_owned(), reason };
     let text = fs::read(model).map_err(|e| failed(model, e.to_string()))?;
-    let mut files = Vec::new();
-    for name in locations(&text) {
+    let names = locations(&text);
+    for name in &names {
         if !name.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
             let reason = format!("its weights are in {}, which is outside of its folder", name.display());
             return Err(failed(model, reason));
         }
-        let path = folder.join(&name);
-        let bytes = fs::read(&path)
-            .map_err(|e| failed(model, format!("its weights are in {}, which cannot be read: {e}", path.display())))?;
-        files.push((name, bytes.into()));
     }
-    Ok(files)
+    Ok(names)
+}
+
+/// Reads the files of these names.
+pub(super) fn files(model: &Path, names: Vec<PathBuf>) -> Result<Files, ServeError> {
+    let read = |name: PathBuf| {
+        let path = model.with_file_name(&name);
+        match fs::read(&path) {
+            Ok(bytes) => Ok((name, bytes.into())),
+            Err(e) => Err(ServeError::Load {
+                path: model.to_owned(),
+                reason: format!("its weights are in {}, which cannot be read: {e}", path.display()),
+            }),
+        }
+    };
+    names.into_iter().map(read).collect()
 }
 
 /// Most models are alone in their folder, and need not be searched.
@@ -107,13 +118,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let model = folder.path().join("model.onnx");
         fs::write(&model, entry("a.data")).unwrap();
-        assert_eq!(files(&model).unwrap().len(), 0, "alone, it is not searched; the runtime says what is missing");
+        let read = |model: &Path| files(model, names(model)?);
+        assert_eq!(read(&model).unwrap().len(), 0, "alone, it is not searched; the runtime says what is missing");
         fs::write(folder.path().join("b.data"), "b").unwrap();
-        assert!(files(&model).unwrap_err().to_string().contains("a.data, which cannot be read"));
+        assert!(read(&model).unwrap_err().to_string().contains("a.data, which cannot be read"));
         fs::write(folder.path().join("a.data"), "a").unwrap();
-        let read = files(&model).unwrap();
-        assert_eq!((&read[0].0, &read[0].1[..]), (&PathBuf::from("a.data"), &b"a"[..]));
+        let found = read(&model).unwrap();
+        assert_eq!((&found[0].0, &found[0].1[..]), (&PathBuf::from("a.data"), &b"a"[..]));
         fs::write(&model, entry("../a.data")).unwrap();
-        assert!(files(&model).unwrap_err().to_string().contains("outside of its folder"));
+        assert!(read(&model).unwrap_err().to_string().contains("outside of its folder"));
     }
 }

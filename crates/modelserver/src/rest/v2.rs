@@ -121,7 +121,7 @@ async fn infer_stream(asked: Asked<'_>, name: &str, version: Option<&str>) -> An
     request.parameters.remove("binary_data_output");
     let ignored = std::mem::take(&mut request.ignored);
     let (name, id, metrics) = (name.to_owned(), request.id.clone(), Arc::clone(&model.metrics));
-    let answered = match model.stream(request, caller) {
+    let answered = match model.stream(request, caller).await {
         Ok(answers) => {
             let write = move |mut outputs: Vec<Tensor>| {
                 if model.signature.answers_null() {
@@ -146,7 +146,7 @@ async fn generate(asked: Asked<'_>, name: &str, version: Option<&str>) -> Answer
         let outputs = model.infer(request, caller).await?;
         return Ok(answer::bytes("application/json", generate::write(name, &model, id.as_ref(), outputs)?));
     }
-    let mut answers = model.stream(request, caller)?;
+    let mut answers = model.stream(request, caller).await?;
     let Some(first) = answers.next().await.transpose()? else {
         return Err(InferError::Failed("the model made no answer".to_owned()).into());
     };
@@ -163,7 +163,7 @@ async fn generate_stream(asked: Asked<'_>, name: &str, version: Option<&str>) ->
     let (model, _) = asked.app.models.find(name, version)?;
     let (request, hold) = read(asked, &model, |body| generate::read(&model.signature, body)).await?;
     let (name, id) = (name.to_owned(), request.id.clone());
-    let answers = model.stream(request, caller)?;
+    let answers = model.stream(request, caller).await?;
     events(answers, hold, move |outputs| generate::write(&name, &model, id.as_ref(), outputs)).await
 }
 

@@ -31,6 +31,9 @@ async fn inputs_that_end_the_runtime_are_refused_and_nobody_else_notices() {
     for _ in 0..2 {
         let said = refused(infer(&server, "recurrent", &[0, 1, 3]).await, 400);
         assert!(said.contains("cannot be run with `x` [0, 1, 3]: ONNX Runtime itself was ended by SIG"), "{said}");
+        let input = json!({"name": "x", "shape": [0, 1, 3], "datatype": "FP32", "data": []});
+        let (_, streamed) = server.post("/v2/models/recurrent/infer_stream", &json!({"inputs": [input]})).await;
+        assert!(streamed.to_string().contains("ONNX Runtime itself was ended by SIG"), "{streamed}");
         assert_eq!(infer(&server, "recurrent", &[2, 1, 3]).await.0, 200);
         assert_eq!(infer(&server, "over_rows", &[1, 2]).await.0, 200);
     }

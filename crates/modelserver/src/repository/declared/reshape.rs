@@ -7,10 +7,14 @@
 use std::sync::Arc;
 
 use api::inference::{Tensor, TensorMetadata};
+use tokio::sync::oneshot;
 
 use crate::{
     python::Own,
-    runtime::{Call, ModelRuntime, RuntimeError, Signature, Sink, Trials, Up, is_absent},
+    runtime::{
+        Call, ModelRuntime, RuntimeError, Screen, Signature, Sink, Trials, Up, begins_without_count, is_absent,
+        is_unusual,
+    },
 };
 
 /// One tensor's two shapes, the dimension for rows included.
@@ -46,7 +50,7 @@ fn changed(given: &[i64], from: &[i64], to: &[i64]) -> Option<Vec<i64>> {
 pub(super) struct Reshaped {
     model: Box<dyn ModelRuntime>,
     signature: Signature,
-    inputs: Vec<Form>,
+    inputs: Arc<[Form]>,
     outputs: Vec<Form>,
 }
 
@@ -61,7 +65,7 @@ impl Reshaped {
         let rows = |tensor: &TensorMetadata| tensor.shape.first() == Some(&-1);
         signature.rows &= signature.inputs.iter().chain(&signature.outputs).all(rows);
         signature.unranked.retain(|place| inputs.iter().all(|form| form.place != *place));
-        Self { model, signature, inputs, outputs }
+        Self { model, signature, inputs: inputs.into(), outputs }
     }
 }
 
@@ -86,18 +90,65 @@ impl ModelRuntime for Reshaped {
         self.model.note()
     }
 
+    fn screen(&self) -> Option<Arc<dyn Screen>> {
+        let model = self.model.screen()?;
+        Some(Arc::new(Screened { model, forms: Arc::clone(&self.inputs) }))
+    }
+
     fn infer(&mut self, call: Call<'_>, sink: &mut dyn Sink) -> Result<(), RuntimeError> {
-        let mut inputs = call.inputs.to_vec();
-        for form in &self.inputs {
-            let Some(input) = inputs.get_mut(form.place).filter(|input| !is_absent(input)) else { continue };
-            let shape = changed(&input.shape, &form.of_requests, &form.of_model);
-            input.shape = shape.ok_or_else(|| {
-                let (name, given, wanted) = (&input.name, &input.shape, &form.of_requests);
-                RuntimeError::Rejected(format!("input `{name}` has the shape {given:?}, the model wants {wanted:?}"))
-            })?;
-        }
+        let inputs = of_model(call.inputs, &self.inputs)?;
         let mut sink = Back { forms: &self.outputs, wanted: call.outputs, sink };
         self.model.infer(Call { inputs: &inputs, ..call }, &mut sink)
+    }
+}
+
+/// Inputs in the shapes that the model has.
+fn of_model(inputs: &[Tensor], forms: &[Form]) -> Result<Vec<Tensor>, RuntimeError> {
+    let mut inputs = inputs.to_vec();
+    for form in forms {
+        let Some(input) = inputs.get_mut(form.place).filter(|input| !is_absent(input)) else { continue };
+        let shape = changed(&input.shape, &form.of_requests, &form.of_model);
+        input.shape = shape.ok_or_else(|| {
+            let (name, given, wanted) = (&input.name, &input.shape, &form.of_requests);
+            RuntimeError::Rejected(format!("input `{name}` has the shape {given:?}, the model wants {wanted:?}"))
+        })?;
+    }
+    Ok(inputs)
+}
+
+/// What says of inputs, as requests have them, whether the model survives them.
+#[derive(Debug)]
+struct Screened {
+    model: Arc<dyn Screen>,
+    forms: Arc<[Form]>,
+}
+
+impl Screen for Screened {
+    fn concerns(&self, inputs: &[Tensor]) -> bool {
+        let becomes_no_count = |form: &Form| {
+            let input = inputs.get(form.place);
+            form.of_model.is_empty() && input.is_some_and(|input| begins_without_count(&input.data))
+        };
+        inputs.iter().any(is_unusual) || self.forms.iter().any(becomes_no_count)
+    }
+
+    fn known(&self, inputs: &[Tensor]) -> Option<Result<(), RuntimeError>> {
+        match of_model(inputs, &self.forms) {
+            Ok(inputs) => self.model.known(&inputs),
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    fn try_out(self: Arc<Self>, inputs: Vec<Tensor>) -> oneshot::Receiver<Result<(), RuntimeError>> {
+        match of_model(&inputs, &self.forms) {
+            Ok(inputs) => Arc::clone(&self.model).try_out(inputs),
+            Err(error) => {
+                let (answer, answered) = oneshot::channel();
+                // The receiver is right here.
+                let _ = answer.send(Err(error));
+                answered
+            }
+        }
     }
 }
 
@@ -123,7 +174,49 @@ impl Sink for Back<'_> {
 
 #[cfg(test)]
 mod tests {
+    use api::inference::Data;
+
     use super::*;
+
+    /// Knows whatever it is asked, and says the shapes.
+    #[derive(Debug)]
+    struct Shapes;
+
+    impl Screen for Shapes {
+        fn known(&self, inputs: &[Tensor]) -> Option<Result<(), RuntimeError>> {
+            let shapes: Vec<_> = inputs.iter().map(|input| input.shape.clone()).collect();
+            Some(Err(RuntimeError::Rejected(format!("{shapes:?}"))))
+        }
+
+        fn try_out(self: Arc<Self>, inputs: Vec<Tensor>) -> oneshot::Receiver<Result<(), RuntimeError>> {
+            let (answer, answered) = oneshot::channel();
+            let _ = answer.send(self.known(&inputs).unwrap_or(Ok(())));
+            answered
+        }
+    }
+
+    #[test]
+    fn unusual_inputs_are_asked_about_in_the_shapes_of_the_model() {
+        let form = |place, of_requests: &[i64], of_model: &[i64]| Form {
+            place,
+            of_requests: of_requests.to_vec(),
+            of_model: of_model.to_vec(),
+        };
+        let forms = [form(0, &[-1, 4], &[-1, 2, 2]), form(1, &[1], &[])];
+        let screen = Arc::new(Screened { model: Arc::new(Shapes), forms: forms.into() });
+        let inputs = |rows: i64, count: i64| {
+            let count = Tensor { name: "count".to_owned(), shape: vec![1], data: Data::Int64(vec![count]) };
+            let elements = usize::try_from(rows * 4).unwrap();
+            [Tensor { name: "x".to_owned(), shape: vec![rows, 4], data: Data::Fp32(vec![0.0; elements]) }, count]
+        };
+        assert_eq!(
+            [(2, 1), (0, 1), (2, 0), (2, -1)].map(|(rows, count)| screen.concerns(&inputs(rows, count))),
+            [false, true, true, true]
+        );
+        let said = Err(RuntimeError::Rejected("[[0, 2, 2], []]".to_owned()));
+        assert_eq!(screen.known(&inputs(0, 1)), Some(said.clone()));
+        assert_eq!(screen.try_out(inputs(0, 1).to_vec()).blocking_recv(), Ok(said));
+    }
 
     #[test]
     fn shapes_agree_where_variable_dimensions_and_what_is_between_them_do() {
