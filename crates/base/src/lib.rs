@@ -7,6 +7,7 @@ pub mod client;
 pub mod clock;
 pub mod config;
 pub mod guard;
+pub mod memory;
 pub mod metrics;
 pub mod net;
 pub mod private;

@@ -4,10 +4,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     os::unix::fs::MetadataExt as _,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::OnceLock,
 };
 
-use rustix::process::{Pid, Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Pid, Resource, getrlimit};
 
 use super::tree::with_descendants;
 
@@ -33,19 +33,13 @@ pub(super) fn replaced_beyond(limit: u64) -> u64 {
 
 /// Lets this process allocate no more than nine tenths of all memory: a run that wants more than there is fails by itself,
 /// where otherwise the kernel would end the server. What is only reserved, such as the stacks of threads, does not count;
-/// so this is called again as it grows. A lower bound that somebody has set stays.
+/// so this is called again as it grows. A lower bound that somebody has set holds instead.
 pub(crate) fn bound_this_process() {
-    static OURS: AtomicU64 = AtomicU64::new(0);
+    static GIVEN: OnceLock<Option<u64>> = OnceLock::new();
+    let given = *GIVEN.get_or_init(|| getrlimit(Resource::Data).current);
     let Some((total, reserved)) = total().zip(reserved()) else { return };
-    let before = getrlimit(Resource::Data);
-    if before.current.is_some_and(|current| current != OURS.load(Ordering::Relaxed)) {
-        return;
-    }
     let most = total / 10 * 9 + reserved;
-    let most = before.maximum.map_or(most, |maximum| maximum.min(most));
-    if setrlimit(Resource::Data, Rlimit { current: Some(most), maximum: before.maximum }).is_ok() {
-        OURS.store(most, Ordering::Relaxed);
-    }
+    base::memory::bound(given.map_or(most, |given| given.min(most)));
 }
 
 /// What this process has reserved beyond what it uses, in bytes.

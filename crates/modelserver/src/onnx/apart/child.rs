@@ -58,10 +58,8 @@ fn serve() -> io::Result<()> {
 
 /// Bounds what this process may take. What cannot be bounded is not.
 fn limit(open: &Open) {
-    for (resource, most) in [(Resource::Data, open.memory), (Resource::Core, 0)] {
-        let most = Some(getrlimit(resource).maximum.map_or(most, |before| before.min(most)));
-        let _ = setrlimit(resource, Rlimit { current: most, maximum: most });
-    }
+    base::memory::bound(getrlimit(Resource::Data).current.map_or(open.memory, |given| given.min(open.memory)));
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     if open.low_priority {
         let _ = nice(19);
     }
