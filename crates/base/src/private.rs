@@ -18,7 +18,7 @@ pub fn options() -> OpenOptions {
     options
 }
 
-/// An empty file to be written: a new one, or the one that is there, made private.
+/// An empty file to be written: a new one, or the one that is there, made private as far as it is ours.
 ///
 /// # Errors
 /// Whatever the machine says.
@@ -26,7 +26,7 @@ pub fn create(path: &Path) -> io::Result<File> {
     restrict(options().write(true).create(true).truncate(true).open(path)?)
 }
 
-/// A file to be added to: a new one, or the one that is there, made private.
+/// A file to be added to: a new one, or the one that is there, made private as far as it is ours.
 ///
 /// # Errors
 /// Whatever the machine says.
@@ -34,12 +34,17 @@ pub fn append(path: &Path) -> io::Result<File> {
     restrict(options().append(true).create(true).open(path)?)
 }
 
-/// An earlier version, or another hand, may have made it for everybody.
+/// Takes a file from everybody else that an earlier version made for all. A device or a pipe, such as `/dev/stdout`, stays as
+/// it is, and so does the file of another user, who alone may change who reads it.
 fn restrict(file: File) -> io::Result<File> {
-    let mut permissions = file.metadata()?.permissions();
-    if permissions.mode() & 0o777 != MODE {
+    let metadata = file.metadata()?;
+    let mut permissions = metadata.permissions();
+    if metadata.is_file() && permissions.mode() & 0o777 != MODE {
         permissions.set_mode(MODE);
-        file.set_permissions(permissions)?;
+        match file.set_permissions(permissions) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            changed => changed?,
+        }
     }
     Ok(file)
 }
@@ -59,6 +64,20 @@ mod tests {
             std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).expect("changed");
             drop(open(&path).expect("opened"));
             assert_eq!(mode(&path), 0o600);
+        }
+    }
+
+    #[test]
+    fn what_is_no_regular_file_keeps_its_mode() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("pipe");
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).expect("a pipe");
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o666)).expect("changed");
+        let reader = OpenOptions::new().read(true).write(true).open(&path).expect("a reader");
+        for open in [create, append] {
+            drop(open(&path).expect("opened"));
+            assert_eq!(reader.metadata().expect("it is there").permissions().mode() & 0o777, 0o666);
         }
     }
 }
