@@ -15,6 +15,10 @@ pub type Words = fn(StatusCode, &str) -> (&'static str, String);
 /// The longest answer of hyper's own.
 const LONGEST: usize = 256;
 
+/// The statuses that hyper answers by itself.
+const OWN: [StatusCode; 3] =
+    [StatusCode::BAD_REQUEST, StatusCode::URI_TOO_LONG, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE];
+
 /// What takes the place of hyper's answer. Nothing until there is one.
 #[derive(Debug, Default)]
 pub struct Unreadable(Vec<u8>);
@@ -64,7 +68,10 @@ fn answer_in(bytes: &[u8]) -> Option<(usize, StatusCode)> {
     let head = &tail[at..];
     let has = |words: &[u8]| head.windows(words.len()).any(|window| window.eq_ignore_ascii_case(words));
     let status = StatusCode::from_bytes(head.get(9..12)?).ok()?;
-    let own = has(b"\r\ncontent-length: 0\r\n") && !has(b"\r\ncontent-type:");
+    let own = OWN.contains(&status)
+        && has(b"\r\nconnection: close\r\n")
+        && has(b"\r\ncontent-length: 0\r\n")
+        && !has(b"\r\ncontent-type:");
     own.then_some((from + at, status))
 }
 
@@ -93,7 +100,7 @@ fn answer(status: StatusCode, words: Words) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    const OWN: &[u8] = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\
+    const ANSWER: &[u8] = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\
         date: Sat, 28 Nov 2026 08:00:00 GMT\r\n\r\n";
 
     fn json(status: StatusCode, words: &str) -> (&'static str, String) {
@@ -103,15 +110,19 @@ mod tests {
     #[test]
     fn only_an_answer_of_hypers_own_is_replaced_and_what_comes_before_it_is_not() {
         let mut unreadable = Unreadable::default();
-        for other in
-            [&b"HTTP/1.1 400 Bad Request\r\ncontent-type: a/b\r\ncontent-length: 0\r\n\r\n"[..], b"", b"HTTP/1.1 4"]
-        {
+        for other in [
+            &b"HTTP/1.1 400 Bad Request\r\ncontent-type: a/b\r\ncontent-length: 0\r\n\r\n"[..],
+            b"HTTP/1.1 405 Method Not Allowed\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
+            b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n",
+            b"",
+            b"HTTP/1.1 4",
+        ] {
             assert_eq!(unreadable.replace(other, json), other.len());
         }
         let before = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
-        assert_eq!(unreadable.replace(&[before, OWN].concat(), json), before.len());
+        assert_eq!(unreadable.replace(&[before, ANSWER].concat(), json), before.len());
         assert!(!unreadable.is_some(), "what comes before it is written first");
-        assert_eq!(unreadable.replace(OWN, json), 0);
+        assert_eq!(unreadable.replace(ANSWER, json), 0);
         let text = String::from_utf8(unreadable.0).expect("text");
         let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
         assert!(head.starts_with("HTTP/1.1 431 ") && head.contains("\r\nconnection: close"), "{head}");
