@@ -142,7 +142,7 @@ struct Clock<'w> {
     head_until: Option<u64>,
     /// Until when something that is owed must be taken.
     owed_until: Option<u64>,
-    /// Until when the connection must have ended.
+    /// Until when the connection must have ended, if no request is in flight then.
     last: Option<u64>,
     /// When a client that ended its half of the connection is asked next whether it is there.
     ask_at: Option<u64>,
@@ -198,7 +198,8 @@ impl<'w> Clock<'w> {
     /// What is due next, in milliseconds, and what that would mean. Time is asked for only where something is late.
     fn due(&mut self) -> (u64, Overdue) {
         let watch = self.watch;
-        let idle = self.last.unwrap_or_else(|| watch.idle_until());
+        // A client may have sent a request before it was told to go: that is still answered.
+        let idle = self.last.filter(|_| !watch.has_requests()).unwrap_or_else(|| watch.idle_until());
         let mut due = (idle, if watch.spoke() { Overdue::Idle } else { Overdue::Head });
         if watch.spoke() && watch.in_head() {
             let until = *self.head_until.get_or_insert_with(|| watch.after(self.limits.head));
