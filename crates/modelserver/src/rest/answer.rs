@@ -195,7 +195,12 @@ pub(super) fn counted(budget: &Budget, answer: Answer) -> Answer {
     }
     match budget.keep(whole(full)) {
         Ok(kept) => Answer::from_parts(head, Body::Full(Full::new(kept))),
-        Err(spent) => Refusal::new(StatusCode::SERVICE_UNAVAILABLE, spent.to_string()).later().into_answer(),
+        // Not `later`: the model has run, and whoever asks again must know that.
+        Err(spent) => {
+            let mut refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, spent.to_string());
+            refusal.headers.push((RETRY_AFTER, HeaderValue::from_static("1")));
+            refusal.into_answer()
+        }
     }
 }
 
@@ -245,4 +250,21 @@ pub(super) fn bytes(content_type: &'static str, body: Bytes) -> Answer {
 pub(super) fn with_status(status: StatusCode, mut answer: Answer) -> Answer {
     *answer.status_mut() = status;
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_without_memory_for_it_does_not_say_that_the_request_was_not_begun() {
+        let large = |budget: usize| {
+            counted(&Budget::new(budget), bytes("application/json", vec![b' '; 1 << 20].into()))
+        };
+        assert_eq!(large(2 << 20).status(), StatusCode::OK);
+        let refused = large(1 << 16);
+        assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(refused.headers().contains_key(RETRY_AFTER), "{:?}", refused.headers());
+        assert!(!refused.headers().contains_key(NOT_BEGUN_HEADER), "the model has run");
+    }
 }
