@@ -12,7 +12,7 @@ mod flavor;
 mod schema;
 pub(crate) mod table;
 
-use std::{io::Write as _, path::Path};
+use std::{io::Write as _, path::Path, sync::Arc};
 
 use serde::Serialize;
 use tempfile::NamedTempFile;
@@ -27,7 +27,7 @@ use self::{
 use crate::{
     ServeError,
     python::{
-        Entry, EntryKind, PythonModel, Uses,
+        Entry, EntryKind, Own, PythonModel, Uses,
         environment::{Requirement, Wanted},
     },
     runtime::{Call, Logged, ModelRuntime, RuntimeError, Signature, Sink, Trials, Up},
@@ -186,6 +186,10 @@ impl ModelRuntime for MlflowWorker {
 
     fn trials(&self) -> Trials {
         self.worker.trials()
+    }
+
+    fn metrics(&self) -> Option<Arc<Own>> {
+        self.worker.metrics()
     }
 
     fn infer(&mut self, call: Call<'_>, sink: &mut dyn Sink) -> Result<(), RuntimeError> {
