@@ -47,8 +47,10 @@ pub(super) struct Apart {
 pub(super) enum Unanswered {
     /// The model's own word.
     Refused(RuntimeError),
-    /// The process has ended, or had to be.
+    /// What was run has ended the process, or it had to be ended for that.
     Ended(String),
+    /// Somebody else has ended the process.
+    Killed(String),
     /// There is no process to be had.
     NotStarted(String),
 }
@@ -80,7 +82,7 @@ impl Apart {
         });
         let request = Request { inputs: call.inputs.to_vec(), outputs: outputs.collect(), ..Request::default() };
         let made = exchange(current, &request, call.cancel);
-        if let Err(Ended(_)) = &made {
+        if made.is_err() {
             *process = None;
         }
         match made {
@@ -91,7 +93,7 @@ impl Apart {
                 Ok(outputs)
             }
             Ok(Err(error)) => Err(Unanswered::Refused(error)),
-            Err(Ended(how)) => Err(Unanswered::Ended(how)),
+            Err(ended) => Err(ended.into()),
         }
     }
 }
@@ -117,10 +119,10 @@ fn exchange(process: &mut Process, request: &Request, cancel: &Cancel) -> Result
     };
     let (kind, head, body) = process.receive(&mut look)?;
     match kind {
-        Kind::Answer => wire::read_answer(&body, head).map(Ok).map_err(Ended),
+        Kind::Answer => wire::read_answer(&body, head).map(Ok).map_err(Ended::Itself),
         Kind::Error => Ok(Err(wire::read_error(&body))),
         Kind::Open | Kind::Run | Kind::Cancel | Kind::Hello | Kind::Unloadable => {
-            Err(Ended(format!("sent {kind:?} during a run")))
+            Err(Ended::Itself(format!("sent {kind:?} during a run")))
         }
     }
 }
@@ -137,7 +139,8 @@ impl ModelRuntime for Apart {
     fn infer(&mut self, call: Call<'_>, sink: &mut dyn Sink) -> Result<(), RuntimeError> {
         let made = self.run(&call).map_err(|unanswered| match unanswered {
             Unanswered::Refused(error) => error,
-            Unanswered::Ended(_) if call.cancel.is_cancelled() => RuntimeError::Cancelled,
+            Unanswered::Ended(_) | Unanswered::Killed(_) if call.cancel.is_cancelled() => RuntimeError::Cancelled,
+            Unanswered::Killed(how) => RuntimeError::Failed(format!("the model's process {how}; it is started again")),
             Unanswered::Ended(how) => {
                 let shapes: Vec<_> =
                     call.inputs.iter().map(|input| format!("`{}` {:?}", input.name, input.shape)).collect();
@@ -159,6 +162,7 @@ pub(super) fn unloadable(unanswered: Unanswered, file: &std::path::Path) -> Serv
     let reason = match unanswered {
         Unanswered::Refused(error) => error.to_string(),
         Unanswered::Ended(how) => format!("ONNX Runtime itself {how} while it loaded the model"),
+        Unanswered::Killed(how) => format!("the model's process {how} while it loaded the model"),
         Unanswered::NotStarted(why) => why,
     };
     ServeError::Load { path: file.to_owned(), reason }

@@ -155,7 +155,7 @@ impl Trials {
             unavailable(match e {
                 Unanswered::NotStarted(why) => why,
                 Unanswered::Refused(error) => format!("the model cannot be loaded for it: {error}"),
-                Unanswered::Ended(how) => format!("the process with the model {how}"),
+                Unanswered::Ended(how) | Unanswered::Killed(how) => format!("the process with the model {how}"),
             })
         })?;
         let alarm = Alarm::after(self.longest.min(LONGEST_RUN)).map_err(|error| unavailable(error.to_string()))?;
@@ -247,6 +247,7 @@ fn try_one(model: &mut Apart, inputs: &[Tensor], cancel: &Cancel) -> Tried {
         _ if cancel.is_cancelled() => Tried::TooSlow,
         Ok(_) | Err(Unanswered::Refused(_)) => Tried::Survived,
         Err(Unanswered::Ended(how)) => Tried::Ended(how),
+        Err(Unanswered::Killed(how)) => Tried::NotStarted(format!("the process with the model {how}")),
         Err(Unanswered::NotStarted(why)) => Tried::NotStarted(why),
     }
 }

@@ -40,8 +40,12 @@ fn serve() -> io::Result<()> {
     limit(&open);
     let running: &'static Mutex<Cancel> = Box::leak(Box::default());
     let (jobs, taken) = mpsc::sync_channel::<Job>(1);
-    // The process ends with this thread, whatever the other one does.
-    thread::Builder::new().name("model".to_owned()).spawn(move || work(socket, &open, &taken))?;
+    // The process ends with either thread, also where the model's panics: the server sees only that.
+    let until_it_ends = move || {
+        let _ended = EndsTheProcess;
+        work(socket, &open, &taken);
+    };
+    thread::Builder::new().name("model".to_owned()).spawn(until_it_ends)?;
     loop {
         match wire::read(&mut reader, &mut wait)? {
             (Kind::Run, head, body) => {
@@ -53,6 +57,15 @@ fn serve() -> io::Result<()> {
             (Kind::Cancel, ..) => running.lock().unwrap_or_else(PoisonError::into_inner).cancel(),
             _ => return Ok(()),
         }
+    }
+}
+
+/// Ends the process where it is dropped.
+struct EndsTheProcess;
+
+impl Drop for EndsTheProcess {
+    fn drop(&mut self) {
+        std::process::exit(i32::from(thread::panicking()));
     }
 }
 

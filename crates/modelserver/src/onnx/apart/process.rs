@@ -5,9 +5,12 @@ use std::{
     io,
     os::{
         fd::OwnedFd,
-        unix::{net::UnixStream, process::ExitStatusExt as _},
+        unix::{
+            net::UnixStream,
+            process::{CommandExt as _, ExitStatusExt as _},
+        },
     },
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
@@ -18,7 +21,7 @@ use super::{
     wire::{self, Body, Kind, Look, Open},
 };
 use crate::{
-    onnx::PLATFORM,
+    onnx::{PLATFORM, crash},
     runtime::{RuntimeError, Signature},
 };
 
@@ -39,8 +42,22 @@ impl Program {
 }
 
 /// How a process ended: what follows "the process".
-#[derive(Debug)]
-pub(super) struct Ended(pub(super) String);
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// By what it ran.
+    Itself(String),
+    /// By a signal that somebody or the kernel has sent, which says nothing of what it ran.
+    Killed(String),
+}
+
+impl From<Ended> for Unanswered {
+    fn from(ended: Ended) -> Self {
+        match ended {
+            Ended::Itself(how) => Self::Ended(how),
+            Ended::Killed(how) => Self::Killed(how),
+        }
+    }
+}
 
 /// A process with a model.
 #[derive(Debug)]
@@ -62,6 +79,8 @@ impl Process {
         let (program, arguments) = words.split_first().ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null());
+        // A signal to the server's group, such as that of Ctrl-C, is not for this process: it ends with its socket.
+        command.process_group(0);
         if open.low_priority {
             // It is expected to crash.
             command.stderr(Stdio::null());
@@ -70,10 +89,9 @@ impl Process {
         // With its end of the socket.
         drop(command);
         let mut process = Self { child, socket: ours };
-        let ended = |Ended(how)| Unanswered::Ended(how);
-        process.send(Kind::Open, &wire::json(open)).map_err(ended)?;
+        process.send(Kind::Open, &wire::json(open))?;
         let mut look = || if until <= Instant::now() { Look::End } else { Look::Wait };
-        let (kind, _, body) = process.receive(&mut look).map_err(ended)?;
+        let (kind, _, body) = process.receive(&mut look)?;
         match kind {
             Kind::Hello => {
                 let signature = wire::read_hello(&body, PLATFORM).map_err(Unanswered::Ended)?;
@@ -95,7 +113,7 @@ impl Process {
 
     /// The next frame. `look` says now and then what to do while there is none.
     pub(super) fn receive(&mut self, look: &mut dyn FnMut() -> Look) -> Result<(Kind, usize, Bytes), Ended> {
-        let Ok(mut writer) = self.socket.try_clone() else { return Err(Ended("has no socket any more".to_owned())) };
+        let Ok(mut writer) = self.socket.try_clone() else { return Err(Ended::Itself("has no socket any more".to_owned())) };
         let mut look = || match look() {
             Look::Wait => Ok(()),
             Look::Cancel => wire::write(&mut writer, Kind::Cancel, &(0, Bytes::new())),
@@ -113,14 +131,21 @@ impl Process {
         );
         while closed && Instant::now() < until {
             if let Ok(Some(status)) = self.child.try_wait() {
-                return Ended(match (status.signal(), status.code()) {
-                    (Some(signal), _) => format!("was ended by {}", crate::onnx::crash::name(signal)),
-                    (None, code) => format!("ended by itself with status {}", code.unwrap_or_default()),
-                });
+                return how(status);
             }
             std::thread::sleep(Duration::from_millis(1));
         }
-        Ended(error.to_string())
+        Ended::Itself(error.to_string())
+    }
+}
+
+fn how(status: ExitStatus) -> Ended {
+    match (status.signal(), status.code()) {
+        (Some(signal), _) => {
+            let words = format!("was ended by {}", crash::name(signal));
+            if crash::is_crash(signal) { Ended::Itself(words) } else { Ended::Killed(words) }
+        }
+        (None, code) => Ended::Itself(format!("ended by itself with status {}", code.unwrap_or_default())),
     }
 }
 
@@ -129,5 +154,21 @@ impl Drop for Process {
         // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_crash_is_laid_to_what_was_run() {
+        let of = |signal: i32| how(ExitStatus::from_raw(signal));
+        assert_eq!(of(libc::SIGSEGV), Ended::Itself("was ended by SIGSEGV".to_owned()));
+        assert_eq!(of(libc::SIGABRT), Ended::Itself("was ended by SIGABRT".to_owned()));
+        assert_eq!(of(7 << 8), Ended::Itself("ended by itself with status 7".to_owned()));
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGKILL, libc::SIGHUP] {
+            assert_eq!(of(signal), Ended::Killed(format!("was ended by signal {signal}")));
+        }
     }
 }

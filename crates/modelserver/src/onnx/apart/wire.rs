@@ -82,9 +82,27 @@ pub(super) fn read(from: &mut impl Read, look: &mut dyn FnMut() -> io::Result<()
         usize::try_from(bytes.fold(0u64, |number, byte| number << 8 | u64::from(*byte))).map_err(io::Error::other)
     };
     let (head, length) = (number(1)?, number(9)?);
-    let mut body = vec![0; length];
-    fill(from, &mut body, look)?;
+    let mut body = Vec::new();
+    // The length may be whatever a process says whose memory is broken: too much is an error, not the end of this one.
+    body.try_reserve_exact(length).map_err(io::Error::other)?;
+    while body.len() < length {
+        let left = u64::try_from(length - body.len()).map_err(io::Error::other)?;
+        match from.by_ref().take(left).read_to_end(&mut body) {
+            Ok(_) if body.len() < length => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) => {}
+            Err(error) => look_again(error, look)?,
+        }
+    }
     Ok((kind, head, body.into()))
+}
+
+/// Goes on after a time-out.
+fn look_again(error: io::Error, look: &mut dyn FnMut() -> io::Result<()>) -> io::Result<()> {
+    match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => look(),
+        io::ErrorKind::Interrupted => Ok(()),
+        _ => Err(error),
+    }
 }
 
 fn fill(from: &mut impl Read, buffer: &mut [u8], look: &mut dyn FnMut() -> io::Result<()>) -> io::Result<()> {
@@ -93,9 +111,7 @@ fn fill(from: &mut impl Read, buffer: &mut [u8], look: &mut dyn FnMut() -> io::R
         match from.read(&mut buffer[filled..]) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(count) => filled += count,
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => look()?,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            Err(error) => look_again(error, look)?,
         }
     }
     Ok(())
@@ -193,4 +209,24 @@ pub(super) fn read_hello(bytes: &Bytes, platform: &'static str) -> Result<Signat
     let told = serde_json::from_slice(bytes).map_err(|e| format!("sent no signature: {e}"))?;
     let Told { inputs, outputs, defaults, unranked, rows } = told;
     Ok(Signature { platform, inputs, defaults, unranked, outputs, rows, ..Signature::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_is_read_as_it_was_written_and_one_of_an_absurd_length_is_an_error() {
+        let mut frame = Vec::new();
+        let body = Bytes::from(vec![7; 100_000]);
+        write(&mut frame, Kind::Answer, &(3, body.clone())).unwrap();
+        let mut wait = || Ok(());
+        assert_eq!(read(&mut frame.as_slice(), &mut wait).unwrap(), (Kind::Answer, 3, body));
+        let cut = read(&mut &frame[..frame.len() - 1], &mut wait).unwrap_err();
+        assert_eq!(cut.kind(), io::ErrorKind::UnexpectedEof);
+        for length in [u64::MAX, 1 << 62, 1 << 50] {
+            frame[9..PREFIX].copy_from_slice(&length.to_le_bytes());
+            assert!(read(&mut frame.as_slice(), &mut wait).is_err(), "{length}");
+        }
+    }
 }
