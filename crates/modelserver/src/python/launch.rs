@@ -82,8 +82,8 @@ impl Process {
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let (server, memory) = (getpid(), plan.memory);
-        // SAFETY: between fork and exec it makes system calls only, which allocate nothing and take no lock.
         let shared = counts.descriptor().as_raw_fd();
+        // SAFETY: between fork and exec it makes system calls only, which allocate nothing and take no lock.
         unsafe {
             command.pre_exec(move || prepare(server, memory, &theirs, shared));
         }
