@@ -235,7 +235,7 @@ fn too_long(config: &Config) -> Refusal {
 
 fn too_slow(config: &Config) -> Refusal {
     let words = format!(
-        "the body comes too slowly: nothing for {} ms (gateway.body_idle_timeout_ms), or only drops",
+        "the body comes too slowly: nothing for {} ms (gateway.body_idle_timeout_ms), or less than 4 KiB a second",
         config.body_idle_timeout_ms
     );
     Refusal::new(StatusCode::REQUEST_TIMEOUT, words).closing()

@@ -344,13 +344,15 @@ fn completed(lines: &[u8], payloads: Vec<(usize, Box<Payloads>)>) -> Vec<u8> {
     whole
 }
 
-/// Removes the oldest files until at most `most` bytes are left.
+/// Removes the oldest files until at most `most` bytes are left. Other gateways may do so in the same folder.
 fn prune(folder: &Path, most: u64) -> io::Result<()> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
-        if entry.path().extension().is_some_and(|extension| extension == "jsonl") {
-            files.push((entry.file_name(), entry.path(), entry.metadata()?.len()));
+        if entry.path().extension().is_some_and(|extension| extension == "jsonl")
+            && let Some(metadata) = unless_gone(entry.metadata())?
+        {
+            files.push((entry.file_name(), entry.path(), metadata.len()));
         }
     }
     files.sort();
@@ -359,10 +361,18 @@ fn prune(folder: &Path, most: u64) -> io::Result<()> {
         if total <= most {
             break;
         }
-        std::fs::remove_file(path)?;
+        unless_gone(std::fs::remove_file(path))?;
         total -= length;
     }
     Ok(())
+}
+
+/// Nothing for a file that somebody has removed.
+fn unless_gone<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        result => result.map(Some),
+    }
 }
 
 #[cfg(test)]

@@ -51,12 +51,18 @@ impl FatalRequests {
     /// Whether this request ended replicas not long ago.
     pub(crate) fn knows(&self, body: &[u8]) -> bool {
         let Some(known) = self.0.get() else { return false };
-        if known.requests.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
+        // Forgotten in time, so that no later body is hashed in vain.
+        let remembers = || {
+            let mut requests = known.requests.lock().unwrap_or_else(PoisonError::into_inner);
+            requests.retain(|(_, at)| at.elapsed() < REMEMBERED);
+            !requests.is_empty()
+        };
+        if !remembers() {
             return false;
         }
         let request = known.hasher.hash_one(body);
         let requests = known.requests.lock().unwrap_or_else(PoisonError::into_inner);
-        requests.iter().any(|(other, at)| *other == request && at.elapsed() < REMEMBERED)
+        requests.iter().any(|(other, _)| *other == request)
     }
 }
 
@@ -76,6 +82,8 @@ mod tests {
         fatal.remember(b"x");
         tokio::time::advance(REMEMBERED).await;
         assert!(!fatal.knows(b"x"));
+        let kept = fatal.0.get().expect("made").requests.lock().expect("unpoisoned").len();
+        assert_eq!(kept, 0, "no later body is hashed for it");
         for number in 0..=MOST {
             fatal.remember(&[u8::try_from(number).expect("few")]);
         }
