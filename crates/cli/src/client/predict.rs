@@ -51,9 +51,9 @@ pub async fn predict(config: &Config, args: &args::Predict) -> Result<(), Failur
     let Some(given) = &args.data else {
         return print(request::usage(&model.metadata().await?, &args.deployment));
     };
-    let given = request::read(read(given)?).map_err(|error| {
+    let given = request::read(read(given)?).map_err(|words| {
         let next = format!("See what the model takes: modelway predict {}", args.deployment);
-        Failure::usage(format!("--data is not JSON: {error}")).next(next)
+        Failure::usage(format!("--data {words}")).next(next)
     })?;
     let answer = match given {
         Given::Inference(body) => model.ask("v2", "/infer", body).await?,

@@ -21,19 +21,23 @@ pub(super) enum Given {
 }
 
 /// Recognises data by its form. What is a body already is kept to the letter.
-pub(super) fn read(text: String) -> Result<Given, serde_json::Error> {
-    Ok(match serde_json::from_str(&with_quoted_floats(&text))? {
+///
+/// # Errors
+/// What is wrong with the data: what follows "--data".
+pub(super) fn read(text: String) -> Result<Given, String> {
+    let data = serde_json::from_str(&with_quoted_floats(&text)).map_err(|error| format!("is not JSON: {error}"))?;
+    Ok(match data {
         Value::Array(rows) => Given::Rows(rows),
         Value::Object(fields) if fields.get("inputs").is_some_and(are_tensors) => Given::Inference(text),
         Value::Object(fields) if fields.contains_key("instances") || fields.contains_key("inputs") => {
             if fields.contains_key("params") {
-                Given::Instances(without_frames(fields))
+                Given::Instances(without_frames(fields)?)
             } else {
                 Given::Instances(text)
             }
         }
         Value::Object(fields) if fields.contains_key("dataframe_records") || fields.contains_key("dataframe_split") => {
-            Given::Instances(without_frames(fields))
+            Given::Instances(without_frames(fields)?)
         }
         Value::Object(_) => Given::Fields(text),
         one @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_)) => Given::Rows(vec![one]),
@@ -50,26 +54,37 @@ fn are_tensors(inputs: &Value) -> bool {
 }
 
 /// A body of MLflow's scoring server as one of V1, since gateways know no `/invocations`.
-fn without_frames(mut fields: Map<String, Value>) -> String {
+fn without_frames(mut fields: Map<String, Value>) -> Result<String, String> {
     if let Some(records) = fields.remove("dataframe_records") {
         fields.insert("instances".to_owned(), records);
     }
-    if let Some(mut split) = fields.remove("dataframe_split") {
-        let name = |name: Value| name.as_str().map_or_else(|| name.to_string(), str::to_owned);
-        let columns = split["columns"].as_array_mut().map(std::mem::take).unwrap_or_default();
-        let rows = split["data"].as_array_mut().map(std::mem::take).unwrap_or_default();
-        let named = columns.iter().any(Value::is_string);
-        let columns: Vec<_> = columns.into_iter().map(name).collect();
-        let row = |mut row: Value| match row.as_array_mut() {
-            Some(values) if named => Value::Object(columns.iter().cloned().zip(values.drain(..)).collect()),
-            _ => row,
-        };
-        fields.insert("instances".to_owned(), rows.into_iter().map(row).collect());
+    if let Some(split) = fields.remove("dataframe_split") {
+        fields.insert("instances".to_owned(), rows_of_split(split)?);
     }
     if let Some(parameters) = fields.remove("params") {
         fields.insert("parameters".to_owned(), parameters);
     }
-    Value::Object(fields).to_string()
+    Ok(Value::Object(fields).to_string())
+}
+
+/// The rows of `dataframe_split`: objects by the columns' names, or lists if these are numbers.
+fn rows_of_split(mut split: Value) -> Result<Value, String> {
+    let mut list = |name: &str| split.get_mut(name).and_then(Value::as_array_mut).map(std::mem::take);
+    let columns = list("columns").unwrap_or_default();
+    let rows = list("data").ok_or("has a `dataframe_split` without a list of rows, `data`")?;
+    let named = columns.iter().any(Value::is_string);
+    let name = |name: Value| name.as_str().map_or_else(|| name.to_string(), str::to_owned);
+    let columns: Vec<_> = columns.into_iter().map(name).collect();
+    let row = |(place, row): (usize, Value)| match row {
+        Value::Array(values) if named && values.len() != columns.len() => Err(format!(
+            "has {} values in row {place} of `dataframe_split`, and {} columns",
+            values.len(),
+            columns.len()
+        )),
+        Value::Array(values) if named => Ok(Value::Object(columns.iter().cloned().zip(values).collect())),
+        row => Ok(row),
+    };
+    rows.into_iter().enumerate().map(row).collect()
 }
 
 /// The same text with `NaN` and `Infinity`, which JSON does not know and Python writes, as strings.
@@ -312,6 +327,19 @@ mod tests {
             (r#"{"inputs": {"a": [1]}, "params": {"n": 3}}"#, r#"{"inputs":{"a":[1]},"parameters":{"n":3}}"#),
         ] {
             assert_eq!(read(text.to_owned()).expect(text), Given::Instances(wanted.to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_data_frame_that_is_none_is_told() {
+        for (text, wanted) in [
+            (r#"{"dataframe_split": [1]}"#, "without a list of rows, `data`"),
+            (r#"{"dataframe_split": {"columns": ["a"]}}"#, "without a list of rows, `data`"),
+            (r#"{"dataframe_split": {"columns": ["a"], "data": [[1], [2, 3]]}}"#, "2 values in row 1"),
+            ("{", "is not JSON"),
+        ] {
+            let words = read(text.to_owned()).expect_err(text);
+            assert!(words.contains(wanted), "{words}");
         }
     }
 
