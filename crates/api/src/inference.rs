@@ -14,6 +14,7 @@ mod datatype;
 mod ignored;
 mod json_data;
 mod json_fast;
+mod json_nested;
 mod json_read;
 mod json_words;
 mod json_write;
@@ -28,7 +29,7 @@ mod tests;
 
 pub use datatype::{Datatype, NotADatatype};
 pub use ignored::Ignored;
-pub use json_read::nested_data;
+pub use json_nested::nested_data;
 pub use json_words::{begins_with_bare_float, replace_bare_floats, restore_bare_floats};
 pub use json_write::{write_nested, write_row};
 pub use message::{Encoded, Request, RequestedOutput, Response, SHARED_MEMORY, no_shared_memory};
@@ -38,6 +39,9 @@ pub use tensor::{Data, Json, Tensor, element_count};
 
 /// The header that carries the length of the JSON when tensors follow it in binary form.
 pub const HEADER_LENGTH: &str = "inference-header-content-length";
+
+/// The parameter of a tensor that says how many bytes of the binary part are its own.
+const BINARY_DATA_SIZE: &str = "binary_data_size";
 
 /// The header of an answer that names the first ten fields of the request that were ignored.
 pub const IGNORED_FIELDS: &str = "x-modelway-ignored-fields";
@@ -50,5 +54,12 @@ pub struct Malformed(pub String);
 impl Malformed {
     fn new(text: impl Into<String>) -> Self {
         Self(text.into())
+    }
+
+    /// An error without its line and column: what was read is a part of a body, or was put together of its parts.
+    fn unplaced(error: &serde_json::Error) -> Self {
+        let text = error.to_string();
+        let place = format!(" at line {} column {}", error.line(), error.column());
+        Self(text.strip_suffix(&place).unwrap_or(&text).to_owned())
     }
 }

@@ -11,7 +11,10 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use super::{Data, Datatype, Ignored, Malformed, Parameter, Parameters, json_data::DataSeed, replace_bare_floats};
+use super::{
+    BINARY_DATA_SIZE, Data, Datatype, Ignored, Malformed, Parameter, Parameters, json_data::DataSeed,
+    replace_bare_floats,
+};
 
 /// A tensor whose elements came with the JSON, or come after it.
 #[derive(Debug, PartialEq)]
@@ -53,7 +56,7 @@ pub(super) fn read<O: Entry>(json: &[u8]) -> Result<ReadMessage<O>, Malformed> {
         None => Err(Malformed(format!("the body is not JSON: {error}"))),
         // Lines and columns of what was written anew say nothing to the caller.
         Some(json) => read_once(&json).map_err(|error| {
-            let Malformed(words) = unplaced(&error);
+            let Malformed(words) = Malformed::unplaced(&error);
             Malformed(if error.is_data() { words } else { format!("the body is not JSON: {words}") })
         }),
     }
@@ -63,98 +66,6 @@ fn read_once<O: Entry>(json: &[u8]) -> serde_json::Result<ReadMessage<O>> {
     let mut from = serde_json::Deserializer::from_slice(json);
     let message = MessageVisitor(PhantomData).deserialize(&mut from)?;
     from.end().map(|()| message)
-}
-
-/// Reads nested lists whose shape is not known before, as V1's `instances` come.
-///
-/// # Errors
-/// Lists of differing lengths, or an element that is not of `datatype`.
-pub fn nested_data(json: &str, datatype: Datatype) -> Result<(Vec<i64>, Data), Malformed> {
-    if let Some(read) = super::json_fast::nested(json.as_bytes(), datatype) {
-        return Ok(read);
-    }
-    let mut shape = Vec::new();
-    let mut from = serde_json::Deserializer::from_str(json);
-    Probe { shape: &mut shape }.deserialize(&mut from).map_err(|e| unplaced(&e))?;
-    let mut from = serde_json::Deserializer::from_str(json);
-    let data = DataSeed { datatype, shape: &shape }.deserialize(&mut from).map_err(|e| match unplaced(&e) {
-        // Nobody said a shape: it is that of the first row.
-        Malformed(words) if words.contains("more elements than") => {
-            Malformed(format!("its rows are not alike: by the first one the shape is {shape:?}"))
-        }
-        other => other,
-    })?;
-    Ok((shape, data))
-}
-
-/// An error without its line and column: the lists are a part of a body, or were put together of its parts.
-fn unplaced(error: &serde_json::Error) -> Malformed {
-    let text = error.to_string();
-    let place = format!(" at line {} column {}", error.line(), error.column());
-    Malformed(text.strip_suffix(&place).unwrap_or(&text).to_owned())
-}
-
-/// Learns a shape from the lengths of the lists and of their first elements.
-struct Probe<'s> {
-    shape: &'s mut Vec<i64>,
-}
-
-impl<'de> DeserializeSeed<'de> for Probe<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
-        from.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Probe<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a number, a string, a boolean or a list of them")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        let place = self.shape.len();
-        self.shape.push(0);
-        if list.next_element_seed(Probe { shape: &mut *self.shape })?.is_some() {
-            self.shape[place] = 1;
-            while list.next_element::<IgnoredAny>()?.is_some() {
-                self.shape[place] += 1;
-            }
-        }
-        Ok(())
-    }
-
-    fn visit_f64<E: Error>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_i64<E: Error>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_u64<E: Error>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_bool<E: Error>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_str<E: Error>(self, _: &str) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<(), E> {
-        Ok(())
-    }
-
-    /// A string's bytes in base64 are one element; whether they are is seen when they are read.
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(())
-    }
 }
 
 /// What the list `outputs` holds.
@@ -234,8 +145,9 @@ fn read_tensor<'de, A: MapAccess<'de>>(
     let missing = |field: &str| missing(field, list, place, name.as_ref(), ignored);
     let shape = shape.ok_or_else(|| missing("shape"))?;
     let datatype = datatype.ok_or_else(|| missing("datatype"))?;
-    if data.is_none() && later.is_none() {
-        // Whether it comes behind the JSON is seen later; what was meant to be it is seen here.
+    let is_behind = parameters.as_ref().is_some_and(|parameters| parameters.contains_key(BINARY_DATA_SIZE));
+    if data.is_none() && later.is_none() && !is_behind {
+        // That there is none is said later; what was meant to be it is seen here.
         let hint = ignored.hint(&format!("{list}[{place}]."), "data");
         if !hint.is_empty() {
             return Err(missing("data"));

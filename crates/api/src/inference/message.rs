@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 
 use super::{
-    Data, Datatype, Ignored, InputParameters, Malformed, Parameter, Parameters, Tensor, json_fast,
+    BINARY_DATA_SIZE, Data, Datatype, Ignored, InputParameters, Malformed, Parameter, Parameters, Tensor, json_fast,
     json_read::{self, ReadOutput, ReadTensor},
     json_write,
 };
@@ -253,9 +253,6 @@ pub const SHARED_MEMORY: &str = "shared_memory_region";
 pub fn no_shared_memory(kind: &str, name: &str) -> Malformed {
     Malformed(format!("{kind} `{name}` is in shared memory, which is not read here: send it in the body"))
 }
-
-/// The parameter of a tensor whose bytes come after the JSON: how many they are.
-const BINARY_DATA_SIZE: &str = "binary_data_size";
 
 /// Gives a tensor its elements, from the JSON or off the front of the bytes after it.
 fn complete(read: ReadTensor, parameters: &Parameters, kind: &str, tail: &mut Bytes) -> Result<Tensor, Malformed> {

@@ -199,6 +199,16 @@ fn both_readers_read_the_words_for_floats_alike() {
 }
 
 #[test]
+fn a_field_like_data_is_ignored_where_the_data_comes_behind_the_json() {
+    let json =
+        r#"{"inputs":[{"name":"x","shape":[1],"datatype":"INT32","parameters":{"binary_data_size":4},"date":1}]}"#;
+    let body = Bytes::from([json.as_bytes(), &7_i32.to_le_bytes()].concat());
+    let request = Request::decode(&body, Some(json.len())).unwrap();
+    assert_eq!(request.inputs[0].data, Data::Int32(vec![7]));
+    assert_eq!(request.ignored.header().as_deref(), Some("inputs[0].date"));
+}
+
+#[test]
 fn fields_that_nobody_knows_are_ignored_and_named() {
     let request = decode(
         r#"{"model":"m","inputs":[{"name":"x","shape":[1],"datatype":"FP32","data":[1],"layout":{"a":[1,NaN]}},

@@ -258,9 +258,8 @@ mod tests {
 
     #[test]
     fn an_answer_without_memory_for_it_does_not_say_that_the_request_was_not_begun() {
-        let large = |budget: usize| {
-            counted(&Budget::new(budget), bytes("application/json", vec![b' '; 1 << 20].into()))
-        };
+        let large =
+            |budget: usize| counted(&Budget::new(budget), bytes("application/json", vec![b' '; 1 << 20].into()));
         assert_eq!(large(2 << 20).status(), StatusCode::OK);
         let refused = large(1 << 16);
         assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);

@@ -113,7 +113,9 @@ impl Process {
 
     /// The next frame. `look` says now and then what to do while there is none.
     pub(super) fn receive(&mut self, look: &mut dyn FnMut() -> Look) -> Result<(Kind, usize, Bytes), Ended> {
-        let Ok(mut writer) = self.socket.try_clone() else { return Err(Ended::Itself("has no socket any more".to_owned())) };
+        let Ok(mut writer) = self.socket.try_clone() else {
+            return Err(Ended::Itself("has no socket any more".to_owned()));
+        };
         let mut look = || match look() {
             Look::Wait => Ok(()),
             Look::Cancel => wire::write(&mut writer, Kind::Cancel, &(0, Bytes::new())),
