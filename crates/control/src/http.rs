@@ -4,10 +4,9 @@
 mod body;
 mod deployment;
 mod event;
-mod fallback;
 mod headers;
 mod health;
-mod layers;
+pub(crate) mod layers;
 mod list;
 mod log;
 mod query;
@@ -18,7 +17,6 @@ mod strict_json;
 
 use std::sync::Arc;
 
-use axum::{Router, middleware, routing::get};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::app::App;
@@ -45,18 +43,4 @@ pub(crate) fn documented() -> OpenApiRouter<Shared> {
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
         .routes(routes!(health::metrics))
-}
-
-/// Everything that the control plane answers.
-pub(crate) fn router(app: Shared) -> Router {
-    let (documented, _) = documented().split_for_parts();
-    documented
-        .route("/openapi.json", get(crate::openapi::document))
-        .merge(crate::openapi::page())
-        .fallback(fallback::unknown_path)
-        .method_not_allowed_fallback(fallback::wrong_method)
-        .layer(middleware::from_fn_with_state(Arc::clone(&app), layers::limit_time))
-        .layer(middleware::from_fn_with_state(Arc::clone(&app), layers::guard))
-        .layer(middleware::from_fn_with_state(Arc::clone(&app), layers::observe))
-        .with_state(app)
 }

@@ -11,9 +11,11 @@
 mod app;
 mod config;
 mod error;
+mod fallback;
 mod http;
 mod metrics;
 mod openapi;
+mod router;
 mod serve;
 mod watch;
 
@@ -59,7 +61,7 @@ pub async fn run(
     let limits = serve::Limits::of(&config);
     let app = Arc::new(app::App::new(config, store, tasks.child(), clock));
     app.watch.start();
-    let router = http::router(Arc::clone(&app));
+    let router = router::router(Arc::clone(&app));
     tracing::info!(%address, "the control plane listens");
     serve::serve(listener, router, limits, &app).await;
     tracing::info!(%address, "the control plane has ended");

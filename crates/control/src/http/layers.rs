@@ -25,7 +25,7 @@ const REQUEST_ID_BYTES: usize = 128;
 const UNMATCHED: &str = "unmatched";
 
 /// Counts and times the request, gives it an id, and turns a panic into an answer.
-pub(super) async fn observe(State(app): State<Shared>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn observe(State(app): State<Shared>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
@@ -51,7 +51,7 @@ pub(super) async fn observe(State(app): State<Shared>, mut request: Request, nex
 }
 
 /// Refuses what a web page of another site sent. See [`base::guard`].
-pub(super) async fn guard(State(app): State<Shared>, request: Request, next: Next) -> Response {
+pub(crate) async fn guard(State(app): State<Shared>, request: Request, next: Next) -> Response {
     let authority = request.uri().authority().map(http::uri::Authority::as_str);
     match base::guard::check(request.headers(), authority, &app.config.allowed_hosts) {
         Ok(()) => next.run(request).await,
@@ -60,7 +60,7 @@ pub(super) async fn guard(State(app): State<Shared>, request: Request, next: Nex
 }
 
 /// Ends a request whose answer does not begin in time. Streams, once begun, are not concerned.
-pub(super) async fn limit_time(State(app): State<Shared>, request: Request, next: Next) -> Response {
+pub(crate) async fn limit_time(State(app): State<Shared>, request: Request, next: Next) -> Response {
     match tokio::time::timeout(app.config.request_timeout(), next.run(request)).await {
         Ok(response) => response,
         Err(_) => {

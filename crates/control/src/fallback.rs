@@ -17,7 +17,7 @@ static PATHS: LazyLock<Vec<String>> = LazyLock::new(|| {
 /// How many near paths are named.
 const NAMED: usize = 3;
 
-pub(super) async fn unknown_path(uri: Uri) -> Error {
+pub(crate) async fn unknown_path(uri: Uri) -> Error {
     let near = near(uri.path());
     let hint = if near.is_empty() {
         "GET /docs shows every path".to_owned()
@@ -28,7 +28,7 @@ pub(super) async fn unknown_path(uri: Uri) -> Error {
     Error::not_found(format!("there is nothing at `{shown}`; {hint}"))
 }
 
-pub(super) async fn wrong_method(method: Method, path: Option<MatchedPath>) -> Error {
+pub(crate) async fn wrong_method(method: Method, path: Option<MatchedPath>) -> Error {
     let path = path.as_ref().map_or("this path", MatchedPath::as_str);
     let detail = format!("{path} does not take {method}; the header Allow names what it takes");
     Error::request(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
