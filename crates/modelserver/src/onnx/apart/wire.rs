@@ -98,11 +98,10 @@ pub(super) fn read(from: &mut impl Read, look: &mut dyn FnMut() -> io::Result<()
 
 /// Goes on after a time-out.
 fn look_again(error: io::Error, look: &mut dyn FnMut() -> io::Result<()>) -> io::Result<()> {
-    match error.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => look(),
-        io::ErrorKind::Interrupted => Ok(()),
-        _ => Err(error),
+    if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
+        return look();
     }
+    if error.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(error) }
 }
 
 fn fill(from: &mut impl Read, buffer: &mut [u8], look: &mut dyn FnMut() -> io::Result<()>) -> io::Result<()> {
