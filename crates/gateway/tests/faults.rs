@@ -92,9 +92,11 @@ async fn a_request_that_may_have_begun_goes_elsewhere_only_if_that_is_harmless()
 
 #[tokio::test]
 async fn an_answer_that_breaks_off_is_seen_to_be_broken() {
-    let (replica, _control, gateway) = Gateway::simple(Manner::HalfAnswer).await;
+    static BREAK_OFF: tokio::sync::Notify = tokio::sync::Notify::const_new();
+    let (replica, _control, gateway) = Gateway::simple(Manner::HalfAnswer(&BREAK_OFF)).await;
     let response = gateway.client.post(gateway.url("/v2/models/iris/infer")).body("{}").send().await.unwrap();
     assert_eq!(response.status(), 200);
+    BREAK_OFF.notify_one();
     assert!(response.text().await.is_err(), "the client must not take half an answer for all of it");
     replica.behave(Manner::Well);
     let (code, _, text) = gateway.infer("iris").await;

@@ -60,8 +60,8 @@ pub(crate) enum Manner {
     Late(u64),
     /// It reads the request and closes the connection.
     HangUp,
-    /// It breaks off in the middle of its answer.
-    HalfAnswer,
+    /// It breaks off in the middle of its answer, when it is told to.
+    HalfAnswer(&'static tokio::sync::Notify),
     /// As gRPC: the message back, and trailers.
     Grpc,
     /// As gRPC, but of a stream it takes nothing.
@@ -235,10 +235,9 @@ async fn answer(
             Ok(well())
         }
         Manner::HangUp => Err(std::io::Error::other("as told")),
-        Manner::HalfAnswer => {
-            // The first half must be under way before it breaks off.
+        Manner::HalfAnswer(now) => {
             let broken = futures::stream::once(async {
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                now.notified().await;
                 Err(std::io::Error::other("as told"))
             });
             let half = futures::stream::iter([Ok(Frame::data(Bytes::from_static(b"half of")))]);

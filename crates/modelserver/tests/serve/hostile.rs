@@ -57,7 +57,7 @@ if os.fork() == 0:
     os._exit(0)
 os.wait()
 made = os.read(r, 20).decode()
-time.sleep(0.05)
+while not open(f'/proc/{made}/cmdline').read().startswith('sleep'): time.sleep(0.001)
 ";
 
 #[tokio::test]
@@ -159,6 +159,7 @@ for _ in range(3):
         bytes(area[:1 << 20]), [area[at] for at in range(0, 120 << 20, 4096)]
         time.sleep(1000)
     children.append(pid)
+# Longer than two looks of the server, which come every second: that nothing happens has no condition to wait for.
 time.sleep(2.5)
 for pid in children: os.kill(pid, 9), os.waitpid(pid, 0)
 area.close()
