@@ -145,6 +145,22 @@ ANSWERS = {
 }
 
 
+#: Signatures of answers that some of these fit.
+OUTPUTS = {
+    "none": None,
+    "long": Schema([ColSpec("long")]),
+    "float": Schema([ColSpec("float", "y")]),
+    "boolean": Schema([ColSpec("boolean")]),
+    "string": Schema([ColSpec("string", "text")]),
+    "datetime": Schema([ColSpec("datetime", "at")]),
+    "columns": Schema([ColSpec("long", "a"), ColSpec("string", "b", required=False)]),
+    "list": Schema([ColSpec(Array("double"))]),
+    "tensor": Schema([TensorSpec(np.dtype("float32"), (-1, 2))]),
+    "tensors": Schema([TensorSpec(np.dtype("int64"), (-1,), "a"), TensorSpec(np.dtype("float64"), (-1,), "b")]),
+}
+KIND = ParamSchema([ParamSpec("kind", "string", "floats")])
+
+
 class Answers(mlflow.pyfunc.PythonModel):
     """Answers what the parameter `kind` names."""
 
@@ -242,6 +258,14 @@ def cases(folder, full):
     name = save("answers", Answers(), signature=infer_signature(pd.DataFrame({"x": [1.0]}), np.array([0.5]), {"kind": "floats"}))
     for kind, count in itertools.product(ANSWERS, [1, 3] if full else [3]):
         yield name, {"dataframe_records": [{"x": 1.0}] * count, "params": {"kind": kind}}
+
+    if full:
+        # Whatever was logged of the answer, the model answers what it wants.
+        for label, output in OUTPUTS.items():
+            name = save(f"answers-{label}", Answers(), signature=ModelSignature(Schema([ColSpec("double", "x")]), output, KIND))
+            for kind, count in itertools.product(ANSWERS, [1, 3]):
+                yield name, {"dataframe_records": [{"x": 1.0}] * count, "params": {"kind": kind}}
+                yield name, {"instances": [{"x": 1.0}] * count, "params": {"kind": kind}}
 
     name = save("bare", Told())
     for form, value in itertools.product(FORMS, [1, 1.5, "a", True, None, NAN, [1, 2], {"k": 1}]):
