@@ -7,6 +7,8 @@
 mod convert;
 mod describe;
 mod health;
+mod inflated;
+mod kept;
 mod metered;
 mod reflection;
 mod service;
@@ -40,7 +42,7 @@ pub mod health_proto {
 use std::{sync::Arc, time::Duration};
 
 use api::replica::NOT_BEGUN_HEADER;
-use http::{HeaderValue, header::CONTENT_TYPE};
+use http::header::CONTENT_TYPE;
 use hyper::body::Incoming;
 use proto::grpc_inference_service_server::{GrpcInferenceServiceServer, SERVICE_NAME};
 use tonic::{
@@ -50,10 +52,14 @@ use tower::Service as _;
 
 use crate::{
     app::App,
+    budget::Budget,
     caller::Caller,
     error::InferError,
     rest::{Answer, Body},
 };
+
+/// The bytes before a message: one that says whether it is compressed, and four with its length.
+const PREFIX: usize = 5;
 
 /// The method that the server is for.
 const PREDICT: &str = "ModelInfer";
@@ -73,7 +79,9 @@ const NOT_SERVED: [(&str, &str); 5] = [
 /// Whether a request speaks gRPC.
 pub(crate) fn is_grpc(request: &http::Request<Incoming>) -> bool {
     let content_type = request.headers().get(CONTENT_TYPE);
-    content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+    let rest = content_type.and_then(|value| value.as_bytes().strip_prefix(b"application/grpc"));
+    // `application/grpc-web` is another protocol.
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
 }
 
 /// Whether a method changes what is served.
@@ -123,9 +131,10 @@ async fn single(app: Arc<App>, caller: Caller, request: http::Request<Incoming>)
     // The run has its own deadline; this one is for messages that do not come.
     let longest = Duration::from_millis(app.config.request_timeout_ms.saturating_mul(2));
     let (request, _meter) = metered::meter(request, &app.budget);
-    let mut service = server(app, caller, &request);
-    match tokio::time::timeout(longest, service.call(request)).await {
-        Ok(Ok(answer)) => answer.map(Body::Grpc),
+    let (request, encoding) = inflated::inflated(request, app.config.body_limit_bytes);
+    let budget = app.budget.clone();
+    match tokio::time::timeout(longest, server(app, caller, encoding).call(request)).await {
+        Ok(Ok(answer)) => counted(answer, &budget),
         Ok(Err(never)) => match never {},
         Err(_) => {
             refused(Status::deadline_exceeded(format!("the message took longer than {} ms", longest.as_millis())))
@@ -135,20 +144,27 @@ async fn single(app: Arc<App>, caller: Caller, request: http::Request<Incoming>)
 
 /// Each message is bounded; how many come one after the other is not.
 async fn streamed(app: Arc<App>, caller: Caller, request: http::Request<Incoming>) -> Answer {
-    let pause = Duration::from_millis(app.config.body_timeout_ms);
+    let millis = Duration::from_millis;
     let (mut request, meter) = metered::meter(request, &app.budget);
-    request.body_mut().allow_pauses_of(pause);
+    request.body_mut().limit_messages(millis(app.config.body_timeout_ms), millis(app.config.request_timeout_ms));
     request.extensions_mut().insert(meter);
-    match server(app, caller, &request).call(request).await {
-        Ok(answer) => answer.map(Body::Grpc),
+    let (request, encoding) = inflated::inflated(request, app.config.body_limit_bytes);
+    let budget = app.budget.clone();
+    match server(app, caller, encoding).call(request).await {
+        Ok(answer) => counted(answer, &budget),
         Err(never) => match never {},
     }
 }
 
-fn server<B>(
+fn counted(answer: http::Response<GrpcBody>, budget: &Budget) -> Answer {
+    answer.map(|body| Body::Grpc(kept::Kept::body(body, budget)))
+}
+
+/// The service; `encoding` is that of the request's messages.
+fn server(
     app: Arc<App>,
     caller: Caller,
-    request: &http::Request<B>,
+    encoding: Option<CompressionEncoding>,
 ) -> GrpcInferenceServiceServer<service::Inference> {
     let limit = app.config.body_limit_bytes;
     let server = GrpcInferenceServiceServer::new(service::Inference { app, caller })
@@ -157,10 +173,9 @@ fn server<B>(
         .accept_compressed(CompressionEncoding::Gzip)
         .accept_compressed(CompressionEncoding::Deflate);
     // Nearly every client says that it could read compressed answers; one that compresses wants them.
-    match request.headers().get("grpc-encoding").map(HeaderValue::as_bytes) {
-        Some(b"gzip") => server.send_compressed(CompressionEncoding::Gzip),
-        Some(b"deflate") => server.send_compressed(CompressionEncoding::Deflate),
-        _ => server,
+    match encoding {
+        Some(encoding) => server.send_compressed(encoding),
+        None => server,
     }
 }
 

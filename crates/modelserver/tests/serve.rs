@@ -23,6 +23,8 @@ mod clients;
 mod crashes;
 #[path = "serve/doors.rs"]
 mod doors;
+#[path = "serve/frames.rs"]
+mod frames;
 #[path = "serve/golden.rs"]
 mod golden;
 #[path = "serve/grpc.rs"]

@@ -24,9 +24,15 @@ pub(super) struct Metered {
     pauses: Option<Pauses>,
 }
 
-/// How long a message may stop in its middle.
+/// How long a message may take.
 struct Pauses {
+    /// How long it may stop in its middle.
     longest: Duration,
+    /// How long it may take as a whole.
+    whole: Duration,
+    /// When the message that is being read must be complete.
+    end: Option<Instant>,
+    /// When one of the two is over.
     until: Pin<Box<Sleep>>,
 }
 
@@ -67,9 +73,15 @@ pub(super) fn meter(request: Request<Incoming>, budget: &Budget) -> (Request<Met
 }
 
 impl Metered {
-    /// Lets the body stop for as long as it likes between messages, and for `longest` within one.
-    pub(super) fn allow_pauses_of(&mut self, longest: Duration) {
-        self.pauses = Some(Pauses { longest, until: Box::pin(tokio::time::sleep(longest)) });
+    /// Lets the body stop for as long as it likes between messages. Within one it may stop for `longest`, and a message
+    /// may take no longer than `whole`.
+    pub(super) fn limit_messages(&mut self, longest: Duration, whole: Duration) {
+        self.pauses = Some(Pauses { longest, whole, end: None, until: Box::pin(tokio::time::sleep(longest)) });
+    }
+
+    /// Counts bytes that a message has become.
+    pub(super) fn count(&self, bytes: usize) -> Result<(), Status> {
+        self.meter.count(bytes, &self.budget)
     }
 
     /// Whether a message stopped for too long.
@@ -79,7 +91,11 @@ impl Metered {
             return Poll::Pending;
         }
         std::task::ready!(pauses.until.as_mut().poll(context));
-        let words = format!("the message stopped for {} ms (serve.body_timeout_ms)", pauses.longest.as_millis());
+        let words = if pauses.end.is_some_and(|end| end <= Instant::now()) {
+            format!("the message took longer than {} ms (serve.request_timeout_ms)", pauses.whole.as_millis())
+        } else {
+            format!("the message stopped for {} ms (serve.body_timeout_ms)", pauses.longest.as_millis())
+        };
         Poll::Ready(Status::deadline_exceeded(words))
     }
 }
@@ -94,7 +110,12 @@ impl Body for Metered {
             return this.poll_pause(context).map(|status| Some(Err(status)));
         };
         if let Some(pauses) = &mut this.pauses {
-            pauses.until.as_mut().reset(Instant::now() + pauses.longest);
+            let now = Instant::now();
+            if this.meter.is_empty() {
+                pauses.end = None;
+            }
+            let end = *pauses.end.get_or_insert(now + pauses.whole);
+            pauses.until.as_mut().reset(end.min(now + pauses.longest));
         }
         Poll::Ready(frame.map(|frame| {
             let frame = frame.map_err(|error| Status::cancelled(format!("the message broke off: {error}")))?;

@@ -22,13 +22,11 @@ use prost::Message as _;
 use tonic::{Status, body::Body as GrpcBody};
 
 use super::{
+    PREFIX,
     proto::{ModelInferRequest, ModelInferResponse},
     service,
 };
 use crate::{app::App, budget::Hold, caller::Caller};
-
-/// One byte that says whether the message is compressed, and four with its length.
-const PREFIX: usize = 5;
 
 /// Memory set aside for a message before all of it has come.
 const FIRST: usize = 256 << 10;

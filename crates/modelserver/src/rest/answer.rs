@@ -20,7 +20,11 @@ use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Full};
 use serde::Serialize;
 
-use crate::{budget::Budget, error::InferError, metrics::ModelMetrics};
+use crate::{
+    budget::{Budget, Spent},
+    error::InferError,
+    metrics::ModelMetrics,
+};
 
 /// The body of an answer: in one piece, piece by piece, or gRPC's own.
 pub(crate) enum Body {
@@ -107,11 +111,12 @@ pub(super) struct Refusal {
     status: StatusCode,
     reason: String,
     headers: Vec<(HeaderName, HeaderValue)>,
+    client_left: bool,
 }
 
 impl Refusal {
     pub(super) fn new(status: StatusCode, reason: impl Into<String>) -> Self {
-        Self { status, reason: reason.into(), headers: Vec::new() }
+        Self { status, reason: reason.into(), headers: Vec::new(), client_left: false }
     }
 
     pub(super) fn bad(reason: impl Into<String>) -> Self {
@@ -143,8 +148,29 @@ impl Refusal {
         self
     }
 
+    /// There is no memory for an answer. Not `later`: the model has run, and whoever asks again must know that.
+    pub(super) fn no_memory_for_answer(spent: Spent) -> Self {
+        let mut refusal = Self::new(StatusCode::SERVICE_UNAVAILABLE, spent.to_string());
+        refusal.headers.push((RETRY_AFTER, HeaderValue::from_static("1")));
+        refusal
+    }
+
+    /// There is no memory for the body of a request now.
+    pub(super) fn no_memory(spent: Spent) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, spent.to_string()).later()
+    }
+
+    /// The client left before its body was complete; nobody reads this.
+    pub(super) fn of_client_that_left(mut self) -> Self {
+        self.client_left = true;
+        self
+    }
+
     /// The value of `error_type` in the metrics, for a body that was not read.
     pub(super) fn error_type(&self) -> &'static str {
+        if self.client_left {
+            return "client_left";
+        }
         match self.status {
             StatusCode::PAYLOAD_TOO_LARGE => "too_large",
             StatusCode::REQUEST_TIMEOUT => "slow_body",
@@ -195,12 +221,7 @@ pub(super) fn counted(budget: &Budget, answer: Answer) -> Answer {
     }
     match budget.keep(whole(full)) {
         Ok(kept) => Answer::from_parts(head, Body::Full(Full::new(kept))),
-        // Not `later`: the model has run, and whoever asks again must know that.
-        Err(spent) => {
-            let mut refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, spent.to_string());
-            refusal.headers.push((RETRY_AFTER, HeaderValue::from_static("1")));
-            refusal.into_answer()
-        }
+        Err(spent) => Refusal::no_memory_for_answer(spent).into_answer(),
     }
 }
 

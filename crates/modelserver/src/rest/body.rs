@@ -1,9 +1,9 @@
 //! Reads the bodies of requests: bounded in size and in time.
 
-use std::time::Duration;
+use std::{error::Error as _, io, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, StatusCode, header::TRANSFER_ENCODING};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -29,6 +29,10 @@ pub(super) async fn read(app: &App, headers: &HeaderMap, body: Incoming) -> Resu
 
 async fn plain(app: &App, headers: &HeaderMap, body: Incoming) -> Result<(Bytes, Hold), Refusal> {
     let encoding = compression::of_body(headers)?;
+    // Only a body without a length can have been encoded for its transfer.
+    if body.size_hint().exact().is_none() {
+        only_chunked(headers)?;
+    }
     let longest = Duration::from_millis(app.config.request_timeout_ms);
     let mut hold = Hold::default();
     let sent = tokio::time::timeout(longest, collect(app, body, &mut hold)).await.map_err(|_| {
@@ -74,9 +78,7 @@ async fn collect(app: &App, mut body: Incoming, hold: &mut Hold) -> Result<Bytes
 }
 
 fn cover(app: &App, hold: &mut Hold, size: usize) -> Result<(), Refusal> {
-    app.budget
-        .cover(hold, size)
-        .map_err(|spent| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, spent.to_string()).later().closing())
+    app.budget.cover(hold, size).map_err(|spent| Refusal::no_memory(spent).closing())
 }
 
 /// The next piece of data, if there is one.
@@ -88,7 +90,10 @@ async fn frame(body: &mut Incoming, pause: Duration) -> Result<Option<Bytes>, Re
         })?;
         match frame {
             None => return Ok(None),
-            Some(Err(error)) => return Err(Refusal::bad(format!("the body broke off: {error}")).closing()),
+            Some(Err(error)) => {
+                let refusal = Refusal::bad(format!("the body broke off: {error}")).closing();
+                return Err(if has_left(&error) { refusal.of_client_that_left() } else { refusal });
+            }
             // Trailers say nothing here.
             Some(Ok(frame)) => {
                 if let Ok(data) = frame.into_data()
@@ -99,6 +104,37 @@ async fn frame(body: &mut Incoming, pause: Duration) -> Result<Option<Bytes>, Re
             }
         }
     }
+}
+
+/// Refuses a body that is compressed for its transfer: hyper takes it out of its chunks, and no more.
+fn only_chunked(headers: &HeaderMap) -> Result<(), Refusal> {
+    let values =
+        headers.get_all(TRANSFER_ENCODING).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    if values.map(<[u8]>::trim_ascii).all(|coding| coding.eq_ignore_ascii_case(b"chunked")) {
+        return Ok(());
+    }
+    let reason = "the one Transfer-Encoding that is understood is chunked: name gzip or deflate in Content-Encoding";
+    Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, reason).closing())
+}
+
+/// Whether a body broke off because its client went away, and not because of what it sent.
+fn has_left(error: &hyper::Error) -> bool {
+    let Some(cause) = error.source() else { return error.is_incomplete_message() || error.is_canceled() };
+    if let Some(error) = cause.downcast_ref::<h2::Error>() {
+        return error.is_io() || (error.is_remote() && (error.is_reset() || error.is_go_away()));
+    }
+    // Bytes that cannot be read as chunks are other kinds of errors.
+    let kind = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+    matches!(
+        kind,
+        Some(
+            io::ErrorKind::UnexpectedEof
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::ConnectionAborted
+                | io::ErrorKind::BrokenPipe
+                | io::ErrorKind::TimedOut
+        )
+    )
 }
 
 fn too_large(size: &str, limit: usize) -> Refusal {

@@ -25,8 +25,11 @@ const SMALL: u64 = 1 << 10;
 
 /// How a request's body is encoded, if it is.
 pub(super) fn of_body(headers: &HeaderMap) -> Result<Option<Encoding>, Refusal> {
-    let Some(value) = headers.get(CONTENT_ENCODING) else { return Ok(None) };
-    let name = String::from_utf8_lossy(value.as_bytes()).trim().to_ascii_lowercase();
+    if !headers.contains_key(CONTENT_ENCODING) {
+        return Ok(None);
+    }
+    let values = headers.get_all(CONTENT_ENCODING).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let name = values.collect::<Vec<_>>().join(",").trim().to_ascii_lowercase();
     match name.as_str() {
         "" | "identity" => Ok(None),
         "gzip" | "x-gzip" => Ok(Some(Encoding::Gzip)),

@@ -2,7 +2,8 @@
 //!
 //! What goes wrong before the first answer is answered as everywhere, with its status; after that the status
 //! is long sent, and an event with `error` ends the stream. The next answer is taken from the model only when
-//! the caller has taken the one before, and a caller who hangs up drops the stream, which ends the run.
+//! the caller has taken the one before, and a caller who hangs up drops the stream, which ends the run. Each event counts
+//! against the memory for bodies until it is taken.
 
 use bytes::Bytes;
 use futures::stream;
@@ -13,27 +14,32 @@ use http::{
 
 use api::inference::Tensor;
 
-use super::answer::{Answered, Body};
-use crate::{budget::Hold, error::InferError, model::Answers};
+use super::answer::{Answered, Body, Refusal};
+use crate::{
+    budget::{Budget, Hold},
+    error::InferError,
+    model::Answers,
+};
 
 /// Answers with an event for each answer; `write` makes the JSON of one. `hold` is the body's memory, which
 /// the run may still use.
-pub(super) async fn events<W>(mut answers: Answers, hold: Hold, mut write: W) -> Answered
+pub(super) async fn events<W>(mut answers: Answers, budget: &Budget, hold: Hold, mut write: W) -> Answered
 where
     W: FnMut(Vec<Tensor>) -> Result<Bytes, InferError> + Send + 'static,
 {
     let first = match answers.next().await {
-        Some(first) => Some(event(&write(first?)?)),
+        Some(first) => Some(budget.keep(event(&write(first?)?)).map_err(Refusal::no_memory_for_answer)?),
         None => None,
     };
-    let rest = first.is_some().then_some((answers, write, hold));
+    let rest = first.is_some().then(|| (answers, write, budget.clone(), hold));
     let rest = stream::unfold(rest, |state| async move {
-        let (mut answers, mut write, hold) = state?;
-        match answers.next().await?.and_then(&mut write) {
-            Ok(json) => Some((event(&json), Some((answers, write, hold)))),
+        let (mut answers, mut write, budget, hold) = state?;
+        let json = answers.next().await?.and_then(&mut write).map_err(|error| error.to_string());
+        match json.and_then(|json| budget.keep(event(&json)).map_err(|spent| spent.to_string())) {
+            Ok(event) => Some((event, Some((answers, write, budget, hold)))),
             Err(error) => {
                 answers.end();
-                let json = serde_json::json!({"error": error.to_string()}).to_string();
+                let json = serde_json::json!({ "error": error }).to_string();
                 Some((event(json.as_bytes()), None))
             }
         }

@@ -111,8 +111,8 @@ async fn infer(asked: Asked<'_>, name: &str, version: Option<&str>) -> Answered 
 /// V2 responses as events; they are JSON, because an event is text.
 async fn infer_stream(asked: Asked<'_>, name: &str, version: Option<&str>) -> Answered {
     asked.only(POST)?;
-    let caller = asked.caller;
-    let (model, _) = asked.app.models.find(name, version)?;
+    let (app, caller) = (asked.app, asked.caller);
+    let (model, _) = app.models.find(name, version)?;
     let header_length = header_length(&asked.head.headers)?;
     let (mut request, hold) = read(asked, &model, |body| decode(&model, body, header_length)).await?;
     if !binary_outputs(&model, &request).is_empty() && header_length != Some(0) {
@@ -129,7 +129,7 @@ async fn infer_stream(asked: Asked<'_>, name: &str, version: Option<&str>) -> An
                 }
                 Ok(encoded(&response(&name, &model, id.clone(), outputs), &[])?.body)
             };
-            events(answers, hold, write).await
+            events(answers, &app.budget, hold, write).await
         }
         Err(error) => Err(error.into()),
     };
@@ -159,12 +159,12 @@ async fn generate(asked: Asked<'_>, name: &str, version: Option<&str>) -> Answer
 
 async fn generate_stream(asked: Asked<'_>, name: &str, version: Option<&str>) -> Answered {
     asked.only(POST)?;
-    let caller = asked.caller;
-    let (model, _) = asked.app.models.find(name, version)?;
+    let (app, caller) = (asked.app, asked.caller);
+    let (model, _) = app.models.find(name, version)?;
     let (request, hold) = read(asked, &model, |body| generate::read(&model.signature, body)).await?;
     let (name, id) = (name.to_owned(), request.id.clone());
     let answers = model.stream(request, caller).await?;
-    events(answers, hold, move |outputs| generate::write(&name, &model, id.as_ref(), outputs)).await
+    events(answers, &app.budget, hold, move |outputs| generate::write(&name, &model, id.as_ref(), outputs)).await
 }
 
 fn response(name: &str, model: &Model, id: Option<String>, outputs: Vec<Tensor>) -> Response {
@@ -256,6 +256,9 @@ fn encode(response: &Response, binary: &[String]) -> Answered {
 
 fn header_length(headers: &HeaderMap) -> Result<Option<usize>, Refusal> {
     let Some(value) = headers.get(HEADER_LENGTH) else { return Ok(None) };
+    if headers.get_all(HEADER_LENGTH).iter().any(|other| other != value) {
+        return Err(Refusal::bad("Inference-Header-Content-Length is sent twice, with two lengths").closing());
+    }
     let length = value.to_str().ok().and_then(|text| text.trim().parse().ok());
     length.map(Some).ok_or_else(|| Refusal::bad("Inference-Header-Content-Length is not a number of bytes"))
 }
