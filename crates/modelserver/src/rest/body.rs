@@ -9,10 +9,34 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
 use super::{answer::Refusal, cloud_event, compression};
-use crate::{app::App, budget::Hold};
+use crate::{app::App, budget::Hold, metrics::ModelMetrics};
 
 /// Memory set aside for a body before any of it has come.
 const FIRST: u64 = 256 << 10;
+
+/// Counts a client that left where the reading of its body was dropped.
+struct Reading<'m>(Option<&'m ModelMetrics>);
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        if let Some(metrics) = self.0 {
+            metrics.refused_as("client_left");
+        }
+    }
+}
+
+/// Reads a body for a model, and counts a body that cannot be read.
+pub(super) async fn read_for(
+    app: &App,
+    metrics: &ModelMetrics,
+    headers: &HeaderMap,
+    body: Incoming,
+) -> Result<(Bytes, Hold), Refusal> {
+    let mut reading = Reading(Some(metrics));
+    let read = read(app, headers, body).await;
+    reading.0 = None;
+    read.inspect_err(|refusal| metrics.refused_as(refusal.error_type()))
+}
 
 /// The request that a body holds, and what it takes of the memory for bodies: inflated if it came compressed, and
 /// taken out of the CloudEvent in which it may have come.

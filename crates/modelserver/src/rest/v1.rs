@@ -66,8 +66,7 @@ pub(super) async fn predict_as(
     asked.only(POST)?;
     let (app, caller) = (asked.app, asked.caller);
     let (model, _) = app.models.find(name, version)?;
-    let read = body::read(app, &asked.head.headers, asked.body).await;
-    let (body, _hold) = read.inspect_err(|refusal| model.metrics.refused_as(refusal.error_type()))?;
+    let (body, _hold) = body::read_for(app, &model.metrics, &asked.head.headers, asked.body).await?;
     let mut ignored = Ignored::default();
     let mut form = Form::V1;
     let tensors = rewrite(&model.signature, body.clone(), &mut ignored).and_then(|(body, wanted)| {

@@ -73,8 +73,7 @@ async fn read<T>(
     model: &Model,
     decode: impl FnOnce(&Bytes) -> Result<T, InferError>,
 ) -> Result<(T, Hold), Refusal> {
-    let read = body::read(asked.app, &asked.head.headers, asked.body).await;
-    let (body, hold) = read.inspect_err(|refusal| model.metrics.refused_as(refusal.error_type()))?;
+    let (body, hold) = body::read_for(asked.app, &model.metrics, &asked.head.headers, asked.body).await?;
     let request = decode(&body).inspect_err(|error| model.metrics.refused(error))?;
     Ok((request, hold))
 }

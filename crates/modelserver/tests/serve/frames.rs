@@ -192,6 +192,10 @@ async fn the_answers_of_a_stream_take_memory_until_they_are_read() {
     assert!(other.model_infer(request.clone()).await.is_ok());
     let mut held = connect().await;
     let mut unread = held.model_stream_infer(futures::stream::iter([request.clone()])).await.unwrap().into_inner();
+    // Its answer is made once the model has answered it.
+    let answered = r#"model_predictions_total{model_name="FP32",model_version="1"} 2"#;
+    let made = async { while !server.text("/metrics").await.contains(answered) {} };
+    tokio::time::timeout(PATIENCE, made).await.expect("the stream's request is answered");
     let filled = async {
         loop {
             if let Err(status) = other.model_infer(request.clone()).await {
