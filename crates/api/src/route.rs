@@ -21,6 +21,10 @@ pub struct Route {
     /// Its second name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// While it is renamed, the name that its serving replicas still answer to, as they do not to the new one; `md-` and
+    /// its id if they have no other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub former: Option<String>,
     /// Where the deployment stands.
     pub state: State,
     /// Why nothing serves, for the 503.

@@ -64,9 +64,10 @@ fn read(row: &AnyRow) -> Result<RouteChange, StoreError> {
 }
 
 /// A new endpoint's: it is known, and nothing serves.
-pub(crate) fn initial(spec: &DeploymentSpec) -> Route {
+pub(crate) fn initial(id: DeploymentId, spec: &DeploymentSpec) -> Route {
     let route = Route {
         name: None,
+        former: None,
         state: State::Pending,
         reason: Some("the deployment is starting; no replica is ready yet".to_owned()),
         revisions: Vec::new(),
@@ -74,20 +75,28 @@ pub(crate) fn initial(spec: &DeploymentSpec) -> Route {
         idempotent: false,
         log_payloads: spec.log_payloads,
     };
-    under(route, spec, false)
+    under(id, route, spec, false)
 }
 
 /// The route with what the specification says of its endpoint. Of one that is being deleted, the name is
-/// free for others.
-pub(crate) fn under(route: Route, spec: &DeploymentSpec, deleting: bool) -> Route {
+/// free for others. Where the name has changed, the replicas that serve answer to the former one.
+pub(crate) fn under(id: DeploymentId, route: Route, spec: &DeploymentSpec, deleting: bool) -> Route {
+    let serves = !deleting && route.revisions.iter().any(|revision| !revision.replicas.is_empty());
+    let answered = || route.former.or(route.name).unwrap_or_else(|| id.to_string());
+    let former = serves.then(answered).filter(|former| *former != wanted_name(id, spec));
     Route {
         name: if deleting { None } else { spec.name.clone() },
+        former,
         state: if deleting { State::Deleting } else { route.state },
         request_timeout_ms: spec.request_timeout_ms,
         idempotent: spec.idempotent,
         log_payloads: spec.log_payloads,
         ..route
     }
+}
+
+fn wanted_name(id: DeploymentId, spec: &DeploymentSpec) -> String {
+    spec.name.clone().unwrap_or_else(|| id.to_string())
 }
 
 /// The route of a deployment, if it has one.

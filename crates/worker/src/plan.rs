@@ -321,8 +321,13 @@ fn route(wanted: Wanted<'_>, status: &DeploymentStatus, serving: Option<Revision
         weight: ALL_TRAFFIC,
         replicas: routed.iter().map(|r| RouteReplica { id: r.id.clone(), address: r.address.clone() }).collect(),
     });
+    let served = serving.and_then(|number| wanted.revisions.iter().find(|revision| revision.number == number));
+    let id = wanted.record.id;
+    let named = |name: &Option<String>| name.clone().unwrap_or_else(|| id.to_string());
+    let former = served.map(|revision| named(&revision.spec.name)).filter(|former| *former != named(&spec.name));
     Route {
         name: spec.name.clone(),
+        former: former.filter(|_| revisions.is_some()),
         state: status.state,
         reason: revisions.is_none().then(|| reason(wanted.record, status)),
         revisions: revisions.into_iter().collect(),

@@ -149,6 +149,7 @@ pub(crate) async fn observe(store: &Store, id: i64, state: State) {
     let replica = RouteReplica { id: ReplicaId(format!("{id}-r1-0")), address: Address::Tcp("127.0.0.1:9".into()) };
     let route = Route {
         name: record.spec.name.clone(),
+        former: None,
         state,
         reason: None,
         revisions: vec![RouteRevision {

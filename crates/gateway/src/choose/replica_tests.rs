@@ -31,6 +31,7 @@ fn endpoint(weights: &[u32], replicas: usize) -> Arc<Endpoint> {
         .collect();
     let route = Route {
         name: None,
+        former: None,
         state: State::Active,
         reason: None,
         revisions,

@@ -268,6 +268,14 @@ async fn name(conn: &Conn, parts: &Parts) -> Result<Result<Named, path::Own>, Re
 /// The endpoint of a name.
 async fn endpoint(app: &Arc<App>, name: &str) -> Result<Arc<Endpoint>, Refusal> {
     if let Some(endpoint) = app.gateway.table.find(name) {
+        if let (Some(former), Some(new)) = (&endpoint.route.former, &endpoint.route.name)
+            && **new == *name
+        {
+            let words = format!("its replicas do not answer to `{new}` yet; until they do, it is `{former}`");
+            let refusal = Refusal::unavailable(words);
+            count(&endpoint, &refusal);
+            return Err(refusal);
+        }
         return Ok(endpoint);
     }
     if let Some(words) = app.gateway.not_ready() {

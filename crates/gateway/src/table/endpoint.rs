@@ -37,6 +37,8 @@ pub(crate) struct Endpoint {
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) name: Option<Box<str>>,
+    /// The name that its replicas still answer to, while they do not to the new one.
+    pub(crate) former: Option<Box<str>>,
     pub(crate) state: State,
     pub(crate) reason: Option<Box<str>>,
     pub(crate) request_timeout_ms: u64,
@@ -96,6 +98,7 @@ impl Endpoint {
             label: LazyValue::default(),
             route: Settings {
                 name: route.name.map(String::into_boxed_str),
+                former: route.former.map(String::into_boxed_str),
                 state: route.state,
                 reason: route.reason.map(String::into_boxed_str),
                 request_timeout_ms: route.request_timeout_ms,
@@ -112,6 +115,7 @@ impl Endpoint {
     pub(crate) fn to_route(&self) -> Route {
         Route {
             name: self.route.name.as_deref().map(str::to_owned),
+            former: self.route.former.as_deref().map(str::to_owned),
             state: self.route.state,
             reason: self.route.reason.as_deref().map(str::to_owned),
             revisions: self.revisions.iter().map(|revision| revision.to_route()).collect(),

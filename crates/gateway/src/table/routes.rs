@@ -9,7 +9,7 @@
 
 use std::{
     borrow::Borrow,
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     hash::{Hash, Hasher},
     sync::{
         Arc,
@@ -18,6 +18,7 @@ use std::{
 };
 
 use api::{DeploymentId, route::RouteChange};
+use arc_swap::ArcSwap;
 
 use super::{
     endpoint::Endpoint,
@@ -60,6 +61,8 @@ impl Eq for ById {}
 pub(crate) struct Table {
     by_id: Shards<ById>,
     by_name: Shards<Named>,
+    /// Names of endpoints that are being renamed, by which their replicas still answer.
+    former: ArcSwap<HashMap<Box<str>, DeploymentId>>,
     /// Names in order, for lists and for those who misspell one.
     sorted: SortedNames,
     holds: AtomicBool,
@@ -73,6 +76,7 @@ impl Table {
         Self {
             by_id: Shards::new(),
             by_name: Shards::new(),
+            former: ArcSwap::default(),
             sorted: SortedNames::default(),
             holds: AtomicBool::new(false),
             version: AtomicI64::new(0),
@@ -95,9 +99,10 @@ impl Table {
         self.endpoints.load(Ordering::Acquire).unsigned_abs()
     }
 
-    /// The endpoint of a name: `md-` and its id, or the name that was given to it.
+    /// The endpoint of a name: `md-` and its id, the name that was given to it, or the one that it is losing.
     pub(crate) fn find(&self, name: &str) -> Option<Arc<Endpoint>> {
-        id_of(name).and_then(|id| self.of(id)).or_else(|| self.by_name.find(name))
+        let named = id_of(name).and_then(|id| self.of(id)).or_else(|| self.by_name.find(name));
+        named.or_else(|| self.of(*self.former.load().get(name)?))
     }
 
     /// The endpoint of a deployment.
@@ -151,6 +156,7 @@ impl Table {
                 gone.extend(old);
             }
         }
+        let former = self.former_after(&gone, &entering);
         // All that leaves comes before all that enters: a name may pass from one endpoint to another.
         unnamed.extend(gone.iter().filter_map(Named::new));
         let named: Vec<_> = entering.iter().filter_map(Named::new).collect();
@@ -159,8 +165,29 @@ impl Table {
         let gone: Vec<_> = gone.into_iter().map(ById).collect();
         let entering: Vec<_> = entering.into_iter().map(ById).collect();
         self.endpoints.fetch_add(self.by_id.edit(&gone, &entering), Ordering::AcqRel);
+        if let Some(former) = former {
+            self.former.store(Arc::new(former));
+        }
         self.version.store(version, Ordering::Release);
         self.holds.store(true, Ordering::Release);
+    }
+
+    /// The names that are being lost, once these endpoints have left and entered; `None` if they stay as they are.
+    fn former_after(
+        &self,
+        gone: &[Arc<Endpoint>],
+        entering: &[Arc<Endpoint>],
+    ) -> Option<HashMap<Box<str>, DeploymentId>> {
+        let known = self.former.load();
+        let losing = |endpoint: &Arc<Endpoint>| Some((endpoint.route.former.clone()?, endpoint.id));
+        if known.is_empty() && !entering.iter().any(|endpoint| endpoint.route.former.is_some()) {
+            return None;
+        }
+        let changed: HashSet<_> = gone.iter().chain(entering).map(|endpoint| endpoint.id).collect();
+        let mut former = HashMap::clone(&known);
+        former.retain(|_, id| !changed.contains(id));
+        former.extend(entering.iter().filter_map(losing));
+        Some(former)
     }
 }
 

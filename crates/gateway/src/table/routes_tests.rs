@@ -13,6 +13,7 @@ fn route(name: Option<&str>, replicas: &[&str]) -> Route {
         .collect();
     Route {
         name: name.map(str::to_owned),
+        former: None,
         state: State::Active,
         reason: None,
         revisions: vec![RouteRevision {
@@ -104,4 +105,24 @@ fn near_names_are_found_in_a_small_table_and_bounded_in_a_large_one() {
     assert!(table.near_names(&"x".repeat(100_000)).is_empty());
     table.apply((3..=20_000).map(|id| change(id, Some(route(Some(&format!("model-{id}")), &[])))).collect(), 2, false);
     assert_eq!(table.near_names("digit").first().map(String::as_str), Some("digits"));
+}
+
+#[test]
+fn a_name_that_is_being_lost_leads_to_its_endpoint_until_it_is_gone_or_taken() {
+    let table = Table::new();
+    let losing = |former: &str, name: &str| Route { former: Some(former.to_owned()), ..route(Some(name), &["a"]) };
+    let id = |name: &str| table.find(name).map(|endpoint| endpoint.id.0);
+    table.apply(vec![change(1, Some(route(Some("old"), &["a"])))], 1, false);
+    table.apply(vec![change(1, Some(losing("old", "new")))], 2, false);
+    assert_eq!((id("old"), id("new"), id("md-1")), (Some(1), Some(1), Some(1)));
+    // Somebody else takes the name, and gives it away again, while the first still answers to it.
+    table.apply(vec![change(2, Some(route(Some("old"), &["b"])))], 3, false);
+    assert_eq!(id("old"), Some(2));
+    table.apply(vec![change(2, Some(route(Some("other"), &["b"])))], 4, false);
+    assert_eq!(id("old"), Some(1));
+    table.apply(vec![change(1, Some(route(Some("new"), &["c"])))], 5, false);
+    assert_eq!((id("old"), id("new")), (None, Some(1)));
+    table.apply(vec![change(1, Some(losing("new", "newer")))], 6, false);
+    table.apply(vec![change(1, None)], 7, false);
+    assert_eq!((id("new"), id("newer")), (None, None));
 }

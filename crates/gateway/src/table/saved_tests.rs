@@ -7,6 +7,7 @@ fn table() -> Table {
     let changes = (1..=3).map(|id| {
         let route = Route {
             name: Some(format!("m{id}")),
+            former: None,
             state: State::Pending,
             reason: Some("its model loads".to_owned()),
             revisions: Vec::new(),

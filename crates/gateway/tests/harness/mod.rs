@@ -378,6 +378,7 @@ fn line(message: &RouteMessage) -> String {
 pub(crate) fn route(name: &str, replicas: &[&Replica]) -> Route {
     Route {
         name: Some(name.to_owned()),
+        former: None,
         state: State::Active,
         reason: None,
         revisions: vec![revision(1, "v1", 100, replicas)],

@@ -70,7 +70,7 @@ impl Store {
         task_queue::wake(&mut sql, id, now).await?;
         let created = by_user(Some(revision), "created", format!("created {}", title(id, spec)), Value::Null);
         event::write(&mut sql, id, &[created], now).await?;
-        route::put(&mut sql, id, Some(&route::initial(spec))).await?;
+        route::put(&mut sql, id, Some(&route::initial(id, spec))).await?;
         sql.commit().await?;
         self.announce();
         self.announce_task();
@@ -136,7 +136,7 @@ impl Store {
         }
         task_queue::wake(&mut sql, id, now).await?;
         event::write(&mut sql, id, &changes(&old, spec, next), now).await?;
-        let changed = route::under(present.unwrap_or_else(|| route::initial(spec)), spec, false);
+        let changed = route::under(id, present.unwrap_or_else(|| route::initial(id, spec)), spec, false);
         route::put(&mut sql, id, Some(&changed)).await?;
         sql.commit().await?;
         self.announce();
@@ -175,7 +175,7 @@ impl Store {
         let message = format!("deletion of {} was asked for", title(id, &old.spec));
         event::write(&mut sql, id, &[by_user(None, "deletion_requested", message, Value::Null)], now).await?;
         if let Some(present) = route::get(&mut sql, id).await? {
-            route::put(&mut sql, id, Some(&route::under(present, &old.spec, true))).await?;
+            route::put(&mut sql, id, Some(&route::under(id, present, &old.spec, true))).await?;
         }
         sql.commit().await?;
         self.announce();

@@ -49,7 +49,7 @@ impl Store {
         if let Some(route) = route {
             let spec = row.json("spec", "deployment's specification")?;
             let deleting = row.maybe_int("deleting_since")?.is_some();
-            let route = route::under(route.clone(), &spec, deleting);
+            let route = route::under(lease.deployment, route.clone(), &spec, deleting);
             route::put(&mut sql, lease.deployment, Some(&route)).await?;
         }
         sql.commit().await?;

@@ -8,6 +8,7 @@ use crate::support::{Database, NOW, create, hold, on_both, route, spec, status};
 on_both! {
     a_follower_sees_each_endpoints_newest_route_once
     a_route_that_is_the_same_makes_no_version
+    a_renamed_endpoint_keeps_the_name_that_its_replicas_answer_to
     a_gone_endpoint_leaves_a_tombstone_for_those_who_knew_it
     a_version_that_the_table_never_had_counts_as_none
     a_follower_misses_nothing_while_many_write
@@ -49,6 +50,45 @@ async fn a_route_that_is_the_same_makes_no_version(database: Database) {
     store.deployment_observed(&lease, &status(State::Active, Some(1)), None, &[], None, NOW).await.unwrap();
     let page = store.route_changes(0, 9).await.unwrap();
     assert_eq!((page.version, page.changes[0].version), (3, 3));
+}
+
+async fn a_renamed_endpoint_keeps_the_name_that_its_replicas_answer_to(database: Database) {
+    let store = database.open().await;
+    let names = async || {
+        let route = store.route_changes(0, 9).await.unwrap().changes.remove(0).route.unwrap();
+        (route.name, route.former)
+    };
+    let name = |name: &str| Some(name.to_owned());
+    let id = create(&store, &spec(json!({"name": "old"}))).await;
+    let rename = async |to: serde_json::Value| {
+        store.deployment_replace(id, &spec(json!({"name": to})), None, NOW).await.unwrap();
+    };
+    rename(json!("early")).await;
+    assert_eq!(names().await, (name("early"), None), "nothing serves that could answer to another name");
+    rename(json!("old")).await;
+    let lease = hold(&store, id).await;
+    let serving = api::route::Route { name: name("old"), ..route(1, "h:1") };
+    let observe = async |route: &api::route::Route| {
+        store.deployment_observed(&lease, &status(State::Active, Some(1)), Some(route), &[], None, NOW).await.unwrap();
+    };
+    observe(&serving).await;
+    assert_eq!(names().await, (name("old"), None));
+    rename(json!("new")).await;
+    assert_eq!(names().await, (name("new"), name("old")));
+    // The worker does not know of the change yet.
+    observe(&serving).await;
+    assert_eq!(names().await, (name("new"), name("old")));
+    rename(json!("newer")).await;
+    assert_eq!(names().await, (name("newer"), name("old")), "what serves still answers to the first name");
+    rename(json!("old")).await;
+    assert_eq!(names().await, (name("old"), None));
+    rename(json!(null)).await;
+    assert_eq!(names().await, (None, name("old")));
+    rename(json!("new")).await;
+    observe(&api::route::Route { name: name("new"), ..route(2, "h:2") }).await;
+    assert_eq!(names().await, (name("new"), None), "a replica answers to the new name");
+    store.deployment_delete(id, None, NOW).await.unwrap();
+    assert_eq!(names().await, (None, None));
 }
 
 async fn a_gone_endpoint_leaves_a_tombstone_for_those_who_knew_it(database: Database) {

@@ -139,6 +139,7 @@ pub(crate) fn status(state: State, serving: Option<u32>) -> DeploymentStatus {
 pub(crate) fn route(number: u32, address: &str) -> Route {
     Route {
         name: Some("from-the-worker".into()),
+        former: None,
         state: State::Active,
         reason: None,
         revisions: vec![RouteRevision {
