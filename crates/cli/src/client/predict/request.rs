@@ -82,7 +82,12 @@ fn rows_of_split(mut split: Value) -> Result<Value, String> {
             columns.len()
         )),
         Value::Array(values) if named => Ok(Value::Object(columns.iter().cloned().zip(values).collect())),
-        row => Ok(row),
+        row @ (Value::Null
+        | Value::Bool(_)
+        | Value::Number(_)
+        | Value::String(_)
+        | Value::Array(_)
+        | Value::Object(_)) => Ok(row),
     };
     rows.into_iter().enumerate().map(row).collect()
 }
