@@ -40,8 +40,7 @@ async fn a_request_that_ends_replicas_is_told_with_its_id_and_theirs() {
 
 #[tokio::test]
 async fn what_a_replica_drops_when_it_is_told_to_end_is_told_as_that() {
-    let (replica, control, gateway) = Gateway::simple(Manner::HalfAnswer).await;
-    replica.behave(Manner::Never);
+    let (replica, control, gateway) = Gateway::simple(Manner::Never).await;
     let waiting = gateway.infer("iris");
     let ending = async {
         eventually("the request to be there", || async { (replica.requests() == 1).then_some(()).ok_or(()) }).await;
@@ -63,9 +62,11 @@ async fn what_a_replica_drops_when_it_is_told_to_end_is_told_as_that() {
 
 #[tokio::test]
 async fn an_answer_that_breaks_off_is_told() {
-    let (_replica, control, gateway) = Gateway::simple(Manner::HalfAnswer).await;
+    static BREAK_OFF: tokio::sync::Notify = tokio::sync::Notify::const_new();
+    let (_replica, control, gateway) = Gateway::simple(Manner::HalfAnswer(&BREAK_OFF)).await;
     let response = gateway.client.post(gateway.url("/v2/models/iris/infer")).body("{}").send().await.unwrap();
     let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
+    BREAK_OFF.notify_one();
     assert!(response.bytes().await.is_err());
     let lost = told(&control, |lost| !lost.is_empty()).await;
     assert_eq!((lost[0].requests.as_slice(), lost[0].how), ([id].as_slice(), Loss::BrokeOff));
