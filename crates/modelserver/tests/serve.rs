@@ -51,6 +51,8 @@ mod rest;
 mod streams;
 #[path = "serve/tolerance.rs"]
 mod tolerance;
+#[path = "serve/untaken.rs"]
+mod untaken;
 #[path = "serve/v1.rs"]
 mod v1;
 #[path = "serve/v2.rs"]

@@ -17,6 +17,7 @@ use futures::{
     future::BoxFuture,
     stream::{self, BoxStream, FuturesOrdered, SelectAll},
 };
+use prost::Message as _;
 use tonic::{Status, Streaming};
 
 use super::{
@@ -28,7 +29,7 @@ use super::{
     },
     service,
 };
-use crate::{app::App, budget::Hold, caller::Caller, error::InferError, model::Answers};
+use crate::{app::App, budget::Hold, caller::Caller, model::Answers};
 
 /// Requests of one stream that are worked on at once.
 const IN_FLIGHT: usize = 64;
@@ -49,7 +50,8 @@ pub(super) struct Stream {
     ended: Option<Option<Status>>,
     /// The server ends, and takes no more requests.
     ending: BoxFuture<'static, ()>,
-    single: FuturesOrdered<BoxFuture<'static, ModelStreamInferResponse>>,
+    /// Answers wait here for those before them; each is counted until tonic has written it.
+    single: FuturesOrdered<BoxFuture<'static, (ModelStreamInferResponse, Hold)>>,
     many: SelectAll<BoxStream<'static, ModelStreamInferResponse>>,
 }
 
@@ -92,7 +94,7 @@ impl futures::Stream for Stream {
                 Poll::Pending => break,
             }
         }
-        if let Poll::Ready(Some(answer)) = this.single.poll_next_unpin(context) {
+        if let Poll::Ready(Some((answer, _counted))) = this.single.poll_next_unpin(context) {
             return Poll::Ready(Some(Ok(answer)));
         }
         if let Poll::Ready(Some(answer)) = this.many.poll_next_unpin(context) {
@@ -106,11 +108,22 @@ impl futures::Stream for Stream {
 }
 
 /// The answer of a model that answers once.
-async fn single(app: Arc<App>, caller: Caller, request: ModelInferRequest, _hold: Hold) -> ModelStreamInferResponse {
+async fn single(
+    app: Arc<App>,
+    caller: Caller,
+    request: ModelInferRequest,
+    taken: Hold,
+) -> (ModelStreamInferResponse, Hold) {
     let id = request.id.clone();
-    match service::infer(&app, caller, request).await {
-        Ok((answer, _)) => said(answer, true),
-        Err(error) => failed(id, &error),
+    let answer = match service::infer(&app, caller, request).await {
+        Ok((answer, _)) => answer,
+        Err(error) => return (failed(id, &error.to_string()), Hold::default()),
+    };
+    drop(taken);
+    let mut hold = Hold::default();
+    match app.budget.cover(&mut hold, answer.encoded_len()) {
+        Ok(()) => (said(answer, true), hold),
+        Err(spent) => (failed(id, &spent.to_string()), hold),
     }
 }
 
@@ -148,7 +161,7 @@ async fn many(
     };
     match begun.await {
         Ok(answers) => asked.answers = Some(answers),
-        Err(error) => return stream::iter([failed(asked.id, &error)]).boxed(),
+        Err(error) => return stream::iter([failed(asked.id, &error.to_string())]).boxed(),
     }
     stream::unfold(asked, |mut asked| async {
         let answer = asked.answers.as_mut()?.next().await;
@@ -156,7 +169,7 @@ async fn many(
             Some(Ok(outputs)) => said(asked.answer(outputs), false),
             Some(Err(error)) => {
                 asked.answers = None;
-                failed(asked.id.clone(), &error)
+                failed(asked.id.clone(), &error.to_string())
             }
             None => {
                 asked.answers = None;
@@ -194,9 +207,9 @@ fn said(mut answer: ModelInferResponse, last: bool) -> ModelStreamInferResponse 
     ModelStreamInferResponse { error_message: String::new(), infer_response: Some(answer) }
 }
 
-fn failed(id: String, error: &InferError) -> ModelStreamInferResponse {
+fn failed(id: String, reason: &str) -> ModelStreamInferResponse {
     let last = InferParameter { parameter_choice: Some(ParameterChoice::BoolParam(true)) };
     let parameters = HashMap::from([(FINAL.to_owned(), last)]);
     let answer = ModelInferResponse { id, parameters, ..ModelInferResponse::default() };
-    ModelStreamInferResponse { error_message: error.to_string(), infer_response: Some(answer) }
+    ModelStreamInferResponse { error_message: reason.to_owned(), infer_response: Some(answer) }
 }
