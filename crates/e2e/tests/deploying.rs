@@ -1,6 +1,6 @@
 //! From a model's files to predictions, through the control plane's own API.
 
-use modelway_e2e::{Modelway, Role, until};
+use modelway_e2e::{Modelway, Role, python, until};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -164,7 +164,9 @@ async fn what_was_decided_is_in_the_events_and_the_page_to_try_it_is_there() {
 
 #[tokio::test]
 async fn a_renamed_deployment_answers_to_its_old_name_until_it_answers_to_the_new_one() {
-    let modelway = Modelway::up().await;
+    let mut modelway = Modelway::new();
+    modelway.set("MODELWAY__SERVE__PYTHON", python().to_str().unwrap());
+    modelway.start(Role::Up).await;
     let folder = modelway.models().doubling("doubling");
     let file = folder.join("model.py");
     let slow = format!("import time\ntime.sleep(3)\n{}", std::fs::read_to_string(&file).unwrap());
