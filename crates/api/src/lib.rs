@@ -18,6 +18,7 @@ pub mod problem;
 pub mod quantity;
 pub mod registry;
 pub mod replica;
+pub mod request_id;
 pub mod revision;
 pub mod route;
 pub mod time;

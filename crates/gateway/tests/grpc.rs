@@ -107,7 +107,7 @@ async fn what_cannot_be_served_is_a_grpc_status() {
     let reply = call(&gateway, "ModelInfer", &infer("irsi")).await;
     let (status, words) = reply.status();
     assert_eq!(status, "5");
-    assert!(words.contains("did you mean `iris`"), "{words}");
+    assert_eq!(words, "Request for unknown model `irsi`: did you mean `iris`?");
     control.set(2, Some(route("empty", &[])));
     gateway.until_known("empty").await;
     assert_eq!(call(&gateway, "ModelInfer", &infer("empty")).await.status().0, "14");
@@ -125,7 +125,11 @@ async fn the_server_methods_are_answered_by_the_gateway_itself() {
         assert_eq!((reply.status().0, &reply.message[5..]), ("0", &[8, 1][..]), "{method}");
     }
     let reply = call(&gateway, "ServerMetadata", &[]).await;
-    assert!(reply.message.windows(8).any(|bytes| bytes == b"modelway"));
+    let said = String::from_utf8_lossy(&reply.message);
+    for wanted in ["modelway", "binary_tensor_data", "generate", "model_configuration", "parameters", "statistics"] {
+        assert!(said.contains(wanted), "{wanted} is not in {said:?}");
+    }
+    assert!(!said.contains("model_repository"), "{said:?}");
     assert_eq!(replica.requests(), 0);
     gateway.stop().await;
 }
@@ -230,7 +234,7 @@ async fn a_message_for_nobody_is_answered_in_the_stream_and_the_others_go_on() {
         assert_eq!(reply.status().0, "0", "{}", reply.status().1);
         let came = messages(&reply.message);
         let good = came.iter().filter(|message| **message == infer("iris")).count();
-        let bad = came.iter().filter(|message| String::from_utf8_lossy(message).contains("no model `none`"));
+        let bad = came.iter().filter(|message| String::from_utf8_lossy(message).contains("model `none`"));
         // Each with the id of its request.
         let bad = bad.filter(|message| message.ends_with(&[0x12, 4, 0x1a, 2, b'i', b'd'])).count();
         assert_eq!((good, bad), (2, 2), "{came:?}");
@@ -275,6 +279,28 @@ async fn the_health_of_each_model_is_told() {
             code => assert_eq!(reply.message[5..], [8, code.parse().unwrap()], "{service}"),
         }
     }
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_model_that_does_not_serve_is_not_ready_and_no_error() {
+    let (replica, control, gateway) = Gateway::simple(Manner::Grpc).await;
+    control.set(2, Some(route("idle", &[])));
+    gateway.until_known("idle").await;
+    let of_version = |version: &[u8]| {
+        let mut message = vec![0x0a, 4];
+        message.extend_from_slice(b"iris");
+        message.extend_from_slice(&[0x12, u8::try_from(version.len()).unwrap()]);
+        message.extend_from_slice(version);
+        message
+    };
+    for asked in [infer("none"), infer("idle"), of_version(b"v9")] {
+        let reply = call(&gateway, "ModelReady", &asked).await;
+        assert_eq!((reply.status(), &reply.message[..]), (("0", ""), &framed(&[])[..]), "{asked:?}");
+    }
+    assert_eq!(replica.requests(), 0);
+    let reply = call(&gateway, "ModelReady", &of_version(b"v1")).await;
+    assert_eq!((reply.status().0, replica.requests()), ("0", 1), "the replica is asked");
     gateway.stop().await;
 }
 

@@ -44,8 +44,10 @@ async fn an_answer_says_which_deployment_revision_and_replica_it_came_from() {
     let asked =
         gateway.client.get(gateway.url("/v2/models/iris")).header("x-request-id", "mine-1").send().await.unwrap();
     assert_eq!(asked.headers()["x-request-id"], "mine-1");
-    let evil = gateway.client.get(gateway.url("/nowhere")).header("x-request-id", "a\"b{}").send().await.unwrap();
-    assert_eq!(evil.headers()["x-request-id"].len(), 32, "what could forge a log line is replaced");
+    for evil in ["a\"b{}", "a b/7", &"a".repeat(129)] {
+        let asked = gateway.client.get(gateway.url("/nowhere")).header("x-request-id", evil).send().await.unwrap();
+        assert_eq!(asked.headers()["x-request-id"].len(), 32, "what could forge a log line is replaced: {evil}");
+    }
     gateway.stop().await;
 }
 
@@ -67,8 +69,10 @@ async fn a_name_that_nobody_has_is_404_with_the_names_that_are_near() {
     gateway.until_known("digits").await;
     let (code, _, text) = gateway.infer("irs").await;
     assert_eq!(code, 404);
-    assert!(text.contains("`irs`") && text.contains("did you mean `iris`?"), "{text}");
-    assert!(!text.contains("digits"), "{text}");
+    assert_eq!(text, r#"{"error":"Request for unknown model `irs`: did you mean `iris`?"}"#);
+    let (code, _, text) = gateway.get("/v2/models/quite-other").await;
+    assert_eq!(code, 404);
+    assert!(text.contains("Request for unknown model `quite-other`: GET /v1/models lists"), "{text}");
     let (code, _, text) = gateway.post("/v2/models/iris/versions/v9/infer", "{}").await;
     assert_eq!(code, 404);
     assert!(text.contains("no version `v9`") && text.contains("v1"), "{text}");
@@ -107,11 +111,22 @@ async fn an_endpoint_without_replicas_is_503_with_its_reason() {
 #[tokio::test]
 async fn the_gateway_answers_for_itself() {
     let (_replica, _control, gateway) = Gateway::simple(Manner::Well).await;
-    for path in ["/health", "/ready", "/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready", "/v2"] {
+    let (alive, live, ready) = (r#"{"status":"alive"}"#, r#"{"live":true}"#, r#"{"ready":true}"#);
+    for (path, wanted) in [
+        ("/", alive),
+        ("/health", alive),
+        ("/health/live", alive),
+        ("/v2/health/live", live),
+        ("/ready", ready),
+        ("/health/ready", ready),
+        ("/v2/health/ready", ready),
+    ] {
         let (code, headers, text) = gateway.get(path).await;
-        assert_eq!(code, 200, "{path}: {text}");
+        assert_eq!((code, text.as_str()), (200, wanted), "{path}");
         assert!(headers.contains_key("x-request-id"), "{path}");
     }
+    let (code, _, text) = gateway.get("/v2").await;
+    assert!(code == 200 && text.contains("\"statistics\"") && !text.contains("model_repository"), "{text}");
     let (_, _, text) = gateway.get("/v1/models").await;
     assert_eq!(text, r#"{"models":["iris","md-1"]}"#);
     gateway.stop().await;
@@ -124,7 +139,10 @@ async fn a_gateway_without_a_table_lives_but_is_not_ready() {
     assert_eq!(gateway.get("/health/live").await.0, 200);
     let (code, headers, text) = gateway.get("/v2/health/ready").await;
     assert_eq!(code, 503);
-    assert!(headers.contains_key("retry-after") && text.contains("no route table"), "{text}");
+    let body: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert!(body["error"].as_str().unwrap().starts_with("this gateway has no route table yet"), "{text}");
+    assert_eq!(body["ready"], false, "{text}");
+    assert!(headers.contains_key("retry-after"));
     assert_eq!(gateway.infer("iris").await.0, 503, "what it does not know yet is not called unknown");
     gateway.stop().await;
 }

@@ -30,6 +30,11 @@ const HEALTH: &str = "/grpc.health.v1.Health/Check";
 const OF_MODELS: [&str; 6] =
     ["ModelInfer", "ModelStreamInfer", "ModelReady", "ModelMetadata", "ModelConfig", "ModelStatistics"];
 
+/// The extensions of the protocol that work through the gateway, as Triton names them. A server's `model_repository`
+/// does not: models come and go with their deployments.
+const EXTENSIONS: [&str; 6] =
+    ["binary_tensor_data", "generate", "model_configuration", "parameters", "schedule_policy", "statistics"];
+
 /// Answers with a page.
 pub(crate) async fn answer(app: &Arc<App>, page: Own, method: &Method) -> Result<Response<OutBody>, Refusal> {
     if !matches!(*method, Method::GET | Method::HEAD) {
@@ -37,14 +42,18 @@ pub(crate) async fn answer(app: &Arc<App>, page: Own, method: &Method) -> Result
         return Err(Refusal { allow: Some("GET, HEAD"), ..Refusal::new(StatusCode::METHOD_NOT_ALLOWED, words) });
     }
     let response = match page {
-        Own::Live => json(StatusCode::OK, r#"{"live":true,"status":"ok"}"#),
+        Own::Alive => json(StatusCode::OK, r#"{"status":"alive"}"#),
+        Own::Live => json(StatusCode::OK, r#"{"live":true}"#),
         Own::Ready => match app.gateway.not_ready() {
-            None => json(StatusCode::OK, r#"{"ready":true,"status":"ready"}"#),
-            Some(words) => return Err(Refusal::unavailable(words)),
+            None => json(StatusCode::OK, r#"{"ready":true}"#),
+            Some(words) => {
+                let body = serde_json::json!({ "ready": false, "error": words }).to_string();
+                Refusal::unavailable(words).into_response().map(|_| body.into())
+            }
         },
         Own::Server => {
             let server = serde_json::json!({
-                "name": "modelway", "version": env!("CARGO_PKG_VERSION"), "extensions": ["binary_tensor_data"],
+                "name": "modelway", "version": env!("CARGO_PKG_VERSION"), "extensions": EXTENSIONS,
             });
             json(StatusCode::OK, server.to_string())
         }
@@ -108,13 +117,18 @@ pub(crate) async fn answer_grpc(gateway: &Gateway, head: &Parts, body: Incoming)
     match path.strip_prefix(SERVICE) {
         Some("ServerLive") => Ok(message(&[0x08, 1])),
         Some("ServerReady") => Ok(message(if is_ready { &[0x08, 1] } else { &[] })),
-        Some("ServerMetadata") => Ok(message(&grpc::server_metadata())),
+        Some("ServerMetadata") => Ok(message(&grpc::server_metadata(&EXTENSIONS))),
         Some(method) => {
             let words = format!("`{method}` concerns one server; the gateway stands before many");
             Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, words))
         }
         None => Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, format!("this gateway serves {SERVICE}* only"))),
     }
+}
+
+/// The answer to `ModelReady` of a model that nobody has, or that no replica serves: as Triton, no error.
+pub(crate) fn model_not_ready() -> Response<OutBody> {
+    message(&[])
 }
 
 /// The service that a health check asks for: field 1 of its message, as a model's name is.

@@ -163,6 +163,7 @@ async fn answer_grpc(conn: &Conn, asked: Asked, request: Request<Incoming>) -> R
         lane: Arc::clone(&conn.lane),
         kind: matches!(method, "ModelInfer" | "ModelStreamInfer").then_some("grpc_infer"),
         streams,
+        asks_readiness: method == "ModelReady",
         wanted: parts.headers.get(&grpc::TIMEOUT).and_then(|value| grpc::read_timeout(value.as_bytes())),
         head: asked.protocol.outgoing(parts, asked.id.clone(), None),
         started: asked.started,
@@ -197,6 +198,8 @@ struct GrpcCall {
     lane: Arc<Lane>,
     kind: Option<&'static str>,
     streams: bool,
+    /// It asks no more than whether a model is ready.
+    asks_readiness: bool,
     /// The caller's own timeout.
     wanted: Option<Duration>,
     head: Request<()>,
@@ -213,7 +216,13 @@ impl GrpcCall {
         mut admission: Admission,
         alarm: Alarm,
     ) -> Result<Response<OutBody>, Refusal> {
-        let endpoint = endpoint(&self.app, &model.name).await?;
+        let endpoint = match endpoint(&self.app, &model.name).await {
+            Err(_) if self.asks_readiness => return Ok(own::model_not_ready()),
+            Ok(found) if self.asks_readiness && !found.serves(model.version.as_deref()) => {
+                return Ok(own::model_not_ready());
+            }
+            found => found?,
+        };
         let named = Named { endpoint, version: model.version, kind: self.kind, streams: self.streams };
         let route = Duration::from_millis(named.endpoint.route.request_timeout_ms);
         let timeout = self.wanted.map_or(route, |wanted| wanted.min(route));
@@ -284,12 +293,13 @@ async fn endpoint(app: &Arc<App>, name: &str) -> Result<Arc<Endpoint>, Refusal> 
     app.gateway.counters.refused(Reason::Model);
     let shown: String = name.chars().take(100).collect();
     let near: Vec<_> = own::near(app, name).await.iter().map(|name| format!("`{name}`")).collect();
-    let words = if near.is_empty() {
-        format!("there is no model `{shown}` here; GET /v1/models lists those that there are")
+    let hint = if near.is_empty() {
+        "GET /v1/models lists those that there are".to_owned()
     } else {
-        format!("there is no model `{shown}` here; did you mean {}?", near.join(" or "))
+        format!("did you mean {}?", near.join(" or "))
     };
-    Err(Refusal::new(StatusCode::NOT_FOUND, words))
+    // Programs written against Triton and KServe look for its words, which these begin with.
+    Err(Refusal::new(StatusCode::NOT_FOUND, format!("Request for unknown model `{shown}`: {hint}")))
 }
 
 /// Takes a place among the requests in flight, and chooses the revision.

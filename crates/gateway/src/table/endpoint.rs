@@ -148,6 +148,12 @@ impl Endpoint {
         self.revisions.iter().map(|revision| revision.replicas.len()).sum()
     }
 
+    /// Whether there is a replica: of the version, where one is named.
+    pub(crate) fn serves(&self, version: Option<&str>) -> bool {
+        let of_version = |revision: &&Arc<Revision>| version.is_none_or(|version| *revision.model_version == *version);
+        self.revisions.iter().filter(of_version).any(|revision| !revision.replicas.is_empty())
+    }
+
     /// The versions that can be named.
     pub(crate) fn versions(&self) -> impl Iterator<Item = &str> {
         self.revisions.iter().map(|revision| &*revision.model_version)

@@ -20,7 +20,11 @@ pub(crate) static ENCODING: HeaderName = HeaderName::from_static("grpc-encoding"
 pub(crate) fn is_grpc<B>(request: &Request<B>) -> bool {
     request.version() == Version::HTTP_2
         && request.method() == Method::POST
-        && request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+        && request.headers().get(CONTENT_TYPE).is_some_and(|kind| {
+            let rest = kind.as_bytes().strip_prefix(b"application/grpc");
+            // `application/grpc-web` is another protocol.
+            rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
+        })
 }
 
 /// `grpc-timeout`: up to eight digits and a unit.
@@ -38,9 +42,11 @@ pub(crate) fn read_timeout(value: &[u8]) -> Option<Duration> {
     })
 }
 
-pub(crate) fn server_metadata() -> Vec<u8> {
+/// A `ServerMetadataResponse`.
+pub(crate) fn server_metadata(extensions: &[&str]) -> Vec<u8> {
     let mut out = Vec::new();
-    for (field, text) in [(1_u8, "modelway"), (2, env!("CARGO_PKG_VERSION")), (3, "binary_tensor_data")] {
+    let own = [(1_u8, "modelway"), (2, env!("CARGO_PKG_VERSION"))];
+    for (field, text) in own.into_iter().chain(extensions.iter().map(|extension| (3, *extension))) {
         out.push(field << 3 | 2);
         out.push(u8::try_from(text.len()).unwrap_or(0));
         out.extend_from_slice(text.as_bytes());

@@ -42,7 +42,9 @@ pub(crate) enum Action {
 /// What the gateway answers by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Own {
-    /// The process lives.
+    /// The process lives, in words of V1.
+    Alive,
+    /// The process lives, in words of V2.
     Live,
     /// It holds a route table.
     Ready,
@@ -73,7 +75,8 @@ pub(crate) fn read(path: &str) -> Target<'_> {
             Target::Model(ModelPath { name, version, action })
         }
         Ok(ReadTarget::Other(path)) => match &*path {
-            "/health" | "/health/live" | "/v2/health/live" => Target::Own(Own::Live),
+            "/" | "/health" | "/health/live" => Target::Own(Own::Alive),
+            "/v2/health/live" => Target::Own(Own::Live),
             "/ready" | "/health/ready" | "/v2/health/ready" => Target::Own(Own::Ready),
             "/v2" => Target::Own(Own::Server),
             "/v1/models" => Target::Own(Own::Models),
@@ -117,7 +120,9 @@ mod tests {
     #[test]
     fn the_gateways_own_paths_are_its_own() {
         for (path, own) in [
-            ("/health", Own::Live),
+            ("", Own::Alive),
+            ("/", Own::Alive),
+            ("/health", Own::Alive),
             ("/v2/health/live", Own::Live),
             ("/ready", Own::Ready),
             ("/v2/health/ready", Own::Ready),
@@ -132,8 +137,6 @@ mod tests {
     #[test]
     fn everything_else_is_unknown() {
         for path in [
-            "",
-            "/",
             "/v2/models/",
             "/v2/models//infer",
             "/v2/models/a/versions/",

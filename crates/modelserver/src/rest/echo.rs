@@ -1,13 +1,11 @@
 //! The id of a request, which its answer repeats.
 
+use api::request_id;
 use http::{HeaderName, HeaderValue, Request};
 
 use super::Answer;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// An id that is longer is not repeated.
-const LONGEST_ID: usize = 1 << 10;
+const REQUEST_ID: HeaderName = HeaderName::from_static(request_id::HEADER);
 
 /// What the answer repeats.
 #[derive(Debug)]
@@ -17,7 +15,7 @@ pub(super) struct Echo {
 
 impl Echo {
     pub(super) fn of<B>(request: &Request<B>) -> Self {
-        Self { id: request.headers().get(&REQUEST_ID).filter(|id| id.len() <= LONGEST_ID).cloned() }
+        Self { id: request.headers().get(&REQUEST_ID).filter(|id| request_id::is_plain(id.as_bytes())).cloned() }
     }
 
     pub(super) fn onto(self, mut answer: Answer) -> Answer {
