@@ -2,11 +2,15 @@
 MODELWAY_BINARY: once without pandas, once with it."""
 
 import datetime
+import decimal
+import json
 import math
 import os
+import pathlib
 import subprocess
 import sys
 import unittest
+import urllib.request
 from typing import NamedTuple
 
 import numpy as np
@@ -69,6 +73,16 @@ class Raw(Every):
 class Person(Every):
     def predict(self, name: str, age: float) -> str:
         return f"{name} {age:g}"
+
+
+class Greeting(Every):
+    def predict(self, name: str, mark: str = "!", *, share: float = 0.0) -> str:
+        return f"{name}{mark} {share}"
+
+
+class Units(Every):
+    def predict(self, x: float, *, input_parameters: dict) -> str:
+        return str(input_parameters)
 
 
 class Gate(Every):
@@ -153,6 +167,31 @@ class Asked(Asking):
         self.check(Person, "Ada nan", {"name": "Ada", "age": None})
         self.check(Person, np.array(["Ada 36", "Bob nan"], object), [ada, {"name": "Bob"}])
 
+    def test_what_is_a_list_once_it_is_read_is_rows(self):
+        self.check(Column, np.float64([0, 1, 2]), range(3))
+        self.check(Column, np.float64([1, 2]), map(float, "12"))
+        self.check(Column, np.float64([1, 2]), {"a": 1, "b": 2}.values())
+        self.check(Matrix, np.ones((2, 4), np.float32), (np.ones(4) for _ in range(2)))
+        self.check(Person, np.array(["Ada 36"], object), ({"name": name, "age": 36} for name in ["Ada"]))
+        self.check(Raw, "1.5", decimal.Decimal("1.5"))
+        self.check(Raw, "a/b", pathlib.PurePosixPath("a/b"))
+
+    def test_numbers_that_json_lacks_reach_a_model_as_parameters_of_requests_and_of_inputs(self):
+        server = self.server(Greeting)
+        body = b'{"instances": [{"name": "Ada"}], "parameters": {"share": %s}}'
+        for word, wanted in [(b"NaN", "Ada! nan"), (b"-Infinity", "Ada! -inf"), (b"1", "Ada! 1.0")]:
+            with urllib.request.urlopen(f"{server.url}/v1/models/{server.name}:predict", body % word) as answer:
+                self.assertEqual(json.load(answer)["predictions"], [wanted])
+        server = self.server(Units)
+        body = b'{"inputs": [{"name": "x", "datatype": "FP64", "shape": [1], "data": [1], "parameters": {"low": -Infinity, "unit": "cm"}}]}'
+        with urllib.request.urlopen(f"{server.url}/v2/models/{server.name}/infer", body) as answer:
+            self.assertEqual(json.load(answer)["outputs"][0]["data"], ["{'x': {'low': -inf, 'unit': 'cm'}}"])
+
+    def test_no_rows_have_the_dimensions_of_some(self):
+        for given in ([], np.empty((0, 4)), np.array([], object)):
+            made = self.server(Matrix).predict(given)
+            self.assertEqual(made.shape, (0, 4))
+
     def test_missing_numbers_are_nan_and_answers_are_floats(self):
         made = self.server(Odd).predict(text="a")
         self.assertIs(type(made["total"]), float)
@@ -182,6 +221,17 @@ class Asked(Asking):
         self.check(Whole, 6, n=3, parameters={"horizon": 2})
         self.check(Matrix, np.zeros(4, np.float32), np.zeros(4), top_k=2, mode="fast", deep=True, share=0.5)
         self.assertEqual({k: v for k, v in Every.parameters.items()}, {"top_k": 2, "mode": "fast", "deep": True, "share": 0.5})
+        self.check(Matrix, np.zeros(4, np.float32), np.zeros(4), stops=["a"], weights=np.array([1, 2]), at=datetime.date(2024, 1, 31),
+                   low=float("nan"), high=math.inf, deep={"k": (1, np.float32(2))}, price=decimal.Decimal("0.5"))
+        self.assertTrue(math.isnan(Every.parameters.pop("low")))
+        self.assertEqual(Every.parameters, {"stops": '["a"]', "weights": "[1, 2]", "at": "2024-01-31", "high": math.inf,
+                                            "deep": '{"k": [1, 2.0]}', "price": 0.5})
+        self.check(Greeting, "Ada! 0.0", name="Ada")
+        self.check(Greeting, "Ada? inf", name="Ada", mark="?", share=math.inf)
+        self.check(Greeting, "Ada! 2.0", name="Ada", share=np.int64(2), other=["a"])
+        for words, given in [("parameter `h` is a value of type complex", {"h": 1j}), ("parameter `h` holds a value of type object", {"h": [object()]})]:
+            with self.assertRaisesRegex(ValueError, words):
+                self.server(Matrix).predict([1, 2, 3, 4], **given)
         for words, given in [("`nam`; did you mean `name`", {"nam": "Ada", "age": 1}), ("no input `rows`; its inputs are name, age", {"rows": [1]})]:
             with self.assertRaisesRegex(ValueError, words):
                 self.server(Person).predict(**given)
@@ -200,6 +250,12 @@ class Asked(Asking):
             (Small, {"n": np.array([-1]), "flag": [True]}, "input `n` holds -1, which UINT8 cannot"),
             (Small, {"n": [1], "flag": np.array([2])}, "input `flag` holds 2, which BOOL cannot"),
             (Matrix, {"x": np.array([1j, 0, 0, 0])}, "an array of complex128"),
+            (Matrix, {"x": 1j}, "input `x` holds a value of type complex, and the model wants FP32"),
+            (Whole, {"n": [1, object()]}, "input `n` holds a value of type object, and the model wants INT64"),
+            (Raw, {"image": {"a", "b"}}, "input `image` holds a value of type set, and the model wants BYTES"),
+            (Matrix, {"x": [{"k": object()}]}, "input `x` holds a value of type dict, and the model wants FP32"),
+            (Raw, {"image": [{(1, 2): 3}]}, "input `image` is no JSON: keys must be"),
+            (Raw, {"image": {"k": object()}}, "input `image` holds a value of type object, which JSON cannot"),
             (Matrix, {"x": [[1, 2, 3, 4], [5]]}, "input `x` is a list whose parts have different lengths"),
         ]:
             with self.subTest(words), self.assertRaisesRegex(ValueError, words):
@@ -208,6 +264,7 @@ class Asked(Asking):
         for model, given, words in [
             (Matrix, {"x": [1, 1e300, 0, 0]}, "FP32"),
             (Matrix, {"x": [1, "a", 0, 0]}, "`x`"),
+            (Matrix, {"x": [10**400, 0, 0, 0]}, "`x`"),
             (Whole, {"n": [2**70]}, "not a whole number"),
             (Whole, {"n": [2.5]}, "not a whole number"),
             (Small, {"n": [300], "flag": [True]}, "from 0 to 255"),

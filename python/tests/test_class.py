@@ -86,6 +86,13 @@ class Signatures(unittest.TestCase):
             [("output", "FP32", [-1, 3])],
         )
 
+    def test_new_names_and_remarks_in_a_hint_change_nothing(self):
+        body = """
+            def predict(self, x: list[Annotated[NewType("Id", int), "a remark"]]) -> Annotated[list[float], []]:
+                return x
+        """
+        self.check(body, [("x", "INT64", [-1])], [("output", "FP64", [-1])])
+
     def test_specs_in_the_class_say_what_hints_do_not(self):
         body = """
             inputs = [TensorSpec("features", "FP32", [-1, 4])]
@@ -216,6 +223,12 @@ class Runs(unittest.TestCase):
             self.assertEqual((specs(model)[0][1], model.optional), (spec, ["x"]))
             (answer,) = model.predict({"a": texts("b")}, {})
             self.assertEqual(answer["output"].texts, ["true"])
+
+    def test_an_input_with_a_default_may_be_left_out(self):
+        model = opened("class M(AbstractModel):\n    def predict(self, a: str, n: int = 3) -> str:\n        return a * n")
+        self.assertEqual(model.optional, ["n"])
+        self.assertEqual(answers(model, a=texts("b")), [{"output": [b"bbb"]}])
+        self.assertEqual(answers(model, a=texts("b"), n=np.array([2])), [{"output": [b"bb"]}])
 
     def test_parameters_of_inputs_reach_a_model_that_takes_them(self):
         model = opened(
@@ -352,6 +365,51 @@ class Runs(unittest.TestCase):
         with self.assertRaisesRegex(InvalidInput, "the parameter `mark` is 7, and the model wants str"):
             answers(model, {"scale": 1.0, "mark": 7}, text=texts("a"))
 
+    def test_parameters_are_held_to_their_hints(self):
+        for hint, value, wanted in [
+            ("Optional[int]", 3, "3"),
+            ("Optional[int]", None, "None"),
+            ("Literal['a', 'b']", "b", "'b'"),
+            ("Literal[1, True]", True, "True"),
+            ("Union[int, str]", "x", "'x'"),
+            ("Optional[float]", 2, "2.0"),
+            ("Annotated[int, []]", 2, "2"),
+            ("NewType('Id', int)", 2, "2"),
+            ("list[float]", "[1, 2.5]", "[1.0, 2.5]"),
+            ("Union[str, list[str]]", '["a", "b"]', "['a', 'b']"),
+            ("Union[str, list[str]]", "[1]", "'[1]'"),
+            ("tuple[int, str]", '[1, "a"]', "(1, 'a')"),
+            ("Optional[Annotated[NewType('Id', int), 'a remark']]", 2, "2"),
+            ("str", "[1]", "'[1]'"),
+            ("float", float("inf"), "inf"),
+            ("Optional[list]", "[]", "[]"),
+            ("dict[str, int]", '{"a": 1}', "{'a': 1}"),
+            ("object", "x", "'x'"),
+        ]:
+            with self.subTest(hint=hint, value=value):
+                head = f"from typing import *\nHint = {hint}\n"
+                model = opened(f"{head}class M(AbstractModel):\n    def predict(self, text: str, *, k: Hint = None) -> str:\n        return repr(k)")
+                self.assertEqual(answers(model, {"k": value}, text=texts("a")), [{"output": [wanted.encode()]}])
+        for hint, value, named in [
+            ("Optional[int]", "x", r"Optional\[int\]"),
+            ("Optional[int]", True, r"Optional\[int\]"),
+            ("Literal['a', 'b']", "c", r"Literal\['a', 'b'\]"),
+            ("Literal[1, 2]", True, r"Literal\[1, 2\]"),
+            ("Union[int, str]", 1.5, r"int \| str"),
+            ("list[float]", "1, 2", r"list\[float\]"),
+            ("list[float]", '{"a": 1}', r"list\[float\]"),
+            ("dict", "[1]", "dict"),
+            ("list[float]", '["a"]', r"list\[float\]"),
+            ("list", "[" * 100_000, "list"),
+            ("tuple[int, int]", "[1]", r"tuple\[int, int\]"),
+            ("dict[str, int]", '{"a": "b"}', r"dict\[str, int\]"),
+        ]:
+            with self.subTest(hint=hint, value=value):
+                head = f"from typing import *\nHint = {hint}\n"
+                model = opened(f"{head}class M(AbstractModel):\n    def predict(self, text: str, *, k: Hint = None) -> str: ...")
+                with self.assertRaisesRegex(InvalidInput, f"the parameter `k` is .*, and the model wants {named}$"):
+                    answers(model, {"k": value}, text=texts("a"))
+
     def test_features_stand_beside_the_outputs(self):
         model = opened(
             """
@@ -438,11 +496,14 @@ class Mistakes(unittest.TestCase):
             ("pathlib.Path", "hint it as str$"),
             ("Person", "take each of its fields as a parameter, as in `name: str, age: float`, or all of them as a `dict`"),
             ("list[list]", "or list[Any], where rows are JSON of any form"),
-            ("Union[int, float]", "use str, int"),
             ("tuple[str, float]", "parameters of their own, as in `name: str, age: float`"),
             ("DataFrame", "take each column as a parameter, as in `age: list[float], city: list[str]`"),
             ("Image", "take the file as `bytes`"),
             ("Tensor", 'hint it as Tensor["FP32", -1, 4]'),
+            ("Union[int, float]", "hint it as float$"),
+            ("Union[int, float, None]", "`x: int | float | None` is nothing that a request can carry: hint it as Optional[float]"),
+            ("tuple[float, float]", "hint it as list[list[float]], a list for each row"),
+            ("list[tuple[float, float]]", "hint it as list[list[float]]$"),
             ("object", "use str, int, bool, bytes, float (a value for each row), list[float]"),
             ("complex", "use str, int"),
         ]:
@@ -457,8 +518,9 @@ class Mistakes(unittest.TestCase):
             ("list", "list[list[float]], a list for each row"),
             ("tuple[str, float]", "class Answer(NamedTuple): label: str; score: float"),
             ("np.ndarray", 'hint it as Tensor["FP32", -1, 4]'),
+            ("Series", "hint it as list[float], a value for each row"),
         ]:
-            self.check(f"class M(AbstractModel):\n    def predict(self, x: str) -> {hint}: ...", re.escape(better))
+            self.check(f"class Series: ...\nclass Answer(NamedTuple):\n    a: str\nclass M(AbstractModel):\n    def predict(self, x: str) -> {hint}: ...", re.escape(better))
         self.method(", x: str, y: list[str]) -> str", r"hint both alike, `x` as list\[str\]")
         self.method(', x: Tensor["float32", -1]) -> str', "known are .*: did you mean FP32")
 

@@ -34,7 +34,7 @@ pub use json_words::{begins_with_bare_float, replace_bare_floats, restore_bare_f
 pub use json_write::{write_nested, write_row};
 pub use message::{Encoded, Request, RequestedOutput, Response, SHARED_MEMORY, no_shared_memory};
 pub use metadata::{ModelMetadata, ServerMetadata, TensorMetadata};
-pub use parameter::{InputParameters, Parameter, Parameters};
+pub use parameter::{InputParameters, Parameter, Parameters, parameters_for_python};
 pub use tensor::{Data, Json, Tensor, element_count};
 
 /// The header that carries the length of the JSON when tensors follow it in binary form.

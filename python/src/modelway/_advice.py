@@ -10,11 +10,12 @@ from typing import Any, Literal, Optional, Union, get_args, get_origin
 
 #: Hints that are a list of something.
 LISTS = (list, tuple, collections.abc.Sequence, collections.abc.Iterable)
+#: What `Optional[int]` and `int | None` are made of.
+UNIONS = (Union, getattr(types, "UnionType", Union))
 _ARRAYS = {"ndarray", "NDArray", "ArrayLike", "Tensor", "EagerTensor", "Array", "matrix"}
 _TABLES = {"DataFrame", "Series", "Table"}
 _NUMPY = {"bool": "BOOL", "bool_": "BOOL", "float16": "FP16", "float32": "FP32", "float64": "FP64", "str_": "BYTES", "bytes_": "BYTES"}
 _NUMPY.update({f"{sign}int{bits}": f"{sign.upper()}INT{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)})
-_UNIONS = (Union, getattr(types, "UnionType", Union))
 _TEXT = {"datetime", "date", "time", "Timestamp", "Path", "UUID", "StrEnum"}
 _FORMS = 'float (a value for each row), list[float] (all values), list[list[float]] (a list for each row) or Tensor["FP32", -1, 4]'
 
@@ -39,7 +40,7 @@ def is_json(hint: Any) -> bool:
     """Whether it is a hint for values that only JSON holds: objects, and values of different kinds."""
     if hint is Any or _is_object(hint):
         return True
-    if get_origin(hint) not in _UNIONS:
+    if get_origin(hint) not in UNIONS:
         return False
     kinds = [kind for kind in get_args(hint) if kind is not type(None)]
     if len(kinds) == 1:
@@ -50,7 +51,7 @@ def is_json(hint: Any) -> bool:
 
 def optional(hint: Any) -> Any:
     """What is in an ``Optional``; ``None`` if it is none."""
-    if get_origin(hint) not in _UNIONS:
+    if get_origin(hint) not in UNIONS:
         return None
     kinds = [kind for kind in get_args(hint) if kind is not type(None)]
     return kinds[0] if len(kinds) == 1 and len(get_args(hint)) == 2 else None
@@ -72,6 +73,8 @@ def input_hint(name: str, hint: Any) -> str:
     if has_fields(depth(hint)[1]):
         return "take each of its fields as a parameter, as in `name: str, age: float`, or all of them as a `dict`"
     if _is_record(hint):
+        if len(set(get_args(hint))) == 1:
+            return f"hint it as list[list[{named(get_args(hint)[0])}]], a list for each row"
         return "values of different kinds are parameters of their own, as in `name: str, age: float`"
     return f"use str, int, bool, bytes, {_FORMS}, or dict for JSON"
 
@@ -81,8 +84,11 @@ def output_hint(hint: Any) -> str:
     better = _better(hint)
     if better is not None:
         return f"hint it as {better}"
-    word = _word(depth(hint)[1])
-    if word in _TABLES or has_fields(depth(hint)[1]) or _is_record(hint):
+    lists, of = depth(hint)
+    word = _word(of)
+    if word == "Series":
+        return "hint it as list[float], a value for each row, and return the column's `tolist()`"
+    if word in _TABLES or has_fields(of) or _is_record(hint):
         return (
             "several outputs are a NamedTuple, a dataclass or a TypedDict with a field for each, as in "
             "`class Answer(NamedTuple): label: str; score: float`, or a dict with `outputs` in the class"
@@ -94,12 +100,16 @@ def named(hint: Any) -> str:
     """A hint as people write it."""
     if hint is Ellipsis:
         return "..."
+    if hint is type(None):
+        return "None"
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is not None and arguments:
-        inner = ", ".join(named(argument) for argument in arguments)
         kind = optional(hint)
         if kind is not None:
             return f"Optional[{named(kind)}]"
+        if origin in UNIONS:
+            return " | ".join(map(named, arguments))
+        inner = ", ".join(map(repr if origin is Literal else named, arguments))
         return f"{getattr(origin, '__name__', str(origin))}[{inner}]"
     if isinstance(hint, type) or hasattr(hint, "__name__"):
         return hint.__name__
@@ -120,12 +130,16 @@ def _better(hint: Any) -> Optional[str]:
         return _list(lists, named(of))
     if inner in (set, frozenset):
         return _list(lists + 1, "float")
+    if lists and _is_record(inner) and len(set(get_args(inner))) == 1:
+        return _list(lists + 1, named(get_args(inner)[0]))
     kind = optional(inner)
     if kind is not None:
         return _list(lists, named(kind)) + (", where a missing number is NaN" if kind is float else "")
     word = _word(inner)
     if word in _ARRAYS:
         return _tensor(_element(inner)) + ", with its own datatype and shape" + _made(inner, word)
+    if get_origin(inner) in UNIONS and set(get_args(inner)) <= {int, float, bool, type(None)}:
+        return _list(lists, "Optional[float]" if type(None) in get_args(inner) else "float")
     scalar = _scalar(inner, word)
     return None if scalar is None else _list(lists, scalar)
 

@@ -5,11 +5,13 @@ What goes in was checked by the server. What comes out is checked here, because 
 
 from __future__ import annotations
 
+import collections.abc
 import json
-from typing import Any, List, Optional, Sequence, Union
+from typing import Any, List, Literal, Optional, Sequence, Union, get_args, get_origin
 
 import numpy as np
 
+from . import _advice
 from ._frames import JsonArray
 from ._jsonable import is_missing, jsonable, text_of
 from ._spec import NUMPY_NAMES, InvalidInput, TensorSpec
@@ -71,6 +73,78 @@ def _text(value: Any, spec: TensorSpec) -> str:
         return text_of(jsonable(value))
     except (TypeError, ValueError, RecursionError) as error:
         raise BadOutput(f"output `{spec.name}` is no JSON: {error}") from None
+
+
+def parameter(name: str, value: Any, hint: Any) -> Any:
+    """A request's parameter as its hint has it. A list or an object comes as a text that is its JSON.
+
+    Raises :class:`InvalidInput` where it is something else.
+    """
+    candidates = [value]
+    if isinstance(value, str) and any(_is_list(kind) or _is_object(kind) for kind in _kinds(hint)):
+        candidates.insert(0, _read(value))
+    for candidate in candidates:
+        try:
+            return _held(candidate, hint)
+        except TypeError:
+            pass
+    raise InvalidInput(f"the parameter `{name}` is {value!r}, and the model wants {_advice.named(hint)}")
+
+
+def _held(value: Any, hint: Any) -> Any:
+    """A value as its hint has it. Raises ``TypeError`` where it is something else."""
+    for kind in _kinds(hint):
+        named, of = get_origin(kind) or kind, get_args(kind)
+        try:
+            if named is Literal:
+                if any(value == known and type(value) is type(known) for known in of):
+                    return value
+            elif _is_list(kind):
+                if isinstance(value, (list, tuple)):
+                    return _held_items(value, named, of)
+            elif _is_object(kind):
+                if isinstance(value, dict):
+                    return {name: _held(item, of[1]) for name, item in value.items()} if len(of) == 2 else value
+            elif named is float and isinstance(value, int) and not isinstance(value, bool):
+                return float(value)
+            elif named in (str, bytes, bool, int, float, type(None)):
+                if isinstance(value, named) and isinstance(value, bool) == (named is bool):
+                    return value
+            else:
+                # What this hint means is for the model to say.
+                return value
+        except TypeError:
+            continue
+    raise TypeError
+
+
+def _held_items(items: Sequence[Any], named: Any, of: Sequence[Any]) -> Any:
+    if named is not tuple:
+        return [_held(item, of[0]) for item in items] if of else list(items)
+    if of and of[-1] is not Ellipsis:
+        if len(of) != len(items):
+            raise TypeError
+        return tuple(map(_held, items, of))
+    return tuple(_held(item, of[0]) for item in items) if of else tuple(items)
+
+
+def _kinds(hint: Any) -> Sequence[Any]:
+    return get_args(hint) if get_origin(hint) in _advice.UNIONS else (hint,)
+
+
+def _is_list(kind: Any) -> bool:
+    return (get_origin(kind) or kind) in _advice.LISTS
+
+
+def _is_object(kind: Any) -> bool:
+    return (get_origin(kind) or kind) in (dict, collections.abc.Mapping)
+
+
+def _read(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def array(value: Any, spec: TensorSpec) -> Union[np.ndarray, JsonArray]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import collections.abc
 import dataclasses
 import inspect
-from typing import Any, Callable, Dict, FrozenSet, List, NamedTuple, Optional, Tuple, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Callable, Dict, FrozenSet, List, Literal, NamedTuple, Optional, Tuple, Union, get_args, get_origin, get_type_hints
 
 from . import _advice
 from ._model import AbstractModel, Result
@@ -77,9 +77,10 @@ def read(model: type) -> Plan:
     if predict is None:
         raise ModelError(f"{model.__name__} has no method `predict`")
     try:
-        hints = get_type_hints(predict, include_extras=True)
+        hints = {name: _bare(hint) for name, hint in get_type_hints(predict, include_extras=True).items()}
     except Exception as error:
-        raise ModelError(f"{model.__name__}.predict: its type hints cannot be read: {error}") from error
+        advice = ": import it, or define it above the class" if isinstance(error, NameError) else ""
+        raise ModelError(f"{model.__name__}.predict: its type hints cannot be read: {error}{advice}") from error
     where = f"{model.__name__}.predict"
     parameters = list(inspect.signature(predict).parameters.values())[1:]
     given_whole = {parameter.name for parameter in parameters} & {PARAMETERS, INPUT_PARAMETERS}
@@ -105,6 +106,8 @@ def read(model: type) -> Plan:
             )
             for parameter in positional
         ]
+        # `predict` has a value for what a request leaves out.
+        inputs = [given._replace(optional=given.optional or given.has_default) for given in inputs]
         strange = [name for name in declared if name not in {given.spec.name for given in inputs}]
         if strange:
             raise ModelError(f"{where} has no parameter `{strange[0]}`, which `{model.__name__}.inputs` declares")
@@ -233,8 +236,28 @@ def _fields(hint: Any) -> Optional[Dict[str, Any]]:
     if not isinstance(hint, type):
         return None
     if dataclasses.is_dataclass(hint) or hasattr(hint, "_fields") or hasattr(hint, "__total__"):
-        return get_type_hints(hint, include_extras=True)
+        return {name: _bare(of) for name, of in get_type_hints(hint, include_extras=True).items()}
     return None
+
+
+def _bare(hint: Any) -> Any:
+    """A hint without what says nothing of its datatype: new names for a type, and remarks of other libraries."""
+    while True:
+        if hasattr(hint, "__supertype__"):
+            hint = hint.__supertype__
+        elif type(hint).__name__ == "TypeAliasType":
+            hint = hint.__value__
+        elif get_origin(hint) is Annotated and _tensor(hint) is None:
+            hint = get_args(hint)[0]
+        else:
+            break
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Annotated, Literal):
+        return hint
+    bare = tuple(map(_bare, arguments))
+    if all(one is other for one, other in zip(bare, arguments)):
+        return hint
+    return Union[bare] if origin in _advice.UNIONS else origin[bare]
 
 
 def _output(where: str, name: str, hint: Any, each_row: bool) -> TensorSpec:

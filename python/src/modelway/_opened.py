@@ -123,12 +123,7 @@ class OpenedClass:
                 if required:
                     raise InvalidInput(f"the parameter `{name}` is missing")
                 continue
-            value = parameters[name]
-            if kind is float and isinstance(value, int) and not isinstance(value, bool):
-                value = float(value)
-            if kind in _hints.SCALARS and (not isinstance(value, kind) or isinstance(value, bool) != (kind is bool)):
-                raise InvalidInput(f"the parameter `{name}` is {value!r}, and the model wants {kind.__name__}")
-            extras[name] = value
+            extras[name] = _convert.parameter(name, parameters[name], kind)
         return extras
 
     def _answer(self, made: Any, count: Optional[int]) -> Answer:

@@ -7,13 +7,17 @@ does not. Nothing here imports NumPy: arrays come from a caller who has.
 
 from __future__ import annotations
 
+import collections
+import collections.abc
 import datetime
 import decimal
 import difflib
 import json
 import math
+import pathlib
 import struct
 import sys
+import uuid
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ._spec import NUMPY_NAMES
@@ -21,10 +25,15 @@ from ._spec import NUMPY_NAMES
 Spec = Mapping[str, Any]
 
 _DATATYPES = {numpy: datatype for datatype, numpy in NUMPY_NAMES.items() if datatype != "BYTES"}
+_WHOLE = ("BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64")
 _FLOATS = ("FP16", "BF16", "FP32", "FP64")
+#: What is a list once it is read.
+_ITERABLES = (range, collections.abc.Iterator, collections.abc.KeysView, collections.abc.ValuesView, collections.deque)
+#: What is the text that it is written as.
+_WRITTEN = (uuid.UUID, pathlib.PurePath)
 _WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 #: The letter of each datatype in a ``struct``.
-_LETTERS = dict(zip(["BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64"], "?BHIQbhiq"))
+_LETTERS = dict(zip(_WHOLE, "?BHIQbhiq"))
 _LETTERS.update(FP16="e", FP32="f", FP64="d")
 
 
@@ -50,26 +59,63 @@ def by_name(declared: Sequence[Spec], data: Any, named: Mapping[str, Any]) -> Tu
     """
     names = [spec["name"] for spec in declared]
     inputs = {} if data is None else _columns(names, declared, data)
-    parameters: Dict[str, Any] = {}
+    others: Dict[str, Any] = {}
+    explicit: Mapping[str, Any] = {}
     strange = []
     for name, value in named.items():
         if name in names:
             inputs[name] = value
         elif name == "parameters" and isinstance(value, Mapping):
-            parameters.update(value)
+            explicit = value
         else:
             strange.append(name)
-            parameters[name] = value.item() if _is_numpy(value) and value.ndim == 0 else value
+            others[name] = _items(value)
     missing = [name for name in names if name not in inputs]
     for name in strange:
         near = difflib.get_close_matches(name, missing, 1)
-        if near or (missing and not isinstance(parameters[name], (str, int, float, type(None)))):
+        if near or (missing and not inputs and not isinstance(others[name], (str, int, float, type(None)))):
             hint = f"did you mean `{near[0]}`?" if near else f"its inputs are {', '.join(names)}"
             raise ValueError(f"the model has no input `{name}`; {hint}")
-    return inputs, parameters
+    return inputs, {**parameters(explicit), **parameters(others)}
+
+
+def parameters(given: Optional[Mapping[str, Any]]) -> Dict[str, Any]:
+    """Parameters of a request as the protocol has them."""
+    return {name: _parameter(name, value) for name, value in (given or {}).items()}
+
+
+def _parameter(name: str, value: Any) -> Any:
+    """A string, a number or a boolean; lists and objects are a string that is their JSON."""
+    value = _items(value)
+    if isinstance(value, (datetime.date, datetime.time)):
+        return value.isoformat()
+    if isinstance(value, decimal.Decimal):
+        return float(value)
+    if isinstance(value, _WRITTEN):
+        return str(value)
+    if isinstance(value, (Mapping, list, tuple)):
+        return _json(f"parameter `{name}`", value)
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
+    raise ValueError(f"parameter `{name}` is a value of type {type(value).__name__}; it can be text, a number, a boolean, a list or a dict")
+
+
+def _json(where: str, value: Any) -> str:
+    def plain(item: Any) -> Any:
+        made = _items(item)
+        if made is item:
+            raise ValueError(f"{where} holds a value of type {type(item).__name__}, which JSON cannot: make it text or a number first")
+        return made
+
+    try:
+        return json.dumps(value, default=plain)
+    except (TypeError, ValueError, RecursionError) as error:
+        said = str(error)
+        raise ValueError(said if said.startswith(where) else f"{where} is no JSON: {said}") from None
 
 
 def _columns(names: List[str], declared: Sequence[Spec], data: Any) -> Dict[str, Any]:
+    data = list(data) if isinstance(data, _ITERABLES) else data
     if hasattr(data, "columns") and hasattr(data, "to_numpy"):
         columns = [str(column) for column in data.columns]
         if len(names) != 1 or names[0] in columns:
@@ -116,7 +162,7 @@ def tensor(name: str, value: Any, declared: Optional[Spec]) -> Sent:
             return _binary(name, datatype, shape, array.tobytes(), one)
         value = _listed(name, value)
     flat, shape = _flat(name, value, rank if datatype == "BYTES" else None)
-    flat = [_element(item, datatype) for item in flat]
+    flat = [_element(name, item, datatype) for item in flat]
     shape, one = _fitted(shape, declared)
     packed = _packed(flat, datatype)
     if packed is not None:
@@ -139,6 +185,8 @@ def _plain(value: Any) -> Any:
     """Arrays of all libraries as those of NumPy; everything else as it is."""
     if isinstance(value, (str, bytes, list, tuple, int, float, datetime.date, datetime.time, type(None))):
         return value
+    if isinstance(value, _ITERABLES):
+        return list(value)
     if _is_numpy(value):
         # A masked array's own list says what is missing.
         return value.tolist() if hasattr(value, "mask") else value
@@ -236,18 +284,18 @@ def _items(value: Any) -> Any:
     return value.tolist() if _is_numpy(value) else value
 
 
-def _element(item: Any, datatype: str) -> Any:
+def _element(name: str, item: Any, datatype: str) -> Any:
     """One value as JSON has it, or bytes. What does not fit is left as it is, and the server says so."""
     if item is None or type(item).__name__ in ("NAType", "NaTType") or (datatype == "BYTES" and item == "NaT"):
         return math.nan if datatype in _FLOATS else None
-    if datatype in _FLOATS:
-        return float(item) if isinstance(item, (bool, decimal.Decimal)) else item
-    if isinstance(item, float) and datatype != "BYTES":
+    if datatype in _FLOATS and isinstance(item, (bool, decimal.Decimal)):
+        return float(item)
+    if isinstance(item, float) and datatype in _WHOLE:
         whole = int(item) if item.is_integer() else item
         item = None if math.isnan(item) else whole
     if datatype == "BOOL" and item in (0, 1):
         return bool(item)
-    if datatype in _LETTERS and isinstance(item, bool):
+    if datatype in _WHOLE and isinstance(item, bool):
         return int(item)
     if datatype == "BYTES":
         if isinstance(item, float) and math.isnan(item):
@@ -257,7 +305,13 @@ def _element(item: Any, datatype: str) -> Any:
         if isinstance(item, (datetime.date, datetime.time)):
             return item.isoformat()
         if isinstance(item, (Mapping, list, tuple)):
-            return json.dumps(item, default=_items)
+            return _json(f"input `{name}`", item)
+        if isinstance(item, (decimal.Decimal, *_WRITTEN)):
+            return str(item)
+    if not isinstance(item, (str, int, float, bytes, type(None))):
+        text = ", or text" if datatype == "BYTES" else ""
+        kind = type(item).__name__
+        raise ValueError(f"input `{name}` holds a value of type {kind}, and the model wants {datatype}: make it a number or a list{text}")
     return item
 
 
@@ -270,9 +324,9 @@ def _packed(flat: List[Any], datatype: str) -> Optional[bytes]:
         return b"".join(len(text).to_bytes(4, "little") + text for text in texts)
     if datatype not in _FLOATS or not all(isinstance(item, (int, float)) for item in flat):
         return None
-    if datatype != "BF16" and all(map(math.isfinite, flat)):
-        return None
     try:
+        if datatype != "BF16" and all(map(math.isfinite, flat)):
+            return None
         if datatype == "BF16":
             return b"".join(_halved(float(item)).to_bytes(2, "little") for item in flat)
         return struct.pack(f"<{len(flat)}{_LETTERS[datatype]}", *flat)
@@ -313,6 +367,9 @@ def _fitted(shape: List[int], declared: Optional[Spec]) -> Tuple[List[int], Opti
     missing = len(wanted) - len(shape)
     if not wanted:
         return shape, None
+    if missing > 0 and shape[-1:] == [0]:
+        # No rows, of whatever size.
+        return shape + [max(size, 0) for size in wanted[len(shape) :]], False
     if missing <= 0:
         return shape, False
 

@@ -93,7 +93,8 @@ class Client:
         outputs: the names of those that are wanted; all if it is missing.
         parameters: the request's parameters, such as ``{"timeout": 500_000}`` (microseconds) or the model's own.
         """
-        return self._infer(model, version, self._tensors(model, version, inputs), outputs, parameters)
+        sent = self._tensors(model, version, inputs)
+        return self._infer(model, version, sent, outputs, _values.parameters(parameters))
 
     def stream(
         self, model: str, data: Any = None, /, parameters: Optional[Mapping[str, Any]] = None, **inputs: Any
@@ -104,7 +105,7 @@ class Client:
         """
         given, others = _values.by_name(self._declared(model), data, inputs)
         sent = self._tensors(model, None, given)
-        body, headers = _body(sent, None, {**others, **(parameters or {})})
+        body, headers = _body(sent, None, {**others, **_values.parameters(parameters)})
         # A connection of its own: one that was left in the midst of an answer is of no more use.
         connection = self._connect()
         try:

@@ -6,6 +6,7 @@ use serde::{
     Deserialize, Deserializer, Serialize,
     de::{Error, MapAccess, Visitor},
 };
+use serde_json::json;
 
 use super::json_words;
 
@@ -47,6 +48,36 @@ impl Parameter {
             Self::Bool(_) | Self::Float(_) | Self::Text(_) => None,
         }
     }
+
+    /// The bare word for a number that JSON lacks.
+    fn bare(&self) -> Option<&'static str> {
+        let Self::Float(float) = self else { return None };
+        if float.is_finite() {
+            None
+        } else if float.is_nan() {
+            Some("NaN")
+        } else {
+            Some(if *float > 0.0 { "Infinity" } else { "-Infinity" })
+        }
+    }
+}
+
+/// Parameters as JSON that Python reads: numbers that JSON lacks are the bare words `NaN`, `Infinity` and `-Infinity`.
+#[must_use]
+pub fn parameters_for_python(parameters: &Parameters) -> String {
+    if let (true, Ok(text)) =
+        (parameters.values().all(|value| value.bare().is_none()), serde_json::to_string(parameters))
+    {
+        return text;
+    }
+    let pairs: Vec<_> = parameters
+        .iter()
+        .map(|(name, value)| {
+            let text = value.bare().map_or_else(|| json!(value).to_string(), str::to_owned);
+            format!("{}:{text}", json!(name))
+        })
+        .collect();
+    format!("{{{}}}", pairs.join(","))
 }
 
 // By hand: trying one kind after the other makes and throws away an error for most parameters, on the way of each
@@ -63,7 +94,9 @@ impl<'de> Visitor<'de> for Kinds {
     type Value = Parameter;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a parameter that is a string, a number or a boolean")
+        formatter.write_str(
+            "a parameter that is a string, a number or a boolean (a list or an object is a string with its JSON)",
+        )
     }
 
     fn visit_bool<E: Error>(self, value: bool) -> Result<Parameter, E> {
@@ -92,5 +125,22 @@ impl<'de> Visitor<'de> for Kinds {
             return map.next_value().map(|value| Parameter::Float(json_words::float_of(value)));
         }
         Err(A::Error::invalid_type(serde::de::Unexpected::Map, &self))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_json_lacks_reach_python_as_the_words_it_reads() {
+        let mut parameters: Parameters =
+            [("a".into(), Parameter::Float(0.5)), ("\"".into(), Parameter::Text("x\n".into()))].into();
+        assert_eq!(parameters_for_python(&parameters), r#"{"\"":"x\n","a":0.5}"#);
+        for (name, float) in [("n", f64::NAN), ("i", f64::INFINITY), ("m", f64::NEG_INFINITY)] {
+            parameters.insert(name.into(), Parameter::Float(float));
+        }
+        let wanted = r#"{"\"":"x\n","a":0.5,"i":Infinity,"m":-Infinity,"n":NaN}"#;
+        assert_eq!(parameters_for_python(&parameters), wanted);
     }
 }

@@ -4,7 +4,7 @@
 //! request reaches the worker as its JSON, in the place of the inputs; the worker reads it as MLflow does. It is
 //! never run together with another.
 
-use api::inference::{Data, Json, Parameter, Parameters, Request, Tensor, write_nested};
+use api::inference::{Data, Json, Parameter, Parameters, Request, Tensor, parameters_for_python, write_nested};
 use bytes::Bytes;
 use serde_json::{json, value::RawValue};
 
@@ -102,7 +102,8 @@ pub(crate) fn of_tensors(inputs: &[Tensor]) -> Result<Tensor, InferError> {
 
 /// What the worker is sent.
 pub(crate) fn message(door: &str, body: &[u8], parameters: &Parameters) -> Vec<u8> {
-    let mut message = format!("{{\"door\":\"{door}\",\"parameters\":{},\"body\":", json!(parameters)).into_bytes();
+    let mut message =
+        format!("{{\"door\":\"{door}\",\"parameters\":{},\"body\":", parameters_for_python(parameters)).into_bytes();
     message.extend_from_slice(body);
     message.push(b'}');
     message

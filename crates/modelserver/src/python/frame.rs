@@ -6,10 +6,10 @@
 //!
 //! **Invariant:** what a worker says is checked to the last byte, in memory that it cannot change any more.
 
-use api::inference::{Data, Datatype, Json, Tensor, TensorMetadata};
+use api::inference::{Data, Datatype, Json, Tensor, TensorMetadata, parameters_for_python};
 use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::value::RawValue;
+use serde_json::{json, value::RawValue};
 
 use super::shared::{Area, Number};
 use crate::{
@@ -168,13 +168,17 @@ impl Request {
         }
         let parameters = if !call.input_parameters.is_empty() {
             self.flags |= INPUT_PARAMETERS;
-            serde_json::to_vec(&(call.parameters, call.input_parameters))
+            let of_inputs: Vec<_> = call
+                .input_parameters
+                .iter()
+                .map(|(input, given)| format!("{}:{}", json!(input), parameters_for_python(given)))
+                .collect();
+            format!("[{},{{{}}}]", parameters_for_python(call.parameters), of_inputs.join(","))
         } else if !call.parameters.is_empty() {
-            serde_json::to_vec(call.parameters)
+            parameters_for_python(call.parameters)
         } else {
-            Ok(Vec::new())
+            String::new()
         };
-        let parameters = parameters.map_err(|e| RuntimeError::Rejected(format!("the parameters: {e}")))?;
         let all =
             call.outputs.len() == signature.outputs.len() && call.outputs.iter().enumerate().all(|(i, o)| i == *o);
         let wanted: &[usize] = if all { &[] } else { call.outputs };
@@ -214,7 +218,7 @@ impl Request {
         for place in wanted {
             self.head.extend(u16::try_from(*place).unwrap_or(u16::MAX).to_ne_bytes());
         }
-        self.head.extend(parameters);
+        self.head.extend(parameters.into_bytes());
         self.len = at;
         Ok(())
     }
