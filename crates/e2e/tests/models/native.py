@@ -1,0 +1,45 @@
+"""ONNX models that try a server: `native.py FOLDER` makes FOLDER/{sliced,sized}/1/model.onnx."""
+
+import sys
+from pathlib import Path
+
+import onnx
+from onnx import TensorProto, helper
+
+
+def save(name, nodes, inputs, outputs, constants):
+    graph = helper.make_graph(nodes, name, inputs, outputs, initializer=constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    model.ir_version = 9
+    folder = Path(sys.argv[1]) / name / "1"
+    folder.mkdir(parents=True)
+    onnx.save(model, folder / "model.onnx")
+
+
+tensor, constant = helper.make_tensor_value_info, helper.make_tensor
+
+# A GRU over the steps of x from `start` on. The runtime does not survive a sequence without steps. There are always
+# three, so that the warm-up's `start` of 1 leaves two.
+save(
+    "sliced",
+    [
+        helper.make_node("Slice", ["x", "start", "end"], ["rest"]),
+        helper.make_node("GRU", ["rest", "w", "r"], ["", "y"], hidden_size=2),
+    ],
+    [tensor("x", TensorProto.FLOAT, [3, 1, 3]), tensor("start", TensorProto.INT64, [1])],
+    [tensor("y", TensorProto.FLOAT, [1, 1, 2])],
+    [
+        constant("w", TensorProto.FLOAT, [1, 6, 3], [0.1] * 18),
+        constant("r", TensorProto.FLOAT, [1, 6, 2], [0.1] * 12),
+        constant("end", TensorProto.INT64, [1], [1 << 40]),
+    ],
+)
+
+# As many zeros as `size` says, and their sum.
+save(
+    "sized",
+    [helper.make_node("Expand", ["zero", "size"], ["zeros"]), helper.make_node("ReduceSum", ["zeros"], ["y"], keepdims=0)],
+    [tensor("size", TensorProto.INT64, [1])],
+    [tensor("y", TensorProto.FLOAT, [])],
+    [constant("zero", TensorProto.FLOAT, [1], [0.0])],
+)

@@ -1,0 +1,217 @@
+//! ONNX models that try a server: one that crashes in native code, and one that asks for more memory than there is.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, also in its helpers")]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use futures::future::join_all;
+use modelway_e2e::{Answer, Modelway, Role, free_port, python, until, until_some};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+/// Makes the models of `models/native.py`.
+fn make(folder: &Path) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models/native.py");
+    let made = Command::new(python()).arg(script).arg(folder).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+}
+
+/// The library of the Python that makes the models.
+fn library() -> PathBuf {
+    let lib = python().parent().unwrap().with_file_name("lib");
+    let mut versions = fs::read_dir(lib).unwrap().map(|entry| entry.unwrap().path());
+    let packages = versions.find_map(|version| {
+        let packages = version.join("site-packages/onnxruntime/capi");
+        packages.is_dir().then_some(packages)
+    });
+    packages.expect("the Python has the package onnxruntime")
+}
+
+/// A Modelway whose servers keep what they learn in a folder of its own.
+fn modelway(root: &Path) -> Modelway {
+    let mut modelway = Modelway::new();
+    modelway.set("MODELWAY__SERVE__ONNXRUNTIME", library().to_str().unwrap());
+    modelway.set("MODELWAY__SERVE__PYTHON_DIR", root.join("kept").to_str().unwrap());
+    modelway
+}
+
+/// Three steps, of which those before `start` are left out: with 3 the runtime crashes.
+fn steps(start: i64) -> Value {
+    json!({"inputs": [
+        {"name": "x", "shape": [3, 1, 3], "datatype": "FP32", "data": vec![0.5; 9]},
+        {"name": "start", "shape": [1], "datatype": "INT64", "data": [start]},
+    ]})
+}
+
+fn size(size: i64) -> Value {
+    json!({"inputs": [{"name": "size", "shape": [1], "datatype": "INT64", "data": [size]}]})
+}
+
+/// `modelway serve` with a repository, and its log.
+struct Serve {
+    url: String,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Serve {
+    /// Starts it, with an `ulimit -S -d` of so many KiB if there is one, and waits until it is ready.
+    async fn ready(modelway: &Modelway, repository: &Path, limit: Option<u64>) -> Self {
+        let (port, log) = (free_port(), repository.with_file_name("serve.log"));
+        let serve = modelway.command(&["serve", repository.to_str().unwrap(), "--port", &port.to_string()]);
+        let limit = limit.map_or_else(String::new, |limit| format!("ulimit -S -d {limit}; "));
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(limit + "exec \"$@\"").arg("sh").arg(serve.get_program()).args(serve.get_args());
+        for (name, value) in serve.get_envs() {
+            command.env(name, value.unwrap());
+        }
+        let file = fs::File::create(&log).unwrap();
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file).spawn().unwrap();
+        let serve = Self { url: format!("http://127.0.0.1:{port}"), child, log };
+        let ready = format!("{}/v2/health/ready", serve.url);
+        let client = modelway_e2e::client();
+        until("it is ready", || async { client.get(&ready).send().await.is_ok_and(|answer| answer.status() == 200) })
+            .await;
+        serve
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    async fn infer(&self, modelway: &Modelway, model: &str, body: Value) -> Answer {
+        modelway.ask(Method::POST, &format!("{}/v2/models/{model}/infer", self.url), body).await
+    }
+}
+
+impl Drop for Serve {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test]
+async fn a_model_that_ended_its_server_runs_apart_after_the_restart_and_costs_nobody_else_anything() {
+    let root = tempfile::tempdir().unwrap();
+    let repository = root.path().join("models");
+    make(&repository);
+    let modelway = modelway(root.path());
+    let mut serve = Serve::ready(&modelway, &repository, None).await;
+    assert_eq!(serve.infer(&modelway, "sliced", steps(2)).await.status, 200);
+    assert!(!serve.log().contains("process of its own"), "{}", serve.log());
+
+    let url = format!("{}/v2/models/sliced/infer", serve.url);
+    let sent = modelway_e2e::client().post(url).json(&steps(3)).send().await;
+    assert!(sent.is_err(), "the server ended: {sent:?}");
+    let mut ended = None;
+    until("it ended", || {
+        ended = serve.child.try_wait().unwrap();
+        std::future::ready(ended.is_some())
+    })
+    .await;
+    drop(serve);
+
+    let serve = Serve::ready(&modelway, &repository, None).await;
+    let said = "served in a process of its own: it ended its server with SIG";
+    assert!(serve.log().contains(said), "{}", serve.log());
+    let index = modelway.ask(Method::POST, &format!("{}/v2/repository/index", serve.url), json!({})).await.body;
+    for entry in index.as_array().unwrap() {
+        let (name, reason) = (&entry["name"], entry["reason"].as_str().unwrap());
+        assert_eq!((reason.contains(said), &entry["state"]), (name == "sliced", &json!("READY")), "{index}");
+    }
+    for _ in 0..2 {
+        let crashed = serve.infer(&modelway, "sliced", steps(3)).await;
+        assert_eq!(crashed.status, 500, "{crashed:#?}");
+        assert!(
+            crashed.body["error"].as_str().unwrap().contains("ONNX Runtime itself was ended by SIG"),
+            "{crashed:#?}"
+        );
+        assert_eq!(serve.infer(&modelway, "sized", size(3)).await.status, 200);
+        assert_eq!(serve.infer(&modelway, "sliced", steps(2)).await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_deployed_model_that_ends_its_replica_comes_back_and_stays() {
+    let root = tempfile::tempdir().unwrap();
+    make(root.path());
+    let mut modelway = modelway(root.path());
+    modelway.start(Role::Up).await;
+    let id = modelway.deploy("sliced", &root.path().join("sliced"), 1).await;
+    let other = modelway.deploy("sized", &root.path().join("sized"), 1).await;
+    modelway.until_active(id).await;
+    modelway.until_active(other).await;
+    let (url, other) = (modelway.infer_url("sliced"), modelway.infer_url("sized"));
+    until("both predict", || async {
+        modelway.ask(Method::POST, &url, steps(2)).await.status == 200
+            && modelway.ask(Method::POST, &other, size(3)).await.status == 200
+    })
+    .await;
+    let before = modelway.replica_pids();
+
+    let crashed = modelway.ask(Method::POST, &url, steps(3)).await;
+    assert!(crashed.status.is_server_error(), "{crashed:#?}");
+    until_some("another replica predicts", || async {
+        let pids = modelway.replica_pids();
+        let answered = modelway.ask(Method::POST, &url, steps(2)).await.status == 200;
+        (answered && pids.len() == 2 && pids != before).then_some(())
+    })
+    .await;
+
+    let after = modelway.replica_pids();
+    let crashed = modelway.ask(Method::POST, &url, steps(3)).await;
+    assert!(crashed.body.to_string().contains("in a process of its own"), "{crashed:#?}");
+    assert_eq!(modelway.ask(Method::POST, &url, steps(2)).await.status, 200);
+    assert_eq!(modelway.ask(Method::POST, &other, size(3)).await.status, 200);
+    assert_eq!(modelway.replica_pids(), after, "no replica has ended again");
+}
+
+/// The value in KiB of a line of a file in /proc.
+fn kib(text: &str, name: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    line.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_server_of_onnx_models_may_not_allocate_all_memory() {
+    let root = tempfile::tempdir().unwrap();
+    let repository = root.path().join("models");
+    make(&repository);
+    let modelway = modelway(root.path());
+    let serve = Serve::ready(&modelway, &repository, None).await;
+    let of_process = |file: &str| fs::read_to_string(format!("/proc/{}/{file}", serve.child.id())).unwrap();
+    let limit = kib(&of_process("limits"), "Max data size") / 1024;
+    let total = kib(&fs::read_to_string("/proc/meminfo").unwrap(), "MemTotal:");
+    // What is only reserved is on top of the nine tenths.
+    let reserved = kib(&of_process("status"), "VmData:");
+    assert!(limit <= total / 10 * 9 + reserved, "{limit} KiB of {total} KiB");
+    assert!(limit > total / 2 || Path::new("/sys/fs/cgroup/memory.max").exists(), "{limit} KiB of {total} KiB");
+}
+
+#[tokio::test]
+async fn runs_that_want_more_memory_than_there_is_fail_by_themselves() {
+    let root = tempfile::tempdir().unwrap();
+    let repository = root.path().join("models");
+    make(&repository);
+    let modelway = modelway(root.path());
+    let serve = Serve::ready(&modelway, &repository, Some(2 << 20)).await;
+    for round in 0..3 {
+        let greedy = (0..8).map(|place| serve.infer(&modelway, "sized", size((1 << 26) << ((place + round) % 8))));
+        let modest = (0..8).map(|_| serve.infer(&modelway, "sliced", steps(1)));
+        let (greedy, modest) = tokio::join!(join_all(greedy), join_all(modest));
+        for answer in &modest {
+            assert_eq!(answer.status, 200, "{answer:#?}");
+        }
+        let refused: Vec<_> = greedy.iter().filter(|answer| answer.status != 200).collect();
+        assert!(refused.len() >= 5, "{greedy:#?}");
+        for answer in refused {
+            assert_eq!(answer.status, 400, "{answer:#?}");
+            let said = answer.body["error"].as_str().unwrap();
+            assert!(said.contains("more memory in its Expand than there is"), "{said}");
+        }
+    }
+}
