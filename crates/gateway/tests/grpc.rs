@@ -112,6 +112,7 @@ async fn what_cannot_be_served_is_a_grpc_status() {
     gateway.until_known("empty").await;
     assert_eq!(call(&gateway, "ModelInfer", &infer("empty")).await.status().0, "14");
     assert_eq!(call(&gateway, "RepositoryIndex", &[]).await.status().0, "12");
+    assert_eq!(call(&gateway, "ModelStatistics", &[]).await.status().0, "5", "the statistics of all models");
     replica.kill().await;
     assert_eq!(call(&gateway, "ModelInfer", &infer("iris")).await.status().0, "14");
     gateway.stop().await;

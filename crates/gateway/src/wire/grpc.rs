@@ -133,6 +133,21 @@ mod tests {
     }
 
     #[test]
+    fn grpc_web_is_another_protocol() {
+        for (kind, wanted) in [
+            ("application/grpc", true),
+            ("application/grpc+proto", true),
+            ("application/grpc;charset=utf-8", true),
+            ("application/grpc-web", false),
+            ("application/grpc-web+proto", false),
+            ("application/json", false),
+        ] {
+            let request = Request::post("/").version(Version::HTTP_2).header(CONTENT_TYPE, kind).body(()).unwrap();
+            assert_eq!(is_grpc(&request), wanted, "{kind}");
+        }
+    }
+
+    #[test]
     fn words_that_no_header_can_hold_are_encoded() {
         let headers = refuse(&Refusal::new(StatusCode::NOT_FOUND, "100 % größer\n"));
         assert_eq!(headers["grpc-status"], "5");
