@@ -342,10 +342,16 @@ async fn empty_members(members: usize) {
     stream.write_all(&[head.as_bytes(), &body].concat()).await.unwrap();
     let mut others = 0;
     let answer = {
-        let mut answer = std::pin::pin!(rest(&mut stream));
+        let read = async {
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            answer
+        };
+        // Each of its steps waits for a request of the others.
+        let mut read = std::pin::pin!(tokio::time::timeout(20 * PATIENCE, read));
         loop {
             tokio::select! {
-                answer = &mut answer => break answer,
+                answer = &mut read => break answer.expect("answered in time"),
                 (status, _) = server.get("/health/live") => {
                     assert_eq!(status, 200);
                     others += 1;
