@@ -15,6 +15,7 @@ mod models;
 mod modelway;
 mod postgres;
 mod processes;
+mod release;
 mod s3;
 mod wait;
 
@@ -25,5 +26,6 @@ pub use models::{Models, cache, iris_request, python, python_with_clients};
 pub use modelway::{Answer, Modelway, Ports, Role, binary, client, free_port};
 pub use postgres::Postgres;
 pub use processes::{kill, peak_memory, processes_naming, raise_open_files};
+pub use release::{Exchange, Release, dump_sqlite, restore_sqlite};
 pub use s3::S3;
 pub use wait::{PATIENCE, until, until_some};
