@@ -338,7 +338,7 @@ impl Cache {
 
     /// Keeps what an earlier download of the same bytes left, and nothing else.
     fn prepare(&self, partial: &Path, fingerprint: Option<&str>) -> io::Result<()> {
-        let state = partial.join("fingerprint");
+        let state = shelf::fingerprint(partial);
         let same = fingerprint.is_some_and(|now| fs::read_to_string(&state).is_ok_and(|then| then == now));
         if !same {
             shelf::remove(partial)?;

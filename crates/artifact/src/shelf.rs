@@ -9,12 +9,15 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use serde::{Deserialize, Serialize};
 
 use crate::{entry::Manifest, error::Failure, lock::Lock};
+
+/// A download that broke off is kept so long for somebody who goes on with it.
+const BROKEN_KEPT: Duration = Duration::from_hours(24 * 7);
 
 /// The cache's folder.
 #[derive(Clone, Debug)]
@@ -55,7 +58,9 @@ impl Shelf {
         // Processes have different working directories, and what is served must stay where it is.
         let dir = dir.canonicalize()?;
         tempfile::tempfile_in(dir.join("partial"))?;
-        Ok(Self { dir, limit })
+        let shelf = Self { dir, limit };
+        shelf.forget_broken(SystemTime::now())?;
+        Ok(shelf)
     }
 
     /// One whose folder cannot be used.
@@ -143,17 +148,26 @@ impl Shelf {
         }
     }
 
-    /// Removes the least recently used until `bytes` more fit. What is in use, and the download `but`, stay.
+    /// Removes the least recently used until `bytes` more fit, into the cache's limit and on the disk. What is in use, and
+    /// the download `but`, stay; what that one has written already is on the disk.
     pub(crate) fn make_room(&self, bytes: u64, but: &str) -> Result<(), Failure> {
         if bytes > self.limit {
             return Err(too_large(bytes, self.limit));
         }
+        let to_write = bytes.saturating_sub(size_below(&self.partial(but)));
         let mut items = self.items(but)?;
         let mut held: u64 = items.iter().map(|item| item.bytes).sum();
         items.sort_by_key(|item| item.used);
         let mut items = items.into_iter();
-        while held + bytes > self.limit {
+        loop {
+            let fits_on_disk = to_write <= self.free()?;
+            if fits_on_disk && held + bytes <= self.limit {
+                break;
+            }
             let Some(item) = items.next() else {
+                if !fits_on_disk {
+                    return Err(Failure::Disk(io::ErrorKind::StorageFull.into()));
+                }
                 let reason = format!(
                     "it needs {bytes} bytes, and {held} of the cache's {} are in use by running models; raise the setting \
                      `limit_bytes` or end some",
@@ -168,6 +182,12 @@ impl Shelf {
             }
         }
         Ok(self.forget_removed()?)
+    }
+
+    /// Bytes that can still be written to the disk.
+    fn free(&self) -> io::Result<u64> {
+        let disk = rustix::fs::statvfs(&self.dir)?;
+        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 
     fn items(&self, but: &str) -> io::Result<Vec<Item>> {
@@ -190,6 +210,23 @@ impl Shelf {
         Ok(items)
     }
 
+    /// Removes downloads that broke off long before `now`.
+    fn forget_broken(&self, now: SystemTime) -> io::Result<()> {
+        for found in fs::read_dir(self.dir.join("partial"))? {
+            let found = found?;
+            let place = found.path();
+            // Each try writes it anew.
+            let tried =
+                [&fingerprint(&place), &place].into_iter().find_map(|path| fs::metadata(path).ok()?.modified().ok());
+            let is_old = tried.and_then(|tried| now.duration_since(tried).ok()).is_some_and(|age| age > BROKEN_KEPT);
+            if is_old && let Some(_lock) = Lock::try_exclusive(&self.dir.join("locks").join(found.file_name()))? {
+                tracing::info!(path = %place.display(), "removing a download that broke off long ago");
+                remove(&place)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Removes what the index says of entries that are gone.
     fn forget_removed(&self) -> io::Result<()> {
         for found in fs::read_dir(self.dir.join("index"))? {
@@ -201,6 +238,11 @@ impl Shelf {
         }
         Ok(())
     }
+}
+
+/// Where it is written what a download under way is of.
+pub(crate) fn fingerprint(partial: &Path) -> PathBuf {
+    partial.join("fingerprint")
 }
 
 pub(crate) fn too_large(bytes: u64, limit: u64) -> Failure {

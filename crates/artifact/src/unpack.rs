@@ -6,8 +6,9 @@
 
 use std::{
     cell::Cell,
+    collections::HashMap,
     fs::{self, File},
-    io::{self, Read, Write as _},
+    io::{self, Read, Seek as _, SeekFrom, Write as _},
     path::Path,
 };
 
@@ -18,6 +19,9 @@ use crate::{error::Failure, relative::RelativePath};
 /// What a header and its extensions (long names, PAX records) may take: far above what any packer writes, far
 /// below what would hurt, since they are read into memory.
 const MAX_HEADERS: u64 = 1 << 20;
+
+/// So many zeros in a row become a hole in the file.
+const HOLE: usize = 1 << 12;
 
 /// The kinds of archives that are unpacked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +52,7 @@ pub(crate) struct Bounds {
 pub(crate) fn unpack(archive: &Path, kind: Archive, into: &Path, bounds: Bounds) -> Result<(), Failure> {
     fs::create_dir_all(into)?;
     let file = File::open(archive)?;
-    let mut sink = Sink { into, bounds, links: Vec::new() };
+    let mut sink = Sink { into, bounds, links: Vec::new(), targets: HashMap::new() };
     match kind {
         Archive::Tar => untar(io::BufReader::new(file), &mut sink)?,
         Archive::TarGz => untar(flate2::read::MultiGzDecoder::new(file), &mut sink)?,
@@ -61,7 +65,9 @@ pub(crate) fn unpack(archive: &Path, kind: Archive, into: &Path, bounds: Bounds)
 struct Sink<'a> {
     into: &'a Path,
     bounds: Bounds,
-    links: Vec<(RelativePath, RelativePath)>,
+    /// Links in the order of the archive, and the target of each.
+    links: Vec<RelativePath>,
+    targets: HashMap<RelativePath, RelativePath>,
 }
 
 impl Sink<'_> {
@@ -92,50 +98,87 @@ impl Sink<'_> {
         }
         let mut file = File::create_new(&place).map_err(|error| clash(path, error))?;
         let mut buffer = vec![0; 1 << 17];
+        let mut ends_in_hole = false;
         loop {
             let read = content.read(&mut buffer).map_err(|error| corrupt(&error))?;
             if read == 0 {
+                if ends_in_hole {
+                    let length = file.stream_position()?;
+                    file.set_len(length)?;
+                }
                 return Ok(());
             }
-            self.bounds.bytes = self.bounds.bytes.checked_sub(read as u64).ok_or_else(|| {
-                let reason = format!(
-                    "unpacked, it is larger than the cache may be (at {}); the setting is `limit_bytes`",
-                    path.as_str()
-                );
-                Failure::Refused("artifact_too_large", reason)
-            })?;
-            file.write_all(&buffer[..read])?;
+            self.count(read as u64, path)?;
+            // A sparse file of an archive stays one: its zeros take no place on the disk.
+            ends_in_hole = read >= HOLE && buffer[..read].iter().all(|byte| *byte == 0);
+            if ends_in_hole {
+                let length = i64::try_from(read).map_err(io::Error::other)?;
+                file.seek(SeekFrom::Current(length))?;
+            } else {
+                file.write_all(&buffer[..read])?;
+            }
         }
+    }
+
+    /// Counts bytes that an entry takes.
+    fn count(&mut self, bytes: u64, path: &RelativePath) -> Result<(), Failure> {
+        self.bounds.bytes = self.bounds.bytes.checked_sub(bytes).ok_or_else(|| {
+            let reason = format!(
+                "unpacked, it is larger than the cache may be (at {}); the setting is `limit_bytes`",
+                path.as_str()
+            );
+            Failure::Refused("artifact_too_large", reason)
+        })?;
+        Ok(())
     }
 
     fn link(&mut self, path: RelativePath, target: Result<RelativePath, String>) -> Result<(), Failure> {
         let target = target.map_err(|reason| unsafe_entry(path.as_str(), &format!("it is a link, and {reason}")))?;
-        self.links.push((path, target));
+        if self.targets.insert(path.clone(), target).is_some() {
+            return Err(clash(&path, io::ErrorKind::AlreadyExists.into()));
+        }
+        self.links.push(path);
         Ok(())
     }
 
     /// Makes the links, which may mean one another, as the files that they mean.
     fn finish(mut self) -> Result<(), Failure> {
-        while !self.links.is_empty() {
-            let before = self.links.len();
-            let mut waiting = Vec::new();
-            for (path, target) in std::mem::take(&mut self.links) {
-                let meant = target.below(self.into);
-                if !meant.is_file() {
-                    waiting.push((path, target));
-                    continue;
+        for link in std::mem::take(&mut self.links) {
+            // The links on the way to a file, which is made of the last one first.
+            let mut way = vec![link];
+            loop {
+                let Some(target) = way.last().and_then(|link| self.targets.remove(link)) else { break };
+                if !self.targets.contains_key(&target) {
+                    self.copy_back(&way, target)?;
+                    break;
                 }
-                let place = path.below(self.into);
-                if let Some(parent) = place.parent() {
-                    fs::create_dir_all(parent).map_err(|error| clash(&path, error))?;
+                way.push(target);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes files of the links of `way`, of which the last means `file`.
+    fn copy_back(&mut self, way: &[RelativePath], mut file: RelativePath) -> Result<(), Failure> {
+        for link in way.iter().rev() {
+            let meant = file.below(self.into);
+            if !meant.is_file() {
+                let reason = format!("it is a link to {}, which is no file of this archive", file.as_str());
+                return Err(unsafe_entry(link.as_str(), &reason));
+            }
+            let place = link.below(self.into);
+            if let Some(parent) = place.parent() {
+                fs::create_dir_all(parent).map_err(|error| clash(link, error))?;
+            }
+            match fs::hard_link(&meant, &place) {
+                // A file system bounds the links of one file.
+                Err(error) if error.kind() == io::ErrorKind::TooManyLinks => {
+                    self.count(meant.metadata()?.len(), link)?;
+                    fs::copy(&meant, &place).map_err(|error| clash(link, error))?;
                 }
-                fs::hard_link(&meant, &place).map_err(|error| clash(&path, error))?;
+                made => made.map_err(|error| clash(link, error))?,
             }
-            if let Some((path, target)) = waiting.first().filter(|_| waiting.len() == before) {
-                let reason = format!("it is a link to {}, which is no file of this archive", target.as_str());
-                return Err(unsafe_entry(path.as_str(), &reason));
-            }
-            self.links = waiting;
+            file = link.clone();
         }
         Ok(())
     }

@@ -14,9 +14,6 @@ use reqwest::{
 use super::{Body, Found, Listing, RemoteFile};
 use crate::{Config, error::Failure, relative::RelativePath, shelf::Known};
 
-/// How many times a server may send us elsewhere.
-const MAX_REDIRECTS: usize = 5;
-
 pub(crate) struct Http {
     client: Client,
     url: Url,
@@ -34,10 +31,9 @@ impl Http {
                 return attempt
                     .error(format!("it sends us to {scheme}://, which the setting `schemes` does not allow"));
             }
-            if attempt.previous().len() > MAX_REDIRECTS {
-                attempt.error("it sends us around in circles")
-            } else {
-                attempt.follow()
+            match base::client::bad_redirect(&attempt) {
+                Some(why) => attempt.error(why),
+                None => attempt.follow(),
             }
         });
         let client = base::client::builder().redirect(redirects).build().map_err(|error| Failure::broken(&error))?;

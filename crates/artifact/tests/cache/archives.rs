@@ -1,6 +1,13 @@
 //! Archives, good ones and malicious ones.
 
-use std::{fs::File, io::Write as _, path::Path};
+use std::{
+    fs::File,
+    io::Write as _,
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use flate2::{Compression, write::GzEncoder};
 use modelway_artifact::Config;
@@ -88,6 +95,66 @@ async fn links_inside_an_archive_become_the_files_that_they_mean() {
         assert_eq!(text(&path), "one");
         assert!(path.symlink_metadata().expect("it is there").is_file());
     }
+}
+
+/// A `.tar` of these entries.
+fn joined(entries: impl Iterator<Item = Vec<u8>>) -> Vec<u8> {
+    let mut tar = Vec::new();
+    for entry in entries {
+        // Without the two empty blocks that end an archive.
+        tar.extend(&entry[..entry.len() - 1024]);
+    }
+    tar.resize(tar.len() + 1024, 0);
+    tar
+}
+
+#[tokio::test]
+async fn a_chain_of_very_many_links_is_followed_in_a_moment() {
+    const LINKS: usize = 20_000;
+    let (folder, server) = (folder(), Server::start().await);
+    // Each means the next one, so that the first pass over them finds nothing but the last.
+    let links = (0..LINKS).map(|at| {
+        let next = if at + 1 == LINKS { "model.onnx".to_owned() } else { format!("{}", at + 1) };
+        raw(&at.to_string(), EntryType::Symlink, &next, b"")
+    });
+    let file = std::iter::once(raw("model.onnx", EntryType::Regular, "", b"one"));
+    server.put("/a.tar", joined(links.chain(file)), "1");
+    let began = Instant::now();
+    let fetched = fetch(&config(&folder), &server.url("/a.tar")).await.expect("it is harmless");
+    assert_eq!(text(&fetched.path.join("0")), "one");
+    // One pass over all of them for each takes many minutes.
+    assert!(began.elapsed() < Duration::from_secs(100), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn links_in_a_circle_and_links_of_one_name_are_refused() {
+    let folder = folder();
+    let config = config(&folder);
+    let link = |name: &str, target: &str| raw(name, EntryType::Symlink, target, b"");
+    for links in [vec![link("a", "b"), link("b", "c"), link("c", "a")], vec![link("a", "b"), link("a", "b")]] {
+        let (code, said) = refusal(&config, "/a.tar", joined(links.into_iter())).await;
+        assert_eq!(code, "artifact_unsafe", "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_sparse_file_takes_no_more_of_the_disk_than_it_holds() {
+    let (folder, server) = (folder(), Server::start().await);
+    let sparse = folder.path().join("model.onnx");
+    let mut file = File::create(&sparse).expect("it can be written");
+    file.write_all(b"weights").expect("it can be written");
+    file.set_len(64 << 20).expect("it can be longer");
+    let archive = folder.path().join("a.tar");
+    let mut pack = Command::new("tar");
+    pack.args(["--sparse", "-cf"]).arg(&archive).arg("-C").arg(folder.path()).arg("model.onnx");
+    assert!(pack.status().expect("tar runs").success());
+    let bytes = std::fs::read(&archive).expect("it is there");
+    assert!(bytes.len() < 1 << 20, "{}", bytes.len());
+    server.put("/a.tar", bytes, "1");
+    let fetched = fetch(&config(&folder), &server.url("/a.tar")).await.expect("it fits");
+    let file = fetched.path.join("model.onnx").metadata().or_else(|_| fetched.path.metadata()).expect("it is there");
+    assert_eq!(file.len(), 64 << 20);
+    assert!(file.blocks() * 512 < 1 << 20, "{} blocks", file.blocks());
 }
 
 #[tokio::test]

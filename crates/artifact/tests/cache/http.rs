@@ -178,3 +178,14 @@ async fn a_file_larger_than_the_cache_is_refused_with_or_without_a_length() {
         assert!(partial(&config).is_empty());
     }
 }
+
+#[tokio::test]
+async fn nobody_learns_the_signed_address_that_sent_us_elsewhere() {
+    let (folder, server) = (folder(), Server::start().await);
+    server.put("/model.onnx", "one", "1");
+    server.put("/elsewhere.onnx", "two", "1");
+    server.mishap(Mishap::MovedTo("/elsewhere.onnx"));
+    let fetched = fetch(&config(&folder), &server.url("/model.onnx?signature=hush")).await.expect("it is followed");
+    assert_eq!(text(&fetched.path), "two");
+    assert_eq!(server.referers(), Vec::<String>::new());
+}

@@ -34,6 +34,8 @@ pub(crate) enum Mishap {
     StallAfter(usize),
     /// This status and nothing else.
     Status(u16),
+    /// It is elsewhere on this server.
+    MovedTo(&'static str),
 }
 
 #[derive(Debug, Default)]
@@ -43,6 +45,8 @@ struct Shared {
     /// The status and `Range` of each answer, in order.
     answers: Vec<(u16, Option<String>)>,
     bytes_sent: usize,
+    /// What requests said of where they came from.
+    referers: Vec<String>,
 }
 
 /// The server. It ends with the test.
@@ -92,6 +96,10 @@ impl Server {
         self.shared().bytes_sent
     }
 
+    pub(crate) fn referers(&self) -> Vec<String> {
+        self.shared().referers.clone()
+    }
+
     fn shared(&self) -> std::sync::MutexGuard<'_, Shared> {
         self.shared.lock().expect("nobody panicked")
     }
@@ -102,11 +110,17 @@ async fn answer(State(shared): State<Arc<Mutex<Shared>>>, uri: Uri, headers: Hea
     let asked =
         |name: header::HeaderName| headers.get(name).map(|value| value.to_str().expect("it is text").to_owned());
     let range = asked(header::RANGE);
+    shared.referers.extend(asked(header::REFERER));
     let mishap = shared.mishaps.pop_front();
     let page = shared.pages.get(uri.path()).cloned();
     let plain = |status: u16| Response::builder().status(status).body(Body::empty()).expect("it is an answer");
     let response = match (mishap, page) {
         (Some(Mishap::Status(status)), _) => plain(status),
+        (Some(Mishap::MovedTo(place)), _) => Response::builder()
+            .status(302)
+            .header(header::LOCATION, place)
+            .body(Body::empty())
+            .expect("it is an answer"),
         (_, None) => plain(404),
         (_, Some(page)) if page.etag.is_some() && asked(header::IF_NONE_MATCH) == page.etag => plain(304),
         (mishap, Some(page)) => {
@@ -134,7 +148,7 @@ async fn answer(State(shared): State<Arc<Mutex<Shared>>>, uri: Uri, headers: Hea
             let (bytes, end) = match mishap {
                 Some(Mishap::CutAfter(bytes)) => (bytes, stream::iter([Err(std::io::Error::other("cut"))]).boxed()),
                 Some(Mishap::StallAfter(bytes)) => (bytes, stream::pending().boxed()),
-                Some(Mishap::Status(_)) | None => (whole, stream::empty().boxed()),
+                Some(Mishap::Status(_) | Mishap::MovedTo(_)) | None => (whole, stream::empty().boxed()),
             };
             let sent = body.slice(..bytes.min(whole));
             shared.bytes_sent += sent.len();

@@ -2,7 +2,7 @@
 
 use std::{
     process::{Child, Command},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use futures::future::join_all;
@@ -160,11 +160,38 @@ async fn a_full_disk_is_said_and_leaves_nothing() {
         return;
     }
     let config = Config { dir: disk.join("cache"), ..config(&folder) };
-    server.put("/model.onnx", vec![7; 4_000_000], "1");
+    server.put("/small.onnx", vec![7; 600_000], "1");
+    server.put("/other.onnx", vec![8; 600_000], "1");
+    drop(fetch(&config, &server.url("/small.onnx")).await.expect("it fits"));
+    let other = fetch(&config, &server.url("/other.onnx")).await.map(drop);
+    let sent = server.bytes_sent();
+    server.put("/model.onnx", vec![7; 40_000_000], "1");
     let error = fetch(&config, &server.url("/model.onnx")).await.expect_err("it does not fit");
     let left = partial(&config);
+    let sent = server.bytes_sent() - sent;
     let unmounted = Command::new("umount").arg(&disk).status().expect("umount runs");
     assert!(unmounted.success());
     assert_eq!((error.code(), error.may_pass()), ("disk_full", true), "{error}");
     assert!(left.is_empty(), "{left:?}");
+    other.expect("what nobody uses makes room for it");
+    assert_eq!(sent, 40_000_000, "it is asked for once");
+}
+
+#[tokio::test]
+async fn a_download_that_broke_off_long_ago_is_removed() {
+    let (folder, server) = (folder(), Server::start().await);
+    let config = Config { attempts: 1, ..config(&folder) };
+    server.put("/model.onnx", vec![7; 1 << 20], "1");
+    server.mishap(Mishap::CutAfter(500_000));
+    server.mishap(Mishap::Status(503));
+    let error = fetch(&config, &server.url("/model.onnx")).await.expect_err("it broke");
+    let [broken] = &partial(&config)[..] else { panic!("{error}: {:?}", partial(&config)) };
+    drop(Cache::open(config.clone()).expect("it opens"));
+    assert_eq!(partial(&config).len(), 1, "somebody may go on with it");
+
+    let tried = config.dir.join("partial").join(broken).join("fingerprint");
+    let long_ago = SystemTime::now() - Duration::from_hours(24 * 8);
+    std::fs::File::options().write(true).open(tried).expect("it is there").set_modified(long_ago).expect("it is ours");
+    drop(Cache::open(config.clone()).expect("it opens"));
+    assert_eq!(partial(&config), Vec::<String>::new());
 }
