@@ -201,11 +201,19 @@ impl<'f> Fields<'f> {
 
 /// The known word that `word` was most probably meant to be, if one is close.
 pub fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+    let length = word.chars().count();
     known
         .into_iter()
-        .map(|near| (strsim::damerau_levenshtein(word, near), near))
-        // A word of which nothing is left is no near one, however short.
-        .filter(|(distance, near)| *distance <= (near.len() / 3).max(1) && *distance < near.chars().count())
+        .filter_map(|near| {
+            let (near_length, most) = (near.chars().count(), (near.len() / 3).max(1));
+            // Words may be megabytes long, and comparing two takes as much time and memory as the product of their lengths.
+            if near_length.abs_diff(length) > most {
+                return None;
+            }
+            let distance = strsim::damerau_levenshtein(word, near);
+            // A word of which nothing is left is no near one, however short.
+            (distance <= most && distance < near_length).then_some((distance, near))
+        })
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, near)| near)
 }
@@ -230,5 +238,6 @@ mod tests {
         assert_eq!(nearest("replcas", ["replicas", "labels"]), Some("replicas"));
         assert_eq!(nearest("x", ["a", "b"]), None);
         assert_eq!(nearest("ab", ["a"]), None);
+        assert_eq!(nearest(&"x".repeat(1 << 27), ["instances", "inputs"]), None, "and in a moment");
     }
 }

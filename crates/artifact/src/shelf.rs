@@ -59,7 +59,7 @@ impl Shelf {
         let dir = dir.canonicalize()?;
         tempfile::tempfile_in(dir.join("partial"))?;
         let shelf = Self { dir, limit };
-        shelf.forget_broken(SystemTime::now())?;
+        shelf.forget_broken(base::Clock::system().now())?;
         Ok(shelf)
     }
 

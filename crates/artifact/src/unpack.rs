@@ -146,8 +146,7 @@ impl Sink<'_> {
         for link in std::mem::take(&mut self.links) {
             // The links on the way to a file, which is made of the last one first.
             let mut way = vec![link];
-            loop {
-                let Some(target) = way.last().and_then(|link| self.targets.remove(link)) else { break };
+            while let Some(target) = way.last().and_then(|link| self.targets.remove(link)) {
                 if !self.targets.contains_key(&target) {
                     self.copy_back(&way, target)?;
                     break;

@@ -2,7 +2,7 @@
 
 use std::{
     process::{Child, Command},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use futures::future::join_all;
@@ -190,7 +190,7 @@ async fn a_download_that_broke_off_long_ago_is_removed() {
     assert_eq!(partial(&config).len(), 1, "somebody may go on with it");
 
     let tried = config.dir.join("partial").join(broken).join("fingerprint");
-    let long_ago = SystemTime::now() - Duration::from_hours(24 * 8);
+    let long_ago = base::Clock::system().now() - Duration::from_hours(24 * 8);
     std::fs::File::options().write(true).open(tried).expect("it is there").set_modified(long_ago).expect("it is ours");
     drop(Cache::open(config.clone()).expect("it opens"));
     assert_eq!(partial(&config), Vec::<String>::new());

@@ -1,6 +1,11 @@
 //! The fields of a JSON object whose values are read later, once it is known what they are for.
 
-use std::{borrow::Cow, fmt};
+use std::{
+    borrow::Cow,
+    collections::HashSet,
+    fmt,
+    hash::{BuildHasher as _, RandomState},
+};
 
 use api::inference::replace_bare_floats;
 use serde::{
@@ -60,11 +65,17 @@ impl<'j> Deserialize<'j> for Fields<'j> {
 
             fn visit_map<A: MapAccess<'j>>(self, mut map: A) -> Result<Fields<'j>, A::Error> {
                 let mut fields = Fields::default();
+                let mut seen = None;
                 while let Some(name) = map.next_key::<Name<'j>>()? {
                     if fields.0.len() == MOST {
                         return Err(A::Error::custom(format!("an object has at most {MOST} fields here")));
                     }
-                    if fields.get(&name.0).is_some() {
+                    let twice = if fields.0.len() < FEW {
+                        fields.get(&name.0).is_some()
+                    } else {
+                        !seen.get_or_insert_with(|| Seen::of(&fields)).add(&name.0) && fields.get(&name.0).is_some()
+                    };
+                    if twice {
                         let shown: String = name.0.chars().take(64).collect();
                         return Err(A::Error::custom(format!("`{shown}` occurs twice")));
                     }
@@ -78,8 +89,32 @@ impl<'j> Deserialize<'j> for Fields<'j> {
     }
 }
 
-/// More fields than any model has inputs; looking for doubles among them takes no time to speak of.
-const MOST: usize = 4_096;
+/// More fields than any model has inputs.
+pub(super) const MOST: usize = 4_096;
+
+/// So many names are compared with each other one by one. Of more, that takes long in a body of many wide objects.
+const FEW: usize = 32;
+
+/// The hashes of names.
+struct Seen {
+    hasher: RandomState,
+    hashes: HashSet<u64>,
+}
+
+impl Seen {
+    fn of(fields: &Fields<'_>) -> Self {
+        let mut seen = Self { hasher: RandomState::new(), hashes: HashSet::new() };
+        for name in fields.names() {
+            seen.add(name);
+        }
+        seen
+    }
+
+    /// Whether no other name had this hash.
+    fn add(&mut self, name: &str) -> bool {
+        self.hashes.insert(self.hasher.hash_one(name))
+    }
+}
 
 /// A name, borrowed unless it holds escapes.
 struct Name<'j>(Cow<'j, str>);
@@ -118,5 +153,12 @@ mod tests {
         assert_eq!(fields.get("b").map(RawValue::get), Some(r#"{"c": null}"#));
         let twice = serde_json::from_str::<Fields<'_>>(r#"{"a": 1, "\u0061": 2}"#).unwrap_err();
         assert!(twice.to_string().contains("`a` occurs twice"), "{twice}");
+        let many: Vec<_> = (0..100).map(|at| format!("\"{at}\":0")).collect();
+        assert!(serde_json::from_str::<Fields<'_>>(&format!("{{{}}}", many.join(","))).is_ok());
+        for again in ["3", "70"] {
+            let many = format!("{{{},\"{again}\":1}}", many.join(","));
+            let twice = serde_json::from_str::<Fields<'_>>(&many).unwrap_err();
+            assert!(twice.to_string().contains(&format!("`{again}` occurs twice")), "{twice}");
+        }
     }
 }

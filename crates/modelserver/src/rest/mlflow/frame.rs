@@ -3,12 +3,18 @@
 //! MLflow gives such a model its logged columns in their order: as one matrix if it has one input, else each column to the
 //! input of its name. Columns that were not logged are ignored.
 
-use std::borrow::Cow;
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet},
+};
 
 use api::inference::{Ignored, TensorMetadata};
 use serde_json::value::RawValue;
 
-use super::{super::fields::Fields, Split, field, is_float, list, object};
+use super::{
+    super::fields::{Fields, MOST},
+    Split, field, is_float, list, object,
+};
 use crate::{
     error::InferError,
     runtime::{Logged, Signature},
@@ -71,9 +77,13 @@ impl Frame<'_> {
         ignored: &mut Ignored,
     ) -> Result<Vec<usize>, InferError> {
         let (mut places, mut missing) = (Vec::new(), Vec::new());
+        let mut index = HashMap::new();
+        for (place, name) in self.names.iter().enumerate() {
+            index.entry(name.as_ref()).or_insert(place);
+        }
         for name in wanted {
-            match self.names.iter().position(|own| own == name) {
-                Some(place) => places.push(place),
+            match index.get(name) {
+                Some(place) => places.push(*place),
                 None => missing.push(format!("`{name}`")),
             }
         }
@@ -82,7 +92,8 @@ impl Frame<'_> {
             let reason = format!("{} {are} missing: {}", missing.len(), missing.join(", "));
             return Err(InferError::Invalid(reason));
         }
-        let extra = self.names.iter().enumerate().filter(|(place, _)| !places.contains(place));
+        let taken: HashSet<_> = places.iter().copied().collect();
+        let extra = self.names.iter().enumerate().filter(|(place, _)| !taken.contains(place));
         extra.for_each(|(_, name)| ignored.add("", name));
         Ok(places)
     }
@@ -108,12 +119,31 @@ fn of_records<'j>(value: &'j RawValue) -> Result<Frame<'j>, InferError> {
     let records: Vec<Fields<'j>> = serde_json::from_str(value.get())
         .map_err(|error| InferError::Invalid(format!("`dataframe_records` is not a list of objects: {error}")))?;
     let mut names: Vec<Cow<'j, str>> = Vec::new();
+    let mut index: HashMap<&str, usize> = HashMap::new();
     for (name, _) in records.iter().flat_map(|record| &record.0) {
-        if !names.contains(name) {
-            names.push(name.clone());
+        if index.contains_key(name.as_ref()) {
+            continue;
         }
+        if names.len() == MOST {
+            let reason = format!("the records of `dataframe_records` have more than {MOST} columns together");
+            return Err(InferError::Invalid(reason));
+        }
+        index.insert(name, names.len());
+        names.push(name.clone());
     }
-    let row = |record: &Fields<'j>| names.iter().map(|name| record.get(name).map_or("null", RawValue::get)).collect();
+    // A record that has all columns has at least one byte of text for each: what is missing costs memory and no text.
+    if names.len() * records.len() > value.get().len() {
+        let reason =
+            "the records of `dataframe_records` lack most of each other's columns: send the same columns in each";
+        return Err(InferError::Invalid(reason.to_owned()));
+    }
+    let row = |record: &Fields<'j>| {
+        let mut row = vec!["null"; names.len()];
+        for (name, value) in &record.0 {
+            row[index[name.as_ref()]] = value.get();
+        }
+        row
+    };
     let rows = records.iter().map(row).collect();
     Ok(Frame { names, rows })
 }
@@ -130,4 +160,24 @@ fn of_columns(value: &RawValue) -> Option<Frame<'_>> {
         names: columns.0.iter().map(|(name, _)| name.clone()).collect(),
         rows: (0..count).map(row).collect(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(records: &str) -> String {
+        match of_records(&RawValue::from_string(records.to_owned()).unwrap()) {
+            Ok(frame) => format!("{:?} {:?}", frame.names, frame.rows),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn records_may_lack_columns_but_not_most_of_them() {
+        assert_eq!(said(r#"[{"a":1,"b":2},{"b":3}]"#), r#"["a", "b"] [["1", "2"], ["null", "3"]]"#);
+        let records = |count: usize| (0..count).map(|at| format!("{{\"a{at}\":1}}")).collect::<Vec<_>>().join(",");
+        assert!(said(&format!("[{}]", records(3_000))).contains("send the same columns in each"));
+        assert!(said(&format!("[{}]", records(5_000))).contains("more than 4096 columns"));
+    }
 }
