@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use base::config::{Faults, Section};
 use serde::{Deserialize, Serialize};
 
 /// What the cache may hold and where it may fetch from.
@@ -34,15 +35,31 @@ pub struct Config {
     pub idle_timeout_ms: u64,
 }
 
+/// All schemes of addresses.
+const SCHEMES: [&str; 8] = ["s3", "gs", "http", "https", "file", "models", "runs", "mlflow-artifacts"];
+
+impl Section for Config {
+    fn check(&self, faults: &mut Faults) {
+        faults.positive(&[
+            ("limit_bytes", self.limit_bytes),
+            ("max_files", self.max_files as u64),
+            ("attempts", u64::from(self.attempts)),
+        ]);
+        faults.times(&[("idle_timeout_ms", self.idle_timeout_ms)]);
+        faults.pauses(&[("backoff_ms", self.backoff_ms)]);
+        for scheme in self.schemes.iter().filter(|scheme| !SCHEMES.contains(&scheme.as_str())) {
+            faults.add("schemes", format!("a list with `{scheme}`, and the known ones are {}", SCHEMES.join(", ")));
+        }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
             dir: PathBuf::new(),
             limit_bytes: 20 << 30,
             max_files: 100_000,
-            schemes: ["s3", "gs", "http", "https", "file", "models", "runs", "mlflow-artifacts"]
-                .map(str::to_owned)
-                .to_vec(),
+            schemes: SCHEMES.map(str::to_owned).to_vec(),
             mlflow_tracking_uri: String::new(),
             mlflow_registry_uri: String::new(),
             local_roots: Vec::new(),

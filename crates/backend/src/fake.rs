@@ -19,7 +19,10 @@ use api::{
     replica::{Address, ReplicaState},
 };
 use async_trait::async_trait;
-use base::{Clock, Tasks};
+use base::{
+    Clock, Tasks,
+    config::{Faults, Section},
+};
 use bytes::Bytes;
 use futures::{StreamExt, stream::BoxStream};
 use serde::{Deserialize, Serialize};
@@ -58,6 +61,17 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self { ready_after_ms: 0, drain_ms: 0, backoff_ms: 20, address: "127.0.0.1:9".to_owned() }
+    }
+}
+
+impl Section for Config {
+    fn check(&self, faults: &mut Faults) {
+        faults.address("address", &self.address);
+        faults.pauses(&[
+            ("ready_after_ms", self.ready_after_ms),
+            ("drain_ms", self.drain_ms),
+            ("backoff_ms", self.backoff_ms),
+        ]);
     }
 }
 

@@ -35,7 +35,10 @@ use api::{
     replica::{Address, ReplicaState},
 };
 use async_trait::async_trait;
-use base::{Clock, Tasks};
+use base::{
+    Clock, Tasks,
+    config::{Faults, Section},
+};
 use bytes::Bytes;
 use futures::{StreamExt, future::join_all, stream::BoxStream};
 use serde::{Deserialize, Serialize};
@@ -122,6 +125,25 @@ impl Default for Config {
             ended_logs_max: 50,
             ended_logs_max_bytes: 64 << 20,
         }
+    }
+}
+
+impl Section for Config {
+    fn check(&self, faults: &mut Faults) {
+        faults.times(&[
+            ("backoff_base_ms", self.backoff_base_ms),
+            ("backoff_cap_ms", self.backoff_cap_ms),
+            ("permanent_retry_ms", self.permanent_retry_ms),
+            ("unresponsive_ms", self.unresponsive_ms),
+            ("log_check_ms", self.log_check_ms),
+        ]);
+        faults.pauses(&[
+            ("drain_ms", self.drain_ms),
+            ("kill_after_ms", self.kill_after_ms),
+            ("backoff_reset_ms", self.backoff_reset_ms),
+        ]);
+        faults.positive(&[("log_max_bytes", self.log_max_bytes)]);
+        faults.at_most(("backoff_base_ms", self.backoff_base_ms), ("backoff_cap_ms", self.backoff_cap_ms));
     }
 }
 

@@ -6,6 +6,7 @@
 //!
 //! **Invariant:** this module alone reads the environment.
 
+mod check;
 mod dump;
 
 use std::{
@@ -17,6 +18,8 @@ use std::{
 
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
+
+pub use check::{Faults, Section};
 
 /// The file that is read from the working directory if no other is named.
 pub const DEFAULT_FILE: &str = "modelway.toml";
@@ -219,6 +222,19 @@ pub struct Loaded<T> {
     pub settings: T,
     tree: Value,
     sources: BTreeMap<Vec<String>, String>,
+}
+
+impl<T: Section> Loaded<T> {
+    /// The same, if all values can work.
+    ///
+    /// # Errors
+    /// Every value that cannot, with its source.
+    pub fn checked(self) -> Result<Self, ConfigError> {
+        let mut faults = Faults::default();
+        self.settings.check(&mut faults);
+        let faults = faults.into_faults(|path| self.sources.get(path).cloned());
+        if faults.is_empty() { Ok(self) } else { Err(ConfigError(faults)) }
+    }
 }
 
 impl<T> Loaded<T> {

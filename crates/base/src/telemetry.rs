@@ -5,6 +5,8 @@ use std::io::IsTerminal as _;
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
 
+use crate::config::{Faults, Section};
+
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -32,6 +34,23 @@ impl Default for Config {
     }
 }
 
+impl Section for Config {
+    fn check(&self, faults: &mut Faults) {
+        if let Err(TelemetryError::Filter { filter, reason }) = self.parsed() {
+            let form = "write a level such as `info`, or `warn,modelway_gateway=debug`";
+            faults.add("filter", format!("`{filter}`, which cannot be read: {reason}; {form}"));
+        }
+    }
+}
+
+impl Config {
+    fn parsed(&self) -> Result<EnvFilter, TelemetryError> {
+        EnvFilter::builder()
+            .parse(&self.filter)
+            .map_err(|error| TelemetryError::Filter { filter: self.filter.clone(), reason: error.to_string() })
+    }
+}
+
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
@@ -55,9 +74,7 @@ pub enum TelemetryError {
 /// # Errors
 /// [`TelemetryError::Filter`] for a filter that cannot be read, [`TelemetryError::Again`] for a second call.
 pub fn init(config: &Config) -> Result<(), TelemetryError> {
-    let filter = EnvFilter::builder()
-        .parse(&config.filter)
-        .map_err(|error| TelemetryError::Filter { filter: config.filter.clone(), reason: error.to_string() })?;
+    let filter = config.parsed()?;
     // A line that cannot be written, for the terminal is closed or the disk is full, is lost; it harms nothing else.
     let lines =
         tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false).with_writer(std::io::stderr);

@@ -17,6 +17,7 @@ mod wait;
 
 use std::time::Duration;
 
+use base::config::{Faults, Section};
 use serde::{Deserialize, Serialize};
 
 pub use apply::apply;
@@ -48,6 +49,14 @@ impl Default for Config {
             gateway_url: "http://127.0.0.1:8080".to_owned(),
             timeout_ms: 60_000,
         }
+    }
+}
+
+impl Section for Config {
+    fn check(&self, faults: &mut Faults) {
+        faults.url("control_url", &self.control_url);
+        faults.url("gateway_url", &self.gateway_url);
+        faults.times(&[("timeout_ms", self.timeout_ms)]);
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use base::config::{ConfigError, Layers, Loaded, variable};
+use base::config::{ConfigError, Faults, Layers, Loaded, Section, variable};
 use serde::{Deserialize, Serialize};
 
 use crate::args::{self, BackendKind, Cli, Command, Connection, Models};
@@ -40,6 +40,20 @@ pub struct Settings {
     pub client: crate::client::Config,
 }
 
+impl Section for Settings {
+    fn check(&self, faults: &mut Faults) {
+        faults.section("telemetry", &self.telemetry);
+        faults.section("store", &self.store);
+        faults.section("gateway", &self.gateway);
+        faults.section("control", &self.control);
+        faults.section("worker", &self.worker);
+        faults.section("process", &self.process);
+        faults.section("fake", &self.fake);
+        faults.section("serve", &self.serve);
+        faults.section("client", &self.client);
+    }
+}
+
 /// The database.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -48,6 +62,13 @@ pub struct Store {
     pub url: String,
     /// How long to wait for it at the start, in milliseconds.
     pub patience_ms: u64,
+}
+
+impl Section for Store {
+    fn check(&self, faults: &mut Faults) {
+        // Its address may hold a password, and is refused where it is opened.
+        faults.pauses(&[("patience_ms", self.patience_ms)]);
+    }
 }
 
 impl Default for Store {
@@ -104,7 +125,7 @@ fn with_derived(layers: Layers, command: Option<&Command>) -> Result<Loaded<Sett
     if alone {
         layers = layers.derived("the command", "telemetry.filter", "warn,modelway=info");
     }
-    layers.load()
+    layers.load::<Settings>()?.checked()
 }
 
 /// Where data is kept if nobody says, and by which rule: XDG Base Directory Specification.
@@ -260,6 +281,49 @@ mod tests {
         assert_eq!(loaded.settings.gateway.control_url, "http://127.0.0.1:2");
         assert_eq!(loaded.settings.store.url, "sqlite:///srv/m/modelway.db");
         assert_eq!(loaded.source("store.url"), Some("default from data_dir"));
+    }
+
+    #[test]
+    fn the_defaults_can_work_and_every_section_refuses_what_cannot() {
+        let refused = |key: &str, value: &str| {
+            let cli =
+                Cli::try_parse_from(["modelway", "up", "--set", &format!("{key}={value}")]).expect("it can be parsed");
+            match with_derived(flags(Layers::new(), &cli), cli.command.as_ref()) {
+                Ok(_) => panic!("{key} = {value} is taken"),
+                Err(error) => error.to_string(),
+            }
+        };
+        assert!(loaded("modelway up", &[]).source("gateway.retries").is_none());
+        for (key, value) in [
+            ("telemetry.filter", "loud=="),
+            ("store.patience_ms", "99999999999999"),
+            ("gateway.addr", "8080"),
+            ("gateway.max_in_flight", "0"),
+            ("gateway.header_timeout_ms", "0"),
+            ("gateway.record_file_bytes", "9999999999999"),
+            ("gateway.threads", "1000000"),
+            ("gateway.control_url", "127.0.0.1:8081"),
+            ("control.gateway_url", "ftp://x"),
+            ("control.max_watchers", "0"),
+            ("control.allowed_hosts", "http://x"),
+            ("worker.concurrency", "0"),
+            ("worker.lease_ms", "0"),
+            ("worker.heartbeat_ms", "30000"),
+            ("worker.advertise_addr", "somewhere"),
+            ("process.backoff_base_ms", "400000"),
+            ("process.log_max_bytes", "0"),
+            ("fake.address", "x"),
+            ("serve.instances", "0"),
+            ("serve.max_batch_size", "0"),
+            ("serve.bodies_limit_bytes", "1"),
+            ("serve.cache.attempts", "0"),
+            ("serve.cache.schemes", "ftp"),
+            ("serve.models.iris.instances", "0"),
+            ("client.timeout_ms", "0"),
+        ] {
+            let said = refused(key, value);
+            assert!(said.contains(&format!("flag --set: `{key}` is ")), "{key}: {said}");
+        }
     }
 
     #[test]

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
+use base::config::{Faults, Section};
 use serde::{Deserialize, Serialize};
-
-use crate::ControlError;
 
 /// Settings of the control plane. Every bound is a setting; at a bound the answer is immediate and names it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,44 +65,31 @@ impl Default for Config {
     }
 }
 
-impl Config {
-    /// Finds settings that cannot work.
-    pub(crate) fn check(&self) -> Result<(), ControlError> {
-        let wrong = |setting, reason: &str| Err(ControlError::Config { setting, reason: reason.to_owned() });
-        match url::Url::parse(&self.gateway_url) {
-            Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() && url.query().is_none() => {}
-            Ok(_) | Err(_) => {
-                let reason = format!(
-                    "`{}` is not the URL of a gateway; write one as in http://127.0.0.1:8080",
-                    self.gateway_url
-                );
-                return Err(ControlError::Config { setting: "gateway_url", reason });
-            }
-        }
-        for (setting, value) in [
-            ("max_body_bytes", self.max_body_bytes),
-            ("max_connections", self.max_connections),
-            ("max_watchers", self.max_watchers),
-            ("max_log_streams", self.max_log_streams),
-        ] {
-            if value == 0 {
-                return wrong(setting, "0 would refuse everything; write a positive number");
-            }
-        }
-        for (setting, value) in [
+impl Section for Config {
+    fn check(&self, faults: &mut Faults) {
+        faults.address("addr", &self.addr);
+        faults.url("gateway_url", &self.gateway_url);
+        faults.hosts("allowed_hosts", &self.allowed_hosts);
+        faults.positive(&[
+            ("max_body_bytes", self.max_body_bytes as u64),
+            ("max_connections", self.max_connections as u64),
+            ("max_watchers", self.max_watchers as u64),
+            ("max_log_streams", self.max_log_streams as u64),
+        ]);
+        faults.times(&[
             ("header_timeout_ms", self.header_timeout_ms),
             ("body_timeout_ms", self.body_timeout_ms),
             ("request_timeout_ms", self.request_timeout_ms),
+            ("stall_timeout_ms", u64::from(self.stall_timeout_ms)),
             ("watch_poll_ms", self.watch_poll_ms),
             ("watch_heartbeat_ms", self.watch_heartbeat_ms),
-        ] {
-            if value == 0 {
-                return wrong(setting, "0 milliseconds leave no time for anything; write a positive number");
-            }
-        }
-        Ok(())
+            ("worker_seen_ms", self.worker_seen_ms),
+        ]);
+        faults.pauses(&[("drain_ms", self.drain_ms)]);
     }
+}
 
+impl Config {
     /// The URL at which the gateway answers for `model`.
     pub(crate) fn infer_url(&self, model: impl std::fmt::Display) -> String {
         format!("{}/v2/models/{model}/infer", self.gateway_url.trim_end_matches('/'))
@@ -121,18 +107,6 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_defaults_can_work_and_nonsense_is_named() {
-        assert!(Config::default().check().is_ok());
-        for url in ["", "127.0.0.1:8080", "ftp://x", "http://x/?a=b"] {
-            let wrong = Config { gateway_url: url.to_owned(), ..Config::default() };
-            let error = wrong.check().expect_err(url).to_string();
-            assert!(error.starts_with("control.gateway_url"), "{error}");
-        }
-        assert!(Config { max_watchers: 0, ..Config::default() }.check().is_err());
-        assert!(Config { watch_poll_ms: 0, ..Config::default() }.check().is_err());
-    }
 
     #[test]
     fn the_url_of_a_deployment_stands_below_the_gateways() {

@@ -31,14 +31,6 @@ pub use openapi::openapi;
 /// Why the control plane ended without being told to.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
-    /// The settings contradict each other or themselves.
-    #[error("control.{setting}: {reason}")]
-    Config {
-        /// Which setting.
-        setting: &'static str,
-        /// What is wrong with it and what to write instead.
-        reason: String,
-    },
     /// The listener's own address is unknown: it is not a bound socket.
     #[error("the control plane's listener is not usable")]
     Listener(#[source] std::io::Error),
@@ -56,7 +48,6 @@ pub async fn run(
     tasks: Tasks,
     clock: Clock,
 ) -> Result<(), ControlError> {
-    config.check()?;
     let address = listener.local_addr().map_err(ControlError::Listener)?;
     let limits = serve::Limits::of(&config);
     let app = Arc::new(app::App::new(config, store, tasks.child(), clock));

@@ -2,7 +2,11 @@
 
 use std::path::PathBuf;
 
+use base::config::{Faults, Section};
 use serde::{Deserialize, Serialize};
+
+/// More serving threads than any machine has CPUs.
+const MOST_THREADS: usize = 4_096;
 
 /// How the gateway listens, what it bounds and where it keeps things.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -86,5 +90,33 @@ impl Default for Config {
             record_file_bytes: 64 << 20,
             record_total_bytes: 1 << 30,
         }
+    }
+}
+
+impl Section for Config {
+    fn check(&self, faults: &mut Faults) {
+        faults.address("addr", &self.addr);
+        faults.url("control_url", &self.control_url);
+        faults.hosts("allowed_hosts", &self.allowed_hosts);
+        if self.threads > MOST_THREADS {
+            faults.add("threads", format!("{}, and must be at most {MOST_THREADS}", self.threads));
+        }
+        faults.positive(&[
+            ("max_connections", self.max_connections as u64),
+            ("max_in_flight", self.max_in_flight as u64),
+            ("max_in_flight_per_deployment", self.max_in_flight_per_deployment as u64),
+            ("max_body_bytes", self.max_body_bytes),
+            ("record_queue", self.record_queue as u64),
+            ("record_file_bytes", self.record_file_bytes),
+        ]);
+        faults.times(&[
+            ("header_timeout_ms", self.header_timeout_ms),
+            ("body_idle_timeout_ms", self.body_idle_timeout_ms),
+            ("write_timeout_ms", self.write_timeout_ms),
+            ("idle_timeout_ms", self.idle_timeout_ms),
+            ("connect_timeout_ms", self.connect_timeout_ms),
+        ]);
+        faults.pauses(&[("drain_ms", self.drain_ms)]);
+        faults.at_most(("record_file_bytes", self.record_file_bytes), ("record_total_bytes", self.record_total_bytes));
     }
 }

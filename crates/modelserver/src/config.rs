@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use base::config::{Faults, Section};
 use serde::{Deserialize, Serialize};
 
 /// Section `[serve]` of the configuration.
@@ -154,6 +155,36 @@ impl Default for Config {
             cache: artifact::Config::default(),
             onnx_child: Vec::new(),
         }
+    }
+}
+
+impl Section for Config {
+    fn check(&self, faults: &mut Faults) {
+        faults.hosts("allowed_hosts", &self.allowed_hosts);
+        faults.positive(&[
+            ("instances", self.instances as u64),
+            ("max_batch_size", self.max_batch_size as u64),
+            ("queue_limit", self.queue_limit as u64),
+            ("body_limit_bytes", self.body_limit_bytes as u64),
+            ("max_connections", self.max_connections as u64),
+        ]);
+        faults.times(&[
+            ("load_timeout_ms", self.load_timeout_ms),
+            ("request_timeout_ms", self.request_timeout_ms),
+            ("body_timeout_ms", self.body_timeout_ms),
+            ("header_timeout_ms", self.header_timeout_ms),
+            ("idle_timeout_ms", self.idle_timeout_ms),
+            ("write_timeout_ms", self.write_timeout_ms),
+        ]);
+        faults.pauses(&[("drain_ms", self.drain_ms), ("latency_target_ms", self.latency_target_ms)]);
+        faults.at_most(
+            ("body_limit_bytes", self.body_limit_bytes as u64),
+            ("bodies_limit_bytes", self.bodies_limit_bytes as u64),
+        );
+        faults.section("cache", &self.cache);
+        faults.below("models", |faults| {
+            self.models.iter().for_each(|(name, overrides)| faults.section(name, overrides));
+        });
     }
 }
 

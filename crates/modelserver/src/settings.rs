@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use base::config::{Faults, Section};
 use serde::{Deserialize, Serialize};
 
 use crate::Config;
@@ -37,6 +38,26 @@ pub struct Overrides {
     pub response_cache_bytes: Option<usize>,
     /// The Python interpreter of the model, whatever environment it asks for: a program, or an environment's folder.
     pub python: Option<String>,
+}
+
+impl Section for Overrides {
+    fn check(&self, faults: &mut Faults) {
+        let positive = [
+            ("instances", self.instances.map(|count| count as u64)),
+            ("queue_limit", self.queue_limit.map(|count| count as u64)),
+            ("max_batch_size", self.max_batch_size.map(|size| size as u64)),
+            ("request_timeout_ms", self.request_timeout_ms),
+        ];
+        for (key, value) in positive {
+            faults.positive(&value.map(|value| (key, value)).into_iter().collect::<Vec<_>>());
+        }
+        if self.preferred_batch_sizes.as_ref().is_some_and(|sizes| sizes.contains(&0)) {
+            faults.add("preferred_batch_sizes", "a list with 0, and no batch has 0 rows");
+        }
+        if let (Some(priority), Some(levels)) = (self.default_priority, self.priority_levels) {
+            faults.at_most(("default_priority", priority.into()), ("priority_levels", levels.into()));
+        }
+    }
 }
 
 /// Which variables of the server's environment Python models get.
@@ -77,11 +98,11 @@ impl ModelSettings {
     /// What holds for all models.
     pub(crate) fn of_all(config: &Config) -> Self {
         Self {
-            instances: config.instances.max(1),
+            instances: config.instances,
             intra_op_threads: config.intra_op_threads,
             queue_limit: config.queue_limit,
             timeout: Duration::from_millis(config.request_timeout_ms),
-            max_batch_size: config.max_batch_size.max(1),
+            max_batch_size: config.max_batch_size,
             preferred_batch_sizes: Vec::new(),
             max_queue_delay: Duration::from_micros(config.max_queue_delay_us),
             latency_target: milliseconds(config.latency_target_ms),

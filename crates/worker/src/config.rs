@@ -1,5 +1,6 @@
 //! What a worker can be told.
 
+use base::config::{Faults, Section};
 use serde::{Deserialize, Serialize};
 
 /// The section `[worker]`.
@@ -46,5 +47,27 @@ impl Default for Config {
             start_deadline_ms: 600_000,
             retry_cap_ms: 60_000,
         }
+    }
+}
+
+impl Section for Config {
+    fn check(&self, faults: &mut Faults) {
+        faults.address("addr", &self.addr);
+        if let Some(address) = &self.advertise_addr {
+            faults.address("advertise_addr", address);
+        }
+        faults.positive(&[("concurrency", u64::from(self.concurrency))]);
+        faults.times(&[
+            ("lease_ms", self.lease_ms),
+            ("scan_interval_ms", self.scan_interval_ms),
+            ("prune_interval_ms", self.prune_interval_ms),
+            ("heartbeat_ms", self.heartbeat_ms),
+            ("forget_after_ms", self.forget_after_ms),
+            ("start_deadline_ms", self.start_deadline_ms),
+            ("retry_cap_ms", self.retry_cap_ms),
+        ]);
+        faults.pauses(&[("route_settle_ms", self.route_settle_ms)]);
+        // A worker that lives must not count as gone between two signs of life.
+        faults.at_most(("heartbeat_ms", self.heartbeat_ms), ("forget_after_ms", self.forget_after_ms));
     }
 }

@@ -89,7 +89,7 @@ pub async fn run(
             route_settle: Duration::from_millis(config.route_settle_ms),
             start_deadline: Duration::from_millis(config.start_deadline_ms),
         },
-        hold: Duration::from_millis(config.lease_ms.max(1)),
+        hold: Duration::from_millis(config.lease_ms),
         clock,
         tasks: own.clone(),
     };
@@ -247,7 +247,7 @@ impl Worker {
 
     /// Takes tasks off the queue, and what scans have found, as many at a time as may be worked on.
     async fn pull(self, mut found: mpsc::Receiver<DeploymentId>) {
-        let free = Arc::new(Semaphore::new(usize::try_from(self.config.concurrency.max(1)).unwrap_or(1)));
+        let free = Arc::new(Semaphore::new(usize::try_from(self.config.concurrency).unwrap_or(1)));
         let mut failures = 0;
         loop {
             let permit = tokio::select! {

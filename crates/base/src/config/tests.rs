@@ -40,6 +40,26 @@ fn refused(layers: Layers) -> Vec<(String, String)> {
     error.0.into_iter().map(|fault| (fault.source, fault.detail)).collect()
 }
 
+impl Section for Settings {
+    fn check(&self, faults: &mut Faults) {
+        faults.below("gateway", |faults| {
+            faults.address("addr", &self.gateway.addr);
+            faults.positive(&[("threads", self.gateway.threads.into())]);
+        });
+    }
+}
+
+#[test]
+fn values_that_cannot_work_are_said_all_at_once_with_their_sources() {
+    let layers = Layers::new().toml("modelway.toml", "[gateway]\nthreads = 0").flag("--addr", "gateway.addr", "here");
+    let error = layers.load::<Settings>().expect("the types fit").checked().expect_err("the values do not");
+    let said = error.to_string();
+    let expected = "the settings cannot be used:
+  flag --addr: `gateway.addr` is `here`, which is no address; write HOST:PORT, as in 127.0.0.1:8080
+  file modelway.toml: `gateway.threads` is 0, and must be at least 1";
+    assert_eq!(said, expected);
+}
+
 #[test]
 fn a_later_layer_wins_and_the_dump_names_the_source_of_each_value() {
     let loaded = Layers::new()
