@@ -115,20 +115,19 @@ impl Link {
     pub(super) fn offer(&self, worker: Worker) {
         let mut state = self.lock();
         self.newest.store(worker.generation(), Ordering::Release);
-        // One that nobody has taken yet goes.
-        state.next = Some(worker);
+        // One that nobody has taken yet goes. It gives an order as it does, which takes the lock.
+        let untaken = state.next.replace(worker);
         state.down = None;
         self.up.set(true);
         drop(state);
+        drop(untaken);
         self.changed.notify_all();
     }
 
     /// The watcher tells of a worker's end. `down`: and there is no other.
     pub(super) fn tell_end(&self, generation: u64, words: String, down: bool) {
         let mut state = self.lock();
-        if state.next.as_ref().is_some_and(|next| next.generation() == generation) {
-            state.next = None;
-        }
+        let untaken = state.next.take_if(|next| next.generation() == generation);
         if down {
             let since = state.down.as_ref().map_or_else(Instant::now, |(since, _)| *since);
             state.down = Some((since, words.clone()));
@@ -137,6 +136,7 @@ impl Link {
         }
         state.ended = Some((generation, words));
         drop(state);
+        drop(untaken);
         self.changed.notify_all();
     }
 
@@ -220,5 +220,38 @@ impl RunId {
     /// Grows from run to run and from worker to worker.
     fn packed(self) -> u64 {
         self.generation << 32 | u64::from(self.run)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, mpsc};
+
+    use rustix::{
+        net::{AddressFamily, SocketFlags, SocketType, socketpair},
+        process::getpid,
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_worker_that_nobody_has_taken_can_be_replaced_and_can_end() {
+        let link = Arc::new(Link::new().unwrap());
+        let worker = |generation| {
+            let (ours, _theirs) =
+                socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+            Worker::new(generation, getpid(), Arc::new(ours), Duration::from_secs(1), &link).unwrap()
+        };
+        let workers = [worker(1), worker(2)];
+        let (done, is_done) = mpsc::channel();
+        let offered = Arc::clone(&link);
+        std::thread::spawn(move || {
+            workers.into_iter().for_each(|worker| offered.offer(worker));
+            offered.tell_end(2, "killed".to_owned(), true);
+            done.send(()).unwrap();
+        });
+        assert!(is_done.recv_timeout(Duration::from_secs(20)).is_ok(), "it waits for itself");
+        assert_eq!(link.how_it_ended(2), "killed");
+        assert_eq!(link.take_orders().retired, Some(2));
     }
 }
