@@ -5,7 +5,7 @@
 
 use std::{hint::black_box, time::Instant};
 
-use api::inference::{Data, Datatype, Request, Response, Tensor, nested_data};
+use api::inference::{Data, Datatype, Nan, Request, Response, Tensor, nested_data};
 use bytes::Bytes;
 
 extern crate modelway_api as api;
@@ -50,7 +50,7 @@ fn main() {
         let body = Bytes::from(String::from_utf8(encoded.to_vec()).unwrap().replace("FP64", "FP32"));
         let read = fastest(|| drop(black_box(Request::decode(black_box(&body), None).unwrap())));
         let mut instances = Vec::new();
-        api::inference::write_nested(&mut instances, &request.inputs[0]).unwrap();
+        api::inference::write_nested(&mut instances, &request.inputs[0], Nan::Word).unwrap();
         let instances = String::from_utf8(instances).unwrap();
         let sent = request.inputs[0].datatype();
         let datatype = if sent == Datatype::Fp64 { Datatype::Fp32 } else { sent };
@@ -58,7 +58,7 @@ fn main() {
         let packed = Request::decode(&body, None).unwrap().encode(true).unwrap();
         let binary = fastest(|| drop(black_box(Request::decode(&packed.body, packed.header_length).unwrap())));
         let response = Response { outputs: request.inputs.clone(), ..Response::default() };
-        let write = fastest(|| drop(black_box(response.encode(|_| false).unwrap())));
+        let write = fastest(|| drop(black_box(response.encode(Nan::Word, |_| false).unwrap())));
         println!("{name:20} {:>8} {read:>10.2} {rows:>10.2} {binary:>10.2} {write:>10.2}", body.len());
     }
 }

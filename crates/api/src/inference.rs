@@ -31,7 +31,7 @@ pub use datatype::{Datatype, NotADatatype};
 pub use ignored::Ignored;
 pub use json_nested::nested_data;
 pub use json_words::{begins_with_bare_float, replace_bare_floats, restore_bare_floats};
-pub use json_write::{write_nested, write_row};
+pub use json_write::{Nan, write_nested, write_row};
 pub use message::{Encoded, Request, RequestedOutput, Response, SHARED_MEMORY, no_shared_memory};
 pub use metadata::{ModelMetadata, ServerMetadata, TensorMetadata};
 pub use parameter::{InputParameters, Parameter, Parameters, parameters_for_python};

@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use api::inference::{Data, Request, Response, Tensor, write_nested};
+use api::inference::{Data, Datatype, Json, Nan, Request, Response, Tensor, write_nested};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
@@ -73,12 +73,12 @@ pub(crate) fn check(runtime: &mut dyn ModelRuntime, file: &Path) -> Result<Vec<V
         let place = index + 1;
         let request =
             decode(&raw(&example.request)).map_err(|e| invalid(format!("the request of example {place}: {e}")))?;
-        let expected = Response::decode(&raw(&example.response), None)
-            .map_err(|e| invalid(format!("the response of example {place}: {e}")))?;
+        let expected =
+            answered(&example.response).map_err(|e| invalid(format!("the response of example {place}: {e}")))?;
         let (tried, outputs) = run(runtime, request)
             .map_err(|e| ServeError::GoldenMismatch(format!("golden example {place} gets no answer: {e}")))?;
         inputs.push(tried);
-        for wanted in &expected.outputs {
+        for wanted in &expected {
             compare(wanted, &outputs, golden.tolerance)
                 .map_err(|reason| ServeError::GoldenMismatch(format!("golden example {place}: {reason}")))?;
         }
@@ -93,6 +93,47 @@ fn decode(text: &Bytes) -> Result<Request, String> {
         None => Ok(request),
         Some(names) => Err(format!("it has fields that a request does not have: {names}")),
     }
+}
+
+/// The outputs of an answer out of a file of ours, in which values may be missing.
+fn answered(text: &RawValue) -> Result<Vec<Tensor>, String> {
+    if !text.get().contains("null") {
+        return Ok(Response::decode(&raw(text), None).map_err(|error| error.to_string())?.outputs);
+    }
+    let mut answer: Value = serde_json::from_str(text.get()).map_err(|error| error.to_string())?;
+    let mut all = Vec::new();
+    if let Some(outputs) = answer["outputs"].as_array_mut() {
+        for output in outputs {
+            let texts = output["data"].as_array().map(|values| flat(values)).unwrap_or_default();
+            let missing = texts.iter().any(|text| text == "null");
+            if missing {
+                // Read without its values, and then given them.
+                output["shape"] = serde_json::json!([0]);
+                output["data"] = serde_json::json!([]);
+            }
+            all.push(missing.then_some(texts));
+        }
+    }
+    let shapes: Value = serde_json::from_str(text.get()).map_err(|error| error.to_string())?;
+    let read = Response::decode(&answer.to_string().into(), None).map_err(|error| error.to_string())?;
+    let with_values = read.outputs.into_iter().enumerate().map(|(place, mut output)| {
+        if let Some(texts) = &all[place] {
+            output.shape = serde_json::from_value(shapes["outputs"][place]["shape"].clone())
+                .map_err(|error| format!("output `{}`: {error}", output.name))?;
+            let texts = texts.iter().map(|text| Bytes::copy_from_slice(text.as_bytes())).collect();
+            output.data = Data::Json(Json { of: Some(output.datatype()), texts });
+        }
+        Ok(output)
+    });
+    with_values.collect()
+}
+
+/// The JSON of each value in lists within lists.
+fn flat(values: &[Value]) -> Vec<String> {
+    values
+        .iter()
+        .flat_map(|value| value.as_array().map_or_else(|| vec![value.to_string()], |below| flat(below)))
+        .collect()
 }
 
 fn raw(text: &RawValue) -> Bytes {
@@ -133,6 +174,9 @@ pub(crate) fn compare(wanted: &Tensor, outputs: &[Tensor], tolerance: Tolerance)
     }
     match (floats(&made.data), floats(&wanted.data)) {
         (Some(made), Some(wanted)) => near(name, &made, &wanted, tolerance),
+        _ if [made, wanted].iter().any(|tensor| matches!(tensor.data, Data::Json(_))) => {
+            values_agree(name, made, wanted, tolerance)
+        }
         _ => match first_difference(&made.data, &wanted.data) {
             None => Ok(()),
             Some((place, made, wanted)) => Err(format!("output `{name}`[{place}] is {made}, expected {wanted}")),
@@ -206,23 +250,48 @@ fn first_difference(made: &Data, wanted: &Data) -> Option<(usize, String, String
         (Data::Bytes(made), Data::Bytes(wanted)) => {
             first(made, wanted, |text| format!("\"{}\"", String::from_utf8_lossy(text)))
         }
-        (Data::Json(_), _) | (_, Data::Json(_)) => {
-            let is_text = [made, wanted].iter().any(|data| matches!(data, Data::Json(json) if json.of.is_none()));
-            first(&values(made, is_text), &values(wanted, is_text), Value::to_string)
-        }
-        // Floats are compared with their tolerance, and datatypes were compared before.
+        // Floats and JSON values are compared elsewhere, and datatypes were compared before.
         _ => None,
     }
 }
 
+/// Compares elements of which some are JSON values.
+fn values_agree(name: &str, made: &Tensor, wanted: &Tensor, tolerance: Tolerance) -> Result<(), String> {
+    let is_text = [made, wanted].iter().any(|tensor| matches!(&tensor.data, Data::Json(json) if json.of.is_none()));
+    let is_float = matches!(made.datatype(), Datatype::Fp16 | Datatype::Bf16 | Datatype::Fp32 | Datatype::Fp64);
+    let pairs = values(&made.data, is_text).into_iter().zip(values(&wanted.data, is_text));
+    for (place, (made, wanted)) in pairs.enumerate() {
+        match (made.as_f64(), wanted.as_f64()) {
+            (Some(made), Some(wanted)) if is_float => {
+                near(name, &[made], &[wanted], tolerance)
+                    .map_err(|said| said.replacen("[0]", &format!("[{place}]"), 1))?;
+            }
+            _ if made == wanted => {}
+            _ => return Err(format!("output `{name}`[{place}] is {made}, expected {wanted}")),
+        }
+    }
+    Ok(())
+}
+
 /// The elements as JSON. With `is_text`, `BYTES` hold JSON.
 fn values(data: &Data, is_text: bool) -> Vec<Value> {
-    if let (Data::Bytes(texts), true) = (data, is_text) {
-        return texts.iter().map(|text| serde_json::from_slice(text).unwrap_or_default()).collect();
+    let texts = if let Data::Json(json) = data {
+        Some(&json.texts)
+    } else if let (Data::Bytes(texts), true) = (data, is_text) {
+        Some(texts)
+    } else {
+        None
+    };
+    if let Some(texts) = texts {
+        let value = |text: &Bytes| {
+            serde_json::from_slice(text).unwrap_or_else(|_| Value::String(String::from_utf8_lossy(text).into_owned()))
+        };
+        return texts.iter().map(value).collect();
     }
     let shape = vec![i64::try_from(data.len()).unwrap_or(i64::MAX)];
     let mut text = Vec::new();
-    let written = write_nested(&mut text, &Tensor { name: String::new(), shape, data: data.clone() });
+    let tensor = Tensor { name: String::new(), shape, data: data.clone() };
+    let written = write_nested(&mut text, &tensor, Nan::Null);
     written.ok().and_then(|()| serde_json::from_slice(&text).ok()).unwrap_or_default()
 }
 
@@ -250,7 +319,7 @@ pub async fn record(config: &Config, inputs: &[PathBuf]) -> Result<PathBuf, Serv
         let text = request.encode(false).map_err(|e| refused(e.to_string()))?;
         let (_, outputs) = run(runtime.as_mut(), request).map_err(|e| refused(e.to_string()))?;
         let response = Response { model_name: file.name.clone(), outputs, ..Response::default() };
-        let answer = response.encode(|_| false).map_err(|e| refused(e.to_string()))?;
+        let answer = response.encode(Nan::Word, |_| false).map_err(|e| refused(e.to_string()))?;
         let both = (to_raw(&text.body), to_raw(&answer.body));
         if let (Some(request), Some(response)) = both {
             examples.push(Example { request, response });
@@ -305,6 +374,32 @@ mod tests {
         let made = [output(Data::Int64(vec![1, 2]))];
         let said = compare(&output(Data::Int64(vec![1, 3])), &made, tolerance).unwrap_err();
         assert_eq!(said, "output `y`[1] is 2, expected 3");
+    }
+
+    #[test]
+    fn values_that_are_missing_are_read_and_compared() {
+        let text = r#"{"model_name":"m","outputs":[
+            {"name":"y","datatype":"FP32","shape":[2],"data":[0.5,null]},
+            {"name":"z","datatype":"INT64","shape":[1],"data":[7]},
+            {"name":"t","datatype":"BYTES","shape":[2],"data":["a","null"]}]}"#;
+        let wanted = answered(&RawValue::from_string(text.to_owned()).unwrap()).unwrap();
+        let json = |of: Option<Datatype>, texts: &[&'static str]| {
+            output(Data::Json(Json {
+                of,
+                texts: texts.iter().map(|text| Bytes::from_static(text.as_bytes())).collect(),
+            }))
+        };
+        let tolerance = Tolerance::default();
+        let made = |second: &'static str| [json(Some(Datatype::Fp32), &["0.5000001", second])];
+        assert_eq!(compare(&wanted[0], &made("null"), tolerance), Ok(()));
+        assert_eq!(compare(&wanted[0], &[output(Data::Fp32(vec![0.5, f32::NAN]))], tolerance), Ok(()));
+        assert_eq!(compare(&wanted[0], &made("1.0"), tolerance).unwrap_err(), "output `y`[1] is 1.0, expected null");
+        let other = [json(Some(Datatype::Fp32), &["0.5", "2.5"])];
+        let near = compare(&other[0], &[json(Some(Datatype::Fp32), &["0.5", "2.6"])], tolerance).unwrap_err();
+        assert!(near.starts_with("output `y`[1] is 2.6, expected 2.5"), "{near}");
+        assert_eq!((&wanted[1].data, wanted[2].data.len()), (&Data::Int64(vec![7]), 2));
+        let text = |text: &'static str| [output(Data::Bytes(vec![Bytes::from_static(text.as_bytes())]))];
+        assert!(compare(&json(None, &["not JSON"]), &text("other"), tolerance).is_err(), "texts differ");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::sync::{
 };
 
 use crate::python::Own;
-use api::inference::{Data, InputParameters, Json, Parameters, Tensor, TensorMetadata};
+use api::inference::{Data, InputParameters, Json, Nan, Parameters, Tensor, TensorMetadata};
 
 /// What a model wants and answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,9 +49,13 @@ pub struct Signature {
 }
 
 impl Signature {
-    /// Whether Python runs the model, so that a float that is missing is null in JSON as every other missing value is.
-    pub(crate) fn answers_null(&self) -> bool {
-        self.platform == crate::mlflow::PLATFORM || self.platform.starts_with("python")
+    /// How a float that is missing is answered in JSON: for a model that Python runs as null, as every other missing value.
+    pub(crate) fn nan(&self) -> Nan {
+        if self.platform == crate::mlflow::PLATFORM || self.platform.starts_with("python") {
+            Nan::Null
+        } else {
+            Nan::Word
+        }
     }
 }
 

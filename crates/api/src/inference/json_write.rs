@@ -9,6 +9,16 @@ use serde::Serialize;
 
 use super::{Data, Malformed, Parameters, Tensor, tensor::each_data};
 
+/// How a float that is not a number is written, for which JSON has no number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Nan {
+    /// `"NaN"`.
+    #[default]
+    Word,
+    /// null, as what is missing.
+    Null,
+}
+
 /// Appends a value that serde knows.
 pub(super) fn json<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
     // Writing strings, numbers and maps of them into memory cannot fail.
@@ -16,11 +26,11 @@ pub(super) fn json<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
 }
 
 /// Appends the elements as one flat list.
-pub(super) fn flat(out: &mut Vec<u8>, data: &Data) -> Result<(), Malformed> {
-    each_data!(data, vec => list(out, vec), json => match json.of {
-        Some(_) => list(out, &bare(&json.texts)),
+pub(super) fn flat(out: &mut Vec<u8>, data: &Data, nan: Nan) -> Result<(), Malformed> {
+    each_data!(data, vec => list(out, vec, nan), json => match json.of {
+        Some(_) => list(out, &bare(&json.texts), nan),
         // Values of no datatype are texts that hold JSON.
-        None => list(out, &json.texts),
+        None => list(out, &json.texts, nan),
     })
 }
 
@@ -29,13 +39,13 @@ pub(super) fn flat(out: &mut Vec<u8>, data: &Data) -> Result<(), Malformed> {
 ///
 /// # Errors
 /// None today: everything can be written.
-pub fn write_nested(out: &mut Vec<u8>, tensor: &Tensor) -> Result<(), Malformed> {
+pub fn write_nested(out: &mut Vec<u8>, tensor: &Tensor, nan: Nan) -> Result<(), Malformed> {
     if let Data::Bytes(elements) = &tensor.data
         && !all_text(elements)
     {
-        return nest(out, &tensor.shape, &encoded(elements));
+        return nest(out, &tensor.shape, &encoded(elements), nan);
     }
-    each_data!(&tensor.data, vec => nest(out, &tensor.shape, vec), json => nest(out, &tensor.shape, &bare(&json.texts)))
+    each_data!(&tensor.data, vec => nest(out, &tensor.shape, vec, nan), json => nest(out, &tensor.shape, &bare(&json.texts), nan))
 }
 
 /// Appends one row, the part of a tensor below an index of its first dimension, as [`write_nested`] does. A
@@ -43,18 +53,18 @@ pub fn write_nested(out: &mut Vec<u8>, tensor: &Tensor) -> Result<(), Malformed>
 ///
 /// # Errors
 /// See [`write_nested`].
-pub fn write_row(out: &mut Vec<u8>, tensor: &Tensor, row: usize) -> Result<(), Malformed> {
-    let Some((rows, inner)) = tensor.shape.split_first() else { return write_nested(out, tensor) };
+pub fn write_row(out: &mut Vec<u8>, tensor: &Tensor, row: usize, nan: Nan) -> Result<(), Malformed> {
+    let Some((rows, inner)) = tensor.shape.split_first() else { return write_nested(out, tensor, nan) };
     let size = tensor.data.len().checked_div(usize::try_from(*rows).unwrap_or(0)).unwrap_or(0);
     let place = row * size..(row + 1) * size;
     if let Data::Bytes(elements) = &tensor.data
         && !all_text(elements)
     {
-        return nest(out, inner, &encoded(elements.get(place).unwrap_or_default()));
+        return nest(out, inner, &encoded(elements.get(place).unwrap_or_default()), nan);
     }
     each_data!(&tensor.data,
-        vec => nest(out, inner, vec.get(place).unwrap_or_default()),
-        json => nest(out, inner, &bare(json.texts.get(place).unwrap_or_default())))
+        vec => nest(out, inner, vec.get(place).unwrap_or_default(), nan),
+        json => nest(out, inner, &bare(json.texts.get(place).unwrap_or_default()), nan))
 }
 
 /// Texts that are JSON already.
@@ -65,7 +75,7 @@ fn bare(texts: &[Bytes]) -> Vec<Bare<'_>> {
 struct Bare<'b>(&'b [u8]);
 
 impl Write1 for Bare<'_> {
-    fn write(&self, out: &mut Vec<u8>) -> Result<(), Malformed> {
+    fn write(&self, out: &mut Vec<u8>, _nan: Nan) -> Result<(), Malformed> {
         out.extend_from_slice(self.0);
         Ok(())
     }
@@ -83,16 +93,16 @@ fn encoded(elements: &[Bytes]) -> Vec<Encoded<'_>> {
 struct Encoded<'b>(&'b [u8]);
 
 impl Write1 for Encoded<'_> {
-    fn write(&self, out: &mut Vec<u8>) -> Result<(), Malformed> {
+    fn write(&self, out: &mut Vec<u8>, _nan: Nan) -> Result<(), Malformed> {
         let _ = write!(out, "{{\"b64\":\"{}\"}}", STANDARD.encode(self.0));
         Ok(())
     }
 }
 
-fn nest<E: Write1>(out: &mut Vec<u8>, shape: &[i64], elements: &[E]) -> Result<(), Malformed> {
+fn nest<E: Write1>(out: &mut Vec<u8>, shape: &[i64], elements: &[E], nan: Nan) -> Result<(), Malformed> {
     match shape {
-        [] => elements.first().map_or(Ok(()), |element| element.write(out)),
-        [_] => list(out, elements),
+        [] => elements.first().map_or(Ok(()), |element| element.write(out, nan)),
+        [_] => list(out, elements, nan),
         [first, inner @ ..] => {
             let rows = usize::try_from(*first).unwrap_or(0);
             let row = elements.len().checked_div(rows).unwrap_or(0);
@@ -101,7 +111,7 @@ fn nest<E: Write1>(out: &mut Vec<u8>, shape: &[i64], elements: &[E]) -> Result<(
                 if index > 0 {
                     out.push(b',');
                 }
-                nest(out, inner, elements.get(index * row..(index + 1) * row).unwrap_or_default())?;
+                nest(out, inner, elements.get(index * row..(index + 1) * row).unwrap_or_default(), nan)?;
             }
             out.push(b']');
             Ok(())
@@ -109,13 +119,13 @@ fn nest<E: Write1>(out: &mut Vec<u8>, shape: &[i64], elements: &[E]) -> Result<(
     }
 }
 
-fn list<E: Write1>(out: &mut Vec<u8>, elements: &[E]) -> Result<(), Malformed> {
+fn list<E: Write1>(out: &mut Vec<u8>, elements: &[E], nan: Nan) -> Result<(), Malformed> {
     out.push(b'[');
     for (index, element) in elements.iter().enumerate() {
         if index > 0 {
             out.push(b',');
         }
-        element.write(out)?;
+        element.write(out, nan)?;
     }
     out.push(b']');
     Ok(())
@@ -123,13 +133,13 @@ fn list<E: Write1>(out: &mut Vec<u8>, elements: &[E]) -> Result<(), Malformed> {
 
 /// Writes one element.
 trait Write1 {
-    fn write(&self, out: &mut Vec<u8>) -> Result<(), Malformed>;
+    fn write(&self, out: &mut Vec<u8>, nan: Nan) -> Result<(), Malformed>;
 }
 
 macro_rules! plain {
     ($($type:ty)*) => {$(
         impl Write1 for $type {
-            fn write(&self, out: &mut Vec<u8>) -> Result<(), Malformed> {
+            fn write(&self, out: &mut Vec<u8>, _nan: Nan) -> Result<(), Malformed> {
                 json(out, self);
                 Ok(())
             }
@@ -142,9 +152,11 @@ plain!(bool u8 u16 u32 u64 i8 i16 i32 i64);
 macro_rules! float {
     ($($type:ty, $wide:expr;)*) => {$(
         impl Write1 for $type {
-            fn write(&self, out: &mut Vec<u8>) -> Result<(), Malformed> {
+            fn write(&self, out: &mut Vec<u8>, nan: Nan) -> Result<(), Malformed> {
                 if self.is_finite() {
                     json(out, &$wide(*self));
+                } else if self.is_nan() && nan == Nan::Null {
+                    out.extend_from_slice(b"null");
                 } else {
                     // JSON has no numbers for these; reading understands the same words.
                     let word = if self.is_nan() { "NaN" } else if self.is_sign_negative() { "-Infinity" } else { "Infinity" };
@@ -164,7 +176,7 @@ float! {
 }
 
 impl Write1 for Bytes {
-    fn write(&self, out: &mut Vec<u8>) -> Result<(), Malformed> {
+    fn write(&self, out: &mut Vec<u8>, _nan: Nan) -> Result<(), Malformed> {
         let text = std::str::from_utf8(self).map_err(|_| {
             Malformed::new("an element of BYTES is not UTF-8, which JSON cannot hold: ask for binary data")
         })?;
@@ -188,6 +200,7 @@ pub(super) fn tensor(
     tensor: &Tensor,
     extra: Option<&Parameters>,
     binary: bool,
+    nan: Nan,
 ) -> Result<(), Malformed> {
     out.extend_from_slice(b"{\"name\":");
     json(out, &tensor.name);
@@ -195,7 +208,7 @@ pub(super) fn tensor(
     let datatype = if binary { tensor.data.binary_datatype() } else { tensor.datatype() };
     out.extend_from_slice(datatype.name().as_bytes());
     out.extend_from_slice(b"\",\"shape\":");
-    list(out, &tensor.shape)?;
+    list(out, &tensor.shape, nan)?;
     if binary {
         let mut all = extra.cloned().unwrap_or_default();
         let size = i64::try_from(tensor.data.binary_len()).unwrap_or(i64::MAX);
@@ -204,7 +217,7 @@ pub(super) fn tensor(
     } else {
         extra.into_iter().for_each(|extra| parameters(out, extra));
         out.extend_from_slice(b",\"data\":");
-        flat(out, &tensor.data).map_err(|e| Malformed(format!("`{}`: {e}", tensor.name)))?;
+        flat(out, &tensor.data, nan).map_err(|e| Malformed(format!("`{}`: {e}", tensor.name)))?;
     }
     out.push(b'}');
     Ok(())

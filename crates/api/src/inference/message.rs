@@ -5,7 +5,7 @@ use bytes::{Bytes, BytesMut};
 use super::{
     BINARY_DATA_SIZE, Data, Datatype, Ignored, InputParameters, Malformed, Parameter, Parameters, Tensor, json_fast,
     json_read::{self, ReadOutput, ReadTensor},
-    json_write,
+    json_write::{self, Nan},
 };
 
 /// An inference request.
@@ -156,7 +156,7 @@ impl Request {
             if index > 0 {
                 out.push(b',');
             }
-            json_write::tensor(&mut out, input, self.input_parameters.get(&input.name), binary)?;
+            json_write::tensor(&mut out, input, self.input_parameters.get(&input.name), binary, Nan::Word)?;
         }
         out.push(b']');
         if !self.outputs.is_empty() {
@@ -199,11 +199,11 @@ impl Response {
         })
     }
 
-    /// The body of this response; `binary` says which outputs go after the JSON.
+    /// The body of this response; `binary` says which outputs go after the JSON, and `nan` how others are written.
     ///
     /// # Errors
     /// `BYTES` that are not UTF-8 in JSON.
-    pub fn encode(&self, binary: impl Fn(&str) -> bool) -> Result<Encoded, Malformed> {
+    pub fn encode(&self, nan: Nan, binary: impl Fn(&str) -> bool) -> Result<Encoded, Malformed> {
         let mut out = Vec::with_capacity(512);
         out.extend_from_slice(b"{\"model_name\":");
         json_write::json(&mut out, &self.model_name);
@@ -219,7 +219,7 @@ impl Response {
             if index > 0 {
                 out.push(b',');
             }
-            json_write::tensor(&mut out, output, None, binary(&output.name))?;
+            json_write::tensor(&mut out, output, None, binary(&output.name), nan)?;
         }
         out.extend_from_slice(b"]}");
         Ok(join(out, self.outputs.iter().filter(|output| binary(&output.name))))

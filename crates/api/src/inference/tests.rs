@@ -138,7 +138,7 @@ fn the_outputs_own_word_on_binary_wins_over_the_requests() {
 fn numbers_that_json_lacks_travel_as_words() {
     let data = Data::Fp32(vec![f32::INFINITY, f32::NEG_INFINITY, 1.0]);
     let response = Response { outputs: vec![Tensor { name: "y".into(), shape: vec![3], data }], ..Response::default() };
-    let encoded = response.encode(|_| false).unwrap();
+    let encoded = response.encode(Nan::Word, |_| false).unwrap();
     assert!(encoded.body.ends_with(br#""data":["Infinity","-Infinity",1.0]}]}"#), "{encoded:?}");
     assert_eq!(Response::decode(&encoded.body, None).unwrap(), response);
 }
@@ -234,8 +234,27 @@ fn nested_lists_show_their_shape() {
     let longer = nested_data("[[1, 2], [3, 4, 5]]", Datatype::Int64).unwrap_err();
     assert_eq!(longer.0, "its rows are not alike: by the first one the shape is [2, 2]");
     let mut out = Vec::new();
-    write_nested(&mut out, &Tensor { name: String::new(), shape, data }).unwrap();
+    write_nested(&mut out, &Tensor { name: String::new(), shape, data }, Nan::Word).unwrap();
     assert_eq!(out, b"[[1,2],[3,4],[5,6]]");
+}
+
+#[test]
+fn a_float_that_is_missing_is_a_word_or_null() {
+    let written = |data: Data, nan: Nan| {
+        let tensor = Tensor { name: "y".into(), shape: vec![3], data };
+        let mut out = Vec::new();
+        write_nested(&mut out, &tensor, nan).unwrap();
+        let response = Response { outputs: vec![tensor], ..Response::default() };
+        let encoded = response.encode(nan, |_| false).unwrap().body;
+        let text = String::from_utf8(out).unwrap();
+        assert!(String::from_utf8(encoded.to_vec()).unwrap().contains(&format!("\"data\":{text}")));
+        text
+    };
+    let floats = || Data::Fp32(vec![0.1, f32::NAN, f32::NEG_INFINITY]);
+    assert_eq!(written(floats(), Nan::Word), r#"[0.1,"NaN","-Infinity"]"#);
+    assert_eq!(written(floats(), Nan::Null), r#"[0.1,null,"-Infinity"]"#);
+    assert_eq!(written(Data::Fp64(vec![1.0, 2.5, f64::NAN]), Nan::Null), "[1.0,2.5,null]");
+    assert_eq!(written(Data::Int64(vec![1, 2, 3]), Nan::Null), "[1,2,3]");
 }
 
 #[test]
@@ -243,12 +262,12 @@ fn bytes_that_are_no_text_are_written_in_base64_and_read_again() {
     let data = Data::Bytes(vec![Bytes::from_static(b"\xff\x00"), Bytes::from_static(b"hi")]);
     let tensor = Tensor { name: String::new(), shape: vec![2, 1], data };
     let mut out = Vec::new();
-    write_nested(&mut out, &tensor).unwrap();
+    write_nested(&mut out, &tensor, Nan::Word).unwrap();
     assert_eq!(out, br#"[[{"b64":"/wA="}],[{"b64":"aGk="}]]"#);
     let (shape, data) = nested_data(std::str::from_utf8(&out).unwrap(), Datatype::Bytes).unwrap();
     assert_eq!((&shape, &data), (&tensor.shape, &tensor.data));
     let mut row = Vec::new();
-    write_row(&mut row, &tensor, 0).unwrap();
+    write_row(&mut row, &tensor, 0, Nan::Word).unwrap();
     assert_eq!(row, br#"[{"b64":"/wA="}]"#);
     assert!(nested_data(r#"[{"b64":"AA=="}]"#, Datatype::Fp32).unwrap_err().0.contains("base64, not a number"));
 }
@@ -315,7 +334,7 @@ proptest! {
         back.parameters.clear();
         prop_assert_eq!(&back, &request);
         let response = Response { id, outputs: tensors, ..Response::default() };
-        let encoded = response.encode(|_| binary).unwrap();
+        let encoded = response.encode(Nan::Word, |_| binary).unwrap();
         prop_assert_eq!(Response::decode(&encoded.body, encoded.header_length).unwrap(), response);
     }
 
@@ -329,7 +348,7 @@ proptest! {
             body = format!(
                 r#"{{"inputs": [{{"name": "x", "shape": {:?}, "datatype": "{}", "data": "#, tensor.shape, tensor.datatype()
             ).into_bytes();
-            write_nested(&mut body, tensor).unwrap();
+            write_nested(&mut body, tensor, Nan::Word).unwrap();
             body.extend_from_slice(b"}]}");
         }
         let at = at.index(body.len() * 2);

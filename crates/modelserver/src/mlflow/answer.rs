@@ -3,7 +3,7 @@
 //! An answer of the usual form is tensors and nothing else. Any other has [`Extra`] before them: what V1 answers as
 //! MLflow would, and the columns of the request that the model does not have.
 
-use api::inference::{Data, Datatype, Json, RequestedOutput, Tensor};
+use api::inference::{Data, Json, RequestedOutput, Tensor};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -84,58 +84,9 @@ pub(crate) fn knows(signature: &Signature, wanted: &[RequestedOutput]) -> bool {
     wanted.iter().all(|output| signature.outputs.iter().any(|known| known.name == output.name))
 }
 
-/// Writes a float that is missing as null, which every other missing value is.
-pub(crate) fn null_for_nan(output: &mut Tensor) {
-    let made = if let Data::Fp32(all) = &output.data {
-        nulls(all).map(|texts| (Datatype::Fp32, texts))
-    } else if let Data::Fp64(all) = &output.data {
-        nulls(all).map(|texts| (Datatype::Fp64, texts))
-    } else {
-        None
-    };
-    if let Some((datatype, texts)) = made {
-        output.data = Data::Json(Json { of: Some(datatype), texts });
-    }
-}
-
-/// The JSON of each number, if any is missing.
-fn nulls<F: Copy + Into<f64> + Serialize>(all: &[F]) -> Option<Vec<Bytes>> {
-    let text = |value: &F| {
-        let wide: f64 = (*value).into();
-        if wide.is_nan() {
-            return Bytes::from_static(b"null");
-        }
-        if wide.is_infinite() {
-            return Bytes::from_static(if wide > 0.0 { b"\"Infinity\"" } else { b"\"-Infinity\"" });
-        }
-        serde_json::to_vec(value).map_or(Bytes::from_static(b"null"), Bytes::from)
-    };
-    let missing = |value: &F| {
-        let wide: f64 = (*value).into();
-        wide.is_nan()
-    };
-    all.iter().any(missing).then(|| all.iter().map(text).collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn json(data: Data) -> String {
-        let mut output = Tensor { name: "y".into(), shape: vec![3], data };
-        null_for_nan(&mut output);
-        let mut out = Vec::new();
-        api::inference::write_nested(&mut out, &output).unwrap();
-        String::from_utf8(out).unwrap()
-    }
-
-    #[test]
-    fn missing_floats_are_null_and_others_stay() {
-        assert_eq!(json(Data::Fp32(vec![0.1, f32::NAN, f32::INFINITY])), r#"[0.1,null,"Infinity"]"#);
-        assert_eq!(json(Data::Fp64(vec![1.0, 2.5, f64::NAN])), "[1.0,2.5,null]");
-        assert_eq!(json(Data::Fp64(vec![1.0, 2.5, 3.0])), "[1.0,2.5,3.0]");
-        assert_eq!(json(Data::Int64(vec![1, 2, 3])), "[1,2,3]");
-    }
 
     #[test]
     fn what_stands_before_the_tensors_is_taken_away() {

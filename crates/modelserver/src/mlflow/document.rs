@@ -4,7 +4,7 @@
 //! request reaches the worker as its JSON, in the place of the inputs; the worker reads it as MLflow does. It is
 //! never run together with another.
 
-use api::inference::{Data, Json, Parameter, Parameters, Request, Tensor, parameters_for_python, write_nested};
+use api::inference::{Data, Json, Nan, Parameter, Parameters, Request, Tensor, parameters_for_python, write_nested};
 use bytes::Bytes;
 use serde_json::{json, value::RawValue};
 
@@ -93,7 +93,7 @@ pub(crate) fn of_tensors(inputs: &[Tensor]) -> Result<Tensor, InferError> {
         body.extend_from_slice(if place > 0 { b"," } else { b"" });
         body.extend_from_slice(&head.as_bytes()[..head.len() - 1]);
         body.extend_from_slice(b",\"data\":");
-        write_nested(&mut body, input)?;
+        write_nested(&mut body, input, Nan::Word)?;
         body.push(b'}');
     }
     body.extend_from_slice(b"]}");

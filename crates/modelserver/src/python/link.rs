@@ -243,7 +243,7 @@ mod tests {
             Worker::new(generation, getpid(), Arc::new(ours), Duration::from_secs(1), &link).unwrap()
         };
         let workers = [worker(1), worker(2)];
-        let (done, is_done) = mpsc::channel();
+        let (done, is_done) = mpsc::sync_channel(1);
         let offered = Arc::clone(&link);
         std::thread::spawn(move || {
             workers.into_iter().for_each(|worker| offered.offer(worker));

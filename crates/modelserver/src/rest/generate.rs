@@ -15,7 +15,6 @@ use super::{fields::Fields, v1::json_rows};
 use crate::{
     error::InferError,
     mlflow::{
-        answer::null_for_nan,
         document::{self, Door},
         table::is_table,
     },
@@ -173,12 +172,10 @@ pub(super) fn write(name: &str, model: &Model, id: Option<&String>, outputs: Vec
     let mut out = head.to_string().into_bytes();
     out.pop();
     for mut output in outputs {
-        if model.signature.answers_null() {
-            null_for_nan(&mut output);
-        }
         out.extend_from_slice(format!(",{}:", json!(output.name)).as_bytes());
         output.shape = if output.data.len() == 1 { Vec::new() } else { vec![count(&output.data)] };
-        write_nested(&mut out, &output).map_err(|e| InferError::Invalid(format!("output `{}`: {e}", output.name)))?;
+        write_nested(&mut out, &output, model.signature.nan())
+            .map_err(|e| InferError::Invalid(format!("output `{}`: {e}", output.name)))?;
     }
     out.push(b'}');
     Ok(out.into())

@@ -135,32 +135,39 @@ fn by_column(signature: &Signature, split: &Split<'_>) -> (&'static str, String)
     let names: Option<Vec<Cow<'_, str>>> =
         split.columns.iter().map(|name| serde_json::from_str::<Cow<'_, str>>(name.get()).ok()).collect();
     let is_object = matches!(signature.json.as_slice(), [0]) && signature.inputs.len() == 1;
+    let mut out = String::new();
     if let (true, Some(names)) = (is_object, names.as_ref().filter(|names| !names.is_empty())) {
         // A row is an object with the columns' names, which the input of JSON is, or has by its name.
-        let row = |row: &Vec<&RawValue>| object(names.iter().zip(row).map(|(name, value)| field(name, value.get())));
-        return ("instances", list(split.data.iter().map(row)));
+        list(&mut out, &split.data, |out, row| {
+            let fields = names.iter().map(Cow::as_ref).zip(row);
+            object(out, fields, |out, value| out.push_str(value.get()));
+        });
+        return ("instances", out);
     }
     let Some(names) = names.filter(|names| are_inputs(signature, names)) else {
         let single = signature.inputs.len() == 1;
-        let value = |(place, value): (usize, &&RawValue)| cell(signature, Some(if single { 0 } else { place }), value);
-        let rows = split.data.iter().map(|row| list(row.iter().enumerate().map(value)));
-        return ("instances", list(rows));
+        list(&mut out, &split.data, |out, row| {
+            list(out, row.iter().enumerate(), |out, (place, value)| {
+                out.push_str(&cell(signature, Some(if single { 0 } else { place }), value));
+            });
+        });
+        return ("instances", out);
     };
-    let values = |place: usize| split.data.iter().map(move |row| row[place]);
-    let columns = names.iter().enumerate().map(|(place, name)| {
-        let input = place_of(signature, name);
-        field(name, &list(values(place).map(|value| cell(signature, input, value))))
+    let columns = names.iter().enumerate().map(|(place, name)| (name.as_ref(), (place, place_of(signature, name))));
+    object(&mut out, columns, |out, (place, input)| {
+        list(out, &split.data, |out, row| out.push_str(&cell(signature, input, row[place])));
     });
-    ("inputs", object(columns))
+    ("inputs", out)
 }
 
 /// The instances that records become.
 fn by_record(signature: &Signature, records: &[Fields<'_>]) -> String {
-    list(records.iter().map(|record| {
-        let cell =
-            |(name, value): &(Cow<'_, str>, &RawValue)| field(name, &cell(signature, place_of(signature, name), value));
-        object(record.0.iter().map(cell))
-    }))
+    let mut out = String::new();
+    list(&mut out, records, |out, record| {
+        let fields = record.0.iter().map(|(name, value)| (name.as_ref(), (place_of(signature, name), *value)));
+        object(out, fields, |out, (input, value)| out.push_str(&cell(signature, input, value)));
+    });
+    out
 }
 
 /// What pandas makes of a number that is not there.
@@ -171,12 +178,14 @@ fn place_of(signature: &Signature, name: &str) -> Option<usize> {
 }
 
 /// A value for the input at a place, as V1 has it: bytes come in base64, and a number may be missing.
-fn cell(signature: &Signature, place: Option<usize>, value: &RawValue) -> String {
+fn cell<'j>(signature: &Signature, place: Option<usize>, value: &'j RawValue) -> Cow<'j, str> {
     let text = value.get();
     match place.and_then(|place| Some((place, signature.inputs.get(place)?))) {
-        Some((place, _)) if signature.base64.contains(&place) && text.starts_with('"') => object([field("b64", text)]),
-        Some((_, input)) if is_float(input) && is_null(value) => NAN.to_owned(),
-        _ => text.to_owned(),
+        Some((place, _)) if signature.base64.contains(&place) && text.starts_with('"') => {
+            Cow::Owned(format!("{{\"b64\":{text}}}"))
+        }
+        Some((_, input)) if is_float(input) && is_null(value) => Cow::Borrowed(NAN),
+        _ => Cow::Borrowed(text),
     }
 }
 
@@ -188,16 +197,34 @@ fn is_float(input: &TensorMetadata) -> bool {
     matches!(input.datatype, Datatype::Fp32 | Datatype::Fp64)
 }
 
-fn list(values: impl IntoIterator<Item = String>) -> String {
-    format!("[{}]", values.into_iter().collect::<Vec<_>>().join(","))
+/// Appends a list of JSON; `write` appends each value.
+fn list<T>(out: &mut String, values: impl IntoIterator<Item = T>, mut write: impl FnMut(&mut String, T)) {
+    out.push('[');
+    for (place, value) in values.into_iter().enumerate() {
+        if place > 0 {
+            out.push(',');
+        }
+        write(out, value);
+    }
+    out.push(']');
 }
 
-fn field(name: &str, value: &str) -> String {
-    format!("{}:{value}", json!(name))
-}
-
-fn object(fields: impl IntoIterator<Item = String>) -> String {
-    format!("{{{}}}", fields.into_iter().collect::<Vec<_>>().join(","))
+/// Appends an object of JSON, of fields by their names; `write` appends each value.
+fn object<'n, T>(
+    out: &mut String,
+    fields: impl IntoIterator<Item = (&'n str, T)>,
+    mut write: impl FnMut(&mut String, T),
+) {
+    out.push('{');
+    for (place, (name, value)) in fields.into_iter().enumerate() {
+        if place > 0 {
+            out.push(',');
+        }
+        out.push_str(&json!(name).to_string());
+        out.push(':');
+        write(out, value);
+    }
+    out.push('}');
 }
 
 /// Whether the columns are the model's inputs. Those of a model with one input for whole rows are known by their

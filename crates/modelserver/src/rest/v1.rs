@@ -9,7 +9,10 @@ mod write;
 pub(super) use read::json_rows;
 pub(super) use write::Form;
 
-use api::{inference::Ignored, path::ModelPath};
+use api::{
+    inference::{Ignored, Nan},
+    path::ModelPath,
+};
 use bytes::Bytes;
 use http::StatusCode;
 use serde_json::json;
@@ -21,10 +24,7 @@ use super::{
 };
 use crate::{
     error::InferError,
-    mlflow::{
-        answer::null_for_nan,
-        document::{self, Door},
-    },
+    mlflow::document::{self, Door},
     runtime::Signature,
 };
 
@@ -80,13 +80,12 @@ pub(super) async fn predict_as(
     let mut request = read.inspect_err(|error| model.metrics.refused(error))?;
     ignored.append(std::mem::take(&mut request.ignored));
     let predicted = model.predict(request, caller).await;
-    let body = predicted.and_then(|(mut outputs, v1)| match v1 {
+    let body = predicted.and_then(|(outputs, v1)| match v1 {
         Some(v1) => Ok(write::as_said(name, &model.version, v1)),
         None => {
-            if model.signature.answers_null() || form != Form::V1 {
-                outputs.iter_mut().for_each(null_for_nan);
-            }
-            write::predictions(name, &model.version, &outputs, form)
+            // MLflow's own server answers null.
+            let nan = if form == Form::V1 { model.signature.nan() } else { Nan::Null };
+            write::predictions(name, &model.version, &outputs, form, nan)
         }
     });
     let answered = body.map(|body| answer::bytes("application/json", body)).map_err(Refusal::from);

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use api::{
-    inference::{Encoded, HEADER_LENGTH, Ignored, Request, Response, Tensor},
+    inference::{Encoded, HEADER_LENGTH, Ignored, Nan, Request, Response, Tensor},
     path::ModelPath,
 };
 use bytes::Bytes;
@@ -19,13 +19,7 @@ use super::{
     fields::Fields,
     generate, statistics, unknown_path,
 };
-use crate::{
-    budget::Hold,
-    error::InferError,
-    extras,
-    mlflow::{answer::null_for_nan, document},
-    model::Model,
-};
+use crate::{budget::Hold, error::InferError, extras, mlflow::document, model::Model};
 
 /// Whatever is asked of one model.
 pub(super) async fn model(asked: Asked<'_>, path: &ModelPath<'_>) -> Answered {
@@ -93,16 +87,12 @@ async fn infer(asked: Asked<'_>, name: &str, version: Option<&str>) -> Answered 
         ..Request::default()
     });
     let response = app.infer(name, &model, request, caller).await;
-    let answered = response.map_err(Refusal::from).and_then(|mut response| {
+    let answered = response.map_err(Refusal::from).and_then(|response| {
         if let Some(wishes) = wishes {
             let names = response.outputs.iter().map(|output| &output.name);
             binary = names.filter(|name| wishes.wants_binary(name)).cloned().collect();
         }
-        if model.signature.answers_null() {
-            let in_json = |output: &&mut Tensor| !binary.contains(&output.name);
-            response.outputs.iter_mut().filter(in_json).for_each(null_for_nan);
-        }
-        encode(&response, &binary)
+        encode(&response, &binary, model.signature.nan())
     });
     answer::naming(&ignored, &model.metrics, answered)
 }
@@ -122,11 +112,8 @@ async fn infer_stream(asked: Asked<'_>, name: &str, version: Option<&str>) -> An
     let (name, id, metrics) = (name.to_owned(), request.id.clone(), Arc::clone(&model.metrics));
     let answered = match model.stream(request, caller).await {
         Ok(answers) => {
-            let write = move |mut outputs: Vec<Tensor>| {
-                if model.signature.answers_null() {
-                    outputs.iter_mut().for_each(null_for_nan);
-                }
-                Ok(encoded(&response(&name, &model, id.clone(), outputs), &[])?.body)
+            let write = move |outputs: Vec<Tensor>| {
+                Ok(encoded(&response(&name, &model, id.clone(), outputs), &[], model.signature.nan())?.body)
             };
             events(answers, &app.budget, hold, write).await
         }
@@ -239,12 +226,12 @@ fn says_nothing(request: &Request) -> bool {
 }
 
 /// The caller asked for JSON where only binary form can hold an output: the caller can ask otherwise.
-fn encoded(response: &Response, binary: &[String]) -> Result<Encoded, InferError> {
-    Ok(response.encode(|output| binary.iter().any(|name| name == output))?)
+fn encoded(response: &Response, binary: &[String], nan: Nan) -> Result<Encoded, InferError> {
+    Ok(response.encode(nan, |output| binary.iter().any(|name| name == output))?)
 }
 
-fn encode(response: &Response, binary: &[String]) -> Answered {
-    let encoded = encoded(response, binary)?;
+fn encode(response: &Response, binary: &[String], nan: Nan) -> Answered {
+    let encoded = encoded(response, binary, nan)?;
     let Some(length) = encoded.header_length else {
         return Ok(answer::bytes("application/json", encoded.body));
     };

@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
 };
 
-use api::inference::{Encoded, Parameter, Request, Response, Tensor, TensorMetadata};
+use api::inference::{Encoded, Nan, Parameter, Request, Response, Tensor, TensorMetadata};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -149,7 +149,7 @@ pub(super) fn answer((outputs, learned): Made) -> Body {
     if let Some(text) = learned.and_then(|learned| serde_json::to_string(&learned).ok()) {
         response.parameters.insert(LEARNED.to_owned(), Parameter::Text(text));
     }
-    response.encode(|_| true).map(body).unwrap_or_default()
+    response.encode(Nan::Word, |_| true).map(body).unwrap_or_default()
 }
 
 pub(super) fn read_answer(bytes: &Bytes, head: usize) -> Result<Made, String> {

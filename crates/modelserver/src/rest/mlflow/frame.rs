@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use super::{
     super::fields::{Fields, MOST},
-    Split, field, is_float, list, object,
+    Split, is_float, list, object,
 };
 use crate::{
     error::InferError,
@@ -52,21 +52,28 @@ pub(super) fn rewritten(
         (_, [_]) => (0..frame.names.len()).collect(),
         (_, inputs) => frame.places(inputs.iter().map(|input| input.name.as_str()), ignored)?,
     };
-    let row = |row: &Vec<&str>| match signature.inputs.as_slice() {
-        [input] if frame.names.is_empty() => list(row.iter().map(|text| cell(input, text))),
-        [input] => list(places.iter().map(|place| cell(input, row[*place]))),
-        inputs => list(row.iter().zip(inputs).map(|(text, input)| cell(input, text))),
-    };
-    if frame.names.is_empty() || signature.inputs.len() == 1 {
-        return Ok(Some(("instances", list(frame.rows.iter().map(row)))));
+    let inputs = signature.inputs.as_slice();
+    let mut out = String::new();
+    if frame.names.is_empty() {
+        // The cells of one matrix are all of its input's. A row of another length than there are inputs is refused as such.
+        let input = |place: usize| if inputs.len() == 1 { inputs.first() } else { inputs.get(place) };
+        list(&mut out, &frame.rows, |out, row| {
+            list(out, row.iter().enumerate(), |out, (place, text)| out.push_str(cell(input(place), text)));
+        });
+        return Ok(Some(("instances", out)));
     }
-    let known = |name: &str| signature.inputs.iter().find(|input| input.name == name);
-    let column = |place: &usize| {
-        let name = frame.names[*place].as_ref();
-        let cells = frame.rows.iter().map(|row| row[*place]);
-        field(name, &list(cells.map(|text| known(name).map_or_else(|| text.to_owned(), |input| cell(input, text)))))
-    };
-    Ok(Some(("inputs", object(places.iter().map(column)))))
+    if let [input] = inputs {
+        list(&mut out, &frame.rows, |out, row| {
+            list(out, &places, |out, place| out.push_str(cell(Some(input), row[*place])));
+        });
+        return Ok(Some(("instances", out)));
+    }
+    let columns = places.iter().map(|place| (frame.names[*place].as_ref(), *place));
+    let columns = columns.map(|(name, place)| (name, (place, inputs.iter().find(|input| input.name == name))));
+    object(&mut out, columns, |out, (place, input)| {
+        list(out, &frame.rows, |out, row| out.push_str(cell(input, row[place])));
+    });
+    Ok(Some(("inputs", out)))
 }
 
 impl Frame<'_> {
@@ -100,8 +107,8 @@ impl Frame<'_> {
 }
 
 /// A cell's value for an input, for which a number may be missing.
-fn cell(input: &TensorMetadata, text: &str) -> String {
-    if text == "null" && is_float(input) { super::NAN.to_owned() } else { text.to_owned() }
+fn cell<'j>(input: Option<&TensorMetadata>, text: &'j str) -> &'j str {
+    if text == "null" && input.is_some_and(is_float) { super::NAN } else { text }
 }
 
 fn of_split(value: &RawValue) -> Result<Frame<'_>, InferError> {
@@ -165,6 +172,19 @@ fn of_columns(value: &RawValue) -> Option<Frame<'_>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn input(name: &str) -> TensorMetadata {
+        let datatype = api::inference::Datatype::Fp32;
+        TensorMetadata { name: name.to_owned(), datatype, shape: vec![-1], labels: Vec::new() }
+    }
+
+    #[test]
+    fn a_row_without_names_keeps_all_of_its_cells() {
+        let two = Signature { inputs: vec![input("a"), input("b")], logged: Logged::Tensors, ..Signature::default() };
+        let value = RawValue::from_string(r#"{"data":[[1,null,3]]}"#.to_owned()).unwrap();
+        let body = rewritten(&two, "dataframe_split", &value, &mut Ignored::default()).unwrap();
+        assert_eq!(body, Some(("instances", r#"[[1,"NaN",3]]"#.to_owned())), "V1 refuses it for its length");
+    }
 
     fn said(records: &str) -> String {
         match of_records(&RawValue::from_string(records.to_owned()).unwrap()) {

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use api::inference::{Datatype, Malformed, Tensor, write_nested, write_row};
+use api::inference::{Datatype, Malformed, Nan, Tensor, write_nested, write_row};
 use bytes::Bytes;
 use serde_json::json;
 
@@ -31,7 +31,13 @@ pub(in crate::rest) enum Form {
 }
 
 /// The answer's body.
-pub(super) fn predictions(name: &str, version: &str, outputs: &[Tensor], form: Form) -> Result<Bytes, InferError> {
+pub(super) fn predictions(
+    name: &str,
+    version: &str,
+    outputs: &[Tensor],
+    form: Form,
+    nan: Nan,
+) -> Result<Bytes, InferError> {
     let mut out = Vec::with_capacity(256);
     out.extend_from_slice(b"{\"predictions\":");
     match (form, (form == Form::Records).then(|| flattened(outputs)).flatten()) {
@@ -40,13 +46,13 @@ pub(super) fn predictions(name: &str, version: &str, outputs: &[Tensor], form: F
                 out.extend_from_slice(if place > 0 { b"," } else { b"{" });
                 out.extend_from_slice(json!(output.name).to_string().as_bytes());
                 out.push(b':');
-                write_nested(&mut out, output)?;
+                write_nested(&mut out, output, nan)?;
             }
             out.push(b'}');
         }
-        (Form::Records, Some(columns)) => write_rows(&mut out, &columns.iter().collect::<Vec<_>>())?,
+        (Form::Records, Some(columns)) => write_rows(&mut out, &columns.iter().collect::<Vec<_>>(), nan)?,
         // Outputs of different lengths are no data frame.
-        (Form::V1 | Form::Records, _) => write_predictions(&mut out, outputs)?,
+        (Form::V1 | Form::Records, _) => write_predictions(&mut out, outputs, nan)?,
     }
     let tail = json!({"model_name": name, "model_version": version}).to_string();
     out.push(b',');
@@ -61,20 +67,20 @@ fn flattened(outputs: &[Tensor]) -> Option<Vec<Tensor>> {
     outputs.iter().all(|output| output.data.len() == length).then(|| outputs.iter().map(flat).collect())
 }
 
-fn write_predictions(out: &mut Vec<u8>, outputs: &[Tensor]) -> Result<(), Malformed> {
+fn write_predictions(out: &mut Vec<u8>, outputs: &[Tensor], nan: Nan) -> Result<(), Malformed> {
     let scores = scores(outputs);
     let labels: Vec<&Tensor> =
         outputs.iter().enumerate().filter(|(place, _)| Some(*place) != scores).map(|(_, output)| output).collect();
     match (labels.as_slice(), scores) {
-        ([one], _) => write_nested(out, one)?,
-        ([], Some(place)) => write_nested(out, &outputs[place])?,
-        (several, _) => write_rows(out, several)?,
+        ([one], _) => write_nested(out, one, nan)?,
+        ([], Some(place)) => write_nested(out, &outputs[place], nan)?,
+        (several, _) => write_rows(out, several, nan)?,
     }
     if let (false, Some(place)) = (labels.is_empty(), scores) {
         out.extend_from_slice(b",\"probabilities\":");
         match labels.as_slice() {
-            [labels] => write_nested(out, &by_row(labels, &outputs[place]))?,
-            _ => write_nested(out, &outputs[place])?,
+            [labels] => write_nested(out, &by_row(labels, &outputs[place]), nan)?,
+            _ => write_nested(out, &outputs[place], nan)?,
         }
     }
     Ok(())
@@ -113,7 +119,7 @@ fn by_row<'t>(labels: &Tensor, scores: &'t Tensor) -> Cow<'t, Tensor> {
 }
 
 /// Several outputs: one object for each row, with a value for each output that has such a row.
-fn write_rows(out: &mut Vec<u8>, outputs: &[&Tensor]) -> Result<(), Malformed> {
+fn write_rows(out: &mut Vec<u8>, outputs: &[&Tensor], nan: Nan) -> Result<(), Malformed> {
     // What has one row, or is a scalar, is the same for all.
     let rows = |output: &Tensor| output.shape.first().map_or(1, |rows| usize::try_from(*rows).unwrap_or(0));
     let count = outputs.iter().map(|output| rows(output)).max().unwrap_or(0);
@@ -133,7 +139,7 @@ fn write_rows(out: &mut Vec<u8>, outputs: &[&Tensor]) -> Result<(), Malformed> {
             }
             out.extend_from_slice(name.as_bytes());
             out.push(b':');
-            write_row(out, output, row)?;
+            write_row(out, output, row, nan)?;
         }
         out.push(b'}');
     }
@@ -152,7 +158,7 @@ mod tests {
     }
 
     fn said(outputs: &[Tensor]) -> String {
-        let body = predictions("m", "1", outputs, Form::V1).unwrap();
+        let body = predictions("m", "1", outputs, Form::V1, Nan::Null).unwrap();
         let text = String::from_utf8(body.to_vec()).unwrap();
         text.split(",\"model_name\"").next().unwrap().to_owned()
     }
