@@ -93,6 +93,21 @@ class Signatures(unittest.TestCase):
         """
         self.check(body, [("x", "INT64", [-1])], [("output", "FP64", [-1])])
 
+    def test_a_name_that_occurs_within_itself_is_any_value(self):
+        # As `type Json = …` makes one since Python 3.12.
+        body = """
+            def predict(self, x: Json) -> Json:
+                return x
+        """
+        alias = """
+            class TypeAliasType:
+                def __call__(self): ...
+            Json = TypeAliasType()
+            Json.__value__ = Union[dict[str, Json], list[Json], str, float, None]
+        """
+        model = opened(textwrap.dedent(alias) + "\nclass M(AbstractModel):" + body)
+        self.assertEqual(specs(model), [[("x", "BYTES", [-1])], [("output", "BYTES", [-1])]])
+
     def test_specs_in_the_class_say_what_hints_do_not(self):
         body = """
             inputs = [TensorSpec("features", "FP32", [-1, 4])]
@@ -401,6 +416,8 @@ class Runs(unittest.TestCase):
             ("dict", "[1]", "dict"),
             ("list[float]", '["a"]', r"list\[float\]"),
             ("list", "[" * 100_000, "list"),
+            ("list[float]", f"[1{'0' * 400}]", r"list\[float\]"),
+            ("Optional[float]", int("1" + "0" * 400), r"Optional\[float\]"),
             ("tuple[int, int]", "[1]", r"tuple\[int, int\]"),
             ("dict[str, int]", '{"a": "b"}', r"dict\[str, int\]"),
         ]:

@@ -86,7 +86,8 @@ def parameter(name: str, value: Any, hint: Any) -> Any:
     for candidate in candidates:
         try:
             return _held(candidate, hint)
-        except TypeError:
+        except (TypeError, OverflowError):
+            # An integer may be too large for a float.
             pass
     raise InvalidInput(f"the parameter `{name}` is {value!r}, and the model wants {_advice.named(hint)}")
 
@@ -113,7 +114,7 @@ def _held(value: Any, hint: Any) -> Any:
             else:
                 # What this hint means is for the model to say.
                 return value
-        except TypeError:
+        except (TypeError, OverflowError):
             continue
     raise TypeError
 

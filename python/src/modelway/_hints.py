@@ -240,12 +240,18 @@ def _fields(hint: Any) -> Optional[Dict[str, Any]]:
     return None
 
 
-def _bare(hint: Any) -> Any:
-    """A hint without what says nothing of its datatype: new names for a type, and remarks of other libraries."""
+def _bare(hint: Any, within: Tuple[Any, ...] = ()) -> Any:
+    """A hint without what says nothing of its datatype: new names for a type, and remarks of other libraries.
+
+    A name that occurs within itself (``within``), as one for any JSON does, may be anything there.
+    """
     while True:
         if hasattr(hint, "__supertype__"):
             hint = hint.__supertype__
         elif type(hint).__name__ == "TypeAliasType":
+            if any(hint is alias for alias in within):
+                return Any
+            within = (*within, hint)
             hint = hint.__value__
         elif get_origin(hint) is Annotated and _tensor(hint) is None:
             hint = get_args(hint)[0]
@@ -254,7 +260,7 @@ def _bare(hint: Any) -> Any:
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Annotated, Literal):
         return hint
-    bare = tuple(map(_bare, arguments))
+    bare = tuple(_bare(argument, within) for argument in arguments)
     if all(one is other for one, other in zip(bare, arguments)):
         return hint
     return Union[bare] if origin in _advice.UNIONS else origin[bare]

@@ -399,10 +399,19 @@ def answer(head_size: Optional[str], body: bytes, declared: Optional[Mapping[str
             flat = _unpacked(output["datatype"], body[at : at + size])
             at += size
             if output["datatype"] == "BYTES" and (declared or {}).get(output["name"], "BYTES") != "BYTES":
-                # Values of which some are missing come as JSON.
-                flat = [json.loads(text) for text in flat]
+                flat = _missing(flat)
         outputs[output["name"]] = _shaped(flat, output["datatype"], output["shape"])
     return outputs
+
+
+def _missing(texts: List[Any]) -> List[Any]:
+    """Values of which some are missing come as JSON; texts of a model that answers other than it declares stay texts."""
+    if "null" not in texts and b"null" not in texts:
+        return texts
+    try:
+        return [json.loads(text) for text in texts]
+    except ValueError:
+        return texts
 
 
 def _read(item: Any, datatype: str) -> Any:
