@@ -11,6 +11,7 @@ pub(crate) mod environment;
 mod frame;
 mod guard;
 mod hello;
+mod imports;
 mod launch;
 mod link;
 pub(crate) mod memory;

@@ -5,9 +5,12 @@
 //! Credentials that are not the model's own stay here, except for models that use what the credentials are for.
 //! Threads and the like are set here only where nobody else has.
 
-use std::{collections::BTreeMap, ffi::OsString, fs, path::Path};
+use std::{collections::BTreeMap, ffi::OsString, path::Path};
 
-use super::environment::{Requirement, Wanted};
+use super::{
+    environment::{Requirement, Wanted},
+    imports,
+};
 use crate::settings::Passed;
 
 /// What programs need of the system.
@@ -92,8 +95,8 @@ pub(crate) struct Uses([bool; CREDENTIALS.len()]);
 impl Uses {
     /// What a model's class tells: the packages that it asks for, and the modules that its file imports.
     pub(crate) fn of_class(wanted: Option<&Wanted>, file: &Path) -> Self {
-        let source = fs::read_to_string(file).unwrap_or_default();
-        Self::of(wanted, source.lines().filter_map(imported))
+        // A module is called as its project most likely is.
+        Self::of(wanted, imports::of_file(file).into_iter().map(|module| module.replace(['_', '.'], "-")))
     }
 
     /// What the packages tell that a model asks for, and those that it is known to use besides.
@@ -106,16 +109,6 @@ impl Uses {
                 .map(|of| packages.iter().any(|package| of.packages.iter().any(|start| package.starts_with(start)))),
         )
     }
-}
-
-/// The package that a line imports, named as its project most likely is.
-fn imported(line: &str) -> Option<String> {
-    let rest = line.trim_start();
-    let rest = rest.strip_prefix("import ").or_else(|| rest.strip_prefix("from "))?.trim_start();
-    let end = rest.find(|letter: char| !letter.is_alphanumeric() && letter != '_').unwrap_or(rest.len());
-    // Parts of one name space are projects of their own.
-    let more = if rest[end..].starts_with('.') { "-" } else { "" };
-    Some(rest[..end].replace('_', "-") + more)
 }
 
 impl Credentials {
@@ -175,6 +168,8 @@ pub(super) fn choose(
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn chosen(own: &[(&str, &str)], names: &[&str], all: bool, uses: Uses) -> Variables {
@@ -244,6 +239,8 @@ mod tests {
         let some = ["AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_URI"];
         assert_eq!(withheld(uses("def f():\n    from sentence_transformers import X\n")), some);
         assert_eq!(withheld(uses("import huggingface_hub\n")), some);
+        assert_eq!(withheld(uses("import os, huggingface_hub as hub\n")), some);
+        assert_eq!(withheld(uses("from google import genai, auth\nfrom my import mlflow, boto3\n")), none);
         assert_eq!(withheld(uses("import mlflow.pyfunc\nimport boto3")), ["HF_TOKEN"]);
         fs::write(folder.path().join("requirements.txt"), "Transformers>=4\n").unwrap();
         let wanted = Wanted::of_folder(folder.path()).unwrap();
