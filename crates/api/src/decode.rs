@@ -6,20 +6,50 @@
 
 #![allow(clippy::wildcard_enum_match_arm, reason = "JSON has no further kinds of value")]
 
-use std::{collections::BTreeMap, str::FromStr};
+use std::{borrow::Cow, collections::BTreeMap, str::FromStr};
 
 use serde_json::{Map, Value};
 
 use crate::problem::Fault;
 
-/// All that was found wrong so far.
+/// The most faults that are listed.
+pub const MOST_FAULTS: usize = 100;
+/// The code of the last fault of a list that has no room for all: it says how many more there are.
+pub const MORE_FAULTS: &str = "more_faults";
+/// The most of one word of a payload that a fault repeats, in bytes.
+const MOST_OF_A_WORD: usize = 200;
+
+/// All that was found wrong so far, at most [`MOST_FAULTS`] of it in detail.
 #[derive(Debug, Default)]
-pub struct Faults(Vec<Fault>);
+pub struct Faults {
+    listed: Vec<Fault>,
+    more: usize,
+}
 
 impl Faults {
     /// Adds a fault at `pointer`.
-    pub fn add(&mut self, pointer: impl Into<String>, code: &str, detail: impl Into<String>) {
-        self.0.push(Fault { pointer: pointer.into(), code: code.to_owned(), detail: detail.into() });
+    pub fn add(&mut self, pointer: impl AsRef<str>, code: &str, detail: impl Into<String>) {
+        self.add_with(pointer, code, || detail.into());
+    }
+
+    /// The same; the detail is only made where there is room for it.
+    pub fn add_with(&mut self, pointer: impl AsRef<str>, code: &str, detail: impl FnOnce() -> String) {
+        if self.listed.len() == MOST_FAULTS {
+            self.more += 1;
+            return;
+        }
+        let pointer = short(pointer.as_ref()).into_owned();
+        self.listed.push(Fault { pointer, code: code.to_owned(), detail: detail() });
+    }
+
+    /// The list, with a last one that says how many more there are.
+    #[must_use]
+    pub fn into_list(mut self) -> Vec<Fault> {
+        if self.more > 0 {
+            let detail = format!("{} more faults are not listed; mend these first", self.more);
+            self.listed.push(Fault { pointer: String::new(), code: MORE_FAULTS.to_owned(), detail });
+        }
+        self.listed
     }
 
     /// The value, or the faults if there are any.
@@ -28,8 +58,8 @@ impl Faults {
     /// Everything that was added.
     pub fn into_result<T>(self, value: Option<T>) -> Result<T, Vec<Fault>> {
         match value {
-            Some(value) if self.0.is_empty() => Ok(value),
-            _ => Err(self.0),
+            Some(value) if self.listed.is_empty() => Ok(value),
+            _ => Err(self.into_list()),
         }
     }
 }
@@ -57,7 +87,7 @@ impl<'f> Fields<'f> {
     /// The JSON pointer of a field of this object.
     #[must_use]
     pub fn pointer(&self, field: &str) -> String {
-        format!("{}/{}", self.at, field.replace('~', "~0").replace('/', "~1"))
+        pointer(&self.at, field)
     }
 
     /// Adds a fault at a field of this object.
@@ -67,7 +97,7 @@ impl<'f> Fields<'f> {
     }
 
     /// Adds a fault at any pointer.
-    pub fn fault_at(&mut self, pointer: impl Into<String>, code: &str, detail: impl Into<String>) {
+    pub fn fault_at(&mut self, pointer: impl AsRef<str>, code: &str, detail: impl Into<String>) {
         self.faults.add(pointer, code, detail);
     }
 
@@ -139,7 +169,7 @@ impl<'f> Fields<'f> {
         let found = choices.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
         if found.is_none() {
             let words: Vec<_> = choices.iter().map(|(word, _)| format!("`{word}`")).collect();
-            self.fault(field, "invalid", format!("`{text}` is not one of {}", words.join(", ")));
+            self.fault(field, "invalid", format!("`{}` is not one of {}", short(&text), words.join(", ")));
         }
         found
     }
@@ -157,8 +187,11 @@ impl<'f> Fields<'f> {
                     map.insert(key, text);
                 }
                 other => {
-                    let pointer = format!("{}/{}", self.pointer(field), key.replace('~', "~0").replace('/', "~1"));
-                    self.faults.add(pointer, "wrong_type", format!("expected a string, found {}", kind(&other)));
+                    self.faults.add(
+                        pointer(&self.pointer(field), &key),
+                        "wrong_type",
+                        format!("expected a string, found {}", kind(&other)),
+                    );
                 }
             }
         }
@@ -185,11 +218,14 @@ impl<'f> Fields<'f> {
     /// Ends the reading: every field that nobody took is a fault.
     pub fn finish(mut self) {
         for field in std::mem::take(&mut self.left).keys() {
-            let hint = match nearest(field, self.known.iter().copied()) {
-                Some(near) => format!("did you mean `{near}`?"),
-                None => format!("the known fields are {}", self.known.join(", ")),
+            let detail = || {
+                let hint = match nearest(field, self.known.iter().copied()) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => format!("the known fields are {}", self.known.join(", ")),
+                };
+                format!("`{}` is not a field here; {hint}", short(field))
             };
-            self.fault(field, "unknown_field", format!("`{field}` is not a field here; {hint}"));
+            self.faults.add_with(pointer(&self.at, field), "unknown_field", detail);
         }
     }
 
@@ -218,6 +254,20 @@ pub fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Opti
         .map(|(_, near)| near)
 }
 
+/// The JSON pointer of the field of an object that stands `at` another pointer.
+pub(crate) fn pointer(at: &str, field: &str) -> String {
+    format!("{at}/{}", field.replace('~', "~0").replace('/', "~1"))
+}
+
+/// A word of a payload as a fault repeats it: the end of a long one is cut off.
+#[must_use]
+pub fn short(word: &str) -> Cow<'_, str> {
+    if word.len() <= MOST_OF_A_WORD {
+        return word.into();
+    }
+    format!("{}… ({} bytes)", &word[..word.floor_char_boundary(MOST_OF_A_WORD)], word.len()).into()
+}
+
 fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
@@ -231,7 +281,33 @@ fn kind(value: &Value) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::nearest;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_payload_that_is_all_faults_gets_a_short_list_of_them() {
+        let many: Map<_, _> =
+            (0..80_000).map(|n| (format!("f{n}{}", "x".repeat(n % 20_000 / 100)), json!(1))).collect();
+        let mut faults = Faults::default();
+        Fields::of(Value::Object(many), "", &mut faults).expect("an object").finish();
+        let list = faults.into_result(Some(())).expect_err("they are unknown");
+        assert_eq!(list.len(), MOST_FAULTS + 1);
+        assert!(list[MOST_FAULTS].detail.starts_with("79900 more"), "{:?}", list[MOST_FAULTS]);
+        assert_eq!(list[MOST_FAULTS].code, MORE_FAULTS);
+        assert_eq!(list[7].pointer, "/f7", "the first ones are told as ever");
+
+        let long = "日".repeat(100_000);
+        let mut faults = Faults::default();
+        let fields = json!({&long: 1, "kind": &long, "map": {&long: 1}, "number": &long});
+        let mut fields = Fields::of(fields, "", &mut faults).expect("an object");
+        let _ = fields.choice("kind", &[("a", 1)]);
+        let _ = (fields.text_map("map"), fields.number("number", 1, 2));
+        fields.finish();
+        let list = faults.into_list();
+        assert_eq!(list.len(), 4);
+        assert!(list.iter().all(|fault| fault.pointer.len() + fault.detail.len() < 1_000), "{list:?}");
+    }
 
     #[test]
     fn a_near_word_shares_something_with_the_one_that_was_written() {

@@ -80,7 +80,7 @@ impl FromStr for Quantity {
     type Err = NotAQuantity;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let wrong = || NotAQuantity(text.to_owned());
+        let wrong = || NotAQuantity(crate::decode::short(text).into_owned());
         let number_end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
         let (number, suffix) = text.split_at(number_end);
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));

@@ -14,6 +14,7 @@ pub mod private;
 pub mod serve;
 pub mod task;
 pub mod telemetry;
+pub mod visible;
 
 pub use clock::Clock;
 pub use task::Tasks;

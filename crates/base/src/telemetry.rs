@@ -1,11 +1,14 @@
 //! Log lines on standard error: for people as text, for machines as JSON.
 
-use std::io::IsTerminal as _;
+use std::io::{self, IsTerminal as _, Write};
 
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{Faults, Section};
+use crate::{
+    config::{Faults, Section},
+    visible,
+};
 
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,11 +79,58 @@ pub enum TelemetryError {
 pub fn init(config: &Config) -> Result<(), TelemetryError> {
     let filter = config.parsed()?;
     // A line that cannot be written, for the terminal is closed or the disk is full, is lost; it harms nothing else.
-    let lines =
-        tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false).with_writer(std::io::stderr);
+    let format = config.format;
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .log_internal_errors(false)
+        .with_writer(move || Visible { format, to: io::stderr() });
     match config.format {
         Format::Text => lines.with_ansi(std::io::stderr().is_terminal()).try_init(),
         Format::Json => lines.json().flatten_event(true).try_init(),
     }
     .map_err(|_| TelemetryError::Again)
+}
+
+/// Writes log lines so that no terminal obeys what a model said. Each write is one line: the formatter's colours are its
+/// own, it escapes those in values itself.
+struct Visible<W> {
+    format: Format,
+    to: W,
+}
+
+impl<W: Write> Write for Visible<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let line = String::from_utf8_lossy(bytes);
+        let line = line.trim_end_matches('\n');
+        let line = match self.format {
+            Format::Text => visible::coloured_line(line),
+            Format::Json => visible::json(line),
+        };
+        self.to.write_all(format!("{line}\n").as_bytes())?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(format: Format, line: &str) -> String {
+        let mut writer = Visible { format, to: Vec::new() };
+        writer.write_all(line.as_bytes()).expect("it is written");
+        String::from_utf8(writer.to).expect("text")
+    }
+
+    #[test]
+    fn an_event_is_one_line_and_keeps_the_colours_of_the_formatter() {
+        assert_eq!(
+            written(Format::Text, "\x1b[2mWARN\x1b[0m a\nb\rc\u{202e}\n"),
+            "\x1b[2mWARN\x1b[0m a\\nb\\rc\\u{202e}\n"
+        );
+        assert_eq!(written(Format::Json, "{\"a\":\"\u{202e}\u{9b}\"}\n"), "{\"a\":\"\\u202e\\u009b\"}\n");
+    }
 }

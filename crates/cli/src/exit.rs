@@ -2,7 +2,8 @@
 
 use std::{error::Error, fmt, io, process::ExitCode};
 
-use api::Problem;
+use api::{Problem, decode::MORE_FAULTS};
+use base::visible;
 
 /// The exit statuses, as `modelway --help` documents them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,13 +65,16 @@ impl Failure {
     #[must_use]
     pub fn refused(problem: &Problem) -> Self {
         let mut message = match problem.faults.len() {
-            0 => problem.detail.clone(),
+            0 => visible::part(&problem.detail),
             1 => "the control plane refuses this, because of one fault".to_owned(),
+            _ if problem.faults.last().is_some_and(|last| last.code == MORE_FAULTS) => {
+                "the control plane refuses this, because of many faults".to_owned()
+            }
             many => format!("the control plane refuses this, because of {many} faults"),
         };
         for fault in &problem.faults {
-            let at = if fault.pointer.is_empty() { "the document" } else { &fault.pointer };
-            message.push_str(&format!("\n  {at}: {}", fault.detail));
+            let at = if fault.pointer.is_empty() { "the document".into() } else { visible::line(&fault.pointer) };
+            message.push_str(&format!("\n  {at}: {}", visible::part(&fault.detail)));
         }
         Self::new(if problem.status == 404 { Exit::NotFound } else { Exit::Failed }, message)
     }

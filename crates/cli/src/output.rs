@@ -1,8 +1,12 @@
 //! What commands print: columns for people, JSON and YAML for programs.
+//!
+//! **Invariant:** nothing printed here is obeyed by a terminal, whoever wrote it. A part that came from elsewhere and may
+//! have line breaks goes through [`visible::part`] or [`visible::line`] before it joins text of ours.
 
 use std::io::{self, Write as _};
 
 use api::Timestamp;
+use base::visible;
 use clap::ValueEnum;
 use serde::Serialize;
 
@@ -20,29 +24,19 @@ pub enum Format {
     Yaml,
 }
 
-/// Writes text to standard output.
+/// Writes text to standard output, without what a terminal would obey.
 ///
 /// # Errors
 /// The reader went away.
 pub fn print(text: impl AsRef<str>) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_ref().as_bytes())?;
-    Ok(out.flush()?)
-}
-
-/// Writes bytes to standard output as they came.
-///
-/// # Errors
-/// The reader went away.
-pub fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    out.write_all(bytes)?;
+    out.write_all(visible::lines(text.as_ref()).as_bytes())?;
     Ok(out.flush()?)
 }
 
 /// Writes a line to standard error, where progress and hints go. Standard error being gone stops nothing.
 pub fn tell(line: impl AsRef<str>) {
-    let _ = writeln!(io::stderr().lock(), "{}", line.as_ref());
+    let _ = writeln!(io::stderr().lock(), "{}", visible::lines(line.as_ref()));
 }
 
 /// Prints `value` in the form that was asked for; `table` makes the one for people.
@@ -62,15 +56,26 @@ pub fn show<T: Serialize>(format: Format, value: &T, table: impl FnOnce() -> Str
 /// # Errors
 /// A value that JSON cannot say.
 pub fn json<T: Serialize>(value: &T) -> Result<String, Failure> {
-    serde_json::to_string_pretty(value).map(|text| text + "\n").map_err(|error| Failure::of(&error))
+    let text = serde_json::to_string_pretty(value).map_err(|error| Failure::of(&error))?;
+    Ok(visible::json(&text).into_owned() + "\n")
 }
 
-/// `value` as YAML.
+/// `value` as JSON on one line, with a line break at its end.
+///
+/// # Errors
+/// A value that JSON cannot say.
+pub fn json_line<T: Serialize>(value: &T) -> Result<String, Failure> {
+    let text = serde_json::to_string(value).map_err(|error| Failure::of(&error))?;
+    Ok(visible::json(&text).into_owned() + "\n")
+}
+
+/// `value` as YAML. Where a terminal would obey it, in the form of JSON, which is YAML too.
 ///
 /// # Errors
 /// A value that YAML cannot say.
 pub fn yaml<T: Serialize>(value: &T) -> Result<String, Failure> {
-    serde_yaml_ng::to_string(value).map_err(|error| Failure::of(&error))
+    let text = serde_yaml_ng::to_string(value).map_err(|error| Failure::of(&error))?;
+    if visible::is_plain(&text) { Ok(text) } else { json(value) }
 }
 
 /// Rows under headings, each column as wide as its widest cell, three spaces apart.
@@ -83,14 +88,12 @@ impl Table {
     /// A table with headings and no rows.
     #[must_use]
     pub fn new<'h>(headings: impl IntoIterator<Item = &'h str>) -> Self {
-        Self { rows: vec![headings.into_iter().map(str::to_owned).collect()] }
+        Self { rows: vec![headings.into_iter().map(|heading| visible::line(heading).into_owned()).collect()] }
     }
 
     /// Adds a row.
     pub fn row<T: Into<String>>(&mut self, cells: impl IntoIterator<Item = T>) {
-        // A line break or a control character inside a cell would break the table, or the terminal.
-        let clean = |cell: String| cell.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        self.rows.push(cells.into_iter().map(|cell| clean(cell.into())).collect());
+        self.rows.push(cells.into_iter().map(|cell| visible::line(&cell.into()).into_owned()).collect());
     }
 
     /// The text, with a line break at its end.
@@ -155,7 +158,19 @@ mod tests {
         let mut table = Table::new(["NAME", "STATE", ""]);
         table.row(["iris", "active", ""]);
         table.row(["a-longer-name", "x\ny", "z"]);
-        assert_eq!(table.text(), "NAME            STATE\niris            active\na-longer-name   x y      z\n");
+        assert_eq!(table.text(), "NAME            STATE\niris            active\na-longer-name   x\\ny     z\n");
+    }
+
+    #[test]
+    fn a_program_reads_the_very_text_that_a_terminal_is_not_shown() {
+        let value = serde_json::json!({"error": "a\u{1b}[2J\u{202e}\u{9b}\nb", "plain": "é\nb", "number": 1});
+        for text in [json(&value), json_line(&value), yaml(&value)] {
+            let text = text.expect("it can be said");
+            assert!(!text.contains(['\u{1b}', '\u{202e}', '\u{9b}']), "{text:?}");
+            assert_eq!(serde_yaml_ng::from_str::<serde_json::Value>(&text).expect("it is YAML"), value, "{text}");
+        }
+        let plain = yaml(&serde_json::json!({"a": "b"})).expect("it can be said");
+        assert_eq!(plain, "a: b\n", "what is harmless stays YAML in blocks");
     }
 
     #[test]

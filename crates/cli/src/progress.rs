@@ -2,6 +2,7 @@
 
 use std::{io::IsTerminal as _, time::Duration};
 
+use base::visible;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::output::tell;
@@ -30,7 +31,7 @@ impl Progress {
 
     /// Shows a message. The same one again is not repeated.
     pub fn say(&mut self, message: impl Into<String>) {
-        let message = message.into();
+        let message = visible::line(&message.into()).into_owned();
         if message == self.last {
             return;
         }

@@ -3,7 +3,10 @@
 //! Code returns an [`Error`]; only [`IntoResponse`], the last step, knows of statuses and bodies. The body is
 //! always `application/problem+json`. What a caller cannot mend is logged here, once, with its chain.
 
-use api::{Fault, Problem};
+use api::{
+    Fault, Problem,
+    decode::{MORE_FAULTS, MOST_FAULTS},
+};
 use axum::{
     Json,
     response::{IntoResponse, Response},
@@ -87,6 +90,9 @@ impl Error {
 fn told(what: &str, faults: &[Fault]) -> String {
     match faults {
         [only] => format!("the {what} is at fault: {}", only.detail),
+        [.., last] if last.code == MORE_FAULTS => {
+            format!("the {what} has more than {MOST_FAULTS} faults; the first ones are listed under `faults`")
+        }
         many => format!("the {what} has {} faults; each one is listed under `faults`", many.len()),
     }
 }

@@ -8,7 +8,7 @@ use super::{
     BucketModel, DeploymentSpec, LogPayloads, MAX_REPLICAS, MachineType, ModelSource, RegisteredRef, Resources,
 };
 use crate::{
-    decode::{Faults, Fields, nearest},
+    decode::{Faults, Fields, nearest, pointer, short},
     problem::Fault,
     quantity::Quantity,
 };
@@ -62,9 +62,10 @@ fn read_spec(mut fields: Fields<'_>) -> Option<DeploymentSpec> {
     let env = read_map(&mut fields, "env", MAX_ENV_BYTES, check_env);
     let env_from_file = read_map(&mut fields, "env_from_file", MAX_ENV_BYTES, check_env_file);
     for name in env_from_file.keys().filter(|name| env.contains_key(*name)) {
-        let pointer = format!("{}/{name}", fields.pointer("env_from_file"));
+        let at = pointer(&fields.pointer("env_from_file"), name);
+        let name = short(name);
         let detail = format!("`{name}` is in `env` too; set it in one of them, and in the other to null or not at all");
-        fields.fault_at(pointer, "conflict", detail);
+        fields.fault_at(at, "conflict", detail);
     }
     let machine = fields.choice("type", &[("cpu", MachineType::Cpu), ("gpu", MachineType::Gpu)]);
     let model = if fields.require("model") { fields.object("model", read_model) } else { None };
@@ -165,8 +166,7 @@ fn read_map(
     }
     for (key, value) in &map {
         if let Err(reason) = check(key, value) {
-            let pointer = format!("{}/{}", fields.pointer(field), key.replace('~', "~0").replace('/', "~1"));
-            fields.fault_at(pointer, "invalid", reason);
+            fields.fault_at(pointer(&fields.pointer(field), key), "invalid", reason);
         }
     }
     map
@@ -181,7 +181,8 @@ pub(crate) fn check_name(name: &str) -> Result<(), String> {
         && name.ends_with(|c: char| c.is_ascii_alphanumeric());
     if !fits {
         return Err(format!(
-            "`{name}` is not a name: use 1 to 63 of a-z, 0-9, `-`, `_` and `.`, beginning and ending with a letter or digit"
+            "`{}` is not a name: use 1 to 63 of a-z, 0-9, `-`, `_` and `.`, beginning and ending with a letter or digit",
+            short(name)
         ));
     }
     if name.starts_with("md-") {
@@ -196,8 +197,9 @@ pub(crate) fn check_version(version: &str) -> Result<(), String> {
         && version.len() <= 128
         && version.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.+".contains(&b))
         && !version.chars().all(|c| c == '.');
-    fits.then_some(())
-        .ok_or_else(|| format!("`{version}` is not a version: use 1 to 128 letters, digits, `-`, `_`, `.` and `+`"))
+    fits.then_some(()).ok_or_else(|| {
+        format!("`{}` is not a version: use 1 to 128 letters, digits, `-`, `_`, `.` and `+`", short(version))
+    })
 }
 
 /// What a file system and a command line can carry.
@@ -206,7 +208,7 @@ fn check_path(path: &str) -> Result<(), String> {
         return Err(format!("it has {} bytes, at most {MAX_PATH_BYTES} are allowed", path.len()));
     }
     if path.contains(char::is_control) {
-        return Err(format!("{path:?} has a control character, which no path here may have"));
+        return Err(format!("{:?} has a control character, which no path here may have", short(path)));
     }
     Ok(())
 }
@@ -218,7 +220,8 @@ pub(crate) fn check_place(place: &str) -> Result<(), String> {
     let Some((scheme, rest)) = place.split_once("://") else {
         return place.starts_with('/').then_some(()).ok_or_else(|| {
             format!(
-                "`{place}` is neither a whole path nor an address; write /path, s3://, gs://, http(s):// or file://"
+                "`{}` is neither a whole path nor an address; write /path, s3://, gs://, http(s):// or file://",
+                short(place)
             )
         });
     };
@@ -228,13 +231,13 @@ pub(crate) fn check_place(place: &str) -> Result<(), String> {
             Some(near) => format!("did you mean `{near}://`?"),
             None => format!("known are {}", SCHEMES.join(", ")),
         };
-        return Err(format!("`{scheme}://` is no scheme known here; {hint}"));
+        return Err(format!("`{}://` is no scheme known here; {hint}", short(&scheme)));
     }
     if scheme == "file" && !rest.starts_with('/') {
         return Err("a file on this machine is written file:///absolute/path".to_owned());
     }
     if scheme != "file" && rest.split('/').next().is_none_or(str::is_empty) {
-        return Err(format!("`{place}` names no bucket or host after `{scheme}://`"));
+        return Err(format!("`{}` names no bucket or host after `{scheme}://`", short(place)));
     }
     Ok(())
 }
@@ -262,7 +265,7 @@ fn check_label(key: &str, value: &str) -> Result<(), String> {
 fn check_env(key: &str, value: &str) -> Result<(), String> {
     check_variable(key)?;
     if value.contains('\0') {
-        return Err(format!("the value of `{key}` has a NUL, which no environment can carry"));
+        return Err(format!("the value of `{}` has a NUL, which no environment can carry", short(key)));
     }
     Ok(())
 }
@@ -272,7 +275,10 @@ fn check_env_file(key: &str, path: &str) -> Result<(), String> {
     check_variable(key)?;
     check_path(path)?;
     if !path.starts_with('/') {
-        return Err(format!("`{path}` is not a whole path; write /path/to/the/file on the machine of the replica"));
+        return Err(format!(
+            "`{}` is not a whole path; write /path/to/the/file on the machine of the replica",
+            short(path)
+        ));
     }
     Ok(())
 }
@@ -284,11 +290,12 @@ fn check_variable(key: &str) -> Result<(), String> {
         && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
     if !fits {
         return Err(format!(
-            "`{key}` is not an environment variable: use letters, digits and `_`, not beginning with a digit"
+            "`{}` is not an environment variable: use letters, digits and `_`, not beginning with a digit",
+            short(key)
         ));
     }
     if key.starts_with("MODELWAY__") || ["MODELWAY_CONFIG", "MODELWAY_REPLICA_SOCKET"].contains(&key) {
-        return Err(format!("`{key}` would change Modelway's own settings of the replica; use another name"));
+        return Err(format!("`{}` would change Modelway's own settings of the replica; use another name", short(key)));
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use api::{Deployment, DeploymentId, Problem, decode::nearest};
+use base::visible;
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -159,7 +160,7 @@ impl Control {
 
     fn strange(&self, status: StatusCode, body: &str) -> Failure {
         let beginning: String = body.chars().take(200).collect();
-        Failure::failed(format!("{} answered {status}: {beginning}", self.base))
+        Failure::failed(format!("{} answered {status}: {}", self.base, visible::part(&beginning)))
             .next("Is that a Modelway control plane? Its address is --control-url.")
     }
 }

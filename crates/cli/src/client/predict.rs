@@ -6,6 +6,7 @@ mod request;
 use std::io::Read as _;
 
 use api::{DeploymentId, decode::nearest};
+use base::visible;
 use request::Given;
 use reqwest::{RequestBuilder, StatusCode, Url, header::CONTENT_TYPE};
 use serde::Deserialize;
@@ -129,9 +130,10 @@ impl Model {
             let answer: Value = serde_json::from_str(event).map_err(|error| self.strange(&error))?;
             if let Some(error) = answer["error"].as_str() {
                 return Err(Failure::failed(format!(
-                    "{} broke off after {} answers: {error}",
+                    "{} broke off after {} answers: {}",
                     self.name,
-                    answers.len()
+                    answers.len(),
+                    visible::part(error)
                 )));
             }
             answers.push(answer);
@@ -157,7 +159,7 @@ impl Model {
             .ok()
             .and_then(|body| body["error"].as_str().map(str::to_owned))
             .unwrap_or(text);
-        Err(self.refused(status, &reason))
+        Err(self.refused(status, &visible::part(&reason)))
     }
 
     fn strange(&self, error: &serde_json::Error) -> Failure {
@@ -192,9 +194,9 @@ impl Model {
 impl Metadata {
     fn input(&self, name: &str) -> Result<&TensorMetadata, Failure> {
         self.inputs.iter().find(|input| input.name == name).ok_or_else(|| {
-            let names: Vec<_> = self.inputs.iter().map(|input| input.name.as_str()).collect();
+            let names: Vec<_> = self.inputs.iter().map(|input| visible::line(&input.name)).collect();
             let failure = Failure::usage(format!("{} has no input `{name}`", self.name));
-            match nearest(name, names.iter().copied()) {
+            match nearest(name, names.iter().map(AsRef::as_ref)) {
                 Some(near) => failure.next(format!("Did you mean `{near}`?")),
                 None => failure.next(format!("Its inputs are {}.", names.join(", "))),
             }

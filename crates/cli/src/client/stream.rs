@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use api::{DeploymentId, Event};
+use base::visible;
 use futures::StreamExt as _;
 use reqwest::Method;
 use serde_json::Value;
@@ -15,7 +16,7 @@ use super::{
 use crate::{
     args,
     exit::{Exit, Failure},
-    output::{Format, print, print_bytes, show},
+    output::{Format, json_line, print, show},
 };
 
 /// How often new events are asked for.
@@ -74,7 +75,7 @@ fn read(items: Vec<Value>) -> Result<Vec<Event>, Failure> {
 fn line(event: &Event, all: bool, format: Format) -> Result<String, Failure> {
     match format {
         Format::Table => Ok(view::event_line(event, all)),
-        Format::Json => serde_json::to_string(event).map(|text| text + "\n").map_err(|error| Failure::of(&error)),
+        Format::Json => json_line(event),
         Format::Yaml => Ok(format!("---\n{}", crate::output::yaml(event)?)),
     }
 }
@@ -93,12 +94,13 @@ pub async fn logs(config: &Config, args: &args::Logs) -> Result<(), Failure> {
     }
     let response = if args.follow { control.open(request).await? } else { control.send(request).await? };
     let mut lines = response.bytes_stream();
+    let mut pieces = visible::Pieces::default();
     while let Some(chunk) = lines.next().await {
         let chunk = chunk.map_err(|error| {
             Failure::new(Exit::Unreachable, format!("the log broke off: {}", super::http::root_cause(&error)))
                 .next("Ask again: modelway logs")
         })?;
-        print_bytes(&chunk)?;
+        print(pieces.next(&chunk))?;
     }
-    Ok(())
+    print(pieces.end())
 }

@@ -9,12 +9,14 @@ use api::{
     revision::RevisionView,
 };
 
+use base::visible;
+
 use crate::output::{Table, age, at, time};
 
 /// `iris (md-1)`, or `md-1` where it has no name.
 pub(super) fn who(deployment: &Deployment) -> String {
     let id = deployment.id;
-    deployment.spec.name.as_ref().map_or_else(|| id.to_string(), |name| format!("{name} ({id})"))
+    deployment.spec.name.as_ref().map_or_else(|| id.to_string(), |name| format!("{} ({id})", visible::line(name)))
 }
 
 /// One line each.
@@ -61,9 +63,10 @@ pub(super) fn log_lines(error: &StatusError) -> Vec<&str> {
 /// What is wrong, with the last lines of the log; empty if nothing is.
 pub(super) fn trouble(deployment: &Deployment) -> String {
     let Some(error) = &deployment.status.error else { return String::new() };
-    let mut text = format!("\nError ({}, revision {}): {}\n", error.code, error.revision, error.message);
+    let (code, message) = (visible::line(&error.code), visible::part(&error.message));
+    let mut text = format!("\nError ({code}, revision {}): {message}\n", error.revision);
     for line in log_lines(error) {
-        let _ = writeln!(text, "  {line}");
+        let _ = writeln!(text, "  {}", visible::line(line));
     }
     text
 }
@@ -79,7 +82,7 @@ pub(super) fn describe(
     let mut text = String::new();
     // Writing to a String cannot fail.
     let mut line = |name: &str, value: &str| {
-        let _ = writeln!(text, "{:<18}{value}", format!("{name}:"));
+        let _ = writeln!(text, "{:<18}{}", format!("{name}:"), visible::line(value));
     };
     let none = "-".to_owned();
     line("Deployment", &who(deployment));
@@ -161,11 +164,10 @@ fn revision_table(revisions: &[RevisionView], now: Timestamp) -> String {
 
 /// An event as it is printed while more may come: its columns are as wide as the usual words.
 pub(super) fn event_line(event: &Event, with_deployment: bool) -> String {
-    let mut cells = event_cells(event, with_deployment);
-    let message = cells.pop().unwrap_or_default();
-    let widths: &[usize] = if with_deployment { &[24, 10, 6, 18] } else { &[24, 6, 18] };
-    let columns: String = cells.iter().zip(widths).map(|(cell, &width)| format!("{cell:<width$}   ")).collect();
-    columns + &message.replace(char::is_control, " ") + "\n"
+    let cells = event_cells(event, with_deployment);
+    let widths: &[usize] = if with_deployment { &[24, 10, 6, 18, 0] } else { &[24, 6, 18, 0] };
+    let columns = cells.iter().zip(widths).map(|(cell, &width)| format!("{:<width$}", visible::line(cell)));
+    columns.collect::<Vec<_>>().join("   ") + "\n"
 }
 
 /// One line an event.

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use api::{Deployment, DeploymentId, RevisionNumber, State, deployment::StatusError};
+use base::visible;
 use reqwest::StatusCode;
 
 use super::{
@@ -118,7 +119,9 @@ fn outlook(deployment: &Deployment, revision: RevisionNumber) -> Outlook {
         // The old revision serves on, and the new one will never take over.
         State::Degraded if !serves && ours.is_some() => hopeless(ours),
         State::Degraded => match ours {
-            Some(error) => Outlook::NotYet(format!("{ready} of {wanted} replicas are ready: {}", error.message)),
+            Some(error) => {
+                Outlook::NotYet(format!("{ready} of {wanted} replicas are ready: {}", visible::line(&error.message)))
+            }
             None => Outlook::NotYet(format!("{ready} of {wanted} replicas are ready")),
         },
         State::Pending | State::Failed | State::Active | State::Idle => {
@@ -134,8 +137,9 @@ fn hopeless(error: Option<&StatusError>) -> Outlook {
 
 /// A deployment's error as the failure of the command that waited for it.
 fn broken(deployment: &Deployment, error: &StatusError) -> Failure {
-    let mut message = format!("{} does not serve revision {}: {}", who(deployment), error.revision, error.message);
-    let log = log_lines(error);
+    let reason = visible::part(&error.message);
+    let mut message = format!("{} does not serve revision {}: {reason}", who(deployment), error.revision);
+    let log: Vec<_> = log_lines(error).into_iter().map(visible::line).collect();
     if !log.is_empty() {
         message.push_str("\n\nThe last lines of its log:\n  ");
         message.push_str(&log.join("\n  "));

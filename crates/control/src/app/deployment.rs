@@ -2,7 +2,7 @@
 
 use api::{
     Deployment, DeploymentId, DeploymentSpec, Fault, State,
-    decode::{Faults, Fields, nearest},
+    decode::{Faults, Fields, nearest, short},
     deployment::{MAX_REPLICAS, ModelSource, RegisteredRef},
     revision::RevisionView,
 };
@@ -161,7 +161,7 @@ impl App {
             Ok(_) => {}
             Err(StoreError::NotFound { .. }) => {
                 let hint = self.model_hint(&wanted.name).await?;
-                let detail = format!("there is no registered model `{}`; {hint}", wanted.name);
+                let detail = format!("there is no registered model `{}`; {hint}", short(&wanted.name));
                 return Ok(Some(fault("/model/name", detail)));
             }
             Err(other) => return Err(other.into()),
@@ -176,7 +176,7 @@ impl App {
             (None, []) => format!("register one with POST /v1/registeredModels/{}/versions", wanted.name),
             (None, names) => format!("the newest ones are {}", newest(names)),
         };
-        let detail = format!("`{}` has no version `{}`; {hint}", wanted.name, wanted.version);
+        let detail = format!("`{}` has no version `{}`; {hint}", wanted.name, short(&wanted.version));
         Ok(Some(fault("/model/version", detail)))
     }
 

@@ -1,7 +1,7 @@
 //! The model registry: models and their immutable versions.
 
 use api::{
-    decode::nearest,
+    decode::{nearest, short},
     registry::{ModelVersion, ModelVersionSpec, RegisteredModel, RegisteredModelSpec},
 };
 use store::StoreError;
@@ -80,7 +80,7 @@ impl App {
 
     async fn no_model(&self, name: &str) -> Result<Error, Error> {
         let hint = self.model_hint(name).await?;
-        Ok(Error::not_found(format!("there is no registered model `{name}`; {hint}")))
+        Ok(Error::not_found(format!("there is no registered model `{}`; {hint}", short(name))))
     }
 
     async fn no_version(&self, model: &str, version: &str) -> Result<Error, Error> {
@@ -90,6 +90,6 @@ impl App {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("GET /v1/registeredModels/{model}/versions lists those that there are"),
         };
-        Ok(Error::not_found(format!("`{model}` has no version `{version}`; {hint}")))
+        Ok(Error::not_found(format!("`{model}` has no version `{}`; {hint}", short(version))))
     }
 }

@@ -3,7 +3,7 @@
 
 use std::{convert::Infallible, fmt::Display, str::FromStr};
 
-use api::{Fault, decode::nearest};
+use api::decode::{Faults, nearest, short};
 use axum::extract::FromRequestParts;
 use http::request::Parts;
 
@@ -14,7 +14,7 @@ use crate::error::Error;
 pub(crate) struct Query {
     left: Vec<(String, String)>,
     known: Vec<&'static str>,
-    faults: Vec<Fault>,
+    faults: Faults,
 }
 
 impl<S: Sync> FromRequestParts<S> for Query {
@@ -28,12 +28,12 @@ impl<S: Sync> FromRequestParts<S> for Query {
 impl Query {
     fn read(query: &str) -> Self {
         let left = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
-        Self { left, known: Vec::new(), faults: Vec::new() }
+        Self { left, known: Vec::new(), faults: Faults::default() }
     }
 
     /// Adds a fault at a parameter.
     pub(crate) fn fault(&mut self, name: &str, code: &str, detail: impl Into<String>) {
-        self.faults.push(Fault { pointer: format!("?{name}"), code: code.to_owned(), detail: detail.into() });
+        self.faults.add(format!("?{name}"), code, detail);
     }
 
     /// Takes a parameter that may be given several times.
@@ -63,8 +63,8 @@ impl Query {
         let number = text.parse().ok().filter(|number| (low..=high).contains(number));
         if number.is_none() {
             let detail = match high {
-                i64::MAX => format!("`{text}` is not a whole number from {low}"),
-                _ => format!("`{text}` is not a whole number from {low} to {high}"),
+                i64::MAX => format!("`{}` is not a whole number from {low}", short(&text)),
+                _ => format!("`{}` is not a whole number from {low} to {high}", short(&text)),
             };
             self.fault(name, "out_of_range", detail);
         }
@@ -82,7 +82,7 @@ impl Query {
             Some("true") => true,
             None | Some("false") => false,
             Some(other) => {
-                let detail = format!("`{other}` is neither `true` nor `false`");
+                let detail = format!("`{}` is neither `true` nor `false`", short(other));
                 self.fault(name, "invalid", detail);
                 false
             }
@@ -95,7 +95,7 @@ impl Query {
         let found = choices.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
         if found.is_none() {
             let words: Vec<_> = choices.iter().map(|(word, _)| format!("`{word}`")).collect();
-            self.fault(name, "invalid", format!("`{text}` is not one of {}", words.join(", ")));
+            self.fault(name, "invalid", format!("`{}` is not one of {}", short(&text), words.join(", ")));
         }
         found
     }
@@ -103,14 +103,17 @@ impl Query {
     /// Ends the reading: every parameter that nobody took is a fault.
     pub(crate) fn finish(mut self) -> Result<(), Error> {
         for (name, _) in std::mem::take(&mut self.left) {
-            let hint = match (nearest(&name, self.known.iter().copied()), self.known.as_slice()) {
-                (Some(near), _) => format!("did you mean `{near}`?"),
-                (None, []) => "this path takes none".to_owned(),
-                (None, known) => format!("the known ones are {}", known.join(", ")),
+            let detail = || {
+                let hint = match (nearest(&name, self.known.iter().copied()), self.known.as_slice()) {
+                    (Some(near), _) => format!("did you mean `{near}`?"),
+                    (None, []) => "this path takes none".to_owned(),
+                    (None, known) => format!("the known ones are {}", known.join(", ")),
+                };
+                format!("`{}` is not a parameter here; {hint}", short(&name))
             };
-            self.fault(&name, "unknown_parameter", format!("`{name}` is not a parameter here; {hint}"));
+            self.faults.add_with(format!("?{name}"), "unknown_parameter", detail);
         }
-        if self.faults.is_empty() { Ok(()) } else { Err(Error::Query(self.faults)) }
+        self.faults.into_result(Some(())).map_err(Error::Query)
     }
 }
 

@@ -71,7 +71,10 @@ impl<'de> Visitor<'de> for Reader {
         let mut fields = Map::new();
         while let Some(field) = from.next_key::<String>()? {
             if fields.contains_key(&field) {
-                return Err(A::Error::custom(format_args!("the field `{field}` is there twice")));
+                return Err(A::Error::custom(format_args!(
+                    "the field `{}` is there twice",
+                    api::decode::short(&field)
+                )));
             }
             let Strict(value) = from.next_value()?;
             fields.insert(field, value);

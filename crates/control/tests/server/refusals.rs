@@ -28,6 +28,31 @@ async fn malformed_json_is_refused_with_its_line_and_column() {
 }
 
 #[tokio::test]
+async fn a_refusal_is_small_however_much_is_wrong() {
+    let plane = plane().await;
+    let long = "x".repeat(500_000);
+    let unknown: Vec<_> = (0..80_000).map(|n| format!("\"f{n}\":1")).collect();
+    for body in [
+        format!("{{{}}}", unknown.join(",")),
+        format!("{{\"model\":{{}},\"env\":{{{}}}}}", unknown.join(",")),
+        format!("{{\"{long}\":1}}"),
+        format!("{{\"{long}\":1,\"{long}\":2}}"),
+        format!(
+            "{{\"name\":\"{long}\",\"type\":\"{long}\",\"model\":{{\"bucket\":\"{long}\",\"version\":\"{long}\"}}}}"
+        ),
+        format!("{{\"request_res\":{{\"cpu\":\"{long}\"}},\"model\":{{\"name\":\"{long}\",\"version\":\"v1\"}}}}"),
+        format!("{{\"model\":{{\"name\":\"{long}\",\"version\":\"v1\"}}}}"),
+    ] {
+        let refusal = post_raw(&plane, "application/json", body).await;
+        assert!(refusal.status.is_client_error() && refusal.body.to_string().len() < 64 * 1024, "{}", refusal.body);
+    }
+    let query: Vec<_> = (0..8_000).map(|n| format!("f{n}")).collect();
+    let refusal = plane.get(&format!("{PATH}?{}", query.join("&"))).await;
+    refusal.refused(400, "invalid_query").saying("more than 100 faults");
+    assert!(refusal.body.to_string().len() < 64 * 1024);
+}
+
+#[tokio::test]
 async fn only_json_is_taken() {
     let plane = plane().await;
     let body = sample().to_string();
