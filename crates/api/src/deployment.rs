@@ -1,7 +1,9 @@
 //! A deployment: what a user asks for, and what became of it.
 
+mod patch;
 mod read;
 
+pub use read::READ_ONLY;
 pub(crate) use read::{check_digest, check_name, check_place, check_version};
 
 use std::collections::BTreeMap;

@@ -10,6 +10,7 @@ mod look;
 mod models;
 mod predict;
 mod scale;
+mod secret;
 mod source;
 mod stream;
 mod view;

@@ -3,7 +3,6 @@
 pub(crate) mod deployment;
 pub(crate) mod event;
 pub(crate) mod log;
-pub(crate) mod merge;
 pub(crate) mod precondition;
 pub(crate) mod registry;
 

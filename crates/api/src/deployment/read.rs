@@ -13,8 +13,8 @@ use crate::{
     quantity::Quantity,
 };
 
-/// Fields of the answer that a payload cannot set; a person who edits an answer often leaves them in.
-const SET_BY_THE_SERVER: [&str; 11] = [
+/// Fields of the answer that the server sets. Whoever edits an answer and sends it back leaves them in.
+pub const READ_ONLY: [&str; 12] = [
     "id",
     "status",
     "url",
@@ -25,6 +25,7 @@ const SET_BY_THE_SERVER: [&str; 11] = [
     "serving_revision",
     "artifact",
     "error",
+    "notes",
     "replica_status",
 ];
 
@@ -42,20 +43,54 @@ impl DeploymentSpec {
     /// # Errors
     /// Everything wrong with it: unknown fields, wrong types, bad quantities, a request over its limit.
     pub fn from_json(value: Value) -> Result<Self, Vec<Fault>> {
+        Self::read(value, Purpose::New)
+    }
+
+    /// Reads a specification that replaces this one. It may be an edited answer of the server: the fields that only
+    /// the server sets are ignored.
+    ///
+    /// # Errors
+    /// As for a new one, but the name that the deployment has already is taken as it is.
+    pub fn replaced(&self, value: Value) -> Result<Self, Vec<Fault>> {
+        Self::read(value, Purpose::Replaced(self))
+    }
+
+    pub(super) fn read(value: Value, purpose: Purpose<'_>) -> Result<Self, Vec<Fault>> {
         let mut faults = Faults::default();
-        let spec = Fields::of(value, "", &mut faults).and_then(read_spec);
+        let spec = Fields::of(value, "", &mut faults).and_then(|fields| read_spec(fields, purpose));
         faults.into_result(spec)
     }
 }
 
-fn read_spec(mut fields: Fields<'_>) -> Option<DeploymentSpec> {
-    for field in SET_BY_THE_SERVER {
-        if fields.take_unlisted(field).is_some() {
+/// What a specification is read for.
+#[derive(Clone, Copy)]
+pub(super) enum Purpose<'s> {
+    /// A new deployment.
+    New,
+    /// In place of this one.
+    Replaced(&'s DeploymentSpec),
+    /// This one with some fields changed.
+    Patched(&'s DeploymentSpec),
+}
+
+impl Purpose<'_> {
+    /// Whether the deployment has this name already: one of an older version may have a name that is refused today.
+    fn has_name(self, name: &str) -> bool {
+        match self {
+            Self::New => false,
+            Self::Replaced(old) | Self::Patched(old) => old.name.as_deref() == Some(name),
+        }
+    }
+}
+
+fn read_spec(mut fields: Fields<'_>, purpose: Purpose<'_>) -> Option<DeploymentSpec> {
+    for field in READ_ONLY {
+        if fields.take_unlisted(field).is_some() && !matches!(purpose, Purpose::Replaced(_)) {
             fields.fault(field, "read_only", format!("`{field}` is set by the server; leave it out"));
         }
     }
     let name = fields.text("name");
-    if let Some(Err(reason)) = name.as_deref().map(check_name) {
+    if let Some(Err(reason)) = name.as_deref().filter(|name| !purpose.has_name(name)).map(check_deployment_name) {
         fields.fault("name", "invalid", reason);
     }
     let labels = read_map(&mut fields, "labels", MAX_LABELS_BYTES, check_label);
@@ -170,6 +205,15 @@ fn read_map(
         }
     }
     map
+}
+
+/// A deployment is found by its name and by its number, so no name is a number.
+fn check_deployment_name(name: &str) -> Result<(), String> {
+    check_name(name)?;
+    if name.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(format!("`{name}` is all digits and would be taken for the number of a deployment; add a letter"));
+    }
+    Ok(())
 }
 
 /// A name is part of URLs, file names and DNS names.
@@ -334,6 +378,43 @@ mod tests {
             assert!(check_place(wrong).is_err(), "{wrong}");
         }
         assert!(check_place("s4://b").is_err_and(|reason| reason.contains("did you mean `s3://`?")));
+    }
+
+    #[test]
+    fn a_name_that_could_be_a_number_is_refused_and_one_that_is_there_already_stays() {
+        let named = |name: &str| {
+            let mut payload = sample();
+            payload["name"] = name.into();
+            payload
+        };
+        for wrong in ["3", "0003", "99999999999999999999", "md-3", "md-x"] {
+            let fault = DeploymentSpec::from_json(named(wrong)).expect_err(wrong).remove(0);
+            assert_eq!((fault.pointer.as_str(), fault.code.as_str()), ("/name", "invalid"), "{wrong}");
+            let old =
+                DeploymentSpec { name: Some(wrong.to_owned()), ..DeploymentSpec::from_json(sample()).expect("valid") };
+            assert_eq!(old.replaced(named(wrong)).expect("it has this name").name, old.name);
+            assert_eq!(old.patched(&json!({"name": wrong, "replicas": 2})).expect("it has this name").replicas, 2);
+            assert!(old.patched(&json!({"name": "4"})).is_err());
+        }
+        for right in ["3a", "1.5", "v3", "3-4"] {
+            assert!(DeploymentSpec::from_json(named(right)).is_ok(), "{right}");
+        }
+    }
+
+    #[test]
+    fn an_answer_can_be_edited_and_sent_back() {
+        let old = DeploymentSpec::from_json(sample()).expect("it is valid");
+        let mut answer = sample();
+        for field in READ_ONLY {
+            answer[field] = json!(null);
+        }
+        answer["replicas"] = json!(2);
+        assert_eq!(old.replaced(answer.clone()).expect("it is valid").replicas, 2);
+        for faults in [DeploymentSpec::from_json(answer.clone()), old.patched(&answer)] {
+            assert_eq!(faults.expect_err("only the whole can be an edited answer").len(), READ_ONLY.len());
+        }
+        answer["colour"] = json!("red");
+        assert_eq!(old.replaced(answer).expect_err("it is unknown")[0].code, "unknown_field");
     }
 
     #[test]

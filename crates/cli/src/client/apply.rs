@@ -1,65 +1,60 @@
 //! `apply`: deployments as a YAML file says.
 //!
 //! First everything is read and checked, and all faults of all documents are reported at once; only then is
-//! anything changed. A document that says what holds already changes nothing.
+//! anything changed. A document changes the fields that it names; one that says what holds already changes nothing.
 
-use std::{collections::BTreeMap, io::Read as _, path::Path, time::Instant};
+mod manifest;
+mod step;
 
-use api::{Deployment, DeploymentSpec, Fault};
+use std::{path::Path, time::Instant};
+
+use base::visible;
 use reqwest::Method;
-use serde::Deserialize as _;
-use serde_json::Value;
 
+use self::{manifest::Misplaced, step::Step};
 use super::{
     Config,
     http::{Control, DEPLOYMENTS, Found, found},
-    source, view,
+    view,
     wait::until_serving,
 };
 use crate::{
     args,
     exit::Failure,
-    output::{Format, print, show, tell, yaml},
+    output::{Format, print, show, tell},
 };
-
-/// The most that is read from standard input or a file, in bytes.
-const MANIFEST_BYTES: u64 = 16 << 20;
-
-/// One document of the file.
-#[derive(Debug, PartialEq)]
-struct Document {
-    number: usize,
-    name: String,
-    spec: DeploymentSpec,
-}
-
-/// What is to be done for a document.
-struct Step {
-    document: Document,
-    present: Option<Found>,
-}
-
-impl Step {
-    fn is_change(&self) -> bool {
-        self.present.as_ref().is_none_or(|present| present.deployment.spec != self.document.spec)
-    }
-}
 
 /// Makes deployments as a file says.
 ///
 /// # Errors
 /// Every fault of every document; the control plane's refusal; with `--wait`, what [`until_serving`] says.
 pub async fn apply(config: &Config, args: &args::Apply) -> Result<(), Failure> {
-    let (text, folder) = read(&args.file)?;
-    let documents = documents(&text, &folder).map_err(|faults| refusal(&args.file, &faults))?;
+    let (text, folder) = manifest::read(&args.file)?;
+    let (documents, mut faults) = manifest::documents(&text, &folder);
     let control = Control::new(config)?;
     let mut steps = Vec::new();
     for document in documents {
-        let present = control.by_name(&document.name).await?;
-        steps.push(Step { document, present });
+        let number = document.number;
+        if !document.read_only.is_empty() {
+            let fields = document.read_only.join(", ");
+            tell(format!("document {number}: the server sets these fields, they are not applied: {fields}"));
+        }
+        let present = match &document.name {
+            Some(name) => control.by_name(name).await?,
+            None => None,
+        };
+        match Step::new(document, present) {
+            Ok(step) => steps.push(step),
+            Err(more) => faults.extend(more.into_iter().map(|fault| (number, fault))),
+        }
+    }
+    if !faults.is_empty() {
+        faults.sort_by_key(|(number, _)| *number);
+        return Err(refusal(&args.file, &faults));
     }
     if args.dry_run {
-        return steps.iter().try_for_each(|step| print(dry_run(step, &args.file)?));
+        let file = args.file.display().to_string();
+        return steps.iter().try_for_each(|step| print(step.dry_run(&file)?));
     }
     let mut applied = Vec::new();
     for step in steps {
@@ -68,9 +63,10 @@ pub async fn apply(config: &Config, args: &args::Apply) -> Result<(), Failure> {
             (true, Some(_)) => "is changed",
             (true, None) => "is created",
         };
+        let left = Some(step.left()).filter(|left| !left.is_empty()).map(|left| format!("; {left}"));
         let now = write(&control, step).await?;
         if args.output.output == Format::Table {
-            print(format!("{} {verb}\n", view::who(&now.deployment)))?;
+            print(format!("{} {verb}{}\n", view::who(&now.deployment), left.unwrap_or_default()))?;
         }
         applied.push(now);
     }
@@ -89,126 +85,33 @@ pub async fn apply(config: &Config, args: &args::Apply) -> Result<(), Failure> {
 
 async fn write(control: &Control, step: Step) -> Result<Found, Failure> {
     let changes = step.is_change();
-    let body = serde_json::to_value(&step.document.spec).map_err(|error| Failure::of(&error))?;
     match step.present {
         Some(present) if !changes => Ok(present),
-        Some(present) => {
-            let path = format!("{DEPLOYMENTS}/{}", present.deployment.id.0);
-            let mut request = control.request(Method::PUT, &path).json(&body);
-            if let Some(etag) = &present.etag {
-                request = request.header("if-match", etag);
-            }
-            found(control.send(request).await?).await
-        }
+        Some(present) => control.patch(&present, &step.patch).await,
         None => {
             let key = uuid::Uuid::new_v4().to_string();
-            let request = control.request(Method::POST, DEPLOYMENTS).header("idempotency-key", key).json(&body);
-            found(control.send(request).await?).await
+            let request = control.request(Method::POST, DEPLOYMENTS).header("idempotency-key", key);
+            found(control.send(request.json(&step.wanted)).await?).await
         }
     }
-}
-
-/// The text, and the folder that relative paths in it are taken from.
-fn read(file: &Path) -> Result<(String, std::path::PathBuf), Failure> {
-    let unreadable = |error: std::io::Error| Failure::failed(format!("{} cannot be read: {error}", file.display()));
-    let mut text = String::new();
-    if file == Path::new("-") {
-        std::io::stdin().lock().take(MANIFEST_BYTES).read_to_string(&mut text).map_err(unreadable)?;
-        return Ok((text, source::here()?));
-    }
-    let input = std::fs::File::open(file).map_err(unreadable)?;
-    input.take(MANIFEST_BYTES).read_to_string(&mut text).map_err(unreadable)?;
-    let folder = std::fs::canonicalize(file).map_err(unreadable)?.parent().map(Path::to_owned);
-    Ok((text, folder.unwrap_or_else(|| "/".into())))
-}
-
-/// A fault and the number of its document.
-type Misplaced = (usize, Fault);
-
-fn documents(text: &str, folder: &Path) -> Result<Vec<Document>, Vec<Misplaced>> {
-    let mut documents = Vec::new();
-    let mut faults: Vec<Misplaced> = Vec::new();
-    let mut names: BTreeMap<String, usize> = BTreeMap::new();
-    for (index, document) in serde_yaml_ng::Deserializer::from_str(text).enumerate() {
-        let number = index + 1;
-        let mut value = match Value::deserialize(document) {
-            Ok(Value::Null) => continue,
-            Ok(value) => value,
-            Err(error) => {
-                faults.push((number, fault("", "malformed_yaml", format!("this is not YAML: {error}"))));
-                // What follows a syntax error cannot be told apart.
-                break;
-            }
-        };
-        let name = value.get("name").and_then(Value::as_str).map(str::to_owned);
-        match &name {
-            None if value.is_object() && value.get("name").is_none_or(Value::is_null) => {
-                let detail = "`name` is required: it finds the deployment to change";
-                faults.push((number, fault("/name", "required", detail.to_owned())));
-            }
-            None => {}
-            Some(name) => {
-                if let Some(first) = names.insert(name.clone(), number) {
-                    let detail = format!("`{name}` is the name of document {first} already");
-                    faults.push((number, fault("/name", "name_taken", detail)));
-                }
-            }
-        }
-        if let Some(Value::String(bucket)) = value.pointer_mut("/model/bucket")
-            && !bucket.is_empty()
-        {
-            *bucket = source::absolute(bucket, folder);
-        }
-        match (DeploymentSpec::from_json(value), name) {
-            (Ok(spec), Some(name)) => documents.push(Document { number, name, spec }),
-            (Ok(_), None) => {}
-            (Err(more), _) => faults.extend(more.into_iter().map(|fault| (number, fault))),
-        }
-    }
-    if documents.is_empty() && faults.is_empty() {
-        faults.push((1, fault("", "empty", "there is no document".to_owned())));
-    }
-    if faults.is_empty() { Ok(documents) } else { Err(faults) }
-}
-
-fn fault(pointer: &str, code: &str, detail: String) -> Fault {
-    Fault { pointer: pointer.to_owned(), code: code.to_owned(), detail }
 }
 
 fn refusal(file: &Path, faults: &[Misplaced]) -> Failure {
     let mut message = format!("{} cannot be applied; nothing was changed", file.display());
     for (number, fault) in faults {
         let gap = if fault.pointer.is_empty() { "" } else { " " };
-        message.push_str(&format!("\n  document {number}{gap}{}: {}", fault.pointer, fault.detail));
+        let (pointer, detail) = (visible::line(&fault.pointer), visible::part(&fault.detail));
+        message.push_str(&format!("\n  document {number}{gap}{pointer}: {detail}"));
     }
     Failure::failed(message)
 }
 
-fn dry_run(step: &Step, file: &Path) -> Result<String, Failure> {
-    let document = &step.document;
-    let present = step.present.as_ref().map(|found| &found.deployment);
-    if !step.is_change() {
-        return Ok(present.map(|present| format!("{} would not change\n", view::who(present))).unwrap_or_default());
-    }
-    diff(present, document, &format!("{} (document {})", file.display(), document.number))
-}
-
-/// A unified diff from what holds to what a document says.
-fn diff(present: Option<&Deployment>, document: &Document, place: &str) -> Result<String, Failure> {
-    let (old, from) = match present {
-        Some(present) => (yaml(&present.spec)?, format!("{}, revision {}", view::who(present), present.revision)),
-        None => (String::new(), "/dev/null".to_owned()),
-    };
-    let new = yaml(&document.spec)?;
-    let diff = similar::TextDiff::from_lines(&old, &new);
-    Ok(diff.unified_diff().header(&from, place).to_string())
-}
-
 #[cfg(test)]
 mod tests {
-    use api::deployment::ModelSource;
+    use api::{Deployment, deployment::ModelSource};
+    use serde_json::{Value, json};
 
-    use super::*;
+    use super::{manifest::Document, *};
 
     const TWO: &str = "\
 name: iris
@@ -220,15 +123,28 @@ model: {name: digits, version: v1}
 request_res: {cpu: 1}
 ";
 
-    fn read(text: &str) -> Result<Vec<Document>, Vec<(usize, String)>> {
-        documents(text, Path::new("/srv"))
-            .map_err(|faults| faults.into_iter().map(|(number, fault)| (number, fault.pointer)).collect())
+    fn documents(text: &str) -> Vec<Document> {
+        let (documents, faults) = manifest::documents(text, Path::new("/srv"));
+        assert_eq!(faults, []);
+        documents
     }
 
-    fn present(document: &Document) -> Deployment {
-        let mut value = serde_json::to_value(&document.spec).expect("it can be written");
+    /// The faults of all documents, as `apply` finds them where nothing is deployed.
+    fn faults(text: &str) -> Vec<(usize, String)> {
+        let (documents, mut faults) = manifest::documents(text, Path::new("/srv"));
+        for document in documents {
+            let number = document.number;
+            let more = Step::new(document, None).err().unwrap_or_default();
+            faults.extend(more.into_iter().map(|fault| (number, fault)));
+        }
+        faults.sort_by_key(|(number, _)| *number);
+        faults.into_iter().map(|(number, fault)| (number, fault.pointer)).collect()
+    }
+
+    /// What is deployed with these fields.
+    fn present(mut spec: Value) -> Found {
         for (field, more) in [
-            ("id", serde_json::json!(1)),
+            ("id", json!(1)),
             ("status", "active".into()),
             ("ready_replicas", 2.into()),
             ("serving_revision", 1.into()),
@@ -237,46 +153,99 @@ request_res: {cpu: 1}
             ("created_at", "2025-03-09T02:16:33.792720".into()),
             ("updated_at", "2025-03-09T02:16:33.792720".into()),
         ] {
-            value[field] = more;
+            spec[field] = more;
         }
-        serde_json::from_value(value).expect("a deployment")
+        let deployment: Deployment = serde_json::from_value(spec).expect("a deployment");
+        Found { raw: Value::Null, deployment, etag: None }
+    }
+
+    fn iris(more: Value) -> Found {
+        let mut spec = json!({
+            "name": "iris", "model": {"bucket": "/srv/models", "prefix": "iris", "version": "3"}, "replicas": 2
+        });
+        for (field, value) in more.as_object().expect("an object") {
+            spec[field] = value.clone();
+        }
+        present(json!(api::DeploymentSpec::from_json(spec).expect("it is valid")))
+    }
+
+    fn step(text: &str, present: Found) -> Step {
+        Step::new(documents(text).remove(0), Some(present)).expect("it is valid")
     }
 
     #[test]
     fn each_document_is_a_deployment_and_paths_are_the_files() {
-        let documents = read(TWO).expect("both are right");
-        assert_eq!(documents.iter().map(|d| d.name.as_str()).collect::<Vec<_>>(), ["iris", "digits"]);
-        let ModelSource::Bucket(model) = &documents[0].spec.model else { panic!("not a bucket") };
-        assert_eq!(model.bucket, "/srv/models");
+        let documents = documents(TWO);
+        assert_eq!(documents.iter().map(|d| d.name.as_deref()).collect::<Vec<_>>(), [Some("iris"), Some("digits")]);
+        assert_eq!(documents[0].fields["model"]["bucket"], "/srv/models");
     }
 
     #[test]
     fn all_faults_of_all_documents_are_found_at_once() {
         let text =
             "name: a\nreplica: 1\n---\nmodel: {bucket: b, version: '1'}\n---\nname: a\nmodel: {version: v1, name: m}\n";
-        let faults = read(text).expect_err("it is full of faults");
         let expected = [(1, "/model"), (1, "/replica"), (2, "/name"), (3, "/name")];
-        assert_eq!(faults, expected.map(|(number, pointer)| (number, pointer.to_owned())));
-        assert_eq!(read("").expect_err("it is empty"), [(1, String::new())]);
-        assert_eq!(read("name: [").expect_err("it is no YAML"), [(1, String::new())]);
+        assert_eq!(faults(text), expected.map(|(number, pointer)| (number, pointer.to_owned())));
+        assert_eq!(faults(""), [(1, String::new())]);
+        assert_eq!(faults("name: ["), [(1, String::new())]);
+        assert_eq!(faults("name: 3\nmodel: {version: v1, name: m}\n"), [(1, "/name".to_owned())]);
     }
 
     #[test]
     fn a_document_that_says_what_holds_is_no_change() {
-        let document = read(TWO).expect("both are right").remove(0);
-        let deployment = present(&document);
-        let found = Found { raw: Value::Null, deployment, etag: None };
-        assert!(!Step { document, present: Some(found) }.is_change());
+        let step = step(TWO, iris(json!({})));
+        assert!(!step.is_change());
+        assert_eq!(step.dry_run("x").expect("text"), "iris (md-1) would not change\n");
     }
 
     #[test]
-    fn a_change_is_shown_as_a_diff() {
-        let mut documents = read(TWO).expect("both are right");
-        let deployment = present(&documents[0]);
-        documents[0].spec.replicas = 3;
-        let text = diff(Some(&deployment), &documents[0], "x.yaml (document 1)").expect("a diff");
-        insta::assert_snapshot!(text);
-        let new = diff(None, &documents[1], "x.yaml (document 2)").expect("a diff");
+    fn what_a_document_does_not_name_stays_and_is_told() {
+        let grown = || iris(json!({"replicas": 7, "env": {"A": "1", "B": "2"}, "limit_res": {"cpu": "2"}}));
+        let same = step("name: iris\nenv: {A: '1'}\n", grown());
+        assert!(!same.is_change());
+        let told = same.dry_run("x").expect("text");
+        assert!(told.ends_with("# not in the file and left as they are: replicas, limit_res.cpu, env.B\n"), "{told}");
+
+        let reset = step("name: iris\nreplicas: null\nenv: {B: null}\nlimit_res: null\n", grown());
+        assert_eq!((reset.wanted.replicas, reset.wanted.env.len()), (1, 1));
+        assert_eq!(reset.left(), "not in the file and left as they are: env.A");
+        let step = Step::new(documents("name: iris\nreplica: null\n").remove(0), Some(grown()));
+        assert_eq!(step.expect_err("it is unknown")[0].pointer, "/replica");
+    }
+
+    #[test]
+    fn nothing_of_another_model_stays_beside_the_one_that_is_named() {
+        let digest = format!("sha256:{}", "a".repeat(64));
+        let model = json!({"bucket": "/srv/models", "prefix": "iris", "version": "3", "digest": digest});
+        let pinned = || iris(json!({"model": model}));
+        let model =
+            |text: &str, present: Found| match step(&format!("name: iris\nmodel: {text}\n"), present).wanted.model {
+                ModelSource::Bucket(model) => (model.bucket, model.prefix, model.version, model.digest.is_some()),
+                ModelSource::Registered(model) => (model.name, String::new(), model.version, false),
+            };
+        let is =
+            |place: &str, prefix: &str, version: &str, digest| (place.into(), prefix.into(), version.into(), digest);
+        assert_eq!(model("{version: '3'}", pinned()), is("/srv/models", "iris", "3", true));
+        assert_eq!(model("{version: '4'}", pinned()), is("/srv/models", "iris", "4", false));
+        assert_eq!(model("{bucket: /b, version: '3'}", pinned()), is("/b", "", "3", false));
+        assert_eq!(model("{name: iris, version: v1}", pinned()), is("iris", "", "v1", false));
+        let registered = iris(json!({"model": {"name": "iris", "version": "v1"}}));
+        assert_eq!(model("{bucket: /b, version: '3'}", registered), is("/b", "", "3", false));
+    }
+
+    #[test]
+    fn an_answer_of_the_server_can_be_applied() {
+        let document = documents("name: iris\nid: 7\nstatus: active\nreplicas: 2\n").remove(0);
+        assert_eq!(document.read_only, ["id", "status"]);
+        assert!(!Step::new(document, Some(iris(json!({})))).expect("it is valid").is_change());
+    }
+
+    #[test]
+    fn a_change_is_shown_as_a_diff_without_secrets() {
+        let text = TWO.replace("replicas: 2", "replicas: 3\nenv: {HF_TOKEN: new, COLOUR: red}");
+        let changed = step(&text, iris(json!({"env": {"HF_TOKEN": "old"}, "labels": {"team": "botany"}})));
+        insta::assert_snapshot!(changed.dry_run("x.yaml").expect("a diff"));
+        let new = Step::new(documents(TWO).remove(1), None).expect("it is valid").dry_run("x.yaml").expect("a diff");
         assert!(new.starts_with("--- /dev/null\n+++ x.yaml (document 2)\n"), "{new}");
         assert!(new.contains("+name: digits"), "{new}");
     }

@@ -25,7 +25,7 @@ pub async fn deploy(config: &Config, args: &args::Deploy) -> Result<(), Failure>
     };
     let before = present.as_ref().map(|present| present.deployment.revision);
     let mut deployed = match present {
-        Some(present) => change(&control, &present, &payload).await?,
+        Some(present) => control.patch(&present, &payload).await?,
         None => create(&control, payload).await?,
     };
     let revision = deployed.deployment.revision;
@@ -42,15 +42,6 @@ async fn create(control: &Control, mut payload: Value) -> Result<Found, Failure>
     // A repeated POST after a broken connection must not make a second deployment.
     let key = uuid::Uuid::new_v4().to_string();
     let request = control.request(Method::POST, DEPLOYMENTS).header("idempotency-key", key).json(&payload);
-    found(control.send(request).await?).await
-}
-
-async fn change(control: &Control, present: &Found, payload: &Value) -> Result<Found, Failure> {
-    let mut request = control.request(Method::PATCH, &format!("{DEPLOYMENTS}/{}", present.deployment.id.0));
-    request = request.header("content-type", "application/merge-patch+json").body(payload.to_string());
-    if let Some(etag) = &present.etag {
-        request = request.header("if-match", etag);
-    }
     found(control.send(request).await?).await
 }
 

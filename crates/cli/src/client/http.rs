@@ -110,14 +110,47 @@ impl Control {
         }
     }
 
+    /// Changes the fields of a deployment that `patch` names, unless somebody changed it meanwhile.
+    pub(super) async fn patch(&self, present: &Found, patch: &Value) -> Result<Found, Failure> {
+        let mut request = self.request(Method::PATCH, &format!("{DEPLOYMENTS}/{}", present.deployment.id.0));
+        request = request.header("content-type", "application/merge-patch+json").body(patch.to_string());
+        if let Some(etag) = &present.etag {
+            request = request.header("if-match", etag);
+        }
+        found(self.send(request).await?).await
+    }
+
     /// A deployment by its number, `md-` and its number, or its name.
     pub(super) async fn deployment(&self, who: &str) -> Result<Found, Failure> {
-        match who.parse::<DeploymentId>() {
-            Ok(id) => self.by_id(id).await,
-            Err(_) => match self.by_name(who).await? {
-                Some(found) => Ok(found),
-                None => Err(self.unknown_name(who).await),
+        let named = match who.parse::<DeploymentId>() {
+            Ok(id) => match self.named_like(who, id).await? {
+                None => return self.by_id(id).await,
+                named => named,
             },
+            Err(_) => self.by_name(who).await?,
+        };
+        match named {
+            Some(found) => Ok(found),
+            None => Err(self.unknown_name(who).await),
+        }
+    }
+
+    /// A deployment whose name is the number `id`. New names are no numbers; older versions took them.
+    ///
+    /// # Errors
+    /// Another one has this number, so that it is not known which one is meant.
+    pub(super) async fn named_like(&self, who: &str, id: DeploymentId) -> Result<Option<Found>, Failure> {
+        if !who.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Ok(None);
+        }
+        let Some(named) = self.by_name(who).await? else { return Ok(None) };
+        let other = named.deployment.id;
+        match self.by_id(id).await {
+            Err(failure) if failure.exit == Exit::NotFound => Ok(Some(named)),
+            Err(failure) => Err(failure),
+            Ok(_) if other == id => Ok(Some(named)),
+            Ok(_) => Err(Failure::usage(format!("`{who}` is the number of {id} and the name of {other}"))
+                .next(format!("Write {id} or {other}."))),
         }
     }
 

@@ -48,7 +48,8 @@ struct TensorMetadata {
 /// # Errors
 /// Data that cannot be understood, the gateway's refusal, nobody there.
 pub async fn predict(config: &Config, args: &args::Predict) -> Result<(), Failure> {
-    let model = Model::new(config, &args.deployment, args.model_version.as_deref())?;
+    let mut model = Model::new(config, &args.deployment, args.model_version.as_deref())?;
+    model.tell_apart(&args.deployment).await?;
     let Some(given) = &args.data else {
         return print(request::usage(&model.metadata().await?, &args.deployment));
     };
@@ -100,6 +101,34 @@ impl Model {
         let http = base::client::builder_for(&config.gateway_url).timeout(config.timeout()).build();
         let http = http.map_err(|error| Failure::of(&error))?;
         Ok(Self { http, base, name, version })
+    }
+
+    /// Digits are the number of a deployment. In older versions they could be the name of another one too.
+    async fn tell_apart(&mut self, who: &str) -> Result<(), Failure> {
+        if !who.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Ok(());
+        }
+        let named = self.deployment_of(who).await?;
+        match (named, self.deployment_of(&self.name).await?) {
+            (Some(named), Some(numbered)) if named != numbered => {
+                Err(Failure::usage(format!("`{who}` is the number of one deployment and the name of another"))
+                    .next(format!("Write {} or the other's md-… number; see: modelway list", self.name)))
+            }
+            (Some(_), None) => {
+                who.clone_into(&mut self.name);
+                Ok(())
+            }
+            (_, _) => Ok(()),
+        }
+    }
+
+    /// The deployment that a name leads to, if any: its `md-…`, which only an answer of a replica says.
+    async fn deployment_of(&self, name: &str) -> Result<Option<Option<String>>, Failure> {
+        let mut url = self.base.clone();
+        url.set_path(&format!("{}/v2/models/{name}", url.path().trim_end_matches('/')));
+        let answer = self.http.get(url).send().await.map_err(|error| self.unreachable(&error))?;
+        let label = answer.headers().get("x-modelway-deployment").and_then(|label| label.to_str().ok());
+        Ok((answer.status() != StatusCode::NOT_FOUND).then(|| label.map(str::to_owned)))
     }
 
     /// The path of a protocol's `verb` for this model.

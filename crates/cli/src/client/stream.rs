@@ -33,7 +33,7 @@ pub async fn events(config: &Config, args: &args::Events) -> Result<(), Failure>
         Some(who) => {
             // The events of a deployment that is gone are still there, so a number is taken as it is.
             let id = match who.parse::<DeploymentId>() {
-                Ok(id) => id,
+                Ok(id) => control.named_like(who, id).await?.map_or(id, |named| named.deployment.id),
                 Err(_) => control.deployment(who).await?.deployment.id,
             };
             format!("{DEPLOYMENTS}/{}/events", id.0)

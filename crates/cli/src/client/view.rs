@@ -11,6 +11,7 @@ use api::{
 
 use base::visible;
 
+use super::secret;
 use crate::output::{Table, age, at, time};
 
 /// `iris (md-1)`, or `md-1` where it has no name.
@@ -106,7 +107,7 @@ pub(super) fn describe(
         line("Label", &format!("{key}={value}"));
     }
     for (key, value) in &spec.env {
-        line("Environment", &format!("{key}={value}"));
+        line("Environment", &format!("{key}={}", secret::shown(key, value)));
     }
     for (name, path) in &spec.env_from_file {
         line("Environment", &format!("{name} from the file {path}"));

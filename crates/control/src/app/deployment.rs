@@ -11,7 +11,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use store::{DeploymentFilter, DeploymentRecord, Idempotent, Page, StoreError};
 
-use super::{App, merge::merge, precondition::Precondition};
+use super::{App, precondition::Precondition};
 use crate::error::Error;
 
 /// How often a change that others keep overtaking is thought out anew.
@@ -54,14 +54,19 @@ impl App {
         Ok(self.store.deployment_list(filter, after, limit).await?)
     }
 
-    /// Replaces the whole specification.
+    /// Replaces the whole specification with `body`, which may be an edited answer.
     pub(crate) async fn deployment_put(
         &self,
         id: DeploymentId,
-        spec: &DeploymentSpec,
+        body: &Value,
         only_if: &Precondition,
     ) -> Result<DeploymentRecord, Error> {
-        self.deployment_change(id, only_if, |_| Ok(spec.clone())).await
+        if let Some(other) = body.get("id").filter(|other| **other != id.0 && !other.is_null()) {
+            let detail =
+                format!("this is the specification of {}, and the path names {}", short(&other.to_string()), id.0);
+            return Err(Error::payload("/id", "conflict", detail));
+        }
+        self.deployment_change(id, only_if, |spec| spec.replaced(body.clone()).map_err(Error::Payload)).await
     }
 
     /// Changes what `patch` names (RFC 7396). Faults point into the specification as it would have become.
@@ -71,16 +76,7 @@ impl App {
         patch: &Value,
         only_if: &Precondition,
     ) -> Result<DeploymentRecord, Error> {
-        if !patch.is_object() {
-            return Err(Error::payload("", "wrong_type", "a merge patch is an object of the fields to change"));
-        }
-        self.deployment_change(id, only_if, |spec| {
-            let now =
-                serde_json::to_value(spec).map_err(|e| Error::Defect(format!("a specification is not JSON: {e}")))?;
-            DeploymentSpec::from_json(merge(now, patch.clone()))
-                .map_err(|faults| Error::Payload(explained(faults, patch)))
-        })
-        .await
+        self.deployment_change(id, only_if, |spec| spec.patched(patch).map_err(Error::Payload)).await
     }
 
     /// Sets the number of replicas.
@@ -219,18 +215,6 @@ fn newest(names: &[&str]) -> String {
     names.join(", ")
 }
 
-/// A merge patch keeps the fields that it does not name. Whoever changes the form of `model` meets that.
-fn explained(mut faults: Vec<Fault>, patch: &Value) -> Vec<Fault> {
-    if patch.pointer("/model").is_some_and(Value::is_object) {
-        for fault in faults.iter_mut().filter(|fault| {
-            fault.pointer.starts_with("/model/") && patch.pointer(&fault.pointer).is_none() && fault.code != "required"
-        }) {
-            fault.detail.push_str(" (it stands in the present specification; set it to null to remove it)");
-        }
-    }
-    faults
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -253,15 +237,5 @@ mod tests {
         for wrong in [json!({}), json!({"replicas": -1}), json!({"replicas": 1001}), json!({"replica": 1}), json!(3)] {
             assert!(read_scale(wrong.clone()).is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn a_patch_that_changes_the_form_of_the_model_is_told_how() {
-        let now = json!({"model": {"version": "v1", "type": "single", "bucket": "/m", "prefix": ""}});
-        let patch = json!({"model": {"name": "iris", "version": "v1"}});
-        let faults = DeploymentSpec::from_json(merge(now.clone(), patch.clone())).expect_err("both forms");
-        assert!(explained(faults, &patch).iter().all(|fault| fault.detail.contains("null")));
-        let patch = json!({"model": {"name": "iris", "type": null, "bucket": null, "prefix": null}});
-        assert!(DeploymentSpec::from_json(merge(now, patch)).is_ok());
     }
 }

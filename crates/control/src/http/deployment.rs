@@ -171,8 +171,7 @@ pub(super) async fn put(
     Json(body): Json,
 ) -> Result<Response, Error> {
     query.finish()?;
-    let spec = DeploymentSpec::from_json(body).map_err(Error::Payload)?;
-    let record = app.deployment_put(id, &spec, &only_if).await?;
+    let record = app.deployment_put(id, &body, &only_if).await?;
     Ok(answer(&app, StatusCode::OK, record))
 }
 

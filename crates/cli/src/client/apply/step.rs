@@ -1,0 +1,132 @@
+//! What a document makes of the deployment that it names.
+
+use api::{Deployment, DeploymentSpec, Fault, deployment::ModelSource};
+use serde_json::{Map, Value, json};
+
+use super::manifest::Document;
+use crate::{
+    client::{http::Found, secret, view},
+    exit::Failure,
+    output::yaml,
+};
+
+/// What is to be done for a document.
+#[derive(Debug)]
+pub(super) struct Step {
+    pub(super) number: usize,
+    /// The deployment as it is.
+    pub(super) present: Option<Found>,
+    /// The fields to change of one that is there: a merge patch.
+    pub(super) patch: Value,
+    /// The specification as it will be.
+    pub(super) wanted: DeploymentSpec,
+    /// What the document does not name and what therefore stays, where it is no default.
+    left: Vec<String>,
+}
+
+impl Step {
+    /// # Errors
+    /// Everything wrong with what would come of it.
+    pub(super) fn new(document: Document, present: Option<Found>) -> Result<Self, Vec<Fault>> {
+        let Document { number, fields, .. } = document;
+        let Some(present) = present else {
+            let wanted = DeploymentSpec::from_json(fields)?;
+            return Ok(Self { number, present: None, patch: Value::Null, wanted, left: Vec::new() });
+        };
+        let now = &present.deployment.spec;
+        let mut patch = fields;
+        if let Some(Value::Object(model)) = patch.get_mut("model") {
+            complete(model, &now.model);
+        }
+        let wanted = now.patched(&patch)?;
+        let left = left(&wanted, &patch);
+        Ok(Self { number, present: Some(present), patch, wanted, left })
+    }
+
+    pub(super) fn is_change(&self) -> bool {
+        self.present.as_ref().is_none_or(|present| present.deployment.spec != self.wanted)
+    }
+
+    /// A clause that names what stays; empty if there is nothing to say.
+    pub(super) fn left(&self) -> String {
+        match self.left.as_slice() {
+            [] => String::new(),
+            left => format!("not in the file and left as they are: {}", left.join(", ")),
+        }
+    }
+
+    /// What `--dry-run` says: a unified diff from what holds to what will, and what stays although the file does not
+    /// name it.
+    pub(super) fn dry_run(&self, file: &str) -> Result<String, Failure> {
+        let present = self.present.as_ref().map(|found| &found.deployment);
+        let mut text = match present {
+            Some(present) if !self.is_change() => format!("{} would not change\n", view::who(present)),
+            present => diff(present, &self.wanted, &format!("{file} (document {})", self.number))?,
+        };
+        if !self.left.is_empty() {
+            text.push_str(&format!("# {}\n", self.left()));
+        }
+        Ok(text)
+    }
+}
+
+/// Adds nulls to a document's `model`, so that nothing of another model stays beside what it names: the fields of the
+/// other form, and the digest and the folder that belong to another place or version.
+fn complete(model: &mut Map<String, Value>, now: &ModelSource) {
+    let named = |field: &str| model.get(field).is_some_and(|value| !value.is_null());
+    let gone: &[&str] = match now {
+        ModelSource::Registered(_) if named("bucket") => &["name"],
+        ModelSource::Bucket(_) if named("name") => &["type", "bucket", "prefix", "digest"],
+        ModelSource::Bucket(now) => {
+            let differs = |field: &str, now: &str| model.get(field).is_some_and(|value| value != now);
+            if differs("bucket", &now.bucket) {
+                &["prefix", "digest"]
+            } else if differs("prefix", &now.prefix) || differs("version", &now.version) {
+                &["digest"]
+            } else {
+                &[]
+            }
+        }
+        ModelSource::Registered(_) => &[],
+    };
+    for field in gone {
+        model.entry(*field).or_insert(Value::Null);
+    }
+}
+
+/// The fields of `wanted` that are no defaults and that `patch` does not name, one of a map as `env.A`.
+fn left(wanted: &DeploymentSpec, patch: &Value) -> Vec<String> {
+    let plain = DeploymentSpec::from_json(json!({"name": wanted.name, "model": wanted.model}));
+    let (Ok(plain), Ok(Value::Object(wanted))) = (plain.map(|it| json!(it)), serde_json::to_value(wanted)) else {
+        return Vec::new();
+    };
+    let mut left = Vec::new();
+    for (field, value) in &wanted {
+        let (default, named) = (&plain[field], patch.get(field));
+        match (value, named) {
+            (Value::Object(entries), Some(Value::Object(named))) if field != "model" => {
+                left.extend(entries.keys().filter(|key| !named.contains_key(*key)).map(|key| format!("{field}.{key}")));
+            }
+            (Value::Object(entries), None) if field != "model" => {
+                left.extend(entries.keys().map(|key| format!("{field}.{key}")));
+            }
+            (_, None) if value != default => left.push(field.clone()),
+            _ => {}
+        }
+    }
+    left
+}
+
+fn diff(present: Option<&Deployment>, wanted: &DeploymentSpec, place: &str) -> Result<String, Failure> {
+    let before = present.map(|present| &present.spec.env);
+    let (old, from) = match present {
+        Some(present) => (
+            yaml(&secret::without(&present.spec, None))?,
+            format!("{}, revision {}", view::who(present), present.revision),
+        ),
+        None => (String::new(), "/dev/null".to_owned()),
+    };
+    let new = yaml(&secret::without(wanted, before))?;
+    let diff = similar::TextDiff::from_lines(&old, &new);
+    Ok(diff.unified_diff().header(&from, place).to_string())
+}
