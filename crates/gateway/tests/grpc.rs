@@ -226,6 +226,25 @@ async fn each_message_of_a_stream_goes_to_its_own_model() {
 }
 
 #[tokio::test]
+async fn a_stream_that_announces_its_length_goes_to_several_models_without_it() {
+    let (one, two) = (Replica::start("a", Manner::Grpc).await, Replica::start("b", Manner::Grpc).await);
+    let control = Control::start().await;
+    control.set(1, Some(route("iris", &[&one])));
+    control.set(2, Some(route("digits", &[&two])));
+    let gateway = Gateway::start(&control).await;
+    gateway.until_known("md-2").await;
+    for names in [["iris", "digits"], ["iris", "none"]] {
+        let stream: Vec<u8> = names.iter().flat_map(|name| framed(&infer(name))).collect();
+        let body = Full::<Bytes>::from(stream);
+        let reply = send(&gateway, "inference.GRPCInferenceService/ModelStreamInfer", None, body).await;
+        assert_eq!((reply.status().0, messages(&reply.message).len()), ("0", 2), "{}", reply.status().1);
+    }
+    let (_, _, metrics) = gateway.get("/metrics").await;
+    assert!(!metrics.contains("ejections_total{"), "nothing speaks against the replicas: {metrics}");
+    gateway.stop().await;
+}
+
+#[tokio::test]
 async fn a_message_for_nobody_is_answered_in_the_stream_and_the_others_go_on() {
     let (replica, _control, gateway) = Gateway::simple(Manner::Grpc).await;
     for order in [["iris", "none", "iris", "none"], ["none", "iris", "none", "iris"]] {

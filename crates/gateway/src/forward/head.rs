@@ -47,6 +47,8 @@ impl Protocol {
                 parts.version = Version::HTTP_11;
             }
             Self::Grpc => {
+                // A replica may get a part of it only. hyper writes the length of a body that is held.
+                parts.headers.remove(CONTENT_LENGTH);
                 parts.headers.insert(TE, HeaderValue::from_static("trailers"));
                 let path = parts.uri.path();
                 parts.uri = Uri::try_from(format!("http://localhost{path}")).unwrap_or_default();
