@@ -99,6 +99,24 @@ async fn losses_wait_for_the_control_plane_and_those_of_one_replica_are_told_tog
 }
 
 #[tokio::test]
+async fn the_loss_of_one_replica_does_not_wait_for_the_pause_of_another() {
+    let (one, two) = (Replica::start("a", Manner::HangUp).await, Replica::start("b", Manner::HangUp).await);
+    let control = Control::start().await;
+    for (id, name, replica) in [(1, "iris", &one), (2, "digits", &two)] {
+        let mut fragile = route(name, &[replica]);
+        fragile.idempotent = false;
+        control.set(id, Some(fragile));
+    }
+    let gateway = Gateway::start(&control).await;
+    gateway.until_known("md-2").await;
+    for (name, lost) in [("iris", 1), ("digits", 2)] {
+        assert_eq!(gateway.infer(name).await.0, 502);
+        told(&control, |told| told.len() == lost).await;
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test]
 async fn what_the_end_of_a_gateway_cuts_off_is_told() {
     let replica = Replica::start("a", Manner::Never).await;
     let control = Control::start().await;

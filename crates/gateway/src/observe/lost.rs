@@ -111,7 +111,11 @@ pub(crate) async fn tell(lost: &Lost, control_url: &str, mut ended: oneshot::Rec
         let wait = async {
             match lost.due() {
                 _ if failed => tokio::time::sleep(AFTER_FAILURE).await,
-                Some(due) => tokio::time::sleep_until(due).await,
+                // What is noted meanwhile may be due earlier: of another replica.
+                Some(due) => tokio::select! {
+                    () = tokio::time::sleep_until(due) => {}
+                    () = lost.noted.notified() => {}
+                },
                 None => lost.noted.notified().await,
             }
         };
