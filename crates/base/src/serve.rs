@@ -5,7 +5,8 @@
 //! - from its acceptance a connection has [`Limits::head`] until the first request's head is complete, whatever it
 //!   sends or does not send; the same from the first byte of each later head of HTTP/1 on;
 //! - between requests it may be idle for [`Limits::idle`];
-//! - while an answer is owed, the client must take some of it within [`Limits::stall`];
+//! - while an answer is owed, the client must take some of it within [`Limits::stall`]; over HTTP/2 this holds for each call, and
+//!   ends that call alone;
 //! - a connection beyond [`Limits::connections`] is told so, and one whose request is no HTTP.
 //!
 //! A client that ends its half of an HTTP/1 connection after a request still gets the answer. It is told from one that
@@ -19,6 +20,7 @@ mod body;
 mod connection;
 mod socket;
 mod stream;
+pub mod taking;
 mod unreadable;
 mod watch;
 

@@ -43,7 +43,7 @@ pub struct Config {
     pub header_timeout_ms: u64,
     /// Between two pieces of a request body; then 408. Also 408: less than 4 KiB a second on average after that time.
     pub body_idle_timeout_ms: u64,
-    /// How long a client may take nothing of an answer; then its connection is closed.
+    /// How long a client may take nothing of an answer; then its connection is closed, or over HTTP/2 its call reset.
     pub write_timeout_ms: u64,
     /// How long a connection may stay without a request.
     pub idle_timeout_ms: u64,

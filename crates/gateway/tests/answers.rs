@@ -7,15 +7,18 @@ mod harness;
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use base::Tasks;
-use harness::{Control, Gateway, Manner, Replica, config, route};
+use harness::{Control, Gateway, Manner, Replica, config, read_all, route};
 use modelway_gateway::Config;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
 };
+
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A replica that answers each request with the same bytes, and notes the last request's.
 struct Scripted {
@@ -215,5 +218,34 @@ async fn an_answer_that_comes_before_the_end_of_the_request_arrives() {
     replica.answers("HTTP/1.1 413 Too Large\r\nconnection: close\r\ncontent-length: 4\r\n\r\nlong", Manners::Early);
     let (code, _, text) = gateway.post("/v2/models/iris/infer", vec![b' '; 200 << 10]).await;
     assert_eq!((code, text.as_str()), (413, "long"));
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_looks_like_hypers_own_refusal_arrives_as_it_is() {
+    let (replica, gateway) = gateway().await;
+    let refusal = "HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+    // As the head of an answer.
+    replica.answers("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n", Manners::Keep);
+    let mut client = gateway.raw().await;
+    let head =
+        "POST /v2/models/iris/infer HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}";
+    client.write_all(head.as_bytes()).await.unwrap();
+    let answer = read_all(&mut client).await;
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("x-request-id"), "{answer}");
+    assert!(answer.ends_with("\r\n\r\n"), "{answer}");
+    // As its body, and as the end of one that is longer than a piece.
+    for before in [0, 20 << 10, 300 << 10] {
+        let body = "x".repeat(before) + refusal;
+        replica.answers(&format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()), Manners::Keep);
+        let http2 = base::client::builder().http2_prior_knowledge().timeout(PATIENCE).build().unwrap();
+        let http1 = base::client::builder().timeout(PATIENCE).build().unwrap();
+        for client in [http2, http1] {
+            for _ in 0..3 {
+                let answer = client.post(gateway.url("/v2/models/iris/infer")).body("{}").send().await.unwrap();
+                assert_eq!(answer.text().await.unwrap(), body);
+            }
+        }
+    }
     gateway.stop().await;
 }

@@ -160,6 +160,58 @@ async fn clients_that_do_not_take_their_answers_hold_up_no_call() {
     gateway.stop().await;
 }
 
+#[tokio::test]
+async fn a_call_whose_answer_its_client_does_not_take_ends_and_the_others_of_its_connection_go_on() {
+    let replica = Replica::start("a", Manner::Grpc).await;
+    let (_control, gateway) = before(&replica, |config| config.write_timeout_ms = 500).await;
+    for (window, length) in [(0, 8), (64 << 10, 8 << 20)] {
+        let tasks = base::Tasks::new();
+        let mut builder = http2::Builder::new(Executor(tasks.clone()));
+        let builder = builder.initial_stream_window_size(window).initial_connection_window_size(1 << 20);
+        let (mut sender, connection) = builder.handshake(TokioIo::new(gateway.raw().await)).await.unwrap();
+        tasks.spawn(connection);
+        replica.behave(Manner::LongGrpc(length));
+        let call = || {
+            let path = format!("http://{}/inference.GRPCInferenceService/ModelInfer", gateway.addr);
+            let request = Request::post(path).header("content-type", "application/grpc");
+            request.body(Full::<Bytes>::from(message(8))).unwrap()
+        };
+        let untaken = sender.send_request(call()).await.unwrap();
+        // Calls without messages in their answers need no window.
+        replica.behave(Manner::LongGrpc(0));
+        let over = async {
+            while !gateway.get("/metrics").await.2.contains("requests_in_flight{deployment=\"md-1\"} 0") {
+                let answer = sender.send_request(call()).await.unwrap();
+                assert_eq!(answer.into_body().collect().await.unwrap().trailers().unwrap()["grpc-status"], "0");
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), over).await.expect("it ends");
+        let answer = sender.send_request(call()).await.unwrap();
+        assert_eq!(answer.into_body().collect().await.unwrap().trailers().unwrap()["grpc-status"], "0");
+        assert!(untaken.into_body().collect().await.is_err(), "it was cut off");
+        tasks.stop();
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_connection_whose_client_takes_nothing_of_the_last_piece_is_closed() {
+    let replica = Replica::start("a", Manner::Well).await;
+    let (_control, gateway) = before(&replica, |config| {
+        (config.write_timeout_ms, config.idle_timeout_ms) = (500, 500);
+    })
+    .await;
+    let tasks = base::Tasks::new();
+    let mut builder = http2::Builder::new(Executor(tasks.clone()));
+    let (mut sender, connection) =
+        builder.initial_stream_window_size(1).handshake(TokioIo::new(gateway.raw().await)).await.unwrap();
+    let connection = tasks.spawn(connection);
+    let request = Request::get(format!("http://{}/v1/models", gateway.addr)).body(Full::<Bytes>::default()).unwrap();
+    let _untaken = sender.send_request(request).await.unwrap();
+    let _ended = tokio::time::timeout(Duration::from_secs(20), connection).await.expect("it is closed");
+    gateway.stop().await;
+}
+
 /// HTTP/2 by hand: answers the first call of each connection, and to the second one says that the connection ends and
 /// that it takes nothing of it.
 async fn answer_once(mut stream: TcpStream) -> std::io::Result<()> {

@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::watch::Watch;
+use super::{taking, watch::Watch};
 
 /// A request until its answer has been handed to the connection.
 #[derive(Debug)]
@@ -32,8 +32,10 @@ impl Drop for InFlight {
     }
 }
 
-/// Bytes that are handed over at a time, so that a client's progress through a large answer is seen.
+/// Bytes that are handed over at a time, so that a client's progress through a large answer is seen. Over HTTP/2 many
+/// calls share the client's connection, and hyper keeps a piece of each.
 const SLICE: usize = 512 << 10;
+const SLICE_OF_CALL: usize = 128 << 10;
 
 /// An event that says nothing, for a client that may be gone.
 const COMMENT: &[u8] = b":\n\n";
@@ -45,7 +47,7 @@ pub(super) struct Watched<B> {
     /// What is left of a large piece.
     rest: Bytes,
     request: InFlight,
-    /// The client has to take something next.
+    /// The client has to take something next. Over HTTP/2 [`taking`] knows that.
     owed: bool,
 }
 
@@ -59,7 +61,7 @@ impl<B: Body<Data = Bytes>> Watched<B> {
 
 impl<B> Watched<B> {
     fn set_owed(&mut self, owed: bool) {
-        if self.owed != owed {
+        if self.owed != owed && !self.request.watch.is_http2() {
             self.owed = owed;
             self.request.watch.owe(owed);
         }
@@ -80,6 +82,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Watched<B> {
         let this = self.get_mut();
         // It is the model's turn, and then the client's again.
         this.set_owed(false);
+        taking::asked();
         let mut data = std::mem::take(&mut this.rest);
         if data.is_empty() {
             let frame = match Pin::new(&mut this.body).poll_frame(context) {
@@ -95,10 +98,12 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Watched<B> {
                 Err(other) => return Poll::Ready(Some(Ok(other))),
             }
         }
-        if data.len() > SLICE {
-            this.rest = data.split_off(SLICE);
+        let slice = if this.request.watch.is_http2() { SLICE_OF_CALL } else { SLICE };
+        if data.len() > slice {
+            this.rest = data.split_off(slice);
         }
         this.set_owed(true);
+        taking::gave();
         Poll::Ready(Some(Ok(Frame::data(data))))
     }
 

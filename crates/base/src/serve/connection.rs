@@ -25,6 +25,7 @@ use super::{
     body::{InFlight, Watched},
     socket::Socket,
     stream::Stream,
+    taking::while_taken,
     watch::{Answering, Peer, Watch},
 };
 use crate::Tasks;
@@ -73,7 +74,7 @@ pub(super) async fn serve<A: Answer>(stream: Stream, limits: &Limits, answer: &A
             Ok::<_, Infallible>(answered.map(|body| Watched::new(body, in_flight)))
         }
     });
-    let builder = builder(&ending.connections);
+    let builder = builder(&ending.connections, limits.stall);
     let overdue = {
         let mut connection = pin!(builder.serve_connection(TokioIo::new(socket), service));
         let mut end = pin!(ending.connections.stopping());
@@ -248,8 +249,8 @@ impl<'w> Clock<'w> {
     }
 }
 
-fn builder(tasks: &Tasks) -> auto::Builder<Executor> {
-    let mut builder = auto::Builder::new(Executor(tasks.clone()));
+fn builder(tasks: &Tasks, stall: Duration) -> auto::Builder<Executor> {
+    let mut builder = auto::Builder::new(Executor { tasks: tasks.clone(), stall });
     // Without `pipeline_flush`: it keeps an answer back while anything of a body is unread, and loses one that refuses
     // the body. Without a time-out for heads: one for each request costs more than the watch does.
     builder.http1().half_close(true).header_read_timeout(None);
@@ -264,12 +265,15 @@ fn builder(tasks: &Tasks) -> auto::Builder<Executor> {
     builder
 }
 
-/// Starts hyper's own tasks among ours, so that the end waits for them.
+/// Starts hyper's tasks, one for each call over HTTP/2, among ours, so that the end waits for them.
 #[derive(Clone)]
-struct Executor(Tasks);
+struct Executor {
+    tasks: Tasks,
+    stall: Duration,
+}
 
 impl<F: Future<Output: Send> + Send + 'static> hyper::rt::Executor<F> for Executor {
     fn execute(&self, task: F) {
-        self.0.spawn(task);
+        self.tasks.spawn(while_taken(task, self.stall));
     }
 }

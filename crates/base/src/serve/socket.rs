@@ -122,7 +122,7 @@ impl AsyncRead for Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, mut bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if !self.watch.has_requests() {
+        if self.watch.owes_nothing() {
             let length = self.look_at(bytes);
             if self.unreadable.is_some() {
                 return Poll::Ready(Ok(bytes.len()));
@@ -158,6 +158,7 @@ impl AsyncWrite for Socket {
         if self.stuck.take().is_some() {
             self.watch.set_write_until(None);
         }
+        self.watch.flushed();
         self.look(context);
         Poll::Ready(Ok(()))
     }

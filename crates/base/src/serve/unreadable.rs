@@ -24,9 +24,9 @@ const OWN: [StatusCode; 3] =
 pub struct Unreadable(Vec<u8>);
 
 impl Unreadable {
-    /// Looks at what is to be written while no request is being answered, and says how much of it goes to the client as
-    /// it is. If that is nothing, it is hyper's answer: it counts as written, and what takes its place is
-    /// written by [`Self::poll_write`].
+    /// Looks at what is to be written over HTTP/1 while no request is being answered and every answer has been written,
+    /// and says how much of it goes to the client as it is. If that is nothing, it is hyper's answer: it counts as written, and
+    /// what takes its place is written by [`Self::poll_write`].
     pub fn replace(&mut self, bytes: &[u8], words: Words) -> usize {
         let Some((at, status)) = answer_in(bytes) else { return bytes.len() };
         if at == 0 {

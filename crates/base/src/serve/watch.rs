@@ -45,6 +45,8 @@ pub(super) struct Watch {
     born: Instant,
     /// Requests whose answers were not all handed to the socket.
     requests: AtomicUsize,
+    /// Something of an answer may not have been written yet.
+    unflushed: AtomicBool,
     /// Whether there has been one.
     spoke: AtomicBool,
     http2: AtomicBool,
@@ -78,6 +80,7 @@ impl Watch {
             number: NEXT.fetch_add(1, Relaxed),
             born: Instant::now(),
             requests: AtomicUsize::new(0),
+            unflushed: AtomicBool::new(false),
             spoke: AtomicBool::new(false),
             http2: AtomicBool::new(false),
             http10: AtomicBool::new(false),
@@ -113,6 +116,7 @@ impl Watch {
 
     pub(super) fn begin(&self, version: http::Version) {
         self.requests.fetch_add(1, AcqRel);
+        self.unflushed.store(true, Relaxed);
         if !self.spoke.load(Relaxed) {
             self.http2.store(version == http::Version::HTTP_2, Relaxed);
             self.http10.store(version == http::Version::HTTP_10, Relaxed);
@@ -130,6 +134,18 @@ impl Watch {
 
     pub(super) fn has_requests(&self) -> bool {
         self.requests.load(Acquire) > 0
+    }
+
+    /// Everything was written.
+    pub(super) fn flushed(&self) {
+        if self.unflushed.load(Relaxed) && !self.has_requests() {
+            self.unflushed.store(false, Relaxed);
+        }
+    }
+
+    /// Whether what is written next is an answer of hyper's own, if it is an answer: no request's is under way.
+    pub(super) fn owes_nothing(&self) -> bool {
+        !self.has_requests() && !self.unflushed.load(Relaxed) && !self.is_http2()
     }
 
     pub(super) fn spoke(&self) -> bool {

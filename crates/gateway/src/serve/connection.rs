@@ -56,6 +56,8 @@ pub(crate) struct Conn {
     pub(crate) app: Arc<App>,
     /// Requests being answered on it.
     busy: AtomicU32,
+    /// Something of an answer may not have been written yet.
+    unflushed: AtomicBool,
     /// When the first byte of a request came; 0 while none has.
     head_since: AtomicU32,
     /// When the last request ended.
@@ -64,6 +66,8 @@ pub(crate) struct Conn {
     blocked_since: AtomicU32,
     /// An [`End`], or 0.
     end: AtomicU8,
+    /// When it was first told to end; 0 while it was not.
+    told_since: AtomicU32,
     waker: AtomicWaker,
     /// HTTP/2 sends frames between requests; what comes then is no request's head.
     pub(crate) http2: AtomicBool,
@@ -85,10 +89,12 @@ impl Conn {
             lane,
             app,
             busy: AtomicU32::new(0),
+            unflushed: AtomicBool::new(false),
             head_since: AtomicU32::new(0),
             idle_since: AtomicU32::new(now),
             blocked_since: AtomicU32::new(0),
             end: AtomicU8::new(0),
+            told_since: AtomicU32::new(0),
             waker: AtomicWaker::new(),
             http2: AtomicBool::new(false),
             linger: AtomicBool::new(false),
@@ -102,6 +108,7 @@ impl Conn {
     /// A request begins; it ends when the guard goes.
     pub(crate) fn begin(self: &Arc<Self>, version: Version) -> Busy {
         self.busy.fetch_add(1, Ordering::Relaxed);
+        self.unflushed.store(true, Ordering::Relaxed);
         self.spoken.store(version == Version::HTTP_10, Ordering::Relaxed);
         self.head_since.store(0, Ordering::Relaxed);
         Busy(Arc::clone(self))
@@ -125,7 +132,9 @@ impl Conn {
 
     /// Tells the connection to end.
     pub(crate) fn end(&self, why: End) {
-        self.end.fetch_max(why as u8, Ordering::AcqRel);
+        if self.end.fetch_max(why as u8, Ordering::AcqRel) == 0 {
+            self.told_since.store(self.lane.tick(), Ordering::Relaxed);
+        }
         self.waker.wake();
     }
 
@@ -151,6 +160,9 @@ impl Conn {
         } else if self.busy.load(Ordering::Relaxed) == 0 {
             if older(&self.head_since, limits.header) {
                 self.end(End::SlowHeaders);
+            } else if older(&self.told_since, limits.write) && older(&self.idle_since, limits.write) {
+                // The ends of answers over HTTP/2 lie in hyper's hands, and the client has no room for them.
+                self.end(End::Stalled);
             } else if self.head_since.load(Ordering::Relaxed) == 0 && older(&self.idle_since, limits.idle) {
                 self.end(End::Gracefully);
             }
@@ -158,6 +170,20 @@ impl Conn {
             self.ask.store(true, Ordering::Relaxed);
             self.waker.wake();
         }
+    }
+
+    /// Everything was written.
+    fn flushed(&self) {
+        if self.unflushed.load(Ordering::Relaxed) && self.busy.load(Ordering::Relaxed) == 0 {
+            self.unflushed.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether what is written next is an answer of hyper's own, if it is an answer: no request's is under way.
+    fn owes_nothing(&self) -> bool {
+        self.busy.load(Ordering::Relaxed) == 0
+            && !self.unflushed.load(Ordering::Relaxed)
+            && !self.http2.load(Ordering::Relaxed)
     }
 
     fn read_some(&self) {
@@ -285,7 +311,7 @@ impl AsyncRead for ClientSocket {
 
 impl AsyncWrite for ClientSocket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, mut buf: &[u8]) -> Poll<io::Result<usize>> {
-        if self.conn.busy.load(Ordering::Relaxed) == 0 {
+        if self.conn.owes_nothing() {
             let length = self.look_at(buf);
             if self.unreadable.is_some() {
                 return Poll::Ready(Ok(buf.len()));
@@ -319,6 +345,7 @@ impl AsyncWrite for ClientSocket {
 
     /// Called when nothing is left to be written.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.conn.flushed();
         self.look(cx);
         Pin::new(&mut self.stream).poll_flush(cx)
     }

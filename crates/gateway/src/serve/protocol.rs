@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use base::{Tasks, serve::taking::while_taken};
 use hyper::{
     server::conn::{http1, http2},
     service::service_fn,
@@ -22,7 +23,6 @@ use super::{
     connection::{ClientSocket, Conn, End},
     request,
 };
-use crate::upstream::executor::Executor;
 
 /// How long a client that still sends is listened to after its answer, so that it reads the answer.
 const LINGER: Duration = Duration::from_secs(2);
@@ -86,7 +86,9 @@ async fn serve_http1(socket: ClientSocket, conn: Arc<Conn>) {
 async fn serve_http2(socket: ClientSocket, conn: Arc<Conn>) {
     conn.http2.store(true, Ordering::Relaxed);
     let handler = Arc::clone(&conn);
-    let mut http = http2::Builder::new(Executor(conn.lane.gateway.tasks.clone()))
+    let gateway = &conn.lane.gateway;
+    let most = Duration::from_millis(gateway.config.write_timeout_ms);
+    let mut http = http2::Builder::new(Calls { tasks: gateway.tasks.clone(), most })
         .timer(TokioTimer::new())
         .keep_alive_interval(HTTP2_KEEP_ALIVE)
         .keep_alive_timeout(HTTP2_KEEP_ALIVE)
@@ -108,6 +110,20 @@ async fn serve_http2(socket: ClientSocket, conn: Arc<Conn>) {
         Pin::new(&mut http).poll(cx)
     });
     log_end(ended.await);
+}
+
+/// Starts hyper's tasks, one for each call.
+#[derive(Clone)]
+struct Calls {
+    tasks: Tasks,
+    /// How long a client may take nothing of an answer.
+    most: Duration,
+}
+
+impl<F: Future<Output: Send> + Send + 'static> hyper::rt::Executor<F> for Calls {
+    fn execute(&self, call: F) {
+        self.tasks.spawn(while_taken(call, self.most));
+    }
 }
 
 fn log_end(ended: Result<(), hyper::Error>) {

@@ -83,7 +83,7 @@ pub(crate) async fn handle(conn: Arc<Conn>, request: Request<Incoming>) -> Resul
     };
     let mut response = answered.unwrap_or_else(|refusal| refuse(&conn, protocol, refusal).map(Answer::One));
     response.headers_mut().insert(REQUEST_ID.clone(), id);
-    Ok(response.map(|body| Served { body, busy }))
+    Ok(response.map(|body| Served::new(body, busy)))
 }
 
 fn check_host(conn: &Conn, request: &Request<Incoming>) -> Result<(), Refusal> {

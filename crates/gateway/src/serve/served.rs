@@ -1,15 +1,21 @@
 //! An answer's body as a connection sends it. Its end is the end of the request.
 
 use std::{
+    mem,
     pin::Pin,
-    task::{Context, Poll},
+    sync::atomic::Ordering,
+    task::{Context, Poll, ready},
 };
 
+use base::serve::taking;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::{connection::Busy, merged::Merged};
 use crate::forward::reply::OutBody;
+
+/// Over HTTP/2 hyper gets so much at a time: it keeps that of each call whose client has no room for it.
+const PIECE: usize = 64 << 10;
 
 /// An answer's body.
 #[derive(Debug)]
@@ -24,7 +30,15 @@ pub(crate) enum Answer {
 #[derive(Debug)]
 pub(crate) struct Served {
     pub(crate) body: Answer,
-    pub(crate) busy: Busy,
+    busy: Busy,
+    /// What is left of a large piece.
+    rest: Bytes,
+}
+
+impl Served {
+    pub(crate) fn new(body: Answer, busy: Busy) -> Self {
+        Self { body, busy, rest: Bytes::new() }
+    }
 }
 
 impl Body for Served {
@@ -32,17 +46,34 @@ impl Body for Served {
     type Error = <OutBody as Body>::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        match &mut self.body {
-            Answer::One(body) => Pin::new(body).poll_frame(cx),
-            Answer::Merged(merged) => merged.poll(cx),
+        taking::asked();
+        let mut frame = if self.rest.is_empty() {
+            let polled = match &mut self.body {
+                Answer::One(body) => Pin::new(body).poll_frame(cx),
+                Answer::Merged(merged) => merged.poll(cx),
+            };
+            match ready!(polled) {
+                Some(Ok(frame)) => frame,
+                end => return Poll::Ready(end),
+            }
+        } else {
+            Frame::data(mem::take(&mut self.rest))
+        };
+        if let Some(data) = frame.data_mut() {
+            if data.len() > PIECE && self.busy.http2.load(Ordering::Relaxed) {
+                self.rest = data.split_off(PIECE);
+            }
+            taking::gave();
         }
+        Poll::Ready(Some(Ok(frame)))
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.body {
-            Answer::One(body) => body.is_end_stream(),
-            Answer::Merged(merged) => merged.is_over(),
-        }
+        self.rest.is_empty()
+            && match &self.body {
+                Answer::One(body) => body.is_end_stream(),
+                Answer::Merged(merged) => merged.is_over(),
+            }
     }
 
     fn size_hint(&self) -> SizeHint {
