@@ -1,14 +1,23 @@
-//! Files that only their owner may read.
+//! Files and folders that only their owner may read.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{DirBuilder, File, OpenOptions},
     io,
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::Path,
 };
 
 /// For their owner to read and write.
 const MODE: u32 = 0o600;
+
+/// Makes a folder, and those above it, if they are not there. One that is there keeps its mode: it may be one for all, such
+/// as `/tmp`.
+///
+/// # Errors
+/// Whatever the machine says.
+pub fn folder(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
 
 /// Options that make a file private where they make one. Say what else the file is opened for.
 #[must_use]
@@ -64,6 +73,18 @@ mod tests {
             std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).expect("changed");
             drop(open(&path).expect("opened"));
             assert_eq!(mode(&path), 0o600);
+        }
+    }
+
+    #[test]
+    fn a_new_folder_is_its_owners_alone() {
+        let above = tempfile::tempdir().expect("a folder");
+        std::fs::set_permissions(above.path(), PermissionsExt::from_mode(0o755)).expect("changed");
+        let mode = |path: &Path| std::fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
+        let path = above.path().join("a/b");
+        for _ in 0..2 {
+            folder(&path).expect("made");
+            assert_eq!((mode(&path), mode(&above.path().join("a")), mode(above.path())), (0o700, 0o700, 0o755));
         }
     }
 

@@ -15,7 +15,7 @@ use backend::{Backend, fake::FakeBackend, process::ProcessBackend};
 use base::{
     Clock, Tasks,
     config::Loaded,
-    net::{bind, is_address, require_loopback},
+    net::{bind, require_loopback},
 };
 use store::{SqlTaskQueue, Store};
 use tokio::{net::TcpListener, task::JoinHandle};
@@ -108,16 +108,9 @@ fn at_once() -> Failure {
     Failure::failed("ended at once, by a second signal")
 }
 
-fn loopback(addr: &str, setting: &str, settings: &Settings) -> Result<(), Failure> {
-    if !is_address(addr) {
-        return Err(Failure::usage(format!(
-            "{setting} is `{addr}`, which is no address; write HOST:PORT, as in 127.0.0.1:8080"
-        )));
-    }
-    require_loopback(addr, setting, settings.allow_unauthenticated).map_err(|error| Failure::of(&error))
-}
-
-async fn listen(addr: &str, setting: &str) -> Result<TcpListener, Failure> {
+/// Listens. Whoever makes a listener comes here, so that none is open to other machines unless that is said.
+async fn listen(addr: &str, setting: &str, settings: &Settings) -> Result<TcpListener, Failure> {
+    require_loopback(addr, setting, settings.allow_unauthenticated).map_err(|error| Failure::of(&error))?;
     bind(addr, setting).await.map_err(|error| Failure::failed(error.to_string()))
 }
 
@@ -136,7 +129,7 @@ async fn open_store(settings: &Settings) -> Result<Store, Failure> {
 }
 
 fn make_folder(folder: &Path) -> Result<(), Failure> {
-    std::fs::create_dir_all(folder).map_err(|error| {
+    base::private::folder(folder).map_err(|error| {
         Failure::failed(format!("the data folder {} cannot be made: {error}", folder.display()))
             .next("Choose another one with --data-dir.")
     })
@@ -149,8 +142,7 @@ fn make_folder(folder: &Path) -> Result<(), Failure> {
 pub fn control(settings: Settings) -> Result<ExitCode, Failure> {
     let threads = std::thread::available_parallelism().map_or(FEW_THREADS, usize::from);
     with_runtime(&settings.clone(), threads, async move {
-        loopback(&settings.control.addr, "control.addr (--addr)", &settings)?;
-        let listener = listen(&settings.control.addr, "control.addr (--addr)").await?;
+        let listener = listen(&settings.control.addr, "control.addr (--addr)", &settings).await?;
         let store = open_store(&settings).await?;
         tell(format!("control plane: http://{}", address(&listener)?));
         let tasks = Tasks::new();
@@ -166,8 +158,7 @@ pub fn control(settings: Settings) -> Result<ExitCode, Failure> {
 /// An address that cannot be used, or whatever ends it early.
 pub fn gateway(settings: Settings) -> Result<ExitCode, Failure> {
     with_runtime(&settings.clone(), FEW_THREADS, async move {
-        loopback(&settings.gateway.addr, "gateway.addr (--addr)", &settings)?;
-        let listener = listen(&settings.gateway.addr, "gateway.addr (--addr)").await?;
+        let listener = listen(&settings.gateway.addr, "gateway.addr (--addr)", &settings).await?;
         make_folder(&settings.data_dir)?;
         tell(format!("gateway: http://{}", address(&listener)?));
         let tasks = Tasks::new();
@@ -184,7 +175,7 @@ pub fn gateway(settings: Settings) -> Result<ExitCode, Failure> {
 pub fn worker(loaded: &Loaded<Settings>) -> Result<ExitCode, Failure> {
     let settings = loaded.settings.clone();
     with_runtime(&loaded.settings, FEW_THREADS, async move {
-        let listener = listen(&settings.worker.addr, "worker.addr (--addr)").await?;
+        let listener = listen(&settings.worker.addr, "worker.addr (--addr)", &settings).await?;
         make_folder(&settings.data_dir)?;
         let store = open_store(&settings).await?;
         let tasks = Tasks::new();

@@ -196,11 +196,12 @@ fn worker(layers: Layers, args: &args::Worker) -> Layers {
         BackendKind::Process => "process",
         BackendKind::Fake => "fake",
     });
-    layers
+    let layers = layers
         .flag_if("--data-dir", "data_dir", path(&args.data_dir))
         .flag_if("--backend", "backend", kind)
         .flag_if("--addr", "worker.addr", args.addr.clone())
-        .flag_if("--store-url", "store.url", args.store_url.clone())
+        .flag_if("--store-url", "store.url", args.store_url.clone());
+    open_to_all(layers, args.allow_unauthenticated)
 }
 
 fn gateway(layers: Layers, args: &args::Gateway) -> Layers {

@@ -38,10 +38,19 @@ async fn a_taken_port_is_named_with_the_setting_that_changes_it() {
 #[tokio::test]
 async fn an_address_beyond_loopback_needs_so_many_words() {
     let modelway = Modelway::new();
-    let output = modelway.run(&["up", "--gateway-addr", "0.0.0.0:0"]);
-    assert!(!output.status.success());
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains("--allow-unauthenticated"), "{said}");
+    for command in [
+        &["up", "--gateway-addr", "0.0.0.0:0"][..],
+        &["up", "--control-addr", "0.0.0.0:0"],
+        &["up", "--set", "worker.addr=0.0.0.0:0"],
+        &["control", "--addr", "0.0.0.0:0"],
+        &["gateway", "--addr", "0.0.0.0:0"],
+        &["worker", "--addr", "0.0.0.0:0"],
+    ] {
+        let output = modelway.run(command);
+        assert!(!output.status.success(), "{command:?}");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains("--allow-unauthenticated"), "{command:?}: {said}");
+    }
 }
 
 #[tokio::test]

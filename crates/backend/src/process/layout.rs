@@ -25,7 +25,7 @@ pub(super) struct Layout {
 impl Layout {
     /// Makes what is missing below `data_dir`.
     pub(super) fn open(data_dir: &Path) -> io::Result<Self> {
-        fs::create_dir_all(data_dir).map_err(|error| at("create", data_dir, error))?;
+        base::private::folder(data_dir).map_err(|error| at("create", data_dir, error))?;
         // Children have another working directory.
         let data_dir = data_dir.canonicalize().map_err(|error| at("find", data_dir, error))?;
         let node = node_id(&data_dir)?;

@@ -93,6 +93,9 @@ pub struct Worker {
     /// Keep replicas, logs and the cache of artefacts in this folder
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// Let everybody who reaches an address beyond loopback use it: there are no keys yet
+    #[arg(long)]
+    pub allow_unauthenticated: bool,
 }
 
 /// Run a gateway

@@ -7,8 +7,8 @@ use base::{Clock, Tasks, config::Loaded};
 use tokio::net::TcpListener;
 
 use super::{
-    FEW_THREADS, Running, Signals, address, at_once, listen, lock::Hold, loopback, make_folder, open_backend,
-    open_store, run_worker, with_runtime,
+    FEW_THREADS, Running, Signals, address, at_once, listen, lock::Hold, make_folder, open_backend, open_store,
+    run_worker, with_runtime,
 };
 use crate::{
     exit::{Failure, chain},
@@ -97,14 +97,12 @@ async fn run(loaded: &Loaded<Settings>) -> Result<ExitCode, Failure> {
 
 async fn start(loaded: &Loaded<Settings>) -> Result<Up, Failure> {
     let settings = &loaded.settings;
-    loopback(&settings.gateway.addr, "gateway.addr (--gateway-addr)", settings)?;
-    loopback(&settings.control.addr, "control.addr (--control-addr)", settings)?;
     make_folder(&settings.data_dir)?;
     let mut hold = Hold::take(&settings.data_dir)?;
     let listeners = Listeners {
-        gateway: listen(&settings.gateway.addr, "gateway.addr (--gateway-addr)").await?,
-        control: listen(&settings.control.addr, "control.addr (--control-addr)").await?,
-        worker: listen(&settings.worker.addr, "worker.addr (--set worker.addr=…)").await?,
+        gateway: listen(&settings.gateway.addr, "gateway.addr (--gateway-addr)", settings).await?,
+        control: listen(&settings.control.addr, "control.addr (--control-addr)", settings).await?,
+        worker: listen(&settings.worker.addr, "worker.addr (--set worker.addr=…)", settings).await?,
     };
     let urls = Urls {
         gateway: format!("http://{}", address(&listeners.gateway)?),

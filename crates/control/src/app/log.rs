@@ -1,7 +1,7 @@
 //! Logs of replicas, fetched from a worker.
 //!
-//! The control plane keeps no log. It asks the workers that were seen lately, newest first, and passes on what
-//! one of them streams, at the pace of the reader.
+//! The control plane keeps no log. It asks the workers that were seen lately, newest first, and passes on what the first
+//! that has it streams, at the pace of the reader.
 
 use std::time::Duration;
 
@@ -56,6 +56,7 @@ impl App {
         self.check_replica(wanted).await?;
         let workers = self.live_workers().await?;
         let mut failure: Option<BoxError> = None;
+        let mut refused = None;
         for worker in workers {
             match self.ask(&worker, wanted).await {
                 Ok(answer) if answer.status() == StatusCode::OK => {
@@ -68,12 +69,16 @@ impl App {
                     });
                     return Ok(Body::from_stream(lines));
                 }
-                Ok(answer) => return Err(refusal(&worker, wanted, answer).await),
+                // Another worker may have it.
+                Ok(answer) => refused = Some(refusal(&worker, wanted, answer).await),
                 Err(error) => {
                     tracing::debug!(worker = worker.id, address = worker.address, "a worker did not answer: {error}");
                     failure = Some(error);
                 }
             }
+        }
+        if let Some(refused) = refused {
+            return Err(refused);
         }
         let detail = match failure {
             Some(_) => {

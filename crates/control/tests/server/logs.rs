@@ -79,6 +79,20 @@ async fn the_lines_come_from_a_worker_that_lives() {
 }
 
 #[tokio::test]
+async fn a_worker_without_the_log_does_not_speak_for_the_others() {
+    let plane = with_worker(Config::default()).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("it is bound").to_string();
+    plane.tasks.spawn(async move { axum::serve(listener, Router::new()).await });
+    // Asked first, and answers 404 to all.
+    register(&plane, "without", address).await;
+    let id = plane.create(&json!({})).await;
+    let lines = plane.get(&format!("/v1/modelDeployment/{id}/logs?tail=5")).await;
+    assert_eq!(lines.status, 200, "{}", lines.body);
+    assert_eq!(lines.body, format!("deployment {id} tail=5&follow=false\n"));
+}
+
+#[tokio::test]
 async fn what_is_not_a_replica_of_the_deployment_is_not_asked_for() {
     let plane = with_worker(Config::default()).await;
     let id = plane.create(&json!({})).await;
