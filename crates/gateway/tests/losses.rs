@@ -130,4 +130,30 @@ async fn what_the_end_of_a_gateway_cuts_off_is_told() {
     assert!(waiting.await.unwrap().is_err(), "it is cut off");
     let lost = told(&control, |lost| !lost.is_empty()).await;
     assert_eq!((lost[0].replica.0.as_str(), lost[0].how, lost[0].count), ("a", Loss::GatewayEnded, 1));
+    assert_eq!(lost[0].requests.len(), 1, "by its id");
+}
+
+#[tokio::test]
+async fn what_the_end_cuts_off_at_a_replica_that_has_left_the_route_is_told() {
+    static NEVER: tokio::sync::Notify = tokio::sync::Notify::const_new();
+    let replica = Replica::start("a", Manner::Never).await;
+    let control = Control::start().await;
+    control.set(1, Some(route("iris", &[&replica])));
+    let gateway = Gateway::with(Config { control_url: control.url(), drain_ms: 250, ..config() }).await;
+    gateway.until_known("md-1").await;
+    let (tasks, url) = (base::Tasks::new(), gateway.url("/v2/models/iris/infer"));
+    let waiting = tasks.spawn(gateway.client.post(&url).body("{}").send());
+    eventually("the request to be there", || async { (replica.requests() == 1).then_some(()).ok_or(()) }).await;
+    // One waits for its answer, and of one a half has come.
+    replica.behave(Manner::HalfAnswer(&NEVER));
+    let half = gateway.client.post(&url).body("{}").send().await.unwrap();
+    let other = Replica::start("b", Manner::Well).await;
+    control.set(1, Some(route("iris", &[&other])));
+    eventually("the new route", || async { (gateway.infer("iris").await.2.starts_with("b ")).then_some(()).ok_or(()) })
+        .await;
+    gateway.stop().await;
+    assert!(waiting.await.unwrap().is_err() && half.bytes().await.is_err(), "both are cut off");
+    let lost = told(&control, |lost| !lost.is_empty()).await;
+    assert_eq!((lost.len(), lost[0].replica.0.as_str(), lost[0].how), (1, "a", Loss::GatewayEnded));
+    assert_eq!((lost[0].count, lost[0].requests.len()), (2, 2));
 }

@@ -25,7 +25,7 @@ use super::{
     head::{Protocol, stamp},
     lane::Lane,
     line::Line,
-    loss,
+    loss::{self, InHand},
     receive::{Received, blame_client},
     reply::{OutBody, ReplicaBody, Source},
 };
@@ -108,8 +108,15 @@ pub(crate) async fn forward(call: Call, head: Request<()>, body: Received) -> Re
             alarm.set_after(timeout);
             moving
         };
+        let in_hand = InHand {
+            lane: &lane,
+            endpoint: &endpoint,
+            revision: &attempts.revision,
+            replica: &replica,
+            id: id.as_ref(),
+        };
         let answer = line.send(&mut outgoing, &mut alarm, extend).await;
-        drop(trial);
+        drop((in_hand, trial));
         let error = match answer {
             Ok(response) => {
                 replica.heard(lane.tick());

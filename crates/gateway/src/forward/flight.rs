@@ -90,6 +90,15 @@ impl Flight {
 
 impl Drop for Flight {
     fn drop(&mut self) {
+        if !self.whole {
+            drop(loss::InHand {
+                lane: &self.lane,
+                endpoint: &self.endpoint,
+                revision: &self.revision,
+                replica: &self.claim.0,
+                id: self.id.as_ref(),
+            });
+        }
         let now = Instant::now();
         let total = micros(now.duration_since(self.started));
         let upstream = micros(now.duration_since(self.sent));

@@ -1,10 +1,7 @@
 //! What all serving threads share.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64},
-    },
+    sync::{Arc, atomic::AtomicU64},
     time::SystemTime,
 };
 
@@ -34,8 +31,6 @@ pub(crate) struct Gateway {
     pub(crate) records_lost: Arc<AtomicU64>,
     /// Requests that were lost with a replica, until the control plane knows of them.
     pub(crate) lost: Lost,
-    /// Whether those that the end cuts off were noted.
-    pub(crate) cut: AtomicBool,
     started: Instant,
 }
 
@@ -51,7 +46,6 @@ impl Gateway {
             counters: Counters::default(),
             records_lost: Arc::default(),
             lost: Lost::default(),
-            cut: AtomicBool::new(false),
             started: Instant::now(),
         })
     }

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -44,6 +44,8 @@ pub(crate) struct Lane {
     /// The gateway's own share of each request's time.
     pub(crate) added: Histogram,
     tick: AtomicU32,
+    /// The end waits no more for what is in flight.
+    cuts: AtomicBool,
 }
 
 impl Lane {
@@ -55,6 +57,7 @@ impl Lane {
             records: Arc::new(Records::new(&gateway.config)),
             added: Histogram::new(&ADDED_US),
             tick: AtomicU32::new(1),
+            cuts: AtomicBool::new(false),
             gateway,
         })
     }
@@ -62,6 +65,16 @@ impl Lane {
     /// Quarters of a second since the start, from 1. Nearly the same on all threads.
     pub(crate) fn tick(&self) -> u32 {
         self.tick.load(Ordering::Relaxed)
+    }
+
+    /// The thread ends now: what is dropped from now on is cut off.
+    pub(crate) fn cut(&self) {
+        self.cuts.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether what is dropped now is cut off by the end.
+    pub(crate) fn cuts(&self) -> bool {
+        self.cuts.load(Ordering::Relaxed)
     }
 
     /// Moves the clock on.

@@ -21,10 +21,7 @@ use super::{
     connection::{Conn, End, TickLimits},
     protocol,
 };
-use crate::forward::{
-    lane::{Lane, TICK},
-    loss,
-};
+use crate::forward::lane::{Lane, TICK};
 
 /// Ticks between two walks over the connections.
 const WALK: u32 = 4;
@@ -76,7 +73,7 @@ impl Thread {
                 }
             }
             if self.open() > 0 {
-                loss::cut(&self.app.gateway);
+                self.lane.cut();
                 tracing::warn!(
                     "{} connections were in use for longer than the drain time and are cut off",
                     self.open()
