@@ -144,11 +144,12 @@ async fn streams_whose_messages_a_replica_does_not_take_hold_up_no_call() {
 
 #[tokio::test]
 async fn clients_that_do_not_take_their_answers_hold_up_no_call() {
-    let replica = Replica::start("a", Manner::LongGrpc(8 << 20)).await;
+    let replica = Replica::start("a", Manner::LongGrpc(1 << 20)).await;
     let (_control, gateway) = before(&replica, |_| {}).await;
     let tasks = base::Tasks::new();
     let mut answers = Vec::new();
-    for _ in 0..12 {
+    // More than a replica takes on one connection, and more than the windows of one have room for.
+    for _ in 0..260 {
         let answer = send(&gateway, &tasks, "ModelInfer", Full::<Bytes>::from(message(8)));
         answers.push(tokio::time::timeout(Duration::from_secs(10), answer).await.expect("a head in time").unwrap());
     }

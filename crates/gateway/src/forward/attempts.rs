@@ -156,7 +156,9 @@ pub(crate) async fn forward(call: Call, head: Request<()>, body: Received) -> Re
                         link.reuse(std::mem::take(outgoing.headers_mut()));
                         Source::Http1(link)
                     }
-                    (Line::Shared(_) | Line::Own(_), Some(incoming)) => Source::Http2(incoming),
+                    (Line::Shared(grpc) | Line::Own(grpc), Some(incoming)) => {
+                        Source::Http2 { incoming, _place: grpc.into_place() }
+                    }
                     (Line::Shared(_) | Line::Own(_), None) => Source::Ended,
                 };
                 let body = ReplicaBody::new(source, flight, alarm, call.gap);

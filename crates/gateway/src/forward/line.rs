@@ -23,7 +23,7 @@ use crate::{
 pub(crate) enum Line {
     /// For this request alone.
     Http1(Link),
-    /// For all calls.
+    /// For the calls of many clients.
     Shared(Grpc),
     /// For this stream alone.
     Own(Grpc),
@@ -51,7 +51,7 @@ impl Line {
                 Some(grpc) => Ok((Self::Shared(grpc), true)),
                 None => {
                     let grpc = open(lane, replica).await?;
-                    lane.pool.set_grpc(replica, Some(grpc.clone()));
+                    lane.pool.keep_grpc(replica, grpc.clone());
                     Ok((Self::Shared(grpc), false))
                 }
             },
@@ -76,7 +76,7 @@ impl Line {
     pub(crate) fn forget(self, lane: &Lane, replica: &Arc<Replica>) {
         match self {
             Self::Http1(_) | Self::Own(_) => {}
-            Self::Shared(_) => lane.pool.set_grpc(replica, None),
+            Self::Shared(grpc) => lane.pool.forget_grpc(replica, &grpc),
         }
     }
 }

@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 
 use super::flight::Flight;
 use crate::{
-    upstream::http1::Link,
+    upstream::{http1::Link, http2::Place},
     wire::{alarm::Alarm, refusal::causes},
 };
 
@@ -75,7 +75,8 @@ impl Body for OutBody {
 pub(crate) enum Source {
     /// A connection of its own.
     Http1(Link),
-    Http2(Incoming),
+    /// `_place` is that among the calls of its connection; kept for its end only.
+    Http2 { incoming: Incoming, _place: Place },
     /// Nothing more comes.
     Ended,
 }
@@ -84,7 +85,9 @@ impl Source {
     fn poll(&mut self, cx: &mut Context<'_>) -> Polled {
         match self {
             Self::Http1(link) => link.poll_frame(cx).map(|it| it.map(|it| it.map_err(Into::into))),
-            Self::Http2(incoming) => Pin::new(incoming).poll_frame(cx).map(|it| it.map(|it| it.map_err(Into::into))),
+            Self::Http2 { incoming, .. } => {
+                Pin::new(incoming).poll_frame(cx).map(|it| it.map(|it| it.map_err(Into::into)))
+            }
             Self::Ended => Poll::Ready(None),
         }
     }
@@ -92,7 +95,7 @@ impl Source {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Http1(link) => link.is_end_stream(),
-            Self::Http2(incoming) => incoming.is_end_stream(),
+            Self::Http2 { incoming, .. } => incoming.is_end_stream(),
             Self::Ended => true,
         }
     }
@@ -100,7 +103,7 @@ impl Source {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Http1(link) => link.size_hint(),
-            Self::Http2(incoming) => incoming.size_hint(),
+            Self::Http2 { incoming, .. } => incoming.size_hint(),
             Self::Ended => SizeHint::with_exact(0),
         }
     }
@@ -188,15 +191,6 @@ impl OutBody {
         match self {
             Self::Replica(body) if body.flight.is_none() => body.alarm.take(),
             Self::Own(_) | Self::Message(..) | Self::Replica(_) => None,
-        }
-    }
-}
-
-impl Drop for ReplicaBody {
-    fn drop(&mut self) {
-        // The answer to HEAD has a body that nobody reads.
-        if self.source.is_end_stream() {
-            self.finish();
         }
     }
 }

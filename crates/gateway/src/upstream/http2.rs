@@ -1,6 +1,6 @@
 //! HTTP/2 connections to replicas, for gRPC. Requests share a connection, so a task drives it.
 
-use std::{error::Error as _, fmt, future::poll_fn, pin::pin, task::Poll, time::Duration};
+use std::{error::Error as _, fmt, future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use http::{Request, Response};
 use hyper::{body::Incoming, client::conn::http2};
@@ -13,14 +13,26 @@ use super::{
 };
 use crate::wire::{alarm::Alarm, refusal::causes};
 
-/// What a replica may send of one answer before the client has taken it, and of all together: answers that clients are
-/// slow to take must not hold up the others.
+/// The most calls that share a connection. Few servers take less of them at a time: RFC 9113, 6.5.2, advises against it.
+const MOST_CALLS: u32 = 100;
+/// What a replica may send of one answer before the client has taken it, and of all of a connection: answers that clients
+/// are slow to take do not hold up the others.
 const ANSWER_AHEAD: u32 = 256 << 10;
-const ANSWERS_AHEAD: u32 = 64 << 20;
+const ANSWERS_AHEAD: u32 = MOST_CALLS * ANSWER_AHEAD;
 
 /// An HTTP/2 connection to a replica. Clones share it.
 #[derive(Clone)]
-pub(crate) struct Grpc(http2::SendRequest<SendBody>);
+pub(crate) struct Grpc {
+    sender: http2::SendRequest<SendBody>,
+    place: Place,
+}
+
+/// A place among the calls of a connection, until it is dropped.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    /// It has as many owners as the connection has calls, and who keeps the connection.
+    one: Arc<()>,
+}
 
 impl fmt::Debug for Grpc {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -45,12 +57,32 @@ impl Grpc {
                 tracing::debug!("a gRPC connection to a replica ended: {}", causes(&error));
             }
         });
-        Ok(Self(sender))
+        Ok(Self { sender, place: Place { one: Arc::default() } })
     }
 
     /// Whether it is of no more use.
     pub(crate) fn is_closed(&self) -> bool {
-        self.0.is_closed()
+        self.sender.is_closed()
+    }
+
+    /// Whether one more call may use it. To be asked by who keeps it.
+    pub(crate) fn has_place(&self) -> bool {
+        Arc::strong_count(&self.place.one) <= MOST_CALLS as usize && !self.is_closed()
+    }
+
+    /// Whether a call uses it. To be asked by who keeps it.
+    pub(crate) fn is_used(&self) -> bool {
+        Arc::strong_count(&self.place.one) > 1
+    }
+
+    /// Whether both are the same connection.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.place.one, &other.place.one)
+    }
+
+    /// Its place, for the body of the answer.
+    pub(crate) fn into_place(self) -> Place {
+        self.place
     }
 
     /// Sends a request and waits for the answer's head, as [`Link::send`](super::http1::Link::send) does. Of the
@@ -66,7 +98,7 @@ impl Grpc {
         *request.uri_mut() = outgoing.uri().clone();
         *request.version_mut() = outgoing.version();
         *request.headers_mut() = outgoing.headers().clone();
-        let mut answer = pin!(self.0.try_send_request(request));
+        let mut answer = pin!(self.sender.try_send_request(request));
         poll_fn(|cx| match answer.as_mut().poll(cx) {
             Poll::Ready(Ok(response)) => Poll::Ready(Ok(response)),
             Poll::Ready(Err(mut error)) => Poll::Ready(Err(match error.take_message() {

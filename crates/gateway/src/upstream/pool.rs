@@ -21,12 +21,13 @@ pub(crate) struct Pool(Mutex<HashMap<u64, Entry, BuildHasherDefault<Spread>>>);
 struct Entry {
     replica: Weak<Replica>,
     idle: Vec<Link>,
-    grpc: Option<Grpc>,
+    /// Those that calls share.
+    grpc: Vec<Grpc>,
 }
 
 impl Entry {
     fn of(replica: &Arc<Replica>) -> Self {
-        Self { replica: Arc::downgrade(replica), idle: Vec::new(), grpc: None }
+        Self { replica: Arc::downgrade(replica), idle: Vec::new(), grpc: Vec::new() }
     }
 }
 
@@ -55,16 +56,26 @@ impl Pool {
         self.lock().entry(replica.key).or_insert_with(|| Entry::of(replica));
     }
 
-    /// The shared HTTP/2 connection.
+    /// A shared HTTP/2 connection that has a place for one more call.
     pub(crate) fn grpc(&self, replica: &Arc<Replica>) -> Option<Grpc> {
         let mut entries = self.lock();
         let entry = entries.entry(replica.key).or_insert_with(|| Entry::of(replica));
-        entry.grpc.clone().filter(|grpc| !grpc.is_closed())
+        entry.grpc.iter().find(|grpc| grpc.has_place()).cloned()
     }
 
-    /// Sets the shared HTTP/2 connection.
-    pub(crate) fn set_grpc(&self, replica: &Arc<Replica>, grpc: Option<Grpc>) {
-        self.lock().entry(replica.key).or_insert_with(|| Entry::of(replica)).grpc = grpc;
+    /// Shares an HTTP/2 connection from now on.
+    pub(crate) fn keep_grpc(&self, replica: &Arc<Replica>, grpc: Grpc) {
+        let mut entries = self.lock();
+        let shared = &mut entries.entry(replica.key).or_insert_with(|| Entry::of(replica)).grpc;
+        shared.retain(|grpc| !grpc.is_closed());
+        shared.push(grpc);
+    }
+
+    /// Shares a connection no longer.
+    pub(crate) fn forget_grpc(&self, replica: &Arc<Replica>, grpc: &Grpc) {
+        if let Some(entry) = self.lock().get_mut(&replica.key) {
+            entry.grpc.retain(|known| !known.is(grpc));
+        }
     }
 
     /// Closes connections that were last used before `tick`, and those to replicas that are gone.
@@ -75,8 +86,10 @@ impl Pool {
             if entry.idle.capacity() > 2 * entry.idle.len() {
                 entry.idle.shrink_to(entry.idle.len());
             }
-            let grpc = entry.grpc.as_ref().is_some_and(|grpc| !grpc.is_closed());
-            grpc || !entry.idle.is_empty() || replica.outstanding.load(Ordering::Relaxed) > 0
+            // One is kept for the next call. Others were opened when there were more calls.
+            let mut first = true;
+            entry.grpc.retain(|grpc| !grpc.is_closed() && (std::mem::take(&mut first) || grpc.is_used()));
+            !entry.grpc.is_empty() || !entry.idle.is_empty() || replica.outstanding.load(Ordering::Relaxed) > 0
         });
     }
 
