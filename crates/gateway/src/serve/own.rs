@@ -68,8 +68,10 @@ pub(crate) async fn answer(app: &Arc<App>, page: Own, method: &Method) -> Result
     Ok(response.map(OutBody::own))
 }
 
-/// The list of models. Writing it takes a while where there are many, and requests must not wait behind it.
+/// The list of models. Writing it takes a while where there are many: requests must not wait behind it, and it is written
+/// for one client at a time.
 async fn models(app: &Arc<App>) -> String {
+    let _turn = app.names.acquire().await;
     let table = Arc::clone(&app.gateway.table);
     let listing = app.gateway.tasks.spawn_blocking(move || {
         let names = table.first_names(LISTED);

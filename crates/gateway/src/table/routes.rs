@@ -119,8 +119,11 @@ impl Table {
     pub(crate) fn first_names(&self, most: usize) -> Vec<String> {
         let mut names: Vec<_> = self.all().map(|endpoint| endpoint.id.to_string()).collect();
         names.extend(self.sorted.first(most));
+        if names.len() > most {
+            names.select_nth_unstable(most);
+            names.truncate(most);
+        }
         names.sort_unstable();
-        names.truncate(most);
         names
     }
 
