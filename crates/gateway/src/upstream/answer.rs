@@ -2,7 +2,7 @@
 
 use std::mem::MaybeUninit;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode,
     header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING},
@@ -13,6 +13,8 @@ use super::decode::Decoder;
 /// The longest head of an answer.
 const LONGEST_HEAD: usize = 256 << 10;
 const MOST_HEADERS: usize = 100;
+/// The most interim answers before an answer.
+const MOST_PASSED: usize = 64;
 
 /// The head of an answer, and what follows it.
 #[derive(Debug)]
@@ -23,15 +25,34 @@ pub(super) struct Head {
     pub(super) stays: bool,
 }
 
+/// What was seen of an answer's head before.
+#[derive(Debug, Default)]
+pub(super) struct Looked {
+    /// How much of the input.
+    at: usize,
+    /// Interim answers, and empty lines between them.
+    passed: usize,
+}
+
 /// Takes the head of the answer to a `method` request off `input`, once all of it is there. Interim answers (1xx) are
-/// passed over. `fresh` is how much of the input was looked at before; `spare` is a map to put the headers into.
+/// passed over. `spare` is a map to put the headers into.
 pub(super) fn take(
     input: &mut BytesMut,
-    fresh: &mut usize,
+    looked: &mut Looked,
     method: &Method,
     spare: &mut HeaderMap,
 ) -> Result<Option<Head>, String> {
+    let Looked { at: fresh, passed } = looked;
     loop {
+        // Empty lines before a head are allowed. To the parser they would be a beginning of which all comes again.
+        if input.first().is_some_and(|first| matches!(first, b'\r' | b'\n')) {
+            let lines = input.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+            input.advance(lines);
+            (*fresh, *passed) = (fresh.saturating_sub(lines), *passed + 1);
+        }
+        if *passed > MOST_PASSED {
+            return Err("it sends interim answers or empty lines without end".to_owned());
+        }
         // Mostly the first look finds all of it. Parsing what has no end yet, again with each byte, would take long.
         let new = &input[fresh.saturating_sub(3)..];
         let ends = *fresh == 0
@@ -40,7 +61,7 @@ pub(super) fn take(
             *fresh = input.len();
             return if input.len() > LONGEST_HEAD { Err("its head is too long".to_owned()) } else { Ok(None) };
         };
-        *fresh = 0;
+        (*fresh, *passed) = (0, *passed + 1);
         if !head.response.status().is_informational() {
             return Ok(Some(head));
         }
@@ -114,14 +135,19 @@ fn framing(status: StatusCode, method: &Method, is_old: bool, headers: &mut Head
         if is_old {
             return Err("it has a transfer-encoding, and HTTP/1.0 has none".to_owned());
         }
+        // Any other coding would be taken off the head, and left in the body.
+        let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+        let is_chunked = |coding: &HeaderValue| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+        if !codings.next().is_some_and(is_chunked) || codings.next().is_some() {
+            return Err("its transfer-encoding is another than chunked".to_owned());
+        }
         headers.remove(CONTENT_LENGTH);
-        let last = headers.get_all(TRANSFER_ENCODING).iter().next_back().map(HeaderValue::as_bytes).unwrap_or_default();
-        let last = last.rsplit(|b| *b == b',').next().unwrap_or_default().trim_ascii();
-        return Ok(if last.eq_ignore_ascii_case(b"chunked") { Decoder::chunked() } else { Decoder::UntilClosed });
+        return Ok(Decoder::chunked());
     }
-    let mut length = None;
+    let (mut length, mut values) = (None, 0);
     for value in headers.get_all(CONTENT_LENGTH).iter().flat_map(|it| it.as_bytes().split(|b| *b == b',')) {
         let value = value.trim_ascii();
+        values += 1;
         let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
         let number = std::str::from_utf8(value).ok().filter(|_| digits).and_then(|it| it.parse::<u64>().ok());
         match (number, length) {
@@ -130,7 +156,7 @@ fn framing(status: StatusCode, method: &Method, is_old: bool, headers: &mut Head
             (Some(_) | None, _) => return Err("its content-length cannot be read".to_owned()),
         }
     }
-    if headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some()
+    if values > 1
         && let Some(length) = length
     {
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));

@@ -18,7 +18,7 @@ use http_body::{Frame, SizeHint};
 use tokio_util::io::poll_read_buf;
 
 use super::{
-    answer,
+    answer::{self, Looked},
     body::{SendBody, SendError, is_late},
     decode::{Decoded, Decoder},
     outgoing::Outgoing,
@@ -44,6 +44,8 @@ struct Wire {
     /// What came and was not taken yet.
     input: BytesMut,
     read: usize,
+    /// Whether the input has had room for more than [`READ`] since the connection last rested.
+    grown: bool,
     /// An empty map for the headers of an answer.
     spare: HeaderMap,
     body: Decoder,
@@ -62,7 +64,7 @@ impl Link {
     pub(crate) fn new(socket: Socket) -> Self {
         let (outgoing, input) = (Outgoing::new(), BytesMut::new());
         let spare = HeaderMap::new();
-        let wire = Wire { socket, outgoing, input, read: READ, spare, body: Decoder::Done, stays: true };
+        let wire = Wire { socket, outgoing, input, read: READ, grown: false, spare, body: Decoder::Done, stays: true };
         Self { wire: Box::new(wire), used_at: 0 }
     }
 
@@ -84,7 +86,7 @@ impl Link {
                     return Poll::Ready(Err(SendError::Unsent));
                 }
                 None => {
-                    looked_at = Some(0);
+                    looked_at = Some(Looked::default());
                     wire.begin(cx, request)
                 }
                 Some(looked_at) => wire.poll_head(cx, request.method(), looked_at),
@@ -137,7 +139,8 @@ impl Link {
             return None;
         }
         wire.outgoing.rest();
-        if wire.read > READ {
+        // It may be larger than what was read of late. `capacity` tells of the rest of it only.
+        if std::mem::take(&mut wire.grown) {
             (wire.read, wire.input) = (READ, BytesMut::new());
         }
         Some(self)
@@ -160,7 +163,7 @@ impl Wire {
         &mut self,
         cx: &mut Context<'_>,
         method: &Method,
-        looked_at: &mut usize,
+        looked_at: &mut Looked,
     ) -> Poll<Result<Response<()>, String>> {
         match self.outgoing.poll(&mut self.socket, cx) {
             Poll::Ready(Err(error)) => self.poll_late(cx, method, error),
@@ -172,7 +175,7 @@ impl Wire {
         &mut self,
         cx: &mut Context<'_>,
         method: &Method,
-        looked_at: &mut usize,
+        looked_at: &mut Looked,
     ) -> Poll<Result<Response<()>, String>> {
         loop {
             match ready!(self.poll_read(cx)) {
@@ -195,7 +198,8 @@ impl Wire {
         method: &Method,
         error: io::Error,
     ) -> Poll<Result<Response<()>, String>> {
-        let answer = if self.outgoing.begun { self.poll_answer(cx, method, &mut 0) } else { Poll::Pending };
+        let answer =
+            if self.outgoing.begun { self.poll_answer(cx, method, &mut Looked::default()) } else { Poll::Pending };
         match answer {
             Poll::Ready(Ok(response)) => {
                 (self.outgoing, self.stays) = (Outgoing::new(), false);
@@ -233,6 +237,7 @@ impl Wire {
         let count = ready!(poll_read_buf(Pin::new(&mut self.socket), cx, &mut self.input))?;
         if count >= room {
             self.read = (self.read * 2).min(MOST_READ);
+            self.grown = true;
         } else if count < self.read / 4 {
             self.read = (self.read / 2).max(READ);
         }
