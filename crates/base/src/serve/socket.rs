@@ -55,10 +55,13 @@ impl Socket {
     fn look(&mut self, context: &mut Context<'_>) {
         let Some(stream) = self.stream.as_ref().filter(|_| !self.more && self.watch.is_waited_for()) else { return };
         if self.watch.is_half_closed() {
+            let mut gone = false;
             if self.watch.take_ask() && self.stuck.is_none() {
-                let _ = either!(stream, stream => stream.try_write(STILL_THERE));
+                let sent = either!(stream, stream => stream.try_write(STILL_THERE));
+                // A part of it would stand in the middle of the answer.
+                gone = sent.is_ok_and(|sent| sent < STILL_THERE.len());
             }
-            if stream.is_hung_up() {
+            if gone || stream.is_hung_up() {
                 self.watch.set_closed(true);
             }
             return;

@@ -280,7 +280,10 @@ impl ClientSocket {
             }
         } else if conn.ask.swap(false, Ordering::Relaxed) {
             if !conn.spoken.swap(true, Ordering::Relaxed) {
-                let _sent = self.stream.try_write(STILL_THERE);
+                // A part of it would stand in the middle of the answer.
+                if self.stream.try_write(STILL_THERE).is_ok_and(|sent| sent < STILL_THERE.len()) {
+                    conn.end(End::Stalled);
+                }
             }
             if base::net::is_hung_up(&self.stream) {
                 conn.end(End::Stalled);
