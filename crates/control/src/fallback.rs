@@ -16,6 +16,8 @@ static PATHS: LazyLock<Vec<String>> = LazyLock::new(|| {
 
 /// How many near paths are named.
 const NAMED: usize = 3;
+/// The greatest distance of a near path.
+const FARTHEST: usize = 6;
 
 pub(crate) async fn unknown_path(uri: Uri) -> Error {
     let near = near(uri.path());
@@ -42,7 +44,7 @@ fn near(path: &str) -> Vec<String> {
     }
     let mut scored: Vec<(usize, &String)> = PATHS.iter().map(|known| (distance(path, known), known)).collect();
     scored.sort();
-    let bound = (path.len() / 3).clamp(1, 6);
+    let bound = (path.len() / 3).clamp(1, FARTHEST);
     scored
         .into_iter()
         .take_while(|(distance, _)| *distance <= bound)
@@ -65,7 +67,14 @@ fn distance(path: &str, known: &str) -> usize {
     (0..longer)
         .map(|place| match (given.get(place), wanted.get(place)) {
             (Some(given), Some(wanted)) if wanted.starts_with('{') => usize::from(given.is_empty()),
-            (Some(given), Some(wanted)) => strsim::damerau_levenshtein(&given.to_lowercase(), &wanted.to_lowercase()),
+            (Some(given), Some(wanted)) => {
+                // Comparing takes the product of the lengths.
+                let apart = given.chars().count().abs_diff(wanted.chars().count());
+                if apart > FARTHEST {
+                    return apart;
+                }
+                strsim::damerau_levenshtein(&given.to_lowercase(), &wanted.to_lowercase())
+            }
             (Some(extra), None) => extra.chars().count().max(1),
             (None, Some(missing)) => missing.chars().count(),
             (None, None) => 0,

@@ -2,6 +2,7 @@
 
 use std::{panic::AssertUnwindSafe, time::Instant};
 
+use api::request_id;
 use axum::{
     extract::{MatchedPath, Request, State},
     middleware::Next,
@@ -16,10 +17,7 @@ use http::{
 use super::Shared;
 use crate::error::Error;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// The longest request id that is taken from a caller.
-const REQUEST_ID_BYTES: usize = 128;
+const REQUEST_ID: HeaderName = HeaderName::from_static(request_id::HEADER);
 
 /// The route label of a request that fits no path.
 const UNMATCHED: &str = "unmatched";
@@ -30,7 +28,7 @@ pub(crate) async fn observe(State(app): State<Shared>, mut request: Request, nex
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or(UNMATCHED, MatchedPath::as_str);
-    let id = request_id(request.headers());
+    let id = id_of(request.headers());
     request.headers_mut().insert(REQUEST_ID, id.clone());
     app.metrics.in_flight.inc();
     let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
@@ -74,10 +72,8 @@ pub(crate) async fn limit_time(State(app): State<Shared>, request: Request, next
 }
 
 /// The caller's id, if it can be passed on, otherwise a new one.
-fn request_id(headers: &HeaderMap) -> HeaderValue {
-    let fits = |id: &&HeaderValue| {
-        !id.is_empty() && id.len() <= REQUEST_ID_BYTES && id.as_bytes().iter().all(u8::is_ascii_graphic)
-    };
+fn id_of(headers: &HeaderMap) -> HeaderValue {
+    let fits = |id: &&HeaderValue| request_id::is_plain(id.as_bytes());
     headers.get(REQUEST_ID).filter(fits).cloned().unwrap_or_else(|| {
         let id = uuid::Uuid::now_v7().to_string();
         HeaderValue::from_str(&id).unwrap_or_else(|_| HeaderValue::from_static("unnamed"))
@@ -93,11 +89,12 @@ mod tests {
         let with = |id: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(REQUEST_ID, id.parse().expect("a header value"));
-            request_id(&headers)
+            id_of(&headers)
         };
         assert_eq!(with("abc-1"), "abc-1");
         assert_ne!(with("has spaces"), "has spaces");
+        assert_ne!(with("a\"b{}"), "a\"b{}");
         assert_ne!(with(&"x".repeat(129)), "x".repeat(129).as_str());
-        assert_eq!(request_id(&HeaderMap::new()).len(), 36);
+        assert_eq!(id_of(&HeaderMap::new()).len(), 36);
     }
 }
