@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// What the gateway may take to end beside `gateway.drain_ms`, in which requests in flight are finished.
-const GATEWAY_END: Duration = Duration::from_secs(1);
+const GATEWAY_END: Duration = Duration::from_secs(3);
 /// Who waits for longer is told what for.
 const SOON: Duration = Duration::from_secs(1);
 /// What replicas may take to end: nobody asks them any more.
