@@ -6,7 +6,10 @@ mod harness;
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -20,11 +23,12 @@ use tokio::{
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A replica that answers each request with the same bytes, and notes the last request's.
+/// A replica that answers each request with the same bytes, counts them, and notes the last one's.
 struct Scripted {
     addr: SocketAddr,
     answer: Arc<Mutex<(Vec<u8>, Manners)>>,
     seen: Arc<Mutex<String>>,
+    requests: Arc<AtomicUsize>,
     _tasks: Tasks,
 }
 
@@ -32,6 +36,7 @@ struct Scripted {
 enum Manners {
     Keep,
     Close,
+    Reset,
     /// Answers when it has seen the head, and closes when the client does.
     Early,
 }
@@ -42,18 +47,26 @@ impl Scripted {
         let addr = listener.local_addr().unwrap();
         let answer = Arc::new(Mutex::new((Vec::new(), Manners::Keep)));
         let (seen, tasks) = (Arc::<Mutex<String>>::default(), Tasks::new());
+        let requests = Arc::<AtomicUsize>::default();
         let (script, note, spawner) = (Arc::clone(&answer), Arc::clone(&seen), tasks.clone());
+        let counted = Arc::clone(&requests);
         tasks.spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                spawner.spawn(serve(stream, Arc::clone(&script), Arc::clone(&note)));
+                spawner.spawn(serve(stream, Arc::clone(&script), Arc::clone(&note), Arc::clone(&counted)));
             }
         });
-        Self { addr, answer, seen, _tasks: tasks }
+        Self { addr, answer, seen, requests, _tasks: tasks }
     }
 
-    fn answers(&self, bytes: &str, manners: Manners) {
-        *self.answer.lock().unwrap() = (bytes.as_bytes().to_vec(), manners);
+    /// How it answers from now on. Counts from 0.
+    fn answers(&self, bytes: impl AsRef<[u8]>, manners: Manners) {
+        *self.answer.lock().unwrap() = (bytes.as_ref().to_vec(), manners);
+        self.requests.store(0, Ordering::SeqCst);
+    }
+
+    fn requests(&self) -> usize {
+        self.requests.load(Ordering::SeqCst)
     }
 
     fn seen(&self) -> String {
@@ -61,7 +74,12 @@ impl Scripted {
     }
 }
 
-async fn serve(mut stream: TcpStream, script: Arc<Mutex<(Vec<u8>, Manners)>>, note: Arc<Mutex<String>>) {
+async fn serve(
+    mut stream: TcpStream,
+    script: Arc<Mutex<(Vec<u8>, Manners)>>,
+    note: Arc<Mutex<String>>,
+    counted: Arc<AtomicUsize>,
+) {
     loop {
         let mut request = Vec::new();
         let early = script.lock().unwrap().1 == Manners::Early;
@@ -69,18 +87,29 @@ async fn serve(mut stream: TcpStream, script: Arc<Mutex<(Vec<u8>, Manners)>>, no
             let Ok(byte) = stream.read_u8().await else { return };
             request.push(byte);
         }
+        counted.fetch_add(1, Ordering::SeqCst);
         *note.lock().unwrap() = String::from_utf8_lossy(&request).into_owned();
         let (answer, manners) = script.lock().unwrap().clone();
         let _gone = stream.write_all(&answer).await;
         match manners {
             Manners::Keep => {}
             Manners::Close => return,
+            Manners::Reset => {
+                // What was sent must be there before the reset is.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                return reset(&stream);
+            }
             Manners::Early => {
                 let _gone = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
                 return;
             }
         }
     }
+}
+
+fn reset(stream: &TcpStream) {
+    #[allow(deprecated, reason = "with no time to linger it does not block, and resets")]
+    stream.set_linger(Some(Duration::ZERO)).unwrap();
 }
 
 /// Every body of these tests ends with a brace.
@@ -119,6 +148,10 @@ async fn an_answer_arrives_whole_however_it_is_framed() {
             Manners::Keep,
         ),
         ("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello", Manners::Keep),
+        (
+            "HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello",
+            Manners::Keep,
+        ),
         ("HTTP/1.1 200 Fine\r\n\r\nhello", Manners::Close),
         ("HTTP/1.0 200 OK\r\n\r\nhello", Manners::Close),
         ("HTTP/1.1 200 OK\r\nconnection: close, x-own\r\nx-own: 1\r\ncontent-length: 5\r\n\r\nhello", Manners::Close),
@@ -129,9 +162,12 @@ async fn an_answer_arrives_whole_however_it_is_framed() {
             assert_eq!((code, text.as_str()), (200, "hello"), "{answer}");
             assert!(!headers.contains_key("x-own") && headers.contains_key("x-modelway-replica"), "{answer}");
         }
+        assert_eq!(replica.requests(), 3, "{answer}");
     }
     replica.answers("HTTP/1.1 204 No Content\r\n\r\n", Manners::Keep);
     assert_eq!(gateway.infer("iris").await.0, 204);
+    replica.answers(b"HTTP/1.1 200 OK\r\nx-odd: \xff\xfe\r\ncontent-length: 2\r\n\r\nok", Manners::Keep);
+    assert_eq!(gateway.infer("iris").await.1["x-odd"].as_bytes(), b"\xff\xfe");
     gateway.stop().await;
 }
 
@@ -150,8 +186,12 @@ async fn bytes_behind_an_answer_are_no_answer_to_the_next_request() {
 }
 
 #[tokio::test]
-async fn an_answer_that_could_be_read_in_two_ways_is_refused() {
+async fn an_answer_that_cannot_be_read_or_in_two_ways_is_502_after_one_more_try_at_most() {
     let (replica, gateway) = gateway().await;
+    let long = format!("HTTP/1.1 200 OK\r\nx: {}\r\ncontent-length: 2\r\n\r\nok", "y".repeat(1 << 20));
+    let many: String = (0..200).map(|number| format!("x-{number}: 1\r\n")).collect();
+    let many = format!("HTTP/1.1 200 OK\r\n{many}content-length: 2\r\n\r\nok");
+    let hints = "HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n".repeat(1_000);
     for answer in [
         "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 5\r\n\r\nhello",
         "HTTP/1.1 200 OK\r\ncontent-length: +5\r\n\r\nhello",
@@ -159,23 +199,46 @@ async fn an_answer_that_could_be_read_in_two_ways_is_refused() {
         "HTTP/1.1 200 OK\r\na: b\r\n c\r\ncontent-length: 5\r\n\r\nhello",
         "HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
         "nonsense\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        "HTTP/1.1 200 O",
+        "",
+        &long,
+        &many,
+        &hints,
     ] {
-        replica.answers(answer, Manners::Close);
-        assert_eq!(gateway.infer("iris").await.0, 502, "{answer}");
+        for manners in [Manners::Close, Manners::Reset] {
+            replica.answers(answer, manners);
+            let (code, _, words) = gateway.infer("iris").await;
+            assert_eq!(code, 502, "{answer:.100}");
+            assert!(words.contains("a broke off before it answered"), "{answer:.100}: {words}");
+            assert!(replica.requests() <= 2, "{answer:.100}: it was sent {} times", replica.requests());
+        }
     }
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_after_its_head_breaks_off_at_the_client() {
+    let (replica, gateway) = gateway().await;
     for answer in [
+        "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n",
         "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhello",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
         "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n",
         "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhelloo\r\n0\r\n\r\n",
         "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\nhello\n0\n\n",
     ] {
-        replica.answers(answer, Manners::Close);
-        let request = gateway.client.post(gateway.url("/v2/models/iris/infer")).body("{}");
-        let whole = match request.send().await {
-            Ok(response) => response.bytes().await.is_ok(),
-            Err(_) => false,
-        };
-        assert!(!whole, "the client must see that {answer} is cut off");
+        for manners in [Manners::Close, Manners::Reset] {
+            replica.answers(answer, manners);
+            let request = gateway.client.post(gateway.url("/v2/models/iris/infer")).body("{}");
+            // The head may be lost together with the connection.
+            let whole = match request.send().await {
+                Ok(response) => response.bytes().await.is_ok(),
+                Err(_) => false,
+            };
+            assert!(!whole, "the client must see that {answer} is cut off");
+            assert_eq!(replica.requests(), 1, "{answer} is not sent again");
+        }
     }
     gateway.stop().await;
 }

@@ -73,6 +73,7 @@ fn a_name_that_has_passed_to_another_endpoint_stays_there_when_the_first_one_goe
     table.apply(vec![change(1, None)], 3, false);
     assert_eq!(table.find("iris").map(|endpoint| endpoint.id), Some(DeploymentId(2)));
     assert_eq!(table.first_names(10), ["iris", "md-2"]);
+    assert_eq!(table.first_names(1), ["iris"]);
 }
 
 #[test]
