@@ -123,6 +123,8 @@ class Reader:
     def read(self, document):
         text = document.read_text()
         failed = 0
+        if document.parent.name == "models":
+            shutil.copytree(document.parent, self.folder / "models", dirs_exist_ok=True)
         for other in ("python/README.md", "docs/python-models.md"):
             self.files(self.checkout / other)
         for block in BLOCK.finditer(text):

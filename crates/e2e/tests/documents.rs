@@ -26,6 +26,11 @@ fn the_blocks_about_python_work_as_written() {
 }
 
 #[test]
+fn the_blocks_about_the_sample_models_work_as_written() {
+    run(&["models/README.md"]);
+}
+
+#[test]
 #[ignore = "make test-long runs it"]
 fn long_the_blocks_that_install_something_work_as_written() {
     run(&["--long", "docs/serving.md", "python/README.md"]);
