@@ -247,8 +247,8 @@ pub fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Opti
                 return None;
             }
             let distance = strsim::damerau_levenshtein(word, near);
-            // A word of which nothing is left is no near one, however short.
-            (distance <= most && distance < near_length).then_some((distance, near))
+            // The word itself was meant, so it is no help. A word of which nothing is left is no near one, however short.
+            (distance > 0 && distance <= most && distance < near_length).then_some((distance, near))
         })
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, near)| near)
@@ -315,5 +315,7 @@ mod tests {
         assert_eq!(nearest("x", ["a", "b"]), None);
         assert_eq!(nearest("ab", ["a"]), None);
         assert_eq!(nearest(&"x".repeat(1 << 27), ["instances", "inputs"]), None, "and in a moment");
+        assert_eq!(nearest("churn2", ["churn2"]), None);
+        assert_eq!(nearest("churn2", ["churn2", "churn"]), Some("churn"));
     }
 }

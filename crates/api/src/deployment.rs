@@ -146,7 +146,7 @@ pub struct DeploymentSpec {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// Nothing serves yet; work is under way.
+    /// Its first replicas start, or those after it was idle or failed; until all of them are ready.
     Pending,
     /// It serves as it should: every replica that was asked for is ready. While a change rolls out, those
     /// are the replicas of the revision before it, and a note says so.
@@ -227,7 +227,7 @@ pub struct DeploymentStatus {
     /// Where it stands.
     #[serde(rename = "status")]
     pub state: State,
-    /// How many replicas are ready, over all revisions.
+    /// How many replicas of the revision that serves are ready; at most as many as are wanted.
     pub ready_replicas: u32,
     /// The revision that requests go to; while nothing is ready, the one that they went to last.
     pub serving_revision: Option<RevisionNumber>,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    deployment::{BucketModel, DeploymentSpec, MachineType, ModelSource, Resources},
+    deployment::{BucketModel, DeploymentSpec, MachineType, ModelSource, RegisteredRef, Resources},
     id::{DeploymentId, RevisionNumber},
     registry::{ModelContent, ModelVersion},
     time::Timestamp,
@@ -70,6 +70,37 @@ impl RevisionSpec {
     }
 }
 
+impl RevisionSpec {
+    /// The specification `now` changed so that it runs this again. `registered` is the registered version that this was
+    /// made from. The name stays.
+    #[must_use]
+    pub fn restored(&self, now: &DeploymentSpec, registered: Option<RegisteredRef>) -> DeploymentSpec {
+        let model = match (registered, &self.content) {
+            (Some(registered), _) => ModelSource::Registered(registered),
+            (None, ModelContent::Artifact { uris, digest }) => ModelSource::Bucket(BucketModel {
+                version: self.model_version.clone(),
+                kind: "single".to_owned(),
+                // The folder of the version comes before the place that holds it.
+                bucket: uris.last().cloned().unwrap_or_default(),
+                prefix: String::new(),
+                digest: digest.clone(),
+            }),
+            // Only registered versions are images.
+            (None, ModelContent::Image { .. }) => now.model.clone(),
+        };
+        DeploymentSpec {
+            machine: self.machine,
+            model,
+            request_res: self.request_res.clone(),
+            limit_res: self.limit_res.clone(),
+            env: self.env.clone(),
+            env_from_file: self.env_from_file.clone(),
+            request_timeout_ms: self.request_timeout_ms,
+            ..now.clone()
+        }
+    }
+}
+
 fn bucket_content(model: &BucketModel) -> ModelContent {
     let bucket = model.bucket.trim_end_matches('/');
     let prefix = model.prefix.trim_matches('/');
@@ -125,6 +156,22 @@ mod tests {
         match bucket_content(&model) {
             ModelContent::Artifact { uris, .. } => uris,
             ModelContent::Image { .. } => Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_a_revision_restores_is_that_revision_again() {
+        let spec = |value: serde_json::Value| DeploymentSpec::from_json(value).expect("it is valid");
+        let old = spec(serde_json::json!({
+            "name": "iris", "model": {"bucket": "s3://models/", "prefix": "iris", "version": "3"}, "env": {"A": "1"},
+            "request_timeout_ms": 7, "limit_res": {"cpu": "1"}, "env_from_file": {"B": "/b"}, "replicas": 5
+        }));
+        let now = spec(serde_json::json!({"name": "iris", "model": {"bucket": "/", "version": "4"}, "replicas": 2}));
+        for (from, to) in [(&old, &now), (&now, &old)] {
+            let revision = RevisionSpec::of(from, None);
+            let restored = revision.restored(to, None);
+            assert_eq!(RevisionSpec::of(&restored, None), revision);
+            assert_eq!(restored.replicas, to.replicas, "what is no part of a revision stays");
         }
     }
 

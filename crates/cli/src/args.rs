@@ -15,7 +15,7 @@ use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::output::Format;
 
-pub use change::{Apply, Delete, Deploy, Scale};
+pub use change::{Apply, Delete, Deploy, Rollback, Scale};
 pub use look::{Describe, Events, Get, List, Logs, Predict};
 pub use models::{Golden, GoldenRecord, ModelAddVersion, ModelDelete, ModelRegister, Models};
 pub use run::{BackendKind, Control, Gateway, Serve, Up, Worker};
@@ -36,6 +36,7 @@ Deploy
   deploy      Deploy a model, or change what is deployed under a name
   apply       Make deployments as a YAML file says
   scale       Set the number of replicas
+  rollback    Go back to an earlier revision
   delete      Drain and remove deployments
 
 Look
@@ -145,6 +146,7 @@ pub enum Command {
     Deploy(Box<Deploy>),
     Apply(Apply),
     Scale(Scale),
+    Rollback(Rollback),
     Delete(Delete),
     List(List),
     Get(Get),

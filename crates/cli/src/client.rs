@@ -9,6 +9,7 @@ mod http;
 mod look;
 mod models;
 mod predict;
+mod rollback;
 mod scale;
 mod secret;
 mod source;
@@ -28,6 +29,7 @@ pub use http::Control;
 pub use look::{describe, get, list};
 pub use models::models;
 pub use predict::predict;
+pub use rollback::rollback;
 pub use scale::scale;
 pub use stream::{events, logs};
 

@@ -90,6 +90,7 @@ fn ask(loaded: &Loaded<Settings>, command: &Command) -> Result<(), Failure> {
             Command::Deploy(args) => client::deploy(config, args).await,
             Command::Apply(args) => client::apply(config, args).await,
             Command::Scale(args) => client::scale(config, args).await,
+            Command::Rollback(args) => client::rollback(config, args).await,
             Command::Delete(args) => client::delete(config, args).await,
             Command::List(args) => client::list(config, args).await,
             Command::Get(args) => client::get(config, args).await,

@@ -236,6 +236,7 @@ fn connection(command: &Command) -> Option<&Connection> {
         Command::Deploy(args) => Some(&args.connection),
         Command::Apply(args) => Some(&args.connection),
         Command::Scale(args) => Some(&args.connection),
+        Command::Rollback(args) => Some(&args.connection),
         Command::Delete(args) => Some(&args.connection),
         Command::List(args) => Some(&args.connection),
         Command::Get(args) => Some(&args.connection),

@@ -30,6 +30,7 @@ pub(crate) fn documented() -> OpenApiRouter<Shared> {
         .routes(routes!(deployment::list, deployment::create))
         .routes(routes!(deployment::read, deployment::put, deployment::patch, deployment::delete))
         .routes(routes!(deployment::scale))
+        .routes(routes!(deployment::rollback))
         .routes(routes!(deployment::revisions))
         .routes(routes!(event::of_deployment))
         .routes(routes!(log::read))

@@ -102,3 +102,50 @@ async fn digits_that_are_a_number_and_a_name_are_not_guessed_at() {
     modelway.succeed(&["delete", "md-1", "--yes", "--wait"]);
     assert_eq!(get(&modelway, "1")["id"], 2, "now there is only the name");
 }
+
+#[tokio::test]
+async fn going_back_is_one_command_and_revisions_are_counted_forwards() {
+    let modelway = Modelway::up().await;
+    let models = modelway.models();
+    let (old, other, broken) = (models.iris("old"), models.iris("other"), models.broken("broken"));
+    let deploy = |model: &std::path::Path| ["deploy", model.to_str().unwrap(), "--name", "iris"].map(str::to_owned);
+    let run = |line: &[String]| modelway.run(&line.iter().map(String::as_str).collect::<Vec<_>>());
+    for (model, revision) in [(&old, 1), (&other, 2), (&old, 3)] {
+        assert!(run(&deploy(model)).status.success());
+        assert_eq!(get(&modelway, "iris")["revision"], revision, "the files at an old path may have changed");
+    }
+    modelway.succeed(&["scale", "iris", "2", "--wait"]);
+
+    let failed = run(&deploy(&broken));
+    let said = String::from_utf8(failed.stderr).unwrap();
+    assert_eq!(failed.status.code(), Some(1));
+    assert!(said.contains("Revision 3 goes on serving. To go back to it: modelway rollback iris\n"), "{said}");
+    let listed = modelway.succeed(&["list"]);
+    assert!(
+        listed.contains("3 -> 4") && listed.contains("models/old") && !listed.contains("models/broken"),
+        "{listed}"
+    );
+    modelway.succeed(&["scale", "iris", "3"]);
+    let grown = |d: &api::Deployment| {
+        d.status
+            .replica_status
+            .iter()
+            .filter(|r| r.revision.0 == 3 && r.state == api::replica::ReplicaState::Ready)
+            .count()
+    };
+    let one = modelway.until_deployment(1, "three replicas of the revision that serves", |d| grown(d) == 3).await;
+    assert!(one.status.ready_replicas <= 3);
+
+    let before = modelway.replica_pids();
+    let said = modelway.succeed(&["rollback", "iris"]);
+    assert!(said.contains("is active: revision 3, 3 of 3 replicas ready"), "{said}");
+    let one = get(&modelway, "iris");
+    assert!(one["model"]["bucket"].as_str().unwrap().ends_with("models/old"), "{one:#}");
+    modelway.until_deployment(1, "nothing else runs", |d| d.status.replica_status.len() == 3).await;
+    assert!(modelway.replica_pids().iter().all(|pid| before.contains(pid)), "nothing was started");
+
+    let said = modelway.succeed(&["rollback", "iris", "--to", "2"]);
+    assert!(said.contains("is active: revision 2"), "{said}");
+    let missing = fails(&modelway, &["rollback", "iris", "--to", "9"]).1;
+    assert!(missing.contains("there is no revision 9; kept are 4, 3, 2, 1"), "{missing}");
+}

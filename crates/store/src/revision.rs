@@ -1,6 +1,8 @@
 //! The revisions of a deployment: immutable, numbered from 1, the older ones dropped in time.
 
-use api::{DeploymentId, Revision, RevisionNumber, Timestamp, revision::RevisionSpec, route::Route};
+use api::{
+    DeploymentId, Revision, RevisionNumber, Timestamp, deployment::RegisteredRef, revision::RevisionSpec, route::Route,
+};
 use sqlx::any::AnyRow;
 
 use crate::{
@@ -68,22 +70,35 @@ pub(crate) async fn insert(
 pub(crate) enum Next {
     /// What runs does not change.
     Same,
-    /// It goes back to one that is kept: nothing is rebuilt.
+    /// A person goes back to one that is kept: nothing is rebuilt.
     Back(RevisionNumber),
     /// It is a new one.
     New(RevisionNumber),
 }
 
-/// Compares `content` with the kept revisions (the newest first), of which `wanted` is wanted now.
+/// Compares `content` with the kept revisions (the newest first), of which `wanted` is wanted now. An older one of the
+/// same content is not taken again: what stands at its address may have changed since.
 pub(crate) fn next(kept: &[Revision], wanted: RevisionNumber, content: &RevisionSpec) -> Next {
-    let mut equal = kept.iter().filter(|revision| revision.spec == *content);
-    if equal.clone().any(|revision| revision.number == wanted) {
+    if kept.iter().any(|revision| revision.number == wanted && revision.spec == *content) {
         return Next::Same;
     }
-    match equal.next() {
-        Some(revision) => Next::Back(revision.number),
-        None => Next::New(RevisionNumber(kept.first().map_or(wanted, |newest| newest.number).0 + 1)),
-    }
+    Next::New(RevisionNumber(kept.first().map_or(wanted, |newest| newest.number).0 + 1))
+}
+
+/// The registered version that a revision was made from, if it was.
+pub(crate) async fn registered(
+    sql: &mut Sql,
+    deployment: DeploymentId,
+    number: RevisionNumber,
+) -> Result<Option<RegisteredRef>, StoreError> {
+    let row = sqlx::query("SELECT model_name, model_version FROM revision WHERE deployment = $1 AND number = $2")
+        .bind(deployment.0)
+        .bind(i64::from(number.0))
+        .fetch_optional(sql)
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    let (name, version) = (row.maybe_text("model_name")?, row.maybe_text("model_version")?);
+    Ok(name.zip(version).map(|(name, version)| RegisteredRef { name, version }))
 }
 
 /// Drops old revisions: all but the newest ten, `wanted` and those that `route` names.

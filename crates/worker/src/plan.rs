@@ -151,18 +151,8 @@ impl<'o> Groups<'o> {
 
     /// How many replicas a revision shall have while `serving` serves, or is the one to serve again.
     fn share(&self, revision: RevisionNumber, serving: Option<RevisionNumber>) -> u32 {
-        if revision == self.newest {
-            self.want
-        } else if Some(revision) == serving {
-            match count(self.live(revision).len()) {
-                // The machine was started anew, say: the wanted one may never get ready.
-                0 => self.want,
-                // The old one is kept as it is, not grown: its days are counted.
-                live => live.min(self.want),
-            }
-        } else {
-            0
-        }
+        // The one that serves is scaled too: the wanted one may take long, or never get ready.
+        if revision == self.newest || Some(revision) == serving { self.want } else { 0 }
     }
 
     /// The ready ones among the first `share` of a revision.

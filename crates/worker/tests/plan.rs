@@ -294,9 +294,16 @@ fn a_new_deployment_is_pending_and_then_active() {
     assert!(world.committed.as_ref().unwrap().reason.as_ref().unwrap().contains("revision 1 is starting"));
     world.become_ready(|r| r.id.0.ends_with("-0"));
     world.pass();
-    assert_eq!((world.record.status.state, world.record.status.ready_replicas), (State::Degraded, 1));
+    assert_eq!((world.record.status.state, world.record.status.ready_replicas), (State::Pending, 1));
+    assert_eq!(world.serving(), [1], "the first replica serves already");
+    world.crash(false, |r| r.id.0.ends_with("-1"));
+    world.pass();
+    assert_eq!(world.record.status.state, State::Pending, "a replica that is started again is no other state");
+    world.wait(BACKOFF);
+    world.pass();
     world.become_ready(|_| true);
     let step = world.pass();
+    assert_eq!(world.events.iter().map(|(kind, _)| *kind).collect::<Vec<_>>(), ["replica_failed", "active"]);
     assert!(step.settled && step.acts.is_empty() && step.look_again.is_none(), "{step:?}");
     assert_eq!(world.record.status.state, State::Active);
     assert_eq!(world.record.status.serving_revision, Some(RevisionNumber(1)));
@@ -344,6 +351,42 @@ fn the_old_revision_serves_until_all_of_the_new_one_is_ready_and_then_drains() {
     assert!(world.pass().settled);
     let kinds: Vec<_> = world.events.iter().map(|(kind, _)| *kind).collect();
     assert!(kinds.contains(&"traffic_moved"), "{kinds:?}");
+}
+
+#[test]
+fn the_revision_that_serves_is_scaled_while_a_newer_one_loads_or_fails() {
+    let mut loads = World::serving_revision_1(2);
+    loads.change();
+    loads.pass();
+    for mut world in [loads, World::with_a_broken_change(2)] {
+        world.scale(4);
+        world.pass();
+        assert_eq!((world.alive(1), world.alive(2), world.serving()), (4, 4, vec![1]));
+        world.become_ready(|r| r.revision.0 == 1);
+        world.pass();
+        assert_eq!(world.record.status.ready_replicas, 4);
+        assert_eq!(world.committed.as_ref().unwrap().revisions[0].replicas.len(), 4, "all of them serve");
+        world.scale(1);
+        world.pass();
+        world.wait(RULES.route_settle);
+        world.pass();
+        assert_eq!((world.alive(1), world.alive(2), world.record.status.ready_replicas), (1, 1, 1));
+        // One that ends is replaced, although a newer revision is wanted.
+        world.machine.retain(|_, replica| replica.revision.0 != 1);
+        world.pass();
+        assert_eq!(world.alive(1), 1);
+    }
+}
+
+#[test]
+fn replicas_of_two_revisions_are_not_counted_as_one_lot() {
+    let mut world = World::serving_revision_1(3);
+    world.change();
+    world.pass();
+    world.become_ready(|_| true);
+    world.pass();
+    assert_eq!((world.alive(1), world.alive(2), world.record.status.ready_replicas), (3, 3, 3));
+    assert!(world.events.iter().all(|(_, message)| !message.contains("6 of 3")), "{:?}", world.events);
 }
 
 #[test]

@@ -144,6 +144,36 @@ pub struct Scale {
     pub connection: Connection,
 }
 
+/// Go back to an earlier revision
+///
+/// What runs is again what that revision ran: the same model, variables and resources. The number of replicas stays.
+/// Replicas of that revision that still run go on; nothing is started for them.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  modelway rollback iris
+  modelway rollback iris --to 3")]
+pub struct Rollback {
+    /// Its name, its number, or md- and its number
+    #[arg(value_name = "DEPLOYMENT")]
+    pub deployment: String,
+    /// The revision [default: the one that serves, or the one before the newest]
+    #[arg(long, value_name = "REVISION", value_parser = clap::value_parser!(u32).range(1..))]
+    pub to: Option<u32>,
+    /// Do not wait until it serves
+    #[arg(long)]
+    pub no_wait: bool,
+    /// How long to wait.
+    #[command(flatten)]
+    pub patience: Patience,
+    /// The form of the output.
+    #[command(flatten)]
+    pub output: Output,
+    /// Where to ask.
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
 /// Drain and remove deployments
 ///
 /// Their replicas finish what they have begun. On a terminal it asks first.

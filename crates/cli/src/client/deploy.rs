@@ -103,7 +103,7 @@ fn drop_nulls(value: &mut Value) {
     }
 }
 
-fn sentence(deployed: &Found, unchanged: bool) -> String {
+pub(super) fn sentence(deployed: &Found, unchanged: bool) -> String {
     let (deployment, who) = (&deployed.deployment, view::who(&deployed.deployment));
     let handle = deployment.spec.name.clone().unwrap_or_else(|| deployment.id.to_string());
     let (ready, wanted) = (deployment.status.ready_replicas, deployment.spec.replicas);

@@ -170,13 +170,20 @@ impl Control {
     }
 
     async fn unknown_name(&self, who: &str) -> Failure {
-        let names: Vec<String> = match self.all(DEPLOYMENTS, &[]).await {
-            Ok(items) => items.iter().filter_map(|item| item["name"].as_str().map(str::to_owned)).collect(),
+        let items = match self.all(DEPLOYMENTS, &[]).await {
+            Ok(items) => items,
             Err(failure) => return failure,
         };
+        let (gone, live): (Vec<_>, Vec<_>) = items.iter().partition(|item| item["status"] == "deleting");
+        if let Some(gone) = gone.iter().find(|item| item["name"] == who) {
+            let message = format!("`{who}` is being deleted");
+            let next = format!("It can be found by its number: modelway describe md-{}", gone["id"]);
+            return Failure::new(Exit::NotFound, message).next(next);
+        }
+        let names: Vec<String> = live.iter().filter_map(|item| item["name"].as_str().map(str::to_owned)).collect();
         let failure = Failure::new(Exit::NotFound, format!("there is no deployment `{who}`"));
         match nearest(who, names.iter().map(String::as_str)) {
-            Some(near) => failure.next(format!("Did you mean `{near}`?")),
+            Some(near) => failure.next(format!("Did you mean `{}`?", visible::line(near))),
             None => failure.next("See what there is: modelway list"),
         }
     }

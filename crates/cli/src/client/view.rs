@@ -35,11 +35,20 @@ pub(super) fn table(deployments: &[Deployment], now: Timestamp) -> String {
                 Some(serving) => format!("{serving} -> {}", deployment.revision),
                 None => deployment.revision.to_string(),
             },
-            model(&deployment.spec.model),
+            serving_model(deployment),
             age(now.since(deployment.created_at)),
         ]);
     }
     table.text()
+}
+
+/// The model that answers requests, which is not the wanted one while a newer revision loads or has failed.
+fn serving_model(deployment: &Deployment) -> String {
+    let status = &deployment.status;
+    match status.serving_revision {
+        Some(serving) if serving != deployment.revision => status.artifact.clone().unwrap_or_else(|| "-".to_owned()),
+        _ => model(&deployment.spec.model),
+    }
 }
 
 /// Where a model comes from, in a word.

@@ -109,8 +109,9 @@ async fn until_routed(config: &Config, id: DeploymentId, end: Instant) {
 fn outlook(deployment: &Deployment, revision: RevisionNumber) -> Outlook {
     let status = &deployment.status;
     let (ready, wanted) = (status.ready_replicas, deployment.spec.replicas);
-    let ours = status.error.as_ref().filter(|error| error.revision >= revision);
-    let serves = status.serving_revision.is_some_and(|serving| serving >= revision);
+    // Somebody may have changed the deployment again meanwhile: then that change is what is waited for.
+    let ours = status.error.as_ref().filter(|error| [revision, deployment.revision].contains(&error.revision));
+    let serves = status.serving_revision.is_some_and(|serving| [revision, deployment.revision].contains(&serving));
     match status.state {
         // Right after a change of scale the status may still be that of before.
         State::Active if serves && ready == wanted => Outlook::Done,
@@ -150,6 +151,10 @@ fn broken(deployment: &Deployment, error: &StatusError) -> Failure {
         |name| format!("Mend the model and deploy it again with --name {name}."),
     );
     let stays = match deployment.status.serving_revision.filter(|_| deployment.status.state == State::Degraded) {
+        Some(serving) if serving != deployment.revision => {
+            let handle = deployment.spec.name.as_deref().map_or_else(|| id.to_string(), |it| visible::line(it).into());
+            format!("Revision {serving} goes on serving. To go back to it: modelway rollback {handle}\n")
+        }
         Some(serving) => format!("Revision {serving} goes on serving. "),
         None => String::new(),
     };
@@ -185,7 +190,13 @@ mod tests {
     #[test]
     fn it_is_done_when_the_awaited_revision_serves_and_hopeless_when_that_one_failed() {
         assert_eq!(looks("active", Some(2), None), "done");
-        assert_eq!(looks("active", Some(3), None), "done");
+        let mut again = deployment("active", Some(1), None);
+        again.revision = RevisionNumber(1);
+        assert_eq!(outlook(&again, RevisionNumber(2)), Outlook::Done, "somebody went back meanwhile");
+        assert!(matches!(outlook(&deployment("active", Some(2), None), RevisionNumber(1)), Outlook::Done));
+        let mut back = deployment("active", Some(2), None);
+        back.revision = RevisionNumber(1);
+        assert!(matches!(outlook(&back, RevisionNumber(1)), Outlook::NotYet(_)), "the newer one serves still");
         assert_eq!(looks("active", Some(1), None), "not yet", "the old revision serves");
         assert_eq!(looks("failed", None, Some(2)), "hopeless");
         assert_eq!(looks("failed", None, Some(1)), "not yet", "that was the revision before");
@@ -211,7 +222,11 @@ mod tests {
         let failure = broken(&deployment, &error);
         assert_eq!(failure.exit, Exit::Failed);
         let text = failure.to_string();
-        for part in ["revision 2: model.onnx is no ONNX file", "\n  line one", "Revision 1 goes on serving"] {
+        for part in [
+            "revision 2: model.onnx is no ONNX file",
+            "\n  line one",
+            "Revision 1 goes on serving. To go back to it: modelway rollback md-1",
+        ] {
             assert!(text.contains(part), "{text}");
         }
         assert_eq!(text.matches("is no ONNX file").count(), 1, "the log does not repeat the reason: {text}");

@@ -1,7 +1,7 @@
 //! Deployments: create, read, change, delete.
 
 use api::{
-    Deployment, DeploymentId, DeploymentSpec, Fault, State,
+    Deployment, DeploymentId, DeploymentSpec, Fault, RevisionNumber, State,
     decode::{Faults, Fields, nearest, short},
     deployment::{MAX_REPLICAS, ModelSource, RegisteredRef},
     revision::RevisionView,
@@ -89,6 +89,30 @@ impl App {
         self.deployment_change(id, only_if, |spec| Ok(DeploymentSpec { replicas, ..spec.clone() })).await
     }
 
+    /// Goes back to a revision that is kept.
+    pub(crate) async fn deployment_rollback(
+        &self,
+        id: DeploymentId,
+        number: RevisionNumber,
+        only_if: &Precondition,
+    ) -> Result<DeploymentRecord, Error> {
+        for _ in 0..ATTEMPTS {
+            let record = self.store.deployment_get(id).await?;
+            only_if.check(record.generation)?;
+            match self.store.deployment_restore(id, number, Some(record.generation), self.now()).await {
+                Err(StoreError::Stale) => {}
+                Err(StoreError::NotFound { .. }) => {
+                    let kept = self.store.revision_list(id).await?;
+                    let kept: Vec<_> = kept.iter().map(|revision| revision.number.to_string()).collect();
+                    let detail = format!("there is no revision {number}; kept are {}", kept.join(", "));
+                    return Err(Error::payload("/revision", "not_found", detail));
+                }
+                other => return Ok(other?),
+            }
+        }
+        Err(overtaken(id))
+    }
+
     /// Asks for the end of a deployment.
     pub(crate) async fn deployment_delete(
         &self,
@@ -137,7 +161,7 @@ impl App {
                 other => return Ok(other?),
             }
         }
-        Err(Error::Busy(format!("others changed deployment {id} {ATTEMPTS} times meanwhile; repeat the request")))
+        Err(overtaken(id))
     }
 
     /// The store found something missing: says whether it is the model that `spec` names, and what was
@@ -178,7 +202,7 @@ impl App {
 
     /// The answer that shows a deployment.
     pub(crate) fn deployment_view(&self, record: DeploymentRecord) -> Deployment {
-        let serves = matches!(record.status.state, State::Active | State::Degraded);
+        let serves = matches!(record.status.state, State::Active | State::Degraded) || record.status.ready_replicas > 0;
         Deployment {
             id: record.id,
             url: serves.then(|| self.config.infer_url(record.id)),
@@ -191,16 +215,30 @@ impl App {
     }
 }
 
+fn overtaken(id: DeploymentId) -> Error {
+    Error::Busy(format!("others changed deployment {id} {ATTEMPTS} times meanwhile; repeat the request"))
+}
+
 /// Reads `{"replicas": n}`.
 pub(crate) fn read_scale(value: Value) -> Result<u32, Vec<Fault>> {
+    read_number(value, "replicas", 0, MAX_REPLICAS)
+}
+
+/// Reads `{"revision": n}`.
+pub(crate) fn read_rollback(value: Value) -> Result<RevisionNumber, Vec<Fault>> {
+    read_number(value, "revision", 1, u32::MAX).map(RevisionNumber)
+}
+
+/// Reads an object of one whole number.
+fn read_number(value: Value, field: &'static str, low: u32, high: u32) -> Result<u32, Vec<Fault>> {
     let mut faults = Faults::default();
-    let replicas = Fields::of(value, "", &mut faults).and_then(|mut fields| {
-        let there = fields.require("replicas");
-        let replicas = if there { fields.number("replicas", 0, u64::from(MAX_REPLICAS)) } else { None };
+    let number = Fields::of(value, "", &mut faults).and_then(|mut fields| {
+        let there = fields.require(field);
+        let number = if there { fields.number(field, u64::from(low), u64::from(high)) } else { None };
         fields.finish();
-        replicas.and_then(|n| u32::try_from(n).ok())
+        number.and_then(|n| u32::try_from(n).ok())
     });
-    faults.into_result(replicas)
+    faults.into_result(number)
 }
 
 /// The digest by which two payloads are the same although their fields stand in another order.

@@ -23,7 +23,11 @@ use super::{
     segments::Id,
 };
 use crate::{
-    app::{App, deployment::read_scale, precondition::Tag},
+    app::{
+        App,
+        deployment::{read_rollback, read_scale},
+        precondition::Tag,
+    },
     error::Error,
 };
 
@@ -34,6 +38,15 @@ pub(crate) struct Scale {
     #[schema(minimum = 0, maximum = 1000, example = 3)]
     #[allow(dead_code, reason = "documents the body, which is read by `read_scale`")]
     pub(crate) replicas: u32,
+}
+
+/// The revision to go back to.
+#[derive(Deserialize, ToSchema)]
+pub(crate) struct Rollback {
+    /// One that is kept: see the deployment's revisions.
+    #[schema(minimum = 1, example = 1)]
+    #[allow(dead_code, reason = "documents the body, which is read by `read_rollback`")]
+    pub(crate) revision: u32,
 }
 
 /// One deployment, with its tag.
@@ -145,7 +158,8 @@ pub(super) async fn read(State(app): State<Shared>, Id(id): Id, query: Query) ->
 
 /// Replace a deployment's specification
 ///
-/// What the payload leaves out gets its default. If what runs changes, a new revision is started beside the old one, which
+/// What the payload leaves out gets its default. It may be an edited answer of GET: fields that only the server sets are
+/// ignored, but an `id` must be that of the path. If what runs changes, a new revision is started beside the old one, which
 /// serves until the new one is ready.
 #[utoipa::path(
     put, path = "/v1/modelDeployment/{id}", tag = "deployments", operation_id = "replaceDeployment",
@@ -263,6 +277,39 @@ pub(super) async fn scale(
     query.finish()?;
     let replicas = read_scale(body).map_err(Error::Payload)?;
     let record = app.deployment_scale(id, replicas, &only_if).await?;
+    Ok(answer(&app, StatusCode::OK, record))
+}
+
+/// Go back to an earlier revision
+///
+/// What runs is again what that revision ran: the same model, variables and resources. The name, the labels and the
+/// number of replicas stay. If replicas of it still run, nothing is started. Returns at once.
+#[utoipa::path(
+    post, path = "/v1/modelDeployment/{id}/rollback", tag = "deployments", operation_id = "rollBackDeployment",
+    params(
+        ("id" = String, Path, description = "Its number, or `md-` and its number", example = "26"),
+        ("If-Match" = Option<String>, Header, description = "The ETag of the deployment that you read"),
+    ),
+    request_body = Rollback,
+    responses(
+        (status = 200, description = "The changed deployment", body = Deployment, headers(("ETag" = String, description = "For If-Match"))),
+        (status = 404, description = "There is no such deployment", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The deployment is being deleted", body = Problem, content_type = "application/problem+json"),
+        (status = 412, description = "It has changed since: If-Match does not hold", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "The payload has faults, or there is no such revision", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Any other refusal", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn rollback(
+    State(app): State<Shared>,
+    Id(id): Id,
+    IfMatch(only_if): IfMatch,
+    query: Query,
+    Json(body): Json,
+) -> Result<Response, Error> {
+    query.finish()?;
+    let revision = read_rollback(body).map_err(Error::Payload)?;
+    let record = app.deployment_rollback(id, revision, &only_if).await?;
     Ok(answer(&app, StatusCode::OK, record))
 }
 

@@ -4,7 +4,7 @@
 //! route and its wake-up.
 
 use api::{
-    DeploymentId, DeploymentSpec, DeploymentStatus, RevisionNumber, State, Timestamp, event::NewEvent,
+    DeploymentId, DeploymentSpec, DeploymentStatus, Revision, RevisionNumber, State, Timestamp, event::NewEvent,
     revision::RevisionSpec,
 };
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ use crate::{
     route,
     row::{self, clean},
     task_queue,
-    transaction::Care,
+    transaction::{Care, Write},
 };
 
 impl Store {
@@ -77,9 +77,9 @@ impl Store {
         Ok(record)
     }
 
-    /// Replaces a specification: with another revision if it changes what runs (a new one, or one that is
-    /// kept and has that content), with events, and with a wake-up, in one transaction. A specification
-    /// equal to the present one changes nothing. With `if_generation`, only if nobody changed it since.
+    /// Replaces a specification: with a new revision if it changes what runs, with events, and with a wake-up, in one
+    /// transaction. A specification equal to the present one changes nothing. With `if_generation`, only if nobody
+    /// changed it since.
     ///
     /// # Errors
     /// [`StoreError::Stale`], [`StoreError::NotFound`], [`StoreError::Conflict`] (`name_taken`, `deleting`).
@@ -92,22 +92,60 @@ impl Store {
     ) -> Result<DeploymentRecord, StoreError> {
         let mut sql = self.write(Care::Durable).await?;
         let old = lock(&mut sql, id, if_generation).await?;
-        if old.deleting_since.is_some() {
-            return Err(StoreError::Conflict {
-                code: "deleting",
-                reason: format!("deployment {} is being deleted; create a new one", id.0),
-            });
-        }
+        refuse_deleting(&old)?;
         if old.spec == *spec {
             sql.abandon().await?;
             return Ok(old);
         }
+        let kept = revision::kept(&mut sql, id).await?;
+        self.change(sql, old, spec, &kept, None, now).await
+    }
+
+    /// Goes back to a revision that is kept: what runs is again what that one ran, and nothing of it is built anew. The
+    /// name, the labels, the number of replicas and all else that is no part of a revision stay. Under another name than
+    /// the revision had, it becomes a new one.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] if the deployment or the revision is not there; as [`Store::deployment_replace`].
+    pub async fn deployment_restore(
+        &self,
+        id: DeploymentId,
+        number: RevisionNumber,
+        if_generation: Option<i64>,
+        now: Timestamp,
+    ) -> Result<DeploymentRecord, StoreError> {
+        let mut sql = self.write(Care::Durable).await?;
+        let old = lock(&mut sql, id, if_generation).await?;
+        refuse_deleting(&old)?;
+        let kept = revision::kept(&mut sql, id).await?;
+        let Some(target) = kept.iter().find(|revision| revision.number == number) else {
+            return Err(StoreError::NotFound { what: format!("revision {number} of deployment {}", id.0) });
+        };
+        if number == old.revision {
+            sql.abandon().await?;
+            return Ok(old);
+        }
+        let registered = revision::registered(&mut sql, id, number).await?;
+        let spec = target.spec.restored(&old.spec, registered);
+        let back = (target.spec.name == spec.name).then_some(number);
+        self.change(sql, old, &spec, &kept, back, now).await
+    }
+
+    /// Writes a changed specification, with all that follows from it; `back` is the kept revision that it goes back to.
+    async fn change(
+        &self,
+        mut sql: Write,
+        old: DeploymentRecord,
+        spec: &DeploymentSpec,
+        kept: &[Revision],
+        back: Option<RevisionNumber>,
+        now: Timestamp,
+    ) -> Result<DeploymentRecord, StoreError> {
+        let id = old.id;
         let entry = registry::resolve(&mut sql, spec).await?;
         let content = RevisionSpec::of(spec, entry.as_ref());
         refuse_taken_name(&mut sql, spec, id).await?;
-
-        let kept = revision::kept(&mut sql, id).await?;
-        let next = revision::next(&kept, old.revision, &content);
+        let next = back.map_or_else(|| revision::next(kept, old.revision, &content), Next::Back);
         let revision = match next {
             Next::Same => old.revision,
             Next::Back(number) | Next::New(number) => number,
@@ -259,6 +297,16 @@ async fn write_labels(sql: &mut Sql, id: DeploymentId, spec: &DeploymentSpec) ->
     Ok(())
 }
 
+fn refuse_deleting(old: &DeploymentRecord) -> Result<(), StoreError> {
+    match old.deleting_since {
+        None => Ok(()),
+        Some(_) => Err(StoreError::Conflict {
+            code: "deleting",
+            reason: format!("deployment {} is being deleted; create a new one", old.id.0),
+        }),
+    }
+}
+
 async fn refuse_taken_name(sql: &mut Sql, spec: &DeploymentSpec, id: DeploymentId) -> Result<(), StoreError> {
     let Some(name) = &spec.name else { return Ok(()) };
     let holder = sqlx::query("SELECT id FROM deployment WHERE name = $1 AND id <> $2").bind(clean(name)).bind(id.0);
@@ -313,8 +361,7 @@ fn changes(old: &DeploymentRecord, spec: &DeploymentSpec, next: Next) -> Vec<New
             events.push(by_user(Some(number), "revision_created", message, Value::Null));
         }
         Next::Back(number) => {
-            let message =
-                format!("revision {number} is wanted again in place of {}: it has this content", old.revision);
+            let message = format!("revision {number} is wanted again in place of {}", old.revision);
             events.push(by_user(Some(number), "revision_restored", message, Value::Null));
         }
     }

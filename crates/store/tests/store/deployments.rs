@@ -14,7 +14,8 @@ on_both! {
     a_name_belongs_to_one_deployment_and_is_free_when_its_deletion_is_asked_for
     one_name_that_many_ask_for_at_once_goes_to_one
     changing_what_runs_makes_a_revision_and_nothing_else_does
-    going_back_reuses_the_revision
+    the_same_words_again_are_a_new_revision
+    going_back_takes_the_revision_itself_again
     old_revisions_go_but_never_one_that_is_served
     replacing_with_the_same_changes_nothing
     a_change_is_refused_when_somebody_was_faster
@@ -136,21 +137,42 @@ async fn changing_what_runs_makes_a_revision_and_nothing_else_does(database: Dat
     assert_eq!(store.deployment_get(id).await.unwrap().updated_at, NOW.after(SECOND));
 }
 
-async fn going_back_reuses_the_revision(database: Database) {
+async fn the_same_words_again_are_a_new_revision(database: Database) {
     let store = database.open().await;
     let id = create(&store, &content(1)).await;
-    for n in [2, 3] {
-        store.deployment_replace(id, &content(n), None, NOW).await.unwrap();
+    for (n, number) in [(2, 2), (1, 3), (1, 3), (2, 4)] {
+        let changed = store.deployment_replace(id, &content(n), None, NOW).await.unwrap();
+        assert_eq!(changed.revision, RevisionNumber(number), "the files may have changed since, and numbers only grow");
     }
-    let back = store.deployment_replace(id, &content(1), None, NOW).await.unwrap();
+}
+
+async fn going_back_takes_the_revision_itself_again(database: Database) {
+    let store = database.open().await;
+    let id = create(&store, &spec(json!({"name": "iris", "env": {"A": "1"}}))).await;
+    let change = async |more: Value| store.deployment_replace(id, &spec(more), None, NOW).await.unwrap();
+    change(json!({"name": "iris", "env": {"A": "2"}, "limit_res": {"cpu": "1"}})).await;
+    change(json!({"name": "iris", "env": {"A": "3"}, "replicas": 4, "labels": {"a": "b"}})).await;
+    let back = store.deployment_restore(id, RevisionNumber(1), None, NOW).await.unwrap();
     assert_eq!((back.revision, back.generation), (RevisionNumber(1), 4));
+    assert_eq!((back.spec.env["A"].as_str(), back.spec.replicas, back.spec.labels.len()), ("1", 4, 1));
     let (record, revisions) =
         store.deployment_wanted(id, &[RevisionNumber(3), RevisionNumber(9)]).await.unwrap().unwrap();
-    assert_eq!(record.revision, RevisionNumber(1));
+    assert_eq!((record.revision, &record.spec), (RevisionNumber(1), &back.spec));
     assert_eq!(revisions.iter().map(|revision| revision.number.0).collect::<Vec<_>>(), [1, 3]);
     assert_eq!(event_kinds(&store, id).await.last().unwrap(), "revision_restored");
-    // A number is never given to another content.
-    assert_eq!(store.deployment_replace(id, &content(4), None, NOW).await.unwrap().revision, RevisionNumber(4));
+    let again = store.deployment_restore(id, RevisionNumber(1), None, NOW).await.unwrap();
+    assert_eq!(again.generation, 4, "it is there already");
+    for number in [0, 4] {
+        let missing = store.deployment_restore(id, RevisionNumber(number), None, NOW).await.unwrap_err();
+        assert!(matches!(missing, StoreError::NotFound { .. }), "{missing:?}");
+    }
+    let stale = store.deployment_restore(id, RevisionNumber(2), Some(3), NOW).await.unwrap_err();
+    assert!(matches!(stale, StoreError::Stale));
+    // A number is never given to another content; and a replica answers to the name that it was started with.
+    assert_eq!(change(json!({"name": "flowers", "env": {"A": "1"}})).await.revision, RevisionNumber(4));
+    let renamed = store.deployment_restore(id, RevisionNumber(2), None, NOW).await.unwrap();
+    assert_eq!((renamed.revision, renamed.spec.name.as_deref()), (RevisionNumber(5), Some("flowers")));
+    assert_eq!(renamed.spec.env["A"], "2");
 }
 
 async fn old_revisions_go_but_never_one_that_is_served(database: Database) {

@@ -96,8 +96,14 @@ pub(super) fn status(
         None if trouble.is_hopeless() => (State::Failed, trouble.error().cloned()),
         None => (State::Pending, trouble.error().cloned()),
         Some(number) if number == newest => {
-            let complete = groups.ready_count(number) >= groups.want;
-            (if complete { State::Active } else { State::Degraded }, trouble.error().cloned())
+            let starts = wanted.record.status.state == State::Pending && !trouble.is_hopeless();
+            let state = match groups.ready_count(number) >= groups.want {
+                true => State::Active,
+                // Its replicas get ready one by one: nothing is amiss.
+                false if starts => State::Pending,
+                false => State::Degraded,
+            };
+            (state, trouble.error().cloned())
         }
         Some(number) => {
             let share = groups.share(number, serving);
@@ -109,7 +115,7 @@ pub(super) fn status(
     };
     DeploymentStatus {
         state,
-        ready_replicas: count(groups.observed.iter().filter(|r| r.state == ReplicaState::Ready).count()),
+        ready_replicas: serving.map_or(0, |number| count(groups.ready(number, groups.share(number, serving)).count())),
         // While none serves, the one to serve again: without it nobody would know after a restart.
         serving_revision: serving.or(wanted.record.status.serving_revision.filter(|_| groups.want > 0)),
         artifact: artifact(groups, serving.unwrap_or(newest)),
