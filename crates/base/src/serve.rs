@@ -18,6 +18,7 @@
 
 mod body;
 mod connection;
+mod head;
 mod socket;
 mod stream;
 pub mod taking;
@@ -27,7 +28,7 @@ mod watch;
 use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use rustix::net::sockopt;
 use tokio::{
@@ -35,6 +36,7 @@ use tokio::{
     sync::Semaphore,
 };
 
+pub use head::{MOST_READ as MOST_HEAD_READ, too_large as head_too_large};
 pub use unreadable::{Unreadable, Words};
 pub use watch::Peer;
 
@@ -129,6 +131,9 @@ pub trait Answer: Send + Sync + 'static {
         peer: Peer,
         request: Request<Incoming>,
     ) -> impl Future<Output = Result<Response<Self::Body>, Infallible>> + Send;
+
+    /// Refuses a request before it is answered, as this server writes errors.
+    fn refuse(&self, request: &Request<Incoming>, status: StatusCode, words: &str) -> Response<Self::Body>;
 
     /// Is told what happens to connections.
     fn changed(&self, _: Change) {}

@@ -163,7 +163,7 @@ pub fn gateway(settings: Settings) -> Result<ExitCode, Failure> {
         tell(format!("gateway: http://{}", address(&listener)?));
         let tasks = Tasks::new();
         let patience = Duration::from_millis(settings.gateway.drain_ms) + Duration::from_secs(2);
-        let run = gateway::run(settings.gateway, listener, tasks.clone(), Clock::system());
+        let run = gateway::run(settings.gateway, listener, tasks.clone(), Clock::system(), modelserver::reflect);
         until_signal(Running::start("gateway", tasks, run), patience).await
     })
 }

@@ -5,7 +5,8 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use api::Problem;
 use axum::{
     Router,
-    http::{Request, Response},
+    http::{Request, Response, StatusCode, header::CONTENT_TYPE},
+    response::IntoResponse as _,
 };
 use base::{
     Tasks,
@@ -46,12 +47,15 @@ impl Limits {
             stall: Duration::from_millis(config.stall_timeout_ms.into()),
             full: FULL,
             slow: SLOW,
-            words: |status, detail| {
-                Problem::unreadable(status.as_u16(), status.canonical_reason().unwrap_or_default(), detail)
-            },
+            words: unreadable,
         };
         Self { connections, drain: Duration::from_millis(config.drain_ms) }
     }
+}
+
+/// How a client is told that its request is no HTTP, or has too large a head.
+fn unreadable(status: StatusCode, detail: &str) -> (&'static str, String) {
+    Problem::unreadable(status.as_u16(), status.canonical_reason().unwrap_or_default(), detail)
 }
 
 /// Answers with the router, and counts connections.
@@ -65,6 +69,11 @@ impl Answer for Front {
 
     async fn answer(self: Arc<Self>, _: Peer, request: Request<Incoming>) -> Result<Response<Self::Body>, Infallible> {
         self.router.call(request).await
+    }
+
+    fn refuse(&self, _: &Request<Incoming>, status: StatusCode, words: &str) -> Response<Self::Body> {
+        let (kind, body) = unreadable(status, words);
+        (status, [(CONTENT_TYPE, kind)], body).into_response()
     }
 
     fn changed(&self, change: Change) {

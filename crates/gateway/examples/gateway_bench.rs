@@ -46,6 +46,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
         ..modelway_gateway::Config::default()
     };
     let listener = base::net::bind(addr, "ADDR").await?;
-    modelway_gateway::run(config, listener, Tasks::new(), Clock::system()).await?;
+    modelway_gateway::run(config, listener, Tasks::new(), Clock::system(), |_| unreachable!()).await?;
     Ok(())
 }

@@ -2,7 +2,7 @@
 //!
 //! It knows the control plane only by the route table that it watches ([`table`]), and no request waits for
 //! that: the last table serves, also one read from disk after a restart. `serve/request.rs` reads as a request goes:
-//! identify, name the endpoint, admit, split, forward, observe.
+//! identify, authorise, name the endpoint, admit, forward, observe.
 //!
 //! A folder may import only from those above it; `tests/layout.rs` holds that:
 //!
@@ -12,7 +12,7 @@
 //! | [`table`] | endpoints, health of replicas, the watch, the copy on disk |
 //! | [`upstream`] | connections to replicas, and bodies on them |
 //! | [`observe`] | counters, prediction records, lost requests, use of the machine |
-//! | [`admit`] | bounds |
+//! | [`admit`] | what a request's head may be, bounds |
 //! | [`choose`] | which revision, which replica |
 //! | [`forward`] | the loop of attempts, bodies there and back |
 //! | [`serve`] | connections, threads, requests, the gateway's own pages |
@@ -39,6 +39,7 @@ use std::{io, sync::Arc};
 
 use base::{Clock, Tasks};
 pub use config::Config;
+pub use serve::app::Reflect;
 use tokio::{net::TcpListener, sync::mpsc};
 
 use crate::{
@@ -48,10 +49,7 @@ use crate::{
         records::{FLUSH_EVERY, Writer},
     },
     serve::{accept, app::App, thread::Thread},
-    table::{
-        saved::{self, Position},
-        watch,
-    },
+    table::{saved, watch},
 };
 
 /// Why a gateway ended before it was told to.
@@ -66,27 +64,32 @@ pub enum GatewayError {
 }
 
 /// Serves on `listener` until `tasks` are told to end; then accepts nothing more, finishes what is in flight within
-/// [`Config::drain_ms`], and writes what is left of the records.
+/// [`Config::drain_ms`], and writes what is left of the records. `reflect` is that of the model servers.
 ///
 /// # Errors
 /// [`GatewayError`], where it cannot serve at all.
-pub async fn run(config: Config, listener: TcpListener, tasks: Tasks, clock: Clock) -> Result<(), GatewayError> {
+pub async fn run(
+    config: Config,
+    listener: TcpListener,
+    tasks: Tasks,
+    clock: Clock,
+    reflect: Reflect,
+) -> Result<(), GatewayError> {
     let threads = match config.threads {
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         threads => threads,
     };
-    let app = App::new(Gateway::new(config, tasks.clone(), clock), threads);
+    let app = App::new(Gateway::new(config, tasks.clone(), clock), threads, reflect);
     let table = &app.gateway.table;
     let table_file = app.gateway.config.table_file.clone();
-    let mut position = Position::default();
     if let Some(path) = table_file.clone() {
         let loading = Arc::clone(table);
         let loaded = tasks.spawn_blocking(move || saved::load(&path, &loading)).await;
-        position = loaded.map_err(|error| GatewayError::Defect(error.to_string()))?;
+        app.moved.send_replace(loaded.map_err(|error| GatewayError::Defect(error.to_string()))?);
     }
 
-    let (moved, follow) = tokio::sync::watch::channel(position);
-    tasks.spawn(watch::run(Arc::clone(&app.watch), moved));
+    let follow = app.moved.subscribe();
+    tasks.spawn(watch::run(Arc::clone(&app.watch), app.moved.clone()));
     let keeping = table_file.map(|path| tasks.spawn(saved::keep(Arc::clone(table), path, follow, tasks.clone())));
     let (all_done, done) = tokio::sync::oneshot::channel::<()>();
     let recording = tasks.spawn(record(Arc::clone(&app), done));

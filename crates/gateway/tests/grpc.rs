@@ -4,11 +4,12 @@
 
 mod harness;
 
+use base::Tasks;
 use bytes::Bytes;
 use harness::{Control, Executor, Gateway, Manner, Replica, route};
-use http::{HeaderMap, Request};
+use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt as _, Full, StreamBody};
-use hyper::body::Frame;
+use hyper::body::{Frame, Incoming};
 use hyper_util::rt::TokioIo;
 
 struct Reply {
@@ -43,8 +44,20 @@ async fn send<B>(gateway: &Gateway, path: &str, encoding: Option<&str>, body: B)
 where
     B: http_body::Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + Unpin + 'static,
 {
+    let (response, _connection) = begin(gateway, path, encoding, body).await;
+    let (parts, body) = response.into_parts();
+    let body = body.collect().await.unwrap();
+    let trailers = body.trailers().cloned().unwrap_or_default();
+    Reply { headers: parts.headers, message: body.to_bytes().to_vec(), trailers }
+}
+
+/// The head of an answer, and the tasks of its connection.
+async fn begin<B>(gateway: &Gateway, path: &str, encoding: Option<&str>, body: B) -> (Response<Incoming>, Tasks)
+where
+    B: http_body::Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + Unpin + 'static,
+{
     let stream = gateway.raw().await;
-    let tasks = base::Tasks::new();
+    let tasks = Tasks::new();
     let (mut sender, connection) =
         hyper::client::conn::http2::handshake(Executor(tasks.clone()), TokioIo::new(stream)).await.unwrap();
     tasks.spawn(connection);
@@ -56,10 +69,7 @@ where
         .unwrap();
     let response = sender.send_request(request).await.unwrap();
     assert_eq!(response.status(), 200, "gRPC says everything in its own status");
-    let (parts, body) = response.into_parts();
-    let body = body.collect().await.unwrap();
-    let trailers = body.trailers().cloned().unwrap_or_default();
-    Reply { headers: parts.headers, message: body.to_bytes().to_vec(), trailers }
+    (response, tasks)
 }
 
 /// A body in pieces of some bytes.
@@ -255,8 +265,9 @@ async fn a_message_for_nobody_is_answered_in_the_stream_and_the_others_go_on() {
         let came = messages(&reply.message);
         let good = came.iter().filter(|message| **message == infer("iris")).count();
         let bad = came.iter().filter(|message| String::from_utf8_lossy(message).contains("model `none`"));
-        // Each with the id of its request.
-        let bad = bad.filter(|message| message.ends_with(&[0x12, 4, 0x1a, 2, b'i', b'd'])).count();
+        // Each with the id of its request, and as the last answer to it.
+        let told = |message: &&&[u8], part: &[u8]| message.windows(part.len()).any(|window| window == part);
+        let bad = bad.filter(|it| told(it, &[0x1a, 2, b'i', b'd']) && told(it, b"triton_final_response")).count();
         assert_eq!((good, bad), (2, 2), "{came:?}");
     }
     let mut broken = framed(&infer("iris"));
@@ -299,6 +310,30 @@ async fn the_health_of_each_model_is_told() {
             code => assert_eq!(reply.message[5..], [8, code.parse().unwrap()], "{service}"),
         }
     }
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_change_of_health_is_told_to_those_who_watch_until_the_gateway_ends() {
+    let (replica, control, gateway) = Gateway::simple(Manner::Grpc).await;
+    let mut check = vec![0x0a, 4];
+    check.extend_from_slice(b"iris");
+    let body = Full::<Bytes>::from(framed(&check));
+    let (mut answer, _connection) = begin(&gateway, "grpc.health.v1.Health/Watch", None, body).await;
+    let mut next = async || {
+        let next = tokio::time::timeout(std::time::Duration::from_secs(20), answer.frame());
+        next.await.expect("a frame in time").expect("a frame").unwrap()
+    };
+    for (change, status) in
+        [(None, 1), (Some(Some(route("iris", &[]))), 2), (Some(Some(route("iris", &[&replica]))), 1), (Some(None), 3)]
+    {
+        if let Some(route) = change {
+            control.set(1, route);
+        }
+        assert_eq!(next().await.into_data().unwrap()[..], framed(&[8, status]));
+    }
+    gateway.begin_stop();
+    assert_eq!(next().await.into_trailers().unwrap()["grpc-status"], "14");
     gateway.stop().await;
 }
 

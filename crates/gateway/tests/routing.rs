@@ -78,7 +78,7 @@ async fn a_name_that_nobody_has_is_404_with_the_names_that_are_near() {
     assert!(text.contains("no version `v9`") && text.contains("v1"), "{text}");
     let (code, _, text) = gateway.get("/v3/models").await;
     assert_eq!(code, 404);
-    assert!(text.contains("/v2/models/{name}/infer"), "{text}");
+    assert!(text.contains("/v2/models/{model}/infer"), "{text}");
     gateway.stop().await;
 }
 

@@ -133,10 +133,10 @@ impl App {
         self.repository.unload(name).await
     }
 
-    /// The configuration that holds for a model.
+    /// The configuration that holds for a model, under the name that it was asked by.
     pub(crate) fn model_config(&self, name: &str, version: Option<&str>) -> Result<ModelConfig, InferError> {
         let (model, versions) = self.models.described(name, version)?;
-        Ok(ModelConfig::of(&model, versions.declared()))
+        Ok(ModelConfig::of(name, &model, versions.declared()))
     }
 
     /// Whether one model predicts: an error in words if it does not.

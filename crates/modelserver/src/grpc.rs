@@ -41,8 +41,10 @@ pub mod health_proto {
 
 use std::{sync::Arc, time::Duration};
 
-use api::replica::NOT_BEGUN_HEADER;
-use http::header::CONTENT_TYPE;
+pub use reflection::{Reflected, reflect};
+
+use api::{replica::NOT_BEGUN_HEADER, words};
+use http::{Method, Version, header::CONTENT_TYPE};
 use hyper::body::Incoming;
 use proto::grpc_inference_service_server::{GrpcInferenceServiceServer, SERVICE_NAME};
 use tonic::{
@@ -67,17 +69,11 @@ const PREDICT: &str = "ModelInfer";
 /// The one method whose requests go on for as long as the client likes.
 const STREAM: &str = "ModelStreamInfer";
 
-/// Methods of Triton's service that are not served, and what to do instead.
-const NOT_SERVED: [(&str, &str); 5] = [
-    ("SystemSharedMemory", "shared memory is not served here: send the tensors in the message"),
-    ("CudaSharedMemory", "shared memory is not served here: send the tensors in the message"),
-    ("TraceSetting", "traces are not set over the protocol: see the server's configuration"),
-    ("LogSettings", "logging is not set over the protocol: see the server's configuration"),
-    ("", "there is no such method; reflection lists those that there are"),
-];
-
 /// Whether a request speaks gRPC.
 pub(crate) fn is_grpc(request: &http::Request<Incoming>) -> bool {
+    if request.version() != Version::HTTP_2 || request.method() != Method::POST {
+        return false;
+    }
     let content_type = request.headers().get(CONTENT_TYPE);
     let rest = content_type.and_then(|value| value.as_bytes().strip_prefix(b"application/grpc"));
     // `application/grpc-web` is another protocol.
@@ -89,6 +85,11 @@ pub(crate) fn changes(path: &str) -> bool {
     path.contains("/RepositoryModel")
 }
 
+/// The answer to a request whose metadata is too large.
+pub(crate) fn too_large(words: &str) -> Answer {
+    refused(Status::resource_exhausted(words))
+}
+
 /// The answer to a request that a web page of elsewhere may have sent.
 pub(crate) fn not_admitted(words: String) -> Answer {
     refused(Status::permission_denied(words))
@@ -98,29 +99,16 @@ pub(crate) fn not_admitted(words: String) -> Answer {
 pub(crate) async fn answer(app: Arc<App>, caller: Caller, request: http::Request<Incoming>) -> Answer {
     let mut parts = request.uri().path().splitn(3, '/').skip(1);
     match (parts.next().unwrap_or_default(), parts.next().unwrap_or_default()) {
-        (SERVICE_NAME, method) => match not_served(method) {
-            None if method == PREDICT && unary::is_plain(&request) => {
-                unary::answer(app, caller, request).await.map(Body::Grpc)
-            }
-            None if method == STREAM => streamed(app, caller, request).await,
-            None => single(app, caller, request).await,
-            Some(words) => refused(Status::unimplemented(format!("{method}: {words}"))),
-        },
+        (SERVICE_NAME, PREDICT) if unary::is_plain(&request) => {
+            unary::answer(app, caller, request).await.map(Body::Grpc)
+        }
+        (SERVICE_NAME, STREAM) => streamed(app, caller, request).await,
+        (SERVICE_NAME, method) if service::METHODS.contains(&method) => single(app, caller, request).await,
+        (SERVICE_NAME, method) => refused(Status::unimplemented(words::no_method(method))),
         (health::Server::NAME, _) => health::answer(app, request).await.map(Body::Grpc),
         (reflection::V1 | reflection::V1_ALPHA, _) => reflection::answer(request).await.map(Body::Grpc),
-        (other, _) => {
-            let other: String = other.chars().take(128).collect();
-            refused(Status::unimplemented(format!("the service {other} is not served here; {SERVICE_NAME} is")))
-        }
+        (other, _) => refused(Status::unimplemented(words::no_service(other, SERVICE_NAME))),
     }
-}
-
-/// Why a method is not answered, if it is not.
-fn not_served(method: &str) -> Option<&'static str> {
-    if service::METHODS.contains(&method) {
-        return None;
-    }
-    NOT_SERVED.iter().find(|(beginning, _)| method.starts_with(beginning)).map(|(_, words)| *words)
 }
 
 fn refused(status: Status) -> Answer {

@@ -52,7 +52,7 @@ use base::{Tasks, serve::Ending};
 
 pub use config::Config;
 pub use error::ServeError;
-pub use grpc::{health_proto, proto};
+pub use grpc::{Reflected, health_proto, proto, reflect};
 pub use listen::Listener;
 pub use onnx::{ONNX_CHILD, onnx_child};
 pub use placement::{async_threads, take_turns_on_one_cpu};

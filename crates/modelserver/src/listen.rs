@@ -3,7 +3,7 @@
 use std::{convert::Infallible, io, path::PathBuf, sync::Arc, time::Duration};
 
 use base::serve::{self, Answer, Ending, Limits, Peer, Source};
-use http::Request;
+use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 
@@ -118,6 +118,10 @@ impl Answer for App {
 
     async fn answer(self: Arc<Self>, peer: Peer, request: Request<Incoming>) -> Result<rest::Answer, Infallible> {
         rest::answer(self, peer, request).await
+    }
+
+    fn refuse(&self, request: &Request<Incoming>, status: StatusCode, words: &str) -> rest::Answer {
+        rest::refuse(request, status, words)
     }
 }
 

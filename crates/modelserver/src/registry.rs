@@ -13,7 +13,7 @@ use std::{
     },
 };
 
-use api::decode::nearest;
+use api::{decode::nearest, words};
 use arc_swap::ArcSwap;
 use entry::Entry;
 
@@ -63,8 +63,7 @@ impl Registry {
     ) -> Result<(Arc<Model>, Arc<Versions>), InferError> {
         self.find(name, version).map_err(|error| {
             let unloaded = self.table.load().get(name).is_some_and(|entry| entry.was_unloaded(version));
-            let words = || format!("Request for unknown model `{name}`: it was unloaded");
-            if unloaded { InferError::NotFound(words()) } else { error }
+            if unloaded { InferError::NotFound(words::unknown_model(name, "it was unloaded")) } else { error }
         })
     }
 
@@ -83,8 +82,7 @@ impl Registry {
                 if names.is_empty() { "there is none".to_owned() } else { format!("there is {}", names.join(", ")) }
             }
         };
-        // Programs written against Triton look for its words, which these begin with.
-        format!("Request for unknown model `{name}`: {hint}")
+        words::unknown_model(name, &hint)
     }
 
     /// The own name of a model that may have been asked for by another one.

@@ -21,6 +21,7 @@ use std::{convert::Infallible, sync::Arc};
 use api::{
     path::{self, Protocol, Target},
     replica::SELF_REPORT_PATH,
+    words,
 };
 use base::serve::Peer;
 use cloud_event::Event;
@@ -51,9 +52,17 @@ impl Asked<'_> {
     }
 }
 
-const READ: &[Method] = &[Method::GET];
-const PROBE: &[Method] = &[Method::GET, Method::HEAD];
+const READ: &[Method] = &[Method::GET, Method::HEAD];
 const POST: &[Method] = &[Method::POST];
+
+/// Refuses a request of whatever protocol, which is not read further.
+pub(crate) fn refuse(request: &Request<Incoming>, status: StatusCode, words: &str) -> Answer {
+    let echo = Echo::of(request);
+    if grpc::is_grpc(request) {
+        return echo.onto(grpc::too_large(words));
+    }
+    echo.onto(answer::Refusal::new(status, words).into_answer())
+}
 
 /// Answers one request, of whatever protocol.
 pub(crate) async fn answer(app: Arc<App>, peer: Peer, request: Request<Incoming>) -> Result<Answer, Infallible> {
@@ -105,20 +114,20 @@ async fn dispatch(asked: Asked<'_>) -> answer::Answered {
         }
         // KServe's clients of V1 ask for the first one.
         "/" | "/health" | "/health/live" => {
-            asked.only(PROBE)?;
+            asked.only(READ)?;
             answer::json(&json!({"status": "alive"}))
         }
         "/v2/health/live" => {
-            asked.only(PROBE)?;
+            asked.only(READ)?;
             answer::json(&json!({"live": true}))
         }
         "/ready" | "/health/ready" | "/v2/health/ready" => {
-            asked.only(PROBE)?;
+            asked.only(READ)?;
             ready(app)
         }
         "/invocations" => mlflow::invocations(asked).await,
         "/ping" => {
-            asked.only(PROBE)?;
+            asked.only(READ)?;
             ready(app)
         }
         "/version" => {
@@ -157,20 +166,6 @@ fn after(head: &Parts) -> Result<Option<u64>, answer::Refusal> {
     }
 }
 
-/// Extensions of Triton that its clients may look for, and that are not there.
-const NOT_SERVED: [(&str, &str); 4] = [
-    ("trace/setting", "traces are not set over the protocol"),
-    ("logging", "the log is not set over the protocol"),
-    ("systemsharedmemory", "tensors come in the body, not by shared memory"),
-    ("cudasharedmemory", "tensors come in the body, not by shared memory"),
-];
-
 fn unknown_path(path: &str) -> answer::Refusal {
-    if let Some((_, why)) = NOT_SERVED.iter().find(|(part, _)| path.starts_with("/v2/") && path.contains(part)) {
-        return answer::Refusal::not_found(format!("this server does not have that extension: {why}"));
-    }
-    let shown: String = path.chars().take(128).collect();
-    answer::Refusal::not_found(format!(
-        "there is nothing at {shown}; predictions are at /v2/models/{{model}}/infer and /v1/models/{{model}}:predict"
-    ))
+    answer::Refusal::not_found(words::nothing_at(path))
 }

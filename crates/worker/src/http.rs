@@ -110,6 +110,11 @@ impl Answer for Pages {
     async fn answer(self: Arc<Self>, _: Peer, request: axum::http::Request<Incoming>) -> Result<Response, Infallible> {
         self.0.call(request).await
     }
+
+    fn refuse(&self, _: &axum::http::Request<Incoming>, status: StatusCode, words: &str) -> Response {
+        let (kind, body) = (LIMITS.words)(status, words);
+        (status, [(CONTENT_TYPE, kind)], body).into_response()
+    }
 }
 
 #[derive(Debug, Deserialize)]

@@ -49,12 +49,14 @@ pub(super) struct Watched<B> {
     request: InFlight,
     /// The client has to take something next. Over HTTP/2 [`taking`] knows that.
     owed: bool,
+    /// Only its length is told: it answers `HEAD`. hyper leaves bodies out by itself over HTTP/1, not over HTTP/2.
+    bare: bool,
 }
 
 impl<B: Body<Data = Bytes>> Watched<B> {
-    pub(super) fn new(body: B, request: InFlight) -> Self {
-        let mut watched = Self { body, rest: Bytes::new(), request, owed: false };
-        watched.set_owed(!watched.body.is_end_stream());
+    pub(super) fn new(body: B, request: InFlight, bare: bool) -> Self {
+        let mut watched = Self { body, rest: Bytes::new(), request, owed: false, bare };
+        watched.set_owed(!bare && !watched.body.is_end_stream());
         watched
     }
 }
@@ -108,7 +110,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Watched<B> {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && self.body.is_end_stream()
+        self.bare || self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

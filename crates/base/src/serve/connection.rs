@@ -10,9 +10,10 @@ use std::{
 };
 
 use http::{
-    HeaderValue, Request, Version,
-    header::{CONNECTION, CONTENT_TYPE},
+    HeaderValue, Method, Request, StatusCode, Version,
+    header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE},
 };
+use http_body::Body as _;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -23,6 +24,7 @@ use tokio::time::Sleep;
 use super::{
     Answer, Ending, Limits,
     body::{InFlight, Watched},
+    head,
     socket::Socket,
     stream::Stream,
     taking::while_taken,
@@ -32,6 +34,9 @@ use crate::Tasks;
 
 /// How often HTTP/2 clients must show that they live.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
+
+/// What is read ahead of an HTTP/1 request, and so the longest head.
+const MOST_READ_AHEAD: usize = 256 << 10;
 
 /// A client that ended its half of the connection is taken to be there for so long.
 const HALF_CLOSED: Duration = Duration::from_secs(1);
@@ -61,8 +66,12 @@ pub(super) async fn serve<A: Answer>(stream: Stream, limits: &Limits, answer: &A
         let (answer, watch, idle) = (Arc::clone(answer), Arc::clone(&watch), limits.idle);
         async move {
             let version = request.version();
+            let bare = version == Version::HTTP_2 && request.method() == Method::HEAD;
             let in_flight = InFlight::new(Arc::clone(&watch), version, idle);
-            let mut answered = answer.answer(Peer(Arc::clone(&watch)), request).await?;
+            let mut answered = match head::too_large(&request) {
+                None => answer.answer(Peer(Arc::clone(&watch)), request).await?,
+                Some(words) => answer.refuse(&request, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, words),
+            };
             // Whoever closes the connection on an error may have left some of the request unread.
             if answered.status().as_u16() >= 400 && answered.headers().contains_key(CONNECTION) {
                 watch.set_unread();
@@ -71,7 +80,10 @@ pub(super) async fn serve<A: Answer>(stream: Stream, limits: &Limits, answer: &A
             }
             let events = answered.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "text/event-stream");
             watch.set_answering(if events { Answering::Events } else { Answering::Bytes });
-            Ok::<_, Infallible>(answered.map(|body| Watched::new(body, in_flight)))
+            if bare && let Some(length) = answered.body().size_hint().exact() {
+                answered.headers_mut().entry(CONTENT_LENGTH).or_insert_with(|| length.into());
+            }
+            Ok::<_, Infallible>(answered.map(|body| Watched::new(body, in_flight, bare)))
         }
     });
     let builder = builder(&ending.connections, limits.stall);
@@ -253,13 +265,14 @@ fn builder(tasks: &Tasks, stall: Duration) -> auto::Builder<Executor> {
     let mut builder = auto::Builder::new(Executor { tasks: tasks.clone(), stall });
     // Without `pipeline_flush`: it keeps an answer back while anything of a body is unread, and loses one that refuses
     // the body. Without a time-out for heads: one for each request costs more than the watch does.
-    builder.http1().half_close(true).header_read_timeout(None);
+    builder.http1().half_close(true).header_read_timeout(None).max_buf_size(MOST_READ_AHEAD);
     builder
         .http2()
         .timer(TokioTimer::new())
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE)
         .max_concurrent_streams(1_000)
+        .max_header_list_size(head::MOST_READ)
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(4 << 20);
     builder

@@ -9,6 +9,8 @@ use std::{
 use http::StatusCode;
 use tokio::io::AsyncWrite;
 
+use super::head::TOO_LARGE;
+
 /// How a server writes an error: the body's type, and the body.
 pub type Words = fn(StatusCode, &str) -> (&'static str, String);
 
@@ -79,9 +81,7 @@ fn answer(status: StatusCode, words: Words) -> Vec<u8> {
     let (kind, body) = words(
         status,
         match status {
-            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
-                "the request's headers are too long or too many: at most 100 headers are read, and 256 KiB in all"
-            }
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => TOO_LARGE,
             StatusCode::URI_TOO_LONG => "the request's path is too long: at most 64 KiB",
             _ => {
                 "the request cannot be read as HTTP/1.1: look at its first line, at the names and values of its headers \

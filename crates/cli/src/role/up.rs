@@ -144,7 +144,7 @@ fn compose(
     let run = control::run(settings.control.clone(), store.clone(), listeners.control, tasks.clone(), clock.clone());
     let control = Running::start("control", tasks, run);
     let tasks = Tasks::new();
-    let run = gateway::run(settings.gateway.clone(), listeners.gateway, tasks.clone(), clock);
+    let run = gateway::run(settings.gateway.clone(), listeners.gateway, tasks.clone(), clock, modelserver::reflect);
     let gateway = Running::start("gateway", tasks, run);
     let tasks = Tasks::new();
     let run = run_worker(settings, store, Arc::clone(&backend), listeners.worker, tasks.clone());

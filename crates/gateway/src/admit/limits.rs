@@ -8,7 +8,14 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use crate::{config::Config, table::endpoint::Endpoint};
+use http::StatusCode;
+
+use crate::{
+    config::Config,
+    observe::counters::{Counters, Reason},
+    table::endpoint::Endpoint,
+    wire::refusal::Refusal,
+};
 
 /// What is counted over all threads.
 #[derive(Debug, Default)]
@@ -30,13 +37,36 @@ pub(crate) struct Limits {
 
 /// Which bound is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Full {
+enum Full {
     /// `gateway.max_in_flight`.
     Gateway(usize),
     /// `gateway.max_in_flight_per_deployment`.
     Deployment(usize),
     /// Half of that, for bodies that are sent on while they come.
     Streaming(usize),
+}
+
+impl Full {
+    fn refusal(self, name: &str) -> Refusal {
+        let (status, words) = match self {
+            Self::Gateway(most) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("{most} requests are in flight at this gateway (gateway.max_in_flight)"),
+            ),
+            Self::Deployment(most) => (
+                StatusCode::TOO_MANY_REQUESTS,
+                format!("{most} requests are in flight for {name} (gateway.max_in_flight_per_deployment)"),
+            ),
+            Self::Streaming(most) => (
+                StatusCode::TOO_MANY_REQUESTS,
+                format!(
+                    "{most} requests with bodies longer than gateway.buffer_body_bytes are in flight for {name} (half \
+                     of gateway.max_in_flight_per_deployment)"
+                ),
+            ),
+        };
+        Refusal { retry_after: Some(1), ..Refusal::new(status, format!("{words}; try again in a moment")) }
+    }
 }
 
 impl Limits {
@@ -77,7 +107,19 @@ impl Admission {
     }
 
     /// Takes a place among the requests in flight of the gateway and of one deployment.
-    pub(crate) fn enter(&mut self, endpoint: &Arc<Endpoint>, streaming: bool) -> Result<(), Full> {
+    pub(crate) fn enter(
+        &mut self,
+        endpoint: &Arc<Endpoint>,
+        streaming: bool,
+        counters: &Counters,
+    ) -> Result<(), Refusal> {
+        self.take_place(endpoint, streaming).map_err(|full| {
+            counters.refused(Reason::Full);
+            full.refusal(&endpoint.name())
+        })
+    }
+
+    fn take_place(&mut self, endpoint: &Arc<Endpoint>, streaming: bool) -> Result<(), Full> {
         let limits = Arc::clone(&self.limits);
         let all = limits.counts.in_flight.fetch_add(1, Ordering::AcqRel);
         let own = endpoint.live.in_flight.fetch_add(1, Ordering::AcqRel);

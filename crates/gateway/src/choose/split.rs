@@ -5,13 +5,38 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use crate::table::endpoint::{Endpoint, Revision};
+use api::words;
+use http::StatusCode;
+
+use crate::{
+    table::endpoint::{Endpoint, Revision},
+    wire::refusal::Refusal,
+};
 
 /// 2^32 over the golden ratio.
 pub(super) const GOLDEN: u32 = 0x9E37_79B9;
 
-/// The revision that a request goes to: by its version where one is named, else by weight. `None` if no such
-/// revision has a replica.
+/// The revision that a request goes to, or why there is none.
+pub(crate) fn choose<'e>(endpoint: &'e Endpoint, version: Option<&str>) -> Result<&'e Arc<Revision>, Refusal> {
+    revision(endpoint, version).ok_or_else(|| none(endpoint, version))
+}
+
+fn none(endpoint: &Endpoint, version: Option<&str>) -> Refusal {
+    let name = endpoint.name();
+    match version {
+        Some(version) if endpoint.versions().all(|known| known != version) => {
+            let known: Vec<_> = endpoint.versions().take(5).collect();
+            let words = match &*known {
+                [] => format!("model `{name}` has no version `{version}`, and none that serves"),
+                _ => words::no_version(&name, version, &known),
+            };
+            Refusal::new(StatusCode::NOT_FOUND, words)
+        }
+        Some(_) | None => Refusal::unavailable(endpoint.why_not(&name)),
+    }
+}
+
+/// By its version where one is named, else by weight. `None` if no such revision has a replica.
 pub(crate) fn revision<'e>(endpoint: &'e Endpoint, version: Option<&str>) -> Option<&'e Arc<Revision>> {
     let serving = || endpoint.revisions.iter().filter(|revision| !revision.replicas.is_empty());
     if let Some(version) = version {

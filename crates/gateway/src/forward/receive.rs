@@ -125,7 +125,7 @@ pub(crate) struct FirstMessage {
 }
 
 /// The body of a gRPC call until its model is known and, if it is short and does not stream, to its end. What streams is
-/// never held.
+/// never held. `None`: a stream on which nothing came.
 pub(crate) async fn call(
     lane: &Lane,
     mut body: Incoming,
@@ -133,7 +133,7 @@ pub(crate) async fn call(
     streams: bool,
     admission: &mut Admission,
     alarm: &mut Alarm,
-) -> Result<FirstMessage, Refusal> {
+) -> Result<Option<FirstMessage>, Refusal> {
     let config = &lane.gateway.config;
     let mut pieces = Pieces { first: None, all: BytesMut::new(), expected: 0 };
     let mut scanner = Scanner::new(encoding);
@@ -154,8 +154,9 @@ pub(crate) async fn call(
         let full = !room || length > config.buffer_body_bytes;
         let (model, version) = match scanner.found() {
             Found::Model if ended || full || (streams && scanner.whole()) => (scanner.name(), scanner.version()),
+            Found::More if ended && streams && length == 0 => return Ok(None),
             Found::More if ended => {
-                let words = "the call ended within its first message";
+                let words = "the request ends in the middle of its message";
                 return Err(Refusal::new(StatusCode::BAD_REQUEST, words));
             }
             Found::More if full => {
@@ -171,7 +172,7 @@ pub(crate) async fn call(
             let allowed = config.max_body_bytes.saturating_sub(length as u64);
             Received::Long { head: bytes, rest: body, allowed }
         };
-        return Ok(FirstMessage { model, version, body });
+        return Ok(Some(FirstMessage { model, version, body }));
     }
 }
 
@@ -222,7 +223,7 @@ async fn next(
             Ok(Some(frame))
         }
         Some(Err(error)) => {
-            let words = format!("the request's body cannot be read: {error}");
+            let words = format!("the body broke off: {error}");
             Err(Refusal::new(StatusCode::BAD_REQUEST, words).closing())
         }
     }

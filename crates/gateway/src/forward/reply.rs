@@ -7,17 +7,20 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, Response};
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 
 use super::flight::Flight;
 use crate::{
     upstream::{http1::Link, http2::Place},
-    wire::{alarm::Alarm, refusal::causes},
+    wire::{alarm::Alarm, grpc, refusal::causes},
 };
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
+/// A body that is no replica's and goes on for as long as its client likes.
+pub(crate) type BoxBody = UnsyncBoxBody<Bytes, BoxError>;
 type Polled = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
 
 /// An answer's body, on its way to a client.
@@ -35,6 +38,11 @@ impl OutBody {
     /// These words.
     pub(crate) fn own(words: impl Into<Bytes>) -> Self {
         Self::Own(Some(words.into()).filter(|bytes| !bytes.is_empty()))
+    }
+
+    /// An answer over gRPC: one message, or none.
+    pub(crate) fn grpc(message: Option<&[u8]>) -> Response<Self> {
+        grpc::response(Self::Message(message.map(grpc::frame), Some(Box::new(grpc::all_well()))))
     }
 }
 

@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use api::Timestamp;
+use api::{Timestamp, deployment::LogPayloads};
 use http::HeaderValue;
 use serde_json::json;
 
@@ -49,6 +49,25 @@ pub(crate) struct Draft {
     pub(crate) id: HeaderValue,
     /// Inputs and outputs, where the deployment logs them.
     pub(crate) payloads: Option<Box<Payloads>>,
+}
+
+impl Draft {
+    /// Of a prediction with this body, of which at most `most` bytes are kept where `log` wants them.
+    pub(crate) fn new(kind: &'static str, id: HeaderValue, log: LogPayloads, body: &[u8], most: usize) -> Self {
+        let logged = match log {
+            // Tensors of protobuf are no text; the log holds who, when and how fast.
+            _ if kind == "grpc_infer" => false,
+            LogPayloads::None => false,
+            LogPayloads::Sample => rand::random_range(0..100) == 0,
+            LogPayloads::All => true,
+        };
+        let payloads = logged.then(|| {
+            let mut payloads = Box::<Payloads>::default();
+            payloads.input.add(body, most);
+            payloads
+        });
+        Self { kind, id, payloads }
+    }
 }
 
 /// The inputs and outputs of a request.

@@ -2,13 +2,19 @@
 
 use std::sync::{Arc, atomic::AtomicUsize};
 
-use tokio::sync::Semaphore;
+use futures::future::BoxFuture;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use tokio::sync::{Semaphore, watch};
 
 use crate::{
-    forward::{gateway::Gateway, lane::Lane},
+    forward::{gateway::Gateway, lane::Lane, reply::BoxBody},
     observe::usage::Usages,
-    table::watch::Watch,
+    table::{saved::Position, watch::Watch},
 };
+
+/// Answers a gRPC client that asks for the definitions of the services, which are those of a model server.
+pub type Reflect = fn(Request<Incoming>) -> BoxFuture<'static, Response<BoxBody>>;
 
 /// What all parts of the server share.
 #[derive(Debug)]
@@ -20,12 +26,16 @@ pub(crate) struct App {
     /// Connections of clients.
     pub(crate) open: AtomicUsize,
     pub(crate) usages: Usages,
+    /// Where the table stands; told whenever it changes.
+    pub(crate) moved: watch::Sender<Position>,
+    /// Answers reflection.
+    pub(crate) reflect: Reflect,
     /// Held by whoever looks through all names: one at a time.
     pub(crate) names: Semaphore,
 }
 
 impl App {
-    pub(crate) fn new(gateway: Arc<Gateway>, threads: usize) -> Arc<Self> {
+    pub(crate) fn new(gateway: Arc<Gateway>, threads: usize, reflect: Reflect) -> Arc<Self> {
         let url = gateway.config.control_url.clone();
         let (table, tasks, clock) = (Arc::clone(&gateway.table), gateway.tasks.clone(), gateway.clock.clone());
         Arc::new(Self {
@@ -33,6 +43,8 @@ impl App {
             watch: Arc::new(Watch::new(url, gateway.config.drain_ms, table, tasks, clock)),
             open: AtomicUsize::new(0),
             usages: Usages::default(),
+            moved: watch::Sender::default(),
+            reflect,
             names: Semaphore::new(1),
             gateway,
         })

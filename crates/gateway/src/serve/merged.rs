@@ -232,6 +232,11 @@ impl Boundary {
 fn error(id: &str, why: &str) -> Vec<u8> {
     let mut answer = Vec::new();
     field(3, id.as_bytes(), &mut answer);
+    // The only answer to its request, as Triton says that.
+    let mut last = Vec::new();
+    field(1, b"triton_final_response", &mut last);
+    field(2, &[0x08, 1], &mut last);
+    field(4, &last, &mut answer);
     let mut message = Vec::new();
     field(1, why.as_bytes(), &mut message);
     field(2, &answer, &mut message);

@@ -1,31 +1,27 @@
 //! What the gateway answers by itself: health, the list of models, metrics; and their like over gRPC.
 
-use std::{future::poll_fn, pin::Pin, sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use http::{HeaderValue, Method, Response, StatusCode, header::CONTENT_TYPE, request::Parts};
-use http_body::Body as _;
+use api::words;
+use futures::{StreamExt as _, future, stream};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header::CONTENT_TYPE, request::Parts};
+use http_body::{Body as _, Frame};
+use http_body_util::{BodyExt as _, BodyStream, StreamBody};
 use hyper::body::Incoming;
 
-use super::{app::App, metrics};
+use super::{app::App, health, metrics, served::Answer};
 use crate::{
-    forward::{gateway::Gateway, reply::OutBody},
+    forward::reply::{BoxBody, OutBody},
     wire::{
-        grpc,
+        grpc::{self, REFLECTION, REFLECTION_ALPHA, SERVICE},
         path::Own,
         refusal::{Refusal, json},
-        scan::Scanner,
     },
 };
 
 /// The most names that `GET /v1/models` lists.
 const LISTED: usize = 10_000;
 
-/// The longest message of a health check, and how long it may take.
-const LONGEST_CHECK: usize = 4 << 10;
-const CHECK_PATIENCE: Duration = Duration::from_secs(10);
-
-const SERVICE: &str = "/inference.GRPCInferenceService/";
-const HEALTH: &str = "/grpc.health.v1.Health/Check";
 /// The methods that a replica answers.
 const OF_MODELS: [&str; 6] =
     ["ModelInfer", "ModelStreamInfer", "ModelReady", "ModelMetadata", "ModelConfig", "ModelStatistics"];
@@ -36,10 +32,9 @@ const EXTENSIONS: [&str; 6] =
     ["binary_tensor_data", "generate", "model_configuration", "parameters", "schedule_policy", "statistics"];
 
 /// Answers with a page.
-pub(crate) async fn answer(app: &Arc<App>, page: Own, method: &Method) -> Result<Response<OutBody>, Refusal> {
-    if !matches!(*method, Method::GET | Method::HEAD) {
-        let words = "this path answers GET only";
-        return Err(Refusal { allow: Some("GET, HEAD"), ..Refusal::new(StatusCode::METHOD_NOT_ALLOWED, words) });
+pub(crate) async fn answer(app: &Arc<App>, page: Own, asked: &Parts) -> Result<Response<OutBody>, Refusal> {
+    if !matches!(asked.method, Method::GET | Method::HEAD) {
+        return Err(Refusal::method(asked.uri.path(), "GET, HEAD", &asked.method));
     }
     let response = match page {
         Own::Alive => json(StatusCode::OK, r#"{"status":"alive"}"#),
@@ -56,6 +51,11 @@ pub(crate) async fn answer(app: &Arc<App>, page: Own, method: &Method) -> Result
                 "name": "modelway", "version": env!("CARGO_PKG_VERSION"), "extensions": EXTENSIONS,
             });
             json(StatusCode::OK, server.to_string())
+        }
+        Own::Version => {
+            let mut response = Response::new(env!("CARGO_PKG_VERSION").into());
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+            response
         }
         Own::Models => json(StatusCode::OK, models(app).await),
         Own::Metrics => {
@@ -84,78 +84,45 @@ async fn models(app: &Arc<App>) -> String {
     listing.await.unwrap_or_else(|error| serde_json::json!({ "error": error.to_string() }).to_string())
 }
 
-/// Names that look like `name`. Nobody looks while somebody else does: a flood of wrong names costs one thread at most.
-pub(crate) async fn near(app: &Arc<App>, name: &str) -> Vec<String> {
-    let Ok(_turn) = app.names.try_acquire() else { return Vec::new() };
-    let (table, name) = (Arc::clone(&app.gateway.table), name.to_owned());
-    app.gateway.tasks.spawn_blocking(move || table.near_names(&name)).await.unwrap_or_default()
-}
-
 /// The method of a path that a replica answers.
 pub(crate) fn model_method(path: &str) -> Option<&'static str> {
-    let method = path.strip_prefix(SERVICE)?;
+    let method = path.strip_prefix('/')?.strip_prefix(SERVICE)?.strip_prefix('/')?;
     OF_MODELS.into_iter().find(|known| *known == method)
 }
 
 /// Answers a gRPC call that no replica is asked for.
-pub(crate) async fn answer_grpc(gateway: &Gateway, head: &Parts, body: Incoming) -> Result<Response<OutBody>, Refusal> {
-    let is_ready = gateway.not_ready().is_none();
-    let path = head.uri.path();
-    if path == HEALTH {
-        let encoding = head.headers.get(&grpc::ENCODING).map(HeaderValue::as_bytes);
-        let service = service(body, encoding).await?;
-        let serves = match &*service {
-            "" | "inference.GRPCInferenceService" | "grpc.health.v1.Health" => is_ready,
-            name => match gateway.table.find(name) {
-                Some(endpoint) => endpoint.total_replicas() > 0,
-                None => {
-                    let words = format!("there is neither a service nor a model `{name}`");
-                    return Err(Refusal::new(StatusCode::NOT_FOUND, words));
-                }
-            },
-        };
-        return Ok(message(&[0x08, if serves { 1 } else { 2 }]));
-    }
-    match path.strip_prefix(SERVICE) {
-        Some("ServerLive") => Ok(message(&[0x08, 1])),
-        Some("ServerReady") => Ok(message(if is_ready { &[0x08, 1] } else { &[] })),
-        Some("ServerMetadata") => Ok(message(&grpc::server_metadata(&EXTENSIONS))),
-        Some(method) => {
-            let words = format!("`{method}` concerns one server; the gateway stands before many");
-            Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, words))
+pub(crate) async fn answer_grpc(app: &Arc<App>, request: Request<Incoming>) -> Result<Response<Answer>, Refusal> {
+    let is_ready = app.gateway.not_ready().is_none();
+    let mut parts = request.uri().path().splitn(3, '/').skip(1);
+    let response = match (parts.next().unwrap_or_default(), parts.next().unwrap_or_default()) {
+        (SERVICE, "ServerLive") => OutBody::grpc(Some(&[0x08, 1])),
+        (SERVICE, "ServerReady") => OutBody::grpc(Some(if is_ready { &[0x08, 1] } else { &[] })),
+        (SERVICE, "ServerMetadata") => OutBody::grpc(Some(&grpc::server_metadata(&EXTENSIONS))),
+        (SERVICE, method) if method.starts_with("Repository") => {
+            let words = format!("{method}: deployments say which models there are, not this protocol");
+            return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, words));
         }
-        None => Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, format!("this gateway serves {SERVICE}* only"))),
-    }
-}
-
-/// The answer to `ModelReady` of a model that nobody has, or that no replica serves: as Triton, no error.
-pub(crate) fn model_not_ready() -> Response<OutBody> {
-    message(&[])
-}
-
-/// The service that a health check asks for: field 1 of its message, as a model's name is.
-async fn service(mut body: Incoming, encoding: Option<&[u8]>) -> Result<String, Refusal> {
-    let mut scanner = Scanner::new(encoding);
-    let reading = async {
-        while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-            let frame = frame.map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, error.to_string()))?;
-            let data = frame.into_data().unwrap_or_default();
-            if scanner.read(&data)? < data.len() || scanner.left() > LONGEST_CHECK {
-                return Err(Refusal::new(StatusCode::BAD_REQUEST, "this is no HealthCheckRequest"));
-            }
-        }
-        if scanner.whole() {
-            Ok(scanner.name())
-        } else {
-            Err(Refusal::new(StatusCode::BAD_REQUEST, "the call ended early"))
-        }
+        (SERVICE, method) => return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, words::no_method(method))),
+        (health::SERVICE, "Check") => health::check(app, request).await?,
+        (health::SERVICE, "Watch") => return health::watch(app, request).await.map(|it| until_end(app, it)),
+        (REFLECTION | REFLECTION_ALPHA, _) => return Ok(until_end(app, (app.reflect)(request).await)),
+        // As tonic has it: no words.
+        (health::SERVICE, _) => return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, "")),
+        (other, _) => return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, words::no_service(other, SERVICE))),
     };
-    let late = |_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "the message of the health check came too slowly");
-    tokio::time::timeout(CHECK_PATIENCE, reading).await.map_err(late)?
+    Ok(response.map(Answer::One))
 }
 
-fn message(bytes: &[u8]) -> Response<OutBody> {
-    let mut response = Response::new(OutBody::Message(Some(grpc::frame(bytes)), Some(Box::new(grpc::all_well()))));
-    response.headers_mut().insert(CONTENT_TYPE, grpc::KIND);
-    response
+/// An answer that may go on for as long as its client likes, and ends with the gateway.
+fn until_end(app: &Arc<App>, response: Response<BoxBody>) -> Response<Answer> {
+    if response.body().is_end_stream() {
+        return response.map(Answer::Open);
+    }
+    let tasks = app.gateway.tasks.clone();
+    let end = grpc::refuse(&Refusal::unavailable("this gateway is shutting down"));
+    let last = stream::once(future::ready(Ok(Frame::trailers(end))));
+    response.map(|body| {
+        let frames = BodyStream::new(body).take_until(async move { tasks.stopping().await });
+        Answer::Open(StreamBody::new(frames.chain(last)).boxed_unsync())
+    })
 }

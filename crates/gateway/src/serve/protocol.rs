@@ -93,6 +93,7 @@ async fn serve_http2(socket: ClientSocket, conn: Arc<Conn>) {
         .keep_alive_interval(HTTP2_KEEP_ALIVE)
         .keep_alive_timeout(HTTP2_KEEP_ALIVE)
         .max_concurrent_streams(1_024)
+        .max_header_list_size(base::serve::MOST_HEAD_READ)
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(4 << 20)
         .serve_connection(TokioIo::new(socket), service_fn(move |asked| request::handle(Arc::clone(&handler), asked)));

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::{connection::Busy, merged::Merged};
-use crate::forward::reply::OutBody;
+use crate::forward::reply::{BoxBody, OutBody};
 
 /// Over HTTP/2 hyper gets so much at a time: it keeps that of each call whose client has no room for it.
 const PIECE: usize = 64 << 10;
@@ -22,6 +22,8 @@ const PIECE: usize = 64 << 10;
 pub(crate) enum Answer {
     /// Of one replica, or of the gateway itself.
     One(OutBody),
+    /// Of a service of the gateway's own, for as long as the client likes.
+    Open(BoxBody),
     /// Of the models of a stream.
     Merged(Box<Merged>),
 }
@@ -50,6 +52,7 @@ impl Body for Served {
         let mut frame = if self.rest.is_empty() {
             let polled = match &mut self.body {
                 Answer::One(body) => Pin::new(body).poll_frame(cx),
+                Answer::Open(body) => Pin::new(body).poll_frame(cx),
                 Answer::Merged(merged) => merged.poll(cx),
             };
             match ready!(polled) {
@@ -72,6 +75,7 @@ impl Body for Served {
         self.rest.is_empty()
             && match &self.body {
                 Answer::One(body) => body.is_end_stream(),
+                Answer::Open(body) => body.is_end_stream(),
                 Answer::Merged(merged) => merged.is_over(),
             }
     }
@@ -79,7 +83,7 @@ impl Body for Served {
     fn size_hint(&self) -> SizeHint {
         match &self.body {
             Answer::One(body) => body.size_hint(),
-            Answer::Merged(_) => SizeHint::default(),
+            Answer::Open(_) | Answer::Merged(_) => SizeHint::default(),
         }
     }
 }

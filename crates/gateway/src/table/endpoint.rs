@@ -10,7 +10,7 @@ use api::{
     deployment::LogPayloads,
     route::{Route, RouteRevision},
 };
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode};
 
 use super::{fatal::FatalRequests, replica::Replica, stats::LazyStats};
 use crate::wire::headers::LazyValue;
@@ -133,6 +133,11 @@ impl Endpoint {
     /// The name that people know it by.
     pub(crate) fn name(&self) -> String {
         self.route.name.as_deref().map_or_else(|| self.id.to_string(), str::to_owned)
+    }
+
+    /// Counts an answer of the gateway's own.
+    pub(crate) fn count_refusal(&self, status: StatusCode) {
+        self.live.own.get().count(status.as_u16());
     }
 
     /// Why it has no replica to send a request to: for the 503.

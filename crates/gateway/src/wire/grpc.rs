@@ -3,9 +3,15 @@
 use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version, header::CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header::CONTENT_TYPE};
 
 use super::refusal::Refusal;
+
+/// The inference service.
+pub(crate) const SERVICE: &str = "inference.GRPCInferenceService";
+/// Reflection, and its name before it was final, by which most clients still ask.
+pub(crate) const REFLECTION: &str = "grpc.reflection.v1.ServerReflection";
+pub(crate) const REFLECTION_ALPHA: &str = "grpc.reflection.v1alpha.ServerReflection";
 
 /// The bytes before a message: whether it is compressed, and its length.
 pub(crate) const PREFIX: usize = 5;
@@ -76,7 +82,7 @@ fn grpc_status(status: StatusCode) -> &'static str {
         403 | 421 => "7",
         404 => "5",
         408 | 504 => "4",
-        413 | 429 => "8",
+        413 | 429 | 431 => "8",
         501 => "12",
         502 | 503 => "14",
         _ => "13",
@@ -96,10 +102,19 @@ pub(crate) fn refuse(refusal: &Refusal) -> HeaderMap {
             _ => words.push_str(&format!("%{byte:02X}")),
         }
     }
-    if let Ok(words) = HeaderValue::from_str(&words) {
+    if let Ok(words) = HeaderValue::from_str(&words)
+        && !words.is_empty()
+    {
         headers.insert(MESSAGE.clone(), words);
     }
     headers
+}
+
+/// The head of an answer.
+pub(crate) fn response<B>(body: B) -> Response<B> {
+    let mut response = Response::new(body);
+    response.headers_mut().insert(CONTENT_TYPE, KIND);
+    response
 }
 
 /// A message with its prefix.

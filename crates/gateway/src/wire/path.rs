@@ -11,8 +11,8 @@ pub(crate) enum Target<'a> {
     Model(ModelPath<'a>),
     /// Something that the gateway answers by itself.
     Own(Own),
-    /// Nothing.
-    Unknown,
+    /// Nothing; the path as it is shown.
+    Unknown(Cow<'a, str>),
     /// It is no UTF-8.
     Unreadable,
 }
@@ -50,6 +50,8 @@ pub(crate) enum Own {
     Ready,
     /// The server's own description.
     Server,
+    /// Its version.
+    Version,
     /// The list of models.
     Models,
     /// Its metrics.
@@ -69,19 +71,22 @@ pub(crate) fn read(path: &str) -> Target<'_> {
                 (Protocol::V2, "infer_stream") => Action::Predict("infer_stream"),
                 (Protocol::V2, "generate") => Action::Predict("generate"),
                 (Protocol::V2, "generate_stream") => Action::Predict("generate_stream"),
-                (Protocol::V2, "versions") | (Protocol::V1 | Protocol::Repository, _) => return Target::Unknown,
+                (Protocol::V2, "versions") | (Protocol::V1 | Protocol::Repository, _) => {
+                    return Target::Unknown(path.into());
+                }
                 (Protocol::V2, _) => Action::Other,
             };
             Target::Model(ModelPath { name, version, action })
         }
-        Ok(ReadTarget::Other(path)) => match &*path {
+        Ok(ReadTarget::Other(path)) => match path.as_ref() {
             "/" | "/health" | "/health/live" => Target::Own(Own::Alive),
             "/v2/health/live" => Target::Own(Own::Live),
-            "/ready" | "/health/ready" | "/v2/health/ready" => Target::Own(Own::Ready),
+            "/ready" | "/ping" | "/health/ready" | "/v2/health/ready" => Target::Own(Own::Ready),
             "/v2" => Target::Own(Own::Server),
+            "/version" => Target::Own(Own::Version),
             "/v1/models" => Target::Own(Own::Models),
             "/metrics" => Target::Own(Own::Metrics),
-            _ => Target::Unknown,
+            _ => Target::Unknown(path),
         },
     }
 }
@@ -125,6 +130,8 @@ mod tests {
             ("/health", Own::Alive),
             ("/v2/health/live", Own::Live),
             ("/ready", Own::Ready),
+            ("/ping", Own::Ready),
+            ("/version", Own::Version),
             ("/v2/health/ready", Own::Ready),
             ("/v2", Own::Server),
             ("/v1/models", Own::Models),
@@ -145,7 +152,7 @@ mod tests {
             "/v2/models//",
             "/v3",
         ] {
-            assert_eq!(read(path), Target::Unknown, "{path}");
+            assert!(matches!(read(path), Target::Unknown(_)), "{path}");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::{
-    HeaderValue, Response, StatusCode,
+    HeaderValue, Method, Response, StatusCode,
     header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER},
 };
 
@@ -15,7 +15,7 @@ pub(crate) struct Refusal {
     pub(crate) words: String,
     /// Seconds after which asking again may help.
     pub(crate) retry_after: Option<u32>,
-    /// The only method that would do.
+    /// The methods that would do.
     pub(crate) allow: Option<&'static str>,
     /// The client may still be sending.
     pub(crate) close: bool,
@@ -24,6 +24,12 @@ pub(crate) struct Refusal {
 impl Refusal {
     pub(crate) fn new(status: StatusCode, words: impl Into<String>) -> Self {
         Self { status, words: words.into(), retry_after: None, allow: None, close: false }
+    }
+
+    /// 405: the path takes other methods.
+    pub(crate) fn method(path: &str, allow: &'static str, used: &Method) -> Self {
+        let words = api::words::wrong_method(path, allow, used.as_str());
+        Self { allow: Some(allow), ..Self::new(StatusCode::METHOD_NOT_ALLOWED, words) }
     }
 
     /// 503 that asks to try again.

@@ -47,6 +47,8 @@ enum Packing {
     /// `deflate` of gRPC is zlib.
     Deflate(Box<ZlibDecoder<Vec<u8>>>),
     Unknown,
+    /// No header says how.
+    Unnamed,
 }
 
 impl Scanner {
@@ -55,7 +57,8 @@ impl Scanner {
         let packing = match encoding {
             Some(b"gzip") => Packing::Gzip(Box::new(GzDecoder::new(Vec::new()))),
             Some(b"deflate") => Packing::Deflate(Box::new(ZlibDecoder::new(Vec::new()))),
-            Some(_) | None => Packing::Unknown,
+            Some(b"identity") | None => Packing::Unnamed,
+            Some(_) => Packing::Unknown,
         };
         Self { prefix: Vec::with_capacity(PREFIX), left: 0, packing, fields: Fields::default(), found: Found::More }
     }
@@ -105,6 +108,9 @@ impl Scanner {
                                  `grpc-encoding` may be gzip, deflate or identity";
                     return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, words));
                 }
+                (_, Packing::Unnamed) => {
+                    return Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, api::words::COMPRESSION_UNNAMED));
+                }
                 (_, Packing::None | Packing::Gzip(_) | Packing::Deflate(_)) => {}
             }
             self.left = u32::from_be_bytes(length) as usize;
@@ -125,7 +131,7 @@ impl Scanner {
         let whole = self.left == 0;
         let fields = &mut self.fields;
         match &mut self.packing {
-            Packing::None | Packing::Unknown => {
+            Packing::None | Packing::Unknown | Packing::Unnamed => {
                 fields.read(message)?;
                 if whole && !fields.at_a_boundary() {
                     return Err(malformed());

@@ -73,7 +73,9 @@ fn what_cannot_be_read_is_refused() {
     let refused = |body: &[u8], encoding| scanner(&[body], encoding).expect_err("it is refused").status;
     let mut compressed = framed(&field(1, b"iris"));
     compressed[0] = 1;
-    assert_eq!(refused(&compressed, None), StatusCode::NOT_IMPLEMENTED);
+    // As gRPC has it: the call says that nothing is compressed.
+    assert_eq!(refused(&compressed, None), StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(refused(&compressed, Some(b"identity")), StatusCode::INTERNAL_SERVER_ERROR);
     assert_eq!(refused(&compressed, Some(b"snappy")), StatusCode::NOT_IMPLEMENTED);
     assert_eq!(refused(&compressed, Some(b"gzip")), StatusCode::BAD_REQUEST);
     assert_eq!(refused(&framed(&[0x0f, 1, 2]), None), StatusCode::BAD_REQUEST);

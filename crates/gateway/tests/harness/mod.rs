@@ -24,8 +24,12 @@ use api::{
 };
 use base::{Clock, Tasks};
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use http::{HeaderMap, Request, Response};
-use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
+use http_body_util::{
+    BodyExt, Full, StreamBody,
+    combinators::{BoxBody, UnsyncBoxBody},
+};
 use hyper::body::{Frame, Incoming};
 use hyper_util::{rt::TokioIo, server::conn::auto};
 use modelway_gateway::{Config, GatewayError};
@@ -413,7 +417,8 @@ impl Gateway {
         let listener = base::net::bind("127.0.0.1:0", "addr").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let tasks = Tasks::new();
-        let running = Tasks::new().spawn(modelway_gateway::run(config, listener, tasks.clone(), Clock::system()));
+        let running =
+            Tasks::new().spawn(modelway_gateway::run(config, listener, tasks.clone(), Clock::system(), no_reflection));
         let client = base::client::builder().timeout(Duration::from_secs(30)).build().unwrap();
         Self { addr, client, tasks, running }
     }
@@ -478,6 +483,13 @@ impl Gateway {
         let ended = tokio::time::timeout(Duration::from_secs(20), self.running).await;
         ended.expect("it ends in time").expect("no panic").expect("no error");
     }
+}
+
+/// Reflection is the model server's, which stands not behind these gateways; `crates/e2e/tests/doors.rs` asks it.
+fn no_reflection(
+    _: Request<Incoming>,
+) -> BoxFuture<'static, Response<UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>>> {
+    unreachable!("no test asks for reflection")
 }
 
 pub(crate) fn config() -> Config {

@@ -2,6 +2,9 @@
 
 use std::sync::OnceLock;
 
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use http_body_util::{BodyExt as _, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
 use tonic::{Status, body::Body as GrpcBody};
 use tonic_reflection::server::{self, Builder};
@@ -16,12 +19,21 @@ pub(super) const V1: &str = "grpc.reflection.v1.ServerReflection";
 /// Its name before it was final, by which most clients still ask.
 pub(super) const V1_ALPHA: &str = "grpc.reflection.v1alpha.ServerReflection";
 
+/// What is told of the definitions, message by message.
+pub type Reflected = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
+
 type Service = BoxCloneSyncService<http::Request<Incoming>, http::Response<GrpcBody>, std::convert::Infallible>;
 
 /// Both versions, made when the first client asks.
 fn services() -> Result<(Service, Service), server::Error> {
     let builder = || Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS);
     Ok((BoxCloneSyncService::new(builder().build_v1()?), BoxCloneSyncService::new(builder().build_v1alpha()?)))
+}
+
+/// The same answer, for a gateway, which serves the same protocols.
+#[must_use]
+pub fn reflect(request: http::Request<Incoming>) -> BoxFuture<'static, http::Response<Reflected>> {
+    Box::pin(async { answer(request).await.map(|body| body.map_err(Into::into).boxed_unsync()) })
 }
 
 /// Answers a client that asks for definitions.

@@ -120,8 +120,7 @@ impl GrpcInferenceService for Inference {
         request: Request<ModelConfigRequest>,
     ) -> Result<Response<ModelConfigResponse>, Status> {
         let ModelConfigRequest { name, version } = request.into_inner();
-        let mut config = self.app.model_config(&name, Some(&version))?;
-        config.name = name;
+        let config = self.app.model_config(&name, Some(&version))?;
         Ok(Response::new(ModelConfigResponse { config: Some(describe::config(config)) }))
     }
 

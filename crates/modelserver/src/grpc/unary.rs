@@ -117,7 +117,7 @@ async fn next(body: &mut Incoming) -> Result<Option<Bytes>, Status> {
 fn length(bytes: &[u8]) -> Result<usize, Status> {
     match bytes.first_chunk::<PREFIX>() {
         Some([0, length @ ..]) => Ok(u32::from_be_bytes(*length) as usize),
-        _ => Err(Status::internal("the message says that it is compressed, and its headers do not say how")),
+        _ => Err(Status::internal(api::words::COMPRESSION_UNNAMED)),
     }
 }
 

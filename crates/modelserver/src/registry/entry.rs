@@ -141,11 +141,11 @@ impl Entry {
                 let reason = if standing.reason.is_empty() { String::new() } else { format!(": {}", standing.reason) };
                 InferError::NotReady(format!("model `{name}`{which} {how}{reason}"))
             }
-            (None, Some(versions)) => InferError::NotFound(format!(
-                "model `{name}` has no version `{}`; it has {}",
-                asked.unwrap_or_default(),
-                versions.names().join(", ")
-            )),
+            (None, Some(versions)) => {
+                let there = versions.names();
+                let there: Vec<_> = there.iter().map(AsRef::as_ref).collect();
+                InferError::NotFound(api::words::no_version(name, asked.unwrap_or_default(), &there))
+            }
             (None, None) => InferError::NotReady(format!("model `{name}`{which} is not loaded")),
         }
     }

@@ -31,7 +31,7 @@ pub(crate) struct ModelConfig {
 
 impl ModelConfig {
     /// What holds for a loaded model: its signature and its settings, and the rest of what was declared.
-    pub(crate) fn of(model: &Model, declared: &Declared) -> Self {
+    pub(crate) fn of(name: &str, model: &Model, declared: &Declared) -> Self {
         let (signature, settings) = (&model.signature, &model.settings);
         let rows = signature.rows && settings.max_batch_size > 1;
         let tensor = |tensor: &TensorMetadata| ConfigTensor {
@@ -46,7 +46,7 @@ impl ModelConfig {
             default_priority_level: settings.default_priority.into(),
         };
         Self {
-            name: model.name.clone(),
+            name: name.to_owned(),
             platform: signature.platform.to_owned(),
             backend: backend_of(signature.platform).to_owned(),
             version_policy: match &declared.policy {
@@ -58,7 +58,7 @@ impl ModelConfig {
             input: signature.inputs.iter().map(tensor).collect(),
             output: signature.outputs.iter().map(tensor).collect(),
             instance_group: vec![InstanceGroup {
-                name: model.name.clone(),
+                name: name.to_owned(),
                 kind: "KIND_CPU",
                 count: narrow(settings.instances),
             }],

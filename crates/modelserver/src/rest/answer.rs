@@ -9,6 +9,7 @@ use std::{
 use api::{
     inference::{IGNORED_FIELDS, Ignored},
     replica::NOT_BEGUN_HEADER,
+    words,
 };
 use bytes::Bytes;
 use futures::{FutureExt as _, Stream};
@@ -130,7 +131,7 @@ impl Refusal {
     pub(super) fn method(used: &Method, path: &str, allowed: &[Method]) -> Self {
         let allowed: Vec<_> = allowed.iter().map(Method::as_str).collect();
         let allowed = allowed.join(", ");
-        let mut refusal = Self::new(StatusCode::METHOD_NOT_ALLOWED, format!("{path} takes {allowed}, not {used}"));
+        let mut refusal = Self::new(StatusCode::METHOD_NOT_ALLOWED, words::wrong_method(path, &allowed, used.as_str()));
         refusal.headers.extend(HeaderValue::from_str(&allowed).ok().map(|value| (ALLOW, value)));
         refusal
     }

@@ -17,15 +17,15 @@ pub(super) fn all(app: &App) -> Answered {
     models.sort_by(|a, b| (&a.name, &a.version).cmp(&(&b.name, &b.version)));
     // Under an alias a model is the same model.
     models.dedup_by(|a, b| std::sync::Arc::ptr_eq(a, b));
-    answer::json(&json!({"model_stats": models.iter().map(|model| of(model)).collect::<Vec<_>>()}))
+    answer::json(&json!({"model_stats": models.iter().map(|model| of(&model.name, model)).collect::<Vec<_>>()}))
 }
 
-/// `GET /v2/models/{model}[/versions/{version}]/stats`.
-pub(super) fn one(model: &Model) -> Answered {
-    answer::json(&json!({"model_stats": [of(model)]}))
+/// `GET /v2/models/{model}[/versions/{version}]/stats`, under the name that it was asked by.
+pub(super) fn one(name: &str, model: &Model) -> Answered {
+    answer::json(&json!({"model_stats": [of(name, model)]}))
 }
 
-fn of(model: &Model) -> Value {
+fn of(name: &str, model: &Model) -> Value {
     let statistics = &model.statistics;
     let number = |counter: &AtomicU64| counter.load(Relaxed);
     let timed = |timed: &Timed| {
@@ -33,7 +33,7 @@ fn of(model: &Model) -> Value {
         json!({"count": count, "ns": ns})
     };
     json!({
-        "name": model.name,
+        "name": name,
         "version": model.version,
         "last_inference": number(&statistics.last_inference_ms),
         "inference_count": number(&statistics.inferences),

@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::{json, value::RawValue};
 
 use super::{
-    Asked, POST, PROBE, READ,
+    Asked, POST, READ,
     answer::{self, Answered, Refusal},
     body,
     events::events,
@@ -45,10 +45,10 @@ pub(super) async fn model(asked: Asked<'_>, path: &ModelPath<'_>) -> Answered {
         }
         "stats" => {
             asked.only(READ)?;
-            statistics::one(&app.models.described(name, version)?.0)
+            statistics::one(name, &app.models.described(name, version)?.0)
         }
         "ready" => {
-            asked.only(PROBE)?;
+            asked.only(READ)?;
             app.model_ready(name, version)?;
             answer::json(&json!({"name": name, "ready": true}))
         }

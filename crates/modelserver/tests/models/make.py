@@ -246,4 +246,5 @@ def main():
     classifiers(root)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,22 @@
+//! Whether a request may come in at all, by its head: not too large, and from nobody's web page.
+
+use base::{guard, serve};
+use http::{Request, StatusCode, uri::Authority};
+
+use crate::{
+    config::Config,
+    observe::counters::{Counters, Reason},
+    wire::refusal::Refusal,
+};
+
+/// Lets a request in, or says why not.
+pub(crate) fn authorise<B>(request: &Request<B>, config: &Config, counters: &Counters) -> Result<(), Refusal> {
+    if let Some(words) = serve::head_too_large(request) {
+        return Err(Refusal::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, words));
+    }
+    let authority = request.uri().authority().map(Authority::as_str);
+    guard::check(request.headers(), authority, &config.allowed_hosts).map_err(|refusal| {
+        counters.refused(Reason::Host);
+        Refusal::new(refusal.status(), refusal.to_string()).closing()
+    })
+}

@@ -1,0 +1,85 @@
+//! A request whose endpoint is known, over HTTP or gRPC: admit it, choose its revision, and note what its record will say.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{HeaderValue, Request};
+use tokio::time::Instant;
+
+use super::name::Named;
+use crate::{
+    admit::limits::Admission,
+    choose::split,
+    forward::{attempts::Call, head::Protocol, lane::Lane, receive::Received},
+    observe::records::Draft,
+    table::endpoint::Revision,
+    wire::{alarm::Alarm, refusal::Refusal},
+};
+
+/// For as long as this a stream of requests may rest: its client or its model decides, and HTTP/2's pings notice who is
+/// gone.
+const RESTING: Duration = Duration::from_secs(86_400);
+
+/// Who asks, as far as that is known from the head.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    pub(crate) started: Instant,
+    pub(crate) id: HeaderValue,
+    pub(crate) protocol: Protocol,
+}
+
+/// A request whose endpoint is known and whose body is there, or comes.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    pub(crate) lane: Arc<Lane>,
+    pub(crate) asked: Asked,
+    pub(crate) named: Named,
+    /// What the replica gets beside the body.
+    pub(crate) head: Request<()>,
+    pub(crate) body: Received,
+    pub(crate) admission: Admission,
+    pub(crate) alarm: Alarm,
+    /// The caller's own timeout.
+    pub(crate) wanted: Option<Duration>,
+}
+
+impl Ready {
+    /// Takes a place among the requests in flight and chooses the revision: what is forwarded then.
+    pub(crate) fn admit(mut self) -> Result<(Call, Request<()>, Received), Refusal> {
+        let revision = self.enter()?;
+        let draft = self.draft();
+        let Self { lane, asked, named, head, body, admission, alarm, wanted } = self;
+        let route = Duration::from_millis(named.endpoint.route.request_timeout_ms);
+        let timeout = wanted.map_or(route, |wanted| wanted.min(route));
+        let call = Call {
+            lane,
+            admission,
+            revision,
+            versioned: named.version.is_some(),
+            protocol: asked.protocol,
+            started: asked.started,
+            alarm,
+            timeout,
+            gap: if named.streams { RESTING } else { timeout },
+            draft,
+            endpoint: named.endpoint,
+        };
+        Ok((call, head, body))
+    }
+
+    fn enter(&mut self) -> Result<Arc<Revision>, Refusal> {
+        let (endpoint, version) = (&self.named.endpoint, self.named.version.as_deref());
+        let comes = self.body.streams();
+        let placed = self.admission.enter(endpoint, comes && !self.named.streams, &self.lane.gateway.counters);
+        placed.and_then(|()| split::choose(endpoint, version).map(Arc::clone)).map_err(|refusal| {
+            endpoint.count_refusal(refusal.status);
+            if comes { refusal.closing() } else { refusal }
+        })
+    }
+
+    /// What is recorded of a prediction.
+    fn draft(&self) -> Option<Draft> {
+        let kind = self.named.kind.filter(|_| self.lane.records.wanted())?;
+        let (log, most) = (self.named.endpoint.route.log_payloads, self.lane.gateway.config.record_payload_bytes);
+        Some(Draft::new(kind, self.asked.id.clone(), log, self.body.bytes(), most))
+    }
+}

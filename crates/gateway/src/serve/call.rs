@@ -1,0 +1,111 @@
+//! One gRPC call until a replica is asked: its model is named by its first message, and on a stream by each.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::future::BoxFuture;
+use http::{HeaderValue, Request, Response, header::CONTENT_TYPE};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use super::{
+    app::App,
+    asked::{Asked, Ready},
+    connection::Conn,
+    merged::Merged,
+    name::{self, Named},
+    own,
+    served::Answer,
+};
+use crate::{
+    admit::limits::Admission,
+    forward::{
+        attempts::forward,
+        lane::Lane,
+        receive::{self, Received},
+        reply::OutBody,
+    },
+    upstream::split::{Model, Split},
+    wire::{alarm::Alarm, grpc, refusal::Refusal},
+};
+
+/// Answers a call.
+pub(crate) async fn answer(conn: &Conn, asked: Asked, request: Request<Incoming>) -> Result<Response<Answer>, Refusal> {
+    let Some(method) = own::model_method(request.uri().path()) else {
+        return own::answer_grpc(&conn.app, request).await;
+    };
+    let (parts, body) = request.into_parts();
+    let streams = method == "ModelStreamInfer";
+    let mut admission = Admission::new(&conn.lane.limits);
+    let mut alarm = conn.alarm(asked.started);
+    let encoding = parts.headers.get(&grpc::ENCODING).cloned();
+    let encoding = encoding.as_ref().map(HeaderValue::as_bytes);
+    let first = receive::call(&conn.lane, body, encoding, streams, &mut admission, &mut alarm).await?;
+    let Some(first) = first else { return Ok(OutBody::grpc(None).map(Answer::One)) };
+    let call = Open {
+        app: Arc::clone(&conn.app),
+        lane: Arc::clone(&conn.lane),
+        kind: matches!(method, "ModelInfer" | "ModelStreamInfer").then_some("grpc_infer"),
+        streams,
+        asks_readiness: method == "ModelReady",
+        wanted: parts.headers.get(&grpc::TIMEOUT).and_then(|value| grpc::read_timeout(value.as_bytes())),
+        head: asked.protocol.outgoing(parts, asked.id.clone(), None),
+        asked,
+    };
+    let model = Model { name: first.model, version: first.version };
+    let (head, rest) = match first.body {
+        Received::Long { head, rest, .. } if streams => (head, rest),
+        body @ (Received::Held(_) | Received::Long { .. } | Received::Part(_)) => {
+            return call.of(model, body, admission, alarm).await.map(|it| it.map(Answer::One));
+        }
+    };
+    let split = Split::new(head, rest, encoding, conn.lane.gateway.config.buffer_body_bytes);
+    let open = move |model, part| -> BoxFuture<'static, _> {
+        let admission = Admission::new(&call.lane.limits);
+        Box::pin(call.clone().of(model, Received::Part(part), admission, Alarm::new(Instant::now())))
+    };
+    let mut merged = Box::new(Merged::new(split, Box::new(open), model));
+    let mut response = Response::new(());
+    match merged.head().await {
+        Some(head) => response = Response::from_parts(head, ()),
+        None => drop(response.headers_mut().insert(CONTENT_TYPE, grpc::KIND)),
+    }
+    Ok(response.map(|()| Answer::Merged(merged)))
+}
+
+/// A call whose model is to be found.
+#[derive(Clone, Debug)]
+struct Open {
+    app: Arc<App>,
+    lane: Arc<Lane>,
+    asked: Asked,
+    kind: Option<&'static str>,
+    streams: bool,
+    /// It asks no more than whether a model is ready.
+    asks_readiness: bool,
+    wanted: Option<Duration>,
+    head: Request<()>,
+}
+
+impl Open {
+    /// Has a replica of a model answer.
+    async fn of(
+        self,
+        model: Model,
+        body: Received,
+        admission: Admission,
+        alarm: Alarm,
+    ) -> Result<Response<OutBody>, Refusal> {
+        let Self { app, lane, asked, kind, streams, asks_readiness, wanted, head } = self;
+        let endpoint = match name::endpoint(&app, &model.name).await {
+            // As Triton has it: no error.
+            Err(_) if asks_readiness => return Ok(OutBody::grpc(Some(&[]))),
+            Ok(found) if asks_readiness && !found.serves(model.version.as_deref()) => {
+                return Ok(OutBody::grpc(Some(&[])));
+            }
+            found => found?,
+        };
+        let named = Named { endpoint, version: model.version, kind, streams };
+        let (call, head, body) = Ready { lane, asked, named, head, body, admission, alarm, wanted }.admit()?;
+        forward(call, head, body).await
+    }
+}

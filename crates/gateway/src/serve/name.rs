@@ -1,0 +1,92 @@
+//! Which endpoint a request names: over HTTP in its path, over gRPC in its first message.
+
+use std::{borrow::Cow, sync::Arc};
+
+use api::words;
+use http::{Method, StatusCode, request::Parts};
+
+use super::app::App;
+use crate::{
+    observe::counters::Reason,
+    table::endpoint::Endpoint,
+    wire::{
+        path::{self, Action, Own, Target},
+        refusal::Refusal,
+    },
+};
+
+/// What a request is for.
+#[derive(Debug)]
+pub(crate) struct Named {
+    pub(crate) endpoint: Arc<Endpoint>,
+    pub(crate) version: Option<String>,
+    /// What the record calls it; `None` if it predicts nothing.
+    pub(crate) kind: Option<&'static str>,
+    /// Requests come one after the other, for as long as the client likes.
+    pub(crate) streams: bool,
+}
+
+/// What a path names: something of an endpoint, or a page of the gateway's own.
+pub(crate) async fn of_path(app: &Arc<App>, parts: &Parts) -> Result<Result<Named, Own>, Refusal> {
+    let path = parts.uri.path();
+    let model = match path::read(path) {
+        Target::Model(model) => model,
+        Target::Own(page) => return Ok(Err(page)),
+        Target::Unreadable => return Err(Refusal::new(StatusCode::BAD_REQUEST, api::path::NotUtf8.to_string())),
+        Target::Unknown(path) => return Err(nothing_at(app, &path)),
+    };
+    let (kind, allow) = match model.action {
+        Action::Predict(kind) => (Some(kind), (parts.method != Method::POST).then_some("POST")),
+        Action::Look => (None, (!matches!(parts.method, Method::GET | Method::HEAD)).then_some("GET, HEAD")),
+        Action::Other => (None, None),
+    };
+    // Nearly always another verb of V1, mistyped.
+    if matches!(model.action, Action::Look) && model.name.contains(':') && app.gateway.table.find(&model.name).is_none()
+    {
+        return Err(nothing_at(app, path));
+    }
+    if let Some(allow) = allow {
+        return Err(Refusal::method(path, allow, &parts.method));
+    }
+    let endpoint = endpoint(app, &model.name).await?;
+    let version = model.version.map(Cow::into_owned);
+    Ok(Ok(Named { endpoint, version, kind, streams: false }))
+}
+
+fn nothing_at(app: &App, path: &str) -> Refusal {
+    app.gateway.counters.refused(Reason::Path);
+    Refusal::new(StatusCode::NOT_FOUND, words::nothing_at(path))
+}
+
+/// The endpoint of a name.
+pub(crate) async fn endpoint(app: &Arc<App>, name: &str) -> Result<Arc<Endpoint>, Refusal> {
+    if let Some(endpoint) = app.gateway.table.find(name) {
+        if let (Some(former), Some(new)) = (&endpoint.route.former, &endpoint.route.name)
+            && **new == *name
+        {
+            let words = format!("its replicas do not answer to `{new}` yet; until they do, it is `{former}`");
+            let refusal = Refusal::unavailable(words);
+            endpoint.count_refusal(refusal.status);
+            return Err(refusal);
+        }
+        return Ok(endpoint);
+    }
+    if let Some(words) = app.gateway.not_ready() {
+        return Err(Refusal::unavailable(words));
+    }
+    app.gateway.counters.refused(Reason::Model);
+    let near: Vec<_> = near(app, name).await.iter().map(|name| format!("`{name}`")).collect();
+    let hint = if near.is_empty() {
+        "GET /v1/models lists those that there are".to_owned()
+    } else {
+        format!("did you mean {}?", near.join(" or "))
+    };
+    Err(Refusal::new(StatusCode::NOT_FOUND, words::unknown_model(name, &hint)))
+}
+
+/// Names that look like `name`. Nobody looks while somebody else does: a flood of wrong names costs one thread at most.
+async fn near(app: &Arc<App>, name: &str) -> Vec<String> {
+    let Ok(_turn) = app.names.try_acquire() else { return Vec::new() };
+    let (table, name) = (Arc::clone(&app.gateway.table), name.to_owned());
+    app.gateway.tasks.spawn_blocking(move || table.near_names(&name)).await.unwrap_or_default()
+}
