@@ -2,7 +2,7 @@
 
 use std::{future::Future, time::Duration};
 
-use tokio::task::JoinHandle;
+use tokio::{runtime::Handle, task::JoinHandle};
 use tokio_util::{
     sync::{CancellationToken, WaitForCancellationFuture},
     task::TaskTracker,
@@ -27,6 +27,15 @@ impl Tasks {
     /// Starts a task.
     pub fn spawn<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
         self.tracker.spawn(task)
+    }
+
+    /// Starts a task on another runtime than the one that this is called from.
+    pub fn spawn_on<T: Send + 'static>(
+        &self,
+        runtime: &Handle,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<T> {
+        self.tracker.spawn_on(task, runtime)
     }
 
     /// Starts work that blocks its thread.

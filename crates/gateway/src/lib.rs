@@ -11,7 +11,7 @@
 //! | [`wire`] | paths, headers, gRPC's words, refusals, timers |
 //! | [`table`] | endpoints, health of replicas, the watch, the copy on disk |
 //! | [`upstream`] | connections to replicas, and bodies on them |
-//! | [`observe`] | counters, prediction records, lost requests, use of the machine |
+//! | [`observe`] | counters, prediction records, lost requests, replicas' metrics and use of the machine |
 //! | [`admit`] | what a request's head may be, bounds |
 //! | [`choose`] | which revision, which replica |
 //! | [`forward`] | the loop of attempts, bodies there and back |
@@ -40,7 +40,7 @@ use std::{io, sync::Arc};
 use base::{Clock, Tasks};
 pub use config::Config;
 pub use serve::app::Reflect;
-use tokio::{net::TcpListener, sync::mpsc};
+use tokio::{net::TcpListener, runtime::Handle, sync::mpsc};
 
 use crate::{
     forward::gateway::Gateway,
@@ -79,7 +79,7 @@ pub async fn run(
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         threads => threads,
     };
-    let app = App::new(Gateway::new(config, tasks.clone(), clock), threads, reflect);
+    let app = App::new(Gateway::new(config, tasks.clone(), clock), threads, Handle::current(), reflect);
     let table = &app.gateway.table;
     let table_file = app.gateway.config.table_file.clone();
     if let Some(path) = table_file.clone() {

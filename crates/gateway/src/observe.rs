@@ -1,6 +1,10 @@
 //! What is counted and recorded of requests.
 
 pub(crate) mod counters;
+pub(crate) mod exposition;
 pub(crate) mod lost;
+pub(crate) mod pages;
 pub(crate) mod records;
+mod sample;
+mod survey;
 pub(crate) mod usage;

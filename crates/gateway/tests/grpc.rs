@@ -4,6 +4,7 @@
 
 mod harness;
 
+use api::route::Route;
 use base::Tasks;
 use bytes::Bytes;
 use harness::{Control, Executor, Gateway, Manner, Replica, route};
@@ -297,10 +298,21 @@ async fn a_compressed_message_reaches_its_model_as_it_came() {
 
 #[tokio::test]
 async fn the_health_of_each_model_is_told() {
-    let (_replica, control, gateway) = Gateway::simple(Manner::Grpc).await;
+    let (replica, control, gateway) = Gateway::simple(Manner::Grpc).await;
     control.set(2, Some(route("idle", &[])));
+    control.set(3, Some(Route { former: Some("was".to_owned()), ..route("will-be", &[&replica]) }));
     gateway.until_known("idle").await;
-    for (service, wanted) in [("", "1"), ("iris", "1"), ("md-1", "1"), ("idle", "2"), ("none", "not found")] {
+    gateway.until_known("will-be").await;
+    for (service, wanted) in [
+        ("", "1"),
+        ("iris", "1"),
+        ("md-1", "1"),
+        ("idle", "2"),
+        ("was", "1"),
+        ("md-3", "1"),
+        ("will-be", "2"),
+        ("none", "not found"),
+    ] {
         let mut check = vec![0x0a, u8::try_from(service.len()).unwrap()];
         check.extend_from_slice(service.as_bytes());
         let body = Full::<Bytes>::from(framed(if service.is_empty() { &[] } else { &check }));
@@ -349,7 +361,10 @@ async fn a_model_that_does_not_serve_is_not_ready_and_no_error() {
         message.extend_from_slice(version);
         message
     };
-    for asked in [infer("none"), infer("idle"), of_version(b"v9")] {
+    control.set(3, Some(Route { former: Some("was".to_owned()), ..route("will-be", &[&replica]) }));
+    gateway.until_known("will-be").await;
+    assert_eq!(gateway.get("/v2/models/will-be/ready").await.0, 503);
+    for asked in [infer("none"), infer("idle"), infer("will-be"), of_version(b"v9")] {
         let reply = call(&gateway, "ModelReady", &asked).await;
         assert_eq!((reply.status(), &reply.message[..]), (("0", ""), &framed(&[])[..]), "{asked:?}");
     }

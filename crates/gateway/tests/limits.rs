@@ -292,6 +292,28 @@ async fn a_connection_beyond_the_bound_is_told_so() {
 }
 
 #[tokio::test]
+async fn a_client_beyond_the_bound_reads_its_answer_although_it_goes_on_sending() {
+    let (_replica, _control, gateway) = simple(|config| config.max_connections = 1, Manner::Well).await;
+    let mut held = gateway.raw().await;
+    held.write_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    let mut first = [0; 12];
+    held.read_exact(&mut first).await.unwrap();
+    for _ in 0..20 {
+        let mut stream = gateway.raw().await;
+        let body = vec![b'x'; 1 << 20];
+        stream
+            .write_all(b"POST /v1/models/iris:predict HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1048576\r\n\r\n")
+            .await
+            .unwrap();
+        stream.write_all(&body).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.ends_with('}'), "{answer}");
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test]
 async fn requests_beyond_the_bounds_are_told_which_bound_and_when_to_come_again() {
     let (replica, control, gateway) = simple(
         |config| {

@@ -6,20 +6,14 @@ use std::{
 };
 
 use api::replica::SelfReport;
-use futures::{StreamExt as _, stream};
 use tokio::time::Instant;
 
+use super::survey;
 use crate::{
     table::{replica::Replica, routes::Table},
     upstream::probe,
 };
 
-/// The most replicas that are asked in one scrape.
-const MOST: usize = 1_000;
-const AT_ONCE: usize = 32;
-const PATIENCE: Duration = Duration::from_millis(500);
-/// For all of them.
-const PATIENCE_IN_ALL: Duration = Duration::from_secs(3);
 /// Answers are used again for this long.
 const FRESH: Duration = Duration::from_secs(5);
 
@@ -36,36 +30,16 @@ type Answers = Vec<(String, Weak<Replica>, Usage)>;
 #[derive(Debug, Default)]
 pub(crate) struct Usages(Mutex<Option<(Instant, Answers)>>);
 
-/// Deployment, replica and usage of those that answer. At most [`MOST`] are asked, in the time that there is.
+/// Deployment, replica and usage of those that answer.
 pub(crate) async fn collect(usages: &Usages, table: &Table) -> Vec<(String, String, Usage)> {
     let known = usages.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let answers = match known {
         Some((at, answers)) if at.elapsed() < FRESH => answers,
         Some(_) | None => {
-            let replicas: Vec<_> = table
-                .all()
-                .flat_map(|endpoint| {
-                    let label = endpoint.id.to_string();
-                    let replicas: Vec<_> =
-                        endpoint.revisions.iter().flat_map(|revision| revision.replicas.iter().cloned()).collect();
-                    replicas.into_iter().map(move |replica| (label.clone(), replica))
-                })
-                .take(MOST)
-                .collect();
-            let asking = stream::iter(replicas).map(|(label, replica)| async move {
-                let usage = ask(&replica).await;
-                usage.map(|usage| (label, Arc::downgrade(&replica), usage))
-            });
-            let mut asking = std::pin::pin!(asking.buffer_unordered(AT_ONCE));
-            let mut answers = Answers::new();
-            // What has not come by then is left out of this scrape.
-            let _late = tokio::time::timeout(PATIENCE_IN_ALL, async {
-                while let Some(answer) = asking.next().await {
-                    answers.extend(answer);
-                }
-            })
-            .await;
-            answers.sort_by(|one, other| one.0.cmp(&other.0));
+            let survey = survey::of_all(table, |replica| async move { ask(&replica).await }).await;
+            let given = survey.answers.into_iter();
+            let answers: Answers =
+                given.filter_map(|(of, usage)| Some((of.deployment, Arc::downgrade(&of.replica), usage?))).collect();
             let mut kept = usages.0.lock().unwrap_or_else(PoisonError::into_inner);
             *kept = Some((Instant::now(), answers.clone()));
             answers
@@ -76,7 +50,7 @@ pub(crate) async fn collect(usages: &Usages, table: &Table) -> Vec<(String, Stri
 }
 
 async fn ask(replica: &Replica) -> Option<Usage> {
-    let report = probe::report(replica, PATIENCE).await?;
+    let report = probe::report(replica, survey::PATIENCE).await?;
     let report: SelfReport = serde_json::from_slice(&report).ok()?;
     #[allow(clippy::cast_precision_loss, reason = "microseconds of CPU stay below 2^53 for 285 years")]
     let cpu_seconds = report.cpu_micros as f64 / 1e6;

@@ -5,11 +5,14 @@ use std::sync::{Arc, atomic::AtomicUsize};
 use futures::future::BoxFuture;
 use http::{Request, Response};
 use hyper::body::Incoming;
-use tokio::sync::{Semaphore, watch};
+use tokio::{
+    runtime::Handle,
+    sync::{Semaphore, watch},
+};
 
 use crate::{
     forward::{gateway::Gateway, lane::Lane, reply::BoxBody},
-    observe::usage::Usages,
+    observe::{pages::Pages, usage::Usages},
     table::{saved::Position, watch::Watch},
 };
 
@@ -30,12 +33,15 @@ pub(crate) struct App {
     pub(crate) moved: watch::Sender<Position>,
     /// Answers reflection.
     pub(crate) reflect: Reflect,
+    pub(crate) replica_pages: Pages,
+    /// Runs what would keep a serving thread's event loop from its requests.
+    pub(crate) runtime: Handle,
     /// Held by whoever looks through all names: one at a time.
     pub(crate) names: Semaphore,
 }
 
 impl App {
-    pub(crate) fn new(gateway: Arc<Gateway>, threads: usize, reflect: Reflect) -> Arc<Self> {
+    pub(crate) fn new(gateway: Arc<Gateway>, threads: usize, runtime: Handle, reflect: Reflect) -> Arc<Self> {
         let url = gateway.config.control_url.clone();
         let (table, tasks, clock) = (Arc::clone(&gateway.table), gateway.tasks.clone(), gateway.clock.clone());
         Arc::new(Self {
@@ -45,6 +51,8 @@ impl App {
             usages: Usages::default(),
             moved: watch::Sender::default(),
             reflect,
+            replica_pages: Pages::default(),
+            runtime,
             names: Semaphore::new(1),
             gateway,
         })

@@ -8,6 +8,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
+use bytes::Bytes;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder, NoLabelSet},
@@ -18,6 +19,7 @@ use super::app::App;
 use crate::{
     observe::{
         counters::REASONS,
+        pages,
         usage::{self, Usage},
     },
     table::{
@@ -28,8 +30,10 @@ use crate::{
 
 /// Everything as OpenMetrics text. Asks replicas for their use of the machine, within bounds.
 pub(crate) async fn scrape(app: Arc<App>) -> String {
-    let usages = usage::collect(&app.usages, &app.gateway.table).await;
     let tasks = app.gateway.tasks.clone();
+    let asks = Arc::clone(&app);
+    let usages = tasks.spawn_on(&app.runtime, async move { usage::collect(&asks.usages, &asks.gateway.table).await });
+    let usages = usages.await.unwrap_or_default();
     // A table of many endpoints takes a while to write out; requests must not wait behind it.
     let text = tasks.spawn_blocking(move || {
         let mut registry = base::metrics::registry();
@@ -37,6 +41,18 @@ pub(crate) async fn scrape(app: Arc<App>) -> String {
         base::metrics::encode(&registry)
     });
     text.await.unwrap_or_else(|error| format!("# the metrics could not be written: {error}\n# EOF\n"))
+}
+
+/// The metrics of all replicas as one page.
+pub(crate) async fn of_replicas(app: &Arc<App>) -> Bytes {
+    let page = app.replica_pages.join(|| {
+        let tasks = app.gateway.tasks.clone();
+        let page = pages::collect(Arc::clone(&app.gateway.table), tasks.clone());
+        // Not here: a serving thread's event loop has requests to answer.
+        let collecting = tasks.spawn_on(&app.runtime, page);
+        async move { collecting.await.unwrap_or_else(|error| format!("# not collected: {error}\n").into()) }
+    });
+    page.await
 }
 
 #[derive(Debug)]

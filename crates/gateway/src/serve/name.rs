@@ -61,10 +61,8 @@ fn nothing_at(app: &App, path: &str) -> Refusal {
 /// The endpoint of a name.
 pub(crate) async fn endpoint(app: &Arc<App>, name: &str) -> Result<Arc<Endpoint>, Refusal> {
     if let Some(endpoint) = app.gateway.table.find(name) {
-        if let (Some(former), Some(new)) = (&endpoint.route.former, &endpoint.route.name)
-            && **new == *name
-        {
-            let words = format!("its replicas do not answer to `{new}` yet; until they do, it is `{former}`");
+        if let Some(former) = endpoint.former_of(name) {
+            let words = format!("its replicas do not answer to `{name}` yet; until they do, it is `{former}`");
             let refusal = Refusal::unavailable(words);
             endpoint.count_refusal(refusal.status);
             return Err(refusal);

@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use super::{app::App, health, metrics, served::Answer};
 use crate::{
     forward::reply::{BoxBody, OutBody},
+    observe::exposition,
     wire::{
         grpc::{self, REFLECTION, REFLECTION_ALPHA, SERVICE},
         path::Own,
@@ -62,6 +63,11 @@ pub(crate) async fn answer(app: &Arc<App>, page: Own, asked: &Parts) -> Result<R
             let mut response = json(StatusCode::OK, metrics::scrape(Arc::clone(app)).await);
             let kind = HeaderValue::from_static(base::metrics::CONTENT_TYPE);
             response.headers_mut().insert(CONTENT_TYPE, kind);
+            response
+        }
+        Own::ReplicaMetrics => {
+            let mut response = json(StatusCode::OK, metrics::of_replicas(app).await);
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(exposition::CONTENT_TYPE));
             response
         }
     };

@@ -148,6 +148,11 @@ impl Endpoint {
         }
     }
 
+    /// The name that its replicas answer to while they do not to `name`, its new one.
+    pub(crate) fn former_of(&self, name: &str) -> Option<&str> {
+        self.route.former.as_deref().filter(|_| self.route.name.as_deref() == Some(name))
+    }
+
     /// How many replicas it has.
     pub(crate) fn total_replicas(&self) -> usize {
         self.revisions.iter().map(|revision| revision.replicas.len()).sum()

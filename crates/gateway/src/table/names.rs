@@ -112,6 +112,12 @@ impl SortedNames {
     }
 }
 
+/// Orders numbers as their digits stand in an alphabet.
+pub(super) fn digits(number: u64) -> (u128, u32) {
+    let count = number.checked_ilog10().unwrap_or(0);
+    (u128::from(number) * 10_u128.pow(20 - count), count)
+}
+
 /// What of a name is compared with others.
 pub(super) fn compared(name: &str) -> &str {
     let end = name.char_indices().map(|(at, _)| at).take_while(|at| *at <= COMPARED).last().unwrap_or(0);

@@ -117,7 +117,12 @@ impl Table {
 
     /// The first names in order, at most `most`.
     pub(crate) fn first_names(&self, most: usize) -> Vec<String> {
-        let mut names: Vec<_> = self.all().map(|endpoint| endpoint.id.to_string()).collect();
+        let mut ids: Vec<_> = self.all().map(|endpoint| endpoint.id).collect();
+        if ids.len() > most {
+            ids.select_nth_unstable_by_key(most, |id| names::digits(id.0.unsigned_abs()));
+            ids.truncate(most);
+        }
+        let mut names: Vec<_> = ids.iter().map(ToString::to_string).collect();
         names.extend(self.sorted.first(most));
         if names.len() > most {
             names.select_nth_unstable(most);
@@ -160,6 +165,12 @@ impl Table {
             }
         }
         let former = self.former_after(&gone, &entering);
+        if let Some(former) = &former {
+            // A name that an endpoint is losing leads to it all the while.
+            let mut both = HashMap::clone(&self.former.load());
+            both.extend(former.iter().map(|(name, id)| (name.clone(), *id)));
+            self.former.store(Arc::new(both));
+        }
         // All that leaves comes before all that enters: a name may pass from one endpoint to another.
         unnamed.extend(gone.iter().filter_map(Named::new));
         let named: Vec<_> = entering.iter().filter_map(Named::new).collect();

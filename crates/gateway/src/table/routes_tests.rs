@@ -1,3 +1,5 @@
+use std::sync::atomic::AtomicUsize;
+
 use api::{
     ReplicaId, RevisionNumber, State,
     deployment::LogPayloads,
@@ -77,6 +79,18 @@ fn a_name_that_has_passed_to_another_endpoint_stays_there_when_the_first_one_goe
 }
 
 #[test]
+fn the_first_names_are_those_that_come_first_in_the_alphabet() {
+    let table = Table::new();
+    let named = |id: i64| (id % 3 == 0).then(|| format!("m{id}"));
+    table.apply((1..=1_234).map(|id| change(id, Some(route(named(id).as_deref(), &[])))).collect(), 1, false);
+    let mut all: Vec<_> = (1..=1_234).map(|id| format!("md-{id}")).chain((1..=1_234).filter_map(named)).collect();
+    all.sort_unstable();
+    for most in [0, 1, 7, 400, 1_234, 5_000] {
+        assert_eq!(table.first_names(most), all[..most.min(all.len())], "{most}");
+    }
+}
+
+#[test]
 fn an_id_is_a_name_only_as_it_is_written() {
     let table = Table::new();
     table.apply(vec![change(7, Some(route(Some("md-07"), &[]))), change(8, Some(route(None, &[])))], 1, false);
@@ -126,4 +140,32 @@ fn a_name_that_is_being_lost_leads_to_its_endpoint_until_it_is_gone_or_taken() {
     table.apply(vec![change(1, Some(losing("new", "newer")))], 6, false);
     table.apply(vec![change(1, None)], 7, false);
     assert_eq!((id("new"), id("newer")), (None, None));
+}
+
+#[test]
+fn a_name_that_is_being_lost_is_found_at_every_moment() {
+    let table = Table::new();
+    let losing = |former: &str, name: &str| Route { former: Some(former.to_owned()), ..route(Some(name), &["a"]) };
+    let name = |step: usize| format!("name-{step}");
+    table.apply(vec![change(1, Some(route(Some(&name(0)), &["a"])))], 1, false);
+    let (now, last) = (AtomicUsize::new(0), 5_000);
+    std::thread::scope(|scope| {
+        let looking = scope.spawn(|| {
+            let mut missed = 0_u32;
+            loop {
+                let step = now.load(Ordering::SeqCst);
+                if step == last {
+                    return missed;
+                }
+                let found = has(&table, &name(step));
+                missed += u32::from(!found && now.load(Ordering::SeqCst) == step);
+            }
+        });
+        for step in 0..last {
+            table.apply(vec![change(1, Some(losing(&name(step), &name(step + 1))))], 2, false);
+            now.store(step + 1, Ordering::SeqCst);
+            table.apply(vec![change(1, Some(route(Some(&name(step + 1)), &["a"])))], 3, false);
+        }
+        assert_eq!(looking.join().expect("no panic"), 0);
+    });
 }

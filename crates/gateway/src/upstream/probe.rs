@@ -1,9 +1,12 @@
-//! Asks a replica whether it lives, on a connection of its own.
+//! Asks a replica for one of its pages, on a connection of its own.
 
 use std::time::Duration;
 
 use api::replica::SELF_REPORT_PATH;
-use http::{HeaderValue, Request, header::HOST};
+use http::{
+    HeaderMap, HeaderValue, Request, StatusCode,
+    header::{ACCEPT, HOST},
+};
 use tokio::time::{Instant, timeout};
 
 use super::{body::SendBody, http1::Link, socket::Socket};
@@ -11,29 +14,55 @@ use crate::{table::replica::Replica, wire::alarm::Alarm};
 
 const LONGEST_REPORT: usize = 64 << 10;
 
+/// What a replica answered to a GET.
+#[derive(Debug)]
+pub(crate) struct Page {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
+}
+
 /// What a replica says of itself: the body of its report if it knows that path, else nothing. `None` if it does not
 /// answer in time.
 pub(crate) async fn report(replica: &Replica, patience: Duration) -> Option<Vec<u8>> {
-    timeout(patience, ask(replica, patience)).await.ok().flatten()
+    let page = get(replica, SELF_REPORT_PATH, "*/*", patience, |_, length| length <= LONGEST_REPORT).await?;
+    // A container that knows nothing of this path lives all the same.
+    Some(if page.status.is_success() { page.body } else { Vec::new() })
 }
 
-async fn ask(replica: &Replica, patience: Duration) -> Option<Vec<u8>> {
+/// The page at `path`. `None` if it did not come whole within `patience`. `may_grow` gets the length of each piece and of
+/// all so far with it, and says whether to read on.
+pub(crate) async fn get(
+    replica: &Replica,
+    path: &'static str,
+    accept: &'static str,
+    patience: Duration,
+    may_grow: impl FnMut(usize, usize) -> bool,
+) -> Option<Page> {
+    timeout(patience, ask(replica, path, accept, patience, may_grow)).await.ok().flatten()
+}
+
+async fn ask(
+    replica: &Replica,
+    path: &'static str,
+    accept: &'static str,
+    patience: Duration,
+    mut may_grow: impl FnMut(usize, usize) -> bool,
+) -> Option<Page> {
     let mut link = Link::new(Socket::connect(&replica.address, patience).await.ok()?);
     let mut request = Request::new(SendBody::Held(None));
-    *request.uri_mut() = SELF_REPORT_PATH.parse().ok()?;
+    *request.uri_mut() = http::Uri::from_static(path);
     request.headers_mut().insert(HOST, HeaderValue::from_static("localhost"));
+    request.headers_mut().insert(ACCEPT, HeaderValue::from_static(accept));
     let mut alarm = Alarm::new(Instant::now() + patience);
-    let response = link.send(&mut request, &mut alarm, |_| false).await.ok()?;
-    let mut text = Vec::new();
-    if !response.status().is_success() {
-        // A container that knows nothing of this path lives all the same.
-        return Some(text);
-    }
-    loop {
-        let Some(frame) = std::future::poll_fn(|cx| link.poll_frame(cx)).await else { return Some(text) };
-        text.extend_from_slice(&frame.ok()?.into_data().unwrap_or_default());
-        if text.len() > LONGEST_REPORT {
+    let (head, ()) = link.send(&mut request, &mut alarm, |_| false).await.ok()?.into_parts();
+    let mut page = Page { status: head.status, headers: head.headers, body: Vec::new() };
+    while let Some(frame) = std::future::poll_fn(|cx| link.poll_frame(cx)).await {
+        let data = frame.ok()?.into_data().unwrap_or_default();
+        if !may_grow(data.len(), page.body.len() + data.len()) {
             return None;
         }
+        page.body.extend_from_slice(&data);
     }
+    Some(page)
 }

@@ -56,6 +56,8 @@ pub(crate) enum Own {
     Models,
     /// Its metrics.
     Metrics,
+    /// The metrics of all replicas.
+    ReplicaMetrics,
 }
 
 /// Reads a path.
@@ -86,6 +88,7 @@ pub(crate) fn read(path: &str) -> Target<'_> {
             "/version" => Target::Own(Own::Version),
             "/v1/models" => Target::Own(Own::Models),
             "/metrics" => Target::Own(Own::Metrics),
+            "/metrics/replicas" => Target::Own(Own::ReplicaMetrics),
             _ => Target::Unknown(path),
         },
     }
@@ -136,6 +139,7 @@ mod tests {
             ("/v2", Own::Server),
             ("/v1/models", Own::Models),
             ("/metrics", Own::Metrics),
+            ("/metrics/replicas", Own::ReplicaMetrics),
         ] {
             assert_eq!(read(path), Target::Own(own), "{path}");
         }
