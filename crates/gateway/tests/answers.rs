@@ -176,7 +176,7 @@ async fn bytes_behind_an_answer_are_no_answer_to_the_next_request() {
     let (replica, gateway) = gateway().await;
     for length in ["content-length: 2\r\n\r\nok", "transfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"] {
         let poison = "HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\npoison";
-        replica.answers(&format!("HTTP/1.1 200 OK\r\n{length}{poison}"), Manners::Keep);
+        replica.answers(format!("HTTP/1.1 200 OK\r\n{length}{poison}"), Manners::Keep);
         for _ in 0..20 {
             let (code, _, text) = gateway.infer("iris").await;
             assert_eq!((code, text.as_str()), (200, "ok"));
@@ -300,7 +300,7 @@ async fn an_answer_that_looks_like_hypers_own_refusal_arrives_as_it_is() {
     // As its body, and as the end of one that is longer than a piece.
     for before in [0, 20 << 10, 300 << 10] {
         let body = "x".repeat(before) + refusal;
-        replica.answers(&format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()), Manners::Keep);
+        replica.answers(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()), Manners::Keep);
         let http2 = base::client::builder().http2_prior_knowledge().timeout(PATIENCE).build().unwrap();
         let http1 = base::client::builder().timeout(PATIENCE).build().unwrap();
         for client in [http2, http1] {

@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
-use http::{HeaderMap, Response, StatusCode, response::Parts};
+use http::{HeaderMap, Response, StatusCode, header::CONTENT_LENGTH, response::Parts};
 use http_body::{Body, Frame};
 
 use crate::{
@@ -170,7 +170,9 @@ impl Merged {
             let Poll::Ready(Some((model, id, opened))) = self.opening.poll_next_unpin(cx) else { return };
             match opened {
                 Ok(response) => {
-                    let (head, body) = response.into_parts();
+                    let (mut head, body) = response.into_parts();
+                    // It is the length of one of the answers.
+                    head.headers.remove(CONTENT_LENGTH);
                     self.head.get_or_insert(head);
                     self.bodies.push((body, Boundary::default()));
                 }

@@ -255,9 +255,12 @@ async fn answer(
             let mut trailers = HeaderMap::new();
             trailers.insert("grpc-status", "0".parse().unwrap());
             trailers.insert("x-by", name.parse().unwrap());
+            let length = all.len();
             let frames = [Ok(Frame::data(all.into())), Ok(Frame::trailers(trailers))];
             let mut response = Response::new(BodyExt::boxed(StreamBody::new(futures::stream::iter(frames))));
             response.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+            // A replica may know how long its answer is.
+            response.headers_mut().insert("content-length", length.into());
             Ok(response)
         }
     }
