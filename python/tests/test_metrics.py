@@ -90,6 +90,7 @@ class MetricsTest(unittest.TestCase):
             (lambda: metrics.gauge("hits_total"), "as the metric 'hits' is"),
             (lambda: metrics.counter("time_count"), "as the metric 'time' is"),
             (lambda: metrics.gauge("g", merge="mean"), "one of latest"),
+            (lambda: metrics.gauge("g", "half \ud800"), "without surrogates"),
             (lambda: metrics.histogram("h", buckets=[2, 1]), "larger than the one before"),
             (lambda: metrics.histogram("h", buckets=[]), "1 to 64"),
             (lambda: metrics.counter("hits").inc(-1), "only grows"),
@@ -98,6 +99,14 @@ class MetricsTest(unittest.TestCase):
         ]:
             with self.assertRaisesRegex(ValueError, words):
                 make()
+
+    def test_a_label_s_value_is_text_that_can_be_shown(self):
+        metrics = Metrics()
+        level = metrics.gauge("level", labels=["of"])
+        for value in ("half \ud800", 5, None, "é\n", "x" * 127 + "\U0001f600"):
+            level.set(1, of=value)
+        shown = [described["labels"]["of"] for described, _ in read(metrics._area)]
+        self.assertEqual(shown, ["half ?", "5", "None", "é\n", "x" * 127 + "\U0001f600"])
 
     def test_series_without_end_are_counted_together_and_no_count_is_lost(self):
         metrics = Metrics()

@@ -327,7 +327,9 @@ class OfModel:
 
 
 def _cut(value: Any) -> str:
-    return (value if type(value) is str else str(value))[:LONGEST_VALUE]
+    text = (value if type(value) is str else str(value))[:LONGEST_VALUE]
+    # Half of a pair of surrogates is no text that the server could show.
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def _check(name: str, help: str, labels: Tuple[str, ...]) -> None:
@@ -335,8 +337,8 @@ def _check(name: str, help: str, labels: Tuple[str, ...]) -> None:
         raise ValueError(f"{name!r} is no name of a metric: use letters, digits and `_`, at most {_LONGEST_NAME}, not beginning with a digit")
     if name.startswith(_OF_THE_SERVER):
         raise ValueError(f"the metric {name!r} begins as the server's own do ({', '.join(_OF_THE_SERVER)}): call it otherwise")
-    if not isinstance(help, str) or len(help) > _LONGEST_HELP:
-        raise ValueError(f"the help of the metric {name!r} is a text of at most {_LONGEST_HELP} characters")
+    if not isinstance(help, str) or len(help) > _LONGEST_HELP or any("\ud800" <= letter <= "\udfff" for letter in help):
+        raise ValueError(f"the help of the metric {name!r} is a text of at most {_LONGEST_HELP} characters, without surrogates")
     if len(labels) > MOST_LABELS or len(set(labels)) < len(labels):
         raise ValueError(f"the metric {name!r} has at most {MOST_LABELS} labels, each once")
     for label in labels:

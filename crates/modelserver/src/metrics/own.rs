@@ -39,14 +39,35 @@ impl OwnMetrics {
     pub(super) fn write(&self, text: &mut String) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.collect();
-        let mut all = known.gone.clone();
+        let mut all: BTreeMap<Owner, Series> = BTreeMap::new();
         for (owner, own) in &known.instances {
             all.entry(owner.clone()).or_default().extend(&own.series());
         }
+        for (owner, series) in &known.gone {
+            all.entry(owner.clone()).or_default().extend(series);
+        }
         // One family may be several models': it is described once.
         let mut families: BTreeMap<&String, (&Family, Vec<Listed<'_>>)> = BTreeMap::new();
+        let mut shown: BTreeMap<String, &String> = BTreeMap::new();
         for (owner, Series(series)) in &all {
             for (name, (family, series)) in series {
+                let names = family.shown(name);
+                if let Some((taken, other)) = names
+                    .iter()
+                    .find_map(|own| shown.get(own).filter(|other| **other != name).map(|other| (own, other)))
+                {
+                    if known.told.insert((owner.clone(), name.clone())) {
+                        let (model, version) = owner;
+                        tracing::warn!(
+                            model,
+                            version,
+                            metric = name,
+                            "left out: it would be shown as {taken}, as the metric {other} of another model is"
+                        );
+                    }
+                    continue;
+                }
+                shown.extend(names.into_iter().map(|own| (own, name)));
                 let (first, listed) = families.entry(name).or_insert_with(|| (family, Vec::new()));
                 if first.kind == family.kind {
                     listed.extend(series.iter().map(|(labels, values)| (owner, labels, values)));
@@ -76,7 +97,10 @@ impl Known {
     fn collect(&mut self) {
         let gone = self.instances.extract_if(.., |(_, own)| Arc::strong_count(own) == 1);
         for (owner, own) in gone {
-            self.gone.entry(owner).or_default().extend(&own.series());
+            let mut last = own.series();
+            let before = self.gone.entry(owner).or_default();
+            last.extend(before);
+            *before = last;
         }
     }
 }

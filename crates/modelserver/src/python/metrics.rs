@@ -19,11 +19,14 @@ use super::shared::Area;
 /// The size of an area, in bytes. The numbers here are those of `_metrics.py`.
 pub(super) const AREA: usize = 1 << 20;
 const MOST_SERIES: usize = 1000;
+const MOST_FAMILIES: usize = 100;
 const MOST_LABELS: usize = 8;
 const MOST_BUCKETS: usize = 64;
 const LONGEST_TEXT: usize = 1024;
 const HEAD: usize = 16;
 const OF_THE_SERVER: [&str; 5] = ["model_", "modelway_", "process_", "gateway_", "scrape_"];
+/// What stands for all values of labels once there are too many series.
+const OTHER: &str = "_other";
 const LABELS_OF_THE_SERVER: [&str; 4] = ["model_name", "model_version", "le", "quantile"];
 
 /// What all series of one name have in common.
@@ -74,12 +77,26 @@ struct Described {
     buckets: Vec<f64>,
 }
 
+impl Family {
+    /// The names under which a metric called `name` is shown.
+    pub(crate) fn shown(&self, name: &str) -> Vec<String> {
+        let ends: &[&str] = match self.kind {
+            Kind::Counter => &["", "_total"],
+            Kind::Gauge(_) => &[""],
+            Kind::Histogram(_) => &["", "_bucket", "_sum", "_count"],
+        };
+        ends.iter().map(|end| format!("{name}{end}")).collect()
+    }
+}
+
 impl Series {
     /// What is in an area.
     fn of(area: &Area) -> Self {
         let mut series = Self::default();
         let Some(head) = area.read::<u64>(0, 2) else { return series };
-        let count = usize::try_from(head[0]).map_or(MOST_SERIES, |count| count.min(MOST_SERIES));
+        // Beside the series each family may have one for all others.
+        let most = MOST_SERIES + MOST_FAMILIES;
+        let count = usize::try_from(head[0]).map_or(most, |count| count.min(most));
         let used = usize::try_from(head[1]).map_or(AREA, |used| used.clamp(HEAD, AREA));
         let Some(bytes) = area.read::<u8>(HEAD, used - HEAD) else { return series };
         let mut rest = bytes.as_slice();
@@ -109,11 +126,17 @@ impl Series {
         (size > 8).then_some(rest)
     }
 
-    /// Adds a series. One whose family is another one already is left out.
+    /// Adds a series. One whose family is another one already is left out; new ones past the most that there may be, of
+    /// workers together, are counted as one.
     fn add(&mut self, name: &str, family: &Family, labels: &Labels, values: &[f64]) {
+        let total: usize = self.0.values().map(|(_, series)| series.len()).sum();
         let known = self.0.entry(name.to_owned()).or_insert_with(|| (family.clone(), BTreeMap::new()));
         if known.0.kind != family.kind {
             return;
+        }
+        if total >= MOST_SERIES && !known.1.contains_key(labels) && labels.values().any(|value| value != OTHER) {
+            let other = labels.keys().map(|name| (name.clone(), OTHER.to_owned())).collect();
+            return self.add(name, family, &other, values);
         }
         let Some(had) = known.1.get_mut(labels) else {
             known.1.insert(labels.clone(), values.to_vec());
@@ -136,7 +159,7 @@ impl Series {
         }
     }
 
-    /// Adds all of another.
+    /// Adds all of another. Where a family is of another kind there, the one that is here stays.
     pub(crate) fn extend(&mut self, other: &Self) {
         for (name, (family, series)) in &other.0 {
             series.iter().for_each(|(labels, values)| self.add(name, family, labels, values));
@@ -207,16 +230,18 @@ impl Own {
     pub(super) fn end(&self, generation: u64) {
         let mut held = self.lock();
         if let Some(area) = held.areas.remove(&generation) {
-            let last = Series::of(&area).without_gauges();
-            held.ended.extend(&last);
+            let mut last = Series::of(&area).without_gauges();
+            last.extend(&held.ended);
+            held.ended = last;
         }
     }
 
-    /// All of it.
+    /// All of it. Workers that run say what a metric is: those before them may have run other code.
     pub(crate) fn series(&self) -> Series {
         let held = self.lock();
-        let mut all = held.ended.clone();
+        let mut all = Series::default();
         held.areas.values().for_each(|area| all.extend(&Series::of(area)));
+        all.extend(&held.ended);
         all
     }
 }
@@ -255,6 +280,45 @@ mod tests {
         assert_eq!(hits(&own), 5.0);
         own.begin(3, area(&[(HITS, &[5.0])]));
         assert_eq!(hits(&own), 10.0);
+    }
+
+    #[test]
+    fn series_without_end_are_bounded_and_no_count_is_lost() {
+        let texts = |from: usize, others: usize| -> Vec<String> {
+            let text = |family: usize, user: &str| {
+                format!(r#"{{"kind":"counter","name":"hits{family}","help":"","labels":{{"user":"{user}"}}}}"#)
+            };
+            let mut all: Vec<_> = (from..from + MOST_SERIES).map(|user| text(0, &user.to_string())).collect();
+            all.extend((0..others).map(|family| text(family, OTHER)));
+            all
+        };
+        let own = Own::default();
+        let begin = |generation, texts: &[String]| {
+            own.begin(
+                generation,
+                area(&texts.iter().map(|text| (text.as_str(), [1.0].as_slice())).collect::<Vec<_>>()),
+            );
+        };
+        let total = |name: &str| -> f64 { own.series().0[name].1.values().map(|values| values[0]).sum() };
+        begin(1, &texts(0, MOST_FAMILIES));
+        assert_eq!((total("hits0"), total("hits99")), (1001.0, 1.0));
+        for generation in 2..5 {
+            begin(generation, &texts(MOST_SERIES * usize::try_from(generation).unwrap(), 1));
+        }
+        own.end(1);
+        own.end(2);
+        assert_eq!(total("hits0"), 4.0 * 1001.0);
+        let count: usize = own.series().0.values().map(|(_, series)| series.len()).sum();
+        assert!(count <= MOST_SERIES + MOST_FAMILIES, "{count}");
+    }
+
+    #[test]
+    fn a_metric_is_what_the_worker_that_runs_says() {
+        let own = Own::default();
+        own.begin(1, area(&[(r#"{"kind":"counter","name":"a","help":"","labels":{}}"#, &[1.0])]));
+        own.end(1);
+        own.begin(2, area(&[(r#"{"kind":"gauge","name":"a","help":"","labels":{}}"#, &[5.0, 1.0])]));
+        assert!(matches!(own.series().0["a"].0.kind, Kind::Gauge(_)));
     }
 
     #[test]

@@ -149,3 +149,71 @@ async fn runs_that_no_caller_asked_for_never_count_whenever_they_are_made() {
         }
     }
 }
+
+/// A repository of Python models: their names, the statements of `load`, what `predict` does first, `config.pbtxt`.
+fn repository(models: &[(&str, &str, &str, &str)]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    models.iter().for_each(|model| place(&folder, model));
+    folder
+}
+
+fn place(folder: &tempfile::TempDir, (name, load, predict, settings): &(&str, &str, &str, &str)) {
+    let text = format!(
+        "from modelway import *\nclass M(AbstractModel):\n    def load(self): self.own = self.metrics.{load}\n    \
+         def predict(self, x: Tensor['FP32', -1, 2]) -> Tensor['FP32', -1, 2]:\n        self.own.{predict}\n        return x\n"
+    );
+    std::fs::create_dir_all(folder.path().join(name).join("1")).unwrap();
+    std::fs::write(folder.path().join(name).join("1/model.py"), text).unwrap();
+    std::fs::write(folder.path().join(name).join("config.pbtxt"), settings).unwrap();
+}
+
+async fn serve(folder: &tempfile::TempDir) -> Server {
+    let mut settings = config(folder.path());
+    settings.python = Some(python().display().to_string());
+    Server::ready(settings).await
+}
+
+#[tokio::test]
+async fn the_metrics_of_a_reshaped_model_are_shown() {
+    let reshape = "max_batch_size: 8 input [{ name: \"x\" dims: [ 1, 2 ] reshape { shape: [ 2 ] } }]";
+    let server = serve(&repository(&[("m", "counter('calls')", "inc()", reshape)])).await;
+    let input = json!({"name": "x", "datatype": "FP32", "shape": [1, 1, 2], "data": [1, 2]});
+    let calls = r#"calls_total{model_name="m",model_version="1"}"#;
+    for times in [1.0, 2.0] {
+        let (status, answer) = server.post("/v2/models/m/infer", &json!({"inputs": [input]})).await;
+        assert_eq!(status, 200, "{answer}");
+        assert_eq!(value(&server, calls).await, Some(times));
+    }
+}
+
+#[tokio::test]
+async fn a_metric_that_another_model_s_would_be_mixed_with_is_left_out() {
+    let gauge = ("a", "gauge('time_count')", "set(7)", "");
+    let server = serve(&repository(&[gauge, ("b", "histogram('time')", "observe(1)", "")])).await;
+    for model in ["a", "b"] {
+        let (status, _) = server.post(&format!("/v1/models/{model}:predict"), &json!({"instances": [[1, 2]]})).await;
+        assert_eq!(status, 200);
+    }
+    assert_eq!(value(&server, r#"time_count{model_name="a",model_version="1"}"#).await, Some(7.0));
+    let text = server.text("/metrics").await;
+    assert!(!text.contains("time_bucket") && !text.contains("# TYPE time "), "{text}");
+}
+
+#[tokio::test]
+async fn a_model_that_is_loaded_anew_says_what_its_metric_is() {
+    let folder = repository(&[("m", "counter('seen')", "inc()", "")]);
+    let server = serve(&folder).await;
+    let asked = json!({"instances": [[1, 2]]});
+    assert_eq!(server.post("/v1/models/m:predict", &asked).await.0, 200);
+    assert_eq!(value(&server, r#"seen_total{model_name="m",model_version="1"}"#).await, Some(1.0));
+    place(&folder, &("m", "gauge('seen')", "set(5)", ""));
+    let (status, said) = server.post("/v2/repository/models/m/load", &json!({})).await;
+    assert_eq!(status, 200, "{said}");
+    assert_eq!(server.post("/v1/models/m:predict", &asked).await.0, 200);
+    let shown = async {
+        while value(&server, r#"seen{model_name="m",model_version="1"}"#).await != Some(5.0) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, shown).await.expect("the gauge is shown");
+}
