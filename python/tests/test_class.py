@@ -290,6 +290,11 @@ class Runs(unittest.TestCase):
         # A number that is missing is NaN.
         self.assertEqual(str(run("[1.5, None]").tolist()), "[1.5, nan]")
         self.assertEqual(str(run("[[None, np.int64(2)], [0.5, 1]]", "FP64", "-1, 2").tolist()), "[[nan, 2.0], [0.5, 1.0]]")
+        # So is what an array's mask hides.
+        self.assertEqual(str(run("np.ma.masked_greater([1.5, 99], 9)").tolist()), "[1.5, nan]")
+        self.assertEqual(run("np.ma.masked_greater([1, 99], 9)", "INT64").texts, ["1", "null"])
+        self.assertEqual(run("np.ma.masked_equal(['a', 'b'], 'b')", "BYTES").texts, ['"a"', "null"])
+        self.assertEqual(run("np.ma.masked_greater([1, 2], 9)", "INT8").tolist(), [1, 2])
         self.assertEqual(run("['a', b'b']", "BYTES").tolist(), [b"a", b"b"])
         for made, datatype, shape, words in [
             ("x", "INT64", "-1", "is float32, and the model declares INT64"),
@@ -400,6 +405,11 @@ class Runs(unittest.TestCase):
             ("Optional[list]", "[]", "[]"),
             ("dict[str, int]", '{"a": 1}', "{'a': 1}"),
             ("object", "x", "'x'"),
+            ("bytes", "é", r"b'\xc3\xa9'"),
+            ("Optional[bytes]", '{"b64": "/wA="}', r"b'\xff\x00'"),
+            ("bytes", '{"a": 1}', """b'{"a": 1}'"""),
+            ("Union[str, bytes]", "a", "'a'"),
+            ("list[bytes]", '["a", {"b64": "YQ=="}]', "[b'a', b'a']"),
         ]:
             with self.subTest(hint=hint, value=value):
                 head = f"from typing import *\nHint = {hint}\n"
@@ -420,6 +430,8 @@ class Runs(unittest.TestCase):
             ("Optional[float]", int("1" + "0" * 400), r"Optional\[float\]"),
             ("tuple[int, int]", "[1]", r"tuple\[int, int\]"),
             ("dict[str, int]", '{"a": "b"}', r"dict\[str, int\]"),
+            ("bytes", 5, "bytes"),
+            ("list[bytes]", '[{"b64": "?"}]', r"list\[bytes\]"),
         ]:
             with self.subTest(hint=hint, value=value):
                 head = f"from typing import *\nHint = {hint}\n"

@@ -168,6 +168,7 @@ async fn compare(arguments: &[&str]) {
             differences.extend(requests_of_the_table(&served).await);
             differences.extend(grpc_requests_of_the_table(&served).await);
             columns_that_are_ignored_are_counted(&served).await;
+            numbers_past_the_range_of_a_column_are_refused(&served).await;
         }
         if model == "answers" {
             differences.extend(answers_of_the_table(&served).await);
@@ -202,6 +203,20 @@ async fn columns_that_are_ignored_are_counted(served: &Served) {
     let after = format!("{} {}", line.rsplit_once(' ').unwrap().0, before + 2);
     assert!(metrics.lines().any(|line| line == after), "{metrics}");
     assert_eq!(served.log().matches("requests have columns that the model does not have").count(), 1);
+}
+
+/// MLflow wraps them round.
+async fn numbers_past_the_range_of_a_column_are_refused(served: &Served) {
+    for (column, value, datatype) in
+        [("long", "1e300", "INT64"), ("integer", "2147483648", "INT32"), ("integer", "-1e10", "INT32")]
+    {
+        for form in ["instances", "inputs", "dataframe_records"] {
+            let (status, said) =
+                served.post("/invocations", format!("{{\"{form}\": [{{\"{column}\": {value}}}]}}")).await;
+            let words = said["error"].as_str().unwrap_or_default();
+            assert!(status == 400 && words.ends_with(&format!("in row 0, which {datatype} cannot hold")), "{said}");
+        }
+    }
 }
 
 /// `generate` reads null, objects and lists as the other doors do: bodies of it, and of `/invocations` that say the same.

@@ -5,6 +5,7 @@ What goes in was checked by the server. What comes out is checked here, because 
 
 from __future__ import annotations
 
+import base64
 import collections.abc
 import json
 from typing import Any, List, Literal, Optional, Sequence, Union, get_args, get_origin
@@ -13,7 +14,7 @@ import numpy as np
 
 from . import _advice
 from ._frames import JsonArray
-from ._jsonable import is_missing, jsonable, text_of
+from ._jsonable import is_missing, jsonable, text_of, unmasked
 from ._spec import NUMPY_NAMES, InvalidInput, TensorSpec
 
 
@@ -81,7 +82,7 @@ def parameter(name: str, value: Any, hint: Any) -> Any:
     Raises :class:`InvalidInput` where it is something else.
     """
     candidates = [value]
-    if isinstance(value, str) and any(_is_list(kind) or _is_object(kind) for kind in _kinds(hint)):
+    if isinstance(value, str) and any(_is_list(kind) or _is_object(kind) or _is_b64(kind, value) for kind in _kinds(hint)):
         candidates.insert(0, _read(value))
     for candidate in candidates:
         try:
@@ -108,7 +109,9 @@ def _held(value: Any, hint: Any) -> Any:
                     return {name: _held(item, of[1]) for name, item in value.items()} if len(of) == 2 else value
             elif named is float and isinstance(value, int) and not isinstance(value, bool):
                 return float(value)
-            elif named in (str, bytes, bool, int, float, type(None)):
+            elif named is bytes:
+                return _bytes_of(value)
+            elif named in (str, bool, int, float, type(None)):
                 if isinstance(value, named) and isinstance(value, bool) == (named is bool):
                     return value
             else:
@@ -117,6 +120,24 @@ def _held(value: Any, hint: Any) -> Any:
         except (TypeError, OverflowError):
             continue
     raise TypeError
+
+
+def _bytes_of(value: Any) -> bytes:
+    """Bytes: as they are, as text in UTF-8, or as JSON has them. Raises ``TypeError`` where it is something else."""
+    if isinstance(value, str):
+        return value.encode()
+    if isinstance(value, dict) and list(value) == ["b64"]:
+        try:
+            return base64.b64decode(value["b64"], validate=True)
+        except ValueError:
+            raise TypeError from None
+    if isinstance(value, bytes):
+        return value
+    raise TypeError
+
+
+def _is_b64(kind: Any, text: str) -> bool:
+    return kind is bytes and text.startswith("{") and isinstance(_read(text), dict)
 
 
 def _held_items(items: Sequence[Any], named: Any, of: Sequence[Any]) -> Any:
@@ -191,6 +212,8 @@ def _numbers(value: Any, spec: TensorSpec) -> Union[np.ndarray, JsonArray]:
     if hasattr(value, "detach"):
         # A PyTorch tensor that is part of a graph, or on a GPU, refuses to be an array.
         value = value.detach().cpu().numpy()
+    if type(value) is not np.ndarray:
+        value = unmasked(value)
     given = value
     if type(value) is not np.ndarray:
         try:
@@ -254,7 +277,7 @@ def _bytes(value: Any, spec: TensorSpec) -> Union[np.ndarray, JsonArray]:
     if isinstance(value, (str, bytes)) or is_missing(value):
         items, shape = [value], ()
     elif isinstance(value, np.ndarray):
-        items, shape = value.ravel().tolist(), value.shape
+        items, shape = unmasked(value).ravel().tolist(), value.shape
     elif isinstance(value, (list, tuple)) and not any(isinstance(item, (list, tuple, np.ndarray)) for item in value):
         items, shape = value, (len(value),)
     else:

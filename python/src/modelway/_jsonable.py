@@ -10,6 +10,10 @@ from typing import Any, List, Sequence
 import numpy as np
 
 
+#: Units of NumPy's times that have no time of day.
+_DATES = ("Y", "M", "W", "D")
+
+
 def text_of(value: Any) -> str:
     """JSON, with no line between its parts."""
     return json.dumps(value, separators=(",", ":"))
@@ -26,7 +30,7 @@ def jsonable(value: Any) -> Any:
     if isinstance(value, (list, tuple, set, frozenset)):
         return [jsonable(item) for item in value]
     if isinstance(value, np.ndarray):
-        return _of_array(value)
+        return _of_array(unmasked(value))
     if isinstance(value, np.generic):
         return _of_scalar(value)
     if isinstance(value, (bytes, bytearray)):
@@ -80,7 +84,9 @@ def _of_scalar(value: np.generic) -> Any:
 
 
 def _moment(value: np.generic) -> str:
-    """A time as pandas writes it: without what is nought at its end."""
+    """A time as pandas writes it, without what is nought at its end; of NumPy's days, months and years the date."""
+    if value.dtype.kind == "M" and np.datetime_data(value.dtype)[0] in _DATES:
+        return str(value.astype("datetime64[D]"))
     import pandas as pd
 
     kind = pd.Timestamp if value.dtype.kind == "M" else pd.Timedelta
@@ -96,6 +102,21 @@ def _of_array(array: np.ndarray) -> Any:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         return _nested([_float(item) for item in array.ravel().tolist()], array.shape)
     return array.tolist()
+
+
+def unmasked(array: np.ndarray) -> np.ndarray:
+    """The array without NumPy's mask: what that hides is missing."""
+    if not isinstance(array, np.ma.MaskedArray):
+        return array
+    if array.dtype.names or not np.ma.is_masked(array):
+        return array.data
+    if array.dtype.kind == "f":
+        return array.filled(np.nan)
+    if array.dtype.kind in "mM":
+        return array.filled(np.array("NaT", array.dtype))
+    made = array.data.astype(object)
+    made[np.ma.getmaskarray(array)] = None
+    return made
 
 
 def _nested(flat: List[Any], shape: Sequence[int]) -> Any:
@@ -129,4 +150,4 @@ def is_series(value: Any) -> bool:
 
 def is_missing(value: Any) -> bool:
     """Whether pandas calls it missing, without asking pandas."""
-    return value is None or (isinstance(value, float) and value != value) or type(value).__name__ in ("NAType", "NaTType")
+    return value is None or (isinstance(value, float) and value != value) or type(value).__name__ in ("NAType", "NaTType", "MaskedConstant")

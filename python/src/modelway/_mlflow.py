@@ -102,9 +102,10 @@ class Mlflow:
             return
         given = self._reader.read(door, body)
         if door != "v2":
-            parameters = body.get("params" if door == "invocations" else "parameters") or {}
+            named = "params" if door == "invocations" else "parameters"
+            parameters = {} if body.get(named) is None else body[named]
             if not isinstance(parameters, dict):
-                raise InvalidInput("the parameters are no object")
+                raise InvalidInput(f"`{named}` is an object with each parameter by its name, or null")
         params, ignored = self._params(parameters)
         made = self._model.predict(given.value, params)
         tensors = door in ("v2", "generate")

@@ -15,7 +15,7 @@ from typing import Any, Dict, List, Optional, Sequence
 import numpy as np
 
 from ._frames import Described, JsonArray
-from ._jsonable import is_frame, is_series, jsonable, text_of, values_of
+from ._jsonable import is_frame, is_series, jsonable, text_of, unmasked, values_of
 from ._mlflow_flavors import ALONE, Made, word_of
 from ._spec import NUMPY_NAMES, TensorSpec
 
@@ -67,7 +67,7 @@ def whole(value: Any) -> Described:
 def _array(value: Any) -> Optional[np.ndarray]:
     """Nested lists of values of one kind as an array; ``None`` if they are no such lists."""
     if isinstance(value, np.ndarray):
-        return value
+        return unmasked(value)
     if not isinstance(value, list):
         return None
     kinds: set = set()

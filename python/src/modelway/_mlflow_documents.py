@@ -21,7 +21,7 @@ from ._spec import NUMPY_NAMES, InvalidInput
 FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 #: MLflow's types for values that are more than one value.
 JSON_KINDS = ("array", "object", "map", "any")
-_WHOLE = ("integer", "long")
+_WHOLE = {"integer": ("INT32", 1 << 31), "long": ("INT64", 1 << 63)}
 _NUMPY_KINDS = {"boolean": "bool", "integer": "int32", "long": "int64", "float": "float32", "double": "float64"}
 Column = Dict[str, Any]
 
@@ -258,6 +258,7 @@ def _check(series: Any, column: Column) -> None:
     """Refuses what would be another value in a column of whole numbers."""
     if column["kind"] not in _WHOLE:
         return
+    datatype, bound = _WHOLE[column["kind"]]
     for row, value in enumerate(series.tolist()):
         if value is None or (isinstance(value, float) and value != value):
             raise InvalidInput(
@@ -266,6 +267,8 @@ def _check(series: Any, column: Column) -> None:
             )
         if isinstance(value, float) and not value.is_integer():
             raise InvalidInput(f"column `{column['name']}` has {value} in row {row}, which is not a whole number")
+        if isinstance(value, (int, float)) and not -bound <= value < bound:
+            raise InvalidInput(f"column `{column['name']}` has {value} in row {row}, which {datatype} cannot hold")
 
 
 def _in_base64(series: Any, encoded: bool) -> Any:
