@@ -9,7 +9,9 @@ use crate::error::Error;
 
 /// The documented paths, split into segments.
 static PATHS: LazyLock<Vec<String>> = LazyLock::new(|| {
-    let mut paths: Vec<String> = crate::openapi().paths.paths.into_keys().collect();
+    let document = crate::openapi();
+    let mut paths: Vec<String> =
+        document["paths"].as_object().into_iter().flat_map(|paths| paths.keys().cloned()).collect();
     paths.extend(["/docs".to_owned(), "/openapi.json".to_owned()]);
     paths
 });

@@ -1,5 +1,7 @@
 //! The description of the API, made from the handlers themselves, and a page to try it.
 
+mod request;
+
 use std::sync::LazyLock;
 
 use axum::{
@@ -8,12 +10,10 @@ use axum::{
 };
 use bytes::Bytes;
 use http::{HeaderValue, header::CONTENT_TYPE};
+use serde_json::Value;
 use utoipa::{
     OpenApi as _,
-    openapi::{
-        OpenApi,
-        tag::{Tag, TagBuilder},
-    },
+    openapi::tag::{Tag, TagBuilder},
 };
 use utoipa_swagger_ui::SwaggerUi;
 
@@ -29,10 +29,12 @@ struct Described;
 
 /// The OpenAPI 3.1 document of the control plane.
 #[must_use]
-pub fn openapi() -> OpenApi {
+pub fn openapi() -> Value {
     let mut document = Described::openapi();
     document.merge(documented().into_openapi());
     document.tags = Some(tags());
+    let mut document = serde_json::to_value(document).unwrap_or_default();
+    request::tighten(&mut document);
     document
 }
 
@@ -52,7 +54,7 @@ fn tags() -> Vec<Tag> {
 pub(crate) async fn document() -> Response {
     static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| {
         // The document is made of our own text: a snapshot test reads it.
-        openapi().to_json().unwrap_or_default().into()
+        openapi().to_string().into()
     });
     ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], DOCUMENT.clone()).into_response()
 }
