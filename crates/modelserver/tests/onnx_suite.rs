@@ -13,8 +13,17 @@ use std::{
     time::Duration,
 };
 
+use base::memory::Allocator;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use support::{Server, config, python};
 use tokio::process::Command;
+
+/// What the program has too: where a run takes all memory, the server's own code still gets some.
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
+
+/// What the server may allocate here, the stacks of some thousand threads included, lest sizes be tried on the whole memory.
+const MEMORY: u64 = 16 << 30;
 
 /// How long the models may take to be loaded, and the clients to ask for all of them.
 const PATIENCE: Duration = Duration::from_secs(1800);
@@ -57,6 +66,9 @@ async fn server(every: usize, carried: bool) -> (Server, tempfile::TempDir) {
     tell(&run(&python(), "cases.py", &arguments).await);
     let mut settings = config(&folder.path().join("models"));
     settings.python_dir = folder.path().join("kept");
+    let Rlimit { current, maximum } = getrlimit(Resource::Data);
+    let current = Some(current.map_or(MEMORY, |given| given.min(MEMORY)));
+    setrlimit(Resource::Data, Rlimit { current, maximum }).unwrap();
     (Server::ready_within(settings, PATIENCE).await, folder)
 }
 

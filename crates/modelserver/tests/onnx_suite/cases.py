@@ -4,13 +4,25 @@
 
 Writes FOLDER/models/NAME/1/model.onnx and FOLDER/cases/NAME.npz for every EVERY-th case. A case is one that the `onnx`
 package generates, or one in DATA, a wheel of the package that carries them. NAME.open is the same with all of its inputs'
-dimensions open, and several rows of each where the model takes them. An archive holds inputs, in the model's order, and
-ONNX Runtime's own answers. Left out are cases that the runtime does not load or run, those with inputs or outputs that are
-not tensors, and those that answer twice in different ways. Prints how many there are of each kind.
+dimensions open, and several rows of each where the model takes them. An archive holds inputs, in the model's order,
+ONNX Runtime's own answers, and other answers that it gives to the same rows among copies of them, where kernels for more
+rows round otherwise.
+
+A model of a newer IR version or opset than the runtime has is written for the newest that it has. Left out are:
+
+- cases that the runtime does not load (operators of opsets under development or of training, no kernel for the datatype) or
+  does not run,
+- those with inputs or outputs that are no tensors (sequences, optionals), or of datatypes that the protocol has no word for
+  (float8, int4 and the like),
+- those that answer differently each time (random numbers, dropout in training mode),
+- and those that are the same model with the same inputs again: most cases of the wheel are generated ones.
+
+Prints how many there are of each kind.
 """
 
 import collections
 import json
+import re
 import sys
 import zipfile
 from pathlib import Path
@@ -78,21 +90,63 @@ def plain(array):
     return np.frombuffer(np.ascontiguousarray(array).tobytes(), np.uint8), name
 
 
+# Requests that the server may join: as many as are under way at once.
+MOST_JOINED = 4
+
+
+def newest(words, **versions):
+    """The newest version that the runtime has, in its own words."""
+    opset = onnx.helper.make_opsetid("", versions.get("opset", 18))
+    model = onnx.helper.make_model(onnx.helper.make_graph([], "none", [], []), opset_imports=[opset])
+    model.ir_version = versions.get("ir", 9)
+    try:
+        onnxruntime.InferenceSession(model.SerializeToString())
+    except Exception as error:
+        return int(re.search(words + r" (\d+)", str(error))[1])
+    raise AssertionError("the runtime takes any version")
+
+
+def same(a, b):
+    return not isinstance(a, np.ndarray) or np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+
+
+def among_copies(run, feeds, outputs):
+    """Other answers to the rows of `feeds` when copies of them are in the same run."""
+    tensors = [*feeds.values(), *outputs.values()]
+    if not feeds or any(not isinstance(t, np.ndarray) or not t.ndim or len(t) != len(tensors[0]) for t in tensors):
+        return []
+    rows, others = len(tensors[0]), []
+    for copies in range(2, MOST_JOINED + 1):
+        try:
+            made = run({name: np.concatenate([array] * copies) for name, array in feeds.items()})
+        except Exception:
+            return others
+        # Elsewhere rows depend on one another, and are not joined.
+        if any(each.shape != (copies * rows, *own.shape[1:]) for each, own in zip(made, outputs.values())):
+            return others
+        for place in range(copies):
+            own = [each[place * rows : (place + 1) * rows] for each in made]
+            if not any(all(map(same, own, known)) for known in [list(outputs.values()), *others]):
+                others.append(own)
+    return others
+
+
 def answer(model, feeds):
+    """What the runtime makes, what else it makes of the same among copies, and why neither is of use."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     if any(i.type not in SIZES for i in [*session.get_inputs(), *session.get_outputs()]):
-        return None, "no tensors of the protocol"
+        return None, [], "no tensors of the protocol"
     names = [o.name for o in session.get_outputs()]
     run = onnxruntime.RunOptions()
     run.log_severity_level = 4
     made, *again = (session.run(names, feeds, run) for _ in range(4))
-    same = lambda a, b: not isinstance(a, np.ndarray) or np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
     if not all(same(a, b) for other in again for a, b in zip(made, other)):
-        return None, "another answer each time"
-    return dict(zip(names, made)), None
+        return None, [], "another answer each time"
+    outputs = dict(zip(names, made))
+    return outputs, among_copies(lambda feeds: session.run(names, feeds, run), feeds, outputs), None
 
 
 def opened(model):
@@ -119,7 +173,12 @@ def main():
         cases += carried(sys.argv[3])
     counts = collections.Counter()
     seen = set()
+    ir, opset = newest("max supported IR version:", ir=1 << 20), newest("ai.onnx is till opset", opset=1 << 20)
     for name, model, inputs in cases[::every]:
+        model.ir_version = min(model.ir_version, ir)
+        for each in model.opset_import:
+            if each.domain in ("", "ai.onnx"):
+                each.version = min(each.version, opset)
         described = list(model.graph.input)
         feeds = [value(d, g) for d, g in zip(described, inputs)]
         if any(f is None for f in feeds) or len(inputs) > len(described):
@@ -142,7 +201,7 @@ def keep(folder, seen, name, model, feeds):
     """Writes one case, and says what became of it."""
     text = model.SerializeToString()
     try:
-        outputs, why = answer(text, feeds)
+        outputs, others, why = answer(text, feeds)
     except Exception:
         return "the runtime does not run it"
     if outputs is None:
@@ -155,6 +214,9 @@ def keep(folder, seen, name, model, feeds):
             data, datatype = plain(array)
             kept[f"{which}{len(heads[which])}"] = data
             heads[which].append({"name": each, "shape": list(array.shape), "datatype": datatype})
+    heads["others"] = len(others)
+    for number, other in enumerate(others):
+        kept.update({f"other{number}_{place}": plain(array)[0] for place, array in enumerate(other)})
     kept["heads"] = np.frombuffer(json.dumps(heads).encode(), np.uint8)
     key = hash((text, *(bytes(each) for each in kept.values())))
     if key in seen:
