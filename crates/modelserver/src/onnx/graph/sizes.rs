@@ -7,12 +7,15 @@
 //! size does. `Shape` turns a size into a value; operators such as `Reshape` turn a value into a size. What is not known
 //! is taken to depend.
 
-use std::collections::HashMap;
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+};
 
 use super::{Function, Graph, Model, Node, Value};
 
 /// What a tensor depends on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 struct Depends {
     /// Its values depend on the inputs' values.
     values: bool,
@@ -29,6 +32,8 @@ impl Depends {
 }
 
 type Known = HashMap<String, Depends>;
+/// A function by its place, and what its inputs depend on.
+type Called = (usize, Vec<Depends>);
 
 /// Operators that take a size from the values of these inputs.
 const SIZED_BY: &[(&str, &[usize])] = &[
@@ -98,6 +103,8 @@ const DOMAINS: [&str; 5] = ["", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.m
 
 /// Functions that call functions, at most.
 const DEEPEST: usize = 16;
+/// Passes over a graph, at most: each follows what bodies carry through one more body.
+const MOST_ROUNDS: usize = 64;
 
 impl Model {
     /// Whether the size of any output depends on the values of the inputs.
@@ -105,14 +112,31 @@ impl Model {
         let given = Depends { values: true, size: false };
         let inputs = self.graph.inputs.iter().map(|input| &input.name);
         let inputs = inputs.filter(|name| !self.graph.initializers.contains(*name));
-        let mut known: Known = inputs.map(|name| (name.clone(), given)).collect();
-        let analysis = Analysis { functions: &self.functions };
-        analysis.graph(&self.graph, &mut known, 0).into_iter().any(|output| output.size)
+        let known: Known = inputs.map(|name| (name.clone(), given)).collect();
+        let analysis = Analysis { functions: &self.functions, ..Analysis::default() };
+        for _ in 0..MOST_ROUNDS {
+            analysis.grew.set(false);
+            analysis.called.borrow_mut().clear();
+            let outputs = analysis.graph(&self.graph, &mut known.clone(), 0);
+            if !analysis.grew.get() {
+                return outputs.into_iter().any(|output| output.size);
+            }
+        }
+        true
     }
 }
 
+/// One pass over the graph follows each body and each call once. What bodies carry from one run to the next is kept for
+/// the next pass, until a pass adds nothing.
+#[derive(Default)]
 struct Analysis<'m> {
     functions: &'m [Function],
+    /// What the outputs of a function depend on.
+    called: RefCell<HashMap<Called, Vec<Depends>>>,
+    /// What the values depend on that a body carries, by the body's address.
+    carried: RefCell<HashMap<*const Graph, Depends>>,
+    /// Whether this pass has added to them.
+    grew: Cell<bool>,
 }
 
 impl Analysis<'_> {
@@ -133,14 +157,20 @@ impl Analysis<'_> {
         let of = |name: &String| known.get(name).copied().unwrap_or_default();
         let inputs: Vec<Depends> = node.inputs.iter().map(of).collect();
         let all = inputs.iter().copied().fold(Depends::default(), Depends::or);
-        let own = |function: &&Function| function.name == node.operator && function.domain == node.domain;
+        let own = |function: &Function| function.name == node.operator && function.domain == node.domain;
         if depth > DEEPEST {
             return vec![Depends::EVERYTHING];
         }
-        if let Some(function) = self.functions.iter().find(own) {
+        if let Some((place, function)) = self.functions.iter().enumerate().find(|(_, function)| own(function)) {
+            let call = (place, inputs);
+            if let Some(made) = self.called.borrow().get(&call) {
+                return made.clone();
+            }
             let names = function.graph.inputs.iter().map(|input| input.name.clone());
-            let mut inside: Known = names.zip(inputs).collect();
-            return self.graph(&function.graph, &mut inside, depth + 1);
+            let mut inside: Known = names.zip(call.1.iter().copied()).collect();
+            let made = self.graph(&function.graph, &mut inside, depth + 1);
+            self.called.borrow_mut().insert(call, made.clone());
+            return made;
         }
         // Of a size that depends, whatever is computed from it does.
         let values = all.values || all.size;
@@ -182,17 +212,15 @@ impl Analysis<'_> {
         let Some(body) = node.bodies.first() else { return vec![Depends::EVERYTHING] };
         let control = inputs.iter().take(2).copied().fold(Depends::default(), Depends::or);
         let mut counted = control.values || control.size;
-        let mut carried = inputs.get(2..).unwrap_or_default().iter().copied().fold(Depends::default(), Depends::or);
-        // Two facts can change twice.
-        for _ in 0..3 {
-            let mut inside = known.clone();
-            for (place, input) in body.inputs.iter().enumerate() {
-                inside.insert(input.name.clone(), if place < 2 { Depends::default() } else { carried });
-            }
-            let outputs = self.graph(body, &mut inside, depth + 1);
-            counted |= outputs.first().is_some_and(|goes_on| goes_on.values || goes_on.size);
-            carried = outputs.into_iter().fold(carried, Depends::or);
+        let given = inputs.get(2..).unwrap_or_default().iter().copied().fold(Depends::default(), Depends::or);
+        let before = self.carried(body).or(given);
+        let mut inside = known.clone();
+        for (place, input) in body.inputs.iter().enumerate() {
+            inside.insert(input.name.clone(), if place < 2 { Depends::default() } else { before });
         }
+        let outputs = self.graph(body, &mut inside, depth + 1);
+        counted |= outputs.first().is_some_and(|goes_on| goes_on.values || goes_on.size);
+        let carried = self.carry(body, before, &outputs);
         let made = |(place, output): (usize, &Value)| {
             let is_carried = place + 2 < body.inputs.len();
             match counted {
@@ -208,13 +236,26 @@ impl Analysis<'_> {
     /// A body that runs once for each element.
     fn scanned(&self, node: &Node, known: &Known, all: Depends, depth: usize) -> Vec<Depends> {
         let Some(body) = node.bodies.first() else { return vec![Depends::EVERYTHING] };
-        let mut carried = all;
-        for _ in 0..3 {
-            let mut inside = known.clone();
-            inside.extend(body.inputs.iter().map(|input| (input.name.clone(), carried)));
-            carried = self.graph(body, &mut inside, depth + 1).into_iter().fold(carried, Depends::or);
+        let before = self.carried(body).or(all);
+        let mut inside = known.clone();
+        inside.extend(body.inputs.iter().map(|input| (input.name.clone(), before)));
+        let outputs = self.graph(body, &mut inside, depth + 1);
+        vec![self.carry(body, before, &outputs)]
+    }
+
+    /// What was found in passes before of the values that a body carries.
+    fn carried(&self, body: &Graph) -> Depends {
+        self.carried.borrow().get(&std::ptr::from_ref(body)).copied().unwrap_or_default()
+    }
+
+    /// Adds what one run of a body makes to what it was run `with`.
+    fn carry(&self, body: &Graph, with: Depends, outputs: &[Depends]) -> Depends {
+        let carried = outputs.iter().copied().fold(with, Depends::or);
+        if carried != with {
+            self.carried.borrow_mut().insert(std::ptr::from_ref(body), carried);
+            self.grew.set(true);
         }
-        vec![carried]
+        carried
     }
 }
 
@@ -252,6 +293,79 @@ mod tests {
         check(false, &[("Reshape", &["x", "weight"], &["y"])]);
         check(false, &[("TopK", &["x", "weight"], &["y", "places"])]);
         check(false, &[("Tokenizer", &["x"], &["t"]), ("TfIdfVectorizer", &["t"], &["y"])]);
+    }
+
+    /// A graph from `x` and `weight` to `y`.
+    fn from_x_to_y(nodes: Vec<Node>) -> Graph {
+        let value = |name: &str| Value { name: name.to_owned(), ..Value::default() };
+        let inputs = vec![value("x"), value("weight")];
+        Graph { nodes, inputs, outputs: vec![value("y")], ..Graph::default() }
+    }
+
+    fn node(operator: &str, output: &str, bodies: Vec<Graph>) -> Node {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let operator = operator.to_owned();
+        Node { operator, inputs: names(&["x", "weight"]), outputs: names(&[output]), bodies, ..Node::default() }
+    }
+
+    #[test]
+    fn functions_that_call_functions_and_loops_in_loops_are_followed_in_no_time() {
+        let began = std::time::Instant::now();
+        for (last, depends) in [("MatMul", false), ("NonZero", true)] {
+            let function = |place: usize| {
+                let called = if place + 1 < DEEPEST { format!("f{}", place + 1) } else { last.to_owned() };
+                let nodes = (0..8).map(|_| node(&called, "y", Vec::new())).collect();
+                Function { name: format!("f{place}"), graph: from_x_to_y(nodes), ..Function::default() }
+            };
+            let functions = (0..DEEPEST).map(function).collect();
+            let graph = from_x_to_y(vec![node("f0", "y", Vec::new())]);
+            assert_eq!(Model { graph, functions, ..Model::default() }.sizes_depend_on_values(), depends);
+
+            let innermost = from_x_to_y(vec![node(last, "y", Vec::new())]);
+            let nest = |body, _| from_x_to_y(vec![node("Scan", "y", vec![body])]);
+            let graph = (0..DEEPEST).fold(innermost, nest);
+            assert_eq!(Model { graph, ..Model::default() }.sizes_depend_on_values(), depends);
+        }
+        assert!(began.elapsed() < std::time::Duration::from_secs(5), "{:?}", began.elapsed());
+    }
+
+    #[test]
+    fn what_a_loop_carries_is_followed_through_all_its_runs() {
+        let value = |name: &str| Value { name: name.to_owned(), ..Value::default() };
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let copy = |from: &str, to: &str| Node {
+            operator: "Identity".to_owned(),
+            inputs: names(&[from]),
+            outputs: names(&[to]),
+            ..Node::default()
+        };
+        // Each run's output is what came in one run before.
+        let carrying = |outer: &str| {
+            let body = Graph {
+                nodes: vec![copy("carried", "out"), copy(outer, "next"), copy("on", "goes_on")],
+                inputs: vec![value("run"), value("on"), value("carried")],
+                outputs: vec![value("goes_on"), value("next"), value("out")],
+                ..Graph::default()
+            };
+            let repeated = Node {
+                operator: "Loop".to_owned(),
+                inputs: names(&["weight", "", "weight"]),
+                outputs: names(&["last", "y"]),
+                bodies: vec![body],
+                ..Node::default()
+            };
+            let ragged = Node {
+                operator: "NonZero".to_owned(),
+                inputs: names(&["x"]),
+                outputs: names(&["ragged"]),
+                ..Node::default()
+            };
+            let graph =
+                Graph { initializers: names(&["weight"]).into_iter().collect(), ..from_x_to_y(vec![ragged, repeated]) };
+            Model { graph, ..Model::default() }.sizes_depend_on_values()
+        };
+        assert!(carrying("ragged"));
+        assert!(!carrying("x"));
     }
 
     #[test]
