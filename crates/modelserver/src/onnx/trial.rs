@@ -16,6 +16,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
         mpsc::{self, SyncSender},
     },
     thread,
@@ -33,8 +34,9 @@ use crate::{
     runtime::{Call, Cancel, Purpose, RuntimeError, Screen, is_no_count, is_unusual},
 };
 
-/// Trials that may wait.
+/// Trials that may wait, and those of one model.
 const MOST_WAITING: usize = 64;
+const MOST_WAITING_OF_ONE: usize = 8;
 /// Forms that are kept for one model.
 const MOST_FORMS: usize = 1024;
 /// The sizes that variable dimensions have in made-up inputs.
@@ -44,6 +46,8 @@ const MOST_ELEMENTS: usize = 1 << 20;
 const LONGEST_MADE_UP: Duration = Duration::from_secs(1);
 /// Whatever has done no harm for so long is let go on in the server, where its request's time ends it.
 const LONGEST_RUN: Duration = Duration::from_secs(10);
+/// The same for a model with which one trial has taken too long, so that others' trials are not held up by it again.
+const LONGEST_RUN_OF_SLOW: Duration = Duration::from_millis(500);
 
 /// What a form of inputs does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +73,10 @@ pub(super) struct Trials {
     file: PathBuf,
     /// `None` before anything was looked up.
     forms: Mutex<Option<Forms>>,
+    /// Trials that wait or run.
+    waiting: AtomicUsize,
+    /// Whether one has taken too long.
+    slow: AtomicBool,
 }
 
 struct Job {
@@ -88,6 +96,7 @@ fn thread() -> Option<&'static SyncSender<Job>> {
                     // The caller may leave meanwhile; what was found is kept.
                     let _ = answer.send(trials.run(&inputs));
                 }
+                trials.waiting.fetch_sub(1, Relaxed);
             }
         };
         thread::Builder::new().name("trials".to_owned()).spawn(work).ok().map(|_| jobs)
@@ -106,15 +115,20 @@ impl Screen for Trials {
 
     fn try_out(self: Arc<Self>, inputs: Vec<Tensor>) -> oneshot::Receiver<Result<(), RuntimeError>> {
         let (answer, answered) = oneshot::channel();
+        let crowded = self.waiting.fetch_add(1, Relaxed) >= MOST_WAITING_OF_ONE;
         let job = Job { trials: self, inputs, answer };
-        let refused = match thread().map(|jobs| jobs.try_send(job)) {
-            Some(Ok(())) => None,
-            Some(Err(mpsc::TrySendError::Full(job) | mpsc::TrySendError::Disconnected(job))) => Some(job),
-            None => None,
+        let refused = match thread() {
+            _ if crowded => Some(job),
+            Some(jobs) => match jobs.try_send(job) {
+                Ok(()) => None,
+                Err(mpsc::TrySendError::Full(job) | mpsc::TrySendError::Disconnected(job)) => Some(job),
+            },
+            None => Some(job),
         };
-        if let Some(job) = refused {
-            let words = format!("{MOST_WAITING} requests with unusual inputs wait to be tried: try again");
-            let _ = job.answer.send(Err(RuntimeError::Unavailable(words)));
+        if let Some(Job { trials, answer, .. }) = refused {
+            trials.waiting.fetch_sub(1, Relaxed);
+            let words = "too many requests with unusual inputs wait to be tried: try again".to_owned();
+            let _ = answer.send(Err(RuntimeError::Unavailable(words)));
         }
         answered
     }
@@ -124,7 +138,8 @@ impl Trials {
     /// Of a model that is opened in this way elsewhere; what is found is kept in `file`.
     pub(super) fn new(program: Program, open: Opened, longest: Duration, file: PathBuf) -> Self {
         let open = Opened { low_priority: true, ..open };
-        Self { program, open, longest, file, forms: Mutex::default() }
+        let (waiting, slow) = (AtomicUsize::default(), AtomicBool::default());
+        Self { program, open, longest, file, forms: Mutex::default(), waiting, slow }
     }
 
     /// Blocks until it is known whether these inputs can be run here. For those with elements that is no question.
@@ -158,11 +173,15 @@ impl Trials {
                 Unanswered::Ended(how) | Unanswered::Killed(how) => format!("the process with the model {how}"),
             })
         })?;
-        let alarm = Alarm::after(self.longest.min(LONGEST_RUN)).map_err(|error| unavailable(error.to_string()))?;
+        let longest = if self.slow.load(Relaxed) { LONGEST_RUN_OF_SLOW } else { LONGEST_RUN };
+        let alarm = Alarm::after(self.longest.min(longest)).map_err(|error| unavailable(error.to_string()))?;
         let verdict = match try_one(&mut model, inputs, &alarm.cancel) {
             Tried::Survived => self.made_up(&mut model, inputs),
             Tried::Ended(how) => Verdict::Fatal(how),
-            Tried::TooSlow => return Ok(()),
+            Tried::TooSlow => {
+                self.slow.store(true, Relaxed);
+                return Ok(());
+            }
             Tried::NotStarted(why) => return Err(unavailable(why)),
         };
         let result = match &verdict {
