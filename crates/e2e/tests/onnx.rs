@@ -14,8 +14,12 @@ use serde_json::{Value, json};
 
 /// Makes the models of `models/native.py`.
 fn make(folder: &Path) {
+    make_those(folder, &[]);
+}
+
+fn make_those(folder: &Path, which: &[&str]) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models/native.py");
-    let made = Command::new(python()).arg(script).arg(folder).output().unwrap();
+    let made = Command::new(python()).arg(script).arg(folder).args(which).output().unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
 }
 
@@ -71,11 +75,26 @@ impl Serve {
         let file = fs::File::create(&log).unwrap();
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file).spawn().unwrap();
         let serve = Self { url: format!("http://127.0.0.1:{port}"), child, log };
-        let ready = format!("{}/v2/health/ready", serve.url);
+        serve.until_ready().await;
+        serve
+    }
+
+    async fn until_ready(&self) {
+        let ready = format!("{}/v2/health/ready", self.url);
         let client = modelway_e2e::client();
         until("it is ready", || async { client.get(&ready).send().await.is_ok_and(|answer| answer.status() == 200) })
             .await;
-        serve
+    }
+
+    /// Which models run in a process of their own, as the index says.
+    async fn apart(&self, modelway: &Modelway) -> Vec<String> {
+        let index = modelway.ask(Method::POST, &format!("{}/v2/repository/index", self.url), json!({})).await.body;
+        let apart = |entry: &&Value| {
+            assert_eq!(entry["state"], "READY", "{index}");
+            entry["reason"].as_str().unwrap().contains("in a process of its own: it ended its process with SIG")
+        };
+        let entries = index.as_array().unwrap().iter().filter(apart);
+        entries.map(|entry| entry["name"].as_str().unwrap().to_owned()).collect()
     }
 
     fn log(&self) -> String {
@@ -95,7 +114,7 @@ impl Drop for Serve {
 }
 
 #[tokio::test]
-async fn a_model_that_ended_its_server_runs_apart_after_the_restart_and_costs_nobody_else_anything() {
+async fn a_server_that_a_model_ends_starts_again_and_the_model_runs_apart_and_costs_nobody_else_anything() {
     let root = tempfile::tempdir().unwrap();
     let repository = root.path().join("models");
     make(&repository);
@@ -107,22 +126,10 @@ async fn a_model_that_ended_its_server_runs_apart_after_the_restart_and_costs_no
     let url = format!("{}/v2/models/sliced/infer", serve.url);
     let sent = modelway_e2e::client().post(url).json(&steps(3)).send().await;
     assert!(sent.is_err(), "the server ended: {sent:?}");
-    let mut ended = None;
-    until("it ended", || {
-        ended = serve.child.try_wait().unwrap();
-        std::future::ready(ended.is_some())
-    })
-    .await;
-    drop(serve);
-
-    let serve = Serve::ready(&modelway, &repository, None).await;
-    let said = "served in a process of its own: it ended its server with SIG";
-    assert!(serve.log().contains(said), "{}", serve.log());
-    let index = modelway.ask(Method::POST, &format!("{}/v2/repository/index", serve.url), json!({})).await.body;
-    for entry in index.as_array().unwrap() {
-        let (name, reason) = (&entry["name"], entry["reason"].as_str().unwrap());
-        assert_eq!((reason.contains(said), &entry["state"]), (name == "sliced", &json!("READY")), "{index}");
-    }
+    serve.until_ready().await;
+    assert!(serve.child.try_wait().unwrap().is_none(), "it is the same process");
+    assert!(serve.log().contains("served in a process of its own: it ended its process with SIG"), "{}", serve.log());
+    assert_eq!(serve.apart(&modelway).await, ["sliced"]);
     for _ in 0..2 {
         let crashed = serve.infer(&modelway, "sliced", steps(3)).await;
         assert_eq!(crashed.status, 500, "{crashed:#?}");
@@ -132,6 +139,42 @@ async fn a_model_that_ended_its_server_runs_apart_after_the_restart_and_costs_no
         );
         assert_eq!(serve.infer(&modelway, "sized", size(3)).await.status, 200);
         assert_eq!(serve.infer(&modelway, "sliced", steps(2)).await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_model_that_crashes_as_it_is_loaded_ends_no_server() {
+    let root = tempfile::tempdir().unwrap();
+    let repository = root.path().join("models");
+    make(&repository);
+    let modelway = modelway(root.path());
+    let serve = Serve::ready(&modelway, &repository, None).await;
+    make_those(&repository, &["warmed"]);
+    let done = std::cell::Cell::new(false);
+    let load = async {
+        let url = format!("{}/v2/repository/models/warmed/load", serve.url);
+        let loaded = modelway.ask(Method::POST, &url, json!({})).await;
+        done.set(true);
+        loaded
+    };
+    let meanwhile = async {
+        while !done.get() {
+            assert_eq!(serve.infer(&modelway, "sized", size(3)).await.status, 200);
+        }
+    };
+    let (loaded, ()) = tokio::join!(load, meanwhile);
+    assert_eq!(loaded.status, 200, "{loaded:#?}");
+    assert_eq!(serve.apart(&modelway).await, ["warmed"]);
+    assert_eq!(serve.infer(&modelway, "sized", size(3)).await.status, 200);
+    drop(serve);
+
+    for noted in [true, false] {
+        if !noted {
+            fs::remove_file(root.path().join("kept/onnx/crashes")).unwrap();
+        }
+        let serve = Serve::ready(&modelway, &repository, None).await;
+        until_some("all are served", || async { (serve.apart(&modelway).await == ["warmed"]).then_some(()) }).await;
+        assert_eq!(serve.log().matches("loading; how it stands").count(), if noted { 1 } else { 2 }, "{}", serve.log());
     }
 }
 

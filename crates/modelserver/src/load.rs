@@ -15,6 +15,7 @@ use crate::{
     placement::Placement,
     probe::{Probe, is_probed, probe},
     runtime::ModelRuntime,
+    settings::ModelSettings,
     source::{self, Found, Kind, Listed, ModelFile},
     warm::warm,
 };
@@ -74,11 +75,17 @@ pub(crate) fn only(fetched: &Fetched) -> Result<ModelFile, ServeError> {
     }
 }
 
+fn no_thread(name: &str, source: std::io::Error) -> ServeError {
+    ServeError::Io { what: format!("no thread for model `{name}`"), source }
+}
+
 /// What a model is made with.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Maker<'m> {
     pub(crate) config: &'m Config,
     pub(crate) metrics: &'m Metrics,
+    /// Whether others are served meanwhile, which a model that crashes as it is loaded would take down.
+    pub(crate) serving: bool,
 }
 
 impl Maker<'_> {
@@ -89,27 +96,20 @@ impl Maker<'_> {
         let metrics = self.metrics.of_model(name, &version);
         let settings = declared.settings(self.config, name);
         let opener = Opener { config: self.config };
-        let no_thread = |source| ServeError::Io { what: format!("no thread for model `{name}`"), source };
         let placement = Placement::of_this_machine();
         let mut runtimes: Vec<Box<dyn ModelRuntime>> = Vec::new();
         let mut tried = Probe::default();
+        if self.serving
+            && let Some(runtime) = opener.open_to_try(file, &settings)?
+        {
+            self.run_in(runtime, 0, file, listed, &settings)?;
+        }
         for instance in 0..settings.instances {
-            let mut runtime = placement.load(instance, || opener.open(file, &settings))?;
+            let runtime = placement.load(instance, || opener.open(file, &settings))?;
+            let (runtime, found, golden_examples) = self.run_in(runtime, instance, file, listed, &settings)?;
             if instance == 0 {
-                declared.check(runtime.signature())?;
-            }
-            declared.allow_absent(runtime.as_mut(), instance == 0);
-            runtime = declared.reshaped(runtime);
-            let alarm = Alarm::after(settings.timeout).map_err(no_thread)?;
-            let probed = instance == 0 && settings.max_batch_size > 1 && is_probed(runtime.as_ref());
-            let again = probed || instance == 0 && file.golden().is_file();
-            warm(runtime.as_mut(), file, declared, listed.folder.as_deref(), &alarm.cancel, again)?;
-            if instance == 0 {
-                let examples = golden::check(runtime.as_mut(), &file.golden())?;
-                if settings.max_batch_size > 1 {
-                    tried = probe(runtime.as_mut(), &examples, name, &alarm.cancel);
-                }
-                tracing::info!(model = name, version, golden_examples = examples.len(), "the model predicts");
+                tried = found;
+                tracing::info!(model = name, version, golden_examples, "the model predicts");
             }
             if let Some(own) = runtime.metrics() {
                 self.metrics.of_its_own(name, &version, own);
@@ -123,6 +123,37 @@ impl Maker<'_> {
             signature.logged = MlflowModel::logged(&file.path)?;
         }
         let model = Model::start(name.to_owned(), version, signature, runtimes, tried, metrics, settings);
-        Ok(Arc::new(model.map_err(no_thread)?))
+        Ok(Arc::new(model.map_err(|error| no_thread(name, error))?))
+    }
+
+    /// The runs of loading: those that warm it, and of the first instance the golden examples, which are counted, and the
+    /// probe.
+    fn run_in(
+        &self,
+        mut runtime: Box<dyn ModelRuntime>,
+        instance: usize,
+        file: &ModelFile,
+        listed: &Listed,
+        settings: &ModelSettings,
+    ) -> Result<(Box<dyn ModelRuntime>, Probe, usize), ServeError> {
+        let (name, declared, first) = (listed.name.as_str(), &listed.declared, instance == 0);
+        if first {
+            declared.check(runtime.signature())?;
+        }
+        declared.allow_absent(runtime.as_mut(), first);
+        runtime = declared.reshaped(runtime);
+        let alarm = Alarm::after(settings.timeout).map_err(|error| no_thread(name, error))?;
+        let probed = first && settings.max_batch_size > 1 && is_probed(runtime.as_ref());
+        let again = probed || first && file.golden().is_file();
+        warm(runtime.as_mut(), file, declared, listed.folder.as_deref(), &alarm.cancel, again)?;
+        let (mut tried, mut golden_examples) = (Probe::default(), 0);
+        if first {
+            let examples = golden::check(runtime.as_mut(), &file.golden())?;
+            golden_examples = examples.len();
+            if settings.max_batch_size > 1 {
+                tried = probe(runtime.as_mut(), &examples, name, &alarm.cancel);
+            }
+        }
+        Ok((runtime, tried, golden_examples))
     }
 }

@@ -31,9 +31,10 @@ use ort::{
 };
 
 pub use apart::{ONNX_CHILD, onnx_child};
+pub use crash::start_again_after_crashes;
 
 use self::{
-    apart::{Apart, Opened, Program},
+    apart::{Apart, Opened, Program, Unanswered},
     crash::{Key, Marker},
     trial::Trials,
     words::Fault,
@@ -84,19 +85,11 @@ pub(crate) fn open(
         // Loading says why.
         return Ok(Box::new(OnnxModel::load_here(&environment, file, weights, threads)?));
     };
-    let folder = config.python_folder().join("onnx");
-    let program = Program::of(&config.onnx_child);
-    let open = Opened {
-        file: std::path::absolute(file).unwrap_or_else(|_| file.to_owned()),
-        library: config.onnxruntime.clone(),
-        threads,
-        memory: crate::python::memory::limit(settings.python_memory),
-        largest: config.bodies_limit_bytes,
-        low_priority: false,
-    };
+    let folder = folder(config);
+    let (program, open) = elsewhere(config, file, settings);
     if let Some(signal) = crash::of_model(&folder, key) {
         let note = format!(
-            "served in a process of its own: it ended its server with {signal}. Delete {} to serve it in the server again",
+            "served in a process of its own: it ended its process with {signal}. Delete {} to serve it in the server again",
             crash::file(&folder).display()
         );
         tracing::warn!("{}: {note}", file.display());
@@ -112,6 +105,50 @@ pub(crate) fn open(
     let trials = Trials::new(program, open, settings.timeout, kept);
     model.guard = Some(Guard { trials: Arc::new(trials), marker });
     Ok(Box::new(model))
+}
+
+/// Loads a model into a process of its own, where the runs of its loading can end nothing else; a crash in them is noted,
+/// so that [`open`] loads it into such a process too. `None` if nothing is to be tried: it has ended a process already, or
+/// there is none to be had. Blocks.
+pub(crate) fn open_to_try(
+    config: &Config,
+    file: &Path,
+    settings: &ModelSettings,
+) -> Result<Option<Box<dyn ModelRuntime>>, ServeError> {
+    // With the library's own words if there is none.
+    library::environment(config.onnxruntime.as_deref())?;
+    let Ok(key) = Key::of(file, &external::names(file)?) else { return Ok(None) };
+    let folder = folder(config);
+    if crash::of_model(&folder, key).is_some() {
+        return Ok(None);
+    }
+    let (program, open) = elsewhere(config, file, settings);
+    match Apart::open(program, open, settings.load_timeout, None) {
+        Ok(apart) => Ok(Some(Box::new(apart.noting_crashes(folder, key)))),
+        Err(why @ (Unanswered::Refused(_) | Unanswered::Ended(_))) => Err(apart::unloadable(why, file)),
+        Err(Unanswered::Killed(why) | Unanswered::NotStarted(why)) => {
+            tracing::warn!("{}: it is loaded without being tried elsewhere first: {why}", file.display());
+            Ok(None)
+        }
+    }
+}
+
+/// Where what was found out about models is kept.
+fn folder(config: &Config) -> PathBuf {
+    config.python_folder().join("onnx")
+}
+
+/// How a model is loaded into a process of its own.
+fn elsewhere(config: &Config, file: &Path, settings: &ModelSettings) -> (Program, Opened) {
+    let open = Opened {
+        file: std::path::absolute(file).unwrap_or_else(|_| file.to_owned()),
+        library: config.onnxruntime.clone(),
+        threads: threads(settings.intra_op_threads),
+        memory: crate::python::memory::limit(settings.python_memory),
+        largest: config.bodies_limit_bytes,
+        low_priority: false,
+    };
+    (Program::of(&config.onnx_child), open)
 }
 
 impl OnnxModel {

@@ -47,6 +47,22 @@ impl Opener<'_> {
         }
     }
 
+    /// The same in a process of its own, if this one would run the model and its loading can be tried there first. Blocks.
+    pub(crate) fn open_to_try(
+        &self,
+        file: &ModelFile,
+        settings: &ModelSettings,
+    ) -> Result<Option<Box<dyn ModelRuntime>>, ServeError> {
+        match file.kind {
+            Kind::Onnx => onnx::open_to_try(self.config, &file.path, settings),
+            Kind::Mlflow => match &MlflowModel::read(&file.path)?.runner {
+                Runner::Onnx(file) => onnx::open_to_try(self.config, file, settings),
+                Runner::Python(_) => Ok(None),
+            },
+            Kind::Python => Ok(None),
+        }
+    }
+
     fn mlflow(&self, folder: &Path, settings: &ModelSettings) -> Result<Box<dyn ModelRuntime>, ServeError> {
         let model = MlflowModel::read(folder)?;
         match &model.runner {

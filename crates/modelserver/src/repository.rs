@@ -166,17 +166,17 @@ impl Repository {
             };
             let listed = listed.map_err(|error| this.not_loaded(&own, Vec::new(), &error))?;
             this.models.begin(&own, listed.files.iter().map(version));
-            let loaded = this.make(&listed);
+            let loaded = this.make(&listed, true);
             this.replace(&own, loaded, Arc::new(origin.held), listed.declared)
         });
         work.await.unwrap_or_else(|e| Err(InferError::Failed(refused(format!("it broke off: {e}")))))
     }
 
-    /// Loads every version. Blocks.
-    fn make(&self, listed: &Listed) -> Loaded {
+    /// Loads every version. `serving`: others are served meanwhile. Blocks.
+    fn make(&self, listed: &Listed, serving: bool) -> Loaded {
         let name = listed.name.as_str();
         listed.declared.tell(name);
-        let maker = Maker { config: &self.config, metrics: &self.metrics };
+        let maker = Maker { config: &self.config, metrics: &self.metrics, serving };
         let mut loaded = Loaded { models: Vec::with_capacity(listed.files.len()), failed: Vec::new() };
         for file in &listed.files {
             match maker.make(file, listed) {

@@ -44,6 +44,10 @@ pub fn serve(settings: &Settings) -> Result<ExitCode, Failure> {
         // Nothing is bound for it, and the exit status is not that of a model that is wrong.
         return Err(Failure::usage(chain(&modelserver::ServeError::NoSource)));
     }
+    // Who started a replica starts it again.
+    if config.replica_id.is_none() {
+        modelserver::start_again_after_crashes();
+    }
     modelserver::take_turns_on_one_cpu();
     with_runtime(settings, modelserver::async_threads(), Box::pin(run(config)))
 }

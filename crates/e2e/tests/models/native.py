@@ -1,4 +1,5 @@
-"""ONNX models that try a server: `native.py FOLDER` makes FOLDER/{sliced,sized}/1/model.onnx."""
+"""ONNX models that try a server: `native.py FOLDER` makes FOLDER/{sliced,sized}/1/model.onnx, and
+`native.py FOLDER warmed` makes FOLDER/warmed/1/model.onnx."""
 
 import sys
 from pathlib import Path
@@ -18,22 +19,31 @@ def save(name, nodes, inputs, outputs, constants):
 
 tensor, constant = helper.make_tensor_value_info, helper.make_tensor
 
-# A GRU over the steps of x from `start` on. The runtime does not survive a sequence without steps. There are always
-# three, so that the warm-up's `start` of 1 leaves two.
-save(
-    "sliced",
-    [
-        helper.make_node("Slice", ["x", "start", "end"], ["rest"]),
-        helper.make_node("GRU", ["rest", "w", "r"], ["", "y"], hidden_size=2),
-    ],
-    [tensor("x", TensorProto.FLOAT, [3, 1, 3]), tensor("start", TensorProto.INT64, [1])],
-    [tensor("y", TensorProto.FLOAT, [1, 1, 2])],
-    [
-        constant("w", TensorProto.FLOAT, [1, 6, 3], [0.1] * 18),
-        constant("r", TensorProto.FLOAT, [1, 6, 2], [0.1] * 12),
-        constant("end", TensorProto.INT64, [1], [1 << 40]),
-    ],
-)
+
+def recurrent(name, steps):
+    """A GRU over the steps of x from `start` on. The runtime does not survive a sequence without steps."""
+    save(
+        name,
+        [
+            helper.make_node("Slice", ["x", "start", "end"], ["rest"]),
+            helper.make_node("GRU", ["rest", "w", "r"], ["", "y"], hidden_size=2),
+        ],
+        [tensor("x", TensorProto.FLOAT, [steps, 1, 3]), tensor("start", TensorProto.INT64, [1])],
+        [tensor("y", TensorProto.FLOAT, [1, 1, 2])],
+        [
+            constant("w", TensorProto.FLOAT, [1, 6, 3], [0.1] * 18),
+            constant("r", TensorProto.FLOAT, [1, 6, 2], [0.1] * 12),
+            constant("end", TensorProto.INT64, [1], [1 << 40]),
+        ],
+    )
+
+
+if sys.argv[2:] == ["warmed"]:
+    # The warm-up's `start` of 1 leaves no step.
+    recurrent("warmed", 1)
+    sys.exit()
+# It leaves two.
+recurrent("sliced", 3)
 
 # As many zeros as `size` says, and their sum.
 save(

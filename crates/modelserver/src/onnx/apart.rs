@@ -10,7 +10,10 @@ mod child;
 mod process;
 mod wire;
 
-use std::time::{Duration, Instant};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use api::inference::{Request, RequestedOutput};
 
@@ -21,6 +24,7 @@ use self::{
     process::{Ended, Process},
     wire::{Kind, Open},
 };
+use super::crash::{self, Key};
 use crate::{
     ServeError,
     runtime::{Call, Cancel, ModelRuntime, RuntimeError, Signature, Sink},
@@ -37,9 +41,15 @@ pub(super) struct Apart {
     program: Program,
     open: Open,
     process: Option<Process>,
+    /// Whether the process has loaded the model.
+    loaded: bool,
+    /// How long it may take to be loaded.
+    longest: Duration,
     signature: Signature,
     /// Why it is here, for whoever looks.
     note: Option<String>,
+    /// Where a crash is noted, and whose it is.
+    notes: Option<(PathBuf, Key)>,
 }
 
 /// Why there is no answer.
@@ -63,19 +73,48 @@ impl Apart {
         longest: Duration,
         note: Option<String>,
     ) -> Result<Self, Unanswered> {
-        let (process, signature) = Process::start(&program, &open, Instant::now() + longest)?;
-        Ok(Self { program, open, process: Some(process), signature, note })
+        let (process, signature) = (None, Signature { platform: super::PLATFORM, ..Signature::default() });
+        let mut apart = Self { program, open, process, loaded: false, longest, signature, note, notes: None };
+        apart.started(&Cancel::default())?;
+        Ok(apart)
+    }
+
+    /// The same, where each crash makes later servers load the model apart.
+    pub(super) fn noting_crashes(self, folder: PathBuf, key: Key) -> Self {
+        Self { notes: Some((folder, key)), ..self }
+    }
+
+    /// Waits for the process to have loaded the model. A caller who leaves does not end the loading: the next one finds
+    /// it further on.
+    fn started(&mut self, cancel: &Cancel) -> Result<(), Unanswered> {
+        let current = match self.process.take() {
+            Some(current) => current,
+            None => {
+                self.loaded = false;
+                Process::start(&self.program, &self.open, Instant::now() + self.longest)?
+            }
+        };
+        let current = self.process.insert(current);
+        if !self.loaded {
+            match current.loaded(cancel) {
+                Ok(signature) => (self.signature, self.loaded) = (signature, true),
+                Err(_) if cancel.is_cancelled() => return Err(Unanswered::Refused(RuntimeError::Cancelled)),
+                Err(error) => {
+                    self.process = None;
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// One run. If the process ends in it, the next run starts another.
     pub(super) fn run(&mut self, call: &Call<'_>) -> Result<Vec<api::inference::Tensor>, Unanswered> {
-        let Self { program, open, process, signature, .. } = self;
-        let current = match process.take() {
-            Some(current) => current,
-            // It was loaded before, in whatever time that took.
-            None => Process::start(program, open, Instant::now() + LONGEST_RESTART)?.0,
+        self.started(call.cancel)?;
+        let Self { process, signature, notes, .. } = self;
+        let Some(current) = process.as_mut() else {
+            return Err(Unanswered::NotStarted("the model's process is gone".to_owned()));
         };
-        let current = process.insert(current);
         let outputs = call.outputs.iter().map(|place| RequestedOutput {
             name: signature.outputs[*place].name.clone(),
             parameters: Default::default(),
@@ -83,6 +122,9 @@ impl Apart {
         let request = Request { inputs: call.inputs.to_vec(), outputs: outputs.collect(), ..Request::default() };
         let made = exchange(current, &request, call.cancel);
         if made.is_err() {
+            if let (Some(signal), Some((folder, key))) = (current.crash(), notes) {
+                crash::remember(folder, *key, signal);
+            }
             *process = None;
         }
         match made {
@@ -97,9 +139,6 @@ impl Apart {
         }
     }
 }
-
-/// How long a model may take to be loaded again.
-const LONGEST_RESTART: Duration = Duration::from_secs(600);
 
 type Answered = Result<wire::Made, RuntimeError>;
 

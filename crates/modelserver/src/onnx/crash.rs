@@ -9,9 +9,12 @@
 use std::{
     cell::Cell,
     ffi::CString,
-    fs::File,
-    io::{self, Read as _, Seek as _, SeekFrom},
-    os::unix::ffi::OsStrExt as _,
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _, Seek as _, SeekFrom, Write as _},
+    os::unix::{
+        ffi::{OsStrExt as _, OsStringExt},
+        fs::OpenOptionsExt as _,
+    },
     path::{Path, PathBuf},
     sync::{
         Mutex, OnceLock, PoisonError,
@@ -105,11 +108,22 @@ fn add(hash: &mut Sha256, file: &Path) -> io::Result<()> {
 
 /// The signal that a model ended a server with, if one has.
 pub(super) fn of_model(folder: &Path, key: Key) -> Option<String> {
-    let mut text = String::new();
-    File::open(folder.join(FILE)).ok()?.take(MOST_BYTES).read_to_string(&mut text).ok()?;
+    let mut text = Vec::new();
+    File::open(folder.join(FILE)).ok()?.take(MOST_BYTES).read_to_end(&mut text).ok()?;
+    let text = String::from_utf8_lossy(&text);
     let key = key.text();
     let signal = text.lines().find_map(|line| line.strip_prefix(&key)?.trim().parse().ok())?;
     Some(name(signal))
+}
+
+/// Notes that a model has ended a process of its own with a signal. If it cannot be noted, it is found out again.
+pub(super) fn remember(folder: &Path, key: Key, signal: i32) {
+    let line = format!("{} {signal:02} \n", key.text());
+    let open = || OpenOptions::new().create(true).append(true).mode(0o600).open(file(folder));
+    let written = fs::create_dir_all(folder).and_then(|()| open()?.write_all(line.as_bytes()));
+    if let Err(error) = written {
+        tracing::warn!(%error, "{}: a crash cannot be noted there", file(folder).display());
+    }
 }
 
 /// The file that a person deletes to have every model in the server again.
@@ -243,12 +257,16 @@ extern "C" fn crashed(signal: i32, info: *mut libc::siginfo_t, _context: *mut li
         // SAFETY: asks for a number, nothing else.
         let this = i32::try_from(unsafe { libc::syscall(libc::SYS_gettid) }).unwrap_or(0);
         let running = || PLACES.iter().take(USED.load(Ordering::Acquire));
+        let mut noted = false;
         if let Some(place) = running().find(|place| place.thread.load(Ordering::Acquire) == this) {
-            note(place, signal);
+            noted = note(place, signal);
         } else {
             let others =
                 |place: &&Place| place.thread.load(Ordering::Acquire) != 0 && place.pooled.load(Ordering::Relaxed);
-            running().filter(others).for_each(|place| note(place, signal));
+            running().filter(others).for_each(|place| noted |= note(place, signal));
+        }
+        if noted {
+            again();
         }
     }
     let place = SIGNALS.iter().position(|(known, _)| *known == signal);
@@ -263,8 +281,8 @@ extern "C" fn crashed(signal: i32, info: *mut libc::siginfo_t, _context: *mut li
     }
 }
 
-/// One line: the key, a space, the signal's number.
-fn note(place: &Place, signal: i32) {
+/// One line: the key, a space, the signal's number. Returns whether the next start will read it.
+fn note(place: &Place, signal: i32) -> bool {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut line = [b' '; 37];
     for (half, part) in place.key.iter().enumerate() {
@@ -277,8 +295,8 @@ fn note(place: &Place, signal: i32) {
     line[33] = DIGITS[usize::try_from(signal / 10 % 10).unwrap_or(0)];
     line[34] = DIGITS[usize::try_from(signal % 10).unwrap_or(0)];
     line[36] = b'\n';
-    let Some(notes) = NOTES.get() else { return };
-    // SAFETY: a handler may call these four, and the texts and bytes are alive meanwhile. Folders that are there already
+    let Some(notes) = NOTES.get() else { return false };
+    // SAFETY: a handler may call these five, and the texts and bytes are alive meanwhile. Folders that are there already
     // are an error that changes nothing. If the line cannot be written, there is nobody to tell.
     unsafe {
         for folder in &notes.folders {
@@ -286,17 +304,66 @@ fn note(place: &Place, signal: i32) {
         }
         let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND | libc::O_CLOEXEC;
         let file = libc::open(notes.file.as_ptr(), flags, 0o600);
-        if file >= 0 {
-            libc::write(file, line.as_ptr().cast(), line.len());
-            libc::close(file);
+        if file < 0 {
+            return false;
         }
+        let before = libc::lseek(file, 0, libc::SEEK_END);
+        let written = libc::write(file, line.as_ptr().cast(), line.len());
+        libc::close(file);
+        let fits = u64::try_from(before).is_ok_and(|before| before + line.len() as u64 <= MOST_BYTES);
+        fits && usize::try_from(written) == Ok(line.len())
+    }
+}
+
+/// Set where a crash that was noted starts this program again.
+static AGAIN: OnceLock<[Pointers; 2]> = OnceLock::new();
+
+/// Texts as `execve` wants them, which stay for as long as the process.
+struct Pointers(&'static [*const libc::c_char]);
+
+// SAFETY: nothing writes the texts.
+unsafe impl Send for Pointers {}
+// SAFETY: as above.
+unsafe impl Sync for Pointers {}
+
+impl Pointers {
+    fn of(texts: impl Iterator<Item = Vec<u8>>) -> Self {
+        let texts = texts.filter_map(|text| CString::new(text).ok());
+        let pointers = texts.map(|text| text.into_raw().cast_const()).chain([std::ptr::null()]);
+        Self(Box::leak(pointers.collect::<Box<[_]>>()))
+    }
+}
+
+/// From now on a crash whose model was noted starts this program again, in the same process, for whom nobody else would.
+/// Each start reads the notes, so that one model does it once.
+pub fn start_again_after_crashes() {
+    AGAIN.get_or_init(|| {
+        let words = std::env::args_os().map(OsStringExt::into_vec);
+        #[allow(clippy::disallowed_methods, reason = "they are handed on, not read")]
+        let variables = std::env::vars_os().map(|(name, value)| {
+            let mut text = name.into_vec();
+            text.push(b'=');
+            text.extend(value.into_vec());
+            text
+        });
+        [Pointers::of(words), Pointers::of(variables)]
+    });
+}
+
+/// Returns if that is not wanted or fails.
+fn again() {
+    let Some([words, variables]) = AGAIN.get() else { return };
+    // SAFETY: a handler may call these, and the texts stay. The signal that is being handled would stay blocked.
+    unsafe {
+        let mut none = std::mem::zeroed::<libc::sigset_t>();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+        libc::execve(c"/proc/self/exe".as_ptr(), words.0.as_ptr(), variables.0.as_ptr());
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
     #[test]

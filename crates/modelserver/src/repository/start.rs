@@ -71,7 +71,7 @@ impl Repository {
         for alias in &self.config.alias {
             source::check_name("alias", alias)?;
         }
-        let Loaded { models, failed } = self.make(&listed);
+        let Loaded { models, failed } = self.make(&listed, false);
         if let Some((_, error)) = failed.into_iter().next() {
             return Err(error);
         }
@@ -114,7 +114,7 @@ impl Repository {
                 return;
             }
         };
-        let Loaded { models, failed } = self.make(&listed);
+        let Loaded { models, failed } = self.make(&listed, false);
         for (version, error) in &failed {
             tracing::error!(model = name, version, %error, "this model cannot be served");
         }

@@ -91,7 +91,7 @@ async fn a_model_that_ended_its_server_is_served_in_a_process_of_its_own_and_the
         assert_eq!(entry["state"], "READY");
         entry["reason"].as_str().unwrap().to_owned()
     };
-    assert!(reason("scaled").contains("process of its own: it ended its server with SIGSEGV"), "{index}");
+    assert!(reason("scaled").contains("process of its own: it ended its process with SIGSEGV"), "{index}");
     assert_eq!(reason("over_rows"), "");
     let (status, body) = infer(&server, "scaled", &[2, 2]).await;
     assert_eq!((status, &body["outputs"][0]["shape"]), (200, &json!([2, 2])), "{body}");

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     onnx::{PLATFORM, crash},
-    runtime::{RuntimeError, Signature},
+    runtime::{Cancel, RuntimeError, Signature},
 };
 
 /// How long a process that closed its socket may take to end.
@@ -64,15 +64,15 @@ impl From<Ended> for Unanswered {
 pub(super) struct Process {
     child: Child,
     socket: UnixStream,
+    /// When the model has to be loaded.
+    until: Instant,
+    /// The crash that ended it.
+    crash: Option<i32>,
 }
 
 impl Process {
-    /// Starts one and waits until it has loaded the model.
-    pub(super) fn start(
-        Program(words): &Program,
-        open: &Open,
-        until: Instant,
-    ) -> Result<(Self, Signature), Unanswered> {
+    /// Starts one, which begins to load the model.
+    pub(super) fn start(Program(words): &Program, open: &Open, until: Instant) -> Result<Self, Unanswered> {
         let failed = |e: io::Error| Unanswered::NotStarted(format!("a process for the model cannot be started: {e}"));
         let (ours, theirs) = UnixStream::pair().map_err(failed)?;
         ours.set_read_timeout(Some(LOOK_EVERY)).map_err(failed)?;
@@ -88,15 +88,18 @@ impl Process {
         let child = command.spawn().map_err(failed)?;
         // With its end of the socket.
         drop(command);
-        let mut process = Self { child, socket: ours };
+        let mut process = Self { child, socket: ours, until, crash: None };
         process.send(Kind::Open, &wire::json(open))?;
-        let mut look = || if until <= Instant::now() { Look::End } else { Look::Wait };
-        let (kind, _, body) = process.receive(&mut look)?;
+        Ok(process)
+    }
+
+    /// Waits until it has loaded the model. A wait that is cancelled can be taken up again.
+    pub(super) fn loaded(&mut self, cancel: &Cancel) -> Result<Signature, Unanswered> {
+        let until = self.until;
+        let mut look = || if cancel.is_cancelled() || until <= Instant::now() { Look::End } else { Look::Wait };
+        let (kind, _, body) = self.receive(&mut look)?;
         match kind {
-            Kind::Hello => {
-                let signature = wire::read_hello(&body, PLATFORM).map_err(Unanswered::Ended)?;
-                Ok((process, signature))
-            }
+            Kind::Hello => wire::read_hello(&body, PLATFORM).map_err(Unanswered::Ended),
             Kind::Unloadable => {
                 let words = String::from_utf8_lossy(&body).into_owned();
                 Err(Unanswered::Refused(RuntimeError::Failed(words)))
@@ -105,6 +108,11 @@ impl Process {
                 Err(Unanswered::Ended(format!("sent {other:?} before its signature")))
             }
         }
+    }
+
+    /// The signal of the crash that ended it.
+    pub(super) fn crash(&self) -> Option<i32> {
+        self.crash
     }
 
     pub(super) fn send(&mut self, kind: Kind, body: &Body) -> Result<(), Ended> {
@@ -133,6 +141,7 @@ impl Process {
         );
         while closed && Instant::now() < until {
             if let Ok(Some(status)) = self.child.try_wait() {
+                self.crash = status.signal().filter(|signal| crash::is_crash(*signal));
                 return how(status);
             }
             std::thread::sleep(Duration::from_millis(1));
