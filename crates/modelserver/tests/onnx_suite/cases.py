@@ -1,8 +1,9 @@
 """Makes a repository of models from the public ONNX backend suite, with ONNX Runtime's own answers.
 
-    cases.py FOLDER EVERY [DATA]
+    cases.py FOLDER FIRST EVERY [DATA]
 
-Writes FOLDER/models/NAME/1/model.onnx and FOLDER/cases/NAME.npz for every EVERY-th case. A case is one that the `onnx`
+Writes FOLDER/models/NAME/1/model.onnx and FOLDER/cases/NAME.npz for every EVERY-th case from the
+FIRST on. A case is one that the `onnx`
 package generates, or one in DATA, a wheel of the package that carries them. NAME.open is the same with all of its inputs'
 dimensions open, and several rows of each where the model takes them. An archive holds inputs, in the model's order,
 ONNX Runtime's own answers, and other answers that it gives to the same rows among copies of them, where kernels for more
@@ -167,14 +168,14 @@ def opened(model):
 
 
 def main():
-    folder, every = Path(sys.argv[1]), int(sys.argv[2])
+    folder, first, every = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     cases = list(generated())
-    if len(sys.argv) > 3:
-        cases += carried(sys.argv[3])
+    if len(sys.argv) > 4:
+        cases += carried(sys.argv[4])
     counts = collections.Counter()
     seen = set()
     ir, opset = newest("max supported IR version:", ir=1 << 20), newest("ai.onnx is till opset", opset=1 << 20)
-    for name, model, inputs in cases[::every]:
+    for name, model, inputs in cases[first::every]:
         model.ir_version = min(model.ir_version, ir)
         for each in model.opset_import:
             if each.domain in ("", "ai.onnx"):
