@@ -56,6 +56,12 @@ impl Answer for Echo {
         }
         Ok(response)
     }
+
+    fn refuse(&self, _: &Request<Incoming>, status: StatusCode, words: &str) -> Response<Self::Body> {
+        let mut response = Response::new(words.to_owned().into());
+        *response.status_mut() = status;
+        response
+    }
 }
 
 /// A megabyte for ever.

@@ -90,9 +90,11 @@ fn status(app: &App, service: &str) -> Status {
         "" | grpc::SERVICE | SERVICE | grpc::REFLECTION | grpc::REFLECTION_ALPHA => {
             serving(app.gateway.not_ready().is_none())
         }
-        name => app.gateway.table.find(name).map_or(Status::Unknown, |it| {
-            serving(it.former_of(name).is_none() && it.total_replicas() > 0)
-        }),
+        name => app
+            .gateway
+            .table
+            .find(name)
+            .map_or(Status::Unknown, |it| serving(it.former_of(name).is_none() && it.total_replicas() > 0)),
     }
 }
 
