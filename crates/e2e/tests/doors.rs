@@ -8,7 +8,7 @@ use std::{
     collections::BTreeSet,
     fs::File,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, Output},
 };
 
 use modelway_e2e::{Modelway, Role, free_port, kill, python, python_with_clients, until};
@@ -129,12 +129,11 @@ async fn what_is_asked_is_answered_alike_at_both_doors() {
     assert!(faults.is_empty() && unused.is_empty(), "{}\nunused: {unused:?}", faults.join("\n"));
 }
 
-/// A script of another server's client that asks the gateway; its own words say what failed.
-fn asks_gateway(doors: &Doors, script: &str, parts: &[&str]) -> Child {
+/// Runs a script of another server's client against the gateway; its own words say what failed.
+fn ask_gateway(doors: &Doors, script: &str, parts: &[&str]) -> Output {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../modelserver/tests/clients").join(script);
     let address = format!("127.0.0.1:{}", doors.modelway.ports.gateway);
-    let mut client = Command::new(python_with_clients());
-    client.arg(&script).arg(address).args(parts).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    Command::new(python_with_clients()).arg(&script).arg(address).args(parts).output().unwrap()
 }
 
 #[tokio::test]
@@ -143,9 +142,8 @@ async fn the_clients_of_other_servers_find_at_the_gateway_what_they_know() {
     let of_http = ["infer", "compressed", "side_by_side", "coroutines", "strings", "about"];
     let of_grpc = ["infer", "side_by_side", "stream", "coroutines", "strings", "about", "options"];
     let asking = [("triton_http.py", &of_http[..]), ("triton_grpc.py", &of_grpc), ("kserve_clients.py", &[])];
-    let asking = asking.map(|(script, parts)| (script, asks_gateway(&doors, script, parts)));
-    for (script, client) in asking {
-        let output = client.wait_with_output().unwrap();
+    for (script, parts) in asking {
+        let output = ask_gateway(&doors, script, parts);
         let said = [output.stdout, output.stderr].concat();
         assert!(output.status.success(), "{script}:\n{}", String::from_utf8_lossy(&said));
     }
