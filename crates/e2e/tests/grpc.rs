@@ -3,8 +3,15 @@
 //! The messages are written down here once more, so that a mistake in the server's own proto file shows.
 #![allow(missing_docs, reason = "the names are the protocol's")]
 
-use modelway_e2e::{Modelway, until};
+use std::{
+    future::Future,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use modelway_e2e::{Modelway, Role, python, until};
 use prost::Message;
+use reqwest::Method;
+use serde_json::json;
 use tonic::{Code, Request, client::Grpc, codegen::http::uri::PathAndQuery, transport::Channel};
 use tonic_prost::ProstCodec;
 
@@ -135,4 +142,80 @@ async fn grpc_reaches_a_model_by_id_and_by_name_with_typed_and_with_raw_tensors(
         answer.is_err_and(|status| status.code() == Code::Unavailable)
     })
     .await;
+}
+
+/// What callers must see of a rename: the old name answers until the new one does, and then that one does for good.
+async fn ask_until_renamed<F: Future<Output = Option<bool>>>(serves: &AtomicBool, id: &str, ask: impl Fn(String) -> F) {
+    let mut by_old = 0;
+    loop {
+        let known = serves.load(Ordering::SeqCst);
+        let new = ask("new".to_owned()).await;
+        assert!(new == Some(true) || !known, "the new name served before");
+        serves.fetch_or(new == Some(true), Ordering::SeqCst);
+        match ask("old".to_owned()).await {
+            Some(true) => by_old += 1,
+            None => {
+                assert!(by_old > 0, "there was a time before");
+                assert_eq!(ask("new".to_owned()).await, Some(true), "nothing answers");
+                return;
+            }
+            Some(false) => panic!("the old name has no replica"),
+        }
+        assert_eq!(ask(id.to_owned()).await, Some(true));
+    }
+}
+
+#[tokio::test]
+async fn a_rename_fails_no_call_of_many_callers_by_http_or_grpc() {
+    let mut modelway = Modelway::new();
+    modelway.set("MODELWAY__SERVE__PYTHON", python().to_str().unwrap());
+    modelway.start(Role::Up).await;
+    let folder = modelway.models().doubling("doubling");
+    let file = folder.join("model.py");
+    let slow = format!("import time\ntime.sleep(2)\n{}", std::fs::read_to_string(&file).unwrap());
+    std::fs::write(&file, slow).unwrap();
+    let id = modelway.deploy("old", &folder, 2).await;
+    modelway.until_active(id).await;
+    let (modelway, body) =
+        (&modelway, json!({"inputs": [{"name": "x", "shape": [1], "datatype": "FP64", "data": [2]}]}));
+    let body = &body;
+    // `None`: nobody has the name. False: it has no replica yet.
+    let http = |name: String| async move {
+        match modelway.ask(Method::POST, &modelway.infer_url(&name), body.clone()).await.status.as_u16() {
+            200 => Some(true),
+            503 => Some(false),
+            404 => None,
+            other => panic!("{other} for {name}"),
+        }
+    };
+    let channel = Channel::from_shared(modelway.gateway("")).unwrap().connect().await.unwrap();
+    let channel = &channel;
+    let grpc = |name: String| async move {
+        let x = Tensor { name: "x".to_owned(), datatype: "FP64".to_owned(), shape: vec![1], contents: None };
+        let request = InferRequest {
+            model_name: name.clone(),
+            id: String::new(),
+            inputs: vec![x],
+            raw: vec![2_f64.to_le_bytes().to_vec()],
+        };
+        let named = Named { name: name.clone(), ..Named::default() };
+        let ready = call::<_, Truth>(channel, "ModelReady", named).await.unwrap().holds;
+        match call::<_, InferResponse>(channel, "ModelInfer", request).await.map_err(|status| status.code()) {
+            Ok(_) => Some(true),
+            Err(Code::Unavailable) if !ready => Some(false),
+            Err(Code::NotFound) => None,
+            Err(other) => panic!("{other:?} for {name}, ready: {ready}"),
+        }
+    };
+    until("it predicts", || async { http("old".to_owned()).await == Some(true) }).await;
+    let serves = AtomicBool::new(false);
+    let md = format!("md-{id}");
+    let renaming = async {
+        let deployment = modelway.control(&format!("/v1/modelDeployment/{id}"));
+        let renamed = modelway.ask(Method::PATCH, &deployment, json!({"name": "new"})).await;
+        assert_eq!(renamed.status, 200, "{renamed:#?}");
+    };
+    let over_http = futures::future::join_all((0..4).map(|_| ask_until_renamed(&serves, &md, &http)));
+    let over_grpc = futures::future::join_all((0..4).map(|_| ask_until_renamed(&serves, &md, &grpc)));
+    tokio::join!(renaming, over_http, over_grpc);
 }
