@@ -80,7 +80,7 @@ async fn prometheus_reads_the_metrics_of_every_replica_although_one_is_frozen() 
         .into_iter()
         .map(|(labels, up)| format!("{}={up}", labels["replica"].as_str().unwrap()))
         .collect();
-    let expected = [counted, iris].iter().flat_map(|id| (0..2).map(move |index| format!("md-{id}-r1-{index}=1")));
+    let expected = [counted, iris].into_iter().flat_map(|id| (0..2).map(move |index| format!("md-{id}-r1-{index}=1")));
     assert_eq!(ups, expected.collect());
     let names: BTreeSet<_> = all.iter().map(|(name, _, _)| name).collect();
     assert_eq!(names.len(), all.len(), "each family stands once");
