@@ -17,6 +17,7 @@
 //! **Invariant:** a request costs no timer and no lock here.
 
 mod body;
+pub mod conformance;
 mod connection;
 mod head;
 mod socket;
@@ -32,7 +33,7 @@ use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use rustix::net::sockopt;
 use tokio::{
-    net::{TcpListener, UnixListener},
+    net::{TcpListener, TcpStream, UnixListener},
     sync::Semaphore,
 };
 
@@ -139,10 +140,53 @@ pub trait Answer: Send + Sync + 'static {
     fn changed(&self, _: Change) {}
 }
 
+/// Tells clients that their connection is one too many, and reads for a moment what they still send, so that they read it.
+#[derive(Debug)]
+pub struct Refusals(Arc<Semaphore>);
+
+impl Default for Refusals {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(MOST_REFUSED)))
+    }
+}
+
+impl Refusals {
+    /// Tells one of TCP. It is read from in a task of `tasks`.
+    pub fn refuse_tcp(&self, stream: TcpStream, words: &str, tasks: &Tasks) {
+        self.refuse(Stream::Tcp(stream), words, tasks);
+    }
+
+    fn refuse(&self, stream: Stream, words: &str, tasks: &Tasks) {
+        stream.say(words);
+        if let Ok(place) = Arc::clone(&self.0).try_acquire_owned() {
+            tasks.spawn(async move {
+                stream.linger().await;
+                drop(place);
+            });
+        }
+    }
+}
+
+/// Accepts from a TCP port until `tasks` are told to end, which ends each connection after its requests in flight. What is still
+/// open then is closed when the tasks that come back are told to end.
+pub async fn accept_until_stopped<A: Answer>(
+    listener: TcpListener,
+    limits: Limits,
+    answer: &Arc<A>,
+    tasks: &Tasks,
+) -> Tasks {
+    let ending = Ending { draining: tasks.clone(), connections: tasks.clone(), cut: Tasks::new() };
+    tokio::select! {
+        () = accept(Source::Tcp(&listener), limits, answer, &ending) => {}
+        () = tasks.stopping() => {}
+    }
+    ending.cut
+}
+
 /// Accepts until dropped. Each connection is a task of `ending.connections`.
 pub async fn accept<A: Answer>(listener: Source<'_>, limits: Limits, answer: &Arc<A>, ending: &Ending) {
     let places = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
-    let refused = Arc::new(Semaphore::new(MOST_REFUSED));
+    let refusals = Refusals::default();
     let mut failing = false;
     loop {
         let stream = match listener.accept(&limits).await {
@@ -158,13 +202,7 @@ pub async fn accept<A: Answer>(listener: Source<'_>, limits: Limits, answer: &Ar
         failing = false;
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
             answer.changed(Change::Refused);
-            stream.say(limits.full);
-            if let Ok(place) = Arc::clone(&refused).try_acquire_owned() {
-                ending.connections.spawn(async move {
-                    stream.linger().await;
-                    drop(place);
-                });
-            }
+            refusals.refuse(stream, limits.full, &ending.connections);
             continue;
         };
         let (answer, serving) = (Arc::clone(answer), ending.clone());

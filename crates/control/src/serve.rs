@@ -8,10 +8,7 @@ use axum::{
     http::{Request, Response, StatusCode, header::CONTENT_TYPE},
     response::IntoResponse as _,
 };
-use base::{
-    Tasks,
-    serve::{Answer, Change, Ending, Peer, Source},
-};
+use base::serve::{Answer, Change, Peer};
 use hyper::{body::Incoming, service::Service as _};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
@@ -89,17 +86,11 @@ impl Answer for Front {
 /// Serves until the app's tasks are told to end; then accepts nothing more, finishes what is in flight and
 /// cuts off what takes longer than the drain time.
 pub(crate) async fn serve(listener: TcpListener, router: Router, limits: Limits, app: &Arc<App>) {
-    let tasks = app.tasks.clone();
-    let ending = Ending { draining: tasks.clone(), connections: tasks.clone(), cut: Tasks::new() };
     let front = Arc::new(Front { router: TowerToHyperService::new(router), app: Arc::clone(app) });
-    tokio::select! {
-        () = base::serve::accept(Source::Tcp(&listener), limits.connections, &front, &ending) => {}
-        () = tasks.stopping() => {}
-    }
-    drop(listener);
-    if !tasks.stop_and_wait(limits.drain).await {
+    let cut = base::serve::accept_until_stopped(listener, limits.connections, &front, &app.tasks).await;
+    if !app.tasks.stop_and_wait(limits.drain).await {
         tracing::warn!("requests were still in flight after {} ms and are cut off", limits.drain.as_millis());
-        ending.cut.stop();
+        cut.stop();
     }
 }
 

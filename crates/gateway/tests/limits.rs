@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use base::serve::conformance::{Subject, suite};
 use futures::StreamExt as _;
 use harness::{Control, Gateway, Manner, Replica, config, eventually, read_all, route};
 use modelway_gateway::Config;
@@ -86,6 +87,16 @@ async fn headers_that_trickle_in_are_408() {
     stream.write_all(b"POST /v2/models/iris/infer HTTP/1.1\r\nhost: loc").await.unwrap();
     let answer = read_all(&mut stream).await;
     assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("gateway.header_timeout_ms"), "{answer}");
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn its_listener_does_what_every_listener_does() {
+    let limits = |config: &mut Config| {
+        (config.max_connections, config.header_timeout_ms, config.idle_timeout_ms) = (50, 500, 1_000);
+    };
+    let (_replica, _control, gateway) = simple(limits, Manner::Well).await;
+    suite(Subject { address: gateway.addr, connections: 50, path: "/v2/health/live" }).await;
     gateway.stop().await;
 }
 
@@ -239,7 +250,8 @@ async fn bodies_that_do_not_come_take_no_places_of_others() {
 
 #[tokio::test]
 async fn a_connection_without_a_request_is_closed_after_a_while() {
-    let (_replica, _control, gateway) = simple(|config| config.idle_timeout_ms = 500, Manner::Well).await;
+    let limits = |config: &mut Config| (config.header_timeout_ms, config.idle_timeout_ms) = (500, 500);
+    let (_replica, _control, gateway) = simple(limits, Manner::Well).await;
     let mut stream = gateway.raw().await;
     assert_eq!(read_all(&mut stream).await, "");
     let mut stream = gateway.raw().await;

@@ -24,7 +24,7 @@ use axum::{
 use backend::{Backend, BackendError};
 use base::{
     Tasks,
-    serve::{Answer, Ending, Limits, Peer, Source},
+    serve::{Answer, Limits, Peer},
 };
 use futures::StreamExt;
 use hyper::{body::Incoming, service::Service as _};
@@ -93,12 +93,8 @@ pub(crate) async fn serve(listener: TcpListener, front: Front, tasks: Tasks) {
         .fallback(|| async { refuse(StatusCode::NOT_FOUND, "not_found", "there is no such page on a worker") })
         .layer(middleware::from_fn_with_state(front.clone(), guard))
         .with_state(front);
-    let ending = Ending { draining: tasks.clone(), connections: tasks.clone(), cut: Tasks::new() };
     let pages = Arc::new(Pages(TowerToHyperService::new(router)));
-    tokio::select! {
-        () = base::serve::accept(Source::Tcp(&listener), LIMITS, &pages, &ending) => {}
-        () = tasks.stopping() => {}
-    }
+    base::serve::accept_until_stopped(listener, LIMITS, &pages, &tasks).await;
 }
 
 /// Answers with the router.

@@ -10,6 +10,7 @@ use backend::{
     conformance::revision,
     fake::{self, CRASH, INVALID},
 };
+use base::serve::conformance::{Subject, suite};
 use modelway_worker::{Config, WorkerError};
 use store::WorkerRecord;
 use support::{
@@ -389,5 +390,16 @@ async fn a_worker_has_the_database_forget_what_is_old() {
     let worker = site.start(Config { prune_interval_ms: 20, ..quick() }).await;
     eventually("its events to go", || async { site.event_kinds(other).await.is_empty().then_some(()) }).await;
     assert!(!site.event_kinds(id).await.is_empty());
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn its_listener_does_what_every_listener_does() {
+    base::net::raise_open_files().expect("a limit");
+    let site = Site::new(taking(0)).await;
+    let worker = site.start(unscanned()).await;
+    let address = worker.addr.parse().expect("an address");
+    // The worker's own bounds, which nobody can set.
+    suite(Subject { address, connections: 1_024, path: "/health/live" }).await;
     worker.stop().await;
 }

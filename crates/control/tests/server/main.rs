@@ -4,6 +4,7 @@ mod changes;
 mod deployments;
 mod guard;
 mod health;
+mod listener;
 mod logs;
 mod lost;
 mod openapi;

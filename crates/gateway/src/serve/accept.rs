@@ -2,10 +2,10 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use base::serve::Refusals;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, mpsc},
+    sync::mpsc,
 };
 
 use super::{
@@ -18,20 +18,14 @@ pub(crate) const HANDOVER: usize = 1_024;
 /// How long to wait after the machine refused to hand over a connection, as when it has no file descriptors left.
 const REST_AFTER_FAILURE: Duration = Duration::from_millis(50);
 
-/// Refused connections that are read for a while at one time, so that their clients read the refusal.
-const MOST_REFUSED: usize = 256;
-/// How long, and how much, one of them is read.
-const LINGER: Duration = Duration::from_secs(2);
-const MOST_LINGERED: u64 = 16 << 20;
-
-const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
+const FULL: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
 connection: close\r\ncontent-length: 105\r\n\r\n\
 {\"error\":\"too many connections are open (gateway.max_connections); close some, or try again in a moment\"}";
 
 /// Accepts connections and hands each to the thread that has the fewest, until told to end.
 pub(crate) async fn accept(app: &App, listener: TcpListener, lanes: Vec<(Arc<Thread>, mpsc::Sender<Accepted>)>) {
+    let refusals = Refusals::default();
     let mut failing = false;
-    let refused = Arc::new(Semaphore::new(MOST_REFUSED));
     let mut any_ended = futures::future::select_all(lanes.iter().map(|(_, lane)| Box::pin(lane.closed())));
     loop {
         let accepted = tokio::select! {
@@ -43,7 +37,7 @@ pub(crate) async fn accept(app: &App, listener: TcpListener, lanes: Vec<(Arc<Thr
         match accepted.and_then(|(stream, from)| prepare(stream).map(|stream| (stream, from))) {
             Ok((stream, from)) => {
                 failing = false;
-                hand_over(app, stream, from, &lanes, &refused).await;
+                hand_over(app, stream, from, &lanes, &refusals).await;
             }
             Err(error) => {
                 if !std::mem::replace(&mut failing, true) {
@@ -65,19 +59,12 @@ async fn hand_over(
     stream: TcpStream,
     from: SocketAddr,
     lanes: &[(Arc<Thread>, mpsc::Sender<Accepted>)],
-    refused: &Arc<Semaphore>,
+    refusals: &Refusals,
 ) {
     let Some((thread, lane)) = lanes.iter().min_by_key(|(thread, _)| thread.open()) else { return };
     let Some(place) = OpenPlace::take(thread) else {
         app.gateway.counters.connections_refused.inc();
-        // Its send buffer is empty; a client that is gone already need not be told.
-        let _told = stream.try_write(FULL);
-        if let Ok(place) = Arc::clone(refused).try_acquire_owned() {
-            app.gateway.tasks.spawn(async move {
-                linger(stream).await;
-                drop(place);
-            });
-        }
+        refusals.refuse_tcp(stream, FULL, &app.gateway.tasks);
         return;
     };
     match stream.into_std() {
@@ -89,22 +76,11 @@ async fn hand_over(
     }
 }
 
-/// Ends our half and reads what still comes for a while: closing with bytes unread would reset the connection, and the
-/// client might lose the answer.
-async fn linger(mut stream: TcpStream) {
-    let reading = async {
-        stream.shutdown().await?;
-        tokio::io::copy(&mut stream.take(MOST_LINGERED), &mut tokio::io::sink()).await
-    };
-    let _gone = tokio::time::timeout(LINGER, reading).await;
-}
-
 #[cfg(test)]
 mod tests {
     #[test]
     fn the_refusal_at_the_bound_is_well_formed() {
-        let text = std::str::from_utf8(super::FULL).expect("text");
-        let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
+        let (head, body) = super::FULL.split_once("\r\n\r\n").expect("a head and a body");
         assert!(head.contains(&format!("content-length: {}", body.len())), "{} bytes", body.len());
         serde_json::from_str::<serde_json::Value>(body).expect("JSON");
     }

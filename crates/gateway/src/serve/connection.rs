@@ -58,7 +58,7 @@ pub(crate) struct Conn {
     busy: AtomicU32,
     /// Something of an answer may not have been written yet.
     unflushed: AtomicBool,
-    /// When the first byte of a request came; 0 while none has.
+    /// When the first byte of a request came, and for the first request when the connection was accepted; 0 while none has.
     head_since: AtomicU32,
     /// When the last request ended.
     idle_since: AtomicU32,
@@ -90,7 +90,7 @@ impl Conn {
             app,
             busy: AtomicU32::new(0),
             unflushed: AtomicBool::new(false),
-            head_since: AtomicU32::new(0),
+            head_since: AtomicU32::new(now),
             idle_since: AtomicU32::new(now),
             blocked_since: AtomicU32::new(0),
             end: AtomicU8::new(0),

@@ -100,8 +100,8 @@ async fn serve_http2(socket: ClientSocket, conn: Arc<Conn>) {
     let mut told = false;
     let ended = poll_fn(|cx| {
         match conn.poll_end(cx) {
-            None | Some(End::SlowHeaders) => {}
-            Some(End::Stalled) => return Poll::Ready(Ok(())),
+            None => {}
+            Some(End::Stalled | End::SlowHeaders) => return Poll::Ready(Ok(())),
             Some(End::Gracefully) if told => {}
             Some(End::Gracefully) => {
                 told = true;
