@@ -236,19 +236,47 @@ impl Model {
         }
     }
 
-    /// Predicts. Counts and times the answer, whatever it is.
+    /// Predicts.
     pub(crate) async fn infer(&self, request: Request, caller: Caller) -> Result<Vec<Tensor>, InferError> {
         Ok(self.predict(request, caller).await?.0)
     }
 
-    /// The same, with what V1 answers if that is not just the tensors.
+    /// The same, with what V1 answers if that is not just the tensors. Counts and times the answer, whatever it is.
     pub(crate) async fn predict(
         &self,
         request: Request,
         caller: Caller,
     ) -> Result<(Vec<Tensor>, Option<answer::V1>), InferError> {
+        let began = Instant::now();
+        self.statistics.touched();
+        let mut left = Left(Some(Arc::clone(&self.metrics)));
+        let result = self.answered(request, caller, began).await;
+        left.0 = None;
+        let took = began.elapsed();
+        match &result {
+            Ok(_) => {
+                self.statistics.success.add(took);
+                self.metrics.predicted(took);
+            }
+            Err(error) => {
+                self.statistics.fail.add(took);
+                self.metrics.refused(error);
+            }
+        }
+        result
+    }
+
+    async fn answered(
+        &self,
+        request: Request,
+        caller: Caller,
+        began: Instant,
+    ) -> Result<(Vec<Tensor>, Option<answer::V1>), InferError> {
         let named = if document::takes(&self.signature) { request.outputs.clone() } else { Vec::new() };
-        let mut outputs = self.counted(request, caller).await?;
+        let mut outputs = match &self.cache {
+            Some(cache) => self.run_once(cache, request, caller, began).await?,
+            None => self.run(request, caller, began).await?,
+        };
         let (v1, ignored) = answer::taken(&mut outputs);
         self.ignored(&ignored);
         if named.is_empty() {
@@ -273,29 +301,6 @@ impl Model {
                  model_ignored_columns_total"
             );
         }
-    }
-
-    async fn counted(&self, request: Request, caller: Caller) -> Result<Vec<Tensor>, InferError> {
-        let began = Instant::now();
-        self.statistics.touched();
-        let mut left = Left(Some(Arc::clone(&self.metrics)));
-        let result = match &self.cache {
-            Some(cache) => self.run_once(cache, request, caller, began).await,
-            None => self.run(request, caller, began).await,
-        };
-        left.0 = None;
-        let took = began.elapsed();
-        match &result {
-            Ok(_) => {
-                self.statistics.success.add(took);
-                self.metrics.predicted(took);
-            }
-            Err(error) => {
-                self.statistics.fail.add(took);
-                self.metrics.refused(error);
-            }
-        }
-        result
     }
 
     /// Predicts with a model that may answer more than once.

@@ -63,33 +63,22 @@ impl Worker {
     fn alone(&mut self, job: Job) -> Option<Ran> {
         let began = Instant::now();
         let waited = began.saturating_duration_since(job.arrived);
-        let Job { inputs, outputs, parameters, input_parameters, rows, cancel, answer, arrived, time } = job;
+        let rows = job.rows;
         let call = Call {
-            inputs: &inputs,
-            outputs: &outputs,
-            parameters: &parameters,
-            input_parameters: &input_parameters,
-            cancel: &cancel,
+            inputs: &job.inputs,
+            outputs: &job.outputs,
+            parameters: &job.parameters,
+            input_parameters: &job.input_parameters,
+            cancel: &job.cancel,
             purpose: Purpose::Request,
         };
-        match answer {
+        match job.answer {
             Answer::One(answer) => {
                 let made = run_once(self.runtime.as_mut(), call);
                 if let Err(RuntimeError::Unavailable(_)) = made
                     && self.all.iter().any(Up::is_up)
                 {
-                    let answer = Answer::One(answer);
-                    self.hand_over(Job {
-                        inputs,
-                        outputs,
-                        parameters,
-                        input_parameters,
-                        rows,
-                        cancel,
-                        answer,
-                        arrived,
-                        time,
-                    });
+                    self.hand_over(Job { answer: Answer::One(answer), ..job });
                     return None;
                 }
                 self.statistics.queue.add(waited);
@@ -118,18 +107,7 @@ impl Worker {
                 if let Err(RuntimeError::Unavailable(_)) = result
                     && self.all.iter().any(Up::is_up)
                 {
-                    let answer = Answer::Each(sink.answers);
-                    self.hand_over(Job {
-                        inputs,
-                        outputs,
-                        parameters,
-                        input_parameters,
-                        rows,
-                        cancel,
-                        answer,
-                        arrived,
-                        time,
-                    });
+                    self.hand_over(Job { answer: Answer::Each(sink.answers), ..job });
                     return None;
                 }
                 self.statistics.queue.add(waited);
