@@ -4,22 +4,77 @@
 //! client has taken all of it. Where there is none, the one who needs it is refused at once and gives back what it has, so that
 //! bodies which compete for the rest never wait for one another.
 //!
+//! Bodies that arrive slowly do not keep the memory from others: where there is none left, the body that has waited longest for
+//! its next 64 KiB is refused, if that took it longer than [`SLOW`].
+//!
 //! A bound for one body alone would let many of them fill the machine. Small bodies, which connections are the
 //! bound for, are free.
 
-use std::sync::Arc;
+use std::{
+    future::pending,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 /// So much of each body is free, and so much at a time is taken.
 const STEP: usize = 64 << 10;
+
+/// A body that takes longer than this for 64 KiB is slow.
+const SLOW: Duration = Duration::from_secs(2);
 
 /// The budget. Clones are the same one.
 #[derive(Clone, Debug)]
 pub(crate) struct Budget {
     steps: Arc<Semaphore>,
     bytes: usize,
+    /// Bodies that arrive and have taken something.
+    arriving: Arc<Mutex<Vec<Weak<Place>>>>,
+}
+
+/// A body while it arrives.
+#[derive(Debug)]
+pub(crate) struct Arriving<'b> {
+    budget: &'b Budget,
+    /// `None`: it has taken nothing yet.
+    place: Option<Arc<Place>>,
+}
+
+/// What an arriving body has taken, for those that need memory.
+#[derive(Debug)]
+struct Place {
+    /// `None`: it was refused, and has nothing any more.
+    held: Mutex<Option<Held>>,
+    refused: Notify,
+}
+
+#[derive(Debug)]
+struct Held {
+    hold: Hold,
+    /// When it took something last.
+    since: Instant,
+}
+
+impl Place {
+    fn held(&self) -> MutexGuard<'_, Option<Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why an arriving body is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refused {
+    /// There is no memory for it.
+    #[error(transparent)]
+    Spent(#[from] Spent),
+    /// It is slow, and others needed its memory.
+    #[error(
+        "the body came too slowly, and others needed its part of the {0} bytes that are set aside for bodies (serve.bodies_limit_bytes): \
+         send it faster"
+    )]
+    Slow(usize),
 }
 
 /// There is no memory for this body now.
@@ -51,7 +106,7 @@ impl AsRef<[u8]> for Kept {
 impl Budget {
     pub(crate) fn new(bytes: usize) -> Self {
         let steps = (bytes / STEP).clamp(1, Semaphore::MAX_PERMITS);
-        Self { steps: Arc::new(Semaphore::new(steps)), bytes }
+        Self { steps: Arc::new(Semaphore::new(steps)), bytes, arriving: Arc::default() }
     }
 
     /// A body of this size is free.
@@ -71,15 +126,94 @@ impl Budget {
             return Ok(());
         }
         let steps = missing.div_ceil(STEP);
-        let spent = || Spent(self.bytes);
-        let count = u32::try_from(steps).map_err(|_| spent())?;
-        let more = Arc::clone(&self.steps).try_acquire_many_owned(count).map_err(|_| spent())?;
-        hold.covered += steps * STEP;
-        match &mut hold.taken {
+        hold.add(self.take(steps)?, steps);
+        Ok(())
+    }
+
+    /// A body that begins to arrive.
+    pub(crate) fn arriving(&self) -> Arriving<'_> {
+        Arriving { budget: self, place: None }
+    }
+
+    /// Takes so many steps, of slow bodies if need be.
+    fn take(&self, steps: usize) -> Result<OwnedSemaphorePermit, Spent> {
+        let count = u32::try_from(steps).map_err(|_| Spent(self.bytes))?;
+        loop {
+            match Arc::clone(&self.steps).try_acquire_many_owned(count) {
+                Ok(taken) => return Ok(taken),
+                Err(_) if self.refuse_slowest() => {}
+                Err(_) => return Err(Spent(self.bytes)),
+            }
+        }
+    }
+
+    /// Refuses the slowest of the slow bodies. `false`: there is none.
+    fn refuse_slowest(&self) -> bool {
+        let mut arriving = self.arriving.lock().unwrap_or_else(PoisonError::into_inner);
+        arriving.retain(|place| place.strong_count() > 0);
+        let places = arriving.iter().filter_map(Weak::upgrade);
+        let since = places.filter_map(|place| {
+            let since = place.held().as_ref()?.since;
+            (since.elapsed() >= SLOW).then_some((since, place))
+        });
+        let Some((_, slowest)) = since.min_by_key(|(since, _)| *since) else { return false };
+        *slowest.held() = None;
+        slowest.refused.notify_one();
+        true
+    }
+}
+
+impl Hold {
+    fn add(&mut self, more: OwnedSemaphorePermit, steps: usize) {
+        self.covered += steps * STEP;
+        match &mut self.taken {
             Some(taken) => taken.merge(more),
             none => *none = Some(more),
         }
+    }
+}
+
+impl Arriving<'_> {
+    /// Takes what a body of `size` bytes needs.
+    pub(crate) fn cover(&mut self, size: usize) -> Result<(), Refused> {
+        let Some(paid) = size.checked_sub(STEP).filter(|paid| *paid > 0) else { return Ok(()) };
+        let slow = Refused::Slow(self.budget.bytes);
+        let place = self.place.get_or_insert_with(|| {
+            let held = Mutex::new(Some(Held { hold: Hold::default(), since: Instant::now() }));
+            let place = Arc::new(Place { held, refused: Notify::new() });
+            let mut arriving = self.budget.arriving.lock().unwrap_or_else(PoisonError::into_inner);
+            arriving.retain(|place| place.strong_count() > 0);
+            arriving.push(Arc::downgrade(&place));
+            place
+        });
+        let missing = match &mut *place.held() {
+            None => return Err(slow),
+            Some(held) if held.hold.covered >= paid => return Ok(()),
+            Some(held) => {
+                held.since = Instant::now();
+                paid - held.hold.covered
+            }
+        };
+        let steps = missing.div_ceil(STEP);
+        let more = self.budget.take(steps)?;
+        place.held().as_mut().ok_or(slow)?.hold.add(more, steps);
         Ok(())
+    }
+
+    /// Waits until it is refused.
+    pub(crate) async fn refused(&self) -> Refused {
+        match &self.place {
+            Some(place) => place.refused.notified().await,
+            None => pending().await,
+        }
+        Refused::Slow(self.budget.bytes)
+    }
+
+    /// It is there: what it has taken is its own from now on.
+    pub(crate) fn complete(self) -> Result<Hold, Refused> {
+        let Some(place) = self.place else { return Ok(Hold::default()) };
+        let held = place.held().take();
+        held.map(|held| held.hold).ok_or(Refused::Slow(self.budget.bytes))
     }
 }
 
@@ -100,5 +234,31 @@ mod tests {
         assert_eq!(budget.cover(&mut second, 4 * STEP), Err(Spent(4 * STEP)));
         drop(first);
         assert_eq!(budget.cover(&mut second, 4 * STEP), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_slow_body_gives_way_to_others_and_is_told_so() {
+        let budget = Budget::new(4 * STEP);
+        let bodies: Vec<_> = (0..2)
+            .map(|_| {
+                let mut body = budget.arriving();
+                assert_eq!(body.cover(3 * STEP), Ok(()));
+                body
+            })
+            .collect();
+        let mut other = Hold::default();
+        assert_eq!(budget.cover(&mut other, 3 * STEP), Err(Spent(4 * STEP)), "nobody is slow");
+        let [mut first, mut second] = <[Arriving<'_>; 2]>::try_from(bodies).unwrap();
+        for (body, seconds) in [(&first, 4), (&second, 3)] {
+            body.place.as_ref().unwrap().held().as_mut().unwrap().since -= Duration::from_secs(seconds);
+        }
+        assert_eq!(budget.cover(&mut other, 3 * STEP), Ok(()));
+        assert_eq!(first.refused().await, Refused::Slow(4 * STEP));
+        assert_eq!(first.cover(4 * STEP), Err(Refused::Slow(4 * STEP)));
+        assert_eq!(second.cover(3 * STEP), Ok(()), "one was enough");
+        drop((first, other));
+        // One that is complete is slow no more.
+        let _whole = second.complete().unwrap();
+        assert_eq!(budget.arriving().cover(4 * STEP), Err(Refused::Spent(Spent(4 * STEP))));
     }
 }

@@ -1,17 +1,35 @@
 //! Inflates gzip and deflate in small steps, each of which takes a bounded time whatever the input is.
 //!
-//! A megabyte may inflate to a gigabyte or to nothing at all: two million empty members of gzip are 40 MB, and so are
-//! eight million empty blocks of deflate. So a step is bounded in what it reads, in what it makes and in the members that it
-//! begins. What is made is counted by the caller before it is kept.
+//! A megabyte may inflate to a gigabyte or to nothing at all: eight million empty blocks of deflate are 40 MB, and a block
+//! may make the decoder build its tables and then hold nothing. So a step is bounded in what it makes and in the time that it
+//! takes. What is made is counted by the caller before it is kept.
+//!
+//! A gzip body may be several members, one after the other, and beginning one costs as much as inflating a kilobyte. Two million
+//! empty members are 40 MB. No client that means well sends thousands of members that hold next to nothing, so a body of
+//! them is refused.
+
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use flate2::{Crc, Decompress, FlushDecompress, Status};
 
-/// Bytes that a step reads, and bytes that it makes, at most.
+/// Bytes that a step makes at most.
 const STEP: usize = 64 << 10;
+
+/// Bytes that are read between two looks at the clock.
+const PIECE: usize = 4 << 10;
 
 /// What beginning a member costs, as so many bytes.
 const MEMBER: usize = 1 << 10;
+
+/// A step ends after the piece in which it has taken so long.
+const TURN: Duration = Duration::from_micros(500);
+
+/// Members that make fewer bytes are small.
+const SMALL: usize = 1 << 10;
+
+/// Small members that a body may have.
+const MOST_SMALL: usize = 10_000;
 
 /// An encoding of bodies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +80,8 @@ struct Inflating<'b> {
     state: Decompress,
     /// Of the member that is being inflated; `None` before one.
     member: Option<Crc>,
+    /// Members that were small.
+    small: usize,
     gzip: bool,
     ended: bool,
 }
@@ -73,13 +93,20 @@ impl<'b> Inflating<'b> {
         let zlib = !gzip
             && matches!(body, [first, second, ..]
                 if first & 0x0f == 8 && u16::from_be_bytes([*first, *second]).is_multiple_of(31));
-        Self { left: body, state: Decompress::new(zlib), member: None, gzip, ended: false }
+        Self { left: body, state: Decompress::new(zlib), member: None, small: 0, gzip, ended: false }
     }
 
     /// Makes something of what is left, and says how much; that may be nothing. `None`: all of it is done.
     fn step(&mut self, out: &mut [u8]) -> Result<Option<usize>, String> {
-        let (mut made, mut work) = (0, 0);
-        while made < out.len() && work < STEP {
+        let (mut made, mut read) = (0, 0);
+        let (mut looked, began) = (0, Instant::now());
+        while made < out.len() {
+            if read - looked >= PIECE {
+                looked = read;
+                if began.elapsed() >= TURN {
+                    break;
+                }
+            }
             if self.ended && self.left.is_empty() {
                 return Ok((made > 0).then_some(made));
             }
@@ -87,16 +114,16 @@ impl<'b> Inflating<'b> {
                 return Err(format!("{} bytes are left after its end", self.left.len()));
             }
             if self.member.is_none() {
-                let before = self.left.len();
                 if self.gzip {
+                    let before = self.left.len();
                     self.left = after_header(self.left)?;
                     self.state.reset(false);
+                    read += MEMBER + before - self.left.len();
                 }
                 (self.member, self.ended) = (Some(Crc::new()), false);
-                work += MEMBER + before - self.left.len();
             }
-            let (read, wrote, status) = self.run(&mut out[made..])?;
-            work += read;
+            let (took, wrote, status) = self.run(&mut out[made..])?;
+            read += took;
             let done = &out[made..made + wrote];
             made += wrote;
             if let Some(sum) = self.member.as_mut().filter(|_| self.gzip) {
@@ -107,7 +134,7 @@ impl<'b> Inflating<'b> {
                     self.check_end()?;
                     self.ended = true;
                 }
-                Status::Ok | Status::BufError if read == 0 && wrote == 0 => return Err("it ends too early".to_owned()),
+                Status::Ok | Status::BufError if took == 0 && wrote == 0 => return Err("it ends too early".to_owned()),
                 Status::Ok | Status::BufError => {}
             }
         }
@@ -116,7 +143,7 @@ impl<'b> Inflating<'b> {
 
     fn run(&mut self, out: &mut [u8]) -> Result<(usize, usize, Status), String> {
         let (read, made) = (self.state.total_in(), self.state.total_out());
-        let input = &self.left[..self.left.len().min(STEP)];
+        let input = &self.left[..self.left.len().min(PIECE)];
         let status = self.state.decompress(input, out, FlushDecompress::None).map_err(|error| error.to_string())?;
         let count = |now: u64, before: u64| usize::try_from(now - before).unwrap_or(usize::MAX);
         let read = count(self.state.total_in(), read);
@@ -131,6 +158,12 @@ impl<'b> Inflating<'b> {
         let [a, b, c, d, e, f, g, h] = *end;
         if (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h])) != (sum.sum(), sum.amount()) {
             return Err("its checksum is another".to_owned());
+        }
+        self.small += usize::from(self.state.total_out() < SMALL as u64);
+        if self.small > MOST_SMALL {
+            return Err(format!(
+                "more than {MOST_SMALL} of its members hold less than {SMALL} bytes each: compress it as one member"
+            ));
         }
         self.left = left;
         Ok(())
@@ -233,14 +266,45 @@ mod tests {
 
     #[test]
     fn a_step_is_bounded_whatever_it_inflates() {
-        // Members, and blocks of deflate, that make nothing; and zeros, of which a little makes much.
-        let members = gzip(b"").repeat(10_000);
-        let (made, count) = steps(&members, Encoding::Gzip).unwrap();
-        assert!(made.is_empty() && count >= 10_000 * MEMBER / STEP, "{count}");
+        // Blocks of deflate that make nothing: empty ones, and ones that begin with tables. And zeros, of which a little makes
+        // much.
         let blocks = [&[0, 0, 0, 0xff, 0xff].repeat(1 << 20)[..], &[1, 0, 0, 0xff, 0xff]].concat();
-        let (made, count) = steps(&blocks, Encoding::Deflate).unwrap();
-        assert!(made.is_empty() && count >= blocks.len() / STEP, "{count}");
+        assert!(steps(&blocks, Encoding::Deflate).unwrap().0.is_empty());
+        let tables = [&empty_blocks_with_tables(10_000)[..], &[1, 0, 0, 0xff, 0xff]].concat();
+        let (made, count) = steps(&tables, Encoding::Deflate).unwrap();
+        assert!(made.is_empty() && count >= tables.len() / PIECE / 2, "{count}");
         let (made, count) = steps(&gzip(&vec![0; 32 << 20]), Encoding::Gzip).unwrap();
         assert!(made.len() == 32 << 20 && count >= (32 << 20) / STEP, "{count}");
+    }
+
+    #[test]
+    fn many_members_that_hold_next_to_nothing_are_refused() {
+        for text in [&b""[..], b"x"] {
+            let member = gzip(text);
+            assert_eq!(steps(&member.repeat(MOST_SMALL), Encoding::Gzip).unwrap().0, text.repeat(MOST_SMALL));
+            let refused = steps(&member.repeat(MOST_SMALL + 1), Encoding::Gzip).unwrap_err();
+            assert!(refused.contains("more than 10000 of its members"), "{refused}");
+        }
+        let member = gzip(&[7; SMALL]);
+        assert_eq!(steps(&member.repeat(MOST_SMALL + 1), Encoding::Gzip).unwrap().0.len(), (MOST_SMALL + 1) * SMALL);
+    }
+
+    /// Blocks of deflate with Huffman tables of their own and no content (RFC 1951, 3.2.7): the end of a block and one distance have
+    /// codes of one bit.
+    fn empty_blocks_with_tables(blocks: usize) -> Vec<u8> {
+        let mut bits: Vec<u8> = Vec::new();
+        let mut put = |value: usize, count: usize| bits.extend((0..count).map(|bit| u8::from(value >> bit & 1 == 1)));
+        for _ in 0..blocks.next_multiple_of(8) {
+            put(0b100, 3);
+            // 257 lengths of literals, one of distances, and 18 of the code for lengths, in their order 16, 17, 18, 0, 8, 7, 9, ...
+            [(0, 5), (0, 5), (14, 4)].map(|(value, count)| put(value, count));
+            // 18 (a run of zeros) and 1 have codes of one bit, which are 0 for 1 and 1 for 18.
+            for symbol in [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1] {
+                put(usize::from(matches!(symbol, 18 | 1)), 3);
+            }
+            // 138 and 118 zeros, the end of the block, the distance; then the end.
+            [(1, 1), (127, 7), (1, 1), (107, 7), (0, 1), (0, 1), (0, 1)].map(|(value, count)| put(value, count));
+        }
+        bits.chunks(8).map(|byte| byte.iter().rev().fold(0, |sum, bit| sum << 1 | bit)).collect()
     }
 }

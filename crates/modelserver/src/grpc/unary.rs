@@ -26,7 +26,11 @@ use super::{
     proto::{ModelInferRequest, ModelInferResponse},
     service,
 };
-use crate::{app::App, budget::Hold, caller::Caller};
+use crate::{
+    app::App,
+    budget::{Arriving, Refused},
+    caller::Caller,
+};
 
 /// Memory set aside for a message before all of it has come.
 const FIRST: usize = 256 << 10;
@@ -43,13 +47,14 @@ pub(super) async fn answer(app: Arc<App>, caller: Caller, request: http::Request
 
 async fn predict(app: &App, caller: Caller, mut body: Incoming) -> Result<Response<GrpcBody>, Status> {
     let longest = Duration::from_millis(app.config.request_timeout_ms);
-    let mut hold = Hold::default();
-    let message = tokio::time::timeout(longest, read(app, &mut body, &mut hold)).await.map_err(|_| {
+    let mut arriving = app.budget.arriving();
+    let message = tokio::time::timeout(longest, read(app, &mut body, &mut arriving)).await.map_err(|_| {
         Status::deadline_exceeded(format!(
             "the message took longer than {} ms (serve.request_timeout_ms)",
             longest.as_millis()
         ))
     })??;
+    let hold = arriving.complete().map_err(refused)?;
     let request = ModelInferRequest::decode(message)
         .map_err(|error| Status::invalid_argument(format!("the message is no ModelInferRequest: {error}")))?;
     let (response, ignored) = service::infer(app, caller, request).await?;
@@ -64,13 +69,19 @@ async fn predict(app: &App, caller: Caller, mut body: Incoming) -> Result<Respon
 }
 
 /// All of the one message, and the end of the request.
-async fn read(app: &App, body: &mut Incoming, hold: &mut Hold) -> Result<Bytes, Status> {
+async fn read(app: &App, body: &mut Incoming, arriving: &mut Arriving<'_>) -> Result<Bytes, Status> {
     let mut whole = Bytes::new();
     let mut pieces = BytesMut::new();
     let mut size = 0;
-    while let Some(data) = next(body).await? {
+    loop {
+        let data = tokio::select! {
+            biased;
+            data = next(body) => data?,
+            why = arriving.refused() => return Err(refused(why)),
+        };
+        let Some(data) = data else { break };
         size += data.len();
-        app.budget.cover(hold, size).map_err(|spent| Status::resource_exhausted(spent.to_string()))?;
+        arriving.cover(size).map_err(refused)?;
         if whole.is_empty() && pieces.is_empty() {
             whole = data;
             if whole.len() >= PREFIX {
@@ -96,6 +107,13 @@ async fn read(app: &App, body: &mut Incoming, hold: &mut Hold) -> Result<Bytes, 
         return Err(Status::invalid_argument("the request ends in the middle of its message"));
     }
     Ok(whole.slice(PREFIX..))
+}
+
+fn refused(why: Refused) -> Status {
+    match why {
+        Refused::Spent(_) => Status::resource_exhausted(why.to_string()),
+        Refused::Slow(_) => Status::deadline_exceeded(why.to_string()),
+    }
 }
 
 /// The next piece of data, if there is one.

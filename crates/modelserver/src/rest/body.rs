@@ -9,7 +9,12 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
 use super::{answer::Refusal, cloud_event, compression};
-use crate::{app::App, budget::Hold, metrics::ModelMetrics};
+use crate::{
+    app::App,
+    budget::{Arriving, Hold, Refused},
+    inflate::Encoding,
+    metrics::ModelMetrics,
+};
 
 /// Memory set aside for a body before any of it has come.
 const FIRST: u64 = 256 << 10;
@@ -58,11 +63,16 @@ async fn plain(app: &App, headers: &HeaderMap, body: Incoming) -> Result<(Bytes,
         only_chunked(headers)?;
     }
     let longest = Duration::from_millis(app.config.request_timeout_ms);
-    let mut hold = Hold::default();
-    let sent = tokio::time::timeout(longest, collect(app, body, &mut hold)).await.map_err(|_| {
+    tokio::time::timeout(longest, decoded(app, encoding, body)).await.map_err(|_| {
         let reason = format!("the body took longer than {} ms (serve.request_timeout_ms)", longest.as_millis());
         Refusal::new(StatusCode::REQUEST_TIMEOUT, reason).closing()
-    })??;
+    })?
+}
+
+async fn decoded(app: &App, encoding: Option<Encoding>, body: Incoming) -> Result<(Bytes, Hold), Refusal> {
+    let mut arriving = app.budget.arriving();
+    let sent = collect(app, body, &mut arriving).await?;
+    let mut hold = arriving.complete().map_err(refused)?;
     let Some(encoding) = encoding else { return Ok((sent, hold)) };
     let limit = app.config.body_limit_bytes;
     let admit = |size: usize| {
@@ -76,7 +86,7 @@ async fn plain(app: &App, headers: &HeaderMap, body: Incoming) -> Result<(Bytes,
 }
 
 /// A body in one piece, which is what small ones are, is not copied.
-async fn collect(app: &App, mut body: Incoming, hold: &mut Hold) -> Result<Bytes, Refusal> {
+async fn collect(app: &App, mut body: Incoming, arriving: &mut Arriving<'_>) -> Result<Bytes, Refusal> {
     let limit = app.config.body_limit_bytes;
     let hint = body.size_hint().lower();
     if usize::try_from(hint).map_or(true, |size| size > limit) {
@@ -85,7 +95,7 @@ async fn collect(app: &App, mut body: Incoming, hold: &mut Hold) -> Result<Bytes
     let pause = Duration::from_millis(app.config.body_timeout_ms);
     let Some(first) = frame(&mut body, pause).await? else { return Ok(Bytes::new()) };
     if body.is_end_stream() && first.len() <= limit {
-        cover(app, hold, first.len())?;
+        arriving.cover(first.len()).map_err(refused)?;
         return Ok(first);
     }
     let mut all = BytesMut::with_capacity(usize::try_from(hint.min(FIRST)).unwrap_or(0));
@@ -94,15 +104,26 @@ async fn collect(app: &App, mut body: Incoming, hold: &mut Hold) -> Result<Bytes
         if all.len() + piece.len() > limit {
             return Err(too_large("", limit));
         }
-        cover(app, hold, all.len() + piece.len())?;
+        arriving.cover(all.len() + piece.len()).map_err(refused)?;
         all.extend_from_slice(&piece);
-        next = frame(&mut body, pause).await?;
+        next = tokio::select! {
+            biased;
+            next = frame(&mut body, pause) => next?,
+            why = arriving.refused() => return Err(refused(why)),
+        };
     }
     Ok(all.freeze())
 }
 
 fn cover(app: &App, hold: &mut Hold, size: usize) -> Result<(), Refusal> {
     app.budget.cover(hold, size).map_err(|spent| Refusal::no_memory(spent).closing())
+}
+
+fn refused(why: Refused) -> Refusal {
+    match why {
+        Refused::Spent(spent) => Refusal::no_memory(spent).closing(),
+        Refused::Slow(_) => Refusal::new(StatusCode::REQUEST_TIMEOUT, why.to_string()).closing(),
+    }
 }
 
 /// The next piece of data, if there is one.
