@@ -69,15 +69,14 @@ fn refer_to_copies(part: &mut Value, names: &mut Vec<String>) {
     match part {
         Value::Object(fields) => {
             for (field, value) in fields {
-                match value {
-                    Value::String(target) if field == "$ref" => {
-                        let name = target.trim_start_matches(SCHEMAS).to_owned();
-                        target.push_str(COPY);
-                        if !names.contains(&name) {
-                            names.push(name);
-                        }
+                if let (Value::String(target), "$ref") = (&mut *value, field.as_str()) {
+                    let name = target.trim_start_matches(SCHEMAS).to_owned();
+                    target.push_str(COPY);
+                    if !names.contains(&name) {
+                        names.push(name);
                     }
-                    value => refer_to_copies(value, names),
+                } else {
+                    refer_to_copies(value, names);
                 }
             }
         }
