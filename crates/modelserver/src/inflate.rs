@@ -297,13 +297,15 @@ mod tests {
         for _ in 0..blocks.next_multiple_of(8) {
             put(0b100, 3);
             // 257 lengths of literals, one of distances, and 18 of the code for lengths, in their order 16, 17, 18, 0, 8, 7, 9, ...
-            [(0, 5), (0, 5), (14, 4)].map(|(value, count)| put(value, count));
+            [(0, 5), (0, 5), (14, 4)].into_iter().for_each(|(value, count)| put(value, count));
             // 18 (a run of zeros) and 1 have codes of one bit, which are 0 for 1 and 1 for 18.
             for symbol in [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1] {
                 put(usize::from(matches!(symbol, 18 | 1)), 3);
             }
             // 138 and 118 zeros, the end of the block, the distance; then the end.
-            [(1, 1), (127, 7), (1, 1), (107, 7), (0, 1), (0, 1), (0, 1)].map(|(value, count)| put(value, count));
+            [(1, 1), (127, 7), (1, 1), (107, 7), (0, 1), (0, 1), (0, 1)]
+                .into_iter()
+                .for_each(|(value, count)| put(value, count));
         }
         bits.chunks(8).map(|byte| byte.iter().rev().fold(0, |sum, bit| sum << 1 | bit)).collect()
     }
