@@ -21,6 +21,11 @@ fn the_blocks_about_protocols_work_as_written() {
 }
 
 #[test]
+fn the_blocks_about_the_platform_work_as_written() {
+    run(&["docs/platform.md", "docs/gateway.md"]);
+}
+
+#[test]
 fn the_blocks_about_python_work_as_written() {
     run(&["docs/python-models.md", "python/README.md"]);
 }

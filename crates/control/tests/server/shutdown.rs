@@ -64,11 +64,3 @@ async fn what_takes_longer_than_the_drain_time_is_cut_off() {
     ended(plane).await;
     drop(stream);
 }
-
-#[tokio::test]
-async fn settings_that_cannot_work_are_refused_at_once() {
-    let plane = plane_with(Config { gateway_url: "127.0.0.1:8080".into(), ..Config::default() }).await;
-    let ended = tokio::time::timeout(PATIENCE, plane.ended).await.expect("it ends").expect("without a panic");
-    let error = ended.expect_err("it refuses").to_string();
-    assert!(error.contains("control.gateway_url"), "{error}");
-}
