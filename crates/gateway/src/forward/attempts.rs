@@ -224,9 +224,10 @@ pub(crate) async fn forward(call: Call, head: Request<()>, body: Received) -> Re
                 let words = format!("{} gave the request up before it answered: {error}", replica.id);
                 attempts.refuse(StatusCode::BAD_GATEWAY, &words)
             }
-            SendError::Broken(error) => {
+            SendError::Broken { error, answering } => {
                 line.forget(&lane, &replica);
-                match (attempts.broke_off(&replica, &error, spare.as_ref(), id.as_ref()), again) {
+                let ended = Ended { replica: replica.id.clone(), error, answering };
+                match (attempts.broke_off(&replica, ended, spare.as_ref(), id.as_ref()), again) {
                     (Ok(()), Some(body)) => {
                         *outgoing.body_mut() = SendBody::held(body.clone());
                         continue;
@@ -261,8 +262,16 @@ struct Attempts<'a> {
     versioned: bool,
     /// The same request ended replicas a short while ago.
     suspected: bool,
-    /// The replica that broke off with this request in its hands, and how.
-    ended: Option<(String, String)>,
+    /// The replica that broke off with this request in its hands.
+    ended: Option<Ended>,
+}
+
+/// How a replica broke off with a request in its hands.
+struct Ended {
+    replica: String,
+    error: String,
+    /// Whether a part of its answer had come.
+    answering: bool,
 }
 
 /// One try: the replica, and what is held of it meanwhile.
@@ -306,37 +315,40 @@ impl Attempts<'_> {
     fn broke_off(
         &mut self,
         replica: &Arc<Replica>,
-        error: &str,
+        ended: Ended,
         spare: Option<&Bytes>,
         id: Option<&HeaderValue>,
     ) -> Result<(), Refusal> {
         replica.eject(self.lane.gateway.now_ms());
         self.lane.gateway.counters.broken.inc();
-        let before = self.ended.replace((replica.id.clone(), error.to_owned()));
+        let Ended { error, answering, .. } = &ended;
         tracing::warn!(
             request = id.and_then(|id| id.to_str().ok()),
             replica = &replica.id,
-            before = before.as_ref().map(|(replica, _)| replica),
+            before = self.ended.as_ref().map(|before| &before.replica),
             deployment = %self.endpoint.id,
             "a replica broke off with this request in its hands: {error}"
         );
-        let first = before.as_ref().map(|(replica, _)| replica.as_str());
+        let first = self.ended.as_ref().map(|before| before.replica.as_str());
         loss::broke_off(&self.lane.gateway, self.endpoint, &self.revision, replica, id, error, first);
-        let why = match (spare, before) {
+        let why = match (spare, first) {
             _ if !self.endpoint.route.idempotent => {
                 "the deployment says that its requests are not idempotent".to_owned()
             }
             (None, _) => "its body was sent on while it came, and is gone".to_owned(),
-            (Some(body), Some((first, _))) => {
+            (Some(body), Some(first)) => {
                 self.endpoint.live.fatal.remember(body);
                 format!("{first} had broken off with it before, so it may be what ended both")
             }
+            (Some(_), None) if *answering => "a part of its answer had come".to_owned(),
             (Some(_), None) if self.suspected => "the same request ended two replicas a short while ago".to_owned(),
             (Some(_), None) => {
                 self.failed(replica, error);
+                self.ended = Some(ended);
                 return Ok(());
             }
         };
+        self.ended = Some(ended);
         Err(self.refuse(StatusCode::BAD_GATEWAY, &why))
     }
 
@@ -344,10 +356,12 @@ impl Attempts<'_> {
     fn refuse(&self, status: StatusCode, why: &str) -> Refusal {
         self.endpoint.live.own.get().count(status.as_u16());
         let words = match &self.ended {
-            Some((replica, error)) => format!(
-                "{replica} broke off before it answered ({error}); the request may have been begun and is not sent \
-                 again: {why}"
-            ),
+            Some(Ended { replica, error, answering }) => {
+                let when = if *answering { "in the head of its answer" } else { "before it answered" };
+                format!(
+                    "{replica} broke off {when} ({error}); the request may have been begun and is not sent again: {why}"
+                )
+            }
             None => why.to_owned(),
         };
         Refusal::new(status, words)

@@ -29,8 +29,12 @@ pub(crate) enum SendError {
     TurnedAway,
     /// The replica ends the connection, and says that it takes nothing of this request on it.
     Closing,
-    /// The connection died after something was sent.
-    Broken(String),
+    /// The connection died after something was sent, or what came on it cannot be read.
+    Broken {
+        error: String,
+        /// Whether a part of an answer had come.
+        answering: bool,
+    },
     /// The replica gave up this one request; the connection lives.
     Reset(String),
     /// The time was up.

@@ -51,6 +51,8 @@ struct Wire {
     body: Decoder,
     /// Whether it serves another request after this one.
     stays: bool,
+    /// Whether a part of the answer has come.
+    answering: bool,
 }
 
 impl fmt::Debug for Link {
@@ -64,7 +66,8 @@ impl Link {
     pub(crate) fn new(socket: Socket) -> Self {
         let (outgoing, input) = (Outgoing::new(), BytesMut::new());
         let spare = HeaderMap::new();
-        let wire = Wire { socket, outgoing, input, read: READ, grown: false, spare, body: Decoder::Done, stays: true };
+        let (read, body) = (READ, Decoder::Done);
+        let wire = Wire { socket, outgoing, input, read, grown: false, spare, body, stays: true, answering: false };
         Self { wire: Box::new(wire), used_at: 0 }
     }
 
@@ -92,14 +95,16 @@ impl Link {
                 Some(looked_at) => wire.poll_head(cx, request.method(), looked_at),
             };
             match answer {
-                Poll::Ready(answer) => Poll::Ready(answer.map_err(SendError::Broken)),
+                Poll::Ready(answer) => {
+                    Poll::Ready(answer.map_err(|error| SendError::Broken { error, answering: wire.answering }))
+                }
                 Poll::Pending if is_late(alarm, cx, &mut extend) => Poll::Ready(Err(SendError::TimedOut)),
                 Poll::Pending => Poll::Pending,
             }
         })
         .await;
         match answer {
-            Err(SendError::Broken(_)) if !wire.outgoing.begun => {
+            Err(SendError::Broken { .. }) if !wire.outgoing.begun => {
                 if let Some(body) = wire.outgoing.take_back() {
                     *request.body_mut() = body;
                 }
@@ -151,7 +156,7 @@ impl Wire {
     /// Sends a request, as far as that goes at once. The socket was found without anything to read a moment ago.
     fn begin(&mut self, cx: &mut Context<'_>, request: &mut Request<SendBody>) -> Poll<Result<Response<()>, String>> {
         self.outgoing.begin(request);
-        self.stays = false;
+        (self.stays, self.answering) = (false, false);
         match self.outgoing.poll(&mut self.socket, cx) {
             Poll::Ready(Err(error)) => self.poll_late(cx, request.method(), error),
             Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
@@ -180,7 +185,7 @@ impl Wire {
         loop {
             match ready!(self.poll_read(cx)) {
                 Ok(0) => return Poll::Ready(Err("it closed the connection".to_owned())),
-                Ok(_) => {}
+                Ok(_) => self.answering = true,
                 Err(error) => return Poll::Ready(Err(error.to_string())),
             }
             if let Some(head) = answer::take(&mut self.input, looked_at, method, &mut self.spare)? {

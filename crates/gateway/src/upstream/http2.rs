@@ -133,5 +133,5 @@ fn broken(error: &hyper::Error) -> SendError {
         }
         source = cause.source();
     }
-    SendError::Broken(causes(error))
+    SendError::Broken { error: causes(error), answering: false }
 }
