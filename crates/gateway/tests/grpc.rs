@@ -280,6 +280,39 @@ async fn a_message_for_nobody_is_answered_in_the_stream_and_the_others_go_on() {
 }
 
 #[tokio::test]
+async fn models_that_cannot_be_reached_take_no_place_among_those_of_a_stream() {
+    let replica = Replica::start("a", Manner::Grpc).await;
+    let control = Control::start().await;
+    for id in 1..=65 {
+        control.set(id, Some(route(&format!("m{id}"), &[&replica])));
+    }
+    let gateway = Gateway::start(&control).await;
+    gateway.until_known("md-65").await;
+    let path = "inference.GRPCInferenceService/ModelStreamInfer";
+    let ask = async |names: &[String]| {
+        let stream: Vec<u8> = names.iter().flat_map(|name| framed(&infer(name))).collect();
+        send(&gateway, path, None, pieces(&stream, 500)).await
+    };
+    let (well, none) = ((1..=64).map(|id| format!("m{id}")), (0..200).map(|id| format!("none-{id}")));
+    let names: Vec<_> = none.chain(well.clone()).collect();
+    let reply = ask(&names).await;
+    assert_eq!(reply.status().0, "0", "{}", reply.status().1);
+    let came = messages(&reply.message);
+    assert_eq!(came.len(), 264);
+    for name in &names {
+        let is_known = name.starts_with('m');
+        let answers = |message: &&[u8]| {
+            let words = String::from_utf8_lossy(message);
+            if is_known { *message == infer(name) } else { words.contains(&format!("model `{name}`")) }
+        };
+        assert!(came.iter().any(answers), "{name}");
+    }
+    let reply = ask(&well.chain(["m65".to_owned()]).collect::<Vec<_>>()).await;
+    assert_eq!(reply.status(), ("3", "the stream names more than 64 models"));
+    gateway.stop().await;
+}
+
+#[tokio::test]
 async fn a_compressed_message_reaches_its_model_as_it_came() {
     use std::io::Write as _;
     let (replica, _control, gateway) = Gateway::simple(Manner::Grpc).await;

@@ -17,7 +17,7 @@ use hyper::body::Incoming;
 use super::pieces::Pieces;
 use crate::wire::scan::{Found, Scanner};
 
-/// The most models of one stream.
+/// The most models of one stream, without those that cannot be reached.
 const MOST_MODELS: usize = 64;
 /// The most messages for models that cannot be reached that wait to be answered.
 const MOST_LOST: usize = 64;
@@ -84,6 +84,21 @@ struct Known {
     waker: Option<Waker>,
     /// Why it takes no messages.
     lost: Option<String>,
+    /// Whether it cannot be reached.
+    unreachable: bool,
+    /// Whether its [`Part`] is still there.
+    held: bool,
+}
+
+impl Known {
+    fn new(model: Model) -> Self {
+        Self { model, piece: None, waker: None, lost: None, unreachable: false, held: true }
+    }
+
+    /// Whether another model may have its place.
+    fn is_free(&self) -> bool {
+        self.unreachable && !self.held
+    }
 }
 
 impl Split {
@@ -109,16 +124,18 @@ impl Split {
     /// The part of one model; messages for it do not become news.
     pub(crate) fn part(&self, model: Model) -> Part {
         let mut state = lock(&self.0);
-        state.parts.push(Known { model, piece: None, waker: None, lost: None });
+        state.parts.push(Known::new(model));
         Part { index: state.parts.len() - 1, state: Arc::clone(&self.0) }
     }
 
-    /// A model's messages are answered by `why` from now on.
+    /// A model cannot be reached: its messages are answered by `why` from now on. It leaves its place to others that
+    /// come, and is then tried anew.
     pub(crate) fn lose(&self, model: &Model, why: &str) {
         let mut state = lock(&self.0);
         if let Some(part) = state.parts.iter_mut().find(|part| part.model == *model) {
             part.lost = Some(why.to_owned());
             part.piece = None;
+            part.unreachable = true;
         }
         state.wake_parts();
     }
@@ -187,6 +204,7 @@ impl Drop for Part {
         let mut state = lock(&self.state);
         let part = &mut state.parts[self.index];
         part.piece = None;
+        part.held = false;
         if part.lost.is_none() {
             part.lost = Some("its replica ended the stream".to_owned());
         }
@@ -256,12 +274,16 @@ impl State {
         let scanner = std::mem::replace(&mut self.scanner, Scanner::new(self.encoding.as_deref()));
         let head = self.head.split().freeze();
         let model = Model { name: scanner.name(), version: scanner.version() };
-        let index = self.parts.iter().position(|part| part.model == model).unwrap_or(self.parts.len());
-        if index == MOST_MODELS {
+        let known = self.parts.iter().position(|part| part.model == model);
+        let Some(index) = known.or_else(|| self.place()) else {
             return self.fail(format!("the stream names more than {MOST_MODELS} models"));
-        }
-        if index == self.parts.len() {
-            self.parts.push(Known { model, piece: None, waker: None, lost: None });
+        };
+        if known.is_none() {
+            let part = Known::new(model);
+            match self.parts.get_mut(index) {
+                Some(free) => *free = part,
+                None => self.parts.push(part),
+            }
             self.news.push_back(Note::New(index, scanner.id()));
             self.wake_parts();
         }
@@ -271,6 +293,12 @@ impl State {
             self.wake_parts();
         }
         self.give(index, head);
+    }
+
+    /// The place of one more model.
+    fn place(&self) -> Option<usize> {
+        let free = || self.parts.iter().position(Known::is_free);
+        if self.parts.len() < MOST_MODELS { Some(self.parts.len()) } else { free() }
     }
 
     fn fail(&mut self, words: String) {
