@@ -1,6 +1,6 @@
 //! From a model's files to predictions, through the control plane's own API.
 
-use modelway_e2e::{Modelway, Role, python, until};
+use modelway_e2e::{Modelway, Role, until};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -160,40 +160,6 @@ async fn what_was_decided_is_in_the_events_and_the_page_to_try_it_is_there() {
         let text = client.get(&plane).send().await.unwrap().text().await.unwrap();
         assert!(text.contains(series), "{plane} lacks {series}:\n{text}");
     }
-}
-
-#[tokio::test]
-async fn a_renamed_deployment_answers_to_its_old_name_until_it_answers_to_the_new_one() {
-    let mut modelway = Modelway::new();
-    modelway.set("MODELWAY__SERVE__PYTHON", python().to_str().unwrap());
-    modelway.start(Role::Up).await;
-    let folder = modelway.models().doubling("doubling");
-    let file = folder.join("model.py");
-    let slow = format!("import time\ntime.sleep(3)\n{}", std::fs::read_to_string(&file).unwrap());
-    std::fs::write(&file, slow).unwrap();
-    let id = modelway.deploy("old", &folder, 1).await;
-    modelway.until_active(id).await;
-    let body = json!({"inputs": [{"name": "x", "shape": [1], "datatype": "FP64", "data": [2]}]});
-    let ask =
-        async |name: &str| modelway.ask(Method::POST, &modelway.infer_url(name), body.clone()).await.status.as_u16();
-    until("it predicts", || async { ask("old").await == 200 }).await;
-
-    let deployment = modelway.control(&format!("/v1/modelDeployment/{id}"));
-    let renamed = modelway.ask(Method::PATCH, &deployment, json!({"name": "new"})).await;
-    assert_eq!(renamed.status, 200, "{renamed:#?}");
-    let mut old_answers = 0;
-    loop {
-        // First the old one: were it lost before the new one is there, both would fail.
-        let (old, id, new) = (ask("old").await, ask(&format!("md-{id}")).await, ask("new").await);
-        assert_eq!(id, 200);
-        if new == 200 {
-            break;
-        }
-        assert!(old == 200 && matches!(new, 503 | 404), "old {old}, new {new}");
-        old_answers += 1;
-    }
-    assert!(old_answers > 0, "the new name never had to wait");
-    assert_eq!((ask("old").await, ask("new").await), (404, 200));
 }
 
 async fn until_status(modelway: &Modelway, name: &str, status: u16) -> modelway_e2e::Answer {
