@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn long_paths_and_names_are_cut_between_characters() {
+    fn paths_and_names_that_are_long_are_cut_between_characters() {
         assert_eq!(wrong_method("/ä", "GET", "PUT"), "/ä takes GET, not PUT");
         let told = nothing_at(&"ä".repeat(1_000));
         assert!(told.contains(&format!("at {};", "ä".repeat(SHOWN))), "{told}");
