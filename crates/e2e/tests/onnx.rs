@@ -42,7 +42,12 @@ fn modelway(root: &Path) -> Modelway {
     modelway
 }
 
-/// Three steps, of which those before `start` are left out: with 3 the runtime crashes.
+/// So many steps for `trimmed`: with more than one the runtime crashes.
+fn trimmed(steps: usize) -> Value {
+    json!({"inputs": [{"name": "x", "shape": [steps, 1, 3], "datatype": "FP32", "data": vec![0.5; 3 * steps]}]})
+}
+
+/// Three steps for `sliced`, of which those before `start` are left out: with 3 the runtime crashes.
 fn steps(start: i64) -> Value {
     json!({"inputs": [
         {"name": "x", "shape": [3, 1, 3], "datatype": "FP32", "data": vec![0.5; 9]},
@@ -53,6 +58,10 @@ fn steps(start: i64) -> Value {
 fn size(size: i64) -> Value {
     json!({"inputs": [{"name": "size", "shape": [1], "datatype": "INT64", "data": [size]}]})
 }
+
+/// Why a model runs in a process of its own: it has crashed, or its graph says that it may.
+const CRASHED: &str = "it ended its process with SIG";
+const MAY_CRASH: &str = "the values of its inputs decide a size in its GRU";
 
 /// `modelway serve` with a repository, and its log.
 struct Serve {
@@ -86,12 +95,12 @@ impl Serve {
             .await;
     }
 
-    /// Which models run in a process of their own, as the index says.
-    async fn apart(&self, modelway: &Modelway) -> Vec<String> {
+    /// Which models run in a process of their own for a reason that begins so, as the index says.
+    async fn apart(&self, modelway: &Modelway, why: &str) -> Vec<String> {
         let index = modelway.ask(Method::POST, &format!("{}/v2/repository/index", self.url), json!({})).await.body;
         let apart = |entry: &&Value| {
             assert_eq!(entry["state"], "READY", "{index}");
-            entry["reason"].as_str().unwrap().contains("in a process of its own: it ended its process with SIG")
+            entry["reason"].as_str().unwrap().contains(&format!("in a process of its own: {why}"))
         };
         let entries = index.as_array().unwrap().iter().filter(apart);
         entries.map(|entry| entry["name"].as_str().unwrap().to_owned()).collect()
@@ -114,31 +123,68 @@ impl Drop for Serve {
 }
 
 #[tokio::test]
+async fn the_first_request_whose_values_end_the_runtime_inside_the_model_ends_no_server() {
+    let root = tempfile::tempdir().unwrap();
+    let repository = root.path().join("models");
+    make(&repository);
+    let modelway = modelway(root.path());
+    let mut serve = Serve::ready(&modelway, &repository, None).await;
+    let said = format!("sliced/1/model.onnx: served in a process of its own: {MAY_CRASH}");
+    assert!(serve.log().contains(&said), "{}", serve.log());
+    assert_eq!(serve.apart(&modelway, "").await, ["sliced"]);
+    assert_eq!(serve.apart(&modelway, MAY_CRASH).await, ["sliced"]);
+    let others = async {
+        for _ in 0..20 {
+            assert_eq!(serve.infer(&modelway, "trimmed", trimmed(1)).await.status, 200);
+            assert_eq!(serve.infer(&modelway, "sized", size(3)).await.status, 200);
+        }
+    };
+    let fatal = async {
+        for _ in 0..2 {
+            let crashed = serve.infer(&modelway, "sliced", steps(3)).await;
+            assert_eq!(crashed.status, 500, "{crashed:#?}");
+            let said = crashed.body["error"].as_str().unwrap();
+            assert!(said.contains("ONNX Runtime itself was ended by SIG"), "{said}");
+            assert!(said.contains("(`x` [3, 1, 3], `start` [1])"), "{said}");
+            assert_eq!(serve.infer(&modelway, "sliced", steps(2)).await.status, 200);
+        }
+    };
+    tokio::join!(others, fatal);
+    assert!(serve.child.try_wait().unwrap().is_none(), "it is the same process");
+    assert!(!root.path().join("kept/onnx/crashes").exists(), "no model has ended the server");
+    // A load request puts it there again.
+    let url = format!("{}/v2/repository/models/sliced/load", serve.url);
+    let loaded = modelway.ask(Method::POST, &url, json!({})).await;
+    assert_eq!(loaded.status, 200, "{loaded:#?}");
+    assert_eq!(serve.apart(&modelway, MAY_CRASH).await, ["sliced"]);
+}
+
+#[tokio::test]
 async fn a_server_that_a_model_ends_starts_again_and_the_model_runs_apart_and_costs_nobody_else_anything() {
     let root = tempfile::tempdir().unwrap();
     let repository = root.path().join("models");
     make(&repository);
     let modelway = modelway(root.path());
     let mut serve = Serve::ready(&modelway, &repository, None).await;
-    assert_eq!(serve.infer(&modelway, "sliced", steps(2)).await.status, 200);
-    assert!(!serve.log().contains("process of its own"), "{}", serve.log());
+    assert_eq!(serve.infer(&modelway, "trimmed", trimmed(1)).await.status, 200);
+    assert!(serve.apart(&modelway, CRASHED).await.is_empty(), "{}", serve.log());
 
-    let url = format!("{}/v2/models/sliced/infer", serve.url);
-    let sent = modelway_e2e::client().post(url).json(&steps(3)).send().await;
+    let url = format!("{}/v2/models/trimmed/infer", serve.url);
+    let sent = modelway_e2e::client().post(url).json(&trimmed(2)).send().await;
     assert!(sent.is_err(), "the server ended: {sent:?}");
     serve.until_ready().await;
     assert!(serve.child.try_wait().unwrap().is_none(), "it is the same process");
     assert!(serve.log().contains("served in a process of its own: it ended its process with SIG"), "{}", serve.log());
-    assert_eq!(serve.apart(&modelway).await, ["sliced"]);
+    assert_eq!(serve.apart(&modelway, CRASHED).await, ["trimmed"]);
     for _ in 0..2 {
-        let crashed = serve.infer(&modelway, "sliced", steps(3)).await;
+        let crashed = serve.infer(&modelway, "trimmed", trimmed(2)).await;
         assert_eq!(crashed.status, 500, "{crashed:#?}");
         assert!(
             crashed.body["error"].as_str().unwrap().contains("ONNX Runtime itself was ended by SIG"),
             "{crashed:#?}"
         );
         assert_eq!(serve.infer(&modelway, "sized", size(3)).await.status, 200);
-        assert_eq!(serve.infer(&modelway, "sliced", steps(2)).await.status, 200);
+        assert_eq!(serve.infer(&modelway, "trimmed", trimmed(1)).await.status, 200);
     }
 }
 
@@ -164,7 +210,7 @@ async fn a_model_that_crashes_as_it_is_loaded_ends_no_server() {
     };
     let (loaded, ()) = tokio::join!(load, meanwhile);
     assert_eq!(loaded.status, 200, "{loaded:#?}");
-    assert_eq!(serve.apart(&modelway).await, ["warmed"]);
+    assert_eq!(serve.apart(&modelway, CRASHED).await, ["warmed"]);
     assert_eq!(serve.infer(&modelway, "sized", size(3)).await.status, 200);
     drop(serve);
 
@@ -173,7 +219,8 @@ async fn a_model_that_crashes_as_it_is_loaded_ends_no_server() {
             fs::remove_file(root.path().join("kept/onnx/crashes")).unwrap();
         }
         let serve = Serve::ready(&modelway, &repository, None).await;
-        until_some("all are served", || async { (serve.apart(&modelway).await == ["warmed"]).then_some(()) }).await;
+        until_some("all are served", || async { (serve.apart(&modelway, CRASHED).await == ["warmed"]).then_some(()) })
+            .await;
         assert_eq!(serve.log().matches("loading; how it stands").count(), if noted { 1 } else { 2 }, "{}", serve.log());
     }
 }
@@ -184,31 +231,31 @@ async fn a_deployed_model_that_ends_its_replica_comes_back_and_stays() {
     make(root.path());
     let mut modelway = modelway(root.path());
     modelway.start(Role::Up).await;
-    let id = modelway.deploy("sliced", &root.path().join("sliced"), 1).await;
+    let id = modelway.deploy("trimmed", &root.path().join("trimmed"), 1).await;
     let other = modelway.deploy("sized", &root.path().join("sized"), 1).await;
     modelway.until_active(id).await;
     modelway.until_active(other).await;
-    let (url, other) = (modelway.infer_url("sliced"), modelway.infer_url("sized"));
+    let (url, other) = (modelway.infer_url("trimmed"), modelway.infer_url("sized"));
     until("both predict", || async {
-        modelway.ask(Method::POST, &url, steps(2)).await.status == 200
+        modelway.ask(Method::POST, &url, trimmed(1)).await.status == 200
             && modelway.ask(Method::POST, &other, size(3)).await.status == 200
     })
     .await;
     let before = modelway.replica_pids();
 
-    let crashed = modelway.ask(Method::POST, &url, steps(3)).await;
+    let crashed = modelway.ask(Method::POST, &url, trimmed(2)).await;
     assert!(crashed.status.is_server_error(), "{crashed:#?}");
     until_some("another replica predicts", || async {
         let pids = modelway.replica_pids();
-        let answered = modelway.ask(Method::POST, &url, steps(2)).await.status == 200;
+        let answered = modelway.ask(Method::POST, &url, trimmed(1)).await.status == 200;
         (answered && pids.len() == 2 && pids != before).then_some(())
     })
     .await;
 
     let after = modelway.replica_pids();
-    let crashed = modelway.ask(Method::POST, &url, steps(3)).await;
+    let crashed = modelway.ask(Method::POST, &url, trimmed(2)).await;
     assert!(crashed.body.to_string().contains("in a process of its own"), "{crashed:#?}");
-    assert_eq!(modelway.ask(Method::POST, &url, steps(2)).await.status, 200);
+    assert_eq!(modelway.ask(Method::POST, &url, trimmed(1)).await.status, 200);
     assert_eq!(modelway.ask(Method::POST, &other, size(3)).await.status, 200);
     assert_eq!(modelway.replica_pids(), after, "no replica has ended again");
 }
@@ -244,7 +291,7 @@ async fn runs_that_want_more_memory_than_there_is_fail_by_themselves() {
     let serve = Serve::ready(&modelway, &repository, Some(2 << 20)).await;
     for round in 0..3 {
         let greedy = (0..8).map(|place| serve.infer(&modelway, "sized", size((1 << 26) << ((place + round) % 8))));
-        let modest = (0..8).map(|_| serve.infer(&modelway, "sliced", steps(1)));
+        let modest = (0..8).map(|_| serve.infer(&modelway, "trimmed", trimmed(1)));
         let (greedy, modest) = tokio::join!(join_all(greedy), join_all(modest));
         for answer in &modest {
             assert_eq!(answer.status, 200, "{answer:#?}");

@@ -17,6 +17,7 @@ mod values;
 mod words;
 
 use std::{
+    io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::Arc,
@@ -72,7 +73,7 @@ struct Guard {
     marker: Marker,
 }
 
-/// Loads a model into this process, or into one of its own if it has ended a server before. Blocks.
+/// Loads a model into this process, or into one of its own if it has ended a server before or is likely to. Blocks.
 pub(crate) fn open(
     config: &Config,
     file: &Path,
@@ -81,17 +82,21 @@ pub(crate) fn open(
     let environment = library::environment(config.onnxruntime.as_deref())?;
     let threads = threads(settings.intra_op_threads);
     let weights = external::names(file)?;
+    let graph = graph::Model::read(file);
     let Ok(key) = Key::of(file, &weights) else {
         // Loading says why.
-        return Ok(Box::new(OnnxModel::load_here(&environment, file, weights, threads)?));
+        return Ok(Box::new(OnnxModel::load_here(&environment, file, weights, graph, threads)?));
     };
     let folder = folder(config);
     let (program, open) = elsewhere(config, file, settings);
-    if let Some(signal) = crash::of_model(&folder, key) {
-        let note = format!(
-            "served in a process of its own: it ended its process with {signal}. Delete {} to serve it in the server again",
+    let crashed = crash::of_model(&folder, key).map(|signal| {
+        format!(
+            "it ended its process with {signal}. Delete {} to serve it in the server again",
             crash::file(&folder).display()
-        );
+        )
+    });
+    if let Some(why) = crashed.or_else(|| likely_to_crash(&graph)) {
+        let note = format!("served in a process of its own: {why}");
         tracing::warn!("{}: {note}", file.display());
         let apart = Apart::open(program, open, settings.load_timeout, Some(note));
         return Ok(Box::new(apart.map_err(|why| apart::unloadable(why, file))?));
@@ -99,7 +104,7 @@ pub(crate) fn open(
     crash::watch(&folder);
     crate::python::memory::bound_this_process();
     let marker = Marker::new(key, threads > 1);
-    let model = marker.during(|| OnnxModel::load_here(&environment, file, weights, threads))?;
+    let model = marker.during(|| OnnxModel::load_here(&environment, file, weights, graph, threads))?;
     let mut model = model.with_largest(config.bodies_limit_bytes);
     let kept = folder.join(format!("{}.json", key.text()));
     let trials = Trials::new(program, open, settings.timeout, kept);
@@ -108,8 +113,8 @@ pub(crate) fn open(
 }
 
 /// Loads a model into a process of its own, where the runs of its loading can end nothing else; a crash in them is noted,
-/// so that [`open`] loads it into such a process too. `None` if nothing is to be tried: it has ended a process already, or
-/// there is none to be had. Blocks.
+/// so that [`open`] loads it into such a process too. `None` if nothing is to be tried: [`open`] does so anyway, or there
+/// is none to be had. Blocks.
 pub(crate) fn open_to_try(
     config: &Config,
     file: &Path,
@@ -119,7 +124,7 @@ pub(crate) fn open_to_try(
     library::environment(config.onnxruntime.as_deref())?;
     let Ok(key) = Key::of(file, &external::names(file)?) else { return Ok(None) };
     let folder = folder(config);
-    if crash::of_model(&folder, key).is_some() {
+    if crash::of_model(&folder, key).is_some() || likely_to_crash(&graph::Model::read(file)).is_some() {
         return Ok(None);
     }
     let (program, open) = elsewhere(config, file, settings);
@@ -131,6 +136,14 @@ pub(crate) fn open_to_try(
             Ok(None)
         }
     }
+}
+
+/// Why a model may crash on inputs like any others. A graph that cannot be read says nothing.
+fn likely_to_crash(graph: &io::Result<graph::Model>) -> Option<String> {
+    let operator = graph.as_ref().ok()?.fatal_operator()?;
+    Some(format!(
+        "the values of its inputs decide a size in its {operator}, and ONNX Runtime may end the process where that is 0"
+    ))
 }
 
 /// Where what was found out about models is kept.
@@ -157,17 +170,18 @@ impl OnnxModel {
         Self { largest, ..self }
     }
 
-    /// Loads a file, with its `weights` in files of these names, into this process. Blocks.
+    /// Loads a file of this `graph`, with its `weights` in files of these names, into this process. Blocks.
     fn load_here(
         environment: &Environment,
         file: &Path,
         weights: Vec<PathBuf>,
+        graph: io::Result<graph::Model>,
         intra_op_threads: usize,
     ) -> Result<Self, ServeError> {
         let failed = |reason: String| ServeError::Load { path: file.to_owned(), reason };
         let weights = external::files(file, weights)?;
         let session = session(environment, file, weights, intra_op_threads)
-            .map_err(|e| failed(words::of_load(e.message(), file, || graph::Model::read(file).ok()?.opset())))?;
+            .map_err(|e| failed(words::of_load(e.message(), file, || graph.as_ref().ok()?.opset())))?;
         let inputs = session.inputs().iter().map(describe::input).collect::<Result<Vec<_>, _>>().map_err(failed)?;
         let outputs = session.outputs().iter().map(describe::output).collect::<Result<Vec<_>, _>>().map_err(failed)?;
         let symbols = session.inputs().iter().map(describe::symbols).collect();
@@ -176,12 +190,12 @@ impl OnnxModel {
         let defaults: Vec<_> = initializers.iter().filter_map(describe::default).collect();
         let of_rows = rows(&inputs, &outputs);
         let read = (of_rows || inputs.iter().chain(&defaults).any(|input| input.shape.is_empty()))
-            .then(|| graph::Model::read(file).map_err(|e| failed(format!("its graph cannot be read: {e}"))))
+            .then(|| graph.map_err(|e| failed(format!("its graph cannot be read: {e}"))))
             .transpose()?;
         let unranked = |input: &TensorMetadata| read.as_ref().is_some_and(|model| model.is_unranked(&input.name));
         let all = inputs.iter().chain(&defaults).enumerate();
         let unranked = all.filter_map(|(place, input)| unranked(input).then_some(place)).collect();
-        let sized_by_values = of_rows && read.as_ref().is_some_and(graph::Model::sizes_depend_on_values);
+        let sized_by_values = of_rows && read.as_ref().is_some_and(|graph| graph.sizes().depend_on_values);
         if sized_by_values {
             let file = file.display();
             tracing::info!("{file}: each request is run by itself: the size of an output depends on what is in it");

@@ -1,4 +1,4 @@
-"""ONNX models that try a server: `native.py FOLDER` makes FOLDER/{sliced,sized}/1/model.onnx, and
+"""ONNX models that try a server: `native.py FOLDER` makes FOLDER/{sliced,trimmed,sized}/1/model.onnx, and
 `native.py FOLDER warmed` makes FOLDER/warmed/1/model.onnx."""
 
 import sys
@@ -20,30 +20,44 @@ def save(name, nodes, inputs, outputs, constants):
 tensor, constant = helper.make_tensor_value_info, helper.make_tensor
 
 
-def recurrent(name, steps):
-    """A GRU over the steps of x from `start` on. The runtime does not survive a sequence without steps."""
+def recurrent(name, steps, before, inputs=(), constants=()):
+    """A GRU over the steps of x from `start` on, which `before` may make. The runtime does not survive a sequence without
+    steps."""
     save(
         name,
         [
+            *before,
             helper.make_node("Slice", ["x", "start", "end"], ["rest"]),
             helper.make_node("GRU", ["rest", "w", "r"], ["", "y"], hidden_size=2),
         ],
-        [tensor("x", TensorProto.FLOAT, [steps, 1, 3]), tensor("start", TensorProto.INT64, [1])],
+        [tensor("x", TensorProto.FLOAT, [steps, 1, 3]), *inputs],
         [tensor("y", TensorProto.FLOAT, [1, 1, 2])],
         [
             constant("w", TensorProto.FLOAT, [1, 6, 3], [0.1] * 18),
             constant("r", TensorProto.FLOAT, [1, 6, 2], [0.1] * 12),
             constant("end", TensorProto.INT64, [1], [1 << 40]),
+            *constants,
         ],
     )
 
 
 if sys.argv[2:] == ["warmed"]:
-    # The warm-up's `start` of 1 leaves no step.
-    recurrent("warmed", 1)
+    # It leaves no step of the only one.
+    recurrent("warmed", 1, [], constants=[constant("start", TensorProto.INT64, [1], [1])])
     sys.exit()
-# It leaves two.
-recurrent("sliced", 3)
+# The request decides how many steps are left.
+recurrent("sliced", 3, [], inputs=[tensor("start", TensorProto.INT64, [1])])
+# Of n steps it leaves out 2n - 2: one is left of one, and none of more.
+recurrent(
+    "trimmed",
+    "n",
+    [
+        helper.make_node("Shape", ["x"], ["n"], end=1),
+        helper.make_node("Sub", ["n", "one"], ["more"]),
+        helper.make_node("Add", ["more", "more"], ["start"]),
+    ],
+    constants=[constant("one", TensorProto.INT64, [1], [1])],
+)
 
 # As many zeros as `size` says, and their sum.
 save(

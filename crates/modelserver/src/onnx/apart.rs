@@ -1,8 +1,8 @@
 //! An ONNX model in a process of its own.
 //!
 //! The runtime is a library of other people's code: some inputs end the process that it is in. So inputs of which nobody
-//! knows that they are harmless are tried here first ([`super::trial`]), and a model that has ended a server on inputs
-//! like any others ([`super::crash`]) is served from here.
+//! knows that they are harmless are tried here first ([`super::trial`]). A model that has ended a server on inputs like
+//! any others ([`super::crash`]) is served from here, and so is one whose graph says that it may.
 //!
 //! The process is this program again. It ends when the socket between both is closed, however that comes about.
 

@@ -1,5 +1,5 @@
-//! What the runtime does not tell of a model, read from its file: which inputs have no rank, the opset, and whether the
-//! size of an output depends on the values of the inputs.
+//! What the runtime does not tell of a model, read from its file: which inputs have no rank, the opset, and which sizes
+//! depend on the values of the inputs.
 //!
 //! Only names and operators are read. Weights are skipped without being read, so that a large model costs no more than
 //! a small one of as many nodes.
@@ -36,6 +36,8 @@ struct Value {
     ranked: bool,
     /// All sizes of it are numbers.
     fixed: bool,
+    /// It is one number: it has no dimensions.
+    scalar: bool,
 }
 
 #[derive(Debug, Default)]
@@ -45,6 +47,10 @@ struct Node {
     inputs: Vec<String>,
     outputs: Vec<String>,
     bodies: Vec<Graph>,
+    /// How many dimensions its attribute `kernel_shape` has; read for `ConvTranspose` alone.
+    kernel: Option<usize>,
+    /// Whether it has the attribute `axis`; read for `Unique` alone.
+    has_axis: bool,
 }
 
 /// A function that the model brings for its own nodes.
@@ -116,7 +122,7 @@ fn node(walk: &mut Walk, end: u64, depth: usize) -> io::Result<Node> {
             1 => node.inputs.push(walk.text(field.end)?),
             2 => node.outputs.push(walk.text(field.end)?),
             4 => node.operator = walk.text(field.end)?,
-            5 => bodies(walk, field.end, depth, &mut node.bodies)?,
+            5 => attribute(walk, field.end, depth, &mut node)?,
             7 => node.domain = walk.text(field.end)?,
             _ => {}
         }
@@ -125,13 +131,23 @@ fn node(walk: &mut Walk, end: u64, depth: usize) -> io::Result<Node> {
     Ok(node)
 }
 
-/// The graphs of an attribute.
-fn bodies(walk: &mut Walk, end: u64, depth: usize, found: &mut Vec<Graph>) -> io::Result<()> {
+/// The graphs of an attribute, and of some operators what else it is. An operator's name comes before its attributes.
+fn attribute(walk: &mut Walk, end: u64, depth: usize, node: &mut Node) -> io::Result<()> {
+    let is_named = matches!(node.operator.as_str(), "ConvTranspose" | "Unique");
+    let (mut name, mut numbers) = (String::new(), 0);
     while let Some(field) = walk.next(end)? {
-        if matches!(field.number, 6 | 11) {
-            found.push(graph(walk, field.end, depth + 1)?);
+        match field.number {
+            1 if is_named => name = walk.text(field.end)?,
+            6 | 11 => node.bodies.push(graph(walk, field.end, depth + 1)?),
+            8 if is_named => numbers += walk.numbers(field.end)?,
+            _ => {}
         }
         walk.skip_to(field.end)?;
+    }
+    match name.as_str() {
+        "kernel_shape" if numbers > 0 => node.kernel = Some(numbers),
+        "axis" => node.has_axis = true,
+        _ => {}
     }
     Ok(())
 }
@@ -172,6 +188,7 @@ fn value(walk: &mut Walk, end: u64) -> io::Result<Value> {
                 };
                 each(walk, field.end, &[1, 2], &mut shape)?;
                 value.fixed = value.ranked && dimensions == numbers;
+                value.scalar = value.ranked && dimensions == 0;
             }
             _ => {}
         }

@@ -13,7 +13,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, nice, setrlimit};
 
 use super::wire::{self, Kind, Open};
 use crate::{
-    onnx::{OnnxModel, external, library},
+    onnx::{OnnxModel, external, graph, library},
     runtime::{Call, Cancel, Last, ModelRuntime as _, Purpose, RuntimeError},
 };
 
@@ -80,7 +80,8 @@ fn limit(open: &Open) {
 
 fn work(mut socket: UnixStream, open: &Open, jobs: &mpsc::Receiver<Job>) {
     let loaded = library::environment(open.library.as_deref()).and_then(|environment| {
-        OnnxModel::load_here(&environment, &open.file, external::names(&open.file)?, open.threads)
+        let graph = graph::Model::read(&open.file);
+        OnnxModel::load_here(&environment, &open.file, external::names(&open.file)?, graph, open.threads)
     });
     let mut model = match loaded {
         Ok(model) => model.with_largest(open.largest),

@@ -6,10 +6,13 @@
 //! Two facts are followed from the inputs to the outputs: whether a value depends on the inputs' values, and whether its
 //! size does. `Shape` turns a size into a value; operators such as `Reshape` turn a value into a size. What is not known
 //! is taken to depend.
+//!
+//! Some operators end the process on a tensor without elements, or a length of 0. Where such a size depends on
+//! values, no look at a request's inputs tells whether it will be 0: see [`Sizes::fatal`].
 
 use std::{
     cell::{Cell, RefCell},
-    collections::HashMap,
+    collections::{HashMap, HashSet},
 };
 
 use super::{Function, Graph, Model, Node, Value};
@@ -98,6 +101,9 @@ const SIZED_BY_ALL: &[&str] = &[
 /// Operators whose results have a size of their own, whatever comes in.
 const SIZED_BY_NONE: &[&str] = &["TfIdfVectorizer"];
 
+/// Operators that can end the process where a size is 0; [`Analysis::note_if_fatal`] knows which size.
+const FATAL: &[&str] = &["ConvTranspose", "GRU", "LSTM", "RNN", "STFT", "Unique"];
+
 /// Domains whose operators are known here.
 const DOMAINS: [&str; 5] = ["", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"];
 
@@ -106,24 +112,49 @@ const DEEPEST: usize = 16;
 /// Passes over a graph, at most: each follows what bodies carry through one more body.
 const MOST_ROUNDS: usize = 64;
 
+/// What is known of the sizes in a model.
+#[derive(Debug)]
+pub(in crate::onnx) struct Sizes {
+    /// The size of an output depends on the values of the inputs.
+    pub(in crate::onnx) depend_on_values: bool,
+    /// An operator that can end the process, and gets a size that depends on the values of the inputs.
+    fatal: Option<String>,
+}
+
 impl Model {
-    /// Whether the size of any output depends on the values of the inputs.
-    pub(in crate::onnx) fn sizes_depend_on_values(&self) -> bool {
+    /// The operator for which the model is better not run in the server; see [`Sizes::fatal`].
+    pub(in crate::onnx) fn fatal_operator(&self) -> Option<String> {
+        let mut functions = self.functions.iter().map(|function| &function.graph);
+        let may_be = has_fatal(&self.graph) || functions.any(has_fatal);
+        may_be.then(|| self.sizes().fatal).flatten()
+    }
+
+    /// Follows the sizes from the inputs to the outputs.
+    pub(in crate::onnx) fn sizes(&self) -> Sizes {
         let given = Depends { values: true, size: false };
         let inputs = self.graph.inputs.iter().map(|input| &input.name);
         let inputs = inputs.filter(|name| !self.graph.initializers.contains(*name));
         let known: Known = inputs.map(|name| (name.clone(), given)).collect();
-        let analysis = Analysis { functions: &self.functions, ..Analysis::default() };
+        // Before the server runs a number by itself that is 0 or less, it is tried elsewhere.
+        let tried = self.graph.inputs.iter().filter(|input| input.scalar).map(|input| input.name.as_str()).collect();
+        let analysis = Analysis { functions: &self.functions, tried, ..Analysis::default() };
+        let sizes = |depend_on_values| Sizes { depend_on_values, fatal: analysis.fatal.take() };
         for _ in 0..MOST_ROUNDS {
             analysis.grew.set(false);
             analysis.called.borrow_mut().clear();
             let outputs = analysis.graph(&self.graph, &mut known.clone(), 0);
             if !analysis.grew.get() {
-                return outputs.into_iter().any(|output| output.size);
+                return sizes(outputs.into_iter().any(|output| output.size));
             }
         }
-        true
+        sizes(true)
     }
+}
+
+/// Whether one of the operators is anywhere in a graph.
+fn has_fatal(graph: &Graph) -> bool {
+    let is_fatal = |node: &Node| FATAL.contains(&node.operator.as_str()) || node.bodies.iter().any(has_fatal);
+    graph.nodes.iter().any(is_fatal)
 }
 
 /// One pass over the graph follows each body and each call once. What bodies carry from one run to the next is kept for
@@ -131,6 +162,10 @@ impl Model {
 #[derive(Default)]
 struct Analysis<'m> {
     functions: &'m [Function],
+    /// Inputs of the model that are one number.
+    tried: HashSet<&'m str>,
+    /// See [`Sizes::fatal`].
+    fatal: RefCell<Option<String>>,
     /// What the outputs of a function depend on.
     called: RefCell<HashMap<Called, Vec<Depends>>>,
     /// What the values depend on that a body carries, by the body's address.
@@ -179,6 +214,7 @@ impl Analysis<'_> {
         }
         let by = |places: &[usize]| places.iter().any(|place| inputs.get(*place).is_some_and(|input| input.values));
         let operator = node.operator.as_str();
+        self.note_if_fatal(node, &inputs);
         let size = match operator {
             "Shape" | "Size" => return vec![Depends { values: all.size, size: false }],
             "If" => return self.branches(node, known, all, depth),
@@ -194,15 +230,36 @@ impl Analysis<'_> {
         vec![Depends { values, size }]
     }
 
+    /// Notes an operator that can end the process.
+    fn note_if_fatal(&self, node: &Node, inputs: &[Depends]) {
+        let sized = |place: usize| inputs.get(place).is_some_and(|input| input.size);
+        let counted = |place: usize| {
+            let is_tried = node.inputs.get(place).is_some_and(|name| self.tried.contains(name.as_str()));
+            inputs.get(place).is_some_and(|input| input.values) && !is_tried
+        };
+        let fatal = match node.operator.as_str() {
+            "GRU" | "LSTM" | "RNN" => sized(0),
+            // Only with three spatial dimensions, and where their number is not said.
+            "ConvTranspose" => sized(0) && node.kernel.is_none_or(|dimensions| dimensions == 3),
+            "Unique" => sized(0) && node.has_axis,
+            // The window, and the length of a frame.
+            "STFT" => sized(2) || counted(3),
+            _ => false,
+        };
+        if fatal {
+            *self.fatal.borrow_mut() = Some(node.operator.clone());
+        }
+    }
+
     /// Either of two graphs, which may make different sizes.
     fn branches(&self, node: &Node, known: &Known, condition: Depends, depth: usize) -> Vec<Depends> {
-        if condition.values || condition.size {
-            return vec![Depends::EVERYTHING];
-        }
         let mut made = vec![Depends::default(); node.outputs.len()];
         for body in &node.bodies {
             let outputs = self.graph(body, &mut known.clone(), depth + 1);
             made.iter_mut().zip(outputs).for_each(|(made, output)| *made = made.or(output));
+        }
+        if condition.values || condition.size {
+            return vec![Depends::EVERYTHING];
         }
         made
     }
@@ -216,7 +273,13 @@ impl Analysis<'_> {
         let before = self.carried(body).or(given);
         let mut inside = known.clone();
         for (place, input) in body.inputs.iter().enumerate() {
-            inside.insert(input.name.clone(), if place < 2 { Depends::default() } else { before });
+            let given = match place {
+                // The number of a run goes as far as the inputs let it.
+                0 => Depends { values: counted, size: false },
+                1 => Depends::default(),
+                _ => before,
+            };
+            inside.insert(input.name.clone(), given);
         }
         let outputs = self.graph(body, &mut inside, depth + 1);
         counted |= outputs.first().is_some_and(|goes_on| goes_on.values || goes_on.size);
@@ -281,9 +344,80 @@ mod tests {
         Model { graph, ..Model::default() }
     }
 
+    /// The operator, if any, for which a model is not run in the server.
+    fn fatal(change: impl FnOnce(&mut Model), nodes: &[(&str, &[&str], &[&str])]) -> Option<String> {
+        let mut model = model(nodes);
+        change(&mut model);
+        model.fatal_operator()
+    }
+
+    #[test]
+    fn a_size_that_depends_on_values_is_followed_to_operators_that_can_end_the_process() {
+        let as_is = |_: &mut Model| {};
+        let sliced = ("Slice", &["weight", "x"][..], &["s"][..]);
+        let found = ("NonZero", &["x"][..], &["s"][..]);
+        for operator in ["GRU", "LSTM", "RNN", "ConvTranspose"] {
+            let last = (operator, &["s", "weight"][..], &["y"][..]);
+            assert_eq!(fatal(as_is, &[sliced, last]).as_deref(), Some(operator));
+            assert_eq!(
+                fatal(as_is, &[found, ("Relu", &["s"], &["r"]), (operator, &["r"], &["y"])]).as_deref(),
+                Some(operator)
+            );
+            // The sizes of the inputs are seen before they are run; only they decide here.
+            assert_eq!(fatal(as_is, &[(operator, &["x", "weight"], &["y"])]), None);
+            let cut = [("Shape", &["x"][..], &["n"][..]), ("Slice", &["x", "n"], &["s"]), last];
+            assert_eq!(fatal(as_is, &cut), None);
+            // An operator that makes such a size, or takes none, is harmless.
+            assert_eq!(fatal(as_is, &[(operator, &["x"], &["s"]), ("Compress", &["s", "x"], &["y"])]), None);
+        }
+        let transposed = [sliced, ("ConvTranspose", &["s", "weight"][..], &["y"][..])];
+        for (dimensions, is_fatal) in [(1, false), (2, false), (3, true)] {
+            let kernel = |model: &mut Model| model.graph.nodes[1].kernel = Some(dimensions);
+            assert_eq!(fatal(kernel, &transposed).is_some(), is_fatal, "{dimensions}");
+        }
+        let unique = [found, ("Unique", &["s"][..], &["y"][..])];
+        assert_eq!(fatal(as_is, &unique), None);
+        assert!(fatal(|model| model.graph.nodes[1].has_axis = true, &unique).is_some());
+    }
+
+    #[test]
+    fn a_length_of_frames_is_fatal_unless_it_is_tried_before_it_is_run() {
+        let frames = [("STFT", &["weight", "weight", "", "x"][..], &["y"][..])];
+        let scalar = |model: &mut Model| model.graph.inputs[0].scalar = true;
+        assert_eq!(fatal(scalar, &frames), None);
+        assert!(fatal(|_| {}, &frames).is_some());
+        let computed = [("Sub", &["x", "weight"][..], &["l"][..]), ("STFT", &["weight", "weight", "", "l"], &["y"])];
+        assert!(fatal(scalar, &computed).is_some());
+        let of_size = [("Shape", &["x"][..], &["l"][..]), ("STFT", &["x", "weight", "", "l"], &["y"])];
+        assert_eq!(fatal(|_| {}, &of_size), None);
+        let window = [("Slice", &["weight", "x"][..], &["w"][..]), ("STFT", &["x", "weight", "w"], &["y"])];
+        assert!(fatal(scalar, &window).is_some());
+    }
+
+    #[test]
+    fn operators_that_can_end_the_process_are_found_in_bodies_and_functions() {
+        let inner = |first: &str| {
+            let recurrent = Node { inputs: vec!["s".to_owned()], ..node("LSTM", "y", Vec::new()) };
+            let first = Node { inputs: vec!["x".to_owned(), "weight".to_owned()], ..node(first, "s", Vec::new()) };
+            Graph { inputs: Vec::new(), ..from_x_to_y(vec![first, recurrent]) }
+        };
+        for (first, is_fatal) in [("NonZero", true), ("Relu", false)] {
+            // The condition is the input's value: which branch is run does not make the sizes in it depend.
+            let graph = from_x_to_y(vec![node("If", "y", vec![inner(first)])]);
+            assert_eq!(Model { graph, ..Model::default() }.fatal_operator().is_some(), is_fatal, "If: {first}");
+            let graph = from_x_to_y(vec![node("Scan", "y", vec![inner(first)])]);
+            assert_eq!(Model { graph, ..Model::default() }.fatal_operator().is_some(), is_fatal, "Scan: {first}");
+            let function =
+                Function { name: "f".to_owned(), graph: from_x_to_y(inner(first).nodes), ..Function::default() };
+            let graph = from_x_to_y(vec![node("f", "y", Vec::new())]);
+            let model = Model { graph, functions: vec![function], ..Model::default() };
+            assert_eq!(model.fatal_operator().is_some(), is_fatal, "function: {first}");
+        }
+    }
+
     #[track_caller]
     fn check(depends: bool, nodes: &[(&str, &[&str], &[&str])]) {
-        assert_eq!(model(nodes).sizes_depend_on_values(), depends, "{nodes:?}");
+        assert_eq!(model(nodes).sizes().depend_on_values, depends, "{nodes:?}");
     }
 
     #[test]
@@ -319,12 +453,12 @@ mod tests {
             };
             let functions = (0..DEEPEST).map(function).collect();
             let graph = from_x_to_y(vec![node("f0", "y", Vec::new())]);
-            assert_eq!(Model { graph, functions, ..Model::default() }.sizes_depend_on_values(), depends);
+            assert_eq!(Model { graph, functions, ..Model::default() }.sizes().depend_on_values, depends);
 
             let innermost = from_x_to_y(vec![node(last, "y", Vec::new())]);
             let nest = |body, _| from_x_to_y(vec![node("Scan", "y", vec![body])]);
             let graph = (0..DEEPEST).fold(innermost, nest);
-            assert_eq!(Model { graph, ..Model::default() }.sizes_depend_on_values(), depends);
+            assert_eq!(Model { graph, ..Model::default() }.sizes().depend_on_values, depends);
         }
         assert!(began.elapsed() < std::time::Duration::from_secs(5), "{:?}", began.elapsed());
     }
@@ -362,7 +496,7 @@ mod tests {
             };
             let graph =
                 Graph { initializers: names(&["weight"]).into_iter().collect(), ..from_x_to_y(vec![ragged, repeated]) };
-            Model { graph, ..Model::default() }.sizes_depend_on_values()
+            Model { graph, ..Model::default() }.sizes().depend_on_values
         };
         assert!(carrying("ragged"));
         assert!(!carrying("x"));
@@ -378,6 +512,6 @@ mod tests {
         check(true, &[("Loop", &["x", "", "weight"], &["y"])]);
         let mut unknown = model(&[("Frobnicate", &["x"], &["y"])]);
         unknown.graph.nodes[0].domain = "com.example".to_owned();
-        assert!(unknown.sizes_depend_on_values());
+        assert!(unknown.sizes().depend_on_values);
     }
 }

@@ -27,7 +27,7 @@ pub(super) struct Walk {
 impl Walk {
     pub(super) fn new(file: File) -> io::Result<Self> {
         let length = file.metadata()?.len();
-        Ok(Self { input: BufReader::with_capacity(32 << 10, file), at: 0, length })
+        Ok(Self { input: BufReader::with_capacity(8 << 10, file), at: 0, length })
     }
 
     /// Of the whole file.
@@ -68,6 +68,16 @@ impl Walk {
         self.input.read_exact(&mut text)?;
         self.at = end;
         String::from_utf8(text).map_err(io::Error::other)
+    }
+
+    /// How many numbers a repeated field has: its own, which was read with its head, or packed ones up to its end.
+    pub(super) fn numbers(&mut self, end: u64) -> io::Result<usize> {
+        let mut numbers = usize::from(self.at == end);
+        while self.at < end {
+            self.varint()?;
+            numbers += 1;
+        }
+        Ok(numbers)
     }
 
     /// Goes to the end of a field.
