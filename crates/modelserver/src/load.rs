@@ -48,6 +48,12 @@ pub(crate) fn look(fetched: &Fetched) -> Result<Found, ServeError> {
             file.version = file.version.take().or_else(|| version.clone());
         }
         listed.name = name;
+        if source::is_version_address(&fetched.uri) && !fetched.path.join(source::CONFIG_FILE).is_file() {
+            tracing::info!(
+                address = fetched.uri,
+                "only the folder of this version was fetched: a config.pbtxt above it is not read"
+            );
+        }
     }
     Ok(found)
 }

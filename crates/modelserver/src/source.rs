@@ -134,11 +134,22 @@ pub(crate) fn find(path: &Path) -> Result<Found, ServeError> {
         };
         let name = name_of(path);
         let files = vec![ModelFile { name: name.clone(), version: None, kind, path: path.to_owned() }];
+        let beside = path.ancestors().skip(1).take(2).map(|folder| folder.join(CONFIG_FILE));
+        if let Some(config) = beside.into_iter().find(|config| config.is_file()) {
+            let config = config.display();
+            tracing::warn!("{config} is not read, because the model's file was named: name its folder instead");
+        }
         return Ok(Found::One(Box::new(Listed { name, files, declared: Declared::default(), folder: None })));
     }
     let folder = Folder::read(path)?;
     // Its own file is read first: it may say which of several things in there is the model.
-    let declared = declared(&folder)?;
+    let (declared, home) = match declared(&folder)? {
+        Some(declared) => (Some(declared), path.to_owned()),
+        None => match of_model(path)? {
+            Some((declared, home)) => (Some(declared), home),
+            None => (None, path.to_owned()),
+        },
+    };
     let hints = declared.as_ref().map(Hints::of).unwrap_or_default();
     let single = folder.model(&hints)?;
     let versions = if single.as_ref().is_some_and(|(kind, _)| *kind == Kind::Mlflow) {
@@ -169,7 +180,7 @@ pub(crate) fn find(path: &Path) -> Result<Found, ServeError> {
     };
     if !files.is_empty() {
         let declared = declared.unwrap_or_default();
-        return Ok(Found::One(Box::new(Listed { name, files, declared, folder: Some(path.to_owned()) })));
+        return Ok(Found::One(Box::new(Listed { name, files, declared, folder: Some(home) })));
     }
     let many: Vec<_> = folder.below().filter_map(|folder| candidate(&folder)).collect();
     if many.is_empty() { Err(folder.nothing()) } else { Ok(Found::Many(many)) }
@@ -222,6 +233,20 @@ fn declared(folder: &Folder) -> Result<Option<Declared>, ServeError> {
     }
 }
 
+/// What the model's `config.pbtxt` says, and its folder, if `path` is the folder of one of its versions: `iris/1`, with
+/// `iris/config.pbtxt`.
+fn of_model(path: &Path) -> Result<Option<(Declared, PathBuf)>, ServeError> {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let Some(model) = absolute.parent().filter(|_| folder::is_version(&folder::name_with_end(&absolute))) else {
+        return Ok(None);
+    };
+    let file = model.join(CONFIG_FILE);
+    if !file.is_file() {
+        return Ok(None);
+    }
+    Ok(Some((Declared::read(&file)?.of_named_version(), model.to_owned())))
+}
+
 /// What is to be served of one model when a version was asked for: that one of several; and one alone is what the
 /// caller says that it is, because its folder cannot know what others call it.
 pub(crate) fn of_version(mut files: Vec<ModelFile>, asked: Option<&str>) -> Result<Vec<ModelFile>, ServeError> {
@@ -259,6 +284,12 @@ pub(crate) fn name_of_address(uri: &str) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// Whether an address elsewhere ends with a version, as `s3://bucket/iris/1` does.
+pub(crate) fn is_version_address(uri: &str) -> bool {
+    let path = uri.split(['?', '#']).next().unwrap_or(uri).trim_end_matches('/');
+    !uri.starts_with("models:") && path.rsplit('/').next().is_some_and(folder::is_version)
 }
 
 /// The version of a registered model, if its address names it or stood for it.
@@ -361,6 +392,31 @@ mod tests {
             assert_eq!(version_of_address(uri).as_deref(), version, "{uri}");
         }
         assert_eq!(name_of_address("models/iris"), None);
+        assert!(is_version_address("s3://bucket/iris/1/") && is_version_address("https://h/iris/v2?signature=a/b"));
+        assert!(!is_version_address("s3://bucket/iris") && !is_version_address("models:/wine/12"));
+    }
+
+    #[test]
+    fn the_folder_of_a_version_is_served_as_the_config_of_its_model_says() {
+        let root = folder(&["iris/3/a.onnx", "iris/3/b.onnx", "plain/3/a.onnx"]);
+        let write = |place: &str, text: &str| fs::write(root.path().join(place), text).unwrap();
+        let policy = "version_policy: { specific: { versions: [1] } }";
+        write("iris/config.pbtxt", &format!("max_batch_size: 8\ndefault_model_filename: \"b.onnx\"\n{policy}"));
+        let listed = |place: &str| {
+            let Found::One(one) = find(&root.path().join(place)).unwrap() else { panic!("{place} is many") };
+            one.configured(&Config::default()).unwrap()
+        };
+        let iris = listed("iris/3");
+        assert_eq!((iris.name.as_str(), iris.declared.max_batch_size), ("iris", Some(8)));
+        assert!(iris.files[0].path.ends_with("iris/3/b.onnx"));
+        assert_eq!(iris.folder, Some(root.path().join("iris")));
+        // Its own file is nearer.
+        write("iris/3/config.pbtxt", "max_batch_size: 2\ndefault_model_filename: \"a.onnx\"");
+        assert_eq!(listed("iris/3").declared.max_batch_size, Some(2));
+        assert_eq!(listed("plain/3").declared.max_batch_size, None);
+        // A damaged file is an error, as beside the versions.
+        write("plain/config.pbtxt", "max_batch_sise: 2");
+        assert!(find(&root.path().join("plain/3")).unwrap_err().to_string().contains("max_batch_size"));
     }
 
     #[test]

@@ -191,6 +191,12 @@ impl Declared {
         Ok(files)
     }
 
+    /// For a version that was named by its folder: which versions are served is no longer asked.
+    pub(crate) fn of_named_version(mut self) -> Self {
+        self.policy = Policy::All;
+        self
+    }
+
     /// Whether it is about the model that was found.
     pub(crate) fn check_name(&self, found: &str) -> Result<(), ServeError> {
         match &self.name {
