@@ -136,9 +136,10 @@ async fn streamed(app: Arc<App>, caller: Caller, request: http::Request<Incoming
     let (mut request, meter) = metered::meter(request, &app.budget);
     request.body_mut().limit_messages(millis(app.config.body_timeout_ms), millis(app.config.request_timeout_ms));
     request.extensions_mut().insert(meter);
-    let (request, encoding) = inflated::inflated(request, app.config.body_limit_bytes);
+    // The answers are not compressed: whether to is said once for all of them, before any of their sizes is known.
+    let (request, _) = inflated::inflated(request, app.config.body_limit_bytes);
     let budget = app.budget.clone();
-    match server(app, caller, encoding).call(request).await {
+    match server(app, caller, None).call(request).await {
         Ok(answer) => counted(answer, &budget),
         Err(never) => match never {},
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use api::inference::{IGNORED_FIELDS, Ignored, Request as Asked, Response as Inferred};
 use http::{HeaderMap, HeaderValue};
+use prost::Message as _;
 use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
 
 use super::{
@@ -19,6 +20,10 @@ use super::{
     stream::Stream,
 };
 use crate::{app::App, caller::Caller, error::InferError, extras, model::Model};
+
+/// Larger answers are sent plain: tonic compresses a message in one piece, at about 30 MiB a second, and nobody else is
+/// answered on its thread meanwhile.
+const MOST_COMPRESSED: usize = 1 << 20;
 
 /// The methods that there are.
 pub(super) const METHODS: [&str; 12] = [
@@ -135,7 +140,11 @@ impl GrpcInferenceService for Inference {
 
     async fn model_infer(&self, request: Request<ModelInferRequest>) -> Result<Response<ModelInferResponse>, Status> {
         let (answer, ignored) = infer(&self.app, self.caller, request.into_inner()).await?;
+        let large = answer.encoded_len() > MOST_COMPRESSED;
         let mut response = Response::new(answer);
+        if large {
+            response.disable_compression();
+        }
         if let Some(names) = ignored_header(&ignored) {
             let mut headers = HeaderMap::with_capacity(1);
             headers.insert(IGNORED_FIELDS, names);

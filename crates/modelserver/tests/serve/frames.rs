@@ -5,6 +5,7 @@ use std::{io::Write as _, time::Duration};
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
 use modelserver::proto::{ModelInferRequest, grpc_inference_service_client::GrpcInferenceServiceClient as Client};
+use prost::Message as _;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -31,6 +32,21 @@ fn field(name: u8, value: &str) -> Vec<u8> {
     // Four bits are too few for the larger places.
     let name = if name < 15 { vec![name] } else { vec![15, name - 15] };
     [&name, &[u8::try_from(value.len()).unwrap()][..], value.as_bytes()].concat()
+}
+
+/// A request to the model `identity/FP32`.
+fn identity(rows: usize) -> ModelInferRequest {
+    ModelInferRequest {
+        model_name: "FP32".into(),
+        inputs: vec![modelserver::proto::model_infer_request::InferInputTensor {
+            name: "x".into(),
+            datatype: "FP32".into(),
+            shape: vec![i64::try_from(rows).unwrap(), 2],
+            ..Default::default()
+        }],
+        raw_input_contents: vec![Bytes::from(vec![0; rows * 8])],
+        ..Default::default()
+    }
 }
 
 /// A connection with these settings on which a request has begun; `method` is its place in HPACK's static table.
@@ -182,21 +198,31 @@ async fn a_compressed_message_holds_nobody_up() {
 }
 
 #[tokio::test]
+async fn a_large_answer_to_a_compressed_message_is_not_compressed() {
+    let server = Server::ready(config(&models().join("identity/FP32"))).await;
+    let client = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
+    for (method, rows, compressed) in
+        [("ModelInfer", 1_000, 1), ("ModelInfer", 200_000, 0), ("ModelStreamInfer", 200_000, 0)]
+    {
+        let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+        packed.write_all(&identity(rows).encode_to_vec()).unwrap();
+        let message = packed.finish().unwrap();
+        let body = [&[1][..], &u32::try_from(message.len()).unwrap().to_be_bytes(), &message].concat();
+        let url = format!("{}/inference.GRPCInferenceService/{method}", server.url);
+        let call = client.post(url).header("content-type", "application/grpc").header("grpc-encoding", "gzip");
+        let answer =
+            call.header("grpc-accept-encoding", "gzip").body(body).send().await.unwrap().bytes().await.unwrap();
+        assert_eq!(answer[0], compressed, "{method} of {rows} rows");
+        assert_eq!(answer.len() > rows * 8, compressed == 0, "{method} of {rows} rows");
+    }
+}
+
+#[tokio::test]
 async fn the_answers_of_a_stream_take_memory_until_they_are_read() {
     let mut settings = config(&models().join("identity/FP32"));
     (settings.bodies_limit_bytes, settings.write_timeout_ms) = (24 << 20, 60_000);
     let server = Server::ready(settings).await;
-    let request = ModelInferRequest {
-        model_name: "FP32".into(),
-        inputs: vec![modelserver::proto::model_infer_request::InferInputTensor {
-            name: "x".into(),
-            datatype: "FP32".into(),
-            shape: vec![2_000_000, 2],
-            ..Default::default()
-        }],
-        raw_input_contents: vec![Bytes::from(vec![0; 16_000_000])],
-        ..Default::default()
-    };
+    let request = identity(2_000_000);
     let connect = async || {
         let channel = Channel::from_shared(server.url.clone()).unwrap().connect().await.unwrap();
         Client::new(channel).max_decoding_message_size(usize::MAX)
