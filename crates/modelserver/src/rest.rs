@@ -79,7 +79,7 @@ pub(crate) async fn answer(app: Arc<App>, peer: Peer, request: Request<Incoming>
         return Ok(echo.onto(grpc::answer(app, caller, request).await));
     }
     let (head, body) = request.into_parts();
-    let wanted = compression::wanted(&head.headers);
+    let wanted = compression::wanted(&head.headers).filter(|_| is_compressible(head.uri.path()));
     let event = Event::of(&head);
     let answer = dispatch(Asked { app: &app, caller, head: &head, body }).await;
     let answer = answer.unwrap_or_else(answer::Refusal::into_answer);
@@ -88,10 +88,24 @@ pub(crate) async fn answer(app: Arc<App>, peer: Peer, request: Request<Incoming>
         None => answer,
     };
     let answer = match wanted {
-        Some(encoding) => compression::compress(answer, encoding).await,
-        None => answer,
+        Some(encoding) if answer.status().is_success() => compression::compress(answer, encoding).await,
+        Some(_) | None => answer,
     };
     Ok(echo.onto(answer::counted(&app.budget, answer)))
+}
+
+/// Whether a good answer may be compressed: predictions and metrics. The coroutine client of Triton always asks for gzip, and
+/// inflates only what the model predicts.
+fn is_compressible(path: &str) -> bool {
+    match path::read(path) {
+        Ok(Target::Model(model)) => match model.protocol {
+            Protocol::V1 => !model.action.is_empty(),
+            Protocol::V2 => matches!(model.action.as_ref(), "infer" | "generate"),
+            Protocol::Repository => false,
+        },
+        Ok(Target::Other(path)) => matches!(path.as_ref(), "/invocations" | "/metrics"),
+        Err(_) => false,
+    }
 }
 
 async fn dispatch(asked: Asked<'_>) -> answer::Answered {

@@ -115,6 +115,29 @@ async fn bodies_come_compressed_and_large_answers_leave_so_where_asked_for() {
     assert!(!small.headers().contains_key("content-encoding"), "a small answer is not worth it");
 }
 
+/// Triton's coroutine client asks for gzip in each request, and inflates nothing else.
+#[tokio::test]
+async fn only_predictions_and_metrics_are_compressed() {
+    let name = "long".repeat(500);
+    let mut settings = config(&models().join("pick"));
+    settings.model_name = Some(name.clone());
+    let server = Server::ready(settings).await;
+    let encoded = async |request: reqwest::RequestBuilder| {
+        let answer = request.header("accept-encoding", "gzip").send().await.unwrap();
+        let encoded = answer.headers().contains_key("content-encoding");
+        assert!(answer.bytes().await.unwrap().len() > if encoded { 0 } else { 1_024 }, "it is large enough");
+        encoded
+    };
+    let model = format!("{}/v2/models/{name}", server.url);
+    for path in ["", "/config", "/stats"] {
+        assert!(!encoded(client().get(format!("{model}{path}"))).await, "{path}");
+    }
+    assert!(!encoded(client().get(format!("{}/v2/models/stats", server.url))).await);
+    assert!(!encoded(client().post(format!("{}/v2/repository/index", server.url)).body("{}")).await);
+    assert!(encoded(client().post(format!("{model}/infer")).body(pick(&[1]).to_string())).await);
+    assert!(encoded(client().get(format!("{}/metrics", server.url))).await);
+}
+
 #[tokio::test]
 async fn a_body_that_inflates_beyond_the_limit_is_refused_and_so_is_a_damaged_one() {
     let mut settings = config(&models().join("pick"));
