@@ -66,10 +66,6 @@ fn models(root: &Path) -> PathBuf {
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     std::fs::create_dir_all(root.join("writer/1")).unwrap();
     std::fs::write(root.join("writer/1/model.py"), WRITER).unwrap();
-    // A deployment is of a version's folder, and reads the configuration that lies there.
-    for name in &MODELS[..3] {
-        std::fs::copy(root.join(name).join("config.pbtxt"), root.join(name).join("1/config.pbtxt")).unwrap();
-    }
     root.to_owned()
 }
 

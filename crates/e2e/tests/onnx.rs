@@ -142,7 +142,7 @@ async fn the_first_request_whose_values_end_the_runtime_inside_the_model_ends_no
     let fatal = async {
         for _ in 0..2 {
             let crashed = serve.infer(&modelway, "sliced", steps(3)).await;
-            assert_eq!(crashed.status, 500, "{crashed:#?}");
+            assert_eq!(crashed.status, 400, "{crashed:#?}");
             let said = crashed.body["error"].as_str().unwrap();
             assert!(said.contains("ONNX Runtime itself was ended by SIG"), "{said}");
             assert!(said.contains("(`x` [3, 1, 3], `start` [1])"), "{said}");
@@ -178,7 +178,7 @@ async fn a_server_that_a_model_ends_starts_again_and_the_model_runs_apart_and_co
     assert_eq!(serve.apart(&modelway, CRASHED).await, ["trimmed"]);
     for _ in 0..2 {
         let crashed = serve.infer(&modelway, "trimmed", trimmed(2)).await;
-        assert_eq!(crashed.status, 500, "{crashed:#?}");
+        assert_eq!(crashed.status, 400, "{crashed:#?}");
         assert!(
             crashed.body["error"].as_str().unwrap().contains("ONNX Runtime itself was ended by SIG"),
             "{crashed:#?}"

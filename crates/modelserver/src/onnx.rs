@@ -130,7 +130,9 @@ pub(crate) fn open_to_try(
     let (program, open) = elsewhere(config, file, settings);
     match Apart::open(program, open, settings.load_timeout, None) {
         Ok(apart) => Ok(Some(Box::new(apart.noting_crashes(folder, key)))),
-        Err(why @ (Unanswered::Refused(_) | Unanswered::Ended(_))) => Err(apart::unloadable(why, file)),
+        Err(why @ (Unanswered::Refused(_) | Unanswered::Crashed(_) | Unanswered::Ended(_))) => {
+            Err(apart::unloadable(why, file))
+        }
         Err(Unanswered::Killed(why) | Unanswered::NotStarted(why)) => {
             tracing::warn!("{}: it is loaded without being tried elsewhere first: {why}", file.display());
             Ok(None)

@@ -57,7 +57,9 @@ pub(super) struct Apart {
 pub(super) enum Unanswered {
     /// The model's own word.
     Refused(RuntimeError),
-    /// What was run has ended the process, or it had to be ended for that.
+    /// What was run has ended the process by a crash in native code.
+    Crashed(String),
+    /// What was run has ended the process otherwise, or it had to be ended for that.
     Ended(String),
     /// Somebody else has ended the process.
     Killed(String),
@@ -121,8 +123,9 @@ impl Apart {
         });
         let request = Request { inputs: call.inputs.to_vec(), outputs: outputs.collect(), ..Request::default() };
         let made = exchange(current, &request, call.cancel);
+        let crash = current.crash();
         if made.is_err() {
-            if let (Some(signal), Some((folder, key))) = (current.crash(), notes) {
+            if let (Some(signal), Some((folder, key))) = (crash, notes) {
                 crash::remember(folder, *key, signal);
             }
             *process = None;
@@ -135,6 +138,7 @@ impl Apart {
                 Ok(outputs)
             }
             Ok(Err(error)) => Err(Unanswered::Refused(error)),
+            Err(Ended::Itself(how)) if crash.is_some() => Err(Unanswered::Crashed(how)),
             Err(ended) => Err(ended.into()),
         }
     }
@@ -178,17 +182,13 @@ impl ModelRuntime for Apart {
     fn infer(&mut self, call: Call<'_>, sink: &mut dyn Sink) -> Result<(), RuntimeError> {
         let made = self.run(&call).map_err(|unanswered| match unanswered {
             Unanswered::Refused(error) => error,
-            Unanswered::Ended(_) | Unanswered::Killed(_) if call.cancel.is_cancelled() => RuntimeError::Cancelled,
-            Unanswered::Killed(how) => RuntimeError::Failed(format!("the model's process {how}; it is started again")),
-            Unanswered::Ended(how) => {
-                let shapes: Vec<_> =
-                    call.inputs.iter().map(|input| format!("`{}` {:?}", input.name, input.shape)).collect();
-                RuntimeError::Failed(format!(
-                    "ONNX Runtime itself {how} on these inputs ({}); the model runs in a process of its own, which is \
-                     started again",
-                    shapes.join(", ")
-                ))
+            Unanswered::Crashed(_) | Unanswered::Ended(_) | Unanswered::Killed(_) if call.cancel.is_cancelled() => {
+                RuntimeError::Cancelled
             }
+            Unanswered::Killed(how) => RuntimeError::Failed(format!("the model's process {how}; it is started again")),
+            Unanswered::Ended(how) => RuntimeError::Failed(on_these(&call, &how)),
+            // The same inputs would do it again.
+            Unanswered::Crashed(how) => RuntimeError::Rejected(on_these(&call, &how)),
             Unanswered::NotStarted(why) => RuntimeError::Unavailable(why),
         })?;
         sink.send(made);
@@ -196,11 +196,21 @@ impl ModelRuntime for Apart {
     }
 }
 
+fn on_these(call: &Call<'_>, how: &str) -> String {
+    let shapes: Vec<_> = call.inputs.iter().map(|input| format!("`{}` {:?}", input.name, input.shape)).collect();
+    format!(
+        "ONNX Runtime itself {how} on these inputs ({}); the model runs in a process of its own, which is started again",
+        shapes.join(", ")
+    )
+}
+
 /// A model that cannot be loaded, in the words of all others.
 pub(super) fn unloadable(unanswered: Unanswered, file: &std::path::Path) -> ServeError {
     let reason = match unanswered {
         Unanswered::Refused(error) => error.to_string(),
-        Unanswered::Ended(how) => format!("ONNX Runtime itself {how} while it loaded the model"),
+        Unanswered::Crashed(how) | Unanswered::Ended(how) => {
+            format!("ONNX Runtime itself {how} while it loaded the model")
+        }
         Unanswered::Killed(how) => format!("the model's process {how} while it loaded the model"),
         Unanswered::NotStarted(why) => why,
     };

@@ -170,7 +170,9 @@ impl Trials {
             unavailable(match e {
                 Unanswered::NotStarted(why) => why,
                 Unanswered::Refused(error) => format!("the model cannot be loaded for it: {error}"),
-                Unanswered::Ended(how) | Unanswered::Killed(how) => format!("the process with the model {how}"),
+                Unanswered::Crashed(how) | Unanswered::Ended(how) | Unanswered::Killed(how) => {
+                    format!("the process with the model {how}")
+                }
             })
         })?;
         let longest = if self.slow.load(Relaxed) { LONGEST_RUN_OF_SLOW } else { LONGEST_RUN };
@@ -265,7 +267,7 @@ fn try_one(model: &mut Apart, inputs: &[Tensor], cancel: &Cancel) -> Tried {
     match model.run(&call) {
         _ if cancel.is_cancelled() => Tried::TooSlow,
         Ok(_) | Err(Unanswered::Refused(_)) => Tried::Survived,
-        Err(Unanswered::Ended(how)) => Tried::Ended(how),
+        Err(Unanswered::Crashed(how) | Unanswered::Ended(how)) => Tried::Ended(how),
         Err(Unanswered::Killed(how)) => Tried::NotStarted(format!("the process with the model {how}")),
         Err(Unanswered::NotStarted(why)) => Tried::NotStarted(why),
     }
