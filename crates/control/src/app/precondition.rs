@@ -1,4 +1,4 @@
-//! `ETag` and `If-Match`: a change that was thought out on an old state is not made.
+//! `ETag` and `If-Match`: a change of a version that is no longer the newest is not made.
 //!
 //! The tag names the *generation* of what is wanted, as in `"g3"`; it does not change when a worker reports
 //! something, or nobody could ever win against a busy worker. Answers are therefore marked `no-store`: two of them with the

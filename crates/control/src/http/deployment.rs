@@ -165,7 +165,7 @@ pub(super) async fn read(State(app): State<Shared>, Id(id): Id, query: Query) ->
     put, path = "/v1/modelDeployment/{id}", tag = "deployments", operation_id = "replaceDeployment",
     params(
         ("id" = String, Path, description = "Its number, or `md-` and its number", example = "26"),
-        ("If-Match" = Option<String>, Header, description = "The ETag that the change was thought out on"),
+        ("If-Match" = Option<String>, Header, description = "The ETag of the version that you edited"),
     ),
     request_body = DeploymentSpec,
     responses(
@@ -196,7 +196,7 @@ pub(super) async fn put(
     patch, path = "/v1/modelDeployment/{id}", tag = "deployments", operation_id = "changeDeployment",
     params(
         ("id" = String, Path, description = "Its number, or `md-` and its number", example = "26"),
-        ("If-Match" = Option<String>, Header, description = "The ETag that the change was thought out on"),
+        ("If-Match" = Option<String>, Header, description = "The ETag of the version that you edited"),
     ),
     request_body(content((Value = "application/merge-patch+json"), (Value = "application/json")), description = "The fields to change", example = json!({"replicas": 2})),
     responses(
@@ -255,7 +255,7 @@ pub(super) async fn delete(
     put, path = "/v1/modelDeployment/{id}/scale", tag = "deployments", operation_id = "scaleDeployment",
     params(
         ("id" = String, Path, description = "Its number, or `md-` and its number", example = "26"),
-        ("If-Match" = Option<String>, Header, description = "The ETag that the change was thought out on"),
+        ("If-Match" = Option<String>, Header, description = "The ETag of the version that you edited"),
     ),
     request_body = Scale,
     responses(
@@ -288,7 +288,7 @@ pub(super) async fn scale(
     post, path = "/v1/modelDeployment/{id}/rollback", tag = "deployments", operation_id = "rollBackDeployment",
     params(
         ("id" = String, Path, description = "Its number, or `md-` and its number", example = "26"),
-        ("If-Match" = Option<String>, Header, description = "The ETag of the deployment that you read"),
+        ("If-Match" = Option<String>, Header, description = "The ETag of the version that you edited"),
     ),
     request_body = Rollback,
     responses(
