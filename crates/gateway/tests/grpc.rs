@@ -201,14 +201,20 @@ async fn a_connection_that_was_closed_meanwhile_costs_no_try() {
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn each_message_of_a_stream_goes_to_its_own_model() {
-    let (one, two) = (Replica::start("a", Manner::Grpc).await, Replica::start("b", Manner::Grpc).await);
+/// Two deployments with a replica each.
+async fn iris_and_digits() -> ([Replica; 2], Control, Gateway) {
+    let [one, two] = [Replica::start("a", Manner::Grpc).await, Replica::start("b", Manner::Grpc).await];
     let control = Control::start().await;
     control.set(1, Some(route("iris", &[&one])));
     control.set(2, Some(route("digits", &[&two])));
     let gateway = Gateway::start(&control).await;
     gateway.until_known("md-2").await;
+    ([one, two], control, gateway)
+}
+
+#[tokio::test]
+async fn each_message_of_a_stream_goes_to_its_own_model() {
+    let ([one, two], _control, gateway) = iris_and_digits().await;
     let mut long = infer("digits");
     long.extend_from_slice(&[0x3a, 0xe0, 0xd4, 0x03]);
     long.resize(long.len() + 60_000, 7);
@@ -238,12 +244,7 @@ async fn each_message_of_a_stream_goes_to_its_own_model() {
 
 #[tokio::test]
 async fn a_stream_that_announces_its_length_goes_to_several_models_without_it() {
-    let (one, two) = (Replica::start("a", Manner::Grpc).await, Replica::start("b", Manner::Grpc).await);
-    let control = Control::start().await;
-    control.set(1, Some(route("iris", &[&one])));
-    control.set(2, Some(route("digits", &[&two])));
-    let gateway = Gateway::start(&control).await;
-    gateway.until_known("md-2").await;
+    let (_replicas, _control, gateway) = iris_and_digits().await;
     for names in [["iris", "digits"], ["iris", "none"]] {
         let stream: Vec<u8> = names.iter().flat_map(|name| framed(&infer(name))).collect();
         let body = Full::<Bytes>::from(stream);
