@@ -2,7 +2,7 @@
 //!
 //! HTTP/2 has a window for each call. While a client leaves it shut, hyper keeps the piece of the answer that it has, and
 //! does not ask the body for another one. The socket is free meanwhile and the client answers pings, so nothing else
-//! shows that the call stands still. A body therefore says when it [gives](gave) a piece and when it is [asked](asked) for the
+//! shows that the call stands still. A body therefore says when it [`gave`] a piece and when it is [`asked`] for the
 //! next one, and hyper's task for the call runs within [`while_taken`]. The other calls of the connection go on.
 //!
 //! **Invariant:** a call whose client takes its answer costs no timer and no allocation here.
