@@ -1,8 +1,8 @@
 """Keeps a model from ending processes that are not its own.
 
 A filter in the kernel (seccomp) hands every attempt to signal, trace or limit another process to the server, which
-allows it for the worker's own descendants and refuses it for all others. The other side of this is the server's
-``python/guard.rs``. What cannot be filtered is said in docs/python-models.md: a model has its user's rights.
+allows it for the worker's own descendants and refuses it for all others. It asks the server too before a process is
+started (threads are not processes here), so that there is a bound on how many there are. The other side of this is the server's ``python/guard.rs``. What cannot be filtered is said in docs/python-models.md: a model has its user's rights.
 """
 
 from __future__ import annotations
@@ -21,19 +21,22 @@ _MACHINES: Dict[str, Tuple[int, Dict[str, int]]] = {
     "x86_64": (
         0xC000003E,
         dict(kill=62, tkill=200, tgkill=234, queue=129, tgqueue=297, prlimit=302, ptrace=101, write=311, fcntl=72, ioctl=16,
-             reboot=169, seccomp=317),
+             reboot=169, seccomp=317, clone=56, fork=57, vfork=58),
     ),
     "aarch64": (
         0xC00000B7,
         dict(kill=129, tkill=130, tgkill=131, queue=138, tgqueue=240, prlimit=261, ptrace=117, write=271, fcntl=25, ioctl=29,
-             reboot=142, seccomp=277),
+             reboot=142, seccomp=277, clone=220),
     ),
 }
-_PIDFD_SEND_SIGNAL = 424
+_PIDFD_SEND_SIGNAL, _CLONE3 = 424, 435
 _F_SETOWN, _F_SETOWN_EX, _FIOSETOWN, _SIOCSPGRP = 8, 15, 0x8901, 0x8902
-_LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
+_CLONE_THREAD = 0x10000
+_LOAD, _EQUAL, _AT_LEAST, _HAS, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _NR, _ARCH, _ARGUMENTS = 0, 4, 16
 _PR_SET_NO_NEW_PRIVS, _SET_MODE_FILTER, _NEW_LISTENER = 38, 1, 8
+#: Once the server has a question, no signal but a deadly one ends the call: it would be made twice. Since Linux 5.19.
+_WAIT = 32
 
 
 def install() -> Optional[int]:
@@ -51,8 +54,11 @@ def install() -> Optional[int]:
     if libc.prctl(_PR_SET_NO_NEW_PRIVS, *(ctypes.c_ulong(number) for number in (1, 0, 0, 0))) != 0:
         return None
     number = ctypes.c_long(machine[1]["seccomp"])
-    descriptor = libc.syscall(number, ctypes.c_long(_SET_MODE_FILTER), ctypes.c_long(_NEW_LISTENER), described)
-    return None if descriptor < 0 else int(descriptor)
+    for flags in (_NEW_LISTENER | _WAIT, _NEW_LISTENER):
+        descriptor = libc.syscall(number, ctypes.c_long(_SET_MODE_FILTER), ctypes.c_long(flags), described)
+        if descriptor >= 0:
+            return int(descriptor)
+    return None
 
 
 def _program(arch: int, calls: Dict[str, int]) -> bytes:
@@ -90,6 +96,12 @@ def _program(arch: int, calls: Dict[str, int]) -> bytes:
     unless(calls["prlimit"], *asked_if(0, own, 0, otherwise=_ASK, then=_ALLOW))
     unless(calls["ptrace"], *asked_if(0, 0, otherwise=_ASK, then=_ALLOW))
     unless(calls["write"], give(_ASK))
+    for name in ("fork", "vfork"):
+        if name in calls:
+            unless(calls[name], give(_ASK))
+    unless(calls["clone"], argument(0), (_HAS, 0, 1, _CLONE_THREAD), give(_ALLOW), give(_ASK))
+    # Its flags are where a filter cannot look.
+    unless(_CLONE3, give(_ABSENT))
     unless(_PIDFD_SEND_SIGNAL, give(_ABSENT))
     unless(calls["reboot"], give(_REFUSE))
     owner = asked_if(1, _F_SETOWN)

@@ -1,19 +1,33 @@
-//! Decides which processes a worker may signal, trace or limit: those that it has started, and no others.
+//! Decides which processes a worker may signal, trace or limit: those that it has started, and no others. Bounds how
+//! many processes there are of it.
 //!
 //! The worker's filter (`_guard.py`) makes the kernel ask here, at a descriptor that the worker has sent before any code
 //! of the model ran. The kernel holds the caller until it has the answer. Only numbers are looked at, which the
 //! caller cannot change meanwhile.
+//!
+//! A number may be another process by the time that the kernel uses it. So a signal is sent from here, to a descriptor of
+//! the very process that was looked at. Calls that only the caller can make (`ptrace`, `prlimit`) go on by number.
 #![allow(unsafe_code, reason = "the kernel's questions come by a call that has no safe form")]
 
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::{
+    io,
+    os::fd::{AsRawFd as _, OwnedFd},
+    time::{Duration, Instant},
+};
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    process::Pid,
+    process::{Pid, PidfdFlags, pidfd_open},
 };
 
-use super::tree::{members, parent_and_group};
+use super::tree::{leader, members, parent_and_group, with_descendants};
 
+/// Processes that there are of one worker at most, its keeper and those that have ended and were not waited for included.
+pub(super) const MOST_PROCESSES: usize = 512;
+/// How long a worker that has so many is not counted again.
+const FULL: Duration = Duration::from_millis(50);
+/// How often a group is looked at for processes that were started meanwhile.
+const LOOKS: usize = 8;
 /// Questions that are answered before anything else is looked at again.
 const AT_ONCE: usize = 16;
 /// The deepest descendant that is recognised.
@@ -53,17 +67,39 @@ const fn request(number: u64, size: usize) -> u64 {
     READ_WRITE | (size as u64) << 16 | (b'!' as u64) << 8 | number
 }
 
-/// What a call would do to which process.
+/// Whom a call is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Target {
-    /// To one process, or a thread of it.
+    /// One process, or a thread of it.
     Process(i32),
-    /// To a group of processes.
+    /// A group of processes.
     Group(i32),
-    /// To the caller, or to nothing.
+    /// The caller, or nothing.
     Own,
-    /// To everything that it can reach.
+    /// Everything that the caller can reach.
     All,
+}
+
+/// What a call would do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wish {
+    /// Send a signal.
+    Signal(Target, i32),
+    /// Something else that only the caller can do.
+    Reach(Target),
+    /// Start a process.
+    Start,
+}
+
+/// What the caller gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    /// The kernel makes the call.
+    GoOn,
+    /// It is done.
+    Done,
+    /// An error, by its number.
+    Fails(i32),
 }
 
 /// The kernel's questions about one worker.
@@ -72,16 +108,21 @@ pub(super) struct Guard {
     pub(super) questions: OwnedFd,
     /// The parent of the worker.
     root: Pid,
+    /// Processes that may be started before they are counted again, and until when none may be.
+    room: usize,
+    full: Option<Instant>,
     told: bool,
+    told_full: bool,
 }
 
 impl Guard {
     pub(super) fn new(questions: OwnedFd, root: Pid) -> Self {
-        Self { questions, root, told: false }
+        Self { questions, root, room: 0, full: None, told: false, told_full: false }
     }
 
-    /// Answers what is asked, without waiting for more. `false`: nobody is left who could ask.
-    pub(super) fn answer(&mut self, model: &str) -> bool {
+    /// Answers what is asked, without waiting for more. A worker that is `ending` starts nothing. `false`: nobody is
+    /// left who could ask.
+    pub(super) fn answer(&mut self, model: &str, ending: bool) -> bool {
         for _ in 0..AT_ONCE {
             let ready = self.ready();
             if !ready.contains(PollFlags::IN) {
@@ -94,18 +135,101 @@ impl Guard {
                 // Whoever asked has ended.
                 continue;
             }
-            let allowed = self.allows(target(&question));
-            if !allowed && !self.told {
+            let answer = match wish(&question) {
+                Wish::Start if ending => Answer::Fails(libc::EAGAIN),
+                Wish::Start => self.start(model),
+                Wish::Signal(target, number) => self.signal(question.pid.cast_signed(), target, number),
+                Wish::Reach(target) if self.allows(target) => Answer::GoOn,
+                Wish::Reach(_) => Answer::Fails(libc::EPERM),
+            };
+            if answer == Answer::Fails(libc::EPERM) && !self.told {
                 self.told = true;
                 tracing::warn!(model, "the model tried to signal, trace or limit a process of others: refused");
             }
-            let (error, flags) = if allowed { (0, GO_ON) } else { (-libc::EPERM, 0) };
+            let (error, flags) = match answer {
+                Answer::GoOn => (0, GO_ON),
+                Answer::Done => (0, 0),
+                Answer::Fails(error) => (-error, 0),
+            };
             let mut verdict = Verdict { id: question.id, value: 0, error, flags };
             // SAFETY: the kernel reads the size that the request names, which is that of `verdict`. It fails where
             // the caller has ended meanwhile, to whom there is nothing to say.
             unsafe { libc::ioctl(self.questions.as_raw_fd(), SEND, std::ptr::from_mut(&mut verdict)) };
         }
         true
+    }
+
+    /// Whether one more process may be started.
+    fn start(&mut self, model: &str) -> Answer {
+        if self.room == 0 && self.full.is_none_or(|until| until <= Instant::now()) {
+            self.room = MOST_PROCESSES.saturating_sub(with_descendants(self.root).len());
+            self.full = (self.room == 0).then(|| Instant::now() + FULL);
+        }
+        if self.room > 0 {
+            self.room -= 1;
+            return Answer::GoOn;
+        }
+        if !self.told_full {
+            self.told_full = true;
+            tracing::warn!(model, "the model has {MOST_PROCESSES} processes, and may start no more of them");
+        }
+        Answer::Fails(libc::EAGAIN)
+    }
+
+    /// Sends a signal for a caller.
+    fn signal(&self, caller: i32, target: Target, number: i32) -> Answer {
+        let sent = match target {
+            Target::Own => return Answer::GoOn,
+            Target::All => return Answer::Fails(libc::EPERM),
+            // It is there as long as it waits for the answer.
+            Target::Process(pid) if leader(pid).is_some_and(|leading| Some(leading) == leader(caller)) => {
+                return Answer::GoOn;
+            }
+            Target::Process(pid) => self.signal_process(pid, None, number),
+            Target::Group(group) => self.signal_group(group, number),
+        };
+        sent.map_or_else(Answer::Fails, |()| Answer::Done)
+    }
+
+    /// Sends a signal to a process; only while it is in a group, if one is given. Fails with the error's number.
+    fn signal_process(&self, pid: i32, group: Option<i32>, number: i32) -> Result<(), i32> {
+        let leading = leader(pid).and_then(Pid::from_raw).ok_or(libc::ESRCH)?;
+        // What is looked at from here on is this process, or the signal reaches nobody.
+        let process = pidfd_open(leading, PidfdFlags::empty()).map_err(rustix::io::Errno::raw_os_error)?;
+        let (_, of) = parent_and_group(leading.as_raw_nonzero().get()).ok_or(libc::ESRCH)?;
+        if group.is_some_and(|group| group != of) {
+            return Err(libc::ESRCH);
+        }
+        if !self.is_below(leading.as_raw_nonzero().get()) {
+            return Err(libc::EPERM);
+        }
+        // SAFETY: it takes numbers and no pointer but null.
+        let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), number, 0_usize, 0_u32) };
+        if sent == 0 { Ok(()) } else { Err(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EPERM)) }
+    }
+
+    /// Sends a signal to a group that has none but the worker's own processes.
+    fn signal_group(&self, group: i32, number: i32) -> Result<(), i32> {
+        let mut reached = Vec::new();
+        for _ in 0..LOOKS {
+            let all: Vec<i32> = members(group).collect();
+            if !all.iter().all(|pid| self.is_below(*pid)) {
+                return Err(libc::EPERM);
+            }
+            let news: Vec<i32> = all.into_iter().filter(|pid| !reached.contains(pid)).collect();
+            if news.is_empty() {
+                break;
+            }
+            for pid in news {
+                reached.push(pid);
+                match self.signal_process(pid, Some(group), number) {
+                    // It has ended, or left the group.
+                    Ok(()) | Err(libc::ESRCH) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        if reached.is_empty() { Err(libc::ESRCH) } else { Ok(()) }
     }
 
     fn ready(&self) -> PollFlags {
@@ -134,9 +258,9 @@ impl Guard {
     }
 }
 
-/// Whom a call is about. The numbers of the calls are those of `_guard.py`.
+/// What a call would do. The numbers of the calls are those of `_guard.py`.
 #[allow(clippy::cast_possible_truncation, reason = "the kernel takes the lower half of these arguments")]
-fn target(question: &Question) -> Target {
+fn wish(question: &Question) -> Wish {
     let argument = |place: usize| question.arguments[place] as i32;
     let process = |pid: i32| if pid == 0 { Target::Own } else { Target::Process(pid) };
     let whom = |pid: i32| match pid {
@@ -146,56 +270,113 @@ fn target(question: &Question) -> Target {
         pid => Target::Process(pid),
     };
     match i64::from(question.call) {
+        call if STARTS.contains(&call) => Wish::Start,
         // Signal 0 only looks whether there is somebody.
-        libc::SYS_kill | libc::SYS_tkill if argument(1) == 0 => Target::Own,
-        libc::SYS_tgkill if argument(2) == 0 => Target::Own,
+        libc::SYS_kill | libc::SYS_tkill if argument(1) == 0 => Wish::Reach(Target::Own),
+        libc::SYS_tgkill if argument(2) == 0 => Wish::Reach(Target::Own),
         // It only reads.
-        libc::SYS_prlimit64 if question.arguments[2] == 0 => Target::Own,
-        libc::SYS_kill => whom(argument(0)),
-        libc::SYS_fcntl => whom(argument(2)),
-        libc::SYS_ptrace => process(argument(1)),
-        libc::SYS_tkill
-        | libc::SYS_tgkill
-        | libc::SYS_rt_sigqueueinfo
-        | libc::SYS_rt_tgsigqueueinfo
-        | libc::SYS_prlimit64
-        | libc::SYS_process_vm_writev => process(argument(0)),
-        _ => Target::All,
+        libc::SYS_prlimit64 if question.arguments[2] == 0 => Wish::Reach(Target::Own),
+        libc::SYS_kill => Wish::Signal(whom(argument(0)), argument(1)),
+        libc::SYS_tkill => Wish::Signal(process(argument(0)), argument(1)),
+        // A thread of another process is reached with all of it.
+        libc::SYS_tgkill => Wish::Signal(process(argument(0)), argument(2)),
+        libc::SYS_fcntl => Wish::Reach(whom(argument(2))),
+        libc::SYS_ptrace => Wish::Reach(process(argument(1))),
+        libc::SYS_rt_sigqueueinfo | libc::SYS_rt_tgsigqueueinfo | libc::SYS_prlimit64 | libc::SYS_process_vm_writev => {
+            Wish::Reach(process(argument(0)))
+        }
+        _ => Wish::Reach(Target::All),
     }
 }
+
+/// The calls that start a process.
+#[cfg(target_arch = "x86_64")]
+const STARTS: [i64; 3] = [libc::SYS_clone, libc::SYS_fork, libc::SYS_vfork];
+#[cfg(not(target_arch = "x86_64"))]
+const STARTS: [i64; 1] = [libc::SYS_clone];
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn of(call: i64, arguments: [i64; 3]) -> Target {
+    fn of(call: i64, arguments: [i64; 3]) -> Wish {
         let [first, second, third] = arguments.map(|argument| argument.cast_unsigned());
         let arguments = [first, second, third, 0, 0, 0];
-        target(&Question { call: i32::try_from(call).unwrap(), arguments, ..Question::default() })
+        wish(&Question { call: i32::try_from(call).unwrap(), arguments, ..Question::default() })
     }
 
     #[test]
     fn whom_a_call_is_about() {
-        assert_eq!(of(libc::SYS_kill, [7, 9, 0]), Target::Process(7));
-        assert_eq!(of(libc::SYS_kill, [-7, 9, 0]), Target::Group(7));
-        assert_eq!(of(libc::SYS_kill, [-1, 9, 0]), Target::All);
-        assert_eq!(of(libc::SYS_kill, [7, 0, 0]), Target::Own);
-        assert_eq!(of(libc::SYS_ptrace, [16, 7, 0]), Target::Process(7));
-        assert_eq!(of(libc::SYS_fcntl, [3, 8, -7]), Target::Group(7));
-        assert_eq!(of(libc::SYS_prlimit64, [7, 0, 4096]), Target::Process(7));
-        assert_eq!(of(libc::SYS_prlimit64, [7, 0, 0]), Target::Own);
-        assert_eq!(of(libc::SYS_read, [0, 0, 0]), Target::All);
+        assert_eq!(of(libc::SYS_kill, [7, 9, 0]), Wish::Signal(Target::Process(7), 9));
+        assert_eq!(of(libc::SYS_kill, [-7, 9, 0]), Wish::Signal(Target::Group(7), 9));
+        assert_eq!(of(libc::SYS_kill, [-1, 9, 0]), Wish::Signal(Target::All, 9));
+        assert_eq!(of(libc::SYS_kill, [7, 0, 0]), Wish::Reach(Target::Own));
+        assert_eq!(of(libc::SYS_tgkill, [7, 8, 9]), Wish::Signal(Target::Process(7), 9));
+        assert_eq!(of(libc::SYS_ptrace, [16, 7, 0]), Wish::Reach(Target::Process(7)));
+        assert_eq!(of(libc::SYS_fcntl, [3, 8, -7]), Wish::Reach(Target::Group(7)));
+        assert_eq!(of(libc::SYS_prlimit64, [7, 0, 4096]), Wish::Reach(Target::Process(7)));
+        assert_eq!(of(libc::SYS_prlimit64, [7, 0, 0]), Wish::Reach(Target::Own));
+        assert_eq!(of(libc::SYS_clone, [17, 0, 0]), Wish::Start);
+        assert_eq!(of(libc::SYS_read, [0, 0, 0]), Wish::Reach(Target::All));
+    }
+
+    /// A guard of what this process has started.
+    fn guard() -> (Guard, i32) {
+        let (questions, _) = std::io::pipe().unwrap();
+        let me = rustix::process::getpid();
+        (Guard::new(questions.into(), me), me.as_raw_nonzero().get())
+    }
+
+    fn sleeping() -> (std::process::Child, i32) {
+        let mut command = std::process::Command::new("sleep");
+        let child = std::os::unix::process::CommandExt::process_group(command.arg("100"), 0).spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        (child, pid)
+    }
+
+    #[test]
+    fn signals_are_sent_to_the_process_that_was_looked_at() {
+        use std::os::unix::process::ExitStatusExt as _;
+
+        let (guard, me) = guard();
+        let (mut child, pid) = sleeping();
+        let (mut other, group) = sleeping();
+        assert_eq!(guard.signal(pid, Target::Process(1), 23), Answer::Fails(libc::EPERM));
+        assert_eq!(
+            guard.signal(pid, Target::Process(me), 23),
+            Answer::Fails(libc::EPERM),
+            "the worker's parent itself"
+        );
+        assert_eq!(guard.signal(pid, Target::All, 23), Answer::Fails(libc::EPERM));
+        assert_eq!(guard.signal(pid, Target::Process(pid), 15), Answer::GoOn, "the caller itself");
+        assert_eq!(guard.signal(group, Target::Process(pid), 999), Answer::Fails(libc::EINVAL));
+        assert_eq!(guard.signal(group, Target::Process(pid), 15), Answer::Done);
+        assert_eq!(child.wait().unwrap().signal(), Some(15));
+        assert_eq!(guard.signal(group, Target::Process(pid), 15), Answer::Fails(libc::ESRCH), "it was waited for");
+        assert_eq!(guard.signal(1, Target::Group(group), 9), Answer::Done);
+        assert_eq!(other.wait().unwrap().signal(), Some(9));
+        assert_eq!(guard.signal(1, Target::Group(group), 9), Answer::Fails(libc::ESRCH));
+        let own = rustix::process::getpgrp().as_raw_nonzero().get();
+        assert_eq!(guard.signal(1, Target::Group(own), 23), Answer::Fails(libc::EPERM));
+    }
+
+    #[test]
+    fn a_worker_that_has_as_many_processes_as_it_may_starts_no_more() {
+        let (mut guard, _) = guard();
+        guard.room = 2;
+        assert_eq!([guard.start("m"), guard.start("m")], [Answer::GoOn, Answer::GoOn]);
+        guard.full = Some(Instant::now() + Duration::from_secs(3600));
+        assert_eq!(guard.start("m"), Answer::Fails(libc::EAGAIN));
+        guard.full = None;
+        assert_eq!(guard.start("m"), Answer::GoOn, "this process has few");
     }
 
     #[test]
     fn a_process_that_was_not_started_by_the_worker_is_refused() {
-        let (questions, _) = std::io::pipe().unwrap();
-        let me = rustix::process::getpid();
-        let guard = Guard::new(questions.into(), me);
-        assert!(!guard.allows(Target::Process(me.as_raw_nonzero().get())), "the worker's parent itself");
+        let (guard, me) = guard();
+        assert!(!guard.allows(Target::Process(me)), "the worker's parent itself");
         assert!(!guard.allows(Target::Process(1)) && !guard.allows(Target::All));
-        let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
-        let pid = i32::try_from(child.id()).unwrap();
+        let (mut child, pid) = sleeping();
         assert!(guard.allows(Target::Process(pid)));
         child.kill().unwrap();
         child.wait().unwrap();

@@ -9,13 +9,16 @@ use std::{
 
 use rustix::process::{Pid, Resource, getrlimit};
 
-use super::tree::with_descendants;
+use super::{guard::MOST_PROCESSES, tree::with_descendants};
 
 /// File systems whose files are memory: tmpfs, hugetlbfs, ramfs.
 const IN_MEMORY: [u64; 3] = [0x0102_1994, 0x9584_58f6, 0x8584_58f6];
 /// The part of all memory that one worker may allocate, as a divisor's parts: 4 of 5.
 const PARTS: u64 = 5;
 const OF_THEM: u64 = 4;
+
+/// Threads of a worker and of what it has started, together.
+const MOST_THREADS: u64 = 4096;
 
 /// What one worker may allocate, in bytes: as configured, else four fifths of what this machine or its control
 /// group has.
@@ -89,7 +92,16 @@ pub(super) struct Limits(pub(super) u64);
 impl Limits {
     /// Why a worker is to be ended, if it is. `lent` is memory that the server has lent it.
     pub(super) fn exceeded(self, root: Pid, lent: u64) -> Option<String> {
-        let held = held(root, lent, self.0)?;
+        let processes = with_descendants(root);
+        // Where the kernel takes no filter nothing else bounds them; where it does, some may be about to start.
+        if processes.len() > 2 * MOST_PROCESSES {
+            return Some(format!("had {} processes: more than {MOST_PROCESSES}", processes.len()));
+        }
+        let threads: u64 = processes.iter().filter_map(|pid| threads(*pid)).sum();
+        if threads > MOST_THREADS {
+            return Some(format!("had {threads} threads with what it had started: more than {MOST_THREADS}"));
+        }
+        let held = held_by(&processes, lent, self.0)?;
         (held > self.0).then(|| {
             format!(
                 "held {} MiB with what it had started, shared memory included: more than its {} MiB \
@@ -106,8 +118,11 @@ impl Limits {
 ///
 /// It is exact where it is more than `enough`; below that it may be too high.
 pub(super) fn held(root: Pid, lent: u64, enough: u64) -> Option<u64> {
-    let processes = with_descendants(root);
-    let files = files_in_memory(&processes);
+    held_by(&with_descendants(root), lent, enough)
+}
+
+fn held_by(processes: &[i32], lent: u64, enough: u64) -> Option<u64> {
+    let files = files_in_memory(processes);
     let roughly: u64 = processes.iter().filter_map(|pid| status(*pid)).sum::<u64>() + files.values().sum::<u64>();
     if roughly.saturating_sub(lent) <= enough {
         return (roughly > 0).then(|| roughly.saturating_sub(lent));
@@ -130,6 +145,11 @@ fn kib(text: &str, fields: &[&str]) -> u64 {
 fn status(pid: i32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     Some(kib(&text, &["RssAnon", "RssShmem", "VmSwap"]))
+}
+
+fn threads(pid: i32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("Threads:"))?.trim().parse().ok()
 }
 
 fn by_parts(pid: i32) -> Option<u64> {

@@ -15,6 +15,13 @@ pub(super) fn parent_and_group(pid: i32) -> Option<(i32, i32)> {
     Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
 }
 
+/// The process that a thread is of, which may be itself.
+pub(super) fn leader(pid: i32) -> Option<i32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    // The program's name, in the first line, has no line break.
+    status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
+}
+
 /// The processes of a group.
 pub(super) fn members(group: i32) -> impl Iterator<Item = i32> {
     all().filter(move |pid| parent_and_group(*pid).is_some_and(|(_, of)| of == group))

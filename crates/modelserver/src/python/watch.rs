@@ -272,7 +272,7 @@ impl Watcher {
         worker.stdout.take(name);
         worker.stderr.take(name);
         if let Some(guard) = &mut worker.guard
-            && !guard.answer(name)
+            && !guard.answer(name, worker.ending.is_some())
         {
             // Nobody is left to ask.
             worker.guard = None;

@@ -145,6 +145,61 @@ made = os.getpid()
     until_gone(&daemon).await;
 }
 
+/// The processes of a session and those that they have started, as their children see it.
+const COUNT: &str = "
+import os
+def descendants(of):
+    found = [of]
+    for pid in found:
+        for task in os.listdir(f'/proc/{pid}/task'):
+            try: found += map(int, open(f'/proc/{pid}/task/{task}/children').read().split())
+            except OSError: pass
+    return len(found)
+";
+
+#[tokio::test]
+async fn a_model_that_starts_processes_or_threads_without_end_stays_within_a_bound() {
+    let server = hostile(0).await;
+    // Processes that wait, and are more than a usual pool.
+    let pool = "
+children = []
+for _ in range(100):
+    pid = os.fork()
+    if pid == 0: os.execv('/bin/sleep', ['sleep', '1000'])
+    children.append(pid)
+made = descendants(os.getpid())
+for pid in children: os.kill(pid, 9), os.waitpid(pid, 0)
+";
+    assert_eq!(does(&server, &format!("{COUNT}{pool}")).await, "101");
+    // Each that is started starts others, in groups of their own.
+    let bomb = "
+import time
+first = os.getpid()
+def go_on():
+    while True:
+        try:
+            if os.fork() == 0: os.setsid()
+        except BlockingIOError as error:
+            if os.getpid() != first: time.sleep(1000)
+            return error.errno
+made = go_on(), 256 < descendants(os.getppid()) <= 1024
+";
+    let worker = does(&server, "import os; made = os.getppid()").await;
+    assert_eq!(does(&server, &format!("{COUNT}{bomb}")).await, "(11, True)");
+    let told = refused(ask(&server, "import os; os._exit(3)").await, 500);
+    assert!(told.contains("status 3"), "{told}");
+    until_gone(&worker).await;
+    let threads = "
+import threading, time
+threading.stack_size(32768)
+for _ in range(5000): threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
+time.sleep(60)
+";
+    let told = refused(ask(&server, threads).await, 500);
+    assert!(told.contains("threads with what it had started: more than 4096"), "{told}");
+    assert_eq!(does(&server, "made = 1").await, "1");
+}
+
 #[tokio::test]
 async fn all_memory_of_a_worker_counts_and_what_is_shared_counts_once() {
     let server = hostile(256 << 20).await;
