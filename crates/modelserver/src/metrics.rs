@@ -2,7 +2,11 @@
 
 mod own;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -16,6 +20,10 @@ use prometheus_client::{
 };
 
 use crate::{error::InferError, python::Own};
+
+/// Versions of models that are shown after they went out of service, the last ones. Scrapes see the last counts of a version
+/// that has just gone, and a server that is given version after version does not grow.
+const MOST_GONE: usize = 100;
 
 /// The known values of `error_type`: each exists at 0 from the start.
 const ERROR_TYPES: [&str; 9] = [
@@ -81,11 +89,35 @@ pub(crate) struct Metrics {
     ignored: Family<ModelLabels, Counter>,
     ignored_columns: Family<ModelLabels, Counter>,
     own: own::OwnMetrics,
+    gone: Arc<Gone>,
+}
+
+/// Versions that are out of service, the longest first.
+#[derive(Debug, Default)]
+struct Gone(Mutex<VecDeque<ModelLabels>>);
+
+impl Gone {
+    fn change(&self, labels: &ModelLabels, gone: bool) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|known| known != labels);
+        if gone {
+            all.push_back(labels.clone());
+        }
+    }
+
+    /// Takes those that are too many.
+    fn take(&self) -> Vec<ModelLabels> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let many = all.len().saturating_sub(MOST_GONE);
+        all.drain(..many).collect()
+    }
 }
 
 /// One model's metrics.
 #[derive(Debug)]
 pub(crate) struct ModelMetrics {
+    labels: ModelLabels,
+    gone: Arc<Gone>,
     predictions: Counter,
     latency: Histogram,
     errors: Vec<(&'static str, Counter)>,
@@ -151,12 +183,15 @@ impl Metrics {
             batch_size,
             ignored,
             ignored_columns,
+            gone: Arc::default(),
         }
     }
 
     /// The metrics of one model; it exists, at 0, from now on.
     pub(crate) fn of_model(&self, name: &str, version: &str) -> ModelMetrics {
         let labels = ModelLabels { model_name: name.to_owned(), model_version: version.to_owned() };
+        self.gone.change(&labels, false);
+        self.forget();
         let error = |error_type| {
             let (model_name, model_version) = (name.to_owned(), version.to_owned());
             (error_type, self.errors.get_or_create_owned(&ErrorLabels { model_name, model_version, error_type }))
@@ -172,6 +207,28 @@ impl Metrics {
             batch_size: self.batch_size.get_or_create_owned(&labels),
             ignored: self.ignored.get_or_create_owned(&labels),
             ignored_columns: self.ignored_columns.get_or_create_owned(&labels),
+            gone: Arc::clone(&self.gone),
+            labels,
+        }
+    }
+
+    /// Shows no more of the versions that went out of service before the last [`MOST_GONE`].
+    fn forget(&self) {
+        for labels in self.gone.take() {
+            for error_type in ERROR_TYPES {
+                let (model_name, model_version) = (labels.model_name.clone(), labels.model_version.clone());
+                self.errors.remove(&ErrorLabels { model_name, model_version, error_type });
+            }
+            self.predictions.remove(&labels);
+            self.latency.remove(&labels);
+            self.loaded.remove(&labels);
+            self.cache_hits.remove(&labels);
+            self.cache_misses.remove(&labels);
+            self.queue_depth.remove(&labels);
+            self.batch_size.remove(&labels);
+            self.ignored.remove(&labels);
+            self.ignored_columns.remove(&labels);
+            self.own.forget(&labels.model_name, &labels.model_version);
         }
     }
 
@@ -183,6 +240,7 @@ impl Metrics {
     /// All of them as text.
     pub(crate) fn text(&self) -> String {
         const END: &str = "# EOF\n";
+        self.forget();
         let mut text = base::metrics::encode(&self.registry);
         text.truncate(text.strip_suffix(END).map_or(text.len(), str::len));
         self.own.write(&mut text);
@@ -235,5 +293,40 @@ impl ModelMetrics {
 
     pub(crate) fn set_loaded(&self, loaded: bool) {
         self.loaded.set(i64::from(loaded));
+        self.gone.change(&self.labels, !loaded);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_versions_that_went_out_of_service_are_shown() {
+        let metrics = Metrics::new();
+        let load = |version: usize| metrics.of_model("m", &version.to_string());
+        let kept = metrics.of_model("m", "kept");
+        kept.set_loaded(true);
+        for version in 0..1000 {
+            let model = load(version);
+            model.set_loaded(true);
+            model.refused_as("timeout");
+            model.set_loaded(false);
+        }
+        load(900).set_loaded(true);
+        let text = metrics.text();
+        let shown = |family: &str| text.lines().filter(|line| line.starts_with(&format!("{family}{{"))).count();
+        for family in ["model_loaded", "model_predictions_total", "model_batch_size_sum", "model_cache_hits_total"] {
+            assert_eq!(shown(family), 102, "{family}");
+        }
+        assert_eq!(shown("model_prediction_errors_total"), 102 * ERROR_TYPES.len());
+        for line in [
+            r#"model_loaded{model_name="m",model_version="kept"} 1"#,
+            r#"model_loaded{model_name="m",model_version="900"} 1"#,
+            r#"model_loaded{model_name="m",model_version="999"} 0"#,
+            r#"model_prediction_errors_total{model_name="m",model_version="999",error_type="timeout"} 1"#,
+        ] {
+            assert!(text.contains(line), "{line} in {text}");
+        }
     }
 }

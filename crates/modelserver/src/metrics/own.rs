@@ -35,6 +35,15 @@ impl OwnMetrics {
         known.collect();
     }
 
+    /// Shows no more of a version that is out of service.
+    pub(super) fn forget(&self, name: &str, version: &str) {
+        let owner = (name.to_owned(), version.to_owned());
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.instances.retain(|(of, _)| *of != owner);
+        known.gone.remove(&owner);
+        known.told.retain(|(of, _)| *of != owner);
+    }
+
     /// Writes all of them.
     pub(super) fn write(&self, text: &mut String) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
