@@ -5,6 +5,7 @@ import json
 import re
 import tempfile
 import textwrap
+import typing
 import unittest
 from pathlib import Path
 
@@ -92,6 +93,18 @@ class Signatures(unittest.TestCase):
                 return x
         """
         self.check(body, [("x", "INT64", [-1])], [("output", "FP64", [-1])])
+
+    def test_the_fields_of_a_typed_dict_may_say_whether_they_are_required(self):
+        remarks = """
+            class Answer(TypedDict, total=False):
+                label: Marked[str]
+            class M(AbstractModel):
+                def predict(self, x: str) -> Answer: ...
+        """
+        for name in ("Required", "NotRequired"):
+            if hasattr(typing, name):
+                model = opened(textwrap.dedent(remarks).replace("Marked", name))
+                self.assertEqual(specs(model)[1], [("label", "BYTES", [-1])])
 
     def test_a_name_that_occurs_within_itself_is_any_value(self):
         # As `type Json = …` makes one since Python 3.12.
@@ -534,6 +547,16 @@ class Mistakes(unittest.TestCase):
             ("tuple[float, float]", "hint it as list[list[float]], a list for each row"),
             ("list[tuple[float, float]]", "hint it as list[list[float]]$"),
             ("object", "use str, int, bool, bytes, float (a value for each row), list[float]"),
+            ("List", "hint it as list[float], a value for each row"),
+            ("Iterator[str]", "hint it as list[str]$"),
+            ("Deque[int]", "hint it as list[int]$"),
+            ("Optional[set[int]]", "hint it as list[int]$"),
+            ("list[Tensor['FP32', 4]]", '`x: list[Tensor["FP32", 4]]` is nothing that a request can carry: hint it as Tensor["FP32", -1, 4]'),
+            ("np.datetime64", "hint it as str$"),
+            ("datetime.timedelta", "hint it as float$"),
+            ("Union[str, bytes]", "hint it as bytes$"),
+            ("Union[bool, int]", "hint it as int$"),
+            ("AnyStr", "hint it as str$"),
             ("complex", "use str, int"),
         ]:
             head = (
@@ -548,6 +571,10 @@ class Mistakes(unittest.TestCase):
             ("tuple[str, float]", "class Answer(NamedTuple): label: str; score: float"),
             ("np.ndarray", 'hint it as Tensor["FP32", -1, 4]'),
             ("Series", "hint it as list[float], a value for each row"),
+            ("Iterator", "`Iterator` does not say what it yields: hint it, as in `-> Iterator[str]`"),
+            ("AsyncGenerator", "does not say what it yields"),
+            ("Awaitable[str]", "hint it as str"),
+            ("Optional[Tensor['FP32', -1]]", 'hint it as Tensor["FP32", -1]'),
         ]:
             self.check(f"class Series: ...\nclass Answer(NamedTuple):\n    a: str\nclass M(AbstractModel):\n    def predict(self, x: str) -> {hint}: ...", re.escape(better))
         self.method(", x: str, y: list[str]) -> str", r"hint both alike, `x` as list\[str\]")

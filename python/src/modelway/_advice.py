@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import collections
 import collections.abc
 import dataclasses
 import enum
 import types
-from typing import Any, Literal, Optional, Union, get_args, get_origin
+from typing import Any, AnyStr, Literal, Optional, Union, get_args, get_origin
+
+from ._spec import Tensor
 
 #: Hints that are a list of something.
 LISTS = (list, tuple, collections.abc.Sequence, collections.abc.Iterable)
@@ -16,7 +19,19 @@ _ARRAYS = {"ndarray", "NDArray", "ArrayLike", "Tensor", "EagerTensor", "Array", 
 _TABLES = {"DataFrame", "Series", "Table"}
 _NUMPY = {"bool": "BOOL", "bool_": "BOOL", "float16": "FP16", "float32": "FP32", "float64": "FP64", "str_": "BYTES", "bytes_": "BYTES"}
 _NUMPY.update({f"{sign}int{bits}": f"{sign.upper()}INT{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)})
-_TEXT = {"datetime", "date", "time", "Timestamp", "Path", "UUID", "StrEnum"}
+_TEXT = {"datetime", "datetime64", "date", "time", "Timestamp", "Path", "PurePath", "UUID", "StrEnum"}
+#: What is many values and no list: a request's rows are a list.
+_MANY = (
+    set,
+    frozenset,
+    collections.deque,
+    collections.abc.Set,
+    collections.abc.MutableSet,
+    collections.abc.MutableSequence,
+    collections.abc.Collection,
+    collections.abc.Iterator,
+    collections.abc.Generator,
+)
 _FORMS = 'float (a value for each row), list[float] (all values), list[list[float]] (a list for each row) or Tensor["FP32", -1, 4]'
 
 
@@ -49,6 +64,11 @@ def is_json(hint: Any) -> bool:
     return not (set(kinds) <= {bool, int, float} or set(kinds) <= {str, bytes})
 
 
+def tensor(hint: Any) -> Optional[Tensor]:
+    """The tensor that a hint is."""
+    return next((extra for extra in getattr(hint, "__metadata__", ()) if isinstance(extra, Tensor)), None)
+
+
 def optional(hint: Any) -> Any:
     """What is in an ``Optional``; ``None`` if it is none."""
     if get_origin(hint) not in UNIONS:
@@ -76,7 +96,7 @@ def input_hint(name: str, hint: Any) -> str:
         if len(set(get_args(hint))) == 1:
             return f"hint it as list[list[{named(get_args(hint)[0])}]], a list for each row"
         return "values of different kinds are parameters of their own, as in `name: str, age: float`"
-    return f"use str, int, bool, bytes, {_FORMS}, or dict for JSON"
+    return f"use str, int, bool, bytes, {_FORMS}, or dict for JSON, or Any for JSON of any form"
 
 
 def output_hint(hint: Any) -> str:
@@ -102,6 +122,9 @@ def named(hint: Any) -> str:
         return "..."
     if hint is type(None):
         return "None"
+    array = tensor(hint)
+    if array is not None:
+        return f'Tensor[{", ".join([chr(34) + str(array.datatype) + chr(34), *map(str, array.shape)])}]'
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is not None and arguments:
         kind = optional(hint)
@@ -119,27 +142,33 @@ def named(hint: Any) -> str:
 def _better(hint: Any) -> Optional[str]:
     """The hint that means the same and is a tensor, if there is one."""
     lists, inner = depth(hint)
-    if inner in LISTS and get_origin(inner) is None or _word(inner) in ("List", "Tuple", "Sequence", "Iterable"):
+    kind, of = get_origin(inner) or inner, get_args(inner)
+    if kind in LISTS and not of and inner != tuple[()]:
         return (
             "list[float], a value for each row, or list[list[float]], a list for each row (with int, bool or str likewise), or "
             "list[Any], where rows are JSON of any form"
         )
-    if get_origin(inner) in (set, frozenset, collections.abc.Set):
-        (of, *_) = get_args(inner) or (float,)
-        inner, lists = of, lists + 1
-        return _list(lists, named(of))
-    if inner in (set, frozenset):
-        return _list(lists + 1, "float")
+    if kind in _MANY:
+        return _list(lists + 1, named((of or (float,))[0]))
+    if kind in (collections.abc.Awaitable, collections.abc.Coroutine) and of:
+        return _list(lists, named(of[-1]))
+    array = tensor(inner)
+    if array is not None:
+        return named(Tensor[(array.datatype, *[-1] * lists, *array.shape)])
     if lists and _is_record(inner) and len(set(get_args(inner))) == 1:
         return _list(lists + 1, named(get_args(inner)[0]))
-    kind = optional(inner)
-    if kind is not None:
-        return _list(lists, named(kind)) + (", where a missing number is NaN" if kind is float else "")
+    inside = optional(inner)
+    if inside is not None:
+        return (_better(inside) or _list(lists, named(inside))) + (", where a missing number is NaN" if inside is float else "")
     word = _word(inner)
     if word in _ARRAYS:
         return _tensor(_element(inner)) + ", with its own datatype and shape" + _made(inner, word)
-    if get_origin(inner) in UNIONS and set(get_args(inner)) <= {int, float, bool, type(None)}:
-        return _list(lists, "Optional[float]" if type(None) in get_args(inner) else "float")
+    if inner is AnyStr:
+        return _list(lists, "str")
+    if kind in UNIONS:
+        for kinds, name in [({bool, int}, "int"), ({bool, int, float}, "float"), ({str, bytes}, "bytes")]:
+            if set(of) <= {*kinds, type(None)}:
+                return _list(lists, f"Optional[{name}]" if type(None) in of else name)
     scalar = _scalar(inner, word)
     return None if scalar is None else _list(lists, scalar)
 
@@ -149,6 +178,8 @@ def _scalar(hint: Any, word: str) -> Optional[str]:
         datatype = _NUMPY[word]
         kinds = {"BOOL": "bool", "BYTES": "bytes" if word == "bytes_" else "str"}
         return kinds.get(datatype, "int" if "INT" in datatype else "float")
+    if word in ("timedelta", "timedelta64", "Timedelta"):
+        return "float"
     if word in ("Decimal", "floating", "number", "Real", "Number", "double"):
         return "float"
     if word in ("integer", "Integral"):

@@ -124,7 +124,7 @@ def read(model: type) -> Plan:
                 f"after `*`)"
             )
 
-    streams, returned = _stream(predict, hints.get("return"))
+    streams, returned = _stream(where, predict, hints.get("return"))
     outputs, json_outputs, name_outputs = _outputs(model, where, returned, each_row)
     features = [check_spec(TensorSpec(*spec), f"{model.__name__}.features") for spec in model.features]
     features = [spec._replace(name=FEATURES + spec.name) for spec in features]
@@ -175,7 +175,7 @@ def _input(where: str, name: str, hint: Any, declared: Dict[str, TensorSpec]) ->
     inside = _advice.optional(hint)
     if inside is not None:
         return _input(where, name, inside, declared)._replace(optional=True)
-    tensor = _tensor(hint)
+    tensor = _advice.tensor(hint)
     lists, inner = _advice.depth(hint)
     if tensor is not None:
         found = Input(check_spec(TensorSpec(name, tensor.datatype, tensor.shape), where), "array", False)
@@ -203,10 +203,12 @@ def _input(where: str, name: str, hint: Any, declared: Dict[str, TensorSpec]) ->
     return found
 
 
-def _stream(predict: Callable[..., Any], hint: Any) -> Tuple[bool, Any]:
+def _stream(where: str, predict: Callable[..., Any], hint: Any) -> Tuple[bool, Any]:
     """Whether it streams, and the hint of one answer."""
     yields = inspect.isgeneratorfunction(predict) or inspect.isasyncgenfunction(predict)
-    if get_origin(hint) in _STREAMS or (yields and get_origin(hint) is collections.abc.Iterable):
+    if get_origin(hint) in _STREAMS or hint in _STREAMS or (yields and get_origin(hint) is collections.abc.Iterable):
+        if not get_args(hint):
+            raise ModelError(f"{where}: `{_advice.named(hint)}` does not say what it yields: hint it, as in `-> Iterator[str]`")
         return True, get_args(hint)[0]
     return yields, hint
 
@@ -253,7 +255,10 @@ def _bare(hint: Any, within: Tuple[Any, ...] = ()) -> Any:
                 return Any
             within = (*within, hint)
             hint = hint.__value__
-        elif get_origin(hint) is Annotated and _tensor(hint) is None:
+        elif get_origin(hint) is Annotated and _advice.tensor(hint) is None:
+            hint = get_args(hint)[0]
+        elif getattr(get_origin(hint), "_name", "") in ("Required", "NotRequired", "ReadOnly"):
+            # A TypedDict's own remarks.
             hint = get_args(hint)[0]
         else:
             break
@@ -267,7 +272,7 @@ def _bare(hint: Any, within: Tuple[Any, ...] = ()) -> Any:
 
 
 def _output(where: str, name: str, hint: Any, each_row: bool) -> TensorSpec:
-    tensor = _tensor(hint)
+    tensor = _advice.tensor(hint)
     what = "what it returns" if name == OUTPUT else f"its output `{name}`"
     if tensor is not None:
         lead = [-1] if each_row else []
@@ -290,7 +295,7 @@ def _output(where: str, name: str, hint: Any, each_row: bool) -> TensorSpec:
 def _is_json_output(hint: Any) -> bool:
     """Whether what is returned is JSON: objects, values of different kinds, lists that may be missing."""
     inner = _advice.depth(hint)[1]
-    if _advice.is_json(inner) or (_tensor(hint) is None and _advice.has_fields(inner)):
+    if _advice.is_json(inner) or (_advice.tensor(hint) is None and _advice.has_fields(inner)):
         return True
     kind = _advice.optional(inner)
     return kind is not None and (_advice.depth(kind)[0] > 0 or _advice.has_fields(kind))
@@ -323,10 +328,6 @@ def _rows(model: type, specs: List[TensorSpec], streams: bool) -> bool:
         odd = next(spec for spec in specs if not spec.shape or spec.shape[0] != -1)
         raise ModelError(f"{model.__name__}: `batch = True` wants -1 as every first dimension, and {odd} has none")
     return bool(model.batch)
-
-
-def _tensor(hint: Any) -> Optional[Tensor]:
-    return next((extra for extra in getattr(hint, "__metadata__", ()) if isinstance(extra, Tensor)), None)
 
 
 def _is_scalar(hint: Any) -> bool:
