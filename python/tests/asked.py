@@ -111,6 +111,39 @@ class Stream(Every):
             yield x * time
 
 
+class Picture:
+    """An image as PIL has it."""
+
+    __array_interface__ = np.zeros((2, 2, 3), np.uint8).__array_interface__
+
+    def save(self, file): ...
+
+    def tobytes(self): ...
+
+
+class Bfloat16:
+    """A tensor of PyTorch that NumPy has no type for."""
+
+    def __init__(self, array):
+        self._array = array
+
+    def detach(self):
+        return self
+
+    cpu = detach
+
+    def numpy(self):
+        raise TypeError("Got unsupported ScalarType BFloat16")
+
+    def float(self):
+        return NumpyTensor(self._array)
+
+
+class NumpyTensor(Bfloat16):
+    def numpy(self):
+        return self._array
+
+
 class Asking(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -142,6 +175,8 @@ class Asked(Asking):
         for given in ([row, row], np.array([row, row]), [np.array(row), row], two.astype(">f8"), two[::-1], np.asfortranarray(two)):
             self.check(Matrix, two, given)
         self.check(Matrix, two[:1], [row])
+        self.check(Matrix, two, Bfloat16(two))
+        self.check(Matrix, two, NumpyTensor(two))
         self.check(Matrix, np.float32([1, 0, 1, 0]), [True, False, True, False])
         self.check(Matrix, np.float32([1, 2, 3, 4]), np.arange(1, 5))
         self.check(Column, np.float64([1, 2, 3]), [1, 2, 3])
@@ -149,7 +184,7 @@ class Asked(Asking):
         self.check(Column, 2.5, np.float32(2.5))
 
     def test_scalars_of_every_kind_are_one_row(self):
-        for given in (3, np.int8(3), np.uint64(3), np.array(3), 3.0, np.float64(3)):
+        for given in (3, np.int8(3), np.uint64(3), np.array(3), 3.0, np.float64(3), decimal.Decimal("3.0")):
             self.check(Whole, 3, n=given)
         self.check(Whole, 1, n=True)
         self.check(Small, 255, n=255, flag=np.bool_(True))
@@ -212,6 +247,9 @@ class Asked(Asking):
         self.check(Raw, "2024-01-31T12:00:00", datetime.datetime(2024, 1, 31, 12))
         self.check(Raw, "2024-01-31", datetime.date(2024, 1, 31))
         self.check(Raw, np.array(["2024-01-31"], object), np.array(["2024-01-31"], "M8[D]"))
+        self.check(Raw, np.array(["NaT", "a"], object), ["NaT", "a"])
+        with self.assertRaisesRegex(modelway.ServerError, "null"):
+            self.server(Raw).predict(np.array(["2024-01-31", "NaT"], "M8[D]"))
         self.check(Raw, '{"role": "user"}', image={"role": "user"})
         self.check(Raw, np.array(['{"a": 1}', '{"a": [1.5]}'], object), [{"a": 1}, {"a": np.array([1.5])}])
 
@@ -255,6 +293,7 @@ class Asked(Asking):
             (Raw, {"image": {"a", "b"}}, "input `image` holds a value of type set, and the model wants BYTES"),
             (Matrix, {"x": [{"k": object()}]}, "input `x` holds a value of type dict, and the model wants FP32"),
             (Raw, {"image": [{(1, 2): 3}]}, "input `image` is no JSON: keys must be"),
+            (Raw, {"image": Picture()}, "input `image` is an image.*send its file, as in"),
             (Raw, {"image": {"k": object()}}, "input `image` holds a value of type object, which JSON cannot"),
             (Matrix, {"x": [[1, 2, 3, 4], [5]]}, "input `x` is a list whose parts have different lengths"),
         ]:

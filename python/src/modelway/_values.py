@@ -152,6 +152,8 @@ def tensor(name: str, value: Any, declared: Optional[Spec]) -> Sent:
 
     Raises ``ValueError`` where the value is no tensor, or an array holds what the datatype cannot.
     """
+    if declared and declared["datatype"] == "BYTES" and hasattr(value, "save") and hasattr(value, "tobytes"):
+        raise ValueError(f"input `{name}` is an image, and the model wants BYTES: send its file, as in `open(path, 'rb').read()`")
     value = _plain(value)
     datatype = declared["datatype"] if declared else _guessed(value)
     rank = len(declared["shape"]) if declared else None
@@ -193,7 +195,12 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "toarray"):
         return value.toarray()
     if hasattr(value, "detach"):
-        return value.detach().cpu().numpy()
+        value = value.detach().cpu()
+        try:
+            return value.numpy()
+        except TypeError:
+            # NumPy has no bfloat16, all of whose values are floats.
+            return value.float().numpy()
     if "numpy" in sys.modules:
         if hasattr(value, "to_numpy"):
             return value.to_numpy()
@@ -205,10 +212,16 @@ def _plain(value: Any) -> Any:
 def _listed(name: str, array: Any) -> Any:
     """An array that has no datatype of the protocol, as a list."""
     if array.dtype.kind == "M":
-        return sys.modules["numpy"].datetime_as_string(array).tolist()
+        return _times(array)
     if array.dtype.kind in "OSUbiuf":
         return array.tolist()
     raise ValueError(f"input `{name}` is an array of {array.dtype}, which the protocol cannot carry")
+
+
+def _times(array: Any) -> Any:
+    """Times as texts; ``None`` for one that is missing."""
+    np = sys.modules["numpy"]
+    return np.where(np.isnat(array), None, np.datetime_as_string(array).astype(object)).tolist()
 
 
 def _cast(name: str, array: Any, datatype: str) -> Any:
@@ -280,16 +293,18 @@ def _items(value: Any) -> Any:
     """A value of a list: arrays and columns in it are lists too."""
     value = _plain(value)
     if _is_numpy(value) and value.dtype.kind == "M":
-        return sys.modules["numpy"].datetime_as_string(value).tolist()
+        return _times(value)
     return value.tolist() if _is_numpy(value) else value
 
 
 def _element(name: str, item: Any, datatype: str) -> Any:
     """One value as JSON has it, or bytes. What does not fit is left as it is, and the server says so."""
-    if item is None or type(item).__name__ in ("NAType", "NaTType") or (datatype == "BYTES" and item == "NaT"):
+    if item is None or type(item).__name__ in ("NAType", "NaTType"):
         return math.nan if datatype in _FLOATS else None
     if datatype in _FLOATS and isinstance(item, (bool, decimal.Decimal)):
         return float(item)
+    if datatype in _WHOLE and isinstance(item, decimal.Decimal):
+        item = int(item) if item == item.to_integral_value() else float(item)
     if isinstance(item, float) and datatype in _WHOLE:
         whole = int(item) if item.is_integer() else item
         item = None if math.isnan(item) else whole

@@ -43,6 +43,8 @@ class Client:
         parts = urlsplit(url if "//" in url else f"http://{url}")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"{url!r} is no URL of a server: it looks like http://127.0.0.1:8080")
+        if parts.username is not None:
+            raise ValueError("the URL has a user in it: send what says who you are as `headers={'Authorization': ...}`")
         self.url = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
         self._parts = parts
         self._timeout = timeout
@@ -59,8 +61,11 @@ class Client:
 
     def metadata(self, model: Optional[str] = None, version: Optional[str] = None) -> Dict[str, Any]:
         """What the server says of itself, or of a model: its inputs and outputs."""
-        _, _, body = self._ask("GET", "/v2" if model is None else _path(model, version))
-        return json.loads(body)
+        status, _, body = self._ask("GET", "/v2" if model is None else _path(model, version))
+        try:
+            return json.loads(body)
+        except ValueError:
+            raise ServerError(status, f"what answers at {self.url} does not speak the Open Inference Protocol") from None
 
     def predict(self, model: str, data: Any = None, /, **inputs: Any) -> Any:
         """Runs a model on Python values, and returns its output; a dict of them where it has several.
@@ -196,6 +201,8 @@ class Client:
                 raise ServerError(0, f"no answer of {self.url}: {error or type(error).__name__}") from error
         if response.status >= 400:
             raise _error(response, answer)
+        if response.status >= 300:
+            raise ServerError(response.status, f"{self.url} sends to another address: {response.getheader('Location')}")
         return response.status, response, answer
 
     def _connect(self) -> http.client.HTTPConnection:
