@@ -34,6 +34,26 @@ impl FromStr for DeploymentId {
     }
 }
 
+/// An endpoint: what clients send requests to. Today each deployment has one, of the same number, but what is asked and
+/// what serves it are two things.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct EndpointId(pub i64);
+
+/// Written `md-26`: the name that an endpoint always has.
+impl fmt::Display for EndpointId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "md-{}", self.0)
+    }
+}
+
+/// The endpoint that a deployment is made with.
+impl From<DeploymentId> for EndpointId {
+    fn from(deployment: DeploymentId) -> Self {
+        Self(deployment.0)
+    }
+}
+
 /// Counts the revisions of one deployment, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]

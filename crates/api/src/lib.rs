@@ -26,7 +26,7 @@ pub mod words;
 
 pub use deployment::{Deployment, DeploymentSpec, DeploymentStatus, State};
 pub use event::Event;
-pub use id::{DeploymentId, ReplicaId, RevisionNumber};
+pub use id::{DeploymentId, EndpointId, ReplicaId, RevisionNumber};
 pub use problem::{Fault, Problem};
 pub use revision::Revision;
 pub use time::Timestamp;

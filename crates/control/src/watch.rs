@@ -8,6 +8,8 @@
 //!
 //! A watcher that cannot read ends its stream: its gateway goes on serving what it has and asks again.
 //!
+//! A gateway of 0.1.0 names no protocol and is told of changes as whole routes: control planes are upgraded before gateways.
+//!
 //! **Invariant:** no route is kept here. The look-out knows a version number and nothing else.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
@@ -17,6 +19,7 @@ use base::Tasks;
 use bytes::Bytes;
 use futures::Stream;
 use prometheus_client::metrics::gauge::Gauge;
+use serde::Serialize;
 use store::{RoutePage, Store};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
@@ -49,6 +52,29 @@ pub(crate) struct Cursor {
     pub(crate) epoch: Option<String>,
     /// Up to which version.
     pub(crate) after: i64,
+    /// In which form it is told of changes.
+    pub(crate) form: Form,
+}
+
+/// The form of the changes that a gateway is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// Whole routes, as for gateways of 0.1.0.
+    One,
+    /// Entries by their kinds.
+    #[default]
+    Two,
+}
+
+impl Form {
+    /// The form of a version of the protocol; `None` if this control plane does not speak it.
+    pub(crate) fn of(protocol: i64) -> Option<Self> {
+        match protocol {
+            1 => Some(Self::One),
+            2 => Some(Self::Two),
+            _ => None,
+        }
+    }
 }
 
 impl Hub {
@@ -139,6 +165,7 @@ impl Hub {
         Ok(Watcher {
             hub: Arc::clone(self),
             hello: RouteMessage::Hello { epoch, reset },
+            form: cursor.form,
             first: Some(page),
             _place: place,
         })
@@ -148,7 +175,8 @@ impl Hub {
 /// One gateway's watch.
 pub(crate) struct Watcher {
     hub: Arc<Hub>,
-    hello: RouteMessage,
+    hello: Line,
+    form: Form,
     first: Option<RoutePage>,
     _place: OwnedSemaphorePermit,
 }
@@ -173,22 +201,23 @@ impl Watcher {
             // What was forgotten before the first page has not been told in any.
             let pruned = page.pruned;
             loop {
-                let cursor = page.version;
-                for change in page.changes {
-                    push(&mut chunk, &RouteMessage::Change(change));
+                let (cursor, more) = (page.version, page.more);
+                match self.form {
+                    Form::One => push_changes(&mut chunk, page.whole_routes()),
+                    Form::Two => push_changes(&mut chunk, page.changes()),
                 }
-                if !page.more {
-                    push(&mut chunk, &RouteMessage::Synced { version: cursor });
+                if !more {
+                    push(&mut chunk, &synced(cursor));
                     // Another watcher may have waited since before these changes.
                     hub.seen(cursor);
                 }
                 yield Ok(Bytes::from(std::mem::take(&mut chunk)));
-                if !page.more {
+                if !more {
                     while !hub.wait(&mut newest, cursor).await {
                         if hub.tasks.is_stopping() {
                             return;
                         }
-                        push(&mut chunk, &RouteMessage::Synced { version: cursor });
+                        push(&mut chunk, &synced(cursor));
                         yield Ok(Bytes::from(std::mem::take(&mut chunk)));
                     }
                 }
@@ -221,7 +250,20 @@ impl Hub {
     }
 }
 
-fn push(chunk: &mut Vec<u8>, message: &RouteMessage) {
+/// A line of the watch that is the same in every form.
+type Line = RouteMessage<()>;
+
+fn synced(version: i64) -> Line {
+    RouteMessage::Synced { version }
+}
+
+fn push_changes<C: Serialize>(chunk: &mut Vec<u8>, changes: Vec<C>) {
+    for change in changes {
+        push(chunk, &RouteMessage::Change(change));
+    }
+}
+
+fn push<C: Serialize>(chunk: &mut Vec<u8>, message: &RouteMessage<C>) {
     match serde_json::to_writer(&mut *chunk, message) {
         Ok(()) => chunk.push(b'\n'),
         Err(error) => tracing::error!("a route cannot be written as JSON: {error}"),

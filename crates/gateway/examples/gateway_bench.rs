@@ -17,7 +17,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let with = |part: &str| parts.iter().any(|given| given == part);
     let routes: usize = routes.parse()?;
     let table = std::path::Path::new(folder).join("routes.json");
-    let mut lines = format!(r#"{{"form":1,"epoch":"bench","version":{routes},"routes":{routes}}}"#);
+    let mut lines = format!(r#"{{"form":2,"epoch":"bench","version":{routes},"routes":{}}}"#, 2 * routes);
     let weights: &[u32] = if with("split") { &[90, 10] } else { &[100] };
     for id in 1..=routes {
         let revision = |(number, weight): (usize, &u32)| {
@@ -29,7 +29,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         write!(
             lines,
             r#"
-{{"version":{id},"deployment":{id},"route":{{"name":"model-{id}","state":"active","revisions":[{}],"request_timeout_ms":30000,"idempotent":true,"log_payloads":"none"}}}}"#,
+{{"version":{id},"kind":"endpoint","key":{id},"value":{{"deployment":{id},"name":"model-{id}","request_timeout_ms":30000,"idempotent":true,"log_payloads":"none"}}}}
+{{"version":{id},"kind":"targets","key":{id},"value":{{"state":"active","answers_to":"model-{id}","revisions":[{}]}}}}"#,
             revisions.join(",")
         )?;
     }

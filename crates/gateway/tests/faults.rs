@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use api::route::Route;
+use api::route::form1::Route;
 use base::Tasks;
 use harness::{Control, Gateway, Manner, Replica, revision, route};
 

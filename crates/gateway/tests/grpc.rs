@@ -4,7 +4,7 @@
 
 mod harness;
 
-use api::route::Route;
+use api::route::form1::Route;
 use base::Tasks;
 use bytes::Bytes;
 use harness::{Control, Executor, Gateway, Manner, Replica, route};

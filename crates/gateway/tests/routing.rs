@@ -4,8 +4,11 @@
 
 mod harness;
 
-use api::{State, route::Route};
-use harness::{Control, Gateway, Manner, Replica, config, revision, route};
+use api::{
+    DeploymentId, EndpointId, State,
+    route::{Entry, Policy, form1::Route},
+};
+use harness::{Control, Gateway, Manner, Replica, config, eventually, revision, route};
 use modelway_gateway::Config;
 
 #[tokio::test]
@@ -201,5 +204,31 @@ async fn a_replica_on_a_unix_socket_is_reached() {
         let (code, _, text) = gateway.infer("iris").await;
         assert_eq!((code, text.as_str()), (200, "unix /v2/models/iris/infer"));
     }
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn an_endpoint_that_requires_what_this_gateway_cannot_do_is_refused_in_words() {
+    let replica = Replica::start("a", Manner::Well).await;
+    let control = Control::start().await;
+    let (policy, targets) = route("iris", &[&replica]).split(DeploymentId(1));
+    let policy = |requires: &[&str]| {
+        let requires = requires.iter().map(|name| (*name).to_owned()).collect();
+        Entry::Endpoint { key: EndpointId(1), value: Some(Policy { requires, ..policy.clone() }) }
+    };
+    control.tell([policy(&["keys"]), Entry::Targets { key: DeploymentId(1), value: Some(targets) }]);
+    let gateway = Gateway::start(&control).await;
+    gateway.until_known("iris").await;
+    for path in ["/v2/models/iris/infer", "/v2/models/md-1/versions/v1/infer", "/v1/models/iris:predict"] {
+        let (code, _, text) = gateway.post(path, "{}").await;
+        assert_eq!(code, 503, "{path}: {text}");
+        assert!(text.contains("requires `keys`") && text.contains("upgrade the gateway"), "{text}");
+    }
+    let (code, _, _) = gateway.get("/v2/models/iris").await;
+    assert_eq!(code, 503);
+    assert!(replica.seen.lock().unwrap().is_empty(), "nothing reached the replica");
+    control.tell([policy(&[])]);
+    let served = async || gateway.post("/v2/models/iris/infer", "{}").await.0 == 200;
+    eventually("it to be served", || async { if served().await { Ok(()) } else { Err(()) } }).await;
     gateway.stop().await;
 }

@@ -6,7 +6,7 @@ mod harness;
 
 use std::path::Path;
 
-use api::{deployment::LogPayloads, route::Route};
+use api::{deployment::LogPayloads, route::form1::Route};
 use harness::{Control, Gateway, Manner, Replica, config, eventually, folder, route, table_in};
 use modelway_gateway::Config;
 

@@ -14,8 +14,11 @@ use crate::{
 };
 
 /// In the order in which they run; the first one makes version 1.
-const MIGRATIONS: &[&str] =
-    &[include_str!("../migrations/0001_initial.sql"), include_str!("../migrations/0002_bounds.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../migrations/0001_initial.sql"),
+    include_str!("../migrations/0002_bounds.sql"),
+    include_str!("../migrations/0030_route_halves.sql"),
+];
 
 /// Any number that other programs on the same PostgreSQL server will hardly use ("modelway").
 const ADVISORY_LOCK: &str = "SELECT pg_advisory_xact_lock(7885631562835751289)";

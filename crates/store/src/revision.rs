@@ -1,7 +1,8 @@
 //! The revisions of a deployment: immutable, numbered from 1, the older ones dropped in time.
 
 use api::{
-    DeploymentId, Revision, RevisionNumber, Timestamp, deployment::RegisteredRef, revision::RevisionSpec, route::Route,
+    DeploymentId, Revision, RevisionNumber, Timestamp, deployment::RegisteredRef, revision::RevisionSpec,
+    route::Targets,
 };
 use sqlx::any::AnyRow;
 
@@ -101,15 +102,16 @@ pub(crate) async fn registered(
     Ok(name.zip(version).map(|(name, version)| RegisteredRef { name, version }))
 }
 
-/// Drops old revisions: all but the newest ten, `wanted` and those that `route` names.
+/// Drops old revisions: all but the newest ten, `wanted` and those that `targets` name.
 pub(crate) async fn prune(
     sql: &mut Sql,
     deployment: DeploymentId,
     kept: &[Revision],
     wanted: RevisionNumber,
-    route: Option<&Route>,
+    targets: Option<&Targets>,
 ) -> Result<(), StoreError> {
-    let routed = |number| route.is_some_and(|route| route.revisions.iter().any(|revision| revision.number == number));
+    let routed =
+        |number| targets.is_some_and(|targets| targets.revisions.iter().any(|revision| revision.number == number));
     for old in kept.iter().skip(KEPT).map(|revision| revision.number) {
         if old != wanted && !routed(old) {
             sqlx::query("DELETE FROM revision WHERE deployment = $1 AND number = $2")

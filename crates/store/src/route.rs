@@ -1,12 +1,15 @@
-//! The route table, versioned over all endpoints so that a gateway can ask for what came after.
+//! The route table, versioned over all entries so that a gateway can ask for what came after.
 //!
-//! What a person sets on an endpoint (its name, its limits) is the specification's; where it goes is the
-//! worker's. The store puts both together at each write, so that a worker with an older specification in
-//! hand cannot bring an old name back.
+//! An endpoint's policy and its deployment's targets stand in one row, each with a version of its own. What a person sets is
+//! written by the store as part of the change; where requests go is written by the worker. Neither can bring an old value of
+//! the other back.
 
 use api::{
-    DeploymentId, DeploymentSpec, State,
-    route::{Route, RouteChange},
+    DeploymentId, DeploymentSpec, EndpointId, State,
+    route::{
+        Change, Entry, Policy, Targets,
+        form1::{self, Route},
+    },
 };
 use sqlx::any::AnyRow;
 
@@ -16,12 +19,12 @@ use crate::{
     row::{Columns as _, json},
 };
 
-/// Changes in the order of versions.
+/// What changed after a version, in the order of versions.
 #[derive(Clone, Debug)]
 pub struct RoutePage {
-    /// The newest change of each endpoint that changed. Without tombstones where `after` was 0.
-    pub changes: Vec<RouteChange>,
-    /// The table's version up to which `changes` is complete.
+    after: i64,
+    rows: Vec<Row>,
+    /// The table's version up to which this is complete.
     pub version: i64,
     /// Whether more is to be asked for after `version`.
     pub more: bool,
@@ -30,9 +33,35 @@ pub struct RoutePage {
     pub pruned: i64,
 }
 
+impl RoutePage {
+    /// The newest change of each entry that changed. Without what is gone where the page begins at 0.
+    #[must_use]
+    pub fn changes(self) -> Vec<Change> {
+        self.rows.into_iter().flat_map(|row| row.changes_after(self.after)).collect()
+    }
+
+    /// The same as whole routes.
+    #[must_use]
+    pub fn whole_routes(self) -> Vec<form1::RouteChange> {
+        let whole = |row: Row| form1::RouteChange {
+            version: row.version,
+            deployment: row.deployment,
+            route: row.halves.map(|(policy, targets)| Route::join(&policy, &targets)),
+        };
+        self.rows.into_iter().map(whole).collect()
+    }
+}
+
+/// The columns of a [`Row`].
+macro_rules! row_columns {
+    () => {
+        "deployment, version, policy_version, targets_version, policy, targets, route"
+    };
+}
+
 impl Store {
-    /// What changed after version `after`, at most `limit` changes. A version that this table never had
-    /// (the database was restored from a backup) counts as 0: the page's `version` is then the smaller one.
+    /// What changed after version `after`: at most `limit` deployments, each with its endpoint. A version that this table
+    /// never had (the database was restored from a backup) counts as 0: the page's `version` is then the smaller one.
     pub async fn route_changes(&self, after: i64, limit: u32) -> Result<RoutePage, StoreError> {
         let limit = i64::from(limit.max(1));
         let mut sql = self.read().await?;
@@ -40,87 +69,165 @@ impl Store {
         let table = Counter::Route.last(&mut sql).await?;
         let after = if after > table { 0 } else { after };
         let query = if after == 0 {
-            "SELECT deployment, version, route FROM route WHERE version > $1 AND route IS NOT NULL ORDER BY version LIMIT $2"
+            concat!(
+                "SELECT ",
+                row_columns!(),
+                " FROM route WHERE version > $1 AND route IS NOT NULL ORDER BY version LIMIT $2"
+            )
         } else {
-            "SELECT deployment, version, route FROM route WHERE version > $1 ORDER BY version LIMIT $2"
+            concat!("SELECT ", row_columns!(), " FROM route WHERE version > $1 ORDER BY version LIMIT $2")
         };
         let rows = sqlx::query(query).bind(after).bind(limit + 1).fetch_all(&mut *sql).await?;
         // After the rows: had one been forgotten before they were read, this tells.
         let pruned = Counter::RoutePruned.last(&mut sql).await?;
         let most = usize::try_from(limit).unwrap_or(usize::MAX);
         let more = rows.len() > most;
-        let changes = rows.iter().take(most).map(read).collect::<Result<Vec<_>, _>>()?;
-        let last = changes.last().map_or(after, |change| change.version);
-        Ok(RoutePage { changes, version: if more { last } else { last.max(table) }, more, pruned })
+        let rows = rows.iter().take(most).map(Row::read).collect::<Result<Vec<_>, _>>()?;
+        let last = rows.last().map_or(after, |row| row.version);
+        Ok(RoutePage { after, rows, version: if more { last } else { last.max(table) }, more, pruned })
     }
 }
 
-fn read(row: &AnyRow) -> Result<RouteChange, StoreError> {
-    let route = match row.maybe_text("route")? {
-        Some(_) => Some(row.json("route", "route")?),
-        None => None,
-    };
-    Ok(RouteChange { version: row.int("version")?, deployment: DeploymentId(row.int("deployment")?), route })
+/// A deployment's row.
+#[derive(Clone, Debug)]
+struct Row {
+    deployment: DeploymentId,
+    version: i64,
+    /// The versions of both halves.
+    versions: (i64, i64),
+    /// `None` once it is gone.
+    halves: Option<(Policy, Targets)>,
 }
 
-/// A new endpoint's: it is known, and nothing serves.
-pub(crate) fn initial(id: DeploymentId, spec: &DeploymentSpec) -> Route {
-    let route = Route {
-        name: None,
-        former: None,
-        state: State::Pending,
-        reason: Some("the deployment is starting; no replica is ready yet".to_owned()),
-        revisions: Vec::new(),
-        request_timeout_ms: 0,
-        idempotent: false,
-        log_payloads: spec.log_payloads,
-    };
-    under(id, route, spec, false)
+impl Row {
+    fn read(row: &AnyRow) -> Result<Self, StoreError> {
+        let deployment = DeploymentId(row.int("deployment")?);
+        let version = row.int("version")?;
+        let versions = row.maybe_int("policy_version")?.zip(row.maybe_int("targets_version")?);
+        let (versions, halves) = match versions.filter(|(policy, targets)| *policy.max(targets) == version) {
+            Some(versions) => match row.maybe_text("policy")? {
+                Some(_) => {
+                    (versions, Some((row.json("policy", "endpoint's policy")?, row.json("targets", "targets")?)))
+                }
+                None => (versions, None),
+            },
+            // A process of 0.1.0 wrote it.
+            None => match row.maybe_text("route")? {
+                Some(_) => ((version, version), Some(row.json::<Route>("route", "route")?.split(deployment))),
+                None => ((version, version), None),
+            },
+        };
+        Ok(Self { deployment, version, versions, halves })
+    }
+
+    fn changes_after(self, after: i64) -> impl Iterator<Item = Change> {
+        let (policy, targets) = self.halves.unzip();
+        let (endpoint, key) = (EndpointId::from(self.deployment), self.deployment);
+        let entries = [
+            (self.versions.0, Entry::Endpoint { key: endpoint, value: policy }),
+            (self.versions.1, Entry::Targets { key, value: targets }),
+        ];
+        let newer = entries.into_iter().filter(move |(version, _)| *version > after);
+        newer.map(|(version, entry)| Change { version, entry })
+    }
+
+    /// Writes what has changed since, with a new version.
+    async fn write(self, sql: &mut Sql, halves: Option<(Policy, Targets)>) -> Result<(), StoreError> {
+        if self.halves == halves {
+            return Ok(());
+        }
+        let version = Counter::Route.take(sql, 1).await?;
+        let same = |one: Option<bool>, known: i64| if one == Some(true) { known } else { version };
+        let both = self.halves.as_ref().zip(halves.as_ref());
+        let versions = (
+            same(both.map(|(old, new)| old.0 == new.0), self.versions.0),
+            same(both.map(|(old, new)| old.1 == new.1), self.versions.1),
+        );
+        let policy = halves.as_ref().map(|(policy, _)| json(policy)).transpose()?;
+        let targets = halves.as_ref().map(|(_, targets)| json(targets)).transpose()?;
+        let route = halves.as_ref().map(|(policy, targets)| json(&Route::join(policy, targets))).transpose()?;
+        sqlx::query(
+            "INSERT INTO route (deployment, version, policy_version, targets_version, policy, targets, route) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7) \
+             ON CONFLICT (deployment) DO UPDATE SET version = excluded.version, \
+             policy_version = excluded.policy_version, targets_version = excluded.targets_version, \
+             policy = excluded.policy, targets = excluded.targets, route = excluded.route",
+        )
+        .bind(self.deployment.0)
+        .bind(version)
+        .bind(versions.0)
+        .bind(versions.1)
+        .bind(policy)
+        .bind(targets)
+        .bind(route)
+        .execute(sql)
+        .await?;
+        Ok(())
+    }
 }
 
-/// The route with what the specification says of its endpoint. Of one that is being deleted, the name is
-/// free for others. Where the name has changed, the replicas that serve answer to the former one.
-pub(crate) fn under(id: DeploymentId, route: Route, spec: &DeploymentSpec, deleting: bool) -> Route {
-    let serves = !deleting && route.revisions.iter().any(|revision| !revision.replicas.is_empty());
-    let answered = || route.former.or(route.name).unwrap_or_else(|| id.to_string());
-    let former = serves.then(answered).filter(|former| *former != wanted_name(id, spec));
-    Route {
+/// What a specification says of its endpoint. Of one that is being deleted, the name is free for others.
+fn policy(id: DeploymentId, spec: &DeploymentSpec, deleting: bool) -> Policy {
+    Policy {
+        deployment: id,
         name: if deleting { None } else { spec.name.clone() },
-        former,
-        state: if deleting { State::Deleting } else { route.state },
+        deleting,
+        requires: Vec::new(),
         request_timeout_ms: spec.request_timeout_ms,
         idempotent: spec.idempotent,
         log_payloads: spec.log_payloads,
-        ..route
     }
 }
 
-fn wanted_name(id: DeploymentId, spec: &DeploymentSpec) -> String {
-    spec.name.clone().unwrap_or_else(|| id.to_string())
+/// A new deployment's: nothing serves.
+fn no_targets(spec: &DeploymentSpec) -> Targets {
+    Targets {
+        state: State::Pending,
+        reason: Some("the deployment is starting; no replica is ready yet".to_owned()),
+        answers_to: spec.name.clone(),
+        revisions: Vec::new(),
+    }
 }
 
-/// The route of a deployment, if it has one.
-pub(crate) async fn get(sql: &mut Sql, id: DeploymentId) -> Result<Option<Route>, StoreError> {
-    let row = sqlx::query("SELECT deployment, version, route FROM route WHERE deployment = $1")
+async fn get(sql: &mut Sql, id: DeploymentId) -> Result<Row, StoreError> {
+    let row = sqlx::query(concat!("SELECT ", row_columns!(), " FROM route WHERE deployment = $1"))
         .bind(id.0)
         .fetch_optional(sql);
-    Ok(row.await?.as_ref().map(read).transpose()?.and_then(|change| change.route))
+    let none = Row { deployment: id, version: 0, versions: (0, 0), halves: None };
+    Ok(row.await?.as_ref().map(Row::read).transpose()?.unwrap_or(none))
 }
 
-/// Writes a route, with a new version if it differs. `None` is the tombstone.
-pub(crate) async fn put(sql: &mut Sql, id: DeploymentId, route: Option<&Route>) -> Result<(), StoreError> {
-    if get(sql, id).await?.as_ref() == route {
-        return Ok(());
-    }
-    let version = Counter::Route.take(sql, 1).await?;
-    sqlx::query(
-        "INSERT INTO route (deployment, version, route) VALUES ($1, $2, $3) \
-         ON CONFLICT (deployment) DO UPDATE SET version = excluded.version, route = excluded.route",
-    )
-    .bind(id.0)
-    .bind(version)
-    .bind(route.map(json).transpose()?)
-    .execute(sql)
-    .await?;
-    Ok(())
+/// The targets of a deployment, if it has any.
+pub(crate) async fn targets(sql: &mut Sql, id: DeploymentId) -> Result<Option<Targets>, StoreError> {
+    Ok(get(sql, id).await?.halves.map(|(_, targets)| targets))
+}
+
+/// Writes what the specification says of the endpoint.
+pub(crate) async fn put_policy(
+    sql: &mut Sql,
+    id: DeploymentId,
+    spec: &DeploymentSpec,
+    deleting: bool,
+) -> Result<(), StoreError> {
+    let row = get(sql, id).await?;
+    let targets = row.halves.as_ref().map_or_else(|| no_targets(spec), |(_, targets)| targets.clone());
+    row.write(sql, Some((policy(id, spec, deleting), targets))).await
+}
+
+/// Writes where requests go. `spec` is what the specification says now.
+pub(crate) async fn put_targets(
+    sql: &mut Sql,
+    id: DeploymentId,
+    spec: &DeploymentSpec,
+    deleting: bool,
+    targets: &Targets,
+) -> Result<(), StoreError> {
+    let row = get(sql, id).await?;
+    let policy = row.halves.as_ref().map_or_else(|| policy(id, spec, deleting), |(policy, _)| policy.clone());
+    row.write(sql, Some((policy, targets.clone()))).await
+}
+
+/// Leaves a tombstone.
+pub(crate) async fn remove(sql: &mut Sql, id: DeploymentId) -> Result<(), StoreError> {
+    get(sql, id).await?.write(sql, None).await
 }

@@ -9,7 +9,7 @@
 //! [`Memory`]. Forgetting it is always safe and merely costs those waits again. Remembering it while
 //! another worker commits routes is not: what it says of the route holds under one lease only.
 //!
-//! **Invariant:** no I/O and no clock; `now` is a parameter. The route never names a replica that was not
+//! **Invariant:** no I/O and no clock; `now` is a parameter. The targets never name a replica that was not
 //! ready when it was observed.
 
 mod events;
@@ -22,7 +22,7 @@ use api::{
     deployment::StatusError,
     event::NewEvent,
     replica::ReplicaState,
-    route::{Route, RouteReplica, RouteRevision},
+    route::{RouteReplica, RouteRevision, Targets},
 };
 use backend::Replica;
 use store::DeploymentRecord;
@@ -91,8 +91,8 @@ pub struct Step {
     pub acts: Vec<Act>,
     /// How the deployment stands.
     pub status: DeploymentStatus,
-    /// How it is served.
-    pub route: Route,
+    /// Where its requests go.
+    pub targets: Targets,
     /// What was decided.
     pub events: Vec<NewEvent>,
     /// When the gateways will have seen that replicas have left the route: commit this step, keep the
@@ -194,7 +194,7 @@ impl<'o> Groups<'o> {
         let status = status::status(wanted, self, serving, trouble);
         let routed: Vec<&Replica> =
             serving.into_iter().flat_map(|number| self.ready(number, self.share(number, serving))).collect();
-        let route = route(wanted, &status, serving, &routed);
+        let targets = targets(wanted, &status, serving, &routed);
         let unrouted = self.unrouted(now, before, &routed);
         // One that has lost its replicas is not given up before another serves.
         let kept = serving.or(record.status.serving_revision);
@@ -223,7 +223,7 @@ impl<'o> Groups<'o> {
             memory: Memory { unrouted, starting },
             acts,
             status,
-            route,
+            targets,
             events,
         }
     }
@@ -299,31 +299,25 @@ struct Due {
     clocks: Vec<Duration>,
 }
 
-fn route(wanted: Wanted<'_>, status: &DeploymentStatus, serving: Option<RevisionNumber>, routed: &[&Replica]) -> Route {
-    let spec = &wanted.record.spec;
+fn targets(
+    wanted: Wanted<'_>,
+    status: &DeploymentStatus,
+    serving: Option<RevisionNumber>,
+    routed: &[&Replica],
+) -> Targets {
+    let body = |number| wanted.revisions.iter().find(|revision| revision.number == number);
+    let served = serving.and_then(body);
     let revisions = serving.filter(|_| !routed.is_empty()).map(|number| RouteRevision {
         number,
-        model_version: wanted
-            .revisions
-            .iter()
-            .find(|revision| revision.number == number)
-            .map_or_else(String::new, |revision| revision.spec.model_version.clone()),
+        model_version: served.map_or_else(String::new, |revision| revision.spec.model_version.clone()),
         weight: ALL_TRAFFIC,
         replicas: routed.iter().map(|r| RouteReplica { id: r.id.clone(), address: r.address.clone() }).collect(),
     });
-    let served = serving.and_then(|number| wanted.revisions.iter().find(|revision| revision.number == number));
-    let id = wanted.record.id;
-    let named = |name: &Option<String>| name.clone().unwrap_or_else(|| id.to_string());
-    let former = served.map(|revision| named(&revision.spec.name)).filter(|former| *former != named(&spec.name));
-    Route {
-        name: spec.name.clone(),
-        former: former.filter(|_| revisions.is_some()),
+    Targets {
         state: status.state,
         reason: revisions.is_none().then(|| reason(wanted.record, status)),
+        answers_to: served.map_or(&wanted.record.spec.name, |revision| &revision.spec.name).clone(),
         revisions: revisions.into_iter().collect(),
-        request_timeout_ms: spec.request_timeout_ms,
-        idempotent: spec.idempotent,
-        log_payloads: spec.log_payloads,
     }
 }
 

@@ -205,7 +205,14 @@ impl Reconciler {
             }
             let settled_at = step.settled.then_some(record.generation);
             self.store
-                .deployment_observed(&held.get(), &step.status, Some(&step.route), &step.events, settled_at, self.now())
+                .deployment_observed(
+                    &held.get(),
+                    &step.status,
+                    Some(&step.targets),
+                    &step.events,
+                    settled_at,
+                    self.now(),
+                )
                 .await?;
             memory = step.memory;
             self.shelf.remember(id, memory.clone().beyond_the_lease());

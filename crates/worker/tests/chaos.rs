@@ -4,7 +4,7 @@ mod support;
 
 use std::{collections::BTreeSet, time::Duration};
 
-use api::{DeploymentId, ReplicaId, State, replica::ReplicaState, route::RouteChange};
+use api::{DeploymentId, ReplicaId, State, replica::ReplicaState, route::form1::RouteChange};
 use backend::{Backend, fake};
 use base::Tasks;
 use modelway_worker::Config;
@@ -51,7 +51,7 @@ impl Drop for Mortal {
 
 async fn routes(site: &Site) -> (i64, Vec<RouteChange>) {
     let page = site.store.route_changes(0, 10_000).await.expect("routes");
-    (page.version, page.changes)
+    (page.version, page.whole_routes())
 }
 
 /// No route names a replica that was told to end, but for one that crashed before: there was nothing to drain.

@@ -3,6 +3,7 @@
 use api::{
     Fault, Problem,
     lost::{LostRequests, MOST_LOST},
+    route::PROTOCOL,
 };
 use axum::{
     body::Body,
@@ -15,7 +16,10 @@ use http::{
 };
 
 use super::{Shared, body::Json, query::Query};
-use crate::{error::Error, watch::Cursor};
+use crate::{
+    error::Error,
+    watch::{Cursor, Form},
+};
 
 const HEADERS: [(HeaderName, HeaderValue); 2] = [
     (CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson")),
@@ -25,10 +29,13 @@ const HEADERS: [(HeaderName, HeaderValue); 2] = [
 /// Watch the routes
 ///
 /// For gateways. A stream of JSON objects, one a line: `hello`, then each `change` after the given version, then
-/// `synced`, and so on for as long as both live. `synced` is repeated as a sign of life.
+/// `synced`, and so on for as long as both live. `synced` is repeated as a sign of life. A change has a `kind` (`endpoint`,
+/// `targets`), a `key`, a `version` and a `value`, which is null once the entry is gone. With protocol 1, and without
+/// `protocol`, it has a `deployment` and its whole `route`, as gateways of 0.1.0 read it.
 #[utoipa::path(
     get, path = "/v1/routes/watch", tag = "routes", operation_id = "watchRoutes",
     params(
+        ("protocol" = Option<i64>, Query, description = "The version of the messages; 1 where it is absent", minimum = 1),
         ("epoch" = Option<String>, Query, description = "Names the database that the caller's table came from"),
         ("after" = Option<i64>, Query, description = "The version of the caller's table", minimum = 0),
     ),
@@ -40,8 +47,16 @@ const HEADERS: [(HeaderName, HeaderValue); 2] = [
 pub(super) async fn watch(State(app): State<Shared>, mut query: Query) -> Result<Response, Error> {
     let epoch = query.text("epoch").filter(|epoch| !epoch.is_empty());
     let after = query.number("after", 0, i64::MAX).unwrap_or(0);
+    let protocol = query.number("protocol", 1, i64::MAX).unwrap_or(1);
+    let form = Form::of(protocol);
+    if form.is_none() {
+        let detail =
+            format!("this control plane speaks versions 1 to {PROTOCOL}; upgrade control planes before gateways");
+        query.fault("protocol", "unknown_protocol", detail);
+    }
     query.finish()?;
-    let watcher = app.watch.join(Cursor { epoch, after }).await?;
+    let form = form.unwrap_or_default();
+    let watcher = app.watch.join(Cursor { epoch, after, form }).await?;
     Ok((HEADERS, Body::from_stream(watcher.lines())).into_response())
 }
 

@@ -6,7 +6,7 @@ use api::{
     DeploymentId, DeploymentStatus, ReplicaId, State,
     deployment::StatusError,
     replica::Address,
-    route::{Route, RouteReplica, RouteRevision},
+    route::{RouteReplica, RouteRevision, Targets},
 };
 use base::{Clock, Tasks};
 use modelway_control::{Config, ControlError};
@@ -147,23 +147,19 @@ pub(crate) async fn observe(store: &Store, id: i64, state: State) {
         ..DeploymentStatus::pending()
     };
     let replica = RouteReplica { id: ReplicaId(format!("{id}-r1-0")), address: Address::Tcp("127.0.0.1:9".into()) };
-    let route = Route {
-        name: record.spec.name.clone(),
-        former: None,
+    let targets = Targets {
         state,
         reason: None,
+        answers_to: record.spec.name.clone(),
         revisions: vec![RouteRevision {
             number: record.revision,
             model_version: "v1".into(),
             weight: 100,
             replicas: vec![replica; ready as usize],
         }],
-        request_timeout_ms: record.spec.request_timeout_ms,
-        idempotent: record.spec.idempotent,
-        log_payloads: record.spec.log_payloads,
     };
     let generation = Some(record.generation);
-    store.deployment_observed(&lease, &status, Some(&route), &[], generation, now).await.expect("it is written");
+    store.deployment_observed(&lease, &status, Some(&targets), &[], generation, now).await.expect("it is written");
     store.lease_release(&lease).await.expect("it is let go");
 }
 

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use api::{
     State,
-    route::{Route, RouteMessage},
+    route::{
+        Entry, Policy, RouteMessage, Targets,
+        form1::{Route, RouteChange},
+    },
 };
 use bytes::Bytes;
 use futures::{StreamExt, stream::BoxStream};
@@ -17,7 +20,7 @@ use crate::support::{PATIENCE, Plane, answer, observe, plane, plane_over, plane_
 
 const PATH: &str = "/v1/routes/watch";
 
-pub(crate) type Table = BTreeMap<i64, Option<Route>>;
+pub(crate) type Table = BTreeMap<i64, Option<Targets>>;
 
 /// A gateway that watches.
 pub(crate) struct Gateway {
@@ -27,16 +30,19 @@ pub(crate) struct Gateway {
     reset: bool,
     version: i64,
     table: Table,
+    policies: BTreeMap<i64, Option<Policy>>,
 }
 
 impl Gateway {
     pub(crate) async fn watch(plane: &Plane, query: &str) -> Self {
+        let query = if query.is_empty() { "?protocol=2".to_owned() } else { format!("{query}&protocol=2") };
         let response = plane.request(Method::GET, &format!("{PATH}{query}")).send().await.expect("an answer");
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["content-type"], "application/x-ndjson");
         let stream = Box::pin(response.bytes_stream());
         let (epoch, table) = (String::new(), Table::new());
-        let mut gateway = Self { stream, line: Vec::new(), epoch, reset: false, version: 0, table };
+        let mut gateway =
+            Self { stream, line: Vec::new(), epoch, reset: false, version: 0, table, policies: BTreeMap::new() };
         match gateway.message().await {
             Some(RouteMessage::Hello { epoch, reset }) => (gateway.epoch, gateway.reset) = (epoch, reset),
             other => panic!("the first line greets: {other:?}"),
@@ -56,15 +62,19 @@ impl Gateway {
         }
     }
 
-    /// Reads to the next `synced`; how many changes there were.
+    /// Reads to the next `synced`; how many targets changed.
     pub(crate) async fn sync(&mut self) -> usize {
         let mut changes = 0;
         loop {
             match self.message().await.expect("the watch goes on") {
-                RouteMessage::Change(change) => {
-                    changes += 1;
-                    self.table.insert(change.deployment.0, change.route);
-                }
+                RouteMessage::Change(change) => match change.entry {
+                    Entry::Targets { key, value } => {
+                        changes += 1;
+                        self.table.insert(key.0, value);
+                    }
+                    Entry::Endpoint { key, value } => drop(self.policies.insert(key.0, value)),
+                    Entry::Unknown => panic!("a kind that nobody knows"),
+                },
                 RouteMessage::Synced { version } => {
                     assert!(version >= self.version, "versions grow");
                     self.version = version;
@@ -103,7 +113,10 @@ async fn a_new_gateway_gets_the_whole_table_and_then_what_changes() {
     plane.activate(two).await;
     gateway.until(|table| serves(table, two)).await;
     plane.delete(&format!("/v1/modelDeployment/{two}")).await;
-    gateway.until(|table| !serves(table, two)).await;
+    while gateway.policies[&two].as_ref().is_some_and(|policy| !policy.deleting) {
+        gateway.sync().await;
+    }
+    assert!(serves(&gateway.table, two), "its replicas serve until they are drained");
     assert!(serves(&gateway.table, one));
 }
 
@@ -254,4 +267,48 @@ async fn watchers_beyond_the_bound_are_refused_and_those_that_leave_make_room() 
     };
     tokio::time::timeout(PATIENCE, freed).await.expect("its place is free again");
     plane.get(&format!("{PATH}?afer=1")).await.refused(400, "invalid_query").saying("`after`");
+}
+
+/// The lines of a watch as a gateway of 0.1.0 reads them, to the first `synced`.
+async fn whole_routes(plane: &Plane, query: &str) -> Vec<RouteChange> {
+    let response = plane.request(Method::GET, &format!("{PATH}{query}")).send().await.expect("an answer");
+    assert_eq!(response.status(), 200);
+    let mut stream = response.bytes_stream();
+    let (mut text, mut changes) = (Vec::new(), Vec::new());
+    while !text.windows(8).any(|window| window == b"\"synced\"") {
+        text.extend_from_slice(&stream.next().await.expect("more").expect("it arrives"));
+    }
+    for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        if let RouteMessage::Change(change) = serde_json::from_slice(line).expect("a message of 0.1.0") {
+            changes.push(change);
+        }
+    }
+    changes
+}
+
+#[tokio::test]
+async fn a_gateway_of_0_1_0_is_told_whole_routes() {
+    let plane = plane().await;
+    let id = plane.create(&json!({"name": "iris", "request_timeout_ms": 70})).await;
+    plane.activate(id).await;
+    for query in ["", "?protocol=1"] {
+        let told = whole_routes(&plane, query).await;
+        let Route { name, state, revisions, request_timeout_ms, .. } = told[0].route.clone().expect("it serves");
+        assert_eq!((name.as_deref(), state, request_timeout_ms), (Some("iris"), State::Active, 70), "{query}");
+        assert_eq!(revisions[0].replicas.len(), 1);
+    }
+    let mut gateway = Gateway::watch(&plane, "").await;
+    gateway.sync().await;
+    assert_eq!(gateway.policies[&id].as_ref().and_then(|policy| policy.name.as_deref()), Some("iris"));
+}
+
+#[tokio::test]
+async fn a_protocol_of_a_later_version_is_refused_in_words() {
+    let plane = plane().await;
+    plane
+        .get(&format!("{PATH}?protocol=3"))
+        .await
+        .refused(400, "invalid_query")
+        .saying("upgrade control planes before");
+    plane.get(&format!("{PATH}?protocol=0")).await.refused(400, "invalid_query").saying("whole number from 1");
 }

@@ -1,17 +1,14 @@
 use std::collections::HashMap;
 
 use api::{
-    DeploymentId, ReplicaId, RevisionNumber, State,
+    DeploymentId, EndpointId, ReplicaId, RevisionNumber, State,
     deployment::LogPayloads,
-    route::{Route, RouteChange, RouteReplica, RouteRevision},
+    route::{Policy, RouteReplica, RouteRevision, Targets},
 };
 use proptest::prelude::*;
 
 use super::*;
-use crate::{
-    choose::split::revision,
-    table::{endpoint::Endpoint, routes::Table},
-};
+use crate::{choose::split::revision, table::endpoint::Endpoint};
 
 fn endpoint(weights: &[u32], replicas: usize) -> Arc<Endpoint> {
     let revisions = weights
@@ -29,19 +26,17 @@ fn endpoint(weights: &[u32], replicas: usize) -> Arc<Endpoint> {
                 .collect(),
         })
         .collect();
-    let route = Route {
+    let targets = Targets { state: State::Active, reason: None, answers_to: None, revisions };
+    let policy = Policy {
+        deployment: DeploymentId(1),
         name: None,
-        former: None,
-        state: State::Active,
-        reason: None,
-        revisions,
+        deleting: false,
+        requires: Vec::new(),
         request_timeout_ms: 1,
         idempotent: true,
         log_payloads: LogPayloads::None,
     };
-    let table = Table::new();
-    table.apply(vec![RouteChange { version: 1, deployment: DeploymentId(1), route: Some(route) }], 1, false);
-    table.find("md-1").expect("it was put there")
+    Arc::new(Endpoint::new(EndpointId(1), policy, Some(targets), None))
 }
 
 proptest! {

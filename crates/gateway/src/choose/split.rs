@@ -24,7 +24,7 @@ pub(crate) fn choose<'e>(endpoint: &'e Endpoint, version: Option<&str>) -> Resul
 fn none(endpoint: &Endpoint, version: Option<&str>) -> Refusal {
     let name = endpoint.name();
     match version {
-        Some(version) if endpoint.versions().all(|known| known != version) => {
+        Some(version) if !endpoint.is_refused() && endpoint.versions().all(|known| known != version) => {
             let known: Vec<_> = endpoint.versions().take(5).collect();
             let words = match &*known {
                 [] => format!("model `{name}` has no version `{version}`, and none that serves"),

@@ -369,7 +369,7 @@ impl Attempts<'_> {
 
     /// The table may have moved on: what failed is perhaps no longer a replica, and a new one is there.
     fn refresh(&mut self) {
-        let Some(newer) = self.lane.gateway.table.of(self.endpoint.id) else { return };
+        let Some(newer) = self.lane.gateway.table.of(self.endpoint.key) else { return };
         let version = self.versioned.then_some(&*self.revision.model_version);
         let same = newer.revisions.iter().find(|revision| revision.number == self.revision.number);
         if let Some(same) = same.filter(|same| !same.replicas.is_empty()) {

@@ -37,7 +37,7 @@ pub(crate) fn broke_off(
     before: Option<&str>,
 ) {
     // A replica that is told to end has left the route before.
-    let routed = gateway.table.of(endpoint.id).is_some_and(|newest| {
+    let routed = gateway.table.of(endpoint.key).is_some_and(|newest| {
         newest.revisions.iter().any(|revision| revision.replicas.iter().any(|other| std::ptr::eq(&**other, replica)))
     });
     let how = if routed { Loss::BrokeOff } else { Loss::ReplicaEnded };

@@ -6,22 +6,25 @@ use std::sync::{
 };
 
 use api::{
-    DeploymentId, RevisionNumber, State,
+    DeploymentId, EndpointId, RevisionNumber, State,
     deployment::LogPayloads,
-    route::{Route, RouteRevision},
+    route::{self, Policy, RouteRevision, Targets},
 };
 use http::{HeaderValue, StatusCode};
 
 use super::{fatal::FatalRequests, replica::Replica, stats::LazyStats};
 use crate::wire::headers::LazyValue;
 
+/// What an endpoint may require of a gateway, of which this version is capable.
+const CAPABILITIES: [&str; 0] = [];
+
 /// One endpoint as it is served now.
 #[derive(Debug)]
 pub(crate) struct Endpoint {
-    /// Whose endpoint.
+    /// Which endpoint.
+    pub(crate) key: EndpointId,
+    /// The deployment that serves it.
     pub(crate) id: DeploymentId,
-    /// The table's version that brought this state.
-    pub(crate) version: i64,
     label: LazyValue,
     /// What the control plane said of all revisions.
     pub(crate) route: Settings,
@@ -33,7 +36,8 @@ pub(crate) struct Endpoint {
     pub(crate) live: Arc<EndpointLive>,
 }
 
-/// What the control plane said of all revisions of an endpoint: a [`Route`] without the revisions themselves.
+/// What the control plane said of all revisions of an endpoint: a [`Policy`], and the [`Targets`] without the revisions
+/// themselves.
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) name: Option<Box<str>>,
@@ -44,6 +48,9 @@ pub(crate) struct Settings {
     pub(crate) request_timeout_ms: u64,
     pub(crate) idempotent: bool,
     pub(crate) log_payloads: LogPayloads,
+    deleting: bool,
+    #[allow(clippy::box_collection, reason = "nearly always absent: a pointer's room is less than a vector's")]
+    requires: Option<Box<Vec<String>>>,
 }
 
 /// What an endpoint keeps when its route changes.
@@ -87,42 +94,74 @@ pub(crate) struct RevisionLive {
 }
 
 impl Endpoint {
-    /// As `route` says. What is alive on `old`, the endpoint's state before, stays alive.
-    pub(crate) fn new(id: DeploymentId, version: i64, route: Route, old: Option<&Self>) -> Self {
+    /// As its policy and its deployment's targets say. What is alive on `old`, the endpoint's state before, stays alive.
+    /// Without targets nothing serves, and one that requires what this gateway cannot do serves nothing either.
+    pub(crate) fn new(key: EndpointId, policy: Policy, targets: Option<Targets>, old: Option<&Self>) -> Self {
+        let lacking = lacking(&policy);
+        let mut targets = targets.unwrap_or(Targets {
+            state: State::Pending,
+            reason: None,
+            answers_to: policy.name.clone(),
+            revisions: Vec::new(),
+        });
+        if !lacking.is_empty() {
+            targets.revisions.clear();
+            targets.reason = Some(route::refusal(&lacking));
+        }
+        let former = policy.former(&targets);
+        let same = old.filter(|old| old.id == policy.deployment);
         let revisions: Box<[_]> =
-            route.revisions.into_iter().map(|revision| Arc::new(Revision::new(revision, old))).collect();
+            targets.revisions.into_iter().map(|revision| Arc::new(Revision::new(revision, same))).collect();
         let serving = revisions.iter().filter(|revision| !revision.replicas.is_empty());
         Self {
-            id,
-            version,
+            key,
+            id: policy.deployment,
             label: LazyValue::default(),
-            route: Settings {
-                name: route.name.map(String::into_boxed_str),
-                former: route.former.map(String::into_boxed_str),
-                state: route.state,
-                reason: route.reason.map(String::into_boxed_str),
-                request_timeout_ms: route.request_timeout_ms,
-                idempotent: route.idempotent,
-                log_payloads: route.log_payloads,
-            },
             total_weight: serving.map(|revision| u64::from(revision.weight)).sum(),
+            route: Settings {
+                name: policy.name.map(String::into_boxed_str),
+                former: former.map(String::into_boxed_str),
+                state: if policy.deleting { State::Deleting } else { targets.state },
+                reason: targets.reason.map(String::into_boxed_str),
+                request_timeout_ms: policy.request_timeout_ms,
+                idempotent: policy.idempotent,
+                log_payloads: policy.log_payloads,
+                deleting: policy.deleting,
+                requires: (!policy.requires.is_empty()).then(|| Box::new(policy.requires)),
+            },
             revisions,
             live: old.map(|old| Arc::clone(&old.live)).unwrap_or_default(),
         }
     }
 
-    /// The route that it was made from.
-    pub(crate) fn to_route(&self) -> Route {
-        Route {
+    /// The policy that it was made from.
+    pub(crate) fn to_policy(&self) -> Policy {
+        Policy {
+            deployment: self.id,
             name: self.route.name.as_deref().map(str::to_owned),
-            former: self.route.former.as_deref().map(str::to_owned),
-            state: self.route.state,
-            reason: self.route.reason.as_deref().map(str::to_owned),
-            revisions: self.revisions.iter().map(|revision| revision.to_route()).collect(),
+            deleting: self.route.deleting,
+            requires: self.route.requires.as_deref().cloned().unwrap_or_default(),
             request_timeout_ms: self.route.request_timeout_ms,
             idempotent: self.route.idempotent,
             log_payloads: self.route.log_payloads,
         }
+    }
+
+    /// The targets that it was made from, unless it [is refused](Self::is_refused).
+    pub(crate) fn to_targets(&self) -> Targets {
+        let answers_to = self.route.former.as_deref().or(self.route.name.as_deref());
+        Targets {
+            state: self.route.state,
+            reason: self.route.reason.as_deref().map(str::to_owned),
+            answers_to: answers_to.filter(|name| *name != self.id.to_string()).map(str::to_owned),
+            revisions: self.revisions.iter().map(|revision| revision.to_route()).collect(),
+        }
+    }
+
+    /// Whether it requires what this gateway cannot do, and so is not served.
+    pub(crate) fn is_refused(&self) -> bool {
+        let requires = self.route.requires.iter().flat_map(|requires| requires.iter());
+        requires.map(String::as_str).any(|name| !CAPABILITIES.contains(&name))
     }
 
     /// `md-26`, as a header.
@@ -132,7 +171,7 @@ impl Endpoint {
 
     /// The name that people know it by.
     pub(crate) fn name(&self) -> String {
-        self.route.name.as_deref().map_or_else(|| self.id.to_string(), str::to_owned)
+        self.route.name.as_deref().map_or_else(|| self.key.to_string(), str::to_owned)
     }
 
     /// Counts an answer of the gateway's own.
@@ -168,6 +207,11 @@ impl Endpoint {
     pub(crate) fn versions(&self) -> impl Iterator<Item = &str> {
         self.revisions.iter().map(|revision| &*revision.model_version)
     }
+}
+
+/// What an endpoint requires and this gateway cannot do.
+pub(super) fn lacking(policy: &Policy) -> Vec<&str> {
+    policy.requires.iter().map(String::as_str).filter(|name| !CAPABILITIES.contains(name)).collect()
 }
 
 impl Revision {

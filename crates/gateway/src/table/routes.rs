@@ -1,5 +1,8 @@
 //! The route table: which endpoint a name means, now.
 //!
+//! The control plane tells of endpoints and of deployments' targets apart; an [`Endpoint`] has both, so that a request
+//! looks once. Targets that no endpoint has, or one that is refused, wait beside the table.
+//!
 //! Endpoints are found by their ids and by their names in [`Shards`], so that a table of 100,000 endpoints costs no
 //! more to change than a small one. What is alive (requests outstanding, ejections, counters) hangs on
 //! [`Revision`](super::endpoint::Revision) and [`Replica`](super::replica::Replica), which a changed endpoint takes over
@@ -9,19 +12,22 @@
 
 use std::{
     borrow::Borrow,
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     hash::{Hash, Hasher},
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicI64, AtomicIsize, Ordering},
     },
 };
 
-use api::{DeploymentId, route::RouteChange};
+use api::{
+    DeploymentId, EndpointId,
+    route::{self, Change, Entry, Policy, Targets},
+};
 use arc_swap::ArcSwap;
 
 use super::{
-    endpoint::Endpoint,
+    endpoint::{self, Endpoint},
     names::{self, Named, SortedNames},
     shards::{Key, Shards},
 };
@@ -36,25 +42,56 @@ impl Key for ById {
     }
 }
 
-impl Borrow<DeploymentId> for ById {
-    fn borrow(&self) -> &DeploymentId {
-        &self.0.id
+impl Borrow<EndpointId> for ById {
+    fn borrow(&self) -> &EndpointId {
+        &self.0.key
     }
 }
 
 impl Hash for ById {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.id.hash(state);
+        self.0.key.hash(state);
     }
 }
 
 impl PartialEq for ById {
     fn eq(&self, other: &Self) -> bool {
-        self.0.id == other.0.id
+        self.0.key == other.0.key
     }
 }
 
 impl Eq for ById {}
+
+/// What no request looks at.
+#[derive(Debug, Default)]
+struct Aside {
+    /// Targets that no endpoint leads to, or only ones that are refused.
+    waiting: HashMap<DeploymentId, Targets>,
+    /// Endpoints whose number is not their deployment's, by the deployment.
+    elsewhere: BTreeMap<DeploymentId, HashSet<EndpointId>>,
+}
+
+impl Aside {
+    /// The endpoints that may lead to a deployment.
+    fn endpoints_of(&self, id: DeploymentId) -> impl Iterator<Item = EndpointId> {
+        [EndpointId::from(id)].into_iter().chain(self.elsewhere.get(&id).into_iter().flatten().copied())
+    }
+
+    fn note(&mut self, endpoint: &Endpoint) {
+        if endpoint.key != EndpointId::from(endpoint.id) {
+            self.elsewhere.entry(endpoint.id).or_default().insert(endpoint.key);
+        }
+    }
+
+    fn forget(&mut self, endpoint: &Endpoint) {
+        if let Some(keys) = self.elsewhere.get_mut(&endpoint.id) {
+            keys.remove(&endpoint.key);
+            if keys.is_empty() {
+                self.elsewhere.remove(&endpoint.id);
+            }
+        }
+    }
+}
 
 /// All endpoints by both of their names.
 #[derive(Debug)]
@@ -62,9 +99,10 @@ pub(crate) struct Table {
     by_id: Shards<ById>,
     by_name: Shards<Named>,
     /// Names of endpoints that are being renamed, by which their replicas still answer.
-    former: ArcSwap<HashMap<Box<str>, DeploymentId>>,
+    former: ArcSwap<HashMap<Box<str>, EndpointId>>,
     /// Names in order, for lists and for those who misspell one.
     sorted: SortedNames,
+    aside: Mutex<Aside>,
     holds: AtomicBool,
     version: AtomicI64,
     endpoints: AtomicIsize,
@@ -78,6 +116,7 @@ impl Table {
             by_name: Shards::new(),
             former: ArcSwap::default(),
             sorted: SortedNames::default(),
+            aside: Mutex::default(),
             holds: AtomicBool::new(false),
             version: AtomicI64::new(0),
             endpoints: AtomicIsize::new(0),
@@ -105,9 +144,9 @@ impl Table {
         named.or_else(|| self.of(*self.former.load().get(name)?))
     }
 
-    /// The endpoint of a deployment.
-    pub(crate) fn of(&self, id: DeploymentId) -> Option<Arc<Endpoint>> {
-        self.by_id.find(&id)
+    /// The endpoint of this key.
+    pub(crate) fn of(&self, key: EndpointId) -> Option<Arc<Endpoint>> {
+        self.by_id.find(&key)
     }
 
     /// Every endpoint once, in no order. Not atomic over the whole table.
@@ -117,7 +156,7 @@ impl Table {
 
     /// The first names in order, at most `most`.
     pub(crate) fn first_names(&self, most: usize) -> Vec<String> {
-        let mut ids: Vec<_> = self.all().map(|endpoint| endpoint.id).collect();
+        let mut ids: Vec<_> = self.all().map(|endpoint| endpoint.key).collect();
         if ids.len() > most {
             ids.select_nth_unstable_by_key(most, |id| names::digits(id.0.unsigned_abs()));
             ids.truncate(most);
@@ -136,34 +175,95 @@ impl Table {
     /// large table only the names' neighbours in the alphabet are compared, and no ids.
     pub(crate) fn near_names(&self, name: &str) -> Vec<String> {
         let name = names::compared(name);
-        let ids = (self.endpoints() <= names::ALL_NAMES).then(|| self.all().map(|endpoint| endpoint.id.to_string()));
+        let ids = (self.endpoints() <= names::ALL_NAMES).then(|| self.all().map(|endpoint| endpoint.key.to_string()));
         names::near(name, self.sorted.around(name).into_iter().chain(ids.into_iter().flatten()))
     }
 
-    /// Brings a batch of changes in, of which the last on an endpoint counts, and stands at `version` then. With
-    /// `reset` every endpoint that the batch does not name is forgotten.
-    pub(crate) fn apply(&self, changes: Vec<RouteChange>, version: i64, reset: bool) {
-        let mut newest: HashMap<DeploymentId, RouteChange> = HashMap::with_capacity(changes.len());
+    fn aside(&self) -> MutexGuard<'_, Aside> {
+        self.aside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Targets that are known and not served.
+    pub(crate) fn waiting(&self) -> Vec<(DeploymentId, Targets)> {
+        self.aside().waiting.iter().map(|(id, targets)| (*id, targets.clone())).collect()
+    }
+
+    /// Brings a batch of changes in, of which the last on an entry counts, and stands at `version` then. With
+    /// `reset` every entry that the batch does not name is forgotten.
+    pub(crate) fn apply(&self, changes: Vec<Change>, version: i64, reset: bool) {
+        let mut aside = self.aside();
+        let mut policies: HashMap<EndpointId, Option<Policy>> = HashMap::with_capacity(changes.len() / 2);
+        let mut targets: HashMap<DeploymentId, Option<Targets>> = HashMap::with_capacity(changes.len() / 2);
         for change in changes {
-            newest.insert(change.deployment, change);
-        }
-        let mut gone: Vec<Arc<Endpoint>> = Vec::new();
-        if reset {
-            gone.extend(self.all().filter(|old| !newest.contains_key(&old.id)));
-        }
-        let mut unnamed = Vec::new();
-        let mut entering = Vec::new();
-        for (id, change) in newest {
-            let old = self.of(id);
-            if let Some(route) = change.route {
-                if let Some(old) = old.as_ref().filter(|old| old.route.name.as_deref() != route.name.as_deref()) {
-                    unnamed.extend(Named::new(old));
-                }
-                entering.push(Arc::new(Endpoint::new(id, change.version, route, old.as_deref())));
-            } else {
-                gone.extend(old);
+            match change.entry {
+                Entry::Endpoint { key, value } => drop(policies.insert(key, value)),
+                Entry::Targets { key, value } => drop(targets.insert(key, value)),
+                // What must not be ignored, an endpoint requires.
+                Entry::Unknown => {}
             }
         }
+        if reset {
+            for old in self.all() {
+                policies.entry(old.key).or_default();
+                targets.entry(old.id).or_default();
+            }
+            for id in aside.waiting.keys() {
+                targets.entry(*id).or_default();
+            }
+        }
+        let touched: HashSet<EndpointId> =
+            targets.keys().flat_map(|id| aside.endpoints_of(*id)).chain(policies.keys().copied()).collect();
+        let mut next = Vec::with_capacity(touched.len());
+        // How many of the endpoints that change lead to a deployment.
+        let mut uses: HashMap<DeploymentId, usize> = HashMap::with_capacity(touched.len());
+        for key in &touched {
+            let old = self.of(*key);
+            let policy = policies.remove(key).unwrap_or_else(|| old.as_ref().map(|old| old.to_policy()));
+            let lacking = policy.as_ref().map(endpoint::lacking).unwrap_or_default();
+            let refused = !lacking.is_empty();
+            for id in old.iter().map(|old| old.id).chain(policy.as_ref().map(|policy| policy.deployment)) {
+                targets.entry(id).or_insert_with(|| self.present_targets(&aside, id));
+            }
+            if let Some(policy) = policy.as_ref().filter(|_| !refused) {
+                *uses.entry(policy.deployment).or_default() += 1;
+            }
+            next.push((*key, old, policy, refused));
+        }
+        drop(policies);
+        let (mut gone, mut unnamed, mut entering, mut refusals) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for (key, old, policy, refused) in next {
+            if let Some(old) = &old {
+                aside.forget(old);
+            }
+            let Some(policy) = policy else {
+                gone.extend(old);
+                continue;
+            };
+            if let Some(old) = old.as_ref().filter(|old| old.route.name.as_deref() != policy.name.as_deref()) {
+                unnamed.extend(Named::new(old));
+            }
+            if refused && !old.as_ref().is_some_and(|old| old.is_refused()) {
+                refusals.push((key, route::refusal(&endpoint::lacking(&policy))));
+            }
+            let id = policy.deployment;
+            let mut its_targets = None;
+            if let Some(uses) = uses.get_mut(&id).filter(|_| !refused) {
+                *uses -= 1;
+                its_targets = if *uses == 0 { targets.remove(&id) } else { targets.get(&id).cloned() }.flatten();
+                aside.waiting.remove(&id);
+            }
+            let endpoint = Arc::new(Endpoint::new(key, policy, its_targets, old.as_deref()));
+            aside.note(&endpoint);
+            entering.push(endpoint);
+        }
+        for (id, left) in targets {
+            let served = aside.endpoints_of(id).any(|key| !touched.contains(&key) && self.leads_to(key, id));
+            match left.filter(|_| !served) {
+                Some(left) => drop(aside.waiting.insert(id, left)),
+                None => drop(aside.waiting.remove(&id)),
+            }
+        }
+        tell_refusals(&refusals);
         let former = self.former_after(&gone, &entering);
         if let Some(former) = &former {
             // A name that an endpoint is losing leads to it all the while.
@@ -186,18 +286,29 @@ impl Table {
         self.holds.store(true, Ordering::Release);
     }
 
+    fn leads_to(&self, key: EndpointId, id: DeploymentId) -> bool {
+        self.of(key).is_some_and(|endpoint| endpoint.id == id && !endpoint.is_refused())
+    }
+
+    /// The targets of a deployment before a change.
+    fn present_targets(&self, aside: &Aside, id: DeploymentId) -> Option<Targets> {
+        let mut serving = aside.endpoints_of(id).filter(|key| self.leads_to(*key, id));
+        let endpoint = serving.next().and_then(|key| self.of(key));
+        endpoint.map(|endpoint| endpoint.to_targets()).or_else(|| aside.waiting.get(&id).cloned())
+    }
+
     /// The names that are being lost, once these endpoints have left and entered; `None` if they stay as they are.
     fn former_after(
         &self,
         gone: &[Arc<Endpoint>],
         entering: &[Arc<Endpoint>],
-    ) -> Option<HashMap<Box<str>, DeploymentId>> {
+    ) -> Option<HashMap<Box<str>, EndpointId>> {
         let known = self.former.load();
-        let losing = |endpoint: &Arc<Endpoint>| Some((endpoint.route.former.clone()?, endpoint.id));
+        let losing = |endpoint: &Arc<Endpoint>| Some((endpoint.route.former.clone()?, endpoint.key));
         if known.is_empty() && !entering.iter().any(|endpoint| endpoint.route.former.is_some()) {
             return None;
         }
-        let changed: HashSet<_> = gone.iter().chain(entering).map(|endpoint| endpoint.id).collect();
+        let changed: HashSet<_> = gone.iter().chain(entering).map(|endpoint| endpoint.key).collect();
         let mut former = HashMap::clone(&known);
         former.retain(|_, id| !changed.contains(id));
         former.extend(entering.iter().filter_map(losing));
@@ -205,13 +316,21 @@ impl Table {
     }
 }
 
+/// Tells which endpoints are not served for want of a capability.
+fn tell_refusals(refusals: &[(EndpointId, String)]) {
+    if let [(key, why), others @ ..] = refusals {
+        let others = if others.is_empty() { String::new() } else { format!(", nor {} others", others.len()) };
+        tracing::warn!("this gateway does not serve {key}{others}: {why}");
+    }
+}
+
 /// The id that a name writes out as `md-26`.
-fn id_of(name: &str) -> Option<DeploymentId> {
+fn id_of(name: &str) -> Option<EndpointId> {
     let digits = name.strip_prefix("md-")?;
     if digits.starts_with('0') || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    digits.parse().ok().map(DeploymentId)
+    digits.parse().ok().map(EndpointId)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The last route table on disk: what a gateway serves from when it starts with the control plane gone.
 //!
-//! One JSON object a line: first the [`Head`], then each route. The file is written whole beside the old one and
+//! One JSON object a line: first the [`Head`], then each entry. A file of 0.1.0 has whole routes instead. The file is written whole beside the old one and
 //! then takes its name, so that there is always one that is complete. Damage is said in the log and the file
 //! ignored: the control plane has the truth.
 
@@ -12,15 +12,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use api::route::RouteChange;
+use api::{
+    EndpointId,
+    route::{Change, Entry, form1::RouteChange},
+};
 use base::Tasks;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::routes::Table;
 
-/// The form of the file.
-const FORM: u32 = 1;
+/// The form of the file that is written.
+const FORM: u32 = 2;
+/// The form that 0.1.0 wrote.
+const WHOLE_ROUTES: u32 = 1;
 /// After a change: so long for others to come with it.
 const GATHER: Duration = Duration::from_millis(300);
 /// Writing takes at most this share of the time.
@@ -41,6 +46,7 @@ struct Head {
     form: u32,
     epoch: Option<String>,
     version: i64,
+    /// How many lines follow.
     routes: usize,
 }
 
@@ -48,8 +54,8 @@ struct Head {
 pub(crate) fn load(path: &Path, table: &Table) -> Position {
     match read(path) {
         Ok((position, changes)) => {
-            let count = changes.len();
             table.apply(changes, position.version, true);
+            let count = table.endpoints();
             tracing::info!("serving {count} endpoints of {} until the control plane answers", path.display());
             position
         }
@@ -62,37 +68,61 @@ pub(crate) fn load(path: &Path, table: &Table) -> Position {
     }
 }
 
-fn read(path: &Path) -> io::Result<(Position, Vec<RouteChange>)> {
+fn read(path: &Path) -> io::Result<(Position, Vec<Change>)> {
     let mut lines = BufReader::new(File::open(path)?).lines();
     let damaged = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
     let head: Head = serde_json::from_str(&lines.next().ok_or_else(|| damaged("it is empty"))??)?;
-    if head.form != FORM {
-        return Err(damaged("another version of Modelway wrote it"));
-    }
-    let changes: Vec<RouteChange> = lines.map(|line| Ok(serde_json::from_str(&line?)?)).collect::<io::Result<_>>()?;
-    if changes.len() != head.routes {
+    let mut count = 0;
+    let lines = lines.inspect(|_| count += 1);
+    let changes: Vec<Change> = match head.form {
+        FORM => lines.map(|line| Ok(serde_json::from_str(&line?)?)).collect::<io::Result<_>>()?,
+        WHOLE_ROUTES => {
+            let mut changes = Vec::new();
+            for line in lines {
+                changes.extend(halves(serde_json::from_str(&line?)?));
+            }
+            changes
+        }
+        _ => return Err(damaged("another version of Modelway wrote it")),
+    };
+    if count != head.routes {
         return Err(damaged("its end is missing"));
     }
     Ok((Position { epoch: head.epoch, version: head.version }, changes))
 }
 
+fn halves(change: RouteChange) -> [Change; 2] {
+    let RouteChange { version, deployment: key, route } = change;
+    let (policy, targets) = route.map(|route| route.split(key)).unzip();
+    let endpoint = Entry::Endpoint { key: EndpointId::from(key), value: policy };
+    [endpoint, Entry::Targets { key, value: targets }].map(|entry| Change { version, entry })
+}
+
 /// Writes the table. Blocks for as long as the disk takes.
 fn write(path: &Path, table: &Table, position: &Position) -> io::Result<()> {
-    let endpoints: Vec<_> = table.all().collect();
+    let (endpoints, waiting): (Vec<_>, _) = (table.all().collect(), table.waiting());
+    let served = endpoints.iter().filter(|endpoint| !endpoint.is_refused()).count();
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;
     }
     let beside = beside(path);
     let write = || {
         let mut file = BufWriter::new(base::private::create(&beside)?);
-        let head =
-            Head { form: FORM, epoch: position.epoch.clone(), version: position.version, routes: endpoints.len() };
+        let (epoch, version) = (position.epoch.clone(), position.version);
+        let head = Head { form: FORM, epoch, version, routes: endpoints.len() + served + waiting.len() };
         serde_json::to_writer(&mut file, &head)?;
-        for endpoint in &endpoints {
-            let (version, deployment) = (endpoint.version, endpoint.id);
-            let change = RouteChange { version, deployment, route: Some(endpoint.to_route()) };
+        let mut line = |entry| {
             file.write_all(b"\n")?;
-            serde_json::to_writer(&mut file, &change)?;
+            Ok::<_, io::Error>(serde_json::to_writer(&mut file, &Change { version, entry })?)
+        };
+        for endpoint in &endpoints {
+            line(Entry::Endpoint { key: endpoint.key, value: Some(endpoint.to_policy()) })?;
+            if !endpoint.is_refused() {
+                line(Entry::Targets { key: endpoint.id, value: Some(endpoint.to_targets()) })?;
+            }
+        }
+        for (key, targets) in waiting {
+            line(Entry::Targets { key, value: Some(targets) })?;
         }
         file.write_all(b"\n")?;
         file.into_inner()?.sync_data()?;

@@ -14,9 +14,10 @@ use std::{
 
 use api::{
     Timestamp,
-    route::{RouteChange, RouteMessage, WATCH_PATH},
+    route::{Change, Entry, PROTOCOL, RouteMessage, WATCH_PATH},
 };
 use base::{Clock, Tasks};
+use reqwest::StatusCode;
 use tokio::sync::watch;
 
 use super::{routes::Table, saved::Position};
@@ -57,12 +58,15 @@ impl Watch {
     }
 
     /// Tells of a request timeout that is longer than the drain: at shutdown its requests may be cut off.
-    fn compare_with_drain(&self, changes: &[RouteChange]) {
-        let timeouts = changes.iter().filter_map(|it| Some((it.route.as_ref()?.request_timeout_ms, it.deployment)));
-        let Some((longest, deployment)) = timeouts.max() else { return };
+    fn compare_with_drain(&self, changes: &[Change]) {
+        let timeouts = changes.iter().filter_map(|change| match &change.entry {
+            Entry::Endpoint { key, value: Some(policy) } => Some((policy.request_timeout_ms, *key)),
+            Entry::Endpoint { .. } | Entry::Targets { .. } | Entry::Unknown => None,
+        });
+        let Some((longest, endpoint)) = timeouts.max() else { return };
         if longest > self.drain_ms && longest > self.longest_ms.fetch_max(longest, Ordering::Relaxed) {
             tracing::warn!(
-                "gateway.drain_ms is {}, and requests to {deployment} may take {longest} ms: raise it, or a gateway that \
+                "gateway.drain_ms is {}, and requests to {endpoint} may take {longest} ms: raise it, or a gateway that \
                  is told to end cuts the longest of them off",
                 self.drain_ms
             );
@@ -118,13 +122,19 @@ async fn follow(
 ) -> String {
     let from = position.borrow().clone();
     let base = watch.url.trim_end_matches('/');
-    let mut url = format!("{base}{WATCH_PATH}");
+    let mut url = format!("{base}{WATCH_PATH}?protocol={PROTOCOL}");
     if let Some(epoch) = &from.epoch {
-        url = format!("{url}?epoch={epoch}&after={}", from.version);
+        url = format!("{url}&epoch={epoch}&after={}", from.version);
     }
     let asking = tokio::time::timeout(SILENCE, client.get(url).send());
     let mut response = match asking.await {
         Ok(Ok(response)) if response.status().is_success() => response,
+        Ok(Ok(response)) if response.status() == StatusCode::BAD_REQUEST => {
+            return format!(
+                "it does not speak version {PROTOCOL} of the watch's protocol, as this gateway does: upgrade the control \
+                 plane first"
+            );
+        }
         Ok(Ok(response)) => return format!("it answered {}", response.status()),
         Ok(Err(error)) => return causes(&error),
         Err(_) => return "it did not answer".to_owned(),
@@ -178,7 +188,7 @@ async fn follow(
 
 struct Batch {
     epoch: Option<String>,
-    changes: Vec<RouteChange>,
+    changes: Vec<Change>,
     reset: bool,
 }
 

@@ -17,10 +17,10 @@ use std::{
 };
 
 use api::{
-    DeploymentId, ReplicaId, RevisionNumber, State,
+    DeploymentId, EndpointId, ReplicaId, RevisionNumber, State,
     deployment::LogPayloads,
     lost::LostRequests,
-    route::{Route, RouteChange, RouteMessage, RouteReplica, RouteRevision},
+    route::{Change, Entry, RouteMessage, RouteReplica, RouteRevision, form1::Route},
 };
 use base::{Clock, Tasks};
 use bytes::Bytes;
@@ -270,7 +270,7 @@ async fn answer(
 pub(crate) struct Control {
     pub(crate) addr: SocketAddr,
     epoch: String,
-    routes: Arc<Mutex<BTreeMap<i64, RouteChange>>>,
+    entries: Arc<Mutex<BTreeMap<(i64, &'static str), Change>>>,
     /// What it was told of lost requests.
     pub(crate) lost: Arc<Mutex<Vec<LostRequests>>>,
     version: Arc<watch::Sender<i64>>,
@@ -287,25 +287,25 @@ impl Control {
         let control = Self {
             addr: listener.local_addr().unwrap(),
             epoch: epoch.to_owned(),
-            routes: Arc::default(),
+            entries: Arc::default(),
             lost: Arc::default(),
             version: Arc::new(watch::Sender::new(0)),
             tasks: Tasks::new(),
         };
         let (tasks, epoch) = (control.tasks.clone(), epoch.to_owned());
-        let (routes, version, lost) = (control.routes.clone(), control.version.clone(), control.lost.clone());
+        let (entries, version, lost) = (control.entries.clone(), control.version.clone(), control.lost.clone());
         tasks.clone().spawn(async move {
             loop {
                 let stream = tokio::select! {
                     accepted = listener.accept() => accepted.unwrap().0,
                     () = tasks.stopping() => return,
                 };
-                let (routes, versions, epoch, stop) =
-                    (routes.clone(), version.subscribe(), epoch.clone(), tasks.clone());
+                let (entries, versions, epoch, stop) =
+                    (entries.clone(), version.subscribe(), epoch.clone(), tasks.clone());
                 let lost = lost.clone();
                 tasks.spawn(async move {
                     tokio::select! {
-                        _ = tell(stream, &epoch, &routes, &lost, versions) => {}
+                        _ = tell(stream, &epoch, &entries, &lost, versions) => {}
                         () = stop.stopping() => {}
                     }
                 });
@@ -318,10 +318,26 @@ impl Control {
         format!("http://{}", self.addr)
     }
 
+    /// Tells of a deployment and its endpoint.
     pub(crate) fn set(&self, id: i64, route: Option<Route>) {
+        let (policy, targets) = route.map(|route| route.split(DeploymentId(id))).unzip();
+        self.tell([
+            Entry::Endpoint { key: EndpointId(id), value: policy },
+            Entry::Targets { key: DeploymentId(id), value: targets },
+        ]);
+    }
+
+    /// Tells of entries that changed.
+    pub(crate) fn tell(&self, changed: impl IntoIterator<Item = Entry>) {
         let version = *self.version.borrow() + 1;
-        let change = RouteChange { version, deployment: DeploymentId(id), route };
-        self.routes.lock().unwrap().insert(id, change);
+        for entry in changed {
+            let key = match &entry {
+                Entry::Endpoint { key, .. } => (key.0, "endpoint"),
+                Entry::Targets { key, .. } => (key.0, "targets"),
+                Entry::Unknown => (0, "unknown"),
+            };
+            self.entries.lock().unwrap().insert(key, Change { version, entry });
+        }
         self.version.send_replace(version);
     }
 
@@ -339,7 +355,7 @@ impl Drop for Control {
 async fn tell(
     mut stream: TcpStream,
     epoch: &str,
-    routes: &Mutex<BTreeMap<i64, RouteChange>>,
+    entries: &Mutex<BTreeMap<(i64, &'static str), Change>>,
     lost: &Mutex<Vec<LostRequests>>,
     mut versions: watch::Receiver<i64>,
 ) -> std::io::Result<Infallible> {
@@ -361,11 +377,12 @@ async fn tell(
         let from = head.find("after=").map_or("", |at| &head[at + 6..]);
         after = from.split(' ').next().unwrap_or("").parse().unwrap_or(0);
     }
+    assert!(head.contains("?protocol=2"), "{head}");
     let hello = RouteMessage::Hello { epoch: epoch.to_owned(), reset: after == 0 };
     let mut lines = String::from("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n") + &line(&hello);
     loop {
         let version = *versions.borrow_and_update();
-        for change in routes.lock().unwrap().values().filter(|change| change.version > after) {
+        for change in entries.lock().unwrap().values().filter(|change| change.version > after) {
             lines += &line(&RouteMessage::Change(change.clone()));
         }
         lines += &line(&RouteMessage::Synced { version });

@@ -70,7 +70,7 @@ impl Store {
         task_queue::wake(&mut sql, id, now).await?;
         let created = by_user(Some(revision), "created", format!("created {}", title(id, spec)), Value::Null);
         event::write(&mut sql, id, &[created], now).await?;
-        route::put(&mut sql, id, Some(&route::initial(id, spec))).await?;
+        route::put_policy(&mut sql, id, spec, false).await?;
         sql.commit().await?;
         self.announce();
         self.announce_task();
@@ -164,18 +164,17 @@ impl Store {
             sqlx::query("DELETE FROM deployment_label WHERE deployment = $1").bind(id.0).execute(&mut *sql).await?;
             write_labels(&mut sql, id, spec).await?;
         }
-        let present = route::get(&mut sql, id).await?;
         if let Next::New(number) = next {
             revision::insert(&mut sql, id, number, &content, registered(spec), now)
                 .await
                 .map_err(|error| refusal(error, spec))?;
             let kept = revision::kept(&mut sql, id).await?;
-            revision::prune(&mut sql, id, &kept, number, present.as_ref()).await?;
+            let targets = route::targets(&mut sql, id).await?;
+            revision::prune(&mut sql, id, &kept, number, targets.as_ref()).await?;
         }
         task_queue::wake(&mut sql, id, now).await?;
         event::write(&mut sql, id, &changes(&old, spec, next), now).await?;
-        let changed = route::under(id, present.unwrap_or_else(|| route::initial(id, spec)), spec, false);
-        route::put(&mut sql, id, Some(&changed)).await?;
+        route::put_policy(&mut sql, id, spec, false).await?;
         sql.commit().await?;
         self.announce();
         self.announce_task();
@@ -212,9 +211,7 @@ impl Store {
         task_queue::wake(&mut sql, id, now).await?;
         let message = format!("deletion of {} was asked for", title(id, &old.spec));
         event::write(&mut sql, id, &[by_user(None, "deletion_requested", message, Value::Null)], now).await?;
-        if let Some(present) = route::get(&mut sql, id).await? {
-            route::put(&mut sql, id, Some(&route::under(id, present, &old.spec, true))).await?;
-        }
+        route::put_policy(&mut sql, id, &old.spec, true).await?;
         sql.commit().await?;
         self.announce();
         self.announce_task();

@@ -1,6 +1,6 @@
 //! What workers do to a deployment, each time under their lease.
 
-use api::{DeploymentStatus, RevisionNumber, State, Timestamp, event::NewEvent, route::Route};
+use api::{DeploymentStatus, RevisionNumber, State, Timestamp, event::NewEvent, route::Targets};
 
 use crate::{
     Lease, Store, StoreError, event, route,
@@ -9,10 +9,9 @@ use crate::{
 };
 
 impl Store {
-    /// Worker: writes status, route and events in one transaction, under its lease. The route's version
-    /// grows only if the route differs; without one, the route stays as it is. Whatever the worker says,
-    /// the route keeps the name and limits of the specification as it is now, and one that is being deleted
-    /// stands as `deleting`. `settled_at` names the generation at which nothing is left to do.
+    /// Worker: writes status, targets and events in one transaction, under its lease. The targets' version
+    /// grows only if they differ; without any, they stay as they are. One that is being deleted
+    /// stands as `deleting`, whatever the worker says. `settled_at` names the generation at which nothing is left to do.
     ///
     /// # Errors
     /// [`StoreError::Fenced`] if the lease was taken over: nothing was written.
@@ -20,7 +19,7 @@ impl Store {
         &self,
         lease: &Lease,
         status: &DeploymentStatus,
-        route: Option<&Route>,
+        targets: Option<&Targets>,
         events: &[NewEvent],
         settled_at: Option<i64>,
         now: Timestamp,
@@ -46,11 +45,10 @@ impl Store {
             return Err(StoreError::Fenced);
         };
         event::write(&mut sql, lease.deployment, events, now).await?;
-        if let Some(route) = route {
+        if let Some(targets) = targets {
             let spec = row.json("spec", "deployment's specification")?;
             let deleting = row.maybe_int("deleting_since")?.is_some();
-            let route = route::under(lease.deployment, route.clone(), &spec, deleting);
-            route::put(&mut sql, lease.deployment, Some(&route)).await?;
+            route::put_targets(&mut sql, lease.deployment, &spec, deleting, targets).await?;
         }
         sql.commit().await?;
         self.announce();
@@ -85,7 +83,7 @@ impl Store {
             evidence: serde_json::Value::Null,
         };
         event::write(&mut sql, lease.deployment, &[removed], now).await?;
-        route::put(&mut sql, lease.deployment, None).await?;
+        route::remove(&mut sql, lease.deployment).await?;
         sqlx::query("INSERT INTO gone (deployment, at) VALUES ($1, $2)")
             .bind(lease.deployment.0)
             .bind(now.0)

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use store::{DeploymentFilter, Idempotent, Order, StoreError};
 
 use crate::support::{
-    Database, NOW, SECOND, content, create, event_kinds, execute, hold, named, on_both, route, spec, status,
+    Database, NOW, SECOND, content, create, event_kinds, execute, hold, named, on_both, spec, status, targets,
 };
 
 on_both! {
@@ -49,8 +49,8 @@ async fn a_new_deployment_is_there_with_all_that_belongs_to_it(database: Databas
     assert_eq!(revisions.len(), 1);
     assert_eq!((revisions[0].number, revisions[0].spec.name.as_deref()), (RevisionNumber(1), Some("iris")));
     assert_eq!(event_kinds(&store, made.id).await, ["created"]);
-    let routes = other.route_changes(0, 10).await.unwrap();
-    let route = routes.changes[0].route.as_ref().expect("it has a route at once");
+    let routes = other.route_changes(0, 10).await.unwrap().whole_routes();
+    let route = routes[0].route.as_ref().expect("it has a route at once");
     assert_eq!((route.name.as_deref(), route.state, route.request_timeout_ms), (Some("iris"), State::Pending, 77));
     assert!(route.revisions.is_empty() && route.reason.is_some());
     assert_eq!(other.deployment_wanted(DeploymentId(9), &[]).await.unwrap(), None);
@@ -81,7 +81,7 @@ async fn a_name_belongs_to_one_deployment_and_is_free_when_its_deletion_is_asked
     store.deployment_delete(first, None, NOW).await.unwrap();
     store.deployment_replace(second, &named("iris"), None, NOW).await.unwrap();
     let names = |page: store::RoutePage| -> Vec<_> {
-        page.changes
+        page.whole_routes()
             .into_iter()
             .filter_map(|change| change.route?.name.map(|name| (change.deployment.0, name)))
             .collect()
@@ -181,7 +181,7 @@ async fn old_revisions_go_but_never_one_that_is_served(database: Database) {
     store.deployment_replace(id, &content(2), None, NOW).await.unwrap();
     let lease = hold(&store, id).await;
     let serving = status(State::Active, Some(2));
-    store.deployment_observed(&lease, &serving, Some(&route(2, "h:1")), &[], None, NOW).await.unwrap();
+    store.deployment_observed(&lease, &serving, Some(&targets(2, "h:1")), &[], None, NOW).await.unwrap();
     for n in 3..=20 {
         store.deployment_replace(id, &content(n), None, NOW).await.unwrap();
     }

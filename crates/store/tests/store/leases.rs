@@ -4,7 +4,9 @@ use api::{DeploymentId, DeploymentStatus, State};
 use serde_json::json;
 use store::{StoreError, WorkerRecord};
 
-use crate::support::{Database, NOW, SECOND, content, create, event_kinds, hold, named, on_both, route, spec, status};
+use crate::support::{
+    Database, NOW, SECOND, content, create, event_kinds, hold, named, on_both, spec, status, targets,
+};
 
 on_both! {
     a_lease_is_one_workers_until_it_runs_out
@@ -63,7 +65,7 @@ async fn a_worker_that_was_too_slow_writes_nothing(database: Database) {
         evidence: json!(1),
     };
     let active = status(State::Active, Some(1));
-    let outcome = store.deployment_observed(&slow, &active, Some(&route(1, "h:1")), &[event], Some(1), NOW).await;
+    let outcome = store.deployment_observed(&slow, &active, Some(&targets(1, "h:1")), &[event], Some(1), NOW).await;
     assert!(matches!(outcome, Err(StoreError::Fenced)));
     assert_eq!((store.deployment_get(id).await.unwrap(), store.route_changes(0, 9).await.unwrap().version), before);
     assert_eq!(event_kinds(&store, id).await, ["created"]);
@@ -105,15 +107,15 @@ async fn what_a_worker_says_cannot_undo_what_a_person_asked_for(database: Databa
     let lease = hold(&store, id).await;
     let active = status(State::Active, Some(1));
     let observe = async |address: &str| {
-        store.deployment_observed(&lease, &active, Some(&route(1, address)), &[], None, NOW).await.unwrap();
-        store.route_changes(0, 9).await.unwrap().changes.remove(0).route.unwrap()
+        store.deployment_observed(&lease, &active, Some(&targets(1, address)), &[], None, NOW).await.unwrap();
+        store.route_changes(0, 9).await.unwrap().whole_routes().remove(0).route.unwrap()
     };
     let seen = observe("h:1").await;
     assert_eq!((seen.name.as_deref(), seen.request_timeout_ms, seen.state), (Some("iris"), 70, State::Active));
 
     // A rename between the worker's reading and its writing stands.
     store.deployment_replace(id, &named("rose"), None, NOW).await.unwrap();
-    let renamed = store.route_changes(0, 9).await.unwrap().changes.remove(0).route.unwrap();
+    let renamed = store.route_changes(0, 9).await.unwrap().whole_routes().remove(0).route.unwrap();
     assert_eq!((renamed.name.as_deref(), renamed.revisions.len()), (Some("rose"), 1), "its replicas stay");
     assert_eq!(observe("h:2").await.name.as_deref(), Some("rose"));
 

@@ -12,7 +12,7 @@ use std::{
 use api::{
     DeploymentId, DeploymentSpec, DeploymentStatus, ReplicaId, RevisionNumber, State, Timestamp,
     replica::Address,
-    route::{Route, RouteReplica, RouteRevision},
+    route::{RouteReplica, RouteRevision, Targets},
 };
 use serde_json::{Value, json};
 use sqlx::Connection as _;
@@ -135,13 +135,12 @@ pub(crate) fn status(state: State, serving: Option<u32>) -> DeploymentStatus {
     }
 }
 
-/// What a worker would write that was told nothing of the specification.
-pub(crate) fn route(number: u32, address: &str) -> Route {
-    Route {
-        name: Some("from-the-worker".into()),
-        former: None,
+/// What a worker writes.
+pub(crate) fn targets(number: u32, address: &str) -> Targets {
+    Targets {
         state: State::Active,
         reason: None,
+        answers_to: None,
         revisions: vec![RouteRevision {
             number: RevisionNumber(number),
             model_version: "v1".into(),
@@ -151,9 +150,6 @@ pub(crate) fn route(number: u32, address: &str) -> Route {
                 address: Address::Tcp(address.into()),
             }],
         }],
-        request_timeout_ms: 1,
-        idempotent: false,
-        log_payloads: api::deployment::LogPayloads::All,
     }
 }
 

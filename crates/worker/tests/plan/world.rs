@@ -7,7 +7,7 @@ use api::{
     deployment::{BucketModel, LogPayloads, MachineType, ModelSource, Resources, StatusError},
     replica::{Address, ReplicaState},
     revision::RevisionSpec,
-    route::Route,
+    route::Targets,
 };
 use backend::{Failure, Replica};
 use modelway_worker::plan::{Act, Memory, Rules, Step, Wanted, plan};
@@ -25,7 +25,7 @@ pub(crate) struct World {
     pub(crate) revisions: Vec<Revision>,
     pub(crate) machine: BTreeMap<ReplicaId, Replica>,
     pub(crate) memory: Memory,
-    pub(crate) committed: Option<Route>,
+    pub(crate) committed: Option<Targets>,
     /// When each replica was last named by a committed route.
     pub(crate) last_routed: BTreeMap<ReplicaId, Timestamp>,
     pub(crate) events: Vec<(&'static str, String)>,
@@ -119,7 +119,7 @@ impl World {
             let observed = self.observed();
             let wanted = Wanted { record: &self.record, revisions: &self.revisions, rejected };
             let step = plan(self.now, RULES, wanted, &observed, &self.memory);
-            self.check_route(&step.route);
+            self.check_route(&step.targets);
             if step.acts.is_empty() || rejected.is_some() {
                 self.commit(&step);
                 return step;
@@ -145,7 +145,7 @@ impl World {
         step
     }
 
-    pub(crate) fn check_route(&self, route: &Route) {
+    pub(crate) fn check_route(&self, route: &Targets) {
         for replica in route.revisions.iter().flat_map(|revision| &revision.replicas) {
             let state = self.machine.get(&replica.id).map(|r| r.state);
             assert_eq!(state, Some(ReplicaState::Ready), "the route names {}, which is {state:?}", replica.id);
@@ -162,16 +162,16 @@ impl World {
     }
 
     pub(crate) fn commit(&mut self, step: &Step) {
-        self.check_route(&step.route);
-        for replica in step.route.revisions.iter().flat_map(|revision| &revision.replicas) {
+        self.check_route(&step.targets);
+        for replica in step.targets.revisions.iter().flat_map(|revision| &revision.replicas) {
             self.last_routed.insert(replica.id.clone(), self.now);
         }
-        for route in self.committed.iter().chain([&step.route]) {
+        for route in self.committed.iter().chain([&step.targets]) {
             for replica in route.revisions.iter().flat_map(|revision| &revision.replicas) {
                 self.last_routed.insert(replica.id.clone(), self.now);
             }
         }
-        self.committed = Some(step.route.clone());
+        self.committed = Some(step.targets.clone());
         self.record.status = step.status.clone();
         self.memory = step.memory.clone();
         self.events.extend(step.events.iter().map(|event| (event.kind, event.message.clone())));

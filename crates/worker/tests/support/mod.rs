@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use api::{
     DeploymentId, DeploymentSpec, State, Timestamp,
     deployment::{BucketModel, LogPayloads, MachineType, ModelSource, Resources},
-    route::Route,
+    route::form1::Route,
 };
 use backend::{
     Backend,
@@ -148,7 +148,7 @@ impl Site {
 
     pub(crate) async fn route(&self, id: DeploymentId) -> Option<Route> {
         let page = self.store.route_changes(0, 10_000).await.expect("routes");
-        page.changes.into_iter().find(|change| change.deployment == id).and_then(|change| change.route)
+        page.whole_routes().into_iter().find(|change| change.deployment == id).and_then(|change| change.route)
     }
 
     pub(crate) async fn event_kinds(&self, id: DeploymentId) -> Vec<String> {
