@@ -12,6 +12,8 @@ import collections.abc
 import datetime
 import decimal
 import difflib
+import fractions
+import io
 import json
 import math
 import pathlib
@@ -31,6 +33,8 @@ _FLOATS = ("FP16", "BF16", "FP32", "FP64")
 _ITERABLES = (range, collections.abc.Iterator, collections.abc.KeysView, collections.abc.ValuesView, collections.deque)
 #: What is the text that it is written as.
 _WRITTEN = (uuid.UUID, pathlib.PurePath)
+#: Numbers that JSON has no form for.
+_EXACT = (decimal.Decimal, fractions.Fraction)
 _WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 #: The letter of each datatype in a ``struct``.
 _LETTERS = dict(zip(_WHOLE, "?BHIQbhiq"))
@@ -65,7 +69,9 @@ def by_name(declared: Sequence[Spec], data: Any, named: Mapping[str, Any]) -> Tu
     for name, value in named.items():
         if name in names:
             inputs[name] = value
-        elif name == "parameters" and isinstance(value, Mapping):
+        elif name == "parameters":
+            if not isinstance(value, Mapping):
+                raise ValueError(f"`parameters` is a dict with each parameter by its name, not a {type(value).__name__}")
             explicit = value
         else:
             strange.append(name)
@@ -89,7 +95,7 @@ def _parameter(name: str, value: Any) -> Any:
     value = _items(value)
     if isinstance(value, (datetime.date, datetime.time)):
         return value.isoformat()
-    if isinstance(value, decimal.Decimal):
+    if isinstance(value, _EXACT):
         return float(value)
     if isinstance(value, _WRITTEN):
         return str(value)
@@ -132,6 +138,10 @@ def _columns(names: List[str], declared: Sequence[Spec], data: Any) -> Dict[str,
             return row
     if len(names) == 1:
         return {names[0]: data}
+    rows = _items(data)
+    if names and isinstance(rows, list) and rows and all(isinstance(row, (list, tuple)) and len(row) == len(names) for row in rows):
+        # A matrix has the inputs in their order.
+        return {name: [row[place] for row in rows] for place, name in enumerate(names)}
     raise ValueError(f"the model has {len(names)} inputs: name each of them, as in {names[0]}=...; they are {', '.join(names)}"
                      if names else "the model does not say which inputs it has: name each of them")
 
@@ -187,6 +197,8 @@ def _plain(value: Any) -> Any:
     """Arrays of all libraries as those of NumPy; everything else as it is."""
     if isinstance(value, (str, bytes, list, tuple, int, float, datetime.date, datetime.time, type(None))):
         return value
+    if isinstance(value, io.IOBase):
+        raise ValueError(f"an open file is no value: read it first, as in `open({str(getattr(value, 'name', ''))!r}, 'rb').read()`")
     if isinstance(value, _ITERABLES):
         return list(value)
     if _is_numpy(value):
@@ -301,10 +313,10 @@ def _element(name: str, item: Any, datatype: str) -> Any:
     """One value as JSON has it, or bytes. What does not fit is left as it is, and the server says so."""
     if item is None or type(item).__name__ in ("NAType", "NaTType"):
         return math.nan if datatype in _FLOATS else None
-    if datatype in _FLOATS and isinstance(item, (bool, decimal.Decimal)):
+    if datatype in _FLOATS and isinstance(item, (bool, *_EXACT)):
         return float(item)
-    if datatype in _WHOLE and isinstance(item, decimal.Decimal):
-        item = int(item) if item == item.to_integral_value() else float(item)
+    if datatype in _WHOLE and isinstance(item, _EXACT):
+        item = int(item) if item == item // 1 else float(item)
     if isinstance(item, float) and datatype in _WHOLE:
         whole = int(item) if item.is_integer() else item
         item = None if math.isnan(item) else whole
@@ -321,7 +333,7 @@ def _element(name: str, item: Any, datatype: str) -> Any:
             return item.isoformat()
         if isinstance(item, (Mapping, list, tuple)):
             return _json(f"input `{name}`", item)
-        if isinstance(item, (decimal.Decimal, *_WRITTEN)):
+        if isinstance(item, (*_EXACT, *_WRITTEN)):
             return str(item)
     if not isinstance(item, (str, int, float, bytes, type(None))):
         text = ", or text" if datatype == "BYTES" else ""

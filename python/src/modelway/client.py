@@ -225,7 +225,8 @@ class Client:
 
 def _path(model: str, version: Optional[str]) -> str:
     path = f"/v2/models/{quote(model, safe='')}"
-    return path if version is None else f"{path}/versions/{quote(version, safe='')}"
+    # A version may well be given as a number.
+    return path if version is None else f"{path}/versions/{quote(str(version), safe='')}"
 
 
 def _body(
