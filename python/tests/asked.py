@@ -1,6 +1,7 @@
 """What a data scientist has in hand, sent by the client to the real server. The e2e tests run it, with the binary in
 MODELWAY_BINARY: once without pandas, once with it."""
 
+import dataclasses
 import datetime
 import decimal
 import fractions
@@ -146,6 +147,17 @@ class NumpyTensor(Bfloat16):
         return self._array
 
 
+class Named(NamedTuple):
+    name: str
+    age: float
+
+
+@dataclasses.dataclass
+class Fielded:
+    name: str
+    age: float
+
+
 class Asking(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -202,6 +214,8 @@ class Asked(Asking):
         self.check(Person, np.array(["Ada 36", "Bob 7.5"], object), [ada, {"age": 7.5, "name": "Bob"}])
         self.check(Person, np.array(["Ada 36", "Bob 7.5"], object), {"name": ["Ada", "Bob"], "age": [36, 7.5]})
         self.check(Person, "Ada nan", {"name": "Ada", "age": None})
+        self.check(Person, "Ada 36", Named("Ada", 36))
+        self.check(Person, np.array(["Ada 36", "Bob 7.5"], object), [Named("Ada", 36), Fielded("Bob", 7.5)])
         for rows in ([["Ada", 36], ("Bob", 7.5)], np.array([["Ada", 36], ["Bob", 7.5]], object), zip(["Ada", "Bob"], [36, 7.5])):
             self.check(Person, np.array(["Ada 36", "Bob 7.5"], object), rows)
         self.check(Person, np.array(["Ada 36", "Bob nan"], object), [ada, {"name": "Bob"}])
@@ -382,6 +396,7 @@ class AskedWithPandas(Asking):
         self.check(Person, answers, name=people["name"], age=people["age"])
         self.check(Person, answers, people.to_dict("list"))
         self.check(Person, answers, people.to_dict("records"))
+        self.check(Person, answers, people.itertuples(index=False))
         self.check(Person, answers, people.astype({"age": "Int64", "name": "category"}))
         self.check(Person, "Ada 36", people.iloc[0])
         self.check(Person, "Ada 36", **people.iloc[0])

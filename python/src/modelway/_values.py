@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import collections.abc
+import dataclasses
 import datetime
 import decimal
 import difflib
@@ -147,11 +148,19 @@ def _columns(names: List[str], declared: Sequence[Spec], data: Any) -> Dict[str,
 
 
 def _is_row(value: Any) -> bool:
-    """Whether it holds values by their names: a mapping, or a row of a pandas table."""
-    return isinstance(value, Mapping) or (hasattr(value, "to_dict") and hasattr(value, "index") and not hasattr(value, "columns"))
+    """Whether it holds values by their names: a mapping, a tuple or object with named fields, or a row of a pandas table."""
+    if isinstance(value, Mapping) or _has_fields(value):
+        return True
+    return hasattr(value, "to_dict") and hasattr(value, "index") and not hasattr(value, "columns")
+
+
+def _has_fields(value: Any) -> bool:
+    return hasattr(value, "_asdict") or (dataclasses.is_dataclass(value) and not isinstance(value, type))
 
 
 def _row(value: Any) -> Dict[str, Any]:
+    if _has_fields(value):
+        value = value._asdict() if hasattr(value, "_asdict") else dataclasses.asdict(value)
     return {str(name): item for name, item in (value if isinstance(value, Mapping) else value.to_dict()).items()}
 
 
