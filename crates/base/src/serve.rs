@@ -6,7 +6,9 @@
 //!   sends or does not send; the same from the first byte of each later head of HTTP/1 on;
 //! - between requests it may be idle for [`Limits::idle`];
 //! - while an answer is owed, the client must take some of it within [`Limits::stall`]; over HTTP/2 this holds for each call, and
-//!   ends that call alone;
+//!   ends that call alone. A connection whose client has not taken the last pieces of answers gets a GOAWAY after that time, or
+//!   twice that at most, and is closed when it has passed again;
+//! - all connections together have at most [`Limits::calls`] over HTTP/2;
 //! - a connection beyond [`Limits::connections`] is told so, and one whose request is no HTTP.
 //!
 //! A client that ends its half of an HTTP/1 connection after a request still gets the answer. It is told from one that
@@ -24,6 +26,7 @@ mod socket;
 mod stream;
 pub mod taking;
 mod unreadable;
+mod untaken;
 mod watch;
 
 use std::{convert::Infallible, io, sync::Arc, time::Duration};
@@ -43,9 +46,13 @@ pub use watch::Peer;
 
 use crate::Tasks;
 use stream::Stream;
+use untaken::Calls;
 
 /// How long to wait after the machine refused to hand over a connection, as when it has no file descriptors left.
 const REST_AFTER_FAILURE: Duration = Duration::from_millis(50);
+
+/// [`Limits::calls`] of every listener. A call costs about 25 KiB beside its body, and each connection may have a thousand.
+pub const MOST_CALLS: usize = 20_000;
 
 /// Refused connections that are read to their end at one time, so that their clients read the refusal.
 const MOST_REFUSED: usize = 256;
@@ -57,6 +64,9 @@ pub struct Limits {
     pub connections: usize,
     /// From the acceptance of a connection to the end of the first request's head.
     pub head: Duration,
+    /// Calls over HTTP/2 at one time, of all connections, beside the first of each. A piece of an answer that its client has
+    /// not taken counts as one.
+    pub calls: usize,
     /// The longest time without a request.
     pub idle: Duration,
     /// The longest time for which a client takes nothing of an answer.
@@ -186,7 +196,7 @@ pub async fn accept_until_stopped<A: Answer>(
 /// Accepts until dropped. Each connection is a task of `ending.connections`.
 pub async fn accept<A: Answer>(listener: Source<'_>, limits: Limits, answer: &Arc<A>, ending: &Ending) {
     let places = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
-    let refusals = Refusals::default();
+    let (refusals, calls) = (Refusals::default(), Arc::new(Calls::new(limits.calls)));
     let mut failing = false;
     loop {
         let stream = match listener.accept(&limits).await {
@@ -205,10 +215,10 @@ pub async fn accept<A: Answer>(listener: Source<'_>, limits: Limits, answer: &Ar
             refusals.refuse(stream, limits.full, &ending.connections);
             continue;
         };
-        let (answer, serving) = (Arc::clone(answer), ending.clone());
+        let (answer, serving, calls) = (Arc::clone(answer), ending.clone(), Arc::clone(&calls));
         ending.connections.spawn(async move {
             answer.changed(Change::Opened);
-            connection::serve(stream, &limits, &answer, &serving).await;
+            connection::serve(stream, &limits, calls, &answer, &serving).await;
             answer.changed(Change::Closed);
             drop(place);
         });

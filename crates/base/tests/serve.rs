@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use modelway_base::serve::{Answer, Ending, Limits, Peer, Source, accept};
@@ -24,14 +25,20 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// What hyper writes of its own where a request is no HTTP.
 const REFUSAL: &str = "HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
-/// `/400` is a bare refusal, `/long` is more than a window, and everything else is [`REFUSAL`] as a body.
+/// `/400` is a bare refusal, `/long` is more than a window, `/held` is counted until it is taken, and everything else is [`REFUSAL`] as a body.
 #[derive(Default)]
 struct Echo {
-    /// Requests whose answers are not over.
+    /// Requests whose answers are not over, or not taken.
     open: Arc<AtomicUsize>,
 }
 
 struct Open(Arc<AtomicUsize>);
+
+impl AsRef<[u8]> for Open {
+    fn as_ref(&self) -> &[u8] {
+        REFUSAL.as_bytes()
+    }
+}
 
 impl Drop for Open {
     fn drop(&mut self) {
@@ -48,6 +55,7 @@ impl Answer for Echo {
         let mut response = Response::new(reqwest::Body::default());
         match request.uri().path() {
             "/400" => *response.status_mut() = StatusCode::BAD_REQUEST,
+            "/held" => *response.body_mut() = Bytes::from_owner(open).into(),
             "/long" => {
                 let pieces = megabytes(open);
                 *response.body_mut() = reqwest::Body::wrap_stream(pieces);
@@ -72,12 +80,13 @@ fn megabytes(open: Open) -> impl futures::Stream<Item = Result<Vec<u8>, Infallib
     })
 }
 
-async fn server(stall: Duration) -> (String, Arc<Echo>, modelway_base::Tasks) {
+async fn server(stall: Duration, calls: usize) -> (String, Arc<Echo>, modelway_base::Tasks) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap().to_string();
     let (echo, tasks) = (Arc::new(Echo::default()), modelway_base::Tasks::new());
     let limits = Limits {
         connections: 10,
+        calls,
         head: PATIENCE,
         idle: PATIENCE,
         stall,
@@ -102,7 +111,7 @@ fn http2() -> reqwest::Client {
 
 #[tokio::test]
 async fn what_looks_like_a_refusal_of_hypers_own_is_an_answer_where_a_request_was_answered() {
-    let (addr, _, tasks) = server(PATIENCE).await;
+    let (addr, _, tasks) = server(PATIENCE, 10).await;
     let mut stream = TcpStream::connect(&addr).await.unwrap();
     stream.write_all(b"GET /400 HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await.unwrap();
     let mut answer = String::new();
@@ -118,7 +127,7 @@ async fn what_looks_like_a_refusal_of_hypers_own_is_an_answer_where_a_request_wa
 
 #[tokio::test]
 async fn a_call_over_http2_whose_answer_nobody_takes_ends_and_the_others_of_its_connection_do_not() {
-    let (addr, echo, tasks) = server(Duration::from_millis(300)).await;
+    let (addr, echo, tasks) = server(Duration::from_millis(300), 10).await;
     let client = http2();
     let untaken = client.get(format!("http://{addr}/long")).send().await.unwrap();
     assert_eq!(echo.open.load(Ordering::SeqCst), 1);
@@ -131,5 +140,59 @@ async fn a_call_over_http2_whose_answer_nobody_takes_ends_and_the_others_of_its_
     };
     tokio::time::timeout(PATIENCE, ends).await.expect("it ends");
     assert!(untaken.bytes().await.is_err(), "it was cut off");
+    tasks.stop();
+}
+
+/// A client that makes room for one byte of each answer.
+fn narrow() -> reqwest::Client {
+    let client = modelway_base::client::builder().http2_prior_knowledge().http2_initial_stream_window_size(1);
+    client.timeout(PATIENCE).build().unwrap()
+}
+
+#[tokio::test]
+async fn a_connection_over_http2_that_keeps_the_last_piece_of_an_answer_ends_although_it_is_busy() {
+    let (addr, echo, tasks) = server(Duration::from_millis(300), 10).await;
+    let client = narrow();
+    let untaken = client.get(format!("http://{addr}/held")).send().await.unwrap();
+    assert_eq!(echo.open.load(Ordering::SeqCst), 1);
+    let ends = async {
+        while echo.open.load(Ordering::SeqCst) > 0 {
+            let answer = client.get(format!("http://{addr}/400")).send().await.unwrap();
+            assert_eq!(answer.status(), 400, "nobody else is disturbed");
+        }
+    };
+    tokio::time::timeout(PATIENCE, ends).await.expect("it ends");
+    assert!(untaken.bytes().await.is_err(), "it was cut off");
+    tasks.stop();
+}
+
+#[tokio::test]
+async fn calls_of_all_connections_are_bounded_and_the_first_of_each_is_answered() {
+    let (addr, _, tasks) = server(PATIENCE, 4).await;
+    let client = narrow();
+    let mut untaken = Vec::new();
+    let refused = loop {
+        let answer = client.get(format!("http://{addr}/held")).send().await.unwrap();
+        if answer.status() != 200 {
+            break answer.status();
+        }
+        untaken.push(answer);
+        assert!(untaken.len() < 20, "there is no bound");
+    };
+    assert_eq!(refused, 503);
+    let other = http2().get(format!("http://{addr}/")).send().await.unwrap();
+    assert_eq!(other.text().await.unwrap(), REFUSAL);
+    drop((untaken, client));
+    let free = async {
+        let client = narrow();
+        let get = || async { client.get(format!("http://{addr}/held")).send().await.unwrap() };
+        loop {
+            let answers = futures::join!(get(), get(), get());
+            if [answers.0, answers.1, answers.2].iter().all(|answer| answer.status() == 200) {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, free).await.expect("what was held is given back");
     tasks.stop();
 }

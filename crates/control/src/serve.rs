@@ -39,6 +39,7 @@ impl Limits {
     pub(crate) fn of(config: &Config) -> Self {
         let connections = base::serve::Limits {
             connections: config.max_connections,
+            calls: base::serve::MOST_CALLS,
             head: Duration::from_millis(config.header_timeout_ms),
             idle: IDLE,
             stall: Duration::from_millis(config.stall_timeout_ms.into()),

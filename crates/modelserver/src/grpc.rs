@@ -85,9 +85,13 @@ pub(crate) fn changes(path: &str) -> bool {
     path.contains("/RepositoryModel")
 }
 
-/// The answer to a request whose metadata is too large.
-pub(crate) fn too_large(words: &str) -> Answer {
-    refused(Status::resource_exhausted(words))
+/// The answer to a request whose metadata is too large, or that is one too many. Nothing of the latter was begun.
+pub(crate) fn refuse(words: &str, is_busy: bool) -> Answer {
+    let mut status = Status::resource_exhausted(words);
+    if is_busy {
+        status.metadata_mut().insert(NOT_BEGUN_HEADER, MetadataValue::from_static("1"));
+    }
+    refused(status)
 }
 
 /// The answer to a request that a web page of elsewhere may have sent.

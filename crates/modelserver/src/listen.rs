@@ -131,6 +131,7 @@ pub(crate) async fn accept(listener: &Listener, app: &Arc<App>, ending: &Ending)
     let millis = |millis: u64| Duration::from_millis(millis.max(1));
     let limits = Limits {
         connections: config.max_connections,
+        calls: serve::MOST_CALLS,
         head: millis(config.header_timeout_ms),
         idle: millis(config.idle_timeout_ms),
         stall: millis(config.write_timeout_ms),

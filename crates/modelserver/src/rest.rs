@@ -58,10 +58,12 @@ const POST: &[Method] = &[Method::POST];
 /// Refuses a request of whatever protocol, which is not read further.
 pub(crate) fn refuse(request: &Request<Incoming>, status: StatusCode, words: &str) -> Answer {
     let echo = Echo::of(request);
+    let is_busy = status == StatusCode::SERVICE_UNAVAILABLE;
     if grpc::is_grpc(request) {
-        return echo.onto(grpc::too_large(words));
+        return echo.onto(grpc::refuse(words, is_busy));
     }
-    echo.onto(answer::Refusal::new(status, words).into_answer())
+    let refusal = answer::Refusal::new(status, words);
+    echo.onto(if is_busy { refusal.later() } else { refusal }.into_answer())
 }
 
 /// Answers one request, of whatever protocol.

@@ -41,6 +41,7 @@ const TAIL: usize = 100;
 /// Bounds of connections.
 const LIMITS: Limits = Limits {
     connections: 1_024,
+    calls: base::serve::MOST_CALLS,
     head: Duration::from_secs(10),
     idle: Duration::from_secs(60),
     // A paused `logs -f` is such a client.

@@ -10,19 +10,25 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::{taking, watch::Watch};
+use super::{taking, untaken, watch::Watch};
 
 /// A request until its answer has been handed to the connection.
 #[derive(Debug)]
 pub(super) struct InFlight {
     watch: Arc<Watch>,
     idle: Duration,
+    is_one_too_many: bool,
 }
 
 impl InFlight {
     pub(super) fn new(watch: Arc<Watch>, version: http::Version, idle: Duration) -> Self {
-        watch.begin(version);
-        Self { watch, idle }
+        let is_one_too_many = !watch.begin(version);
+        Self { watch, idle, is_one_too_many }
+    }
+
+    /// Whether all connections together have too many.
+    pub(super) fn is_one_too_many(&self) -> bool {
+        self.is_one_too_many
     }
 }
 
@@ -100,9 +106,13 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Watched<B> {
                 Err(other) => return Poll::Ready(Some(Ok(other))),
             }
         }
-        let slice = if this.request.watch.is_http2() { SLICE_OF_CALL } else { SLICE };
+        let is_http2 = this.request.watch.is_http2();
+        let slice = if is_http2 { SLICE_OF_CALL } else { SLICE };
         if data.len() > slice {
             this.rest = data.split_off(slice);
+        }
+        if is_http2 && !data.is_empty() {
+            data = untaken::counted(data, &this.request.watch);
         }
         this.set_owed(true);
         taking::gave();

@@ -28,6 +28,7 @@ use super::{
     socket::Socket,
     stream::Stream,
     taking::while_taken,
+    untaken::Calls,
     watch::{Answering, Peer, Watch},
 };
 use crate::Tasks;
@@ -44,6 +45,9 @@ const HALF_CLOSED: Duration = Duration::from_secs(1);
 /// How often it is looked whether it is gone.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
+/// What a client is told whose call is one too many.
+const TOO_MANY_CALLS: &str = "this server has as many calls over HTTP/2 under way as it takes at one time: try again";
+
 /// Why a connection is ended from here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Overdue {
@@ -53,14 +57,22 @@ enum Overdue {
     Idle,
     /// The client does not take its answer.
     Stalled,
+    /// The client has not taken the last piece of an answer over HTTP/2.
+    Untaken,
     /// The client is not there any more.
     Gone,
     /// The server ends, and waits no more.
     Cut,
 }
 
-pub(super) async fn serve<A: Answer>(stream: Stream, limits: &Limits, answer: &Arc<A>, ending: &Ending) {
-    let watch = Arc::new(Watch::new(limits.head));
+pub(super) async fn serve<A: Answer>(
+    stream: Stream,
+    limits: &Limits,
+    calls: Arc<Calls>,
+    answer: &Arc<A>,
+    ending: &Ending,
+) {
+    let watch = Arc::new(Watch::new(limits.head, calls));
     let socket = Socket::new(stream, Arc::clone(&watch), limits);
     let service = service_fn(|request: Request<Incoming>| {
         let (answer, watch, idle) = (Arc::clone(answer), Arc::clone(&watch), limits.idle);
@@ -69,6 +81,9 @@ pub(super) async fn serve<A: Answer>(stream: Stream, limits: &Limits, answer: &A
             let bare = version == Version::HTTP_2 && request.method() == Method::HEAD;
             let in_flight = InFlight::new(Arc::clone(&watch), version, idle);
             let mut answered = match head::too_large(&request) {
+                _ if in_flight.is_one_too_many() => {
+                    answer.refuse(&request, StatusCode::SERVICE_UNAVAILABLE, TOO_MANY_CALLS)
+                }
                 None => answer.answer(Peer(Arc::clone(&watch)), request).await?,
                 Some(words) => answer.refuse(&request, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, words),
             };
@@ -120,7 +135,7 @@ pub(super) async fn serve<A: Answer>(stream: Stream, limits: &Limits, answer: &A
             }
             match clock.poll(context) {
                 // An HTTP/2 client is told, and has as long again to go.
-                Poll::Ready(Overdue::Idle) if !told => {
+                Poll::Ready(Overdue::Idle | Overdue::Untaken) if !told => {
                     told = true;
                     connection.as_mut().graceful_shutdown();
                     clock.give(limits.stall);
@@ -155,6 +170,8 @@ struct Clock<'w> {
     head_until: Option<u64>,
     /// Until when something that is owed must be taken.
     owed_until: Option<u64>,
+    /// When the turn ends in which pieces over HTTP/2 must be taken that were given before.
+    turn_until: Option<u64>,
     /// Until when the connection must have ended, if no request is in flight then.
     last: Option<u64>,
     /// When a client that ended its half of the connection is asked next whether it is there.
@@ -174,6 +191,7 @@ impl<'w> Clock<'w> {
             armed,
             head_until: None,
             owed_until: None,
+            turn_until: None,
             last: None,
             ask_at: None,
             last_asked: None,
@@ -196,6 +214,12 @@ impl<'w> Clock<'w> {
                 if why == Overdue::Gone && !self.watch.is_gone() && self.asks() {
                     context.waker().wake_by_ref();
                     continue;
+                }
+                if why == Overdue::Untaken {
+                    self.turn_until = None;
+                    if self.watch.held().next_turn() {
+                        continue;
+                    }
                 }
                 return Poll::Ready(why);
             }
@@ -227,6 +251,12 @@ impl<'w> Clock<'w> {
             due = due.min((self.owed_until.unwrap_or(u64::MAX), Overdue::Stalled));
         } else {
             self.owed_until = None;
+        }
+        if watch.held().has_pieces() {
+            let until = *self.turn_until.get_or_insert_with(|| watch.after(self.limits.stall));
+            due = due.min((until, Overdue::Untaken));
+        } else {
+            self.turn_until = None;
         }
         due.min((watch.write_until(), Overdue::Stalled)).min((self.gone_at(), Overdue::Gone))
     }

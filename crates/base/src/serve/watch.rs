@@ -13,7 +13,10 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::stream::Stream;
+use super::{
+    stream::Stream,
+    untaken::{Calls, Held},
+};
 
 /// No deadline.
 const NEVER: u64 = u64::MAX;
@@ -69,12 +72,14 @@ pub(super) struct Watch {
     unread: AtomicBool,
     /// Its answers say that it ends.
     draining: AtomicBool,
+    /// What its calls hold over HTTP/2.
+    held: Held,
     /// The socket, when hyper has let go of it.
     stream: Mutex<Option<Stream>>,
 }
 
 impl Watch {
-    pub(super) fn new(head: Duration) -> Self {
+    pub(super) fn new(head: Duration, calls: Arc<Calls>) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self {
             number: NEXT.fetch_add(1, Relaxed),
@@ -94,6 +99,7 @@ impl Watch {
             answer: AtomicU8::new(Answering::No as u8),
             unread: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            held: Held::new(calls),
             stream: Mutex::default(),
         }
     }
@@ -114,7 +120,8 @@ impl Watch {
         self.born + Duration::from_millis(millis.min(FAR))
     }
 
-    pub(super) fn begin(&self, version: http::Version) {
+    /// A request begins. `false`: there are too many.
+    pub(super) fn begin(&self, version: http::Version) -> bool {
         self.requests.fetch_add(1, AcqRel);
         self.unflushed.store(true, Relaxed);
         if !self.spoke.load(Relaxed) {
@@ -124,9 +131,13 @@ impl Watch {
         }
         self.head_begun.store(false, Relaxed);
         self.set_answering(Answering::No);
+        version != http::Version::HTTP_2 || self.held.add()
     }
 
     pub(super) fn end(&self, idle: Duration) {
+        if self.http2.load(Relaxed) {
+            self.held.remove();
+        }
         if self.requests.fetch_sub(1, AcqRel) == 1 {
             self.idle_until.store(self.now().saturating_add(millis(idle)), Release);
         }
@@ -197,6 +208,10 @@ impl Watch {
     /// Whether something was taken since this was asked last.
     pub(super) fn took(&self) -> bool {
         self.taken.load(Relaxed) && self.taken.swap(false, Relaxed)
+    }
+
+    pub(super) fn held(&self) -> &Held {
+        &self.held
     }
 
     pub(super) fn set_draining(&self) {

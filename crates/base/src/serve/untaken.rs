@@ -1,0 +1,151 @@
+//! What calls over HTTP/2 hold: the calls of all connections, and the pieces of answers that clients have not taken.
+//!
+//! HTTP/2 lets a client have a thousand calls on one connection, so the bound on connections bounds nothing here. And
+//! hyper ends its task for a call once it has given the last piece of the answer to h2, which keeps that piece for as
+//! long as the client leaves its window shut. Nothing that watches the task sees this, so each piece is counted until
+//! h2 drops it, and a connection that keeps pieces for too long is ended.
+//!
+//! **Invariant:** a piece that is taken costs one allocation and no clock here.
+
+use std::sync::{
+    Arc,
+    atomic::{
+        AtomicUsize,
+        Ordering::{AcqRel, Acquire, Relaxed},
+    },
+};
+
+use bytes::Bytes;
+
+use super::watch::Watch;
+
+/// What one connection may hold without being counted among all: a call and a piece of its answer.
+const FREE: usize = 2;
+
+/// Calls, and pieces of answers, of all connections of a listener beyond the first ones of each.
+#[derive(Debug)]
+pub(super) struct Calls {
+    held: AtomicUsize,
+    most: usize,
+}
+
+impl Calls {
+    pub(super) fn new(most: usize) -> Self {
+        Self { held: AtomicUsize::new(0), most }
+    }
+}
+
+/// What one connection holds.
+#[derive(Debug)]
+pub(super) struct Held {
+    calls: Arc<Calls>,
+    count: AtomicUsize,
+    /// Pieces given in even turns, and in odd ones.
+    pieces: [AtomicUsize; 2],
+    turn: AtomicUsize,
+}
+
+impl Held {
+    pub(super) fn new(calls: Arc<Calls>) -> Self {
+        Self { calls, count: AtomicUsize::new(0), pieces: Default::default(), turn: AtomicUsize::new(0) }
+    }
+
+    /// Another call, or another piece. `false`: all connections together hold too much.
+    pub(super) fn add(&self) -> bool {
+        self.count.fetch_add(1, AcqRel) < FREE || self.calls.held.fetch_add(1, AcqRel) < self.calls.most
+    }
+
+    pub(super) fn remove(&self) {
+        if self.count.fetch_sub(1, AcqRel) > FREE {
+            self.calls.held.fetch_sub(1, AcqRel);
+        }
+    }
+
+    /// Whether the client has to take something.
+    pub(super) fn has_pieces(&self) -> bool {
+        self.pieces.iter().any(|pieces| pieces.load(Acquire) > 0)
+    }
+
+    /// Begins the next turn. `false`: the client has not taken a piece that was given before this turn.
+    pub(super) fn next_turn(&self) -> bool {
+        let next = self.turn.load(Relaxed) ^ 1;
+        let taken = self.pieces[next].load(Acquire) == 0;
+        if taken {
+            self.turn.store(next, Relaxed);
+        }
+        taken
+    }
+}
+
+/// A piece of an answer until h2 drops it.
+struct Piece {
+    bytes: Bytes,
+    watch: Arc<Watch>,
+    turn: usize,
+}
+
+/// The same piece, counted.
+pub(super) fn counted(bytes: Bytes, watch: &Arc<Watch>) -> Bytes {
+    let held = watch.held();
+    let turn = held.turn.load(Relaxed);
+    held.pieces[turn].fetch_add(1, AcqRel);
+    // The call that it answers was let in.
+    held.add();
+    Bytes::from_owner(Piece { bytes, watch: Arc::clone(watch), turn })
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        let held = self.watch.held();
+        held.pieces[self.turn].fetch_sub(1, AcqRel);
+        held.remove();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn watch(calls: &Arc<Calls>) -> Arc<Watch> {
+        Arc::new(Watch::new(Duration::ZERO, Arc::clone(calls)))
+    }
+
+    #[test]
+    fn each_connection_has_a_call_and_a_piece_and_all_share_the_rest() {
+        let calls = Arc::new(Calls::new(1));
+        let [first, second] = [watch(&calls), watch(&calls)];
+        assert_eq!([first.held().add(), first.held().add(), first.held().add()], [true; 3]);
+        assert!(!first.held().add());
+        assert_eq!([second.held().add(), second.held().add(), second.held().add()], [true, true, false]);
+        for held in [first.held(), first.held(), second.held()] {
+            held.remove();
+        }
+        assert!(first.held().add());
+    }
+
+    #[test]
+    fn a_piece_may_stay_for_one_whole_turn() {
+        let calls = Arc::new(Calls::new(10));
+        let watch = watch(&calls);
+        let piece = counted(Bytes::from_static(b"abc"), &watch);
+        let part = piece.slice(1..);
+        drop(piece);
+        assert!(watch.held().has_pieces() && watch.held().next_turn());
+        let later = counted(Bytes::from_static(b"d"), &watch);
+        assert!(!watch.held().next_turn());
+        drop(part);
+        assert!(watch.held().next_turn() && watch.held().has_pieces());
+        assert!(!watch.held().next_turn());
+        drop(later);
+        assert!(!watch.held().has_pieces() && watch.held().next_turn());
+        assert_eq!(calls.held.load(Relaxed), 0);
+    }
+}
