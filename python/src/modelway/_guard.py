@@ -61,6 +61,23 @@ def install() -> Optional[int]:
     return None
 
 
+def hold_signals_back() -> None:
+    """Lets no signal but a deadly one come while ``os.fork`` waits for the server: it would end the call with EINTR, which
+    a fork knows nothing of elsewhere. What else starts programs holds them back itself."""
+    import signal
+    import threading
+
+    before = threading.local()
+
+    def hold() -> None:
+        before.mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+
+    def release() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before.mask)
+
+    os.register_at_fork(before=hold, after_in_parent=release, after_in_child=release)
+
+
 def _program(arch: int, calls: Dict[str, int]) -> bytes:
     lines: List[Any] = []
 

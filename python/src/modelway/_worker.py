@@ -78,6 +78,7 @@ def _guard(sock: Any) -> None:
     prefix = b"\x16" + bytes(15)
     sock.sendmsg([prefix], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, questions.to_bytes(4, sys.byteorder))])
     os.close(questions)
+    _guard.hold_signals_back()
 
 
 def _refuse(sock: Any, error: BaseException) -> None:

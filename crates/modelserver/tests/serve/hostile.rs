@@ -171,6 +171,24 @@ made = descendants(os.getpid())
 for pid in children: os.kill(pid, 9), os.waitpid(pid, 0)
 ";
     assert_eq!(does(&server, &format!("{COUNT}{pool}")).await, "101");
+    // Signals that come meanwhile neither end a fork nor are lost.
+    let alarms = "
+import os, signal, subprocess
+count = 0
+def note(*_):
+    global count
+    count += 1
+signal.signal(signal.SIGALRM, note)
+signal.setitimer(signal.ITIMER_REAL, 0.0002, 0.0002)
+for _ in range(150):
+    pid = os.fork()
+    if pid == 0: os._exit(0)
+    os.waitpid(pid, 0)
+subprocess.run(['true'], check=True)
+signal.setitimer(signal.ITIMER_REAL, 0)
+made = count > 20 and not signal.pthread_sigmask(signal.SIG_BLOCK, [])
+";
+    assert_eq!(does(&server, alarms).await, "True");
     // Each that is started starts others, in groups of their own.
     let bomb = "
 import time
