@@ -18,6 +18,8 @@ use serde_json::{Value, json};
 
 #[path = "mlflow_matrix/grpc.rs"]
 mod grpc;
+#[path = "mlflow_matrix/v2.rs"]
+mod v2;
 
 const TABLES: &str = include_str!("../../../docs/nulls.md");
 
@@ -60,7 +62,12 @@ impl Served {
 
     /// A body as it stands: Python's NaN may be in it.
     async fn post(&self, path: &str, body: impl Into<String>) -> (u16, Value) {
-        let answer = client().post(self.url(path)).body(body.into()).send().await.unwrap();
+        self.post_as("application/json", path, body).await
+    }
+
+    async fn post_as(&self, kind: &str, path: &str, body: impl Into<String>) -> (u16, Value) {
+        let call = client().post(self.url(path)).header("content-type", kind).body(body.into());
+        let answer = call.send().await.unwrap();
         (answer.status().as_u16(), answer.json().await.unwrap())
     }
 }
@@ -75,6 +82,7 @@ impl Drop for Served {
 /// One request, and what MLflow says to it.
 struct Case {
     body: String,
+    csv: bool,
     status: u64,
     answer: Value,
 }
@@ -96,6 +104,7 @@ fn cases(folder: &Path, arguments: &[&str]) -> BTreeMap<String, Vec<Case>> {
         let case: Value = serde_json::from_str(line).unwrap();
         cases.entry(case["model"].as_str().unwrap().to_owned()).or_default().push(Case {
             body: case["body"].as_str().unwrap().to_owned(),
+            csv: case["csv"].as_bool().unwrap(),
             status: case["status"].as_u64().unwrap(),
             answer: case["answer"].clone(),
         });
@@ -122,7 +131,7 @@ fn of_singles(value: &Value) -> Value {
         Value::Object(all) => all.iter().map(|(name, value)| (name.clone(), of_singles(value))).collect(),
         Value::Number(number) if number.is_f64() => {
             let single: f32 = number.to_string().parse().unwrap();
-            assert_eq!(Some(f64::from(single)), number.as_f64(), "a model in ONNX answers FP32");
+            assert_eq!(Some(f64::from(single)), number.as_f64(), "the model answers FP32");
             serde_json::from_str(&format!("{single:?}")).unwrap()
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.clone(),
@@ -153,9 +162,13 @@ async fn compare(arguments: &[&str]) {
     for (model, cases) in &mut cases {
         let served = Served::start(&folder.path().join(model)).await;
         let is_onnx = model.starts_with("onnx");
-        cases.iter_mut().filter(|_| is_onnx).for_each(|case| case.answer = of_singles(&case.answer));
-        for case in cases {
-            let answer = served.post("/invocations", &case.body).await;
+        let metadata = client().get(served.url("/v2/models/m")).send().await.unwrap();
+        let metadata: Value = metadata.json().await.unwrap();
+        let singles = is_onnx || model == "xgboost bare";
+        cases.iter_mut().filter(|_| singles).for_each(|case| case.answer = of_singles(&case.answer));
+        for case in cases.iter() {
+            let kind = if case.csv { "text/csv; charset=utf-8" } else { "application/json" };
+            let answer = served.post_as(kind, "/invocations", &case.body).await;
             differences.extend(difference(case, &answer).map(|what| format!("{model} /invocations: {what}")));
             // A model in ONNX answers V1 as every model in ONNX does.
             if let Some(body) = as_v1(&case.body).filter(|_| !is_onnx) {
@@ -163,6 +176,10 @@ async fn compare(arguments: &[&str]) {
                 differences.extend(difference(case, &answer).map(|what| format!("{model} V1: {what}")));
             }
         }
+        let (asked, different) =
+            if is_onnx { (0, Vec::new()) } else { v2_says_the_same(&served, cases, &metadata).await };
+        assert!(asked > 20 || model != "optional", "V2 was asked {asked} times");
+        differences.extend(different.into_iter().map(|what| format!("{model} V2: {what}")));
         differences.extend(generate_says_the_same(&served, model).await);
         if model == "optional" {
             differences.extend(requests_of_the_table(&served).await);
@@ -189,6 +206,22 @@ async fn models_answer_as_mlflow_does() {
 #[ignore = "make test-long runs it"]
 async fn long_models_answer_as_mlflow_does() {
     compare(&["full"]).await;
+}
+
+/// The requests of V2 that say the same as those of MLflow's, and how many there are.
+async fn v2_says_the_same(served: &Served, cases: &[Case], metadata: &Value) -> (usize, Vec<String>) {
+    let (mut asked, mut different) = (0, Vec::new());
+    for case in cases.iter().filter(|case| case.status == 200) {
+        let Some(body) = v2::request(&case.body, metadata) else { continue };
+        asked += 1;
+        let (status, answer) = served.post("/v2/models/m/infer", body.to_string()).await;
+        let said = json!({"predictions": v2::predictions(&answer)});
+        let alike = status == 200 && same(&said["predictions"], &case.answer["predictions"]);
+        if !alike {
+            different.push(format!("{body}\n  MLflow: {}\n  here:   {status} {answer}", case.answer));
+        }
+    }
+    (asked, different)
 }
 
 async fn columns_that_are_ignored_are_counted(served: &Served) {

@@ -88,14 +88,16 @@ class Mlflow:
 
     def predict(self, inputs: Arrays, parameters: Dict[str, Any]) -> Iterator[Any]:
         """Runs the model on arrays of the signature's inputs."""
-        params, ignored = self._params(parameters)
+        params, ignored = self._params(parameters or None)
         rows = max(map(len, inputs.values())) if self.rows else None
         made = self._model.predict(self._given(inputs), params)
         arrays = None if ignored else answers.typed(made, self.outputs, rows)
         yield arrays if arrays is not None else answers.described(made, self.outputs, True, True, ignored)
 
-    def document(self, door: str, body: Dict[str, Any], parameters: Dict[str, Any]) -> Iterator[Described]:
+    def document(self, door: str, body: Any, parameters: Dict[str, Any]) -> Iterator[Described]:
         """Runs the model on the JSON of a request."""
+        if door == "csv":
+            body = {"csv": body}
         if door == "invocations" and any(name in body for name in _OF_CHATS):
             params = {name: body.pop(name) for name in list(body) if name in self._parameters}
             yield answers.whole(self._model.predict(body, params or None).predictions)
@@ -103,10 +105,12 @@ class Mlflow:
         given = self._reader.read(door, body)
         if door != "v2":
             named = "params" if door == "invocations" else "parameters"
-            parameters = {} if body.get(named) is None else body[named]
-            if not isinstance(parameters, dict):
+            given_params = body.get(named)
+            if not isinstance(given_params, (dict, type(None))):
                 raise InvalidInput(f"`{named}` is an object with each parameter by its name, or null")
-        params, ignored = self._params(parameters)
+        else:
+            given_params = parameters or None
+        params, ignored = self._params(given_params)
         made = self._model.predict(given.value, params)
         tensors = door in ("v2", "generate")
         yield answers.described(made, self.outputs, not tensors, tensors, given.ignored + ignored)
@@ -114,17 +118,17 @@ class Mlflow:
     def _given(self, inputs: Arrays) -> Any:
         """What the model is given for arrays."""
         if self.plain:
-            return _texts(inputs[self._columns[0]["name"]], self._columns[0]["kind"]).tolist()
+            return _texts(inputs, self._columns[0]).tolist()
         if self._shaped is not None:
             return self._shaped.of(inputs)
         if not all(column["named"] for column in self._columns) and len(self._columns) == 1:
             (column,) = self._columns
-            return _texts(inputs[column["name"]], column["kind"])
-        return {c["name"]: _texts(inputs[c["name"]], c["kind"]) for c in self._columns}
+            return _texts(inputs, column)
+        return {column["name"]: _texts(inputs, column) for column in self._columns}
 
-    def _params(self, given: Dict[str, Any]) -> Tuple[Optional[Dict[str, Any]], List[str]]:
-        """What the model takes of a request's parameters, and the names of the rest."""
-        if not given:
+    def _params(self, given: Optional[Dict[str, Any]]) -> Tuple[Optional[Dict[str, Any]], List[str]]:
+        """What the model takes of a request's parameters, and the names of the rest. ``None``: the request has none."""
+        if given is None:
             return None, []
         known, made, ignored = self._parameters, {}, []
         for name, value in given.items():
@@ -135,7 +139,10 @@ class Mlflow:
                 made[name] = _listed(name, value)
             else:
                 made[name] = value
-        return (made if self._model.takes_parameters and made else None), ignored
+        if given and not made and not ignored:
+            # All of them were the server's.
+            return None, []
+        return (made if self._model.takes_parameters else None), ignored
 
     def _tried(self, plan: Plan) -> List[TensorSpec]:
         """What it answers to its own example, or to zeros."""
@@ -153,7 +160,7 @@ class Mlflow:
         with open(os.path.join(plan["folder"], plan["example"]), encoding="utf-8") as file:
             body = json.load(file)
         given = self._reader.read("invocations", body)
-        params, _ = self._params(body.get("params") or {})
+        params, _ = self._params(body.get("params"))
         values = list(given.value.values()) if isinstance(given.value, dict) else [given.value]
         return self._model.predict(given.value, params), max(len(value) for value in values)
 
@@ -202,13 +209,12 @@ class _Table:
 
         given = {}
         for place, column in enumerate(columns):
-            array, kind = inputs[column["name"]], column["kind"]
-            values: Any = _texts(array, kind)
+            kind, values = column["kind"], _texts(inputs, column)
             if kind == "datetime":
                 values = _times(values, column["name"])
             elif kind == "string":
-                # From a list pandas chooses its own type for texts, as it does for those of MLflow's server.
-                values = values.tolist()
+                # From a list pandas chooses its own type for texts, as it does for those of MLflow's server: of none, numbers.
+                values = values.tolist() if len(values) else values
             given[column["name"] if column["named"] else place] = values
         return pd.DataFrame(given)
 
@@ -220,8 +226,9 @@ class _Table:
         return sent if len(sent) < len(self._columns) else self._columns
 
 
-def _texts(array: np.ndarray, kind: str) -> np.ndarray:
-    """Bytes as what they mean to the model."""
+def _texts(inputs: Arrays, column: Column) -> Any:
+    """One of the inputs: bytes as what they mean to the model."""
+    array, kind = inputs[column["name"]], column["kind"]
     if array.dtype != object or kind == "binary":
         return array
     if kind == "bytes" or kind[:1] in ("|", "S"):
@@ -233,7 +240,8 @@ def _texts(array: np.ndarray, kind: str) -> np.ndarray:
             text = value.decode()
             made.flat[place] = read(text) if read else text
         except ValueError as error:
-            raise InvalidInput(f"value {place} is not {'JSON' if read else 'UTF-8'}: {error}") from error
+            what = "JSON, which lists and objects come as" if read else "UTF-8"
+            raise InvalidInput(f"input `{column['name']}`, value {place}, is not {what}: {error}") from error
     return made if kind in ("string", "datetime") or read else text_array(made, kind)
 
 
@@ -248,8 +256,13 @@ def _listed(name: str, text: str) -> Any:
 def _times(values: Any, name: str) -> Any:
     import pandas as pd
 
+    texts = pd.Series(values, dtype=object)
     try:
-        times = pd.to_datetime(pd.Series(values, dtype=object), format="ISO8601")
+        try:
+            times = pd.to_datetime(texts, format="ISO8601")
+        except ValueError:
+            # Of another form, which MLflow's server lets pandas guess.
+            times = pd.to_datetime(texts)
         # MLflow's columns of times have no zone.
         times = times if times.dt.tz is None else times.dt.tz_convert("UTC").dt.tz_localize(None)
         return times.astype("datetime64[ns]")

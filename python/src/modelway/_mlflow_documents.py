@@ -11,6 +11,7 @@ refused, and null is no text in any form of body.
 from __future__ import annotations
 
 import base64
+import io
 import json
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
@@ -18,7 +19,9 @@ import numpy as np
 
 from ._spec import NUMPY_NAMES, InvalidInput
 
-FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
+FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs", "csv")
+#: The forms whose rows have names.
+_FRAMES = ("dataframe_split", "dataframe_records", "csv")
 #: MLflow's types for values that are more than one value.
 JSON_KINDS = ("array", "object", "map", "any")
 _WHOLE = {"integer": ("INT32", 1 << 31), "long": ("INT64", 1 << 63)}
@@ -87,7 +90,7 @@ class Reader:
         for name, column in pairs:
             _check(frame[name], column)
             if column["kind"] == "binary":
-                frame[name] = _in_base64(frame[name], door == "invocations")
+                frame[name] = _in_base64(frame[name], door in ("invocations", "csv"))
             elif column["kind"] in JSON_KINDS and door == "v2":
                 frame[name] = _of_json(frame[name], column["name"])
         return Given(self.cast(frame, pairs), ignored)
@@ -99,7 +102,14 @@ class Reader:
         columns = self.columns or []
         if form == "tensors":
             return _frame_of_tensors(data, columns, self.named)
+        if form == "csv":
+            # As MLflow reads it, but for times, of which pandas wants the names.
+            kinds = {column["name"]: _NUMPY_KINDS.get(column["kind"], "object") for column in columns if self.table}
+            return pd.read_csv(io.StringIO(data), dtype=kinds)
         if form == "dataframe_split":
+            unknown = [name for name in data if name not in ("columns", "index", "data")]
+            if unknown:
+                raise InvalidInput(f"`dataframe_split` has `columns`, `index` and `data`, and not `{unknown[0]}`")
             return pd.DataFrame(data["data"], columns=data.get("columns"), index=data.get("index"))
         if form == "dataframe_records":
             if not isinstance(data, list):
@@ -153,7 +163,7 @@ class Reader:
         first = columns[0]["name"]
         if form == "tensors":
             return {tensor.name: tensor.array() for tensor in data}
-        if form.startswith("dataframe"):
+        if form in _FRAMES:
             frame = Reader(None, False).frame(form, data)
             if self.named:
                 return {str(name): frame[name].tolist() for name in frame.columns}
@@ -173,7 +183,7 @@ class Reader:
 
         if form == "tensors":
             return _without_signature(data)
-        if form.startswith("dataframe"):
+        if form in _FRAMES:
             return self.frame(form, data)
         if isinstance(data, dict):
             return pd.DataFrame(data if any(isinstance(value, list) for value in data.values()) else [data])
@@ -203,7 +213,7 @@ class MlflowReader(Reader):
             wanted = (self.columns or [{"kind": "string"}])[0]["kind"] in JSON_KINDS
             return Given([json.loads(text) if wanted and isinstance(text, str) else text for text in texts], [])
         form, data = _form(body, door)
-        if form.startswith("dataframe"):
+        if form in _FRAMES:
             raise InvalidInput(f"the model has type hints, so that its values come as `inputs` and not as `{form}`")
         return Given(data, [])
 
@@ -216,7 +226,7 @@ class MlflowReader(Reader):
         return frame[[name for name, _ in pairs]]
 
     def of_tensors(self, form: str, data: Any) -> Any:
-        if form == "tensors":
+        if form in ("tensors", "csv"):
             return super().of_tensors(form, data)
         columns = self.columns or []
         if isinstance(data, dict) and form == "inputs" and self.named:
@@ -227,7 +237,7 @@ class MlflowReader(Reader):
         return self._parsed(form, data)
 
     def of_anything(self, form: str, data: Any) -> Any:
-        return super().of_anything(form, data) if form in ("tensors", "fields") else self._parsed(form, data)
+        return super().of_anything(form, data) if form in ("tensors", "fields", "csv") else self._parsed(form, data)
 
     def _parsed(self, form: str, data: Any) -> Any:
         if form.startswith("dataframe"):
@@ -242,7 +252,8 @@ def words_of(error: BaseException) -> str:
 
 
 def _form(body: Dict[str, Any], door: str) -> Tuple[str, Any]:
-    (form,) = [name for name in (FORMS if door == "invocations" else FORMS[2:]) if name in body]
+    known = {"invocations": FORMS[:4], "csv": FORMS[4:]}.get(door, FORMS[2:4])
+    (form,) = [name for name in known if name in body]
     return form, body[form]
 
 
@@ -292,7 +303,7 @@ def _of_json(series: Any, name: str) -> Any:
         try:
             made[row] = json.loads(value) if isinstance(value, (str, bytes)) else value
         except ValueError as error:
-            raise InvalidInput(f"column `{name}`, row {row}, is not JSON: {error}") from error
+            raise InvalidInput(f"column `{name}`, row {row}, is not JSON, which lists and objects come as: {error}") from error
     return pd.Series(made, index=series.index)
 
 
@@ -330,7 +341,7 @@ def _array_of(value: Any, column: Column) -> np.ndarray:
     wanted = column["shape"]
     if array.ndim == len(wanted) + 1 and array.shape[-1] == 1:
         array = array.reshape(array.shape[:-1])
-    if array.ndim == 1 and len(wanted) == 2 and wanted[1] in (-1, 1):
+    if array.ndim == 1 and len(wanted) == 2 and wanted[1] == 1:
         array = array.reshape(-1, 1)
     if array.ndim != len(wanted) or any(size not in (-1, given) for size, given in zip(wanted, array.shape)):
         raise InvalidInput(f"input `{column['name']}` has the shape {list(array.shape)}, and the model wants {wanted}")
@@ -437,7 +448,10 @@ class _Tensor:
             made = np.empty(len(self._flat), object)
             made[:] = self._flat
         else:
-            made = np.array(self._flat, NUMPY_NAMES[self.datatype])
+            try:
+                made = np.array(self._flat, NUMPY_NAMES[self.datatype])
+            except OverflowError:
+                raise InvalidInput(f"input `{self.name}` holds a number that {self.datatype} cannot") from None
         return made.reshape(self.shape)
 
 

@@ -6,6 +6,7 @@ the model itself shows it, and one call from arrays to arrays.
 
 from __future__ import annotations
 
+import inspect
 import os
 import warnings
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
@@ -151,10 +152,11 @@ class _Pyfunc(Model):
     """What only MLflow can load, which may have parameters."""
 
     independent = False
-    takes_parameters = True
 
     def __init__(self, model: Any) -> None:
         self._loaded = model
+        # MLflow before 2.6 takes none.
+        self.takes_parameters = "params" in inspect.signature(model.predict).parameters
 
     def of_mlflow(self) -> Any:
         return self._loaded
@@ -163,12 +165,27 @@ class _Pyfunc(Model):
         from mlflow.exceptions import MlflowException
 
         try:
-            return Made(self._loaded.predict(given, params=params) if params else self._loaded.predict(given))
+            return Made(self._loaded.predict(given) if params is None else self._loaded.predict(given, params=params))
         except MlflowException as error:
-            if 400 <= error.get_http_status_code() < 500:
+            if 400 <= error.get_http_status_code() < 500 or _reads_a_request(error):
                 # It does not fit the signature or the type hints.
                 raise InvalidInput(error.message.rpartition("Error: ")[2].strip()[:2000]) from error
             raise
+        except Exception as error:
+            if _reads_a_request(error):
+                raise InvalidInput(f"the model does not take such a request: {type(error).__name__}: {error}"[:2000]) from error
+            raise
+
+
+def _reads_a_request(error: BaseException) -> bool:
+    """Whether it was raised where MLflow makes the objects of a chat of a request, before it calls the model."""
+    trace = error.__traceback__
+    while trace is not None:
+        code, module = trace.tb_frame.f_code, trace.tb_frame.f_globals.get("__name__", "")
+        if code.co_name == "_convert_input" and module.startswith("mlflow.pyfunc."):
+            return True
+        trace = trace.tb_next
+    return False
 
 
 def _reordered(known: Any, names: List[str]) -> Optional[List[str]]:

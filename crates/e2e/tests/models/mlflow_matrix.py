@@ -1,7 +1,7 @@
 """Saves MLflow models in a folder and prints requests with what MLflow's own scoring function answers, one JSON each.
 
 The requests are generated: datatypes x forms of body x values, null, NaN and absence x signature or none x parameters.
-A line has `model`, `body` (text: Python's NaN stands in some), `status` and `answer`. A model is one folder.
+A line has `model`, `body` (text: Python's NaN stands in some), `csv`, `status` and `answer`. A model is one folder.
 
 To a model with columns every form of body says the same as `dataframe_records`, so that MLflow's answer to that is the
 one that is wanted: MLflow itself makes the text "None" of null in `inputs` and `instances`.
@@ -38,7 +38,7 @@ KINDS = {
     "boolean": ([True, False], [1, 0]),
     "string": (["a", "", "é\n\"", "None", "nan"], [1, 1.5, True]),
     "binary": ([base64.b64encode(b"\x00\xff").decode(), ""], [1]),
-    "datetime": (["2024-01-31T12:00:00"], ["no time", 5]),
+    "datetime": (["2024-01-31T12:00:00", "31/01/2024"], ["no time", 5]),
 }
 
 
@@ -58,6 +58,13 @@ class Told(mlflow.pyfunc.PythonModel):
 
     def predict(self, context, model_input, params=None):
         return [_told(model_input)]
+
+
+class Asked(mlflow.pyfunc.PythonModel):
+    """Answers the parameters that it was given, whatever they are, and how many rows."""
+
+    def predict(self, context, model_input, params=None):
+        return [repr(params and sorted(params.items())), len(model_input)]
 
 
 def _told(given):
@@ -212,7 +219,8 @@ def as_records(body):
     rows = body[form]
     if form == "inputs" and isinstance(rows, dict) and all(isinstance(value, list) for value in rows.values()):
         rows = [dict(zip(rows, cells)) for cells in zip(*rows.values())]
-    if form not in ("inputs", "instances") or not isinstance(rows, list) or not all(isinstance(r, dict) for r in rows):
+    # Without rows there are no names in them.
+    if form not in ("inputs", "instances") or not isinstance(rows, list) or not rows or not all(isinstance(r, dict) for r in rows):
         return body
     return {"dataframe_records": rows, **{name: body[name] for name in body if name == "params"}}
 
@@ -235,13 +243,14 @@ def of_columns(full):
 
 
 def cases(folder, full):
-    """Saves the models; yields each model's name and bodies."""
+    """Saves the models; yields each model's name and bodies: of JSON, or a text of CSV."""
 
     def save(name, model, **saved):
         # Without requirements nobody looks for them, which takes longer than all the rest.
         mlflow.pyfunc.save_model(Path(folder) / name, python_model=model, pip_requirements=[], **saved)
         return name
 
+    csv = "double,float,long,integer,boolean,string\n1.5,2,9007199254740993,3,True,a\n"
     tags = ParamSchema(
         [ParamSpec("tag", "string", "x"), ParamSpec("stops", "string", [], shape=(-1,)), ParamSpec("maybe", "double", None)]
     )
@@ -252,12 +261,59 @@ def cases(folder, full):
         yield name, {"dataframe_records": [{"double": 1.0}], "params": params}
     for params in [{"tag": 5}, {"stops": "a"}, {"stops": [1]}, {"tag": ["a"]}]:
         yield name, {"dataframe_records": [{"double": 1.0}], "params": params}
+    for text in [csv, csv + "2,,4,4,False,\n", "long\n\n3\n", "double,long\n1.5,\n", "long\n4.0\n", "string\n1\n", "boolean\n1\n", "extra\n1\n"]:
+        yield name, text
     yield name, {"inputs": {"double": 1.5, "string": "a"}}
     yield name, {"inputs": [{"double": 1.5, "string": "a"}, {"double": None}]}
     yield name, {"dataframe_records": []}
     yield name, {"dataframe_records": {"double": 1}}
     yield name, {"dataframe_split": {"columns": ["double"]}}
+    yield name, {"dataframe_split": {"columns": ["double"], "data": [[1]], "index": [5]}}
+    yield name, {"dataframe_split": {"columns": ["double"], "data": [[1]], "index": [5, 6]}}
+    yield name, {"dataframe_split": {"columns": ["double"], "data": [[1]], "extra": 1}}
     yield name, {"dataframe_split": {"columns": ["double"], "data": [[1, 2]]}}
+
+    required = Schema([ColSpec("double", "x"), ColSpec("string", "text")])
+    several = ParamSchema(
+        [
+            ParamSpec("whole", "integer", 3),
+            ParamSpec("long", "long", 5),
+            ParamSpec("share", "double", 0.5),
+            ParamSpec("single", "float", 0.5),
+            ParamSpec("flag", "boolean", True),
+            ParamSpec("word", "string", "x"),
+            ParamSpec("at", "datetime", np.datetime64("2024-01-31T12:00:00")),
+            ParamSpec("weights", "double", [1.0, 2.0], shape=(-1,)),
+            ParamSpec("maybe", "long", None),
+        ]
+    )
+    for label, schema in [("none", None), ("several", several)]:
+        name = save(f"params {label}", Asked(), signature=ModelSignature(required, None, schema))
+        row = {"x": 1.5, "text": "a"}
+        # MLflow ignores what is no object where the model has no parameters.
+        odd: list = [{}, None, {"other": 1}] + ([[], "a", 5] if schema else [])
+        given = [1, 1.0, 1.5, True, None, "a", "2024-01-31T12:00:00", [1], [1.5, None], [], {}, 2**40, 1e300, NAN]
+        odd += [{spec.name: value} for spec in (schema or ParamSchema([])).params for value in given]
+        odd += [{"whole": 1, "other": 2}, {"word": "y", "flag": False, "share": 2}]
+        for params in odd if full else odd[:6] + odd[6::5]:
+            yield name, {"dataframe_records": [row], "params": params}
+            yield name, {"inputs": [row], "params": params}
+        for form in FORMS:
+            yield name, rows_in(form, [row])
+        for body in [
+            {"dataframe_records": []},
+            {"dataframe_split": {"columns": ["x", "text"], "data": []}},
+            {"dataframe_split": {"columns": ["text"], "data": []}},
+            {"inputs": {"x": [], "text": []}},
+            {"instances": []},
+            {"inputs": []},
+        ]:
+            yield name, body
+        # A value that is a list, in a column that has none.
+        for value, text in [([1.5], "a"), (1.5, ["a"]), ([], "a"), ([1.5, 2], "a"), ({"k": 1}, "a"), (1.5, {"k": 1}), ([[1.5]], "a")]:
+            for form in FORMS:
+                yield name, rows_in(form, [{"x": value, "text": text}])
+                yield name, rows_in(form, [{"x": 1.5, "text": "b"}, {"x": value, "text": text}])
 
     name = save("answers", Answers(), signature=infer_signature(pd.DataFrame({"x": [1.0]}), np.array([0.5]), {"kind": "floats"}))
     for kind, count in itertools.product(ANSWERS, [1, 3] if full else [3]):
@@ -271,7 +327,12 @@ def cases(folder, full):
                 yield name, {"dataframe_records": [{"x": 1.0}] * count, "params": {"kind": kind}}
                 yield name, {"instances": [{"x": 1.0}] * count, "params": {"kind": kind}}
 
+        for text in ["x,text\n1.5,a\n2,b\n", "text,x\na,\n", "x,text\n,\n", "x,text\r\n1,\"a, \"\"b\"\"\"\r\n", "x\n1\n", "x,text,extra\n1,a,5\n", "x,text\nb,a\n", "x,text\n", "", "\"x"]:
+            yield name, text
+
     name = save("bare", Told())
+    for text in ["a,b\n1,x\n2.5,\n", "a\nTrue\nFalse\n", "1,2\n3,4\n", "a\n"]:
+        yield name, text
     for form, value in itertools.product(FORMS, [1, 1.5, "a", True, None, NAN, [1, 2], {"k": 1}]):
         yield name, rows_in(form, [{"a": value, "b": "x"}])
         yield name, rows_in(form, [{"a": value, "b": "x"}, {"a": 2, "b": None}])
@@ -295,6 +356,21 @@ def cases(folder, full):
                 yield name, {"inputs": odd}
     yield name, {"inputs": {**sound, "extra": [1, 2]}}
     yield name, {"inputs": {key: value for key, value in sound.items() if key != "f"}}
+    free = {"m": ("float32", (-1, -1)), "c": ("int32", (-1, -1, 2)), "d": ("bool", (-1, 1))}
+    schema = Schema([TensorSpec(np.dtype(kind), shape, name) for name, (kind, shape) in free.items()])
+    name = save("free", Told(), signature=ModelSignature(schema))
+    sound = {"m": [[1.5, 2]], "c": [[[1, 2], [3, 4], [5, 6]]], "d": [[True]]}
+    others = {"m": [[[1]], [1], 1, [[]], [[1], [1, 2]], [["a"]]], "c": [[[1, 2]], [[[1, 2, 3]]], [[[1.5, 2]]], [[[2**31, 0]]]], "d": [[[True, False]], [[1]]]}
+    yield name, {"inputs": sound}
+    yield name, {"inputs": {"m": [[1], [2]], "c": [[[1, 2]], [[3, 4]]], "d": [[True], [False]]}}
+    for which, value in [(which, value) for which, values in others.items() for value in values]:
+        yield name, {"inputs": {**sound, which: value}}
+    if full:
+        name = save("alone", Told(), signature=ModelSignature(Schema([TensorSpec(np.dtype("float64"), (-1, -1))])))
+        for data in [[[1.5, 2], [3, 4]], [[1.5]], [1.5, 2], 1.5, [[None, 1]], [[True]], [["a"]], [], [[]]]:
+            yield name, {"inputs": data}
+            yield name, {"instances": data}
+        yield name, {"dataframe_split": {"columns": ["a"], "data": [[[1, 2]]]}}
     name = save("text", Told(), signature=ModelSignature(Schema([TensorSpec(np.dtype("str"), (-1, 2))])))
     for data in [[["a", "b"]], [["a", "b"], ["", "é"]], [["a"]], [[1, 2]]]:
         yield name, {"inputs": data}
@@ -341,6 +417,11 @@ def cases(folder, full):
     yield name, {"messages": [{"role": "user", "content": "hi"}]}
     yield name, {"messages": [{"role": "user", "content": "hi"}], "temperature": 0.25}
     yield name, {"messages": "hi"}
+    said = {"role": "user", "content": "hi"}
+    for messages in [[{"role": "user"}], [{"content": "hi"}], [{}], ["hi"], [said, {"role": "user", "content": 5}], None, [{**said, "x": 1}]]:
+        yield name, {"messages": messages}
+    for field, value in [("temperature", "hot"), ("max_tokens", "5"), ("stop", ["a"]), ("n", 1.5), ("unknown", 1)]:
+        yield name, {"messages": [said], field: value}
 
     yield from natives(folder, full)
     yield from graphs(folder, full)
@@ -390,6 +471,8 @@ def graphs(folder, full):
                     yield name, rows_in(form, [{"c": 3, "a": 1, "extra": 5, "b": 2}, {"b": 0, "c": 1, "a": 2, "extra": 1}])
                     yield name, rows_in(form, [{"a": 1, "c": 3}])
                 yield name, rows_in("dataframe_split", [{"a": 1, "b": None, "c": NAN}])
+                for text in ["c,a,b\n1,2,3\n4,5.5,6\n", "a,b,c,extra\n1,2,3,x\n", "a,b\n1,2\n", "a,b,c\n1,,NA\n", "a,b,c\n1,x,2\n"]:
+                    yield name, text
     pair = Schema([ColSpec("float", "a"), ColSpec("float", "b")])
     arrays = Schema([TensorSpec(np.dtype(np.float32), (-1,), name) for name in ("a", "b")])
     for kind, schema in [("columns", pair), ("tensors", arrays)]:
@@ -426,6 +509,28 @@ def natives(folder, full):
         yield name, rows_in(form, [{"b": 1, "c": 1}])
         yield name, rows_in(form, [{"c": 1, "extra": "x", "b": 1, "a": 2}, {"a": None, "b": 2, "c": 2, "extra": 1}])
 
+    import xgboost
+
+    numbers = pd.DataFrame({"a": [1.0, 2.0, 3.0, 4.0] * 30, "b": [1, 2, 3, 0] * 30})
+    booster = xgboost.XGBRegressor(n_estimators=3).fit(numbers, [0.5, 1.5, 2.5, 3.5] * 30)
+    for label, model, signature in [
+        ("regressor", booster, infer_signature(numbers, np.array([0.5]))),
+        ("booster", booster.get_booster(), infer_signature(numbers, np.array([0.5]))),
+        ("bare", booster, None),
+    ]:
+        if full or label == "bare":
+            name = f"xgboost {label}"
+            mlflow.xgboost.save_model(model, Path(folder) / name, pip_requirements=[], signature=signature)
+            for form in FORMS[:2] if label == "bare" else FORMS:
+                yield name, rows_in(form, [{"a": 1.5, "b": 2}, {"a": 4, "b": 0}])
+                yield name, rows_in(form, [{"a": 1.5}])
+                yield name, rows_in(form, [{"a": "x", "b": 1}])
+                if label != "bare":
+                    yield name, rows_in(form, [{"b": 2, "a": 1.5}])
+                    yield name, rows_in(form, [{"a": None, "b": 1}])
+                    yield name, rows_in(form, [{"a": 1, "b": 2, "extra": 5}])
+                    yield name, "a,b\n1,2.5\n" if form == FORMS[0] else "b,a\n1,2.5\n"
+
     sites = pd.DataFrame({"site": ["north", "south"] * 20, "age": range(40)})
     mixed = make_pipeline(ColumnTransformer([("s", OneHotEncoder(), ["site"])], remainder="passthrough"), LinearRegression())
     mixed.fit(sites, range(40))
@@ -436,6 +541,8 @@ def natives(folder, full):
         yield name, rows_in(form, [{"site": "west", "age": 3}])
         yield name, rows_in(form, [{"site": "south", "age": None}])
         yield name, rows_in(form, [{"site": "south"}])
+    for text in ["age,site\n3,south\n", "site,age\nwest,3\n", "site\nsouth\n"]:
+        yield name, text
     plain = HistGradientBoostingRegressor(max_iter=5).fit(table, range(120))
     name = save("plain", plain)
     for form in FORMS[:2]:
@@ -462,16 +569,17 @@ def main():
     loaded = {}
     for name, body in cases(folder, full):
         model = loaded.get(name) or loaded.setdefault(name, mlflow.pyfunc.load_model(Path(folder) / name))
-        text = json.dumps(body)
+        csv = isinstance(body, str)
+        text = body if csv else json.dumps(body)
         schema = model.metadata.get_input_schema()
         table = schema is not None and schema.has_input_names() and not schema.is_tensor_spec()
         try:
-            asked = json.dumps(as_records(body) if table else body)
-            answer = invocations(asked, "application/json", model, schema)
+            asked = text if csv else json.dumps(as_records(body) if table else body)
+            answer = invocations(asked, "text/csv" if csv else "application/json", model, schema)
             status, said = answer.status, json.loads(answer.response)
         except Exception as error:
             status, said = 400, f"{type(error).__name__}: {error}"
-        print(json.dumps({"model": name, "body": text, "status": status, "answer": without_nan(said)}))
+        print(json.dumps({"model": name, "body": text, "csv": csv, "status": status, "answer": without_nan(said)}))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ pub(crate) enum Door {
     V1,
     /// The body of MLflow's scoring server; bytes are base64.
     Invocations,
+    /// The same in CSV, which is one text.
+    Csv,
     /// Tensors.
     V2,
     /// V1's `inputs` by name, answered as V2 is.
@@ -29,6 +31,7 @@ impl Door {
         match self {
             Self::V1 => "v1",
             Self::Invocations => "invocations",
+            Self::Csv => "csv",
             Self::V2 => "v2",
             Self::Generate => "generate",
         }
@@ -46,7 +49,7 @@ pub(crate) fn holds_json(signature: &Signature, inputs: &[Tensor]) -> bool {
     signature.json.iter().any(sent)
 }
 
-/// A request as it came. `body` is a JSON object, in which Python's `NaN` may stand.
+/// A request as it came. `body` is a JSON object, in which Python's `NaN` may stand; of CSV a JSON string.
 pub(crate) fn of(door: Door, body: Bytes) -> Tensor {
     let data = Data::Json(Json { of: None, texts: vec![body] });
     Tensor { name: door.name().to_owned(), shape: Vec::new(), data }

@@ -3,13 +3,14 @@
 //! They name no model, so that they work where one is served. A body becomes that of V1: a data frame by records is
 //! a list of instances; one that is split is columns by name where the model has named columns, and rows otherwise.
 
+mod csv;
 mod frame;
 
 use std::{borrow::Cow, collections::BTreeSet};
 
 use api::inference::{Datatype, Ignored, TensorMetadata};
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::{StatusCode, header::CONTENT_TYPE};
 use serde::Deserialize;
 use serde_json::{json, value::RawValue};
 
@@ -22,7 +23,7 @@ use super::{
 use crate::{
     app::App,
     error::InferError,
-    mlflow::document::Door,
+    mlflow::document::{self, Door},
     runtime::{Logged, Signature},
 };
 
@@ -33,11 +34,33 @@ const FORMS: &str = "`dataframe_split`, `dataframe_records`, `instances` or `inp
 pub(super) async fn invocations(asked: Asked<'_>) -> Answered {
     asked.only(POST)?;
     let kind = asked.head.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("application/json");
-    if kind.starts_with("text/csv") {
-        return Err(Refusal::bad(format!("CSV is not read here: send JSON with {FORMS}")).closing());
+    let (form, charset) = kind.split_once(';').map_or((kind, None), |(form, rest)| (form, rest.split_once('=')));
+    let charset = charset.filter(|(name, _)| name.trim().eq_ignore_ascii_case("charset"));
+    if let Some((_, charset)) = charset.filter(|(_, set)| !set.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")) {
+        let reason = format!("the body is in {}, and only UTF-8 is read", charset.trim());
+        return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, reason).closing());
+    }
+    if form.contains("parquet") {
+        let reason = format!("Parquet is not read here: send CSV, or JSON with {FORMS}");
+        return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, reason).closing());
     }
     let name = only_model(asked.app)?;
+    if form.trim().eq_ignore_ascii_case("text/csv") {
+        return v1::predict_as(asked, &name, None, Door::Csv, of_csv).await;
+    }
     v1::predict_as(asked, &name, None, Door::Invocations, rewritten).await
+}
+
+/// A table in CSV, in V1's form.
+fn of_csv(signature: &Signature, body: Bytes, ignored: &mut Ignored) -> Result<(Bytes, Form), InferError> {
+    let text = std::str::from_utf8(&body).map_err(|_| InferError::Invalid("the CSV is not UTF-8".to_owned()))?;
+    if document::takes(signature) {
+        return Err(InferError::Invalid("the model's worker reads CSV".to_owned()));
+    }
+    if signature.logged == Logged::Elsewhere {
+        return Err(InferError::Invalid(format!("CSV is read for models of MLflow's only: send JSON with {FORMS}")));
+    }
+    rewritten(signature, csv::as_split(text).into(), ignored)
 }
 
 /// The one model that is served.
@@ -55,9 +78,12 @@ fn only_model(app: &App) -> Result<String, InferError> {
 
 /// A data frame as pandas splits it. Its index says nothing to a model.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Split<'j> {
     #[serde(borrow, default)]
     columns: Vec<&'j RawValue>,
+    #[serde(borrow, default)]
+    index: Option<Vec<&'j RawValue>>,
     #[serde(borrow)]
     data: Vec<Vec<&'j RawValue>>,
 }
@@ -68,6 +94,12 @@ impl<'j> Split<'j> {
             let reason = format!("`dataframe_split` is not {{\"columns\": […], \"data\": [[…]]}}: {error}");
             InferError::Invalid(reason)
         })?;
+        if let Some(index) = split.index.as_ref().filter(|index| index.len() != split.data.len()) {
+            let (names, rows) = (index.len(), split.data.len());
+            return Err(InferError::Invalid(format!(
+                "`dataframe_split`: `index` has {names} values, and `data` {rows}"
+            )));
+        }
         let width = split.columns.len();
         match split.data.iter().position(|row| width > 0 && row.len() != width) {
             None => Ok(split),
@@ -317,6 +349,10 @@ mod tests {
     #[test]
     fn what_is_no_data_frame_is_said() {
         assert!(is(r#"{"dataframe_split": {"columns": ["a"], "data": [[1, 2]]}}"#).contains("row 0 has 2 values"));
+        let index = r#"{"dataframe_split": {"columns": ["a"], "index": [0], "data": [[1], [2]]}}"#;
+        assert_eq!(is(index), "`dataframe_split`: `index` has 1 values, and `data` 2");
+        let unknown = r#"{"dataframe_split": {"column": ["a"], "data": [[1]]}}"#;
+        assert!(is(unknown).contains("unknown field `column`, expected one of `columns`, `index`, `data`"));
         assert!(is(r#"{"instances": [], "inputs": []}"#).contains("not 2"));
         assert!(is(r#"{"rows": []}"#).contains("its fields are: rows"));
         assert!(is(r#"{"dataframe_records": [1]}"#).contains("`dataframe_records` is not a list of objects"));

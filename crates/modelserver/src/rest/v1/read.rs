@@ -10,12 +10,15 @@ use api::{
     },
 };
 use bytes::Bytes;
-use serde_json::value::RawValue;
+use serde_json::{json, value::RawValue};
 
 use super::super::fields::Fields;
 use crate::{
     error::InferError,
-    mlflow::document::{self, Door},
+    mlflow::{
+        document::{self, Door},
+        table::is_table,
+    },
     runtime::Signature,
 };
 
@@ -32,6 +35,10 @@ const OF_CHATS: [&str; 3] = ["messages", "prompt", "input"];
 /// A request that goes to an MLflow model's worker as it came. `None`: the body is nothing that a worker could read.
 pub(super) fn document(door: Door, body: &Bytes) -> Option<Request> {
     let (forms, parameters): (&[&str], _) = match door {
+        Door::Csv => {
+            let text = std::str::from_utf8(body).ok()?;
+            return Some(document::request(door, json!(text).to_string().into(), None));
+        }
         Door::Invocations => (&["dataframe_split", "dataframe_records", "instances", "inputs"], "params"),
         Door::V1 | Door::V2 | Door::Generate => (&["instances", "inputs"], "parameters"),
     };
@@ -59,7 +66,9 @@ fn of_fields(signature: &Signature, fields: &Fields<'_>) -> Result<Request, Infe
         None => None,
     };
     let inputs = tensors(signature, fields)?;
-    if document::takes(signature) && (signature.plain || document::holds_json(signature, &inputs)) {
+    // To what only MLflow can load no parameters and an object without any are two things. It has no rows that are joined.
+    let empty = !signature.rows && parameters.as_ref().is_some_and(Parameters::is_empty);
+    if document::takes(signature) && (empty || signature.plain || document::holds_json(signature, &inputs)) {
         return Err(invalid("the model's worker reads values that are JSON"));
     }
     Ok(Request { inputs, parameters: parameters.unwrap_or_default(), ignored, ..Request::default() })
@@ -166,7 +175,7 @@ fn objects(signature: &Signature, instances: &RawValue) -> Result<Vec<Tensor>, I
                 invalid(format!("`{name}` is missing in some of the instances: the first is instances[{place}]"))
             })
         });
-        rows_of(signature, input, &join(values)?, &input.name)
+        cells(signature, rows_of(signature, input, &join(values)?, &input.name)?)
     };
     // To MLflow null in a column is not the same as no column.
     let is_absent = |value: Option<&RawValue>| match value {
@@ -193,7 +202,8 @@ fn lists(signature: &Signature, instances: &RawValue) -> Result<Vec<Tensor>, Inf
         )));
     }
     let column = |(place, input): (usize, &TensorMetadata)| {
-        rows_of(signature, input, &join(rows.iter().map(|row| Ok(row[place].get())))?, &input.name)
+        let values = join(rows.iter().map(|row| Ok(row[place].get())))?;
+        cells(signature, rows_of(signature, input, &values, &input.name)?)
     };
     inputs.iter().enumerate().map(column).collect()
 }
@@ -234,7 +244,15 @@ fn columns(signature: &Signature, given: &RawValue) -> Result<Vec<Tensor>, Infer
     let columns: Fields<'_> = serde_json::from_str(given.get()).map_err(|e| invalid(format!("`inputs`: {e}")))?;
     known_inputs(inputs, columns.names(), "`inputs`")?;
     let given = inputs.iter().filter_map(|input| Some((input, columns.get(&input.name)?)));
-    given.map(|(input, given)| column(signature, input, given.get(), &input.name)).collect()
+    given.map(|(input, given)| cells(signature, column(signature, input, given.get(), &input.name)?)).collect()
+}
+
+/// A column of a table of MLflow's, whose cells are no lists.
+fn cells(signature: &Signature, column: Tensor) -> Result<Tensor, InferError> {
+    if column.shape.len() > 1 && is_table(signature) {
+        return Err(invalid(format!("`{}`: a column has one value in each row, and here are lists", column.name)));
+    }
+    Ok(column)
 }
 
 fn known_inputs<'n>(
@@ -258,7 +276,7 @@ fn rows_of(signature: &Signature, input: &TensorMetadata, lists: &str, place: &s
     if is_json(signature, input) {
         return json_rows(input, lists, place);
     }
-    let tensor = tensor(input, lists, place)?;
+    let tensor = tensor(signature, input, lists, place)?;
     if !is_scalar(signature, input) || tensor.data.len() < 2 {
         return Ok(tensor);
     }
@@ -293,9 +311,9 @@ fn column(signature: &Signature, input: &TensorMetadata, given: &str, place: &st
         return json_rows(input, given, place);
     }
     if is_scalar(signature, input) && !given.starts_with('[') {
-        return tensor(input, &format!("[{given}]"), place);
+        return tensor(signature, input, &format!("[{given}]"), place);
     }
-    tensor(input, given, place)
+    tensor(signature, input, given, place)
 }
 
 fn is_scalar(signature: &Signature, input: &TensorMetadata) -> bool {
@@ -304,11 +322,12 @@ fn is_scalar(signature: &Signature, input: &TensorMetadata) -> bool {
 }
 
 /// Reads lists into the tensor that an input wants. Dimensions of 1 at its end, which people leave out of
-/// columns, are added.
-fn tensor(input: &TensorMetadata, lists: &str, place: &str) -> Result<Tensor, InferError> {
+/// columns, are added; to MLflow's tensors those of any size are none that may be left out.
+fn tensor(signature: &Signature, input: &TensorMetadata, lists: &str, place: &str) -> Result<Tensor, InferError> {
     let (mut shape, data) = nested_data(lists, input.datatype).map_err(|e| invalid(format!("`{place}`: {e}")))?;
     let missing = input.shape.get(shape.len()..).unwrap_or_default();
-    if missing.iter().all(|dimension| matches!(dimension, -1 | 1)) {
+    let any = !document::takes(signature) || is_table(signature);
+    if missing.iter().all(|size| *size == 1 || (*size == -1 && any)) {
         shape.resize(shape.len() + missing.len(), 1);
     }
     Ok(Tensor { name: input.name.clone(), shape, data })
