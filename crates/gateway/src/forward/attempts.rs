@@ -216,7 +216,10 @@ pub(crate) async fn forward(call: Call, head: Request<()>, body: Received) -> Re
                         *outgoing.body_mut() = SendBody::held(body.clone());
                         continue;
                     }
-                    None => Refusal::unavailable(format!("{} turned the request away; try again", replica.id)),
+                    None => {
+                        endpoint.live.own.get().count(503);
+                        Refusal::unavailable(format!("{} turned the request away; try again", replica.id))
+                    }
                 }
             }
             SendError::Reset(error) => {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Response};
+use http::{HeaderMap, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
@@ -15,7 +15,11 @@ use hyper::body::Incoming;
 use super::flight::Flight;
 use crate::{
     upstream::{http1::Link, http2::Place},
-    wire::{alarm::Alarm, grpc, refusal::causes},
+    wire::{
+        alarm::Alarm,
+        grpc,
+        refusal::{Refusal, causes},
+    },
 };
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -155,8 +159,9 @@ impl ReplicaBody {
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
-                self.fail(Some(&causes(&*error)));
-                Poll::Ready(Some(Err(error)))
+                let error = causes(&*error);
+                let words = format!("broke off within its answer ({error}); the request is not sent again");
+                self.fail(StatusCode::BAD_GATEWAY, &words, Some(&error))
             }
             Poll::Ready(None) => {
                 self.finish();
@@ -168,18 +173,30 @@ impl ReplicaBody {
                     alarm.set_after(self.idle);
                 }
                 ready!(alarm.poll(cx));
-                self.fail(None);
-                Poll::Ready(Some(Err("the replica stopped sending".into())))
+                let words = format!("sent nothing more of its answer for {} ms", self.idle.as_millis());
+                self.fail(StatusCode::GATEWAY_TIMEOUT, &words, None)
             }
         }
     }
 
-    fn fail(&mut self, error: Option<&str>) {
-        if let Some(flight) = &mut self.flight {
-            flight.broke_off(error);
-        }
+    /// The replica stopped within its answer; `error`: its connection did. A gRPC call ends with a status that says so,
+    /// unless its length was announced.
+    fn fail(&mut self, status: StatusCode, how: &str, error: Option<&str>) -> Polled {
+        let says_so = matches!(self.source, Source::Http2 { .. }) && self.source.size_hint().exact().is_none();
         self.source = Source::Ended;
-        self.flight = None;
+        let mut words = format!("the replica {how}");
+        if let Some(mut flight) = self.flight.take() {
+            flight.broke_off(error);
+            words = format!("{} {how}", flight.claim.0.id);
+            if says_so {
+                flight.code = status.as_u16();
+            }
+        }
+        Poll::Ready(Some(if says_so {
+            Ok(Frame::trailers(grpc::trailers(&Refusal::new(status, words))))
+        } else {
+            Err(words.into())
+        }))
     }
 
     fn finish(&mut self) {

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
-use http::{HeaderValue, Request, Response, header::CONTENT_TYPE};
+use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
@@ -41,6 +41,7 @@ pub(crate) async fn answer(conn: &Conn, asked: Asked, request: Request<Incoming>
     let encoding = encoding.as_ref().map(HeaderValue::as_bytes);
     let first = receive::call(&conn.lane, body, encoding, streams, &mut admission, &mut alarm).await?;
     let Some(first) = first else { return Ok(OutBody::grpc(None).map(Answer::One)) };
+    let answer_encoding = grpc::answer_encoding(&parts.headers);
     let call = Open {
         app: Arc::clone(&conn.app),
         lane: Arc::clone(&conn.lane),
@@ -59,17 +60,18 @@ pub(crate) async fn answer(conn: &Conn, asked: Asked, request: Request<Incoming>
         }
     };
     let split = Split::new(head, rest, encoding, conn.lane.gateway.config.buffer_body_bytes);
+    let mut call = call;
+    call.head.headers_mut().remove(&grpc::ACCEPT_ENCODING);
+    if let Some(encoding) = &answer_encoding {
+        call.head.headers_mut().insert(grpc::ACCEPT_ENCODING.clone(), encoding.clone());
+    }
     let open = move |model, part| -> BoxFuture<'static, _> {
         let admission = Admission::new(&call.lane.limits);
         Box::pin(call.clone().of(model, Received::Part(part), admission, Alarm::new(Instant::now())))
     };
-    let mut merged = Box::new(Merged::new(split, Box::new(open), model));
-    let mut response = Response::new(());
-    match merged.head().await {
-        Some(head) => response = Response::from_parts(head, ()),
-        None => drop(response.headers_mut().insert(CONTENT_TYPE, grpc::KIND)),
-    }
-    Ok(response.map(|()| Answer::Merged(merged)))
+    let mut merged = Box::new(Merged::new(split, Box::new(open), model, answer_encoding));
+    let head = merged.head().await;
+    Ok(head.map(|()| Answer::Merged(merged)))
 }
 
 /// A call whose model is to be found.

@@ -2,6 +2,8 @@
 //!
 //! Answers of one model come in its replica's order, those of different models as they are made. The stream ends when
 //! the client's has ended and every replica's, or with the first that ends badly.
+//!
+//! The head of the stream is sent once and names one compression. So every replica is asked for the same one.
 
 use std::{
     collections::VecDeque,
@@ -13,7 +15,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
-use http::{HeaderMap, Response, StatusCode, header::CONTENT_LENGTH, response::Parts};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header::CONTENT_LENGTH, response::Parts};
 use http_body::{Body, Frame};
 
 use crate::{
@@ -21,9 +23,13 @@ use crate::{
     upstream::split::{Model, News, Part, Split},
     wire::{
         grpc::{self, PREFIX},
-        refusal::Refusal,
+        refusal::{Refusal, causes},
     },
 };
+
+/// The most messages for models that cannot be reached whose answers wait for their turn.
+const MOST_LOST: usize = 64;
+const CUT: &str = "a replica ended within a message";
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type Polled = Option<Result<Frame<Bytes>, BoxError>>;
@@ -36,6 +42,8 @@ pub(crate) struct Merged {
     split: Split,
     open: Opener,
     opening: FuturesUnordered<BoxFuture<'static, (Model, Option<String>, Opened)>>,
+    /// The compression that every replica was asked for.
+    encoding: Option<HeaderValue>,
     /// Of the first answer.
     head: Option<Parts>,
     bodies: Vec<(OutBody, Boundary)>,
@@ -57,11 +65,12 @@ impl fmt::Debug for Merged {
 }
 
 impl Merged {
-    /// A stream whose first message is for `model`.
-    pub(crate) fn new(split: Split, open: Opener, model: Model) -> Self {
+    /// A stream whose first message is for `model`. Answers may be compressed by `encoding`.
+    pub(crate) fn new(split: Split, open: Opener, model: Model, encoding: Option<HeaderValue>) -> Self {
         let mut merged = Self {
             split,
             open,
+            encoding,
             opening: FuturesUnordered::new(),
             head: None,
             bodies: Vec::new(),
@@ -77,9 +86,10 @@ impl Merged {
         merged
     }
 
-    /// The head of the first answer, with the replica that gives it; `None` if no replica is asked for the first message.
-    pub(crate) async fn head(&mut self) -> Option<Parts> {
-        poll_fn(|cx| {
+    /// The head of the stream: that of the first answer, with the replica that gives it, or one of the gateway's own if
+    /// no replica is asked for the first message.
+    pub(crate) async fn head(&mut self) -> Response<()> {
+        let first = poll_fn(|cx| {
             self.hear(cx);
             match self.head.take() {
                 None if self.lost.is_empty() && self.listens => Poll::Pending,
@@ -87,7 +97,15 @@ impl Merged {
                 head => Poll::Ready(head),
             }
         })
-        .await
+        .await;
+        let mut head = first.map_or_else(|| grpc::response(()), |parts| Response::from_parts(parts, ()));
+        // It is the length of one of the answers.
+        head.headers_mut().remove(CONTENT_LENGTH);
+        head.headers_mut().remove(&grpc::ENCODING);
+        if let Some(encoding) = &self.encoding {
+            head.headers_mut().insert(grpc::ENCODING.clone(), encoding.clone());
+        }
+        head
     }
 
     /// `id` is that of the message that was read, if one was.
@@ -105,43 +123,48 @@ impl Merged {
             return Poll::Ready(None);
         }
         loop {
-            if self.pen.is_none() {
-                self.hear(cx);
-                if let Some((id, why)) = self.lost.pop_front() {
-                    return Poll::Ready(Some(Ok(Frame::data(grpc::frame(&error(&id, &why))))));
-                }
+            self.hear(cx);
+            if self.pen.is_none()
+                && let Some((id, why)) = self.lost.pop_front()
+            {
+                return Poll::Ready(Some(Ok(Frame::data(grpc::frame(&error(&id, &why))))));
             }
             if self.bodies.is_empty() && self.opening.is_empty() && (!self.listens || self.one_ended) {
-                let fault = self.split.fault().map(|words| grpc::refuse(&Refusal::new(StatusCode::BAD_REQUEST, words)));
-                return self.finish(fault.unwrap_or_else(grpc::all_well));
+                return match self.split.fault() {
+                    Some(words) => self.refuse(StatusCode::BAD_REQUEST, &words),
+                    None => self.finish(grpc::all_well()),
+                };
             }
             let (index, polled) = ready!(self.poll_bodies(cx));
             match polled {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => {
-                        let within = self.bodies[index].1.pass(&data);
+                        let Some(within) = self.bodies[index].1.pass(&data) else {
+                            return self.refuse(StatusCode::BAD_GATEWAY, "a replica compresses its answers unasked");
+                        };
                         (self.pen, self.turn) = (within.then_some(index), index + 1);
                         return Poll::Ready(Some(Ok(Frame::data(data))));
                     }
                     Err(frame) => {
                         let trailers = frame.into_trailers().unwrap_or_default();
-                        self.remove(index);
                         if grpc::http_code(&trailers) != Some(StatusCode::OK) {
                             return self.finish(trailers);
                         }
+                        if self.pen == Some(index) {
+                            return self.refuse(StatusCode::BAD_GATEWAY, CUT);
+                        }
+                        self.remove(index);
                     }
                 },
-                Some(Err(error)) => {
-                    self.over = true;
-                    return Poll::Ready(Some(Err(error)));
-                }
-                None if self.pen == Some(index) => {
-                    self.over = true;
-                    return Poll::Ready(Some(Err("a replica ended within a message".into())));
-                }
+                Some(Err(error)) => return self.refuse(StatusCode::BAD_GATEWAY, &causes(&*error)),
+                None if self.pen == Some(index) => return self.refuse(StatusCode::BAD_GATEWAY, CUT),
                 None => self.remove(index),
             }
         }
+    }
+
+    fn refuse(&mut self, status: StatusCode, words: &str) -> Poll<Polled> {
+        self.finish(grpc::trailers(&Refusal::new(status, words)))
     }
 
     fn finish(&mut self, trailers: HeaderMap) -> Poll<Polled> {
@@ -159,7 +182,7 @@ impl Merged {
     /// Opens what new models need, and takes over what is open.
     fn hear(&mut self, cx: &mut Context<'_>) {
         loop {
-            while self.listens && self.lost.is_empty() {
+            while self.listens && self.lost.len() < MOST_LOST {
                 match self.split.poll_news(cx) {
                     Poll::Pending => break,
                     Poll::Ready(None) => self.listens = false,
@@ -170,11 +193,10 @@ impl Merged {
             let Poll::Ready(Some((model, id, opened))) = self.opening.poll_next_unpin(cx) else { return };
             match opened {
                 Ok(response) => {
-                    let (mut head, body) = response.into_parts();
-                    // It is the length of one of the answers.
-                    head.headers.remove(CONTENT_LENGTH);
+                    let (head, body) = response.into_parts();
+                    let packs = self.encoding.is_some() && head.headers.get(&grpc::ENCODING) == self.encoding.as_ref();
                     self.head.get_or_insert(head);
-                    self.bodies.push((body, Boundary::default()));
+                    self.bodies.push((body, Boundary { packs, ..Boundary::default() }));
                 }
                 Err(refusal) => {
                     self.split.lose(&model, &refusal.words);
@@ -203,14 +225,16 @@ impl Merged {
 /// Where in a stream of messages its reader stands.
 #[derive(Debug, Default)]
 struct Boundary {
+    /// Whether a message may be compressed.
+    packs: bool,
     prefix: [u8; PREFIX],
     have: usize,
     left: usize,
 }
 
 impl Boundary {
-    /// Passes over some bytes. Says whether they end within a message.
-    fn pass(&mut self, mut data: &[u8]) -> bool {
+    /// Passes over some bytes. Says whether they end within a message; `None` if one is compressed that may not be.
+    fn pass(&mut self, mut data: &[u8]) -> Option<bool> {
         while !data.is_empty() {
             if self.left == 0 {
                 let (more, rest) = data.split_at(data.len().min(PREFIX - self.have));
@@ -218,7 +242,10 @@ impl Boundary {
                 self.have += more.len();
                 data = rest;
                 if self.have == PREFIX {
-                    let [_, length @ ..] = self.prefix;
+                    let [packed, length @ ..] = self.prefix;
+                    if packed != 0 && !self.packs {
+                        return None;
+                    }
                     (self.have, self.left) = (0, u32::from_be_bytes(length) as usize);
                 }
             } else {
@@ -226,7 +253,7 @@ impl Boundary {
                 (data, self.left) = (&data[step..], self.left - step);
             }
         }
-        self.have > 0 || self.left > 0
+        Some(self.have > 0 || self.left > 0)
     }
 }
 
@@ -268,7 +295,7 @@ mod tests {
             let (mut boundary, mut at) = (Boundary::default(), 0);
             for piece in stream.chunks(size) {
                 at += piece.len();
-                assert_eq!(boundary.pass(piece), !ends.contains(&at), "after {at} bytes in pieces of {size}");
+                assert_eq!(boundary.pass(piece), Some(!ends.contains(&at)), "after {at} bytes in pieces of {size}");
             }
         }
     }

@@ -125,7 +125,7 @@ fn until_end(app: &Arc<App>, response: Response<BoxBody>) -> Response<Answer> {
         return response.map(Answer::Open);
     }
     let tasks = app.gateway.tasks.clone();
-    let end = grpc::refuse(&Refusal::unavailable("this gateway is shutting down"));
+    let end = grpc::trailers(&Refusal::unavailable("this gateway is shutting down"));
     let last = stream::once(future::ready(Ok(Frame::trailers(end))));
     response.map(|body| {
         let frames = BodyStream::new(body).take_until(async move { tasks.stopping().await });

@@ -21,6 +21,7 @@ static STATUS: HeaderName = HeaderName::from_static("grpc-status");
 static MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 pub(crate) static TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 pub(crate) static ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+pub(crate) static ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 
 /// Whether a request is gRPC.
 pub(crate) fn is_grpc<B>(request: &Request<B>) -> bool {
@@ -89,10 +90,24 @@ fn grpc_status(status: StatusCode) -> &'static str {
     }
 }
 
+/// The compression that a call's answers may have: that of its own messages, if the client reads it too.
+pub(crate) fn answer_encoding(headers: &HeaderMap) -> Option<HeaderValue> {
+    let own = headers.get(&ENCODING)?;
+    let names = headers.get_all(&ACCEPT_ENCODING).iter().flat_map(|names| names.as_bytes().split(|byte| *byte == b','));
+    let is_read = names.map(<[u8]>::trim_ascii).any(|name| name == own.as_bytes());
+    (is_read && own != "identity").then(|| own.clone())
+}
+
 /// A refusal as a gRPC status: the headers of an answer without a message.
 pub(crate) fn refuse(refusal: &Refusal) -> HeaderMap {
-    let mut headers = HeaderMap::new();
+    let mut headers = trailers(refusal);
     headers.insert(CONTENT_TYPE, KIND);
+    headers
+}
+
+/// A refusal as a gRPC status behind messages.
+pub(crate) fn trailers(refusal: &Refusal) -> HeaderMap {
+    let mut headers = HeaderMap::new();
     headers.insert(STATUS.clone(), HeaderValue::from_static(grpc_status(refusal.status)));
     let mut words = String::with_capacity(refusal.words.len());
     for byte in refusal.words.bytes() {
