@@ -8,6 +8,7 @@ pub(crate) mod http1;
 pub(crate) mod http2;
 mod outgoing;
 mod pieces;
+pub(crate) mod place;
 pub(crate) mod pool;
 pub(crate) mod probe;
 pub(crate) mod socket;

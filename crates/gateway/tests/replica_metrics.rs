@@ -142,3 +142,24 @@ async fn many_replicas_that_hang_cost_a_bounded_time_and_no_request_of_others() 
     assert!(text.contains("\nmodelway_replicas_not_asked 501\n"), "{text:.300}");
     gateway.stop().await;
 }
+
+#[tokio::test]
+async fn many_who_ask_for_the_gateways_metrics_at_once_cost_one_scrape() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let replica = Replica::start("a", Manner::Well).await;
+    let mut silent = replica.route();
+    silent.address = listener.local_addr().unwrap().to_string().parse().unwrap();
+    let (asked, tasks) = (std::sync::Arc::new(std::sync::Mutex::new(Vec::new())), Tasks::new());
+    let asking = asked.clone();
+    tasks.spawn(async move {
+        loop {
+            let stream = listener.accept().await.unwrap();
+            asking.lock().unwrap().push(stream);
+        }
+    });
+    let (_control, gateway) = with_replicas(vec![silent]).await;
+    let pages = futures::future::join_all((0..40).map(|_| gateway.get("/metrics"))).await;
+    assert!(pages.iter().all(|(code, _, page)| *code == 200 && page.ends_with("# EOF\n")));
+    assert_eq!(asked.lock().unwrap().len(), 1);
+    gateway.stop().await;
+}

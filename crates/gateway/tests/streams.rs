@@ -302,3 +302,30 @@ async fn a_stream_whose_replica_breaks_off_ends_with_a_status_that_says_so() {
     assert!(metrics.contains(r#"requests_total{deployment="md-1",revision="1",code="502"} 1"#), "{metrics}");
     gateway.stop().await;
 }
+
+#[tokio::test]
+async fn streams_that_follow_each_other_use_one_connection_and_those_beside_each_other_do_not() {
+    let (iris, digits) = (Scripted::echo("a", false).await, Scripted::echo("b", false).await);
+    let (_control, gateway) = before(&iris, &digits).await;
+    let connections = || iris.connections.load(Ordering::SeqCst);
+    for _ in 0..50 {
+        let client = Client::begin(&gateway, framed(&infer("iris")), &[]).await;
+        let (came, status, words) = client.end().await;
+        assert_eq!((came, &*status), (framed(&infer("iris")), "0"), "{words}");
+    }
+    // One for each thread of the gateway, and one while the end of a stream was on its way.
+    let before = connections();
+    assert!(before <= 4, "{before} connections");
+    let mut open = Vec::new();
+    for _ in 0..8 {
+        open.push(Client::begin(&gateway, framed(&infer("iris")), &[]).await);
+    }
+    assert!(connections() >= 8, "{} connections for 8 streams", connections());
+    iris.close.notify_waiters();
+    for client in open {
+        assert_eq!(client.end().await.1, "14");
+    }
+    // Those that were kept are closed too, and cost nothing.
+    assert_eq!(Client::begin(&gateway, framed(&infer("iris")), &[]).await.end().await.1, "0");
+    gateway.stop().await;
+}

@@ -75,7 +75,7 @@ pub(crate) async fn forward(call: Call, head: Request<()>, body: Received) -> Re
     // What it takes to send the request once more.
     let spare = body.held().cloned();
     let (body, progress) = body.into_sending(&lane.gateway.config);
-    let streams = matches!(body, SendBody::Part(_));
+    let streams = matches!(body, SendBody::Part(..));
     let mut outgoing = head.map(|()| body);
     let mut attempts = Attempts {
         lane: &lane,
@@ -156,9 +156,8 @@ pub(crate) async fn forward(call: Call, head: Request<()>, body: Received) -> Re
                         link.reuse(std::mem::take(outgoing.headers_mut()));
                         Source::Http1(link)
                     }
-                    (Line::Shared(grpc) | Line::Own(grpc), Some(incoming)) => {
-                        Source::Http2 { incoming, _place: grpc.into_place() }
-                    }
+                    (Line::Shared(grpc), Some(incoming)) => Source::Http2 { incoming, _place: grpc.into_place() },
+                    (Line::Own(grpc), Some(incoming)) => Source::Stream { incoming, grpc },
                     (Line::Shared(_) | Line::Own(_), None) => Source::Ended,
                 };
                 let body = ReplicaBody::new(source, flight, alarm, call.gap);

@@ -13,7 +13,7 @@ use crate::{
         endpoint::{Endpoint, Revision},
         replica::Replica,
     },
-    upstream::http1::Link,
+    upstream::{http1::Link, http2::Grpc},
     wire::grpc,
 };
 
@@ -85,6 +85,11 @@ impl Flight {
     pub(crate) fn keep(&self, mut link: Link) {
         link.used_at = self.lane.tick();
         self.lane.pool.keep(&self.claim.0, link);
+    }
+
+    /// Gives the connection of a stream back to its pool.
+    pub(crate) fn keep_stream(&self, grpc: Grpc) {
+        self.lane.pool.keep_stream(&self.claim.0, grpc, self.lane.tick());
     }
 }
 

@@ -43,10 +43,10 @@ impl Line {
                 Some(link) => Ok((Self::Http1(link), true)),
                 None => Ok((Self::Http1(Link::new(connect(lane, replica).await?)), false)),
             },
-            Protocol::Grpc if streams => {
-                lane.pool.know(replica);
-                Ok((Self::Own(open(lane, replica).await?), false))
-            }
+            Protocol::Grpc if streams => match lane.pool.stream(replica) {
+                Some(grpc) => Ok((Self::Own(grpc), true)),
+                None => Ok((Self::Own(open(lane, replica).await?), false)),
+            },
             Protocol::Grpc => match lane.pool.grpc(replica) {
                 Some(grpc) => Ok((Self::Shared(grpc), true)),
                 None => {

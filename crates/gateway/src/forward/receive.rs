@@ -60,7 +60,7 @@ impl Received {
     pub(crate) fn into_sending(self, config: &Config) -> (SendBody, Option<Arc<StreamProgress>>) {
         match self {
             Self::Held(bytes) => (SendBody::held(bytes), None),
-            Self::Part(part) => (SendBody::Part(part), None),
+            Self::Part(part) => (SendBody::Part(part, None), None),
             Self::Long { head, rest, allowed } => {
                 let stream = Box::new(StreamBody::new(head, rest, allowed, pace(config)));
                 let progress = stream.progress();

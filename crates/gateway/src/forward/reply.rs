@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 
 use super::flight::Flight;
 use crate::{
-    upstream::{http1::Link, http2::Place},
+    upstream::{http1::Link, http2::Grpc, place::Place},
     wire::{
         alarm::Alarm,
         grpc,
@@ -89,6 +89,8 @@ pub(crate) enum Source {
     Http1(Link),
     /// `_place` is that among the calls of its connection; kept for its end only.
     Http2 { incoming: Incoming, _place: Place },
+    /// A connection of HTTP/2 of its own.
+    Stream { incoming: Incoming, grpc: Grpc },
     /// Nothing more comes.
     Ended,
 }
@@ -97,7 +99,7 @@ impl Source {
     fn poll(&mut self, cx: &mut Context<'_>) -> Polled {
         match self {
             Self::Http1(link) => link.poll_frame(cx).map(|it| it.map(|it| it.map_err(Into::into))),
-            Self::Http2 { incoming, .. } => {
+            Self::Http2 { incoming, .. } | Self::Stream { incoming, .. } => {
                 Pin::new(incoming).poll_frame(cx).map(|it| it.map(|it| it.map_err(Into::into)))
             }
             Self::Ended => Poll::Ready(None),
@@ -107,7 +109,7 @@ impl Source {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Http1(link) => link.is_end_stream(),
-            Self::Http2 { incoming, .. } => incoming.is_end_stream(),
+            Self::Http2 { incoming, .. } | Self::Stream { incoming, .. } => incoming.is_end_stream(),
             Self::Ended => true,
         }
     }
@@ -115,7 +117,7 @@ impl Source {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Http1(link) => link.size_hint(),
-            Self::Http2 { incoming, .. } => incoming.size_hint(),
+            Self::Http2 { incoming, .. } | Self::Stream { incoming, .. } => incoming.size_hint(),
             Self::Ended => SizeHint::with_exact(0),
         }
     }
@@ -182,7 +184,8 @@ impl ReplicaBody {
     /// The replica stopped within its answer; `error`: its connection did. A gRPC call ends with a status that says so,
     /// unless its length was announced.
     fn fail(&mut self, status: StatusCode, how: &str, error: Option<&str>) -> Polled {
-        let says_so = matches!(self.source, Source::Http2 { .. }) && self.source.size_hint().exact().is_none();
+        let is_grpc = matches!(self.source, Source::Http2 { .. } | Source::Stream { .. });
+        let says_so = is_grpc && self.source.size_hint().exact().is_none();
         self.source = Source::Ended;
         let mut words = format!("the replica {how}");
         if let Some(mut flight) = self.flight.take() {
@@ -202,10 +205,14 @@ impl ReplicaBody {
     fn finish(&mut self) {
         let Some(mut flight) = self.flight.take() else { return };
         flight.whole = true;
-        if let Source::Http1(link) = std::mem::replace(&mut self.source, Source::Ended)
-            && let Some(link) = link.again()
-        {
-            flight.keep(link);
+        match std::mem::replace(&mut self.source, Source::Ended) {
+            Source::Http1(link) => {
+                if let Some(link) = link.again() {
+                    flight.keep(link);
+                }
+            }
+            Source::Stream { grpc, .. } => flight.keep_stream(grpc),
+            Source::Http2 { .. } | Source::Ended => {}
         }
     }
 }

@@ -33,6 +33,8 @@ pub(crate) struct App {
     pub(crate) moved: watch::Sender<Position>,
     /// Answers reflection.
     pub(crate) reflect: Reflect,
+    /// The gateway's own metrics, and those of all replicas, while they are collected.
+    pub(crate) pages: Pages,
     pub(crate) replica_pages: Pages,
     /// Runs what would keep a serving thread's event loop from its requests.
     pub(crate) runtime: Handle,
@@ -51,6 +53,7 @@ impl App {
             usages: Usages::default(),
             moved: watch::Sender::default(),
             reflect,
+            pages: Pages::default(),
             replica_pages: Pages::default(),
             runtime,
             names: Semaphore::new(1),

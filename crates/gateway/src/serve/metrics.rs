@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures::FutureExt as _;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder, NoLabelSet},
@@ -28,8 +29,13 @@ use crate::{
     },
 };
 
-/// Everything as OpenMetrics text. Asks replicas for their use of the machine, within bounds.
-pub(crate) async fn scrape(app: Arc<App>) -> String {
+/// Everything as OpenMetrics text. Who asks while it is collected gets the same page: many who ask cost one scrape.
+pub(crate) async fn of_gateway(app: &Arc<App>) -> Bytes {
+    app.pages.join(|| scrape(Arc::clone(app)).map(Bytes::from)).await
+}
+
+/// Asks replicas for their use of the machine, within bounds.
+async fn scrape(app: Arc<App>) -> String {
     let tasks = app.gateway.tasks.clone();
     let asks = Arc::clone(&app);
     let usages = tasks.spawn_on(&app.runtime, async move { usage::collect(&asks.usages, &asks.gateway.table).await });

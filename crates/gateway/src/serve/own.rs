@@ -60,7 +60,7 @@ pub(crate) async fn answer(app: &Arc<App>, page: Own, asked: &Parts) -> Result<R
         }
         Own::Models => json(StatusCode::OK, models(app).await),
         Own::Metrics => {
-            let mut response = json(StatusCode::OK, metrics::scrape(Arc::clone(app)).await);
+            let mut response = json(StatusCode::OK, metrics::of_gateway(app).await);
             let kind = HeaderValue::from_static(base::metrics::CONTENT_TYPE);
             response.headers_mut().insert(CONTENT_TYPE, kind);
             response

@@ -14,7 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use super::{pieces::Pieces, split::Part};
+use super::{pieces::Pieces, place::Place, split::Part};
 use crate::wire::{alarm::Alarm, pace::Pace};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -58,8 +58,8 @@ pub(crate) enum SendBody {
     Held(Option<Bytes>),
     /// As it comes.
     Stream(Box<StreamBody>),
-    /// The messages for one model of a stream for several.
-    Part(Part),
+    /// The messages for one model of a stream for several, and the place of the call that sends them.
+    Part(Part, Option<Place>),
 }
 
 impl SendBody {
@@ -77,7 +77,7 @@ impl Body for SendBody {
         match self.get_mut() {
             Self::Held(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Stream(stream) => stream.poll(cx),
-            Self::Part(part) => part.poll(cx).map(|piece| piece.map(|piece| Ok(Frame::data(piece)))),
+            Self::Part(part, _) => part.poll(cx).map(|piece| piece.map(|piece| Ok(Frame::data(piece)))),
         }
     }
 
@@ -88,7 +88,7 @@ impl Body for SendBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Held(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Self::Stream(_) | Self::Part(_) => SizeHint::default(),
+            Self::Stream(_) | Self::Part(..) => SizeHint::default(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! HTTP/2 connections to replicas, for gRPC. Requests share a connection, so a task drives it.
 
-use std::{error::Error as _, fmt, future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
+use std::{error::Error as _, fmt, future::poll_fn, pin::pin, task::Poll, time::Duration};
 
 use http::{Request, Response};
 use hyper::{body::Incoming, client::conn::http2};
@@ -9,6 +9,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use super::{
     body::{SendBody, SendError, is_late},
     executor::Executor,
+    place::Place,
     socket::Socket,
 };
 use crate::wire::{alarm::Alarm, refusal::causes};
@@ -25,13 +26,6 @@ const ANSWERS_AHEAD: u32 = MOST_CALLS * ANSWER_AHEAD;
 pub(crate) struct Grpc {
     sender: http2::SendRequest<SendBody>,
     place: Place,
-}
-
-/// A place among the calls of a connection, until it is dropped.
-#[derive(Clone, Debug)]
-pub(crate) struct Place {
-    /// It has as many owners as the connection has calls, and who keeps the connection.
-    one: Arc<()>,
 }
 
 impl fmt::Debug for Grpc {
@@ -57,7 +51,7 @@ impl Grpc {
                 tracing::debug!("a gRPC connection to a replica ended: {}", causes(&error));
             }
         });
-        Ok(Self { sender, place: Place { one: Arc::default() } })
+        Ok(Self { sender, place: Place::default() })
     }
 
     /// Whether it is of no more use.
@@ -67,17 +61,17 @@ impl Grpc {
 
     /// Whether one more call may use it. To be asked by who keeps it.
     pub(crate) fn has_place(&self) -> bool {
-        Arc::strong_count(&self.place.one) <= MOST_CALLS as usize && !self.is_closed()
+        self.place.count() <= MOST_CALLS as usize && !self.is_closed()
     }
 
     /// Whether a call uses it. To be asked by who keeps it.
     pub(crate) fn is_used(&self) -> bool {
-        Arc::strong_count(&self.place.one) > 1
+        self.place.count() > 1
     }
 
     /// Whether both are the same connection.
     pub(crate) fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.place.one, &other.place.one)
+        self.place.is(&other.place)
     }
 
     /// Its place, for the body of the answer.
@@ -94,6 +88,9 @@ impl Grpc {
         mut extend: impl FnMut(&mut Alarm) -> bool,
     ) -> Result<Response<Incoming>, SendError> {
         let mut request = Request::new(std::mem::replace(outgoing.body_mut(), SendBody::Held(None)));
+        if let SendBody::Part(_, place) = request.body_mut() {
+            *place = Some(self.place.clone());
+        }
         *request.method_mut() = outgoing.method().clone();
         *request.uri_mut() = outgoing.uri().clone();
         *request.version_mut() = outgoing.version();

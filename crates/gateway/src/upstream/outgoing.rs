@@ -84,7 +84,7 @@ impl Outgoing {
                     self.piece = bytes;
                 }
             }
-            body @ (SendBody::Stream(_) | SendBody::Part(_)) => match announced(request.headers()) {
+            body @ (SendBody::Stream(_) | SendBody::Part(..)) => match announced(request.headers()) {
                 Some(length) => {
                     self.length(length);
                     self.rest = Rest::Length(body, length);

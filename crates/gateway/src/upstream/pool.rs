@@ -23,11 +23,13 @@ struct Entry {
     idle: Vec<Link>,
     /// Those that calls share.
     grpc: Vec<Grpc>,
+    /// Those that a stream had for itself, and the tick of its end.
+    streams: Vec<(Grpc, u32)>,
 }
 
 impl Entry {
     fn of(replica: &Arc<Replica>) -> Self {
-        Self { replica: Arc::downgrade(replica), idle: Vec::new(), grpc: Vec::new() }
+        Self { replica: Arc::downgrade(replica), idle: Vec::new(), grpc: Vec::new(), streams: Vec::new() }
     }
 }
 
@@ -37,7 +39,7 @@ impl Pool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A connection that waits. [Known](Self::know) from now on.
+    /// A connection that waits. [Known](Self::silent) from now on.
     pub(crate) fn take(&self, replica: &Arc<Replica>) -> Option<Link> {
         self.lock().entry(replica.key).or_insert_with(|| Entry::of(replica)).idle.pop()
     }
@@ -51,9 +53,23 @@ impl Pool {
         }
     }
 
-    /// From now on the replica is among [`Self::silent`]'s.
-    pub(crate) fn know(&self, replica: &Arc<Replica>) {
-        self.lock().entry(replica.key).or_insert_with(|| Entry::of(replica));
+    /// A connection that no stream uses any more. [Known](Self::silent) from now on.
+    pub(crate) fn stream(&self, replica: &Arc<Replica>) -> Option<Grpc> {
+        let mut entries = self.lock();
+        let streams = &mut entries.entry(replica.key).or_insert_with(|| Entry::of(replica)).streams;
+        streams.retain(|(grpc, _)| !grpc.is_closed());
+        // The client of the last stream may still be sending.
+        let free = streams.iter().rposition(|(grpc, _)| !grpc.is_used())?;
+        Some(streams.swap_remove(free).0)
+    }
+
+    /// Keeps the connection of a stream that has ended at `tick` for the next one.
+    pub(crate) fn keep_stream(&self, replica: &Arc<Replica>, grpc: Grpc, tick: u32) {
+        let mut entries = self.lock();
+        let streams = &mut entries.entry(replica.key).or_insert_with(|| Entry::of(replica)).streams;
+        if streams.len() < MAX_IDLE {
+            streams.push((grpc, tick));
+        }
     }
 
     /// A shared HTTP/2 connection that has a place for one more call.
@@ -89,7 +105,11 @@ impl Pool {
             // One is kept for the next call. Others were opened when there were more calls.
             let mut first = true;
             entry.grpc.retain(|grpc| !grpc.is_closed() && (std::mem::take(&mut first) || grpc.is_used()));
-            !entry.grpc.is_empty() || !entry.idle.is_empty() || replica.outstanding.load(Ordering::Relaxed) > 0
+            entry.streams.retain(|(grpc, used_at)| *used_at >= tick && !grpc.is_closed());
+            !entry.grpc.is_empty()
+                || !entry.streams.is_empty()
+                || !entry.idle.is_empty()
+                || replica.outstanding.load(Ordering::Relaxed) > 0
         });
     }
 
