@@ -16,6 +16,7 @@ use crate::{
     quantity::Quantity,
     replica::ReplicaState,
     time::Timestamp,
+    traffic::Share,
 };
 
 /// The most replicas that one deployment may ask for.
@@ -229,8 +230,11 @@ pub struct DeploymentStatus {
     pub state: State,
     /// How many replicas of the revision that serves are ready; at most as many as are wanted.
     pub ready_replicas: u32,
-    /// The revision that requests go to; while nothing is ready, the one that they went to last.
+    /// The revision that requests go to, or most of them; while nothing is ready, the one that they went to last.
     pub serving_revision: Option<RevisionNumber>,
+    /// How requests are shared out among revisions.
+    #[serde(default)]
+    pub traffic: Vec<Share>,
     /// The artefact that is served, where it was found.
     #[serde(default)]
     pub artifact: Option<String>,
@@ -253,6 +257,7 @@ impl DeploymentStatus {
             state: State::Pending,
             ready_replicas: 0,
             serving_revision: None,
+            traffic: Vec::new(),
             artifact: None,
             error: None,
             notes: Vec::new(),

@@ -22,6 +22,7 @@ pub mod request_id;
 pub mod revision;
 pub mod route;
 pub mod time;
+pub mod traffic;
 pub mod words;
 
 pub use deployment::{Deployment, DeploymentSpec, DeploymentStatus, State};

@@ -4,7 +4,9 @@ mod change;
 mod observed;
 
 use api::{
-    DeploymentId, DeploymentSpec, DeploymentStatus, Revision, RevisionNumber, State, Timestamp, deployment::ModelSource,
+    DeploymentId, DeploymentSpec, DeploymentStatus, Revision, RevisionNumber, State, Timestamp,
+    deployment::ModelSource,
+    traffic::{Role, Share, give_all, main_share},
 };
 use sqlx::{AssertSqlSafe, any::AnyRow};
 
@@ -32,6 +34,14 @@ pub struct DeploymentRecord {
     pub updated_at: Timestamp,
     /// When its deletion was asked for.
     pub deleting_since: Option<Timestamp>,
+}
+
+impl DeploymentRecord {
+    /// How many replicas are wanted: none of one that is to go.
+    #[must_use]
+    pub fn wanted_replicas(&self) -> u32 {
+        if self.deleting_since.is_some() { 0 } else { self.spec.replicas }
+    }
 }
 
 /// Which deployments a list shows. Everything that is set must hold. One that is being deleted has given
@@ -83,16 +93,18 @@ pub struct SettledRow {
     pub settled: bool,
     /// The state that it then stood in.
     pub state: State,
-    /// The revision that then served.
-    pub serving_revision: Option<RevisionNumber>,
+    /// The revision that is wanted.
+    pub revision: RevisionNumber,
     /// How many replicas are wanted.
     pub replicas: u32,
+    /// How requests were then shared out.
+    pub traffic: Vec<Share>,
 }
 
 /// The columns of a [`DeploymentRecord`].
 macro_rules! record_columns {
     () => {
-        "id, state, revision, generation, created_at, updated_at, deleting_since, spec, status"
+        "id, state, revision, serving_revision, traffic, generation, created_at, updated_at, deleting_since, spec, status"
     };
 }
 use record_columns;
@@ -142,7 +154,7 @@ impl Store {
     }
 
     /// Worker: what it needs to reconcile one deployment: the record, the revisions `numbers`, the
-    /// wanted one and the one that served last, in the order of numbers. `None` if the deployment is gone; a revision that is gone is
+    /// wanted one and those that have a share of the traffic, in the order of numbers. `None` if the deployment is gone; a revision that is gone is
     /// left out.
     pub async fn deployment_wanted(
         &self,
@@ -157,7 +169,7 @@ impl Store {
             if kept.iter().any(|revision| revision.number == record.revision) {
                 let needed = |number: RevisionNumber| {
                     number == record.revision
-                        || Some(number) == record.status.serving_revision
+                        || record.status.traffic.iter().any(|share| share.revision == number)
                         || numbers.contains(&number)
                 };
                 let mut revisions: Vec<_> = kept.into_iter().filter(|revision| needed(revision.number)).collect();
@@ -175,8 +187,8 @@ impl Store {
     pub async fn deployment_scan(&self, after: Option<i64>, limit: u32) -> Result<Page<SettledRow>, StoreError> {
         let limit = i64::from(limit.max(1));
         let rows = sqlx::query(
-            "SELECT id, state, serving_revision, replicas, generation, settled_generation FROM deployment \
-             WHERE id > $1 ORDER BY id LIMIT $2",
+            "SELECT id, state, revision, serving_revision, traffic, replicas, generation, settled_generation \
+             FROM deployment WHERE id > $1 ORDER BY id LIMIT $2",
         )
         .bind(after.unwrap_or(0))
         .bind(limit + 1)
@@ -187,11 +199,9 @@ impl Store {
                 id: DeploymentId(row.int("id")?),
                 settled: row.maybe_int("settled_generation")? == Some(row.int("generation")?),
                 state: state(row)?,
-                serving_revision: row
-                    .maybe_int("serving_revision")?
-                    .and_then(|number| u32::try_from(number).ok())
-                    .map(RevisionNumber),
+                revision: RevisionNumber(row.small("revision")?),
                 replicas: row.small("replicas")?,
+                traffic: traffic(row)?,
             })
         };
         Page::cut(rows, limit, settled, |row| row.id.0)
@@ -220,13 +230,31 @@ fn state(row: &AnyRow) -> Result<State, StoreError> {
     })
 }
 
+/// The traffic that was last written. A process of 0.1.0 knows only the revision that serves.
+fn traffic(row: &AnyRow) -> Result<Vec<Share>, StoreError> {
+    let serving = match row.maybe_int("serving_revision")? {
+        Some(_) => Some(RevisionNumber(row.small("serving_revision")?)),
+        None => None,
+    };
+    let mut traffic: Vec<Share> = match row.maybe_text("traffic")? {
+        Some(_) => row.json("traffic", "deployment's traffic")?,
+        None => Vec::new(),
+    };
+    if main_share(&traffic).map(|share| share.revision) != serving {
+        traffic.retain(|share| share.role == Role::Pinned);
+        traffic.iter_mut().for_each(|share| share.weight = 0);
+        give_all(&mut traffic, serving);
+    }
+    Ok(traffic)
+}
+
 fn read(row: &AnyRow) -> Result<DeploymentRecord, StoreError> {
     let status: DeploymentStatus = row.json("status", "deployment's status")?;
     Ok(DeploymentRecord {
         id: DeploymentId(row.int("id")?),
         spec: row.json("spec", "deployment's specification")?,
         // The column knows of a deletion that the worker who wrote the status did not.
-        status: DeploymentStatus { state: state(row)?, ..status },
+        status: DeploymentStatus { state: state(row)?, traffic: traffic(row)?, ..status },
         revision: RevisionNumber(row.small("revision")?),
         generation: row.int("generation")?,
         created_at: Timestamp(row.int("created_at")?),

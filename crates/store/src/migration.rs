@@ -18,6 +18,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0001_initial.sql"),
     include_str!("../migrations/0002_bounds.sql"),
     include_str!("../migrations/0030_route_halves.sql"),
+    include_str!("../migrations/0031_traffic.sql"),
 ];
 
 /// Any number that other programs on the same PostgreSQL server will hardly use ("modelway").

@@ -2,7 +2,7 @@
 
 use api::{
     DeploymentId, Revision, RevisionNumber, Timestamp, deployment::RegisteredRef, revision::RevisionSpec,
-    route::Targets,
+    traffic::Share,
 };
 use sqlx::any::AnyRow;
 
@@ -102,18 +102,17 @@ pub(crate) async fn registered(
     Ok(name.zip(version).map(|(name, version)| RegisteredRef { name, version }))
 }
 
-/// Drops old revisions: all but the newest ten, `wanted` and those that `targets` name.
+/// Drops old revisions: all but the newest ten, `wanted` and those with a share of the traffic.
 pub(crate) async fn prune(
     sql: &mut Sql,
     deployment: DeploymentId,
     kept: &[Revision],
     wanted: RevisionNumber,
-    targets: Option<&Targets>,
+    traffic: &[Share],
 ) -> Result<(), StoreError> {
-    let routed =
-        |number| targets.is_some_and(|targets| targets.revisions.iter().any(|revision| revision.number == number));
+    let has_share = |number| traffic.iter().any(|share| share.revision == number);
     for old in kept.iter().skip(KEPT).map(|revision| revision.number) {
-        if old != wanted && !routed(old) {
+        if old != wanted && !has_share(old) {
             sqlx::query("DELETE FROM revision WHERE deployment = $1 AND number = $2")
                 .bind(deployment.0)
                 .bind(i64::from(old.0))

@@ -197,11 +197,6 @@ async fn get(sql: &mut Sql, id: DeploymentId) -> Result<Row, StoreError> {
     Ok(row.await?.as_ref().map(Row::read).transpose()?.unwrap_or(none))
 }
 
-/// The targets of a deployment, if it has any.
-pub(crate) async fn targets(sql: &mut Sql, id: DeploymentId) -> Result<Option<Targets>, StoreError> {
-    Ok(get(sql, id).await?.halves.map(|(_, targets)| targets))
-}
-
 /// Writes what the specification says of the endpoint.
 pub(crate) async fn put_policy(
     sql: &mut Sql,

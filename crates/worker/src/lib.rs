@@ -14,7 +14,9 @@ mod logs;
 mod metrics;
 pub mod plan;
 mod reconcile;
+pub mod rollout;
 mod run;
+pub mod scaling;
 mod scan;
 mod shelf;
 

@@ -1,8 +1,8 @@
 //! What to do next about one deployment: a pure function of what is wanted and what runs.
 //!
 //! [`plan`] is told nothing of what happened, only how things stand; calling it again after any crash gives
-//! the step that is then right. It picks the one revision that serves: the wanted one once all of its
-//! replicas are ready, until then the one that served before, which is started again if nothing of it is left. Replicas that are to end leave the route
+//! the step that is then right. Which revision gets which share of the requests is decided by [`crate::rollout`], and how
+//! many replicas each has by [`crate::scaling`]; the plan makes it so. Replicas that are to end leave the route
 //! first, and are told to end by a *later* step, after the gateways had [`Rules::route_settle`] to see it.
 //!
 //! What cannot be read back from SQL and from the backend, namely since when things are so, is
@@ -15,7 +15,10 @@
 mod events;
 mod status;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use api::{
     DeploymentStatus, ReplicaId, Revision, RevisionNumber, State, Timestamp,
@@ -23,14 +26,13 @@ use api::{
     event::NewEvent,
     replica::ReplicaState,
     route::{RouteReplica, RouteRevision, Targets},
+    traffic::{Share, main_share},
 };
 use backend::Replica;
 use store::DeploymentRecord;
 
 use self::status::Trouble;
 
-/// The whole of an endpoint's traffic: with one revision serving, any weight is.
-const ALL_TRAFFIC: u32 = 100;
 /// When to look again at replicas that were told to end, should nobody tell that they have.
 const DRAIN_GLANCE: Duration = Duration::from_secs(1);
 /// When to look again if a call has not yet made what it was asked for.
@@ -47,13 +49,17 @@ pub struct Rules {
     pub start_deadline: Duration,
 }
 
-/// What SQL says.
+/// What SQL says, and what was decided on it.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted<'w> {
     /// The deployment, with the status that was last written.
     pub record: &'w DeploymentRecord,
     /// The bodies of its revisions, at least of the wanted one.
     pub revisions: &'w [Revision],
+    /// How requests are shared out.
+    pub traffic: &'w [Share],
+    /// How many replicas of each revision are wanted; none of one that is not named.
+    pub counts: &'w BTreeMap<RevisionNumber, u32>,
     /// The backend has just rejected the wanted revision, with this reason.
     pub rejected: Option<&'w str>,
 }
@@ -111,13 +117,12 @@ pub struct Step {
 /// The next step of a deployment.
 #[must_use]
 pub fn plan(now: Timestamp, rules: Rules, wanted: Wanted<'_>, observed: &[Replica], before: &Memory) -> Step {
-    let groups = Groups::of(wanted.record, observed);
-    if groups.want == 0 {
-        return groups.step(now, rules, wanted, before, None, &Trouble::None);
-    }
-    let serving = groups.serving(wanted.record);
-    let trouble = status::trouble(now, rules, wanted, &groups, before);
-    groups.step(now, rules, wanted, before, serving, &trouble)
+    let groups = Groups::of(wanted, observed);
+    let trouble = match groups.want {
+        0 => Trouble::None,
+        _ => status::trouble(now, rules, wanted, &groups, before),
+    };
+    groups.step(now, rules, wanted, before, &trouble)
 }
 
 /// The replicas, by revision, as one plan sees them.
@@ -125,6 +130,8 @@ pub fn plan(now: Timestamp, rules: Rules, wanted: Wanted<'_>, observed: &[Replic
 struct Groups<'o> {
     observed: &'o [Replica],
     by_revision: BTreeMap<RevisionNumber, Vec<&'o Replica>>,
+    traffic: &'o [Share],
+    counts: &'o BTreeMap<RevisionNumber, u32>,
     /// The wanted revision.
     newest: RevisionNumber,
     /// How many replicas of it are wanted: none of a deployment that is to go.
@@ -132,7 +139,7 @@ struct Groups<'o> {
 }
 
 impl<'o> Groups<'o> {
-    fn of(record: &DeploymentRecord, observed: &'o [Replica]) -> Self {
+    fn of(wanted: Wanted<'o>, observed: &'o [Replica]) -> Self {
         let mut by_revision: BTreeMap<RevisionNumber, Vec<&Replica>> = BTreeMap::new();
         for replica in observed.iter().filter(|replica| replica.state != ReplicaState::Stopping) {
             by_revision.entry(replica.revision).or_default().push(replica);
@@ -140,8 +147,9 @@ impl<'o> Groups<'o> {
         for group in by_revision.values_mut() {
             group.sort_by_key(|r| (r.state != ReplicaState::Ready, r.id.0.len(), &r.id.0));
         }
-        let want = if record.deleting_since.is_some() { 0 } else { record.spec.replicas };
-        Self { observed, by_revision, newest: record.revision, want }
+        let Wanted { traffic, counts, .. } = wanted;
+        let newest = wanted.record.revision;
+        Self { observed, by_revision, traffic, counts, newest, want: counts.get(&newest).copied().unwrap_or(0) }
     }
 
     /// Those that are not stopping, the ones that the backend would keep first.
@@ -149,59 +157,44 @@ impl<'o> Groups<'o> {
         self.by_revision.get(&revision).map_or(&[], Vec::as_slice)
     }
 
-    /// How many replicas a revision shall have while `serving` serves, or is the one to serve again.
-    fn share(&self, revision: RevisionNumber, serving: Option<RevisionNumber>) -> u32 {
-        // The one that serves is scaled too: the wanted one may take long, or never get ready.
-        if revision == self.newest || Some(revision) == serving { self.want } else { 0 }
+    /// How many replicas a revision shall have.
+    fn count(&self, revision: RevisionNumber) -> u32 {
+        self.counts.get(&revision).copied().unwrap_or(0)
     }
 
-    /// The ready ones among the first `share` of a revision.
-    fn ready(&self, revision: RevisionNumber, share: u32) -> impl Iterator<Item = &'o Replica> {
-        let live = self.live(revision).iter().take(index(share)).copied();
+    /// The ready ones among those that a revision shall have.
+    fn ready(&self, revision: RevisionNumber) -> impl Iterator<Item = &'o Replica> {
+        let live = self.live(revision).iter().take(index(self.count(revision))).copied();
         live.filter(|replica| replica.state == ReplicaState::Ready)
     }
 
-    fn ready_count(&self, revision: RevisionNumber) -> u32 {
-        count(self.ready(revision, u32::MAX).count())
+    fn is_complete(&self, revision: RevisionNumber) -> bool {
+        self.ready(revision).count() >= index(self.count(revision))
     }
 
-    /// The revision that requests go to: the wanted one once it is complete, else the one that served,
-    /// else whichever has a ready replica, newer before older.
-    fn serving(&self, record: &DeploymentRecord) -> Option<RevisionNumber> {
-        if self.ready_count(self.newest) >= self.want {
-            return Some(self.newest);
-        }
-        let has_ready = |revision: &RevisionNumber| self.ready_count(*revision) > 0;
-        record
-            .status
-            .serving_revision
-            .filter(has_ready)
-            .or_else(|| Some(self.newest).filter(has_ready))
-            .or_else(|| self.by_revision.keys().rev().copied().find(has_ready))
+    /// The revision that requests go to now, or most of them.
+    fn serving(&self) -> Option<RevisionNumber> {
+        main_share(self.traffic).map(|share| share.revision).filter(|revision| self.ready(*revision).next().is_some())
     }
 
-    fn step(
-        &self,
-        now: Timestamp,
-        rules: Rules,
-        wanted: Wanted<'_>,
-        before: &Memory,
-        serving: Option<RevisionNumber>,
-        trouble: &Trouble,
-    ) -> Step {
+    /// Whether everything runs that shall, nothing else does, and requests go to the wanted revision.
+    fn is_settled(&self) -> bool {
+        let all = self.counts.iter().all(|(revision, count)| self.live(*revision).len() == index(*count));
+        let main = main_share(self.traffic).map(|share| share.revision);
+        all && self.observed.iter().all(|replica| replica.state == ReplicaState::Ready)
+            && self.observed.len() == self.counts.values().map(|count| index(*count)).sum::<usize>()
+            && (self.counts.is_empty() || main == Some(self.newest))
+    }
+
+    fn step(&self, now: Timestamp, rules: Rules, wanted: Wanted<'_>, before: &Memory, trouble: &Trouble) -> Step {
         let record = wanted.record;
         let deleting = record.deleting_since.is_some();
-        let status = status::status(wanted, self, serving, trouble);
-        let routed: Vec<&Replica> =
-            serving.into_iter().flat_map(|number| self.ready(number, self.share(number, serving))).collect();
-        let targets = targets(wanted, &status, serving, &routed);
-        let unrouted = self.unrouted(now, before, &routed);
-        // One that has lost its replicas is not given up before another serves.
-        let kept = serving.or(record.status.serving_revision);
-        let Due { acts, settle, mut clocks } = self.due(now, rules, wanted, before, kept);
+        let status = status::status(wanted, self, trouble);
+        let targets = self.targets(wanted, &status);
+        let unrouted = self.unrouted(now, before, &targets);
+        let Due { acts, settle, mut clocks } = self.due(now, rules, wanted, before);
 
-        let complete = |number| self.ready_count(number) >= self.want;
-        let starting = (self.want > 0 && !complete(self.newest)).then(|| match before.starting {
+        let starting = (!self.is_complete(self.newest)).then(|| match before.starting {
             Some((number, since)) if number == self.newest => (number, since),
             _ => (self.newest, now),
         });
@@ -212,11 +205,9 @@ impl<'o> Groups<'o> {
             clocks.push(REJECTED_GLANCE);
         }
 
-        let exact = self.observed.len() == index(self.want)
-            && self.observed.iter().all(|r| r.revision == self.newest && r.state == ReplicaState::Ready);
         let events = events::events(record, &status, self);
         Step {
-            settled: !deleting && exact,
+            settled: !deleting && self.is_settled(),
             gone: deleting && self.observed.is_empty(),
             settle,
             look_again: clocks.into_iter().min(),
@@ -228,9 +219,33 @@ impl<'o> Groups<'o> {
         }
     }
 
-    /// Since when each running replica is out of the route, if `routed` is what is committed.
-    fn unrouted(&self, now: Timestamp, before: &Memory, routed: &[&Replica]) -> BTreeMap<ReplicaId, Timestamp> {
-        let out = self.observed.iter().filter(|replica| !routed.iter().any(|kept| kept.id == replica.id));
+    /// Where requests go, to those that are ready.
+    fn targets(&self, wanted: Wanted<'_>, status: &DeploymentStatus) -> Targets {
+        let body = |number| wanted.revisions.iter().find(|revision| revision.number == number);
+        let routed = |replica: &Replica| RouteReplica { id: replica.id.clone(), address: replica.address.clone() };
+        let of_share = |share: &Share| RouteRevision {
+            number: share.revision,
+            model_version: body(share.revision).map_or_else(String::new, |it| it.spec.model_version.clone()),
+            weight: share.weight,
+            replicas: self.ready(share.revision).map(routed).collect(),
+        };
+        let served = self.traffic.iter().map(of_share).filter(|revision| !revision.replicas.is_empty());
+        let revisions: Vec<_> = served.collect();
+        let mut names = revisions.iter().filter_map(|revision| body(revision.number)).map(|it| &it.spec.name);
+        let first = names.next().unwrap_or(&wanted.record.spec.name);
+        Targets {
+            state: status.state,
+            reason: revisions.is_empty().then(|| reason(wanted.record, status)),
+            answers_to: first.clone().filter(|_| names.all(|name| name == first)),
+            revisions,
+        }
+    }
+
+    /// Since when each running replica is out of the route, if `targets` are what is committed.
+    fn unrouted(&self, now: Timestamp, before: &Memory, targets: &Targets) -> BTreeMap<ReplicaId, Timestamp> {
+        let routed: BTreeSet<_> =
+            targets.revisions.iter().flat_map(|revision| revision.replicas.iter().map(|replica| &replica.id)).collect();
+        let out = self.observed.iter().filter(|replica| !routed.contains(&replica.id));
         out.map(|replica| {
             let since = before.unrouted.get(&replica.id).copied().unwrap_or(now);
             (replica.id.clone(), since)
@@ -239,14 +254,7 @@ impl<'o> Groups<'o> {
     }
 
     /// The calls that are due, and when further ones will be.
-    fn due(
-        &self,
-        now: Timestamp,
-        rules: Rules,
-        wanted: Wanted<'_>,
-        before: &Memory,
-        serving: Option<RevisionNumber>,
-    ) -> Due {
+    fn due(&self, now: Timestamp, rules: Rules, wanted: Wanted<'_>, before: &Memory) -> Due {
         // How long this replica may still be asked: by the committed route, and by a gateway that has not
         // seen it yet.
         let asked = |replica: &Replica| match before.unrouted.get(&replica.id) {
@@ -256,13 +264,12 @@ impl<'o> Groups<'o> {
         };
         let mut due = Due::default();
         let mut numbers: Vec<_> = self.observed.iter().map(|replica| replica.revision).collect();
-        numbers.push(self.newest);
-        numbers.extend(serving.filter(|_| self.want > 0));
+        numbers.extend(self.counts.keys());
         numbers.sort_unstable();
         numbers.dedup();
         for number in numbers {
             let live = self.live(number);
-            let share = self.share(number, serving);
+            let share = self.count(number);
             if self.observed.iter().any(|r| r.revision == number && r.state == ReplicaState::Stopping) {
                 due.clocks.push(DRAIN_GLANCE);
             }
@@ -297,28 +304,6 @@ struct Due {
     acts: Vec<Act>,
     settle: Option<Duration>,
     clocks: Vec<Duration>,
-}
-
-fn targets(
-    wanted: Wanted<'_>,
-    status: &DeploymentStatus,
-    serving: Option<RevisionNumber>,
-    routed: &[&Replica],
-) -> Targets {
-    let body = |number| wanted.revisions.iter().find(|revision| revision.number == number);
-    let served = serving.and_then(body);
-    let revisions = serving.filter(|_| !routed.is_empty()).map(|number| RouteRevision {
-        number,
-        model_version: served.map_or_else(String::new, |revision| revision.spec.model_version.clone()),
-        weight: ALL_TRAFFIC,
-        replicas: routed.iter().map(|r| RouteReplica { id: r.id.clone(), address: r.address.clone() }).collect(),
-    });
-    Targets {
-        state: status.state,
-        reason: revisions.is_none().then(|| reason(wanted.record, status)),
-        answers_to: served.map_or(&wanted.record.spec.name, |revision| &revision.spec.name).clone(),
-        revisions: revisions.into_iter().collect(),
-    }
 }
 
 /// Why nothing serves.

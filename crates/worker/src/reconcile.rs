@@ -22,6 +22,7 @@ use store::{DeploymentRecord, Lease, Store, StoreError};
 
 use crate::{
     plan::{Act, Memory, Rules, Step, Wanted, plan},
+    rollout, scaling,
     shelf::Shelf,
 };
 
@@ -243,7 +244,11 @@ impl Reconciler {
         let mut done: Vec<Act> = Vec::new();
         let mut rejected: Option<String> = None;
         loop {
-            let wanted = Wanted { record: &record, revisions: &revisions, rejected: rejected.as_deref() };
+            let traffic = rollout::next(&record, &observed);
+            let counts = scaling::counts(record.revision, record.wanted_replicas(), &traffic);
+            let (traffic, counts) = (&*traffic, &counts);
+            let wanted =
+                Wanted { record: &record, revisions: &revisions, traffic, counts, rejected: rejected.as_deref() };
             let step = plan(self.now(), self.rules, wanted, &observed, memory);
             let fresh: Vec<Act> = step.acts.iter().filter(|act| !done.contains(act)).cloned().collect();
             if fresh.is_empty() || done.len() >= MAX_ACTS {

@@ -7,9 +7,9 @@
 //! **Invariant:** a scan changes nothing by itself, except that it ends replicas of deployments that do not
 //! exist.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
-use api::{DeploymentId, RevisionNumber, State, Timestamp, replica::ReplicaState};
+use api::{DeploymentId, RevisionNumber, State, Timestamp, replica::ReplicaState, traffic::main_share};
 use backend::Replica;
 use store::SettledRow;
 use tokio::sync::mpsc;
@@ -17,41 +17,44 @@ use tokio::sync::mpsc;
 use crate::{
     metrics::Metrics,
     reconcile::{PassError, Reconciler},
+    scaling,
 };
 
 /// How many deployments are read at once.
 const PAGE: u32 = 2_000;
 
-/// What runs for one deployment, in a few words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Seen {
-    count: u32,
-    /// The one revision that all of it is, and all of it is ready; `None` if not.
-    whole: Option<RevisionNumber>,
+/// What runs for one deployment: how many replicas of each revision, or that not all of it is ready.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Seen {
+    Ready(BTreeMap<RevisionNumber, u32>),
+    Unready,
 }
 
 fn see(observed: &[Replica]) -> HashMap<DeploymentId, Seen> {
     let mut seen: HashMap<DeploymentId, Seen> = HashMap::new();
     for replica in observed {
-        let ready = (replica.state == ReplicaState::Ready).then_some(replica.revision);
-        seen.entry(replica.deployment)
-            .and_modify(|seen| {
-                seen.count += 1;
-                seen.whole = seen.whole.filter(|whole| Some(*whole) == ready);
-            })
-            .or_insert(Seen { count: 1, whole: ready });
+        let its = seen.entry(replica.deployment).or_insert_with(|| Seen::Ready(BTreeMap::new()));
+        match its {
+            Seen::Ready(counts) if replica.state == ReplicaState::Ready => {
+                *counts.entry(replica.revision).or_default() += 1;
+            }
+            Seen::Ready(_) | Seen::Unready => *its = Seen::Unready,
+        }
     }
     seen
 }
 
 /// Whether nothing has changed since a worker found nothing left to do.
-fn is_at_rest(row: &SettledRow, seen: Option<Seen>) -> bool {
+fn is_at_rest(row: &SettledRow, seen: Option<&Seen>) -> bool {
     if !row.settled {
         return false;
     }
     match (row.state, seen) {
         (State::Idle, None) => true,
-        (State::Active, Some(seen)) => seen.count == row.replicas && seen.whole == row.serving_revision,
+        (State::Active, Some(Seen::Ready(counts))) => {
+            main_share(&row.traffic).is_some_and(|share| share.revision == row.revision)
+                && *counts == scaling::counts(row.revision, row.replicas, &row.traffic)
+        }
         (State::Pending | State::Active | State::Degraded | State::Failed | State::Idle | State::Deleting, _) => false,
     }
 }
@@ -75,7 +78,7 @@ pub(crate) async fn scan(
         let page = reconciler.store.deployment_scan(after, PAGE).await?;
         rows += page.items.len();
         for row in &page.items {
-            let at_rest = is_at_rest(row, seen.remove(&row.id));
+            let at_rest = is_at_rest(row, seen.remove(&row.id).as_ref());
             if at_rest || reconciler.shelf.is_resting(row.id, now) {
                 continue;
             }
@@ -104,27 +107,66 @@ pub(crate) async fn scan(
 
 #[cfg(test)]
 mod tests {
+    use api::traffic::{Role, Share, all_to};
+
     use super::*;
 
-    fn row(state: State, replicas: u32) -> SettledRow {
-        let serving_revision = (state == State::Active).then_some(RevisionNumber(2));
-        SettledRow { id: DeploymentId(1), settled: true, state, serving_revision, replicas }
+    fn row(state: State, replicas: u32, traffic: &[Share]) -> SettledRow {
+        let (id, revision) = (DeploymentId(1), RevisionNumber(2));
+        SettledRow { id, settled: true, state, revision, replicas, traffic: traffic.to_vec() }
     }
 
-    fn seen(count: u32, whole: Option<u32>) -> Option<Seen> {
-        Some(Seen { count, whole: whole.map(RevisionNumber) })
+    fn active(replicas: u32) -> SettledRow {
+        row(State::Active, replicas, &[all_to(RevisionNumber(2))])
+    }
+
+    fn seen(counts: &[(u32, u32)]) -> Option<Seen> {
+        Some(Seen::Ready(counts.iter().map(|(revision, count)| (RevisionNumber(*revision), *count)).collect()))
     }
 
     #[test]
     fn only_what_is_exactly_as_it_was_left_is_at_rest() {
-        assert!(is_at_rest(&row(State::Active, 2), seen(2, Some(2))));
-        assert!(!is_at_rest(&row(State::Active, 2), seen(1, Some(2))), "one is missing");
-        assert!(!is_at_rest(&row(State::Active, 2), seen(3, Some(2))), "one is too many");
-        assert!(!is_at_rest(&row(State::Active, 2), seen(2, None)), "one is not ready or another revision's");
-        assert!(!is_at_rest(&row(State::Active, 2), seen(2, Some(1))), "all are another revision's");
-        assert!(!is_at_rest(&row(State::Active, 2), None), "all are gone");
-        assert!(is_at_rest(&row(State::Idle, 0), None));
-        assert!(!is_at_rest(&row(State::Idle, 0), seen(1, Some(2))), "something runs that should not");
-        assert!(!is_at_rest(&SettledRow { settled: false, ..row(State::Active, 2) }, seen(2, Some(2))));
+        let rests = |row: &SettledRow, seen: Option<Seen>| is_at_rest(row, seen.as_ref());
+        assert!(rests(&active(2), seen(&[(2, 2)])));
+        assert!(!rests(&active(2), seen(&[(2, 1)])), "one is missing");
+        assert!(!rests(&active(2), seen(&[(2, 3)])), "one is too many");
+        assert!(!rests(&active(2), seen(&[(1, 1), (2, 1)])), "one is another revision's");
+        assert!(!rests(&active(2), Some(Seen::Unready)), "one is not ready");
+        assert!(!rests(&active(2), seen(&[(1, 2)])), "all are another revision's");
+        assert!(!rests(&active(2), None), "all are gone");
+        let pinned = Share { revision: RevisionNumber(1), weight: 0, role: Role::Pinned };
+        let pins = row(State::Active, 2, &[all_to(RevisionNumber(2)), pinned]);
+        assert!(rests(&pins, seen(&[(1, 1), (2, 2)])));
+        assert!(!rests(&pins, seen(&[(2, 2)])), "the pinned one is missing");
+        assert!(
+            !rests(&row(State::Active, 2, &[all_to(RevisionNumber(1))]), seen(&[(1, 2), (2, 2)])),
+            "an old one serves"
+        );
+        assert!(rests(&row(State::Idle, 0, &[]), None));
+        assert!(!rests(&row(State::Idle, 0, &[]), seen(&[(2, 1)])), "something runs that should not");
+        assert!(!rests(&SettledRow { settled: false, ..active(2) }, seen(&[(2, 2)])));
+    }
+
+    #[test]
+    fn what_runs_is_counted_by_revision() {
+        let replica = |id: i64, revision: u32, state: ReplicaState| Replica {
+            id: api::ReplicaId(format!("md-{id}-r{revision}")),
+            deployment: DeploymentId(id),
+            revision: RevisionNumber(revision),
+            state,
+            address: api::replica::Address::Tcp("h:1".into()),
+            started_at: None,
+            restarts: 0,
+            failure: None,
+            retry_at: None,
+            artifact: None,
+            notes: Vec::new(),
+        };
+        let ready = |id, revision| replica(id, revision, ReplicaState::Ready);
+        let all =
+            [ready(1, 1), ready(1, 2), ready(1, 2), ready(2, 1), replica(2, 1, ReplicaState::Starting), ready(2, 1)];
+        let found = see(&all);
+        assert_eq!(found.get(&DeploymentId(1)), seen(&[(1, 1), (2, 2)]).as_ref());
+        assert_eq!(found.get(&DeploymentId(2)), Some(&Seen::Unready));
     }
 }

@@ -5,7 +5,10 @@ mod world;
 
 use std::time::Duration;
 
-use api::{ReplicaId, RevisionNumber, State};
+use api::{
+    ReplicaId, RevisionNumber, State,
+    traffic::{Role, Share, all_to},
+};
 use modelway_worker::plan::Memory;
 use proptest::prelude::*;
 use world::{BACKOFF, RULES, World};
@@ -32,6 +35,53 @@ fn a_new_deployment_is_pending_and_then_active() {
     assert_eq!(world.record.status.state, State::Active);
     assert_eq!(world.record.status.serving_revision, Some(RevisionNumber(1)));
     assert_eq!(world.serving(), [1]);
+}
+
+#[test]
+fn a_pinned_revision_keeps_a_replica_and_is_routed_without_a_share() {
+    let mut world = World::serving_revision_1(3);
+    world.record.status.traffic[0].role = Role::Pinned;
+    world.change();
+    let settle = |world: &mut World| {
+        for _ in 0..20 {
+            world.become_ready(|_| true);
+            world.finish_stopping();
+            if world.pass().settled {
+                return;
+            }
+            world.wait(RULES.route_settle);
+        }
+        panic!("it does not settle: {:?}", world.record.status);
+    };
+    settle(&mut world);
+    let pinned = Share { revision: RevisionNumber(1), weight: 0, role: Role::Pinned };
+    assert_eq!(world.record.status.traffic, [all_to(RevisionNumber(2)), pinned]);
+    assert_eq!((world.alive(1), world.alive(2), world.record.status.ready_replicas), (1, 3, 3));
+    let targets = world.committed.clone().unwrap();
+    let routed = targets.revisions.iter().map(|it| (it.number.0, it.weight, it.replicas.len()));
+    assert_eq!(routed.collect::<Vec<_>>(), [(2, 100, 3), (1, 0, 1)]);
+
+    world.crash(false, |replica| replica.revision.0 == 1);
+    world.pass();
+    assert_eq!(world.record.status.state, State::Degraded, "its replica is missing");
+    world.wait(BACKOFF);
+    world.pass();
+    settle(&mut world);
+    assert_eq!((world.record.status.state, world.alive(1)), (State::Active, 1));
+
+    world.scale(0);
+    settle(&mut world);
+    assert_eq!((world.record.status.state, world.alive(1), world.alive(2)), (State::Idle, 0, 0));
+    assert_eq!(world.record.status.traffic, [pinned], "it is pinned again when it is scaled up");
+    world.scale(2);
+    settle(&mut world);
+    assert_eq!((world.alive(1), world.alive(2)), (1, 2));
+    world.delete();
+    world.pass();
+    world.wait(RULES.route_settle);
+    world.pass();
+    world.finish_stopping();
+    assert_eq!((world.alive(1), world.alive(2)), (0, 0));
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Fields of the answer that the server sets. Whoever edits an answer and sends it back leaves them in.
-pub const READ_ONLY: [&str; 12] = [
+pub const READ_ONLY: [&str; 13] = [
     "id",
     "status",
     "url",
@@ -23,6 +23,7 @@ pub const READ_ONLY: [&str; 12] = [
     "revision",
     "ready_replicas",
     "serving_revision",
+    "traffic",
     "artifact",
     "error",
     "notes",

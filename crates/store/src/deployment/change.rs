@@ -169,8 +169,7 @@ impl Store {
                 .await
                 .map_err(|error| refusal(error, spec))?;
             let kept = revision::kept(&mut sql, id).await?;
-            let targets = route::targets(&mut sql, id).await?;
-            revision::prune(&mut sql, id, &kept, number, targets.as_ref()).await?;
+            revision::prune(&mut sql, id, &kept, number, &old.status.traffic).await?;
         }
         task_queue::wake(&mut sql, id, now).await?;
         event::write(&mut sql, id, &changes(&old, spec, next), now).await?;

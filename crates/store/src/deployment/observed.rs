@@ -27,14 +27,15 @@ impl Store {
         let mut sql = self.write(Care::Recoverable).await?;
         let row = sqlx::query(
             "UPDATE deployment SET state = CASE WHEN deleting_since IS NULL THEN $1 ELSE $2 END, \
-             serving_revision = $3, settled_generation = $4, status = $5 \
-             WHERE id = $6 AND fence = $7 AND lease_owner = $8 RETURNING deleting_since, spec",
+             serving_revision = $3, settled_generation = $4, status = $5, traffic = $6 \
+             WHERE id = $7 AND fence = $8 AND lease_owner = $9 RETURNING deleting_since, spec",
         )
         .bind(status.state.as_str())
         .bind(State::Deleting.as_str())
         .bind(status.serving_revision.map(|RevisionNumber(number)| i64::from(number)))
         .bind(settled_at)
         .bind(row::json(status)?)
+        .bind(row::json(&status.traffic)?)
         .bind(lease.deployment.0)
         .bind(lease.fence.0)
         .bind(clean(&lease.owner))

@@ -1,6 +1,11 @@
 //! What people do to deployments, and what of it workers see.
 
-use api::{DeploymentId, DeploymentStatus, RevisionNumber, State, deployment::StatusError, event::NewEvent};
+use api::{
+    DeploymentId, DeploymentStatus, RevisionNumber, State,
+    deployment::StatusError,
+    event::NewEvent,
+    traffic::{Role, Share, all_to},
+};
 use serde_json::{Value, json};
 use store::{DeploymentFilter, Idempotent, Order, StoreError};
 
@@ -28,6 +33,7 @@ on_both! {
     a_list_is_filtered_and_paged
     text_with_a_nul_is_kept_out_of_the_index_and_in_the_specification
     a_scan_sees_what_is_settled
+    traffic_is_kept_and_what_0_1_0_says_of_it_holds
     states_are_counted
     events_are_paged_and_outlive_their_deployment
     an_event_keeps_what_it_was_given
@@ -345,6 +351,37 @@ async fn text_with_a_nul_is_kept_out_of_the_index_and_in_the_specification(datab
     assert!(matches!(store.model_get("a\0b").await, Err(StoreError::NotFound { .. })));
 }
 
+async fn traffic_is_kept_and_what_0_1_0_says_of_it_holds(database: Database) {
+    let store = database.open().await;
+    let id = create(&store, &content(1)).await;
+    for n in 2..=20 {
+        store.deployment_replace(id, &content(n), None, NOW).await.unwrap();
+    }
+    let share = |revision, weight, role| Share { revision: RevisionNumber(revision), weight, role };
+    let shares = vec![share(20, 100, Role::Stable), share(12, 0, Role::Pinned)];
+    let lease = hold(&store, id).await;
+    let serving = DeploymentStatus { traffic: shares.clone(), ..status(State::Active, Some(20)) };
+    store.deployment_observed(&lease, &serving, None, &[], None, NOW).await.unwrap();
+    let traffic = async || store.deployment_get(id).await.unwrap().status.traffic;
+    assert_eq!(traffic().await, shares);
+    for n in 21..=40 {
+        store.deployment_replace(id, &content(n), None, NOW).await.unwrap();
+    }
+    let (_, kept) = store.deployment_wanted(id, &[]).await.unwrap().unwrap();
+    let kept: Vec<_> = kept.iter().map(|revision| revision.number.0).collect();
+    assert_eq!(kept, [12, 20, 40], "a worker gets each revision that has a share");
+    for (serving, expected) in [
+        ("25", vec![share(25, 100, Role::Stable), share(12, 0, Role::Pinned)]),
+        ("12", vec![share(12, 100, Role::Pinned)]),
+        ("NULL", vec![share(12, 0, Role::Pinned)]),
+    ] {
+        execute(&database.url, &format!("UPDATE deployment SET serving_revision = {serving}")).await;
+        assert_eq!(traffic().await, expected);
+    }
+    execute(&database.url, "UPDATE deployment SET serving_revision = 3, traffic = NULL").await;
+    assert_eq!(traffic().await, [all_to(RevisionNumber(3))]);
+}
+
 async fn a_scan_sees_what_is_settled(database: Database) {
     let store = database.open().await;
     let id = create(&store, &content(1)).await;
@@ -354,7 +391,7 @@ async fn a_scan_sees_what_is_settled(database: Database) {
     let active = status(State::Active, Some(1));
     store.deployment_observed(&lease, &active, None, &[], Some(1), NOW).await.unwrap();
     let seen = scan().await;
-    assert_eq!((seen.settled, seen.state, seen.serving_revision), (true, State::Active, Some(RevisionNumber(1))));
+    assert_eq!((seen.settled, seen.state, seen.traffic), (true, State::Active, vec![all_to(RevisionNumber(1))]));
     store.deployment_replace(id, &content(2), None, NOW).await.unwrap();
     assert!(!scan().await.settled, "a change unsettles it");
     store.deployment_observed(&lease, &active, None, &[], Some(1), NOW).await.unwrap();

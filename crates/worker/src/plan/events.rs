@@ -30,6 +30,7 @@ pub(super) fn events(record: &DeploymentRecord, after: &DeploymentStatus, groups
             format!("traffic moved from revision {from}, which has no ready replica, to {to}")
         };
         let mut moved = event("traffic_moved", message, evidence.clone());
+        moved.evidence["traffic"] = json!(after.traffic);
         moved.revision = Some(to);
         events.push(moved);
     }

@@ -6,6 +6,7 @@ use api::{
     DeploymentStatus, RevisionNumber, State, Timestamp,
     deployment::{ReplicaView, StatusError},
     replica::ReplicaState,
+    traffic::main_share,
 };
 use backend::Replica;
 
@@ -55,7 +56,7 @@ pub(super) fn trouble(
     before: &Memory,
 ) -> Trouble {
     let newest = groups.newest;
-    if groups.ready_count(newest) >= groups.want {
+    if groups.is_complete(newest) {
         return Trouble::None;
     }
     if let Some(reason) = wanted.rejected {
@@ -82,14 +83,12 @@ pub(super) fn trouble(
     failing.and_then(failure).map_or(Trouble::None, Trouble::Passing)
 }
 
-/// The status of a deployment while `serving` serves.
-pub(super) fn status(
-    wanted: Wanted<'_>,
-    groups: &Groups<'_>,
-    serving: Option<RevisionNumber>,
-    trouble: &Trouble,
-) -> DeploymentStatus {
+/// The status of a deployment.
+pub(super) fn status(wanted: Wanted<'_>, groups: &Groups<'_>, trouble: &Trouble) -> DeploymentStatus {
     let newest = groups.newest;
+    let serving = groups.serving();
+    let incomplete = groups.traffic.iter().map(|share| share.revision).find(|number| !groups.is_complete(*number));
+    let failing_share = || incomplete.and_then(|number| worst(groups.live(number))).and_then(failure);
     let (state, error) = match serving {
         _ if wanted.record.deleting_since.is_some() => (State::Deleting, None),
         _ if groups.want == 0 => (State::Idle, None),
@@ -97,27 +96,24 @@ pub(super) fn status(
         None => (State::Pending, trouble.error().cloned()),
         Some(number) if number == newest => {
             let starts = wanted.record.status.state == State::Pending && !trouble.is_hopeless();
-            let state = match groups.ready_count(number) >= groups.want {
-                true => State::Active,
+            let state = match incomplete {
+                None => State::Active,
                 // Its replicas get ready one by one: nothing is amiss.
-                false if starts => State::Pending,
-                false => State::Degraded,
+                Some(_) if starts => State::Pending,
+                Some(_) => State::Degraded,
             };
-            (state, trouble.error().cloned())
+            (state, trouble.error().cloned().or_else(failing_share))
         }
-        Some(number) => {
-            let share = groups.share(number, serving);
-            let short = count(groups.ready(number, share).count()) < share;
-            let own = worst(groups.live(number)).and_then(failure);
-            let state = if trouble.is_hopeless() || short { State::Degraded } else { State::Active };
-            (state, trouble.error().cloned().or(own))
+        Some(_) => {
+            let state = if trouble.is_hopeless() || incomplete.is_some() { State::Degraded } else { State::Active };
+            (state, trouble.error().cloned().or_else(failing_share))
         }
     };
     DeploymentStatus {
         state,
-        ready_replicas: serving.map_or(0, |number| count(groups.ready(number, groups.share(number, serving)).count())),
-        // While none serves, the one to serve again: without it nobody would know after a restart.
-        serving_revision: serving.or(wanted.record.status.serving_revision.filter(|_| groups.want > 0)),
+        ready_replicas: serving.map_or(0, |number| count(groups.ready(number).count())),
+        serving_revision: main_share(groups.traffic).map(|share| share.revision),
+        traffic: groups.traffic.to_vec(),
         artifact: artifact(groups, serving.unwrap_or(newest)),
         error,
         notes: notes(groups, serving, trouble),

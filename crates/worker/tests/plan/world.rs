@@ -10,7 +10,10 @@ use api::{
     route::Targets,
 };
 use backend::{Failure, Replica};
-use modelway_worker::plan::{Act, Memory, Rules, Step, Wanted, plan};
+use modelway_worker::{
+    plan::{Act, Memory, Rules, Step, Wanted, plan},
+    rollout, scaling,
+};
 use store::DeploymentRecord;
 
 pub(crate) const RULES: Rules =
@@ -117,8 +120,7 @@ impl World {
         let mut rejected = None;
         for _ in 0..4 {
             let observed = self.observed();
-            let wanted = Wanted { record: &self.record, revisions: &self.revisions, rejected };
-            let step = plan(self.now, RULES, wanted, &observed, &self.memory);
+            let step = self.plan(&observed, rejected);
             self.check_route(&step.targets);
             if step.acts.is_empty() || rejected.is_some() {
                 self.commit(&step);
@@ -139,10 +141,17 @@ impl World {
             }
         }
         let observed = self.observed();
-        let wanted = Wanted { record: &self.record, revisions: &self.revisions, rejected };
-        let step = plan(self.now, RULES, wanted, &observed, &self.memory);
+        let step = self.plan(&observed, rejected);
         self.commit(&step);
         step
+    }
+
+    fn plan(&self, observed: &[Replica], rejected: Option<&str>) -> Step {
+        let traffic = rollout::next(&self.record, observed);
+        let counts = scaling::counts(self.record.revision, self.record.wanted_replicas(), &traffic);
+        let (traffic, counts) = (&*traffic, &counts);
+        let wanted = Wanted { record: &self.record, revisions: &self.revisions, traffic, counts, rejected };
+        plan(self.now, RULES, wanted, observed, &self.memory)
     }
 
     pub(crate) fn check_route(&self, route: &Targets) {

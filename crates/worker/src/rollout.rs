@@ -1,0 +1,44 @@
+//! Which revision gets which share of the requests: a pure function of the traffic before and of what is ready.
+//!
+//! All requests go to the wanted revision once all of its replicas are ready, until then to the one before. A pinned revision
+//! keeps its share of 0 beside that, so that it can be named, until it is unpinned.
+//!
+//! The state is the traffic itself: it is written with each step, in the deployment's status and in a column of its own.
+
+use std::collections::BTreeMap;
+
+use api::{
+    RevisionNumber,
+    replica::ReplicaState,
+    traffic::{Role, Share, give_all, main_share},
+};
+use backend::Replica;
+use store::DeploymentRecord;
+
+/// How requests are shared out next. Where nothing is ready, the revision that served last is the one to serve again.
+#[must_use]
+pub fn next(record: &DeploymentRecord, observed: &[Replica]) -> Vec<Share> {
+    let before = &record.status.traffic;
+    let want = record.wanted_replicas();
+    let mut ready: BTreeMap<RevisionNumber, u32> = BTreeMap::new();
+    for replica in observed.iter().filter(|replica| replica.state == ReplicaState::Ready) {
+        *ready.entry(replica.revision).or_default() += 1;
+    }
+    let is_ready = |revision: &RevisionNumber| ready.contains_key(revision);
+    let newest = record.revision;
+    let last = main_share(before).map(|share| share.revision);
+    let main = if want == 0 {
+        None
+    } else if ready.get(&newest).is_some_and(|ready| *ready >= want) {
+        Some(newest)
+    } else {
+        last.filter(is_ready)
+            .or_else(|| Some(newest).filter(is_ready))
+            .or_else(|| ready.keys().next_back().copied())
+            .or(last)
+    };
+    let pinned = before.iter().filter(|share| share.role == Role::Pinned).map(|share| share.revision);
+    let mut traffic = pinned.map(|revision| Share { revision, weight: 0, role: Role::Pinned }).collect();
+    give_all(&mut traffic, main);
+    traffic
+}
