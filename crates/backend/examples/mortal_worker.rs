@@ -22,6 +22,6 @@ async fn main() {
     let backend = ProcessBackend::open(config, Tasks::new(), Clock::system()).await.unwrap();
     let wanted = conformance::revision(DeploymentId(1), RevisionNumber(1), "file:///model");
     for turn in 0.. {
-        backend.ensure(&wanted, [3, 1, 4, 0][turn % 4], fence).await.unwrap();
+        backend.ensure(&wanted, [3, 1, 4, 0][turn % 4], &[], fence).await.unwrap();
     }
 }

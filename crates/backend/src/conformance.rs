@@ -61,6 +61,7 @@ pub async fn run(place: &dyn Place) {
     changes_tell_when_a_replica_becomes_ready(place, DeploymentId(101)).await;
     ensuring_again_starts_nothing_more(place, DeploymentId(102)).await;
     a_revision_grows_and_shrinks(place, DeploymentId(103)).await;
+    those_that_retire_end_and_others_take_their_place(place, DeploymentId(111)).await;
     revisions_run_side_by_side_and_are_removed_alone(place, DeploymentId(104)).await;
     an_older_fence_is_refused(place, DeploymentId(105)).await;
     removing_what_is_not_there_is_harmless(place, DeploymentId(106)).await;
@@ -135,6 +136,34 @@ async fn a_revision_grows_and_shrinks(place: &dyn Place, id: DeploymentId) {
     eventually("every replica to end", || async { observe(&*backend, id).await.is_empty() }).await;
 }
 
+async fn those_that_retire_end_and_others_take_their_place(place: &dyn Place, id: DeploymentId) {
+    let backend = place.open().await;
+    let wanted = place.revision(id, RevisionNumber(1));
+    ensure(&*backend, &wanted, 3, 1).await;
+    let three = ready(&*backend, id, 3).await;
+    let first = three[0].id.clone();
+    let ensure_without_first = async |want: u32| {
+        let retire = std::slice::from_ref(&first);
+        backend.ensure(&wanted, want, retire, 1).await.expect("ensure");
+    };
+    ensure_without_first(2).await;
+    let two = ready(&*backend, id, 2).await;
+    if backend.capabilities().exact_victims {
+        assert_eq!(starts(&two), starts(&three[1..]), "exactly the one that retires has ended");
+    }
+    backend.ensure(&wanted, 2, &[ReplicaId("another".to_owned())], 1).await.expect("ensure");
+    assert_eq!(starts(&ready(&*backend, id, 2).await), starts(&two), "a name that nobody has ends nothing");
+    let last = two[1].id.clone();
+    backend.ensure(&wanted, 2, std::slice::from_ref(&last), 1).await.expect("ensure");
+    let replaced = || async {
+        let replicas = observe(&*backend, id).await;
+        let other = live(&replicas).any(|replica| !starts(&two).contains(&starts(std::slice::from_ref(replica))[0]));
+        other && replicas.len() == 2 && replicas.iter().all(|replica| replica.state == ReplicaState::Ready)
+    };
+    eventually("another replica in the place of the one that retires", replaced).await;
+    gone(&*backend, id, None, 1).await;
+}
+
 async fn revisions_run_side_by_side_and_are_removed_alone(place: &dyn Place, id: DeploymentId) {
     let backend = place.open().await;
     ensure(&*backend, &place.revision(id, RevisionNumber(1)), 1, 1).await;
@@ -156,7 +185,7 @@ async fn an_older_fence_is_refused(place: &dyn Place, id: DeploymentId) {
 
     let other = place.open().await;
     for backend in [&backend, &other] {
-        let grown = backend.ensure(&wanted, 2, 6).await;
+        let grown = backend.ensure(&wanted, 2, &[], 6).await;
         assert!(matches!(grown, Err(BackendError::Fenced { given: 6, newest: 7 })), "ensure: {grown:?}");
         let removed = backend.remove(id, None, 6).await;
         assert!(matches!(removed, Err(BackendError::Fenced { given: 6, newest: 7 })), "remove: {removed:?}");
@@ -251,7 +280,7 @@ fn live(replicas: &[Replica]) -> impl Iterator<Item = &Replica> {
 }
 
 async fn ensure(backend: &dyn Backend, revision: &Revision, want: u32, fence: i64) {
-    backend.ensure(revision, want, fence).await.expect("ensure");
+    backend.ensure(revision, want, &[], fence).await.expect("ensure");
 }
 
 async fn observe(backend: &dyn Backend, id: DeploymentId) -> Vec<Replica> {

@@ -28,7 +28,7 @@ use futures::{StreamExt, stream::BoxStream};
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
-use crate::{Backend, BackendError, Failure, Replica};
+use crate::{Backend, BackendError, Capabilities, Failure, Replica, Restarts};
 
 /// The environment variable of a revision that says how its replicas behave: [`CRASH`], [`HANG`] or
 /// [`INVALID`].
@@ -259,7 +259,17 @@ impl Backend for FakeBackend {
         "fake".to_owned()
     }
 
-    async fn ensure(&self, revision: &Revision, want: u32, fence: i64) -> Result<(), BackendError> {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { exact_victims: true, restarts: Restarts::Caller }
+    }
+
+    async fn ensure(
+        &self,
+        revision: &Revision,
+        want: u32,
+        retire: &[ReplicaId],
+        fence: i64,
+    ) -> Result<(), BackendError> {
         if let ModelContent::Image { reference } = &revision.spec.content {
             return Err(BackendError::Rejected {
                 backend: "fake",
@@ -276,6 +286,10 @@ impl Backend for FakeBackend {
             let slots = deployments.entry(deployment).or_default();
             Self::admit(slots, fence)?;
 
+            let retired =
+                slots.replicas.iter().filter(|((of, _), slot)| *of == number && retire.contains(&slot.replica.id));
+            let retired: Vec<_> = retired.map(|(key, _)| *key).collect();
+            self.stop(slots, deployment, &retired);
             let mut live: Vec<(bool, (RevisionNumber, u32))> = slots
                 .replicas
                 .iter()
@@ -399,7 +413,7 @@ impl FakeBackend {
             deployment: revision.deployment,
             revision: revision.number,
             state: ReplicaState::Starting,
-            address: Address::Tcp(self.config.address.clone()),
+            address: Some(Address::Tcp(self.config.address.clone())),
             started_at: None,
             restarts: 0,
             failure: None,

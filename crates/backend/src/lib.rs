@@ -62,20 +62,29 @@ pub struct Replica {
     pub revision: RevisionNumber,
     /// Where it stands.
     pub state: ReplicaState,
-    /// Where it takes requests.
-    pub address: Address,
+    /// Where it takes requests; `None` while it has no address, as a pod that waits for a machine has none.
+    pub address: Option<Address>,
     /// When its present process started.
     pub started_at: Option<Timestamp>,
     /// How often it was started again after it ended by itself.
     pub restarts: u32,
     /// How its last process ended, if it ended by itself. Stays after the restart until it is ready.
     pub failure: Option<Failure>,
-    /// When a replica that backs off will be due: call [`Backend::ensure`] then.
+    /// When a replica that backs off will be due: call [`Backend::ensure`] then, unless the backend
+    /// [restarts replicas itself](Capabilities::restarts).
     pub retry_at: Option<Timestamp>,
     /// The artefact that it serves, once it said so.
     pub artifact: Option<String>,
     /// What a user should know, such as limits that this machine cannot enforce.
     pub notes: Vec<String>,
+}
+
+impl Replica {
+    /// Whether requests can be sent to it.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.state == ReplicaState::Ready && self.address.is_some()
+    }
 }
 
 /// How a replica ended by itself.
@@ -87,17 +96,46 @@ pub struct Failure {
     pub permanent: bool,
 }
 
+/// What a backend can do, and a caller must do where it cannot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// It ends exactly the replicas that [`Backend::ensure`] is told to retire. Otherwise they are a wish, and it may end
+    /// others of that revision in their place.
+    pub exact_victims: bool,
+    /// Who starts a replica again that ended by itself.
+    pub restarts: Restarts,
+}
+
+/// Who starts a replica again that ended by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restarts {
+    /// The caller, by [`Backend::ensure`] once its [`Replica::retry_at`] has come.
+    Caller,
+    /// The backend. [`Replica::retry_at`] is only for people to read.
+    Backend,
+}
+
 /// A place where replicas can run.
 #[async_trait]
 pub trait Backend: Send + Sync + 'static {
     /// Names the kind and the place, such as `process:3f2a`. Workers of one database share one scope.
     fn scope(&self) -> String;
 
-    /// Makes `want` replicas of `revision` run: starts missing ones, starts again those whose back-off has
-    /// passed, and tells surplus ones to drain and end: those that are not ready first, then the last by
-    /// their numbers, so that a caller knows beforehand which. Returns without waiting for readiness.
-    /// Calling it again is harmless. `fence` is the caller's lease; an older one than the newest seen is refused.
-    async fn ensure(&self, revision: &Revision, want: u32, fence: i64) -> Result<(), BackendError>;
+    /// What this backend can do. The same for as long as it lives.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Makes `want` replicas of `revision` run. Tells those that `retire` names to drain and end; then starts missing ones,
+    /// starts again those whose back-off has passed, and tells surplus ones to end: those that are not ready first, then the
+    /// last by their numbers. Returns without waiting for readiness. Calling it again is harmless: one that is gone or told
+    /// to end already is passed over. Name only replicas that were observed under the present lease.
+    /// `fence` is the caller's lease; an older one than the newest seen is refused.
+    async fn ensure(
+        &self,
+        revision: &Revision,
+        want: u32,
+        retire: &[ReplicaId],
+        fence: i64,
+    ) -> Result<(), BackendError>;
 
     /// What runs for one deployment, in the order of the replicas' names.
     async fn observe(&self, deployment: DeploymentId) -> Result<Vec<Replica>, BackendError>;

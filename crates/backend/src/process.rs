@@ -58,7 +58,7 @@ use self::{
     slot::{Phase, Record},
     supervisor::Supervisor,
 };
-use crate::{Backend, BackendError, BoxError, Failure, Replica};
+use crate::{Backend, BackendError, BoxError, Capabilities, Failure, Replica, Restarts};
 
 /// The kind, as errors name it.
 const BACKEND: &str = "process";
@@ -228,7 +228,7 @@ impl ProcessBackend {
             deployment: name.deployment,
             revision: name.revision,
             state,
-            address: Address::Unix(self.0.launcher.layout.socket(&record.id)),
+            address: Some(Address::Unix(self.0.launcher.layout.socket(&record.id))),
             started_at: run.as_ref().map(|run| run.started_at),
             restarts: record.restarts,
             failure: failure.map(|failure| Failure { error: failure.error, permanent: failure.permanent }),
@@ -287,9 +287,19 @@ impl Backend for ProcessBackend {
         format!("{BACKEND}:{}", self.0.launcher.layout.node)
     }
 
-    async fn ensure(&self, revision: &Revision, want: u32, fence: i64) -> Result<(), BackendError> {
-        let revision = revision.clone();
-        self.blocking(move |supervisor| supervisor.ensure(&revision, want, fence)).await
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { exact_victims: true, restarts: Restarts::Caller }
+    }
+
+    async fn ensure(
+        &self,
+        revision: &Revision,
+        want: u32,
+        retire: &[ReplicaId],
+        fence: i64,
+    ) -> Result<(), BackendError> {
+        let (revision, retire) = (revision.clone(), retire.to_vec());
+        self.blocking(move |supervisor| supervisor.ensure(&revision, want, &retire, fence)).await
     }
 
     async fn observe(&self, deployment: DeploymentId) -> Result<Vec<Replica>, BackendError> {

@@ -159,7 +159,7 @@ mod tests {
         let backend: Arc<dyn Backend> = Arc::new(machine.clone());
         assert!(of_deployment(Arc::clone(&backend), id, 10, false).await.expect("logs").is_none());
         let mut log = of_deployment(backend, id, 10, true).await.expect("logs").expect("something may come");
-        machine.ensure(&revision(id, RevisionNumber(1), "/models/iris"), 1, 1).await.expect("ensure");
+        machine.ensure(&revision(id, RevisionNumber(1), "/models/iris"), 1, &[], 1).await.expect("ensure");
         let first = tokio::time::timeout(Duration::from_secs(30), log.next()).await.expect("in time");
         let first = first.expect("a piece").expect("of a log");
         assert!(first.starts_with(b"md-1-r1-0 | "), "{first:?}");

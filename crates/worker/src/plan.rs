@@ -28,7 +28,7 @@ use api::{
     route::{RouteReplica, RouteRevision, Targets},
     traffic::{Share, main_share},
 };
-use backend::Replica;
+use backend::{Replica, Restarts};
 use store::DeploymentRecord;
 
 use self::status::Trouble;
@@ -60,6 +60,8 @@ pub struct Wanted<'w> {
     pub traffic: &'w [Share],
     /// How many replicas of each revision are wanted; none of one that is not named.
     pub counts: &'w BTreeMap<RevisionNumber, u32>,
+    /// Who starts a replica again that ended by itself.
+    pub restarts: Restarts,
     /// The backend has just rejected the wanted revision, with this reason.
     pub rejected: Option<&'w str>,
 }
@@ -84,8 +86,15 @@ impl Memory {
 /// One call of the backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Act {
-    /// Have this many replicas of this revision.
-    Ensure(RevisionNumber, u32),
+    /// Have so many replicas of a revision, without some of those that there are.
+    Ensure {
+        /// Which revision.
+        revision: RevisionNumber,
+        /// How many replicas.
+        want: u32,
+        /// Those to end. No committed route names them.
+        retire: Vec<ReplicaId>,
+    },
     /// End this revision.
     Remove(RevisionNumber),
 }
@@ -145,7 +154,7 @@ impl<'o> Groups<'o> {
             by_revision.entry(replica.revision).or_default().push(replica);
         }
         for group in by_revision.values_mut() {
-            group.sort_by_key(|r| (r.state != ReplicaState::Ready, r.id.0.len(), &r.id.0));
+            group.sort_by_key(|r| (!r.is_ready(), r.id.0.len(), &r.id.0));
         }
         let Wanted { traffic, counts, .. } = wanted;
         let newest = wanted.record.revision;
@@ -165,7 +174,7 @@ impl<'o> Groups<'o> {
     /// The ready ones among those that a revision shall have.
     fn ready(&self, revision: RevisionNumber) -> impl Iterator<Item = &'o Replica> {
         let live = self.live(revision).iter().take(index(self.count(revision))).copied();
-        live.filter(|replica| replica.state == ReplicaState::Ready)
+        live.filter(|replica| replica.is_ready())
     }
 
     fn is_complete(&self, revision: RevisionNumber) -> bool {
@@ -181,7 +190,7 @@ impl<'o> Groups<'o> {
     fn is_settled(&self) -> bool {
         let all = self.counts.iter().all(|(revision, count)| self.live(*revision).len() == index(*count));
         let main = main_share(self.traffic).map(|share| share.revision);
-        all && self.observed.iter().all(|replica| replica.state == ReplicaState::Ready)
+        all && self.observed.iter().all(Replica::is_ready)
             && self.observed.len() == self.counts.values().map(|count| index(*count)).sum::<usize>()
             && (self.counts.is_empty() || main == Some(self.newest))
     }
@@ -222,12 +231,13 @@ impl<'o> Groups<'o> {
     /// Where requests go, to those that are ready.
     fn targets(&self, wanted: Wanted<'_>, status: &DeploymentStatus) -> Targets {
         let body = |number| wanted.revisions.iter().find(|revision| revision.number == number);
-        let routed = |replica: &Replica| RouteReplica { id: replica.id.clone(), address: replica.address.clone() };
+        let routed =
+            |replica: &Replica| Some(RouteReplica { id: replica.id.clone(), address: replica.address.clone()? });
         let of_share = |share: &Share| RouteRevision {
             number: share.revision,
             model_version: body(share.revision).map_or_else(String::new, |it| it.spec.model_version.clone()),
             weight: share.weight,
-            replicas: self.ready(share.revision).map(routed).collect(),
+            replicas: self.ready(share.revision).filter_map(routed).collect(),
         };
         let served = self.traffic.iter().map(of_share).filter(|revision| !revision.replicas.is_empty());
         let revisions: Vec<_> = served.collect();
@@ -286,13 +296,17 @@ impl<'o> Groups<'o> {
                 continue;
             }
             let retries = || live.iter().filter(|r| r.state == ReplicaState::BackingOff).map(|r| r.retry_at);
-            let retry = retries().any(|retry_at| retry_at.is_none_or(|retry_at| retry_at <= now));
+            let ours = wanted.restarts == Restarts::Caller;
+            let retry = ours && retries().any(|retry_at| retry_at.is_none_or(|retry_at| retry_at <= now));
             let known = wanted.revisions.iter().any(|revision| revision.number == number);
             if known && (live.len() != index(share) || retry) {
-                due.acts.push(Act::Ensure(number, share));
+                let retire = live.iter().skip(index(share)).map(|replica| replica.id.clone()).collect();
+                due.acts.push(Act::Ensure { revision: number, want: share, retire });
                 due.clocks.push(STARTED_GLANCE);
             }
-            due.clocks.extend(retries().flatten().filter(|at| *at > now).map(|retry_at| until(now, retry_at)));
+            if ours {
+                due.clocks.extend(retries().flatten().filter(|at| *at > now).map(|retry_at| until(now, retry_at)));
+            }
         }
         due
     }

@@ -241,14 +241,21 @@ impl Reconciler {
         let Some((record, revisions)) = self.store.deployment_wanted(id, &numbers(&observed)).await? else {
             return Ok(None);
         };
+        let restarts = self.backend.capabilities().restarts;
         let mut done: Vec<Act> = Vec::new();
         let mut rejected: Option<String> = None;
         loop {
             let traffic = rollout::next(&record, &observed);
             let counts = scaling::counts(record.revision, record.wanted_replicas(), &traffic);
             let (traffic, counts) = (&*traffic, &counts);
-            let wanted =
-                Wanted { record: &record, revisions: &revisions, traffic, counts, rejected: rejected.as_deref() };
+            let wanted = Wanted {
+                record: &record,
+                revisions: &revisions,
+                traffic,
+                counts,
+                restarts,
+                rejected: rejected.as_deref(),
+            };
             let step = plan(self.now(), self.rules, wanted, &observed, memory);
             let fresh: Vec<Act> = step.acts.iter().filter(|act| !done.contains(act)).cloned().collect();
             if fresh.is_empty() || done.len() >= MAX_ACTS {
@@ -256,7 +263,7 @@ impl Reconciler {
             }
             for act in fresh {
                 let rejection = self.call(id, &act, &revisions, held).await?;
-                if let (Some(reason), Act::Ensure(number, _)) = (rejection, &act) {
+                if let (Some(reason), Act::Ensure { revision: number, .. }) = (rejection, &act) {
                     if *number == record.revision {
                         rejected = Some(reason);
                     } else {
@@ -280,10 +287,12 @@ impl Reconciler {
         let fence = held.get().fence.0;
         tracing::debug!(deployment = %id, ?act, fence, "acting");
         let result = match act {
-            Act::Ensure(number, want) => match revisions.iter().find(|revision| revision.number == *number) {
-                Some(revision) => self.backend.ensure(revision, *want, fence).await,
-                None => Ok(()),
-            },
+            Act::Ensure { revision: number, want, retire } => {
+                match revisions.iter().find(|revision| revision.number == *number) {
+                    Some(revision) => self.backend.ensure(revision, *want, retire, fence).await,
+                    None => Ok(()),
+                }
+            }
             Act::Remove(number) => self.backend.remove(id, Some(*number), fence).await,
         };
         match result {

@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 
 use api::{
     RevisionNumber,
-    replica::ReplicaState,
     traffic::{Role, Share, give_all, main_share},
 };
 use backend::Replica;
@@ -21,7 +20,7 @@ pub fn next(record: &DeploymentRecord, observed: &[Replica]) -> Vec<Share> {
     let before = &record.status.traffic;
     let want = record.wanted_replicas();
     let mut ready: BTreeMap<RevisionNumber, u32> = BTreeMap::new();
-    for replica in observed.iter().filter(|replica| replica.state == ReplicaState::Ready) {
+    for replica in observed.iter().filter(|replica| replica.is_ready()) {
         *ready.entry(replica.revision).or_default() += 1;
     }
     let is_ready = |revision: &RevisionNumber| ready.contains_key(revision);

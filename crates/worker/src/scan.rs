@@ -154,7 +154,7 @@ mod tests {
             deployment: DeploymentId(id),
             revision: RevisionNumber(revision),
             state,
-            address: api::replica::Address::Tcp("h:1".into()),
+            address: None,
             started_at: None,
             restarts: 0,
             failure: None,

@@ -147,7 +147,13 @@ impl Supervisor {
     }
 
     /// See [`crate::Backend::ensure`].
-    pub(super) fn ensure(self: &Arc<Self>, revision: &Revision, want: u32, fence: i64) -> Result<(), BackendError> {
+    pub(super) fn ensure(
+        self: &Arc<Self>,
+        revision: &Revision,
+        want: u32,
+        retire: &[ReplicaId],
+        fence: i64,
+    ) -> Result<(), BackendError> {
         if want > 0 {
             check_runnable(revision)?;
         }
@@ -156,7 +162,7 @@ impl Supervisor {
             return Err(unavailable("it is shutting down"));
         }
         lock.check(fence)?;
-        self.ensure_locked(&lock, revision, want).map_err(|error| match error.get_ref() {
+        self.ensure_locked(&lock, revision, want, retire).map_err(|error| match error.get_ref() {
             Some(inner) if inner.is::<secrets::Unusable>() => {
                 BackendError::Rejected { backend: BACKEND, reason: inner.to_string() }
             }
@@ -164,16 +170,24 @@ impl Supervisor {
         })
     }
 
-    fn ensure_locked(self: &Arc<Self>, lock: &DeploymentLock, revision: &Revision, want: u32) -> io::Result<()> {
+    fn ensure_locked(
+        self: &Arc<Self>,
+        lock: &DeploymentLock,
+        revision: &Revision,
+        want: u32,
+        retire: &[ReplicaId],
+    ) -> io::Result<()> {
         let all: Vec<(Name, Record)> = self.settled(lock, revision.deployment)?;
         let mut ours: Vec<_> = all.into_iter().filter(|(name, _)| name.revision == revision.number).collect();
         let taken: HashSet<u32> = ours.iter().map(|(name, _)| name.ordinal).collect();
         ours.retain(|(_, record)| record.stopping_since().is_none());
+        let (retired, mut ours): (Vec<_>, Vec<_>) =
+            ours.into_iter().partition(|(_, record)| retire.contains(&record.id));
         // Those that serve stay, and among equals the oldest.
         ours.sort_by_key(|(name, record)| (self.rank(record), name.ordinal));
         let want = usize::try_from(want).unwrap_or(usize::MAX);
         let surplus = ours.split_off(ours.len().min(want));
-        for (name, record) in surplus {
+        for (name, record) in retired.into_iter().chain(surplus) {
             self.end(name, record)?;
         }
         let now = self.now();

@@ -72,7 +72,7 @@ impl Home {
         let seen = async || backend.observe(wanted.deployment).await.unwrap();
         eventually("readiness", async || {
             // A stale fence would be refused; the newest one is kept on disk.
-            backend.ensure(wanted, want, self.fence(wanted.deployment)).await.unwrap();
+            backend.ensure(wanted, want, &[], self.fence(wanted.deployment)).await.unwrap();
             let seen = seen().await;
             seen.len() == want as usize && seen.iter().all(|replica| replica.state == ReplicaState::Ready)
         })

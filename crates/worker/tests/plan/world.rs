@@ -9,7 +9,7 @@ use api::{
     revision::RevisionSpec,
     route::Targets,
 };
-use backend::{Failure, Replica};
+use backend::{Failure, Replica, Restarts};
 use modelway_worker::{
     plan::{Act, Memory, Rules, Step, Wanted, plan},
     rollout, scaling,
@@ -127,12 +127,12 @@ impl World {
                 return step;
             }
             for act in &step.acts {
-                if let Act::Ensure(number, want) = act {
+                if let Act::Ensure { revision: number, want, retire } = act {
                     if *number == self.record.revision && self.rejects.is_some() {
                         rejected = self.rejects;
                         continue;
                     }
-                    self.ensure(*number, *want);
+                    self.ensure(*number, *want, retire);
                 } else if let Act::Remove(number) = act {
                     let ids: Vec<_> =
                         self.machine.values().filter(|r| r.revision == *number).map(|r| r.id.clone()).collect();
@@ -150,7 +150,8 @@ impl World {
         let traffic = rollout::next(&self.record, observed);
         let counts = scaling::counts(self.record.revision, self.record.wanted_replicas(), &traffic);
         let (traffic, counts) = (&*traffic, &counts);
-        let wanted = Wanted { record: &self.record, revisions: &self.revisions, traffic, counts, rejected };
+        let restarts = Restarts::Caller;
+        let wanted = Wanted { record: &self.record, revisions: &self.revisions, traffic, counts, restarts, rejected };
         plan(self.now, RULES, wanted, observed, &self.memory)
     }
 
@@ -187,7 +188,8 @@ impl World {
         self.gone = step.gone;
     }
 
-    pub(crate) fn ensure(&mut self, number: RevisionNumber, want: u32) {
+    pub(crate) fn ensure(&mut self, number: RevisionNumber, want: u32, retire: &[ReplicaId]) {
+        retire.iter().for_each(|id| self.stop(id));
         let mut live: Vec<_> = self
             .machine
             .values()
@@ -215,7 +217,7 @@ impl World {
                 deployment: ID,
                 revision: number,
                 state: ReplicaState::Starting,
-                address: Address::Tcp("127.0.0.1:9".into()),
+                address: Some(Address::Tcp("127.0.0.1:9".into())),
                 started_at: Some(self.now),
                 restarts: 0,
                 failure: None,

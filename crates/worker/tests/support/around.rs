@@ -7,7 +7,7 @@ use std::{
 
 use api::{DeploymentId, ReplicaId, Revision, RevisionNumber};
 use async_trait::async_trait;
-use backend::{Backend, BackendError, Replica, fake::FakeBackend};
+use backend::{Backend, BackendError, Capabilities, Replica, fake::FakeBackend};
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use queue::{QueueError, Receipt, Task, TaskQueue};
@@ -25,13 +25,23 @@ impl Backend for Hard {
         self.machine.scope()
     }
 
-    async fn ensure(&self, revision: &Revision, want: u32, fence: i64) -> Result<(), BackendError> {
+    fn capabilities(&self) -> Capabilities {
+        self.machine.capabilities()
+    }
+
+    async fn ensure(
+        &self,
+        revision: &Revision,
+        want: u32,
+        retire: &[ReplicaId],
+        fence: i64,
+    ) -> Result<(), BackendError> {
         let refused = self.refuses.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
         if refused.is_ok() {
             return Err(BackendError::Unavailable { backend: "hard", source: "not now".into() });
         }
         tokio::time::sleep(self.takes).await;
-        self.machine.ensure(revision, want, fence).await
+        self.machine.ensure(revision, want, retire, fence).await
     }
 
     async fn observe(&self, id: DeploymentId) -> Result<Vec<Replica>, BackendError> {
