@@ -249,10 +249,10 @@ fn traffic(row: &AnyRow) -> Result<Vec<Share>, StoreError> {
 }
 
 fn read(row: &AnyRow) -> Result<DeploymentRecord, StoreError> {
-    let status: DeploymentStatus = row.json("status", "deployment's status")?;
+    let status: DeploymentStatus = row.record("status", "deployment's status")?;
     Ok(DeploymentRecord {
         id: DeploymentId(row.int("id")?),
-        spec: row.json("spec", "deployment's specification")?,
+        spec: row.record("spec", "deployment's specification")?,
         // The column knows of a deletion that the worker who wrote the status did not.
         status: DeploymentStatus { state: state(row)?, traffic: traffic(row)?, ..status },
         revision: RevisionNumber(row.small("revision")?),

@@ -14,7 +14,7 @@ use sqlx::any::AnyRow;
 use crate::{
     Sql, Store, StoreError,
     error::{is_referenced, is_taken},
-    row::{Columns as _, clean, json},
+    row::{Columns as _, clean, json, record},
     transaction::Care,
 };
 
@@ -35,7 +35,7 @@ impl Store {
         sqlx::query("INSERT INTO model (name, created_at, spec) VALUES ($1, $2, $3)")
             .bind(clean(&spec.name))
             .bind(now.0)
-            .bind(json(spec)?)
+            .bind(record(spec)?)
             .execute(&mut *sql)
             .await
             .map_err(|error| match is_taken(&error) {
@@ -268,7 +268,7 @@ async fn users(sql: &mut Sql, model: &str, version: &str) -> Result<Vec<String>,
 }
 
 fn read_model(row: &AnyRow) -> Result<RegisteredModel, StoreError> {
-    Ok(RegisteredModel { spec: row.json("spec", "registered model")?, created_at: Timestamp(row.int("created_at")?) })
+    Ok(RegisteredModel { spec: row.record("spec", "registered model")?, created_at: Timestamp(row.int("created_at")?) })
 }
 
 fn read_version(row: &AnyRow) -> Result<ModelVersion, StoreError> {

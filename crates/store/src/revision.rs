@@ -8,7 +8,7 @@ use sqlx::any::AnyRow;
 
 use crate::{
     Sql, Store, StoreError,
-    row::{Columns as _, clean, json},
+    row::{Columns as _, clean, record},
 };
 
 /// How many of the newest revisions stay, for going back to.
@@ -36,7 +36,7 @@ fn read(row: &AnyRow) -> Result<Revision, StoreError> {
     Ok(Revision {
         deployment: DeploymentId(row.int("deployment")?),
         number: RevisionNumber(row.small("number")?),
-        spec: row.json("spec", "revision")?,
+        spec: row.record("spec", "revision")?,
         created_at: Timestamp(row.int("created_at")?),
     })
 }
@@ -50,7 +50,7 @@ pub(crate) async fn insert(
     (model, version): (Option<&str>, Option<&str>),
     now: Timestamp,
 ) -> Result<(), sqlx::Error> {
-    let content = json(content).map_err(|error| sqlx::Error::Encode(Box::new(error)))?;
+    let content = record(content).map_err(|error| sqlx::Error::Encode(Box::new(error)))?;
     sqlx::query(
         "INSERT INTO revision (deployment, number, created_at, model_name, model_version, spec) \
          VALUES ($1, $2, $3, $4, $5, $6)",

@@ -16,7 +16,7 @@ use sqlx::any::AnyRow;
 use crate::{
     Sql, Store, StoreError,
     counter::Counter,
-    row::{Columns as _, json},
+    row::{Columns as _, json, record},
 };
 
 /// What changed after a version, in the order of versions.
@@ -107,7 +107,7 @@ impl Row {
         let (versions, halves) = match versions.filter(|(policy, targets)| *policy.max(targets) == version) {
             Some(versions) => match row.maybe_text("policy")? {
                 Some(_) => {
-                    (versions, Some((row.json("policy", "endpoint's policy")?, row.json("targets", "targets")?)))
+                    (versions, Some((row.record("policy", "endpoint's policy")?, row.record("targets", "targets")?)))
                 }
                 None => (versions, None),
             },
@@ -143,8 +143,8 @@ impl Row {
             same(both.map(|(old, new)| old.0 == new.0), self.versions.0),
             same(both.map(|(old, new)| old.1 == new.1), self.versions.1),
         );
-        let policy = halves.as_ref().map(|(policy, _)| json(policy)).transpose()?;
-        let targets = halves.as_ref().map(|(_, targets)| json(targets)).transpose()?;
+        let policy = halves.as_ref().map(|(policy, _)| record(policy)).transpose()?;
+        let targets = halves.as_ref().map(|(_, targets)| record(targets)).transpose()?;
         let route = halves.as_ref().map(|(policy, targets)| json(&Route::join(policy, targets))).transpose()?;
         sqlx::query(
             "INSERT INTO route (deployment, version, policy_version, targets_version, policy, targets, route) \

@@ -246,8 +246,8 @@ async fn insert(sql: &mut Sql, record: &DeploymentRecord) -> Result<(), StoreErr
     .bind(record.updated_at.0)
     .bind(model.map(clean))
     .bind(version.map(clean))
-    .bind(row::json(&record.spec)?)
-    .bind(row::json(&record.status)?)
+    .bind(row::record(&record.spec)?)
+    .bind(row::record(&record.status)?)
     .execute(sql)
     .await
     .map_err(|error| refusal(error, &record.spec))?;
@@ -269,8 +269,8 @@ async fn update(sql: &mut Sql, record: &DeploymentRecord) -> Result<(), StoreErr
     .bind(record.updated_at.0)
     .bind(model.map(clean))
     .bind(version.map(clean))
-    .bind(row::json(&record.spec)?)
-    .bind(row::json(&record.status)?)
+    .bind(row::record(&record.spec)?)
+    .bind(row::record(&record.status)?)
     .execute(sql)
     .await
     .map_err(|error| refusal(error, &record.spec))?;

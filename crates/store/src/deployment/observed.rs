@@ -34,7 +34,7 @@ impl Store {
         .bind(State::Deleting.as_str())
         .bind(status.serving_revision.map(|RevisionNumber(number)| i64::from(number)))
         .bind(settled_at)
-        .bind(row::json(status)?)
+        .bind(row::record(status)?)
         .bind(row::json(&status.traffic)?)
         .bind(lease.deployment.0)
         .bind(lease.fence.0)
@@ -47,7 +47,7 @@ impl Store {
         };
         event::write(&mut sql, lease.deployment, events, now).await?;
         if let Some(targets) = targets {
-            let spec = row.json("spec", "deployment's specification")?;
+            let spec = row.record("spec", "deployment's specification")?;
             let deleting = row.maybe_int("deleting_since")?.is_some();
             route::put_targets(&mut sql, lease.deployment, &spec, deleting, targets).await?;
         }

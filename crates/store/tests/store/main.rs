@@ -6,6 +6,7 @@
 extern crate modelway_store as store;
 
 mod deployments;
+mod forms;
 mod leases;
 mod opening;
 mod prune;

@@ -94,6 +94,16 @@ pub(crate) async fn execute(url: &str, sql: &str) {
     connection.close().await.unwrap();
 }
 
+/// The column `text` of the one row that a query gives, read beside the store.
+pub(crate) async fn text_of(url: &str, sql: &str) -> String {
+    sqlx::any::install_default_drivers();
+    let mut connection = sqlx::AnyConnection::connect(url).await.unwrap();
+    let row = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_one(&mut connection).await.unwrap();
+    let text = sqlx::Row::try_get(&row, "text").unwrap();
+    connection.close().await.unwrap();
+    text
+}
+
 /// A specification like the public sample, with `changes` on top.
 pub(crate) fn spec(changes: Value) -> DeploymentSpec {
     let mut value = json!({
