@@ -4,7 +4,7 @@ CACHE := $(or $(MODELWAY_CACHE),$(HOME)/.cache/modelway)
 export MODELWAY_CACHE := $(CACHE)
 export CARGO_TARGET_DIR ?= $(CACHE)/target
 # Where rustup puts cargo, for shells that do not know yet.
-export PATH := $(PATH):$(HOME)/.cargo/bin
+export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 # For test binaries, which have no lib folder beside them.
 export ORT_DYLIB_PATH ?= $(CARGO_TARGET_DIR)/lib/libonnxruntime.so
 # Or it keeps a database of its use in the home directory.
@@ -21,7 +21,7 @@ up: ## install what is missing, build, start, deploy a model; Ctrl-C ends it
 	@$(MAKE) --no-print-directory build models
 	@exec scripts/up.sh
 
-build: ## bin/modelway, optimised, with ONNX Runtime beside it
+build: ## bin/modelway, optimised, with ONNX Runtime and uv beside it
 	@scripts/setup.sh
 	cargo build --release --locked --package modelway-cli --bin modelway
 	@install -m 755 -T $(CARGO_TARGET_DIR)/release/modelway bin/.modelway.new && mv -T bin/.modelway.new bin/modelway

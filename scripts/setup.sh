@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Installs what is missing to build, run or test Modelway. Quick when nothing is.
 #
-#   scripts/setup.sh        to build and run: a C compiler, curl, Python with the packages of models/requirements.txt
-#   scripts/setup.sh test   the same and what the tests start: PostgreSQL, an S3 server, MLflow, uv, XGBoost, PyTorch,
+#   scripts/setup.sh        to build and run: Rust, a C compiler, curl, uv, Python with the packages of
+#                           models/requirements.txt
+#   scripts/setup.sh test   the same and what the tests start: PostgreSQL, an S3 server, MLflow, XGBoost, PyTorch,
 #                           the clients of other servers
 #   scripts/setup.sh bench  the same and what is measured beside us: nginx, wrk
 set -euo pipefail
@@ -24,18 +25,32 @@ fail() {
 at_least() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$2" ]; }
 
 rust_is_there() {
-    command -v cargo >/dev/null || PATH=$HOME/.cargo/bin:$PATH command -v cargo >/dev/null ||
-        fail "cargo is missing, and is the one thing that is not installed for you. Get Rust $rust or newer with:
-  curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh
-and open a new shell, or see https://rustup.rs"
-    export PATH=$PATH:$HOME/.cargo/bin
+    export PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
+    command -v cargo >/dev/null || rust_is_installed
     local found
     found=$(cargo --version | cut -d' ' -f2)
-    at_least "$found" "$rust" || fail "cargo is $found, and $rust or newer is needed: rustup update stable"
+    at_least "${found:-0}" "$rust" || fail "cargo is ${found:-not usable}, and $rust or newer is needed: rustup update stable"
     if [ "$purpose" = test ]; then
-        cargo fmt --version >/dev/null 2>&1 || fail "rustfmt is missing: rustup component add rustfmt"
-        cargo clippy --version >/dev/null 2>&1 || fail "clippy is missing: rustup component add clippy"
+        local part
+        for part in rustfmt clippy; do
+            cargo "${part/rustfmt/fmt}" --version >/dev/null 2>&1 || rustup component add "$part" ||
+                fail "$part is missing: rustup component add $part"
+        done
     fi
+}
+
+# By rustup, for this user alone. The shell's files stay as they are: make finds cargo by itself.
+rust_is_installed() {
+    local target installer=$cache/rustup-init
+    target=$(uname -m)-unknown-linux-gnu
+    say "Rust is missing. rustup installs it into ${CARGO_HOME:-$HOME/.cargo} and ${RUSTUP_HOME:-$HOME/.rustup}"
+    curl -fsS --retry 3 --connect-timeout 20 -o "$installer" \
+        "${RUSTUP_UPDATE_ROOT:-https://static.rust-lang.org/rustup}/dist/$target/rustup-init" &&
+        chmod +x "$installer" &&
+        "$installer" -y --quiet --no-modify-path --profile minimal --default-toolchain stable >&2 ||
+        fail "Rust could not be installed; see above. Install Rust $rust or newer yourself, then run make again:
+  https://rustup.rs, or the packages of your distribution if they are new enough"
+    rm "$installer"
 }
 
 # Installs Debian packages as root; says which ones to anybody else.
@@ -124,13 +139,14 @@ onnx_cases_are_there() {
     mv "$folder"/onnx-*.whl "$wheel"
 }
 
-# Executables look for the library in ../lib; this one serves debug and release.
-library_is_linked() {
+# The executable looks for both beside it, and for the library in ../lib, which serves debug and release.
+libraries_are_linked() {
     local libraries=("$venv"/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.so.*)
     [ -e "${libraries[0]}" ] || fail "the onnxruntime package has no libonnxruntime.so in $venv; remove $venv and try again"
     local target=${CARGO_TARGET_DIR:-$cache/target}
     mkdir -p bin "$target/lib"
     ln -sfn "${libraries[0]}" bin/libonnxruntime.so
+    ln -sfn "$venv/bin/uv" bin/uv
     ln -sfn "${libraries[0]}" "$target/lib/libonnxruntime.so"
 }
 
@@ -139,13 +155,14 @@ run | test | bench) ;;
 *) fail "usage: scripts/setup.sh [test | bench]" ;;
 esac
 mkdir -p "$cache"
-rust_is_there
 # Two at once would install into the same folders.
 exec 9>"$cache/.setup.lock"
 flock 9
 packages_are_there
+rust_is_there
 python_is_there models/requirements.txt .requirements
-library_is_linked
+python_is_there scripts/requirements.txt .build-requirements
+libraries_are_linked
 if [ "$purpose" = test ]; then
     python_is_there python/tests/requirements.txt .test-requirements
     clients_are_there

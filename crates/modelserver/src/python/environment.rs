@@ -1,15 +1,15 @@
 //! The environment of a Python model: an interpreter with the packages that the model asks for.
 //!
 //! A model says what it wants in `python_env.yaml`, `conda.yaml` or `requirements.txt` beside it. The same wish is
-//! built once, with `uv`, in a folder named by its hash, and shared by every model and every server that has it.
+//! built once, with `uv` or else with pip, in a folder named by its hash, and shared by every model and every server that has it.
 //! Environments are never changed and never removed here: whoever wants the room back deletes their folders.
 //!
 //! **Invariant:** an environment in its place is whole: it is built beside, and moved there last.
 
 mod blame;
+mod builder;
 mod files;
 mod interpreters;
-mod uv;
 
 use std::{
     fmt::Write as _,
@@ -20,6 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use builder::Builder;
 use sha2::{Digest as _, Sha256};
 
 use crate::{Config, ServeError};
@@ -167,11 +168,20 @@ fn named(python: &str, setting: &str) -> Result<Interpreter, ServeError> {
 /// packages must be fetched.
 ///
 /// `cache_dir` is the server's cache folder; the environments are in `environments` below it. `uv` is the program
-/// that builds; `None` looks for it.
+/// that builds; with `None` it is searched, and pip builds where it is not found.
 ///
 /// # Errors
-/// [`ServeError::Environment`]: the line that cannot be had, and the last words of `uv`.
+/// [`ServeError::Environment`]: the line that cannot be had, and the last words of the program that builds.
 pub(crate) fn prepare(wanted: &Wanted, cache_dir: &Path, uv: Option<&Path>) -> Result<Interpreter, ServeError> {
+    prepare_with(wanted, cache_dir, || Builder::find(uv))
+}
+
+/// [`prepare`] with the builder that is found when something is to be built.
+fn prepare_with(
+    wanted: &Wanted,
+    cache_dir: &Path,
+    builder: impl FnOnce() -> Result<Builder, ServeError>,
+) -> Result<Interpreter, ServeError> {
     let wanted = wanted.clone().with(ALWAYS);
     let base = if wanted.python.is_some() { None } else { python3() };
     let hash = wanted.hash(base.as_deref());
@@ -190,11 +200,11 @@ pub(crate) fn prepare(wanted: &Wanted, cache_dir: &Path, uv: Option<&Path>) -> R
         return Ok(interpreter("environment"));
     }
     let started = Instant::now();
-    let uv = uv::Uv::find(uv)?;
+    let builder = builder()?;
     clear(&shelf, &hash).map_err(io_error("what is left of an environment", &place))?;
     let beside = shelf.join(format!(".{hash}.{}", std::process::id()));
     tracing::info!(file = %wanted.file.display(), environment = %place.display(), "building a Python environment");
-    let built = build(&uv, &wanted, base, &beside)
+    let built = build(&builder, &wanted, base, [&beside, &place])
         .and_then(|()| fs::rename(&beside, &place).map_err(io_error("the environment that was built", &place)));
     if let Err(error) = built {
         let _ = fs::remove_dir_all(&beside);
@@ -204,14 +214,19 @@ pub(crate) fn prepare(wanted: &Wanted, cache_dir: &Path, uv: Option<&Path>) -> R
     Ok(interpreter("new environment"))
 }
 
-/// Makes the environment in `folder`.
-fn build(uv: &uv::Uv, wanted: &Wanted, base: Option<PathBuf>, folder: &Path) -> Result<(), ServeError> {
+/// Makes the environment in `folder`, from where it is moved to `place`.
+fn build(
+    builder: &Builder,
+    wanted: &Wanted,
+    base: Option<PathBuf>,
+    [folder, place]: [&Path; 2],
+) -> Result<(), ServeError> {
     let until = Instant::now() + PATIENCE;
     let python = match &wanted.python {
-        Some(version) => interpreters::of_version(version, &wanted.file, uv, until)?,
+        Some(version) => interpreters::of_version(version, &wanted.file, builder, until)?,
         None => base.ok_or_else(|| failed("there is no `python3` on the PATH: install Python".to_owned()))?,
     };
-    let told = uv.run(["venv", "--relocatable", "--no-project", "--python"], [&python, folder], until)?;
+    let told = builder.create(&python, folder, until)?;
     if !told.success {
         return Err(failed(format!("no environment could be made with {}: {}", python.display(), told.cause())));
     }
@@ -219,13 +234,8 @@ fn build(uv: &uv::Uv, wanted: &Wanted, base: Option<PathBuf>, folder: &Path) -> 
     let constraints = folder.join("constraints.txt");
     write_lines(&requirements, &wanted.requirements)?;
     write_lines(&constraints, &wanted.constraints)?;
-    let executable = executable(folder);
-    let told = uv.run(
-        ["pip", "install", "--compile-bytecode", "--python"],
-        [executable.as_path(), Path::new("-r"), &requirements, Path::new("-c"), &constraints],
-        until,
-    )?;
-    if told.success { Ok(()) } else { Err(blame::blame(wanted, &told)) }
+    let told = builder.install(folder, place, [&requirements, &constraints], until)?;
+    if told.success { Ok(()) } else { Err(blame::blame(wanted, builder.name(), &told)) }
 }
 
 fn write_lines(path: &Path, lines: &[Requirement]) -> Result<(), ServeError> {

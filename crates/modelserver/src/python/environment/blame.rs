@@ -1,15 +1,15 @@
-//! Which line is to blame when `uv` cannot install a list of packages.
+//! Which line is to blame when a list of packages cannot be installed.
 
 use std::fmt::Write as _;
 
-use super::{Requirement, Wanted, uv::Told};
+use super::{Requirement, Wanted, builder::Told};
 use crate::ServeError;
 
 /// How many lines are named at most.
 const NAMED: usize = 4;
 
-/// The error of a failed installation: the lines that its words are about, and the words.
-pub(super) fn blame(wanted: &Wanted, told: &Told) -> ServeError {
+/// The error of a failed installation: the lines that its words are about, and the words of the program `builder`.
+pub(super) fn blame(wanted: &Wanted, builder: &str, told: &Told) -> ServeError {
     let cause = told.cause();
     let lines = [wanted.requirements.as_slice(), &wanted.constraints].concat();
     let mut reason = format!("the environment of {} cannot be built", wanted.file.display());
@@ -20,7 +20,7 @@ pub(super) fn blame(wanted: &Wanted, told: &Told) -> ServeError {
             number => write!(reason, "{lead}line {number} of {} (`{}`)", line.file.display(), line.text),
         };
     }
-    let _ = write!(reason, ". uv says: {cause}");
+    let _ = write!(reason, ". {builder} says: {cause}");
     ServeError::Environment { reason, retry: told.may_pass() }
 }
 

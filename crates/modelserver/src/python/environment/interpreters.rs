@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use super::{failed, uv::Uv};
+use super::{builder::Builder, failed};
 use crate::ServeError;
 
 /// The oldest version that the workers' package runs in.
@@ -37,7 +37,7 @@ fn is_program(path: &Path) -> bool {
 
 /// An interpreter of this version: one that is here, else one that `uv` fetches. Of `3.11.7` another `3.11` does
 /// if there is no other way, and the log says so.
-pub(super) fn of_version(version: &str, file: &Path, uv: &Uv, until: Instant) -> Result<PathBuf, ServeError> {
+pub(super) fn of_version(version: &str, file: &Path, builder: &Builder, until: Instant) -> Result<PathBuf, ServeError> {
     let wanted = parts(version).filter(|parts| parts.len() >= 2).ok_or_else(|| {
         let file = file.display();
         failed(format!("{file}: `{version}` is no version of Python: write it as 3.11 or 3.11.7"))
@@ -51,11 +51,10 @@ pub(super) fn of_version(version: &str, file: &Path, uv: &Uv, until: Instant) ->
     if let Some((_, path)) = here.iter().find(|(found, _)| found.starts_with(&wanted)) {
         return Ok(path.clone());
     }
-    let told = uv.run(["python", "install", "--no-bin", version], [], until)?;
-    let fetched = if told.success { uv_has(uv, version) } else { None };
-    if let Some(path) = fetched {
-        return Ok(path);
-    }
+    let cause = match builder.fetch_python(version, until)? {
+        Ok(path) => return Ok(path),
+        Err(cause) => cause,
+    };
     if let Some((found, path)) = here.iter().find(|(found, _)| found[..2] == wanted[..2]) {
         let found = dotted(found);
         tracing::warn!(file = %file.display(), "Python {version} is not to be had; running with {found}");
@@ -68,14 +67,8 @@ pub(super) fn of_version(version: &str, file: &Path, uv: &Uv, until: Instant) ->
         "{file} wants Python {version}, which is not here and could not be fetched ({cause}); there is {there}: install \
          it, or ask for one of these",
         file = file.display(),
-        cause = told.cause(),
         there = if names.is_empty() { "none".to_owned() } else { names.join(", ") },
     )))
-}
-
-/// Where `uv` put an interpreter that it fetched.
-fn uv_has(uv: &Uv, version: &str) -> Option<PathBuf> {
-    uv.answer(&["python", "find", "--managed-python", "--no-project", version]).map(PathBuf::from)
 }
 
 /// Every program that may be an interpreter, those that are called by the wanted version first.

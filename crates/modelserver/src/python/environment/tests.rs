@@ -1,4 +1,4 @@
-//! Environments are built by a real `uv`, which `make setup` installs, from the package index.
+//! Environments are built by a real `uv`, which `make setup` installs, or a real pip, from the package index.
 
 use std::process::Command;
 
@@ -113,11 +113,33 @@ fn a_version_of_python_that_is_not_to_be_had_is_an_error_with_those_that_are() {
 }
 
 #[test]
-fn without_uv_the_error_says_how_to_get_it() {
+fn a_uv_that_is_named_must_be_there() {
     let cache = tempfile::tempdir().unwrap();
     let (_folder, wanted) = asks("requirements.txt", "packaging\n");
     let said = prepare(&wanted, cache.path(), Some(Path::new("/nowhere/uv"))).unwrap_err().to_string();
     assert_eq!(said, "serve.uv is /nowhere/uv, and that is no program");
+}
+
+#[test]
+fn without_uv_pip_builds_the_environment_and_names_the_line_that_it_cannot_have() {
+    let cache = tempfile::tempdir().unwrap();
+    let with_pip = |wanted: &Wanted| prepare_with(wanted, cache.path(), || Ok(Builder::Pip));
+    let (_folder, wanted) = asks("requirements.txt", "packaging==24.0\nnumpy<3\n");
+    let built = with_pip(&wanted).unwrap();
+    assert_eq!(prints(&built, "import packaging, numpy; print(packaging.__version__)"), "24.0");
+    assert_eq!(prints(&built, "import packaging, os; print(os.path.isfile(packaging.__cached__))"), "True");
+    let script = built.path.with_file_name("f2py");
+    let told = Command::new(&script).arg("-v").output().unwrap();
+    assert!(told.status.success(), "{} starts where it was moved to: {told:?}", script.display());
+
+    let (folder, wanted) = asks("requirements.txt", "# tools\npackaging==999.0\n");
+    let words = with_pip(&wanted).unwrap_err().to_string();
+    let line = format!("line 2 of {}/requirements.txt (`packaging==999.0`). pip says: ", folder.path().display());
+    assert!(words.contains(&line) && words.contains("No matching distribution"), "{words}");
+
+    let (_folder, wanted) = asks("python_env.yaml", "python: '3.77'\n");
+    let words = with_pip(&wanted).unwrap_err().to_string();
+    assert!(words.contains("which is not here and could not be fetched (only `uv` fetches one"), "{words}");
 }
 
 #[test]
