@@ -225,6 +225,53 @@ async fn a_model_that_crashes_as_it_is_loaded_ends_no_server() {
     }
 }
 
+/// The processes of which `parent` is the parent and nobody has waited for.
+fn zombies(parent: u32) -> Vec<String> {
+    let stats =
+        fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| fs::read_to_string(entry.path().join("stat")).ok());
+    stats.filter(|stat| stat.rsplit(')').next().unwrap().trim_start().starts_with(&format!("Z {parent} "))).collect()
+}
+
+#[tokio::test]
+async fn a_server_that_starts_again_leaves_no_zombie_and_may_allocate_as_much_as_before() {
+    let root = tempfile::tempdir().unwrap();
+    let repository = root.path().join("models");
+    make(&repository);
+    let mut modelway = modelway(root.path());
+    modelway.set("MODELWAY__SERVE__PYTHON", python().to_str().unwrap());
+    fs::rename(modelway.models().doubling("doubling"), repository.join("doubling")).unwrap();
+    let serve = Serve::ready(&modelway, &repository, None).await;
+    let limit = || {
+        let limits = fs::read_to_string(format!("/proc/{}/limits", serve.child.id())).unwrap();
+        kib(&limits, "Max data size")
+    };
+    let before = limit();
+    let url = format!("{}/v2/models/trimmed/infer", serve.url);
+    assert!(modelway_e2e::client().post(url).json(&trimmed(2)).send().await.is_err(), "the server ended");
+    serve.until_ready().await;
+    assert_eq!(serve.apart(&modelway, CRASHED).await, ["trimmed"]);
+    assert!(limit() >= before / 100 * 98, "{} after {before}", limit());
+    until("its former processes are gone", || async { zombies(serve.child.id()).is_empty() }).await;
+    assert!(zombies(serve.child.id()).is_empty());
+}
+
+#[tokio::test]
+async fn memory_that_one_model_has_used_is_there_for_the_next() {
+    let root = tempfile::tempdir().unwrap();
+    let repository = root.path().join("models");
+    make(&repository);
+    let of_size = |name: &str| repository.join(name).join("1");
+    fs::create_dir_all(of_size("another")).unwrap();
+    fs::copy(of_size("sized").join("model.onnx"), of_size("another").join("model.onnx")).unwrap();
+    let modelway = modelway(root.path());
+    let serve = Serve::ready(&modelway, &repository, Some(1 << 20)).await;
+    for model in ["sized", "another", "sized"] {
+        // More than half of what there is.
+        let answer = serve.infer(&modelway, model, size(150 << 20)).await;
+        assert_eq!(answer.status, 200, "{model}: {answer:#?}");
+    }
+}
+
 #[tokio::test]
 async fn a_deployed_model_that_ends_its_replica_comes_back_and_stays() {
     let root = tempfile::tempdir().unwrap();

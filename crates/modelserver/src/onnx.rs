@@ -11,6 +11,7 @@ mod describe;
 mod external;
 mod graph;
 pub(crate) mod library;
+mod memory;
 mod strings;
 mod trial;
 mod values;
@@ -25,7 +26,6 @@ use std::{
 
 use api::inference::{Tensor, TensorMetadata};
 use ort::{
-    environment::Environment,
     logging::LogLevel,
     session::{RunOptions, Session, SessionInputValue, SessionInputs, SessionOutputs},
     value::ValueType,
@@ -36,7 +36,9 @@ pub use crash::start_again_after_crashes;
 
 use self::{
     apart::{Apart, Opened, Program, Unanswered},
-    crash::{Key, Marker},
+    crash::{Key, Threads},
+    library::Runtime,
+    memory::GivesBack,
     trial::Trials,
     words::Fault,
 };
@@ -65,12 +67,14 @@ pub(crate) struct OnnxModel {
     largest: usize,
     /// What keeps this process from its crashes; none where the process is the model's own.
     guard: Option<Guard>,
+    /// Dropped after the session.
+    _gives_back: GivesBack,
 }
 
 /// Against crashes of the runtime.
 struct Guard {
     trials: Arc<Trials>,
-    marker: Marker,
+    key: Key,
 }
 
 /// Loads a model into this process, or into one of its own if it has ended a server before or is likely to. Blocks.
@@ -79,13 +83,13 @@ pub(crate) fn open(
     file: &Path,
     settings: &ModelSettings,
 ) -> Result<Box<dyn ModelRuntime>, ServeError> {
-    let environment = library::environment(config.onnxruntime.as_deref())?;
+    let runtime = library::runtime(config.onnxruntime.as_deref())?;
     let threads = threads(settings.intra_op_threads);
     let weights = external::names(file)?;
     let graph = graph::Model::read(file);
     let Ok(key) = Key::of(file, &weights) else {
         // Loading says why.
-        return Ok(Box::new(OnnxModel::load_here(&environment, file, weights, graph, threads)?));
+        return Ok(Box::new(OnnxModel::load_here(&runtime, file, weights, graph, threads, None)?));
     };
     let folder = folder(config);
     let (program, open) = elsewhere(config, file, settings);
@@ -103,12 +107,12 @@ pub(crate) fn open(
     }
     crash::watch(&folder);
     crate::python::memory::bound_this_process();
-    let marker = Marker::new(key, threads > 1);
-    let model = marker.during(|| OnnxModel::load_here(&environment, file, weights, graph, threads))?;
+    let load = || OnnxModel::load_here(&runtime, file, weights, graph, threads, Some(key));
+    let model = crash::during(key, load)?;
     let mut model = model.with_largest(config.bodies_limit_bytes);
     let kept = folder.join(format!("{}.json", key.text()));
     let trials = Trials::new(program, open, settings.timeout, kept);
-    model.guard = Some(Guard { trials: Arc::new(trials), marker });
+    model.guard = Some(Guard { trials: Arc::new(trials), key });
     Ok(Box::new(model))
 }
 
@@ -121,7 +125,7 @@ pub(crate) fn open_to_try(
     settings: &ModelSettings,
 ) -> Result<Option<Box<dyn ModelRuntime>>, ServeError> {
     // With the library's own words if there is none.
-    library::environment(config.onnxruntime.as_deref())?;
+    library::runtime(config.onnxruntime.as_deref())?;
     let Ok(key) = Key::of(file, &external::names(file)?) else { return Ok(None) };
     let folder = folder(config);
     if crash::of_model(&folder, key).is_some() || likely_to_crash(&graph::Model::read(file)).is_some() {
@@ -172,17 +176,19 @@ impl OnnxModel {
         Self { largest, ..self }
     }
 
-    /// Loads a file of this `graph`, with its `weights` in files of these names, into this process. Blocks.
+    /// Loads a file of this `graph`, with its `weights` in files of these names, into this process. Blocks. Crashes of the
+    /// runtime's own threads for it are those of the model of `key`.
     fn load_here(
-        environment: &Environment,
+        runtime: &Runtime,
         file: &Path,
         weights: Vec<PathBuf>,
         graph: io::Result<graph::Model>,
         intra_op_threads: usize,
+        key: Option<Key>,
     ) -> Result<Self, ServeError> {
         let failed = |reason: String| ServeError::Load { path: file.to_owned(), reason };
         let weights = external::files(file, weights)?;
-        let session = session(environment, file, weights, intra_op_threads)
+        let session = session(runtime, file, weights, intra_op_threads, key)
             .map_err(|e| failed(words::of_load(e.message(), file, || graph.as_ref().ok()?.opset())))?;
         let inputs = session.inputs().iter().map(describe::input).collect::<Result<Vec<_>, _>>().map_err(failed)?;
         let outputs = session.outputs().iter().map(describe::output).collect::<Result<Vec<_>, _>>().map_err(failed)?;
@@ -222,22 +228,30 @@ impl OnnxModel {
             has_run: false,
             largest: usize::MAX,
             guard: None,
+            _gives_back: GivesBack,
         })
     }
 }
 
 fn session(
-    environment: &Environment,
+    runtime: &Runtime,
     file: &Path,
     weights: external::Files,
     intra_op_threads: usize,
+    key: Option<Key>,
 ) -> ort::Result<Session> {
-    let mut builder = Session::builder(environment)?
+    let mut builder = Session::builder(&runtime.environment)?
         .with_intra_threads(intra_op_threads)?
         .with_inter_threads(1)?
         // Spinning threads would take the CPU from the server's own.
         .with_intra_op_spinning(false)?
         .with_log_level(LogLevel::Fatal)?;
+    if runtime.shares_memory {
+        builder = builder.with_env_allocators()?;
+    }
+    if let Some(key) = key.filter(|_| intra_op_threads > 1) {
+        builder = builder.with_thread_manager(Threads(key))?;
+    }
     for (name, bytes) in weights {
         builder = builder.with_external_initializer_file_in_memory(name, bytes)?;
     }
@@ -277,17 +291,31 @@ impl ModelRuntime for OnnxModel {
     }
 
     fn infer(&mut self, call: Call<'_>, sink: &mut dyn Sink) -> Result<(), RuntimeError> {
+        let key = self.guard.as_ref().map(|guard| guard.key);
         if let Some(guard) = &self.guard
             && call.inputs.iter().any(is_unusual)
         {
             guard.trials.admit(call.inputs)?;
         }
+        // What a run has made is also given back in it: the runtime may find only then that its memory is in disorder.
+        let made = match key {
+            Some(key) => crash::during(key, || self.run(&call)),
+            None => self.run(&call),
+        };
+        sink.send(made?);
+        Ok(())
+    }
+}
+
+impl OnnxModel {
+    /// One run. Blocks.
+    fn run(&mut self, call: &Call<'_>) -> Result<Vec<Tensor>, RuntimeError> {
         let mut values: Vec<SessionInputValue<'_>> = Vec::with_capacity(call.inputs.len());
         for input in call.inputs {
             values.push(values::to_onnx(input)?);
         }
         let more = call.inputs.get(self.signature.inputs.len()..).unwrap_or_default();
-        let Self { session, options, signature, symbols, optional, has_run, largest, guard } = self;
+        let Self { session, options, signature, symbols, optional, has_run, largest, .. } = self;
         let hook = Arc::clone(options);
         let terminate = move || {
             // Only fails without a runtime.
@@ -303,11 +331,7 @@ impl ModelRuntime for OnnxModel {
                 names.zip(values).collect::<Vec<_>>().into()
             };
             let run = move || session.run_with_options(given, options);
-            let guarded = || match guard {
-                Some(guard) => guard.marker.during(run),
-                None => run(),
-            };
-            let made = if *optional { without_panic(guarded)? } else { guarded() };
+            let made = if *optional { without_panic(run)? } else { run() };
             match made {
                 Ok(made) => {
                     *has_run = true;
@@ -321,8 +345,7 @@ impl ModelRuntime for OnnxModel {
             let _ = self.options.unterminate();
             return Err(RuntimeError::Cancelled);
         }
-        sink.send(result?);
-        Ok(())
+        result
     }
 }
 

@@ -19,7 +19,7 @@ mod metrics;
 mod output;
 mod package;
 mod shared;
-mod tree;
+pub(crate) mod tree;
 mod variables;
 mod watch;
 mod worker;

@@ -1,28 +1,37 @@
 //! Which model was running when a crash in native code ended the server: a line in a file, for the next start to read.
 //!
-//! A crash cannot be survived, and afterwards nobody knows whose it was. So each run says beforehand, in memory that a
-//! signal's handler may read, which model it is of. The handler writes that down and lets the crash go on.
+//! A crash cannot be survived, and afterwards nobody knows whose it was. So each thread that runs a model says beforehand
+//! which model it is, in its own memory: the threads of the server during a run, and those of the runtime for as long as
+//! they live. The handler, which is called on the thread that crashed, writes that down and lets the crash go on. A crash
+//! on any other thread is no model's.
 //!
 //! **Invariant:** the handler allocates nothing, takes no lock, and ends nothing that would not end anyway.
 #![allow(unsafe_code, reason = "a signal's handler has no safe form; it and its installation are only here")]
 
+mod again;
+
 use std::{
     cell::Cell,
+    collections::HashMap,
     ffi::CString,
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
     os::unix::{
-        ffi::{OsStrExt as _, OsStringExt},
-        fs::OpenOptionsExt as _,
+        ffi::OsStrExt as _,
+        fs::{MetadataExt as _, OpenOptionsExt as _},
     },
     path::{Path, PathBuf},
     sync::{
-        Mutex, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering},
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{Ordering, compiler_fence},
     },
+    thread::{self, JoinHandle},
 };
 
+use ort::environment::ThreadManager;
 use sha2::{Digest as _, Sha256};
+
+pub use again::start_again_after_crashes;
 
 /// The signals of crashes.
 const SIGNALS: [(i32, &str); 5] = [
@@ -35,8 +44,6 @@ const SIGNALS: [(i32, &str); 5] = [
 /// The file of the lines, and how much of it is read.
 const FILE: &str = "crashes";
 const MOST_BYTES: u64 = 1 << 20;
-/// Models that can be told from one another while they run. The crash of a further one is nobody's.
-const MOST: usize = 16_384;
 /// How much of a large file's beginning and end tells it from others, and of each of some places between.
 const PART: u64 = 64 << 10;
 const SAMPLES: u64 = 16;
@@ -54,7 +61,7 @@ pub(super) fn is_crash(signal: i32) -> bool {
 }
 
 /// Tells a model's files and the runtime's build from all others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key([u64; 2]);
 
 impl Key {
@@ -108,12 +115,41 @@ fn add(hash: &mut Sha256, file: &Path) -> io::Result<()> {
 
 /// The signal that a model ended a server with, if one has.
 pub(super) fn of_model(folder: &Path, key: Key) -> Option<String> {
-    let mut text = Vec::new();
-    File::open(folder.join(FILE)).ok()?.take(MOST_BYTES).read_to_end(&mut text).ok()?;
-    let text = String::from_utf8_lossy(&text);
-    let key = key.text();
-    let signal = text.lines().find_map(|line| line.strip_prefix(&key)?.trim().parse().ok())?;
-    Some(name(signal))
+    Noted::read(&file(folder))?.get(&key).copied().map(name)
+}
+
+/// What stands in a file of crashes. It is read again only after it has changed: every model that is loaded asks for it.
+struct Noted {
+    file: PathBuf,
+    /// The file's number, length and time of change.
+    state: (u64, u64, i64, i64),
+    signals: Arc<HashMap<Key, i32>>,
+}
+
+impl Noted {
+    fn read(path: &Path) -> Option<Arc<HashMap<Key, i32>>> {
+        static LAST: Mutex<Option<Noted>> = Mutex::new(None);
+        let file = File::open(path).ok()?;
+        let found = file.metadata().ok()?;
+        let state = (found.ino(), found.len(), found.mtime(), found.mtime_nsec());
+        let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(last) = last.as_ref().filter(|last| last.file == path && last.state == state) {
+            return Some(Arc::clone(&last.signals));
+        }
+        let mut text = Vec::new();
+        file.take(MOST_BYTES).read_to_end(&mut text).ok()?;
+        let signals = Arc::new(String::from_utf8_lossy(&text).lines().filter_map(line).collect());
+        *last = Some(Self { file: path.to_owned(), state, signals: Arc::clone(&signals) });
+        Some(signals)
+    }
+}
+
+/// The key and the signal of one line.
+fn line(line: &str) -> Option<(Key, i32)> {
+    let (key, signal) = line.split_once(' ')?;
+    let half = |half: &str| u64::from_str_radix(half, 16).ok();
+    let key = Key([half(key.get(..16)?)?, half(key.get(16..)?)?]);
+    Some((key, signal.trim().parse().ok()?))
 }
 
 /// Notes that a model has ended a process of its own with a signal. If it cannot be noted, it is found out again.
@@ -131,21 +167,45 @@ pub(super) fn file(folder: &Path) -> PathBuf {
     folder.join(FILE)
 }
 
-/// One loaded model, as the handler sees it.
-struct Place {
-    /// The thread that runs it; 0 while none does.
-    thread: AtomicI32,
-    key: [AtomicU64; 2],
-    /// Threads of the runtime's own take part in its runs.
-    pooled: AtomicBool,
+thread_local! {
+    /// Whose run a crash of this thread would be. It has nothing to be made or dropped, so that a handler may read it.
+    static RUNNING: Cell<Option<Key>> = const { Cell::new(None) };
 }
 
-static PLACES: [Place; MOST] = [const {
-    Place { thread: AtomicI32::new(0), key: [const { AtomicU64::new(0) }; 2], pooled: AtomicBool::new(false) }
-}; MOST];
-/// Places that were ever used.
-static USED: AtomicUsize = AtomicUsize::new(0);
-static FREE: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+/// Runs `work`; a crash in it is this model's.
+pub(super) fn during<T>(key: Key, work: impl FnOnce() -> T) -> T {
+    let _over = Over(RUNNING.replace(Some(key)));
+    // A handler reads what was written before, though no code here does.
+    compiler_fence(Ordering::SeqCst);
+    work()
+}
+
+/// Ends a run, also when it panics.
+struct Over(Option<Key>);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        compiler_fence(Ordering::SeqCst);
+        RUNNING.set(self.0);
+    }
+}
+
+/// Starts the runtime's own threads for a model, which take part in its runs alone.
+pub(super) struct Threads(pub(super) Key);
+
+impl ThreadManager for Threads {
+    type Thread = JoinHandle<()>;
+
+    fn create(&self, work: impl FnOnce() + Send + 'static) -> ort::Result<Self::Thread> {
+        let key = self.0;
+        let named = thread::Builder::new().name("onnx".to_owned());
+        named.spawn(move || during(key, work)).map_err(|error| ort::Error::new(error.to_string()))
+    }
+
+    fn join(thread: Self::Thread) -> ort::Result<()> {
+        thread.join().map_err(|_| ort::Error::new("a thread of the runtime panicked"))
+    }
+}
 
 /// Where the handler writes.
 struct Notes {
@@ -157,62 +217,6 @@ struct Notes {
 static NOTES: OnceLock<Notes> = OnceLock::new();
 /// What was done about each signal before.
 static BEFORE: OnceLock<[libc::sigaction; SIGNALS.len()]> = OnceLock::new();
-
-/// A loaded model's place. Dropping it frees it.
-#[derive(Debug)]
-pub(super) struct Marker(Option<usize>);
-
-impl Marker {
-    /// For a model of this key; `pooled` says whether other threads take part in its runs.
-    pub(super) fn new(key: Key, pooled: bool) -> Self {
-        let free = FREE.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let place = free.or_else(|| {
-            let next = |used: usize| (used < MOST).then_some(used + 1);
-            USED.fetch_update(Ordering::AcqRel, Ordering::Acquire, next).ok()
-        });
-        if let Some(place) = place.map(|place| &PLACES[place]) {
-            place.pooled.store(pooled, Ordering::Relaxed);
-            place.key.iter().zip(key.0).for_each(|(part, key)| part.store(key, Ordering::Release));
-        }
-        Self(place)
-    }
-
-    /// Runs `work`; a crash in it is this model's.
-    pub(super) fn during<T>(&self, work: impl FnOnce() -> T) -> T {
-        let Some(place) = self.0.map(|place| &PLACES[place]) else { return work() };
-        place.thread.store(this_thread(), Ordering::Release);
-        let _over = Over(place);
-        work()
-    }
-}
-
-/// Ends a run, also when it panics.
-struct Over(&'static Place);
-
-impl Drop for Over {
-    fn drop(&mut self) {
-        self.0.thread.store(0, Ordering::Release);
-    }
-}
-
-impl Drop for Marker {
-    fn drop(&mut self) {
-        if let Some(place) = self.0 {
-            FREE.lock().unwrap_or_else(PoisonError::into_inner).push(place);
-        }
-    }
-}
-
-/// This thread's number in the system, asked for once.
-fn this_thread() -> i32 {
-    thread_local! {
-        static NUMBER: Cell<i32> = const { Cell::new(0) };
-    }
-    if NUMBER.get() == 0 {
-        NUMBER.set(rustix::thread::gettid().as_raw_nonzero().get());
-    }
-    NUMBER.get()
-}
 
 /// Sets the handlers, the first time. The file and its folder are made by the first crash: a server that works leaves
 /// nothing behind.
@@ -253,21 +257,9 @@ extern "C" fn crashed(signal: i32, info: *mut libc::siginfo_t, _context: *mut li
     // SAFETY: the kernel hands a handler with SA_SIGINFO a valid description.
     let code = unsafe { (*info).si_code };
     // Not if somebody sent it.
-    if code != libc::SI_USER && code != libc::SI_QUEUE {
-        // SAFETY: asks for a number, nothing else.
-        let this = i32::try_from(unsafe { libc::syscall(libc::SYS_gettid) }).unwrap_or(0);
-        let running = || PLACES.iter().take(USED.load(Ordering::Acquire));
-        let mut noted = false;
-        if let Some(place) = running().find(|place| place.thread.load(Ordering::Acquire) == this) {
-            noted = note(place, signal);
-        } else {
-            let others =
-                |place: &&Place| place.thread.load(Ordering::Acquire) != 0 && place.pooled.load(Ordering::Relaxed);
-            running().filter(others).for_each(|place| noted |= note(place, signal));
-        }
-        if noted {
-            again();
-        }
+    let was_sent = code == libc::SI_USER || code == libc::SI_QUEUE;
+    if !was_sent && RUNNING.get().is_some_and(|key| note(key, signal)) {
+        again::again();
     }
     let place = SIGNALS.iter().position(|(known, _)| *known == signal);
     if let Some(before) = place.zip(BEFORE.get()).and_then(|(place, before)| before.get(place)) {
@@ -282,11 +274,10 @@ extern "C" fn crashed(signal: i32, info: *mut libc::siginfo_t, _context: *mut li
 }
 
 /// One line: the key, a space, the signal's number. Returns whether the next start will read it.
-fn note(place: &Place, signal: i32) -> bool {
+fn note(key: Key, signal: i32) -> bool {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut line = [b' '; 37];
-    for (half, part) in place.key.iter().enumerate() {
-        let part = part.load(Ordering::Acquire);
+    for (half, part) in key.0.into_iter().enumerate() {
         for digit in 0..16usize {
             let shift = 60 - 4 * digit;
             line[16 * half + digit] = DIGITS[usize::try_from(part >> shift & 15).unwrap_or(0)];
@@ -312,53 +303,6 @@ fn note(place: &Place, signal: i32) -> bool {
         libc::close(file);
         let fits = u64::try_from(before).is_ok_and(|before| before + line.len() as u64 <= MOST_BYTES);
         fits && usize::try_from(written) == Ok(line.len())
-    }
-}
-
-/// Set where a crash that was noted starts this program again.
-static AGAIN: OnceLock<[Pointers; 2]> = OnceLock::new();
-
-/// Texts as `execve` wants them, which stay for as long as the process.
-struct Pointers(&'static [*const libc::c_char]);
-
-// SAFETY: nothing writes the texts.
-unsafe impl Send for Pointers {}
-// SAFETY: as above.
-unsafe impl Sync for Pointers {}
-
-impl Pointers {
-    fn of(texts: impl Iterator<Item = Vec<u8>>) -> Self {
-        let texts = texts.filter_map(|text| CString::new(text).ok());
-        let pointers = texts.map(|text| text.into_raw().cast_const()).chain([std::ptr::null()]);
-        Self(Box::leak(pointers.collect::<Box<[_]>>()))
-    }
-}
-
-/// From now on a crash whose model was noted starts this program again, in the same process, for whom nobody else would.
-/// Each start reads the notes, so that one model does it once.
-pub fn start_again_after_crashes() {
-    AGAIN.get_or_init(|| {
-        let words = std::env::args_os().map(OsStringExt::into_vec);
-        #[allow(clippy::disallowed_methods, reason = "they are handed on, not read")]
-        let variables = std::env::vars_os().map(|(name, value)| {
-            let mut text = name.into_vec();
-            text.push(b'=');
-            text.extend(value.into_vec());
-            text
-        });
-        [Pointers::of(words), Pointers::of(variables)]
-    });
-}
-
-/// Returns if that is not wanted or fails.
-fn again() {
-    let Some([words, variables]) = AGAIN.get() else { return };
-    // SAFETY: a handler may call these, and the texts stay. The signal that is being handled would stay blocked.
-    unsafe {
-        let mut none = std::mem::zeroed::<libc::sigset_t>();
-        libc::sigemptyset(&raw mut none);
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
-        libc::execve(c"/proc/self/exe".as_ptr(), words.0.as_ptr(), variables.0.as_ptr());
     }
 }
 
@@ -403,40 +347,68 @@ mod tests {
     }
 
     const FOLDER: &str = "MODELWAY_TEST_CRASH_FOLDER";
+    const WHERE: &str = "MODELWAY_TEST_CRASH_WHERE";
 
-    #[test]
-    fn a_crash_makes_the_file_and_names_the_model_that_was_running() {
+    /// Ends another process on a thread of this kind; the keys that are noted for it.
+    fn noted_of_crash(on: &str) -> Vec<Key> {
         let parent = tempfile::tempdir().unwrap();
         let folder = parent.path().join("not/there");
         let child = std::process::Command::new(std::env::current_exe().unwrap())
             .args(["--ignored", "--exact", "onnx::crash::tests::end_this_process"])
             .env(FOLDER, &folder)
+            .env(WHERE, on)
             .output()
             .unwrap();
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&child.status), Some(libc::SIGABRT), "{child:?}");
-        assert_eq!(of_model(&folder, Key([1, 2])).as_deref(), Some("SIGABRT"));
-        assert_eq!(of_model(&folder, Key([1, 3])), None);
+        Noted::read(&file(&folder)).map(|noted| noted.keys().copied().collect()).unwrap_or_default()
     }
 
     #[test]
-    #[ignore = "it is the other process of the test above"]
+    fn a_crash_makes_the_file_and_names_the_model_that_its_thread_was_running() {
+        assert_eq!(noted_of_crash("a run"), [Key([1, 2])]);
+        assert_eq!(noted_of_crash("a thread of the runtime"), [Key([1, 2])]);
+    }
+
+    #[test]
+    fn a_crash_outside_of_all_runs_is_no_models() {
+        assert_eq!(noted_of_crash("another thread"), []);
+        assert_eq!(noted_of_crash("a thread after its run"), []);
+    }
+
+    #[test]
+    #[ignore = "it is the other process of the tests above"]
     fn end_this_process() {
         watch(Path::new(&base::config::variable(FOLDER).unwrap()));
-        let (_other, running) = (Marker::new(Key([1, 3]), false), Marker::new(Key([1, 2]), false));
-        running.during(|| std::process::abort());
+        let (of_others, runs) = std::sync::mpsc::sync_channel(1);
+        // Another model has threads of the runtime, and is running.
+        let other = Threads(Key([1, 3])).create(move || of_others.send(()).map(|()| thread::park()).unwrap());
+        runs.recv().unwrap();
+        match base::config::variable(WHERE).unwrap().as_str() {
+            "a run" => during(Key([1, 2]), || std::process::abort()),
+            "a thread of the runtime" => {
+                Threads::join(Threads(Key([1, 2])).create(|| std::process::abort()).unwrap()).unwrap()
+            }
+            "a thread after its run" => during(Key([1, 2]), || ()),
+            _ => {}
+        }
+        drop(other);
+        std::process::abort();
     }
 
     #[test]
-    fn places_are_used_again() {
-        let key = Key([1, 2]);
-        let first = Marker::new(key, false);
-        let place = first.0;
-        assert_eq!(first.during(|| PLACES[place.unwrap()].thread.load(Ordering::Acquire)), this_thread());
-        assert_eq!(PLACES[place.unwrap()].thread.load(Ordering::Acquire), 0);
-        // Other tests take places meanwhile, but not as many as there are.
-        drop(first);
-        for _ in 0..2 * MOST {
-            assert!(Marker::new(key, false).0.is_some());
+    fn what_was_noted_since_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let keys = [Key([1, 2]), Key([u64::MAX, 3])];
+        for (place, key) in keys.into_iter().enumerate() {
+            assert_eq!(of_model(folder.path(), key), None);
+            remember(folder.path(), key, libc::SIGFPE);
+            for known in &keys[..=place] {
+                assert_eq!(of_model(folder.path(), *known).as_deref(), Some("SIGFPE"));
+            }
         }
+        fs::remove_file(file(folder.path())).unwrap();
+        assert_eq!(of_model(folder.path(), keys[0]), None);
+        fs::write(file(folder.path()), "no line\n0123456789abcdeg0123456789abcdef 11 \n").unwrap();
+        assert_eq!(of_model(folder.path(), keys[0]), None);
     }
 }

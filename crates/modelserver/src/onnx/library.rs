@@ -11,14 +11,23 @@ use std::{
 
 use ort::{environment::Environment, logging::LogLevel};
 
+use super::memory;
 use crate::error::ServeError;
 
+/// The library, opened.
+#[derive(Clone, Debug)]
+pub(crate) struct Runtime {
+    pub(super) environment: Environment,
+    /// Whether sessions can use the memory of [`super::memory`].
+    pub(super) shares_memory: bool,
+}
+
 /// Opens the library. Later calls get the one that the first opened.
-pub(crate) fn environment(configured: Option<&Path>) -> Result<Environment, ServeError> {
-    static OPEN: Mutex<Option<Environment>> = Mutex::new(None);
+pub(crate) fn runtime(configured: Option<&Path>) -> Result<Runtime, ServeError> {
+    static OPEN: Mutex<Option<Runtime>> = Mutex::new(None);
     let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(environment) = open.as_ref() {
-        return Ok(environment.clone());
+    if let Some(runtime) = open.as_ref() {
+        return Ok(runtime.clone());
     }
     let library = locate(configured)?;
     let refused = |reason: String| {
@@ -33,7 +42,8 @@ pub(crate) fn environment(configured: Option<&Path>) -> Result<Environment, Serv
     // What goes wrong comes back as an error, and is told once, where it is handled.
     environment.set_log_level(LogLevel::Fatal);
     tracing::debug!(library = %library.display(), "ONNX Runtime opened");
-    Ok(open.insert(environment).clone())
+    let shares_memory = memory::share(&environment);
+    Ok(open.insert(Runtime { environment, shares_memory }).clone())
 }
 
 /// Where the library is.

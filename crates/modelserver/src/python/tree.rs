@@ -28,7 +28,7 @@ pub(super) fn members(group: i32) -> impl Iterator<Item = i32> {
 }
 
 /// The children of a process, the oldest first.
-pub(super) fn children(pid: i32) -> Vec<i32> {
+pub(crate) fn children(pid: i32) -> Vec<i32> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let listed: Option<Vec<String>> = tasks.map(|task| fs::read_to_string(task.path().join("children")).ok()).collect();
     match listed {

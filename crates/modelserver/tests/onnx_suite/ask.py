@@ -29,7 +29,7 @@ DTYPES = {
 }
 THREADS = 4
 local = threading.local()
-stub = rpc.GRPCInferenceServiceStub(grpc.insecure_channel(ADDRESS, options=[("grpc.max_receive_message_length", 1 << 28)]))
+stub = rpc.GRPCInferenceServiceStub(grpc.insecure_channel(ADDRESS, options=[("grpc.max_receive_message_length", 1 << 30)]))
 
 
 class Tensor:
@@ -233,10 +233,9 @@ def ends(datatype, size):
         return [np.array(v, DTYPES[datatype]).tobytes() for v in ((False, True) if datatype == "BOOL" else (0, 0x7F80, 0x7FC0))]
     info = np.iinfo(DTYPES[datatype])
     values = {0, 1, -1, info.min, info.max}
-    # Few integers may be sizes, axes or counts. Sizes between these take all memory, of which a test of the binary is about.
+    # Few integers may be sizes, axes or counts, also such as take nearly all memory, and more than there is.
     if size <= 8:
-        values |= {1 << 20, 1 << 25, 1 << 40}
-        values -= {(1 << 31) - 1}
+        values |= {1 << bits for bits in (20, 25, *range(27, 33), 40)}
     return [np.array(v, DTYPES[datatype]).tobytes() for v in sorted(values) if info.min <= v <= info.max]
 
 
@@ -264,7 +263,9 @@ def odd(model, case):
             fault(model, door, f"{kind} {[(t.shape, t.values()[:1]) for t in inputs]}: no answer: {error!r}")
             continue
         count(f"{kind} {status}")
-        if status >= 500 and not any(word in said.lower() for word in ("no answer within", "deadline", "took too long")):
+        # Several answers of hundreds of megabytes at once are more than are set aside for them.
+        passing = ("no answer within", "deadline", "took too long", "bodies of other requests and answers fill")
+        if status >= 500 and not any(word in said.lower() for word in passing):
             fault(model, door, f"{kind} {[(t.shape, t.values()[:1]) for t in inputs]}: {status} {said}")
         elif status == 400 and any(word in said for word in ("onnxruntime", ".cc:", ".h:")):
             fault(model, door, f"leaks its source: {said}")

@@ -79,9 +79,9 @@ fn limit(open: &Open) {
 }
 
 fn work(mut socket: UnixStream, open: &Open, jobs: &mpsc::Receiver<Job>) {
-    let loaded = library::environment(open.library.as_deref()).and_then(|environment| {
+    let loaded = library::runtime(open.library.as_deref()).and_then(|runtime| {
         let graph = graph::Model::read(&open.file);
-        OnnxModel::load_here(&environment, &open.file, external::names(&open.file)?, graph, open.threads)
+        OnnxModel::load_here(&runtime, &open.file, external::names(&open.file)?, graph, open.threads, None)
     });
     let mut model = match loaded {
         Ok(model) => model.with_largest(open.largest),
