@@ -196,3 +196,20 @@ async fn the_repository_tells_its_models_and_the_statistics_what_they_did() {
         assert!(refused(server.get(path).await, 404).contains("does not have that extension"), "{path}");
     }
 }
+
+#[tokio::test]
+async fn invocations_say_which_forms_of_a_body_they_read() {
+    let server = Server::of("pick").await;
+    for (kind, status, words) in [
+        ("text/csv", 400, "CSV is read for models of MLflow's only: send JSON with `dataframe_split`"),
+        ("text/csv; charset=latin-1", 415, "the body is in latin-1, and only UTF-8 is read"),
+        ("application/json; charset=UTF-16", 415, "the body is in UTF-16"),
+        ("application/vnd.apache.parquet", 415, "Parquet is not read here: send CSV, or JSON"),
+        ("application/json; charset=\"utf-8\"", 400, "the body has none of"),
+    ] {
+        let call = client().post(format!("{}/invocations", server.url)).header("content-type", kind);
+        let answer = call.body("{}").send().await.unwrap();
+        let (got, said) = (answer.status(), answer.text().await.unwrap());
+        assert!(got == status && said.contains(words), "{kind}: {got} {said}");
+    }
+}
