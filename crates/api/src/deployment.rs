@@ -3,7 +3,7 @@
 mod patch;
 mod read;
 
-pub use read::READ_ONLY;
+pub use read::{READ_ONLY, is_mlflow};
 pub(crate) use read::{check_digest, check_name, check_place, check_version};
 
 use std::collections::BTreeMap;
@@ -66,10 +66,11 @@ pub struct BucketModel {
     #[serde(rename = "type")]
     #[schema(example = "single", required = false)]
     pub kind: String,
-    /// `s3://…`, `gs://…`, `http(s)://…`, `file://…` or a plain path.
+    /// `s3://…`, `gs://…`, `http(s)://…`, `file://…`, a plain path, or an address of MLflow: `models:/NAME/3`,
+    /// `models:/NAME@ALIAS`, `runs:/RUN/PATH`.
     #[schema(example = "s3://demmodels/")]
     pub bucket: String,
-    /// The folder below the bucket; may be empty.
+    /// The folder below the bucket; may be empty, and is for an address of MLflow.
     #[schema(example = "models", required = false)]
     pub prefix: String,
     /// `sha256:…` of the artefact, checked after download.
@@ -132,6 +133,11 @@ pub struct DeploymentSpec {
     /// file's whole path on the machine of the replica. One line break at the end of the file is left out.
     #[serde(default)]
     pub env_from_file: BTreeMap<String, String>,
+    /// The interpreter of a Python model, whatever environment it asks for: a program, or the folder of a virtual
+    /// environment, on the machine of the replica.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "/opt/venv/bin/python")]
+    pub python: Option<String>,
     /// After this many milliseconds a request is answered with 504.
     #[schema(default = 30_000, minimum = 1, maximum = 86_400_000, required = false)]
     pub request_timeout_ms: u64,
@@ -238,6 +244,9 @@ pub struct DeploymentStatus {
     /// The artefact that is served, where it was found.
     #[serde(default)]
     pub artifact: Option<String>,
+    /// `sha256:…` of the files that are served.
+    #[serde(default)]
+    pub digest: Option<String>,
     /// Why it is not as it should be.
     #[serde(default)]
     pub error: Option<StatusError>,
@@ -259,6 +268,7 @@ impl DeploymentStatus {
             serving_revision: None,
             traffic: Vec::new(),
             artifact: None,
+            digest: None,
             error: None,
             notes: Vec::new(),
             replica_status: Vec::new(),

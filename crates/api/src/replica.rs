@@ -5,7 +5,7 @@ use std::{fmt, path::PathBuf, str::FromStr};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use utoipa::ToSchema;
 
-use crate::id::ReplicaId;
+use crate::{id::ReplicaId, revision::FoundFiles};
 
 /// Where a replica stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -106,6 +106,9 @@ pub struct SelfReport {
     pub state: ReplicaState,
     /// The artefact that it serves, once found.
     pub artifact: Option<String>,
+    /// The files of the artefact, once found.
+    #[serde(default)]
+    pub files: Option<FoundFiles>,
     /// CPU time used so far, in microseconds.
     pub cpu_micros: u64,
     /// Resident memory in bytes.
@@ -121,6 +124,9 @@ pub struct TerminationMessage {
     pub code: String,
     /// A sentence: what is wrong and what to do.
     pub message: String,
+    /// The files of its model, if it had found them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<FoundFiles>,
 }
 
 /// The exit status of a `serve` whose model a person must change (`EX_CONFIG` of sysexits.h): starting it

@@ -36,6 +36,9 @@ pub struct RevisionSpec {
     /// it has begun when it is told to end.
     #[serde(default = "DeploymentSpec::default_request_timeout_ms")]
     pub request_timeout_ms: u64,
+    /// The interpreter of a Python model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub python: Option<String>,
 }
 
 impl RevisionSpec {
@@ -66,7 +69,15 @@ impl RevisionSpec {
             env: spec.env.clone(),
             env_from_file: spec.env_from_file.clone(),
             request_timeout_ms: spec.request_timeout_ms,
+            python: spec.python.clone(),
         }
+    }
+
+    /// Whether it names a place whose files may become others: then the revision is pinned to those that its first
+    /// replica finds.
+    #[must_use]
+    pub fn needs_pin(&self) -> bool {
+        matches!(self.content, ModelContent::Artifact { digest: None, .. })
     }
 }
 
@@ -96,6 +107,7 @@ impl RevisionSpec {
             env: self.env.clone(),
             env_from_file: self.env_from_file.clone(),
             request_timeout_ms: self.request_timeout_ms,
+            python: self.python.clone(),
             ..now.clone()
         }
     }
@@ -107,7 +119,36 @@ fn bucket_content(model: &BucketModel) -> ModelContent {
     let base = if prefix.is_empty() { bucket.to_owned() } else { format!("{bucket}/{prefix}") };
     // A bucket of "/" alone is the root of the file system.
     let base = if base.is_empty() { "/".to_owned() } else { base };
+    if crate::deployment::is_mlflow(&base) {
+        // It names its version itself.
+        return ModelContent::Artifact { uris: vec![base], digest: model.digest.clone() };
+    }
     ModelContent::Artifact { uris: vec![format!("{base}/{}", model.version), base], digest: model.digest.clone() }
+}
+
+/// The files that a replica serves, as it found them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FoundFiles {
+    /// Where they were found: of several places the one that had them, and of a registered model of MLflow its version.
+    #[schema(example = "s3://demmodels/models/v1")]
+    pub uri: String,
+    /// `sha256:…` of them.
+    pub digest: String,
+    /// Of an object store or a web server, a word made of the names, sizes, ETags and times that it tells. It differs
+    /// when any of these has changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
+}
+
+/// The files that all replicas of a revision serve: those that the first one found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Pin {
+    /// The files.
+    #[serde(flatten)]
+    pub files: FoundFiles,
+    /// When they were found.
+    #[schema(value_type = String)]
+    pub at: Timestamp,
 }
 
 /// One revision of a deployment.
@@ -121,6 +162,9 @@ pub struct Revision {
     pub spec: RevisionSpec,
     /// When it was made.
     pub created_at: Timestamp,
+    /// The files that it serves; `None` until its first replica has found them.
+    #[serde(default)]
+    pub pin: Option<Pin>,
 }
 
 /// A revision as people read it.
@@ -136,6 +180,9 @@ pub struct RevisionView {
     pub model_version: String,
     /// What it serves.
     pub content: ModelContent,
+    /// The files that it serves; absent until its first replica has found them.
+    #[serde(default)]
+    pub pin: Option<Pin>,
     /// When it was made.
     #[schema(value_type = String)]
     pub created_at: Timestamp,
@@ -164,7 +211,7 @@ mod tests {
         let spec = |value: serde_json::Value| DeploymentSpec::from_json(value).expect("it is valid");
         let old = spec(serde_json::json!({
             "name": "iris", "model": {"bucket": "s3://models/", "prefix": "iris", "version": "3"}, "env": {"A": "1"},
-            "request_timeout_ms": 7, "limit_res": {"cpu": "1"}, "env_from_file": {"B": "/b"}, "replicas": 5
+            "request_timeout_ms": 7, "limit_res": {"cpu": "1"}, "env_from_file": {"B": "/b"}, "replicas": 5, "python": "/venv"
         }));
         let now = spec(serde_json::json!({"name": "iris", "model": {"bucket": "/", "version": "4"}, "replicas": 2}));
         for (from, to) in [(&old, &now), (&now, &old)] {
@@ -180,5 +227,7 @@ mod tests {
         assert_eq!(uris("s3://demmodels/", "models"), ["s3://demmodels/models/v1", "s3://demmodels/models"]);
         assert_eq!(uris("/srv/models", ""), ["/srv/models/v1", "/srv/models"]);
         assert_eq!(uris("file:///srv", "/a/b/"), ["file:///srv/a/b/v1", "file:///srv/a/b"]);
+        assert_eq!(uris("models:/iris@champion", ""), ["models:/iris@champion"]);
+        assert_eq!(uris("runs:/0a1b/model", ""), ["runs:/0a1b/model"]);
     }
 }

@@ -1,5 +1,7 @@
 //! Fetching: the first place that has something, from the shelf where that is known to be the same.
 
+mod pinned;
+mod see;
 mod shelving;
 
 use std::{
@@ -11,8 +13,12 @@ use std::{
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use shelving::entry_name;
+pub use see::Seen;
 
+use self::{
+    pinned::{Alone, Pin},
+    shelving::entry_name,
+};
 use crate::{
     Config,
     digest::{digest_of, hash_text, hex_of, prefixed},
@@ -47,8 +53,12 @@ pub struct Fetched {
     /// Which of the addresses it was, as it was given; and the version that it stood for, where it left that open:
     /// `models:/iris/Production → version 3`.
     pub uri: String,
+    /// The address at which the same files are found again: a version of a registered model where `uri` left it open.
+    pub resolved: String,
     /// Its digest; `None` for local files that nobody gave a digest for, because that would mean to read them.
     pub digest: Option<String>,
+    /// A word that differs when anything at a place elsewhere has changed: see [`Seen::fingerprint`].
+    pub fingerprint: Option<String>,
     /// The file or folder. Nobody may change anything in it.
     pub path: PathBuf,
     _pin: Option<Lock>,
@@ -62,6 +72,17 @@ struct Wanted<'a> {
     digest: Option<&'a str>,
     /// The address as a file name.
     key: String,
+    /// Of which files of this machine a copy is made; `None` serves them in place.
+    alone: Option<Alone>,
+}
+
+/// What is asked for, wherever it is.
+#[derive(Clone, Copy, Debug)]
+struct Order<'o> {
+    /// Hex digits.
+    digest: Option<&'o str>,
+    /// The revision that asks; `None` serves files of this machine in place.
+    pin: Option<Pin<'o>>,
 }
 
 impl Cache {
@@ -106,28 +127,34 @@ impl Cache {
     /// # Errors
     /// [`ArtifactError`], sorted by what to do next.
     pub async fn fetch(&self, uris: &[String], digest: Option<&str>) -> Result<Fetched, ArtifactError> {
-        let places = uris
-            .iter()
-            .map(|uri| Ok((uri.as_str(), Place::parse(uri, &self.config)?)))
-            .collect::<Result<Vec<_>, ArtifactError>>()?;
-        let digest = match digest.map(|digest| (digest, hex_of(digest))) {
-            Some((given, None)) => {
-                let reason = format!("`{given}` is no digest; write sha256: and 64 lower-case hex digits");
-                let uri = uris.first().map(|uri| shown(uri)).unwrap_or_default();
-                return Err(ArtifactError::Refused { uri, code: "digest_invalid", reason });
-            }
-            given => given.and_then(|(_, hex)| hex),
-        };
+        let places = self.places(uris)?;
+        let digest = hex_digits(uris, digest)?;
+        self.fetch_from(&places, Order { digest, pin: None }).await
+    }
+
+    fn places<'u>(&self, uris: &'u [String]) -> Result<Vec<(&'u str, Place)>, ArtifactError> {
+        uris.iter().map(|uri| Ok((uri.as_str(), Place::parse(uri, &self.config)?))).collect()
+    }
+
+    async fn fetch_from(&self, places: &[(&str, Place)], order: Order<'_>) -> Result<Fetched, ArtifactError> {
         let mut tried = Vec::new();
-        for (uri, place) in &places {
-            match self.try_address(uri, place, digest).boxed().await {
+        let mut changed = None;
+        for (uri, place) in places {
+            let failure = match self.try_address(uri, place, order).boxed().await {
                 Ok(fetched) => return Ok(fetched),
-                Err(Failure::Missing) => tried.push(shown(uri)),
-                Err(Failure::Absent(why)) => tried.push(format!("{} ({why})", shown(uri))),
-                Err(failure) => {
+                Err(failure) => failure,
+            };
+            match (failure, order.pin.and_then(|pin| pin.since)) {
+                (Failure::Missing, _) => tried.push(shown(uri)),
+                (Failure::Absent(why), _) => tried.push(format!("{} ({why})", shown(uri))),
+                // Something came to a place that was empty when the revision began; the next one may be the right one.
+                (Failure::Mismatch { expected, found }, Some(since)) => {
+                    changed.get_or_insert(pinned::changed(uri, place, (expected, found), since));
+                }
+                (failure, _) => {
                     let error = failure.at(&shown(uri), self.shelf.dir());
                     if matches!(error, ArtifactError::Unavailable { .. })
-                        && let Some(fetched) = self.last_known(&places, digest).await
+                        && let Some(fetched) = self.last_known(places, order).await
                     {
                         tracing::warn!(%error, "serving the artefact that was found the last time");
                         return Ok(fetched);
@@ -136,15 +163,21 @@ impl Cache {
                 }
             }
         }
-        Err(ArtifactError::Missing { tried })
+        Err(match (changed, order.digest, order.pin.and_then(|pin| pin.since)) {
+            (Some(changed), ..) => changed,
+            (None, Some(digest), Some(since)) => {
+                ArtifactError::Gone { tried, expected: prefixed(digest), since: since.to_owned() }
+            }
+            (None, ..) => ArtifactError::Missing { tried },
+        })
     }
 
     /// What one of these places was found to be the last time, whole; nobody is asked.
-    async fn last_known(&self, places: &[(&str, Place)], digest: Option<&str>) -> Option<Fetched> {
+    async fn last_known(&self, places: &[(&str, Place)], order: Order<'_>) -> Option<Fetched> {
         for (uri, place) in places {
-            let wanted = Wanted { uri, place, digest, key: self.key(uri, place) };
+            let wanted = Wanted { uri, place, digest: order.digest, key: self.key(uri, place), alone: None };
             let Some(known) = self.shelf.known(&wanted.key) else { continue };
-            if let Ok(Some((manifest, pin, name))) = self.held(&known.entry, digest.is_some()).await
+            if let Ok(Some((manifest, pin, name))) = self.held(&known.entry, order.digest.is_some()).await
                 && let Ok(fetched) = self.fetched(&wanted, &manifest, pin, &name)
             {
                 return Some(fetched);
@@ -164,19 +197,21 @@ impl Cache {
         }
     }
 
-    async fn try_address(&self, uri: &str, place: &Place, digest: Option<&str>) -> Result<Fetched, Failure> {
+    async fn try_address(&self, uri: &str, place: &Place, order: Order<'_>) -> Result<Fetched, Failure> {
         let key = self.key(uri, place);
+        let (digest, alone) = (order.digest, order.pin.map(|pin| pin.alone));
         let Place::Mlflow(address) = place else {
-            return self.try_place(&Wanted { uri, place, digest, key }).await;
+            return self.try_place(&Wanted { uri, place, digest, key, alone }).await;
         };
         let attempts = self.attempts(self.shelf.known(&key).is_some());
         let meant = self.insist(attempts, || mlflow::resolve(address, &self.config)).await?;
-        let wanted = Wanted { uri, place: &meant.place, digest, key: hash_text(&meant.location) };
+        let wanted = Wanted { uri, place: &meant.place, digest, key: hash_text(&meant.location), alone };
         let mut fetched = self.try_place(&wanted).await?;
         if let Some(known) = self.shelf.known(&wanted.key) {
             // For the day on which nobody can say what the address means.
             self.shelf.remember(&key, &known)?;
         }
+        fetched.resolved = address.at_version(uri, meant.version);
         if let Some(version) = meant.version {
             fetched.uri = format!("{uri} → version {version}");
         }
@@ -185,10 +220,10 @@ impl Cache {
     }
 
     async fn try_place(&self, wanted: &Wanted<'_>) -> Result<Fetched, Failure> {
-        match Remote::to(wanted.place, &self.config)? {
-            Some(remote) => self.fetch_elsewhere(wanted, &remote).await,
-            None => self.serve_here(wanted).await,
-        }
+        let Some(remote) = Remote::to(wanted.place, &self.config)? else { return self.serve_here(wanted).await };
+        let mut fetched = self.fetch_elsewhere(wanted, &remote).await?;
+        fetched.fingerprint = self.shelf.known(&wanted.key).and_then(|known| known.fingerprint);
+        Ok(fetched)
     }
 
     async fn serve_here(&self, wanted: &Wanted<'_>) -> Result<Fetched, Failure> {
@@ -200,6 +235,9 @@ impl Cache {
             shelf::remove(&self.shelf.partial(&wanted.key))?;
             return Ok(unpacked?.0);
         }
+        if let Some(alone) = wanted.alone {
+            return self.keep(wanted, &path, alone).await;
+        }
         let mut digest = None;
         if let Some(expected) = wanted.digest {
             let read = path.clone();
@@ -207,7 +245,7 @@ impl Cache {
             agrees(Some(expected), &found)?;
             digest = Some(found);
         }
-        Ok(Fetched { uri: wanted.uri.to_owned(), digest, path, _pin: None })
+        Ok(wanted.in_place(path, digest))
     }
 
     async fn fetch_elsewhere(&self, wanted: &Wanted<'_>, remote: &Remote) -> Result<Fetched, Failure> {
@@ -346,6 +384,25 @@ impl Cache {
         fs::create_dir_all(partial)?;
         fs::write(state, fingerprint.unwrap_or_default())
     }
+}
+
+impl Wanted<'_> {
+    /// Files of this machine, where they stand.
+    fn in_place(&self, path: PathBuf, digest: Option<String>) -> Fetched {
+        let uri = self.uri.to_owned();
+        Fetched { resolved: uri.clone(), uri, digest, fingerprint: None, path, _pin: None }
+    }
+}
+
+/// The hex digits of a digest that somebody gave.
+fn hex_digits<'d>(uris: &[String], digest: Option<&'d str>) -> Result<Option<&'d str>, ArtifactError> {
+    let Some(given) = digest else { return Ok(None) };
+    let hex = hex_of(given).ok_or_else(|| ArtifactError::Refused {
+        uri: uris.first().map(|uri| shown(uri)).unwrap_or_default(),
+        code: "digest_invalid",
+        reason: format!("`{given}` is no digest; write sha256: and 64 lower-case hex digits"),
+    })?;
+    Ok(Some(hex))
 }
 
 fn agrees(expected: Option<&str>, found: &str) -> Result<(), Failure> {

@@ -87,6 +87,12 @@ impl Config {
         base::config::variable("MLFLOW_REGISTRY_URI")
     }
 
+    /// Whether an MLflow server, or a folder of its files, is named.
+    #[must_use]
+    pub fn names_mlflow(&self) -> bool {
+        !self.tracking().is_empty() || self.registry().is_some()
+    }
+
     /// The cache's folder, after the default is filled in.
     #[must_use]
     pub fn folder(&self) -> PathBuf {

@@ -16,6 +16,7 @@ const MAX_DEPTH: usize = 64;
 /// Of a file it is the SHA-256 of its bytes. Of a folder it is the SHA-256 of the sorted lines
 /// `<SHA-256 in hex>  <path below the folder>\n`, one for each file. The shell says the same with
 /// `find * -type f -exec sha256sum {} + | LC_ALL=C sort | sha256sum` (which overlooks hidden files at the top).
+/// What tools leave beside a model is no part of it: see [`is_foreign`].
 ///
 /// # Errors
 /// What the machine says of a file that cannot be read; `InvalidData` for a name that is not UTF-8.
@@ -68,7 +69,13 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
 }
 
-/// Every file below a folder with its path there, links followed, in no order.
+/// Whether a folder in a model's folder is another program's: Python's compiled files, a Git repository, a virtual
+/// environment. They change while the model stays the same.
+fn is_foreign(name: &str, folder: &Path) -> bool {
+    matches!(name, "__pycache__" | ".git") || folder.join("pyvenv.cfg").is_file()
+}
+
+/// Every file of a model's folder with its path there, links followed, in no order.
 pub(crate) fn files_below(folder: &Path) -> io::Result<Vec<(String, PathBuf)>> {
     let mut files = Vec::new();
     let mut folders = vec![(String::new(), folder.to_owned(), 0)];
@@ -83,11 +90,16 @@ pub(crate) fn files_below(folder: &Path) -> io::Result<Vec<(String, PathBuf)>> {
                 let said = format!("the name of {} is not UTF-8", path.display());
                 return Err(io::Error::new(io::ErrorKind::InvalidData, said));
             };
-            let name = format!("{prefix}{name}");
-            if fs::metadata(&path)?.is_dir() {
-                folders.push((format!("{name}/"), path, depth + 1));
-            } else {
-                files.push((name, path));
+            let kind = match fs::metadata(&path) {
+                Ok(metadata) => metadata.file_type(),
+                // A link to nothing, as editors leave them.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            if kind.is_dir() && !is_foreign(name, &path) {
+                folders.push((format!("{prefix}{name}/"), path, depth + 1));
+            } else if kind.is_file() {
+                files.push((format!("{prefix}{name}"), path));
             }
         }
     }
@@ -115,6 +127,37 @@ mod tests {
         assert_eq!(digest_of(folder.path()).expect("it can be read"), format!("sha256:{whole}"));
         let one = shell("sha256sum model.onnx");
         assert_eq!(digest_of(&folder.path().join("model.onnx")).expect("it can be read"), format!("sha256:{one}"));
+    }
+
+    #[test]
+    fn what_tools_leave_beside_a_model_is_no_part_of_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let write = |name: &str| {
+            let place = folder.path().join(name);
+            fs::create_dir_all(place.parent().expect("it is below the folder")).expect("it can be made");
+            fs::write(place, name).expect("it can be written");
+        };
+        write("model.py");
+        write("venv.py/helper.py");
+        let digest = || digest_of(folder.path()).expect("it can be read");
+        let before = digest();
+        for foreign in
+            ["__pycache__/model.pyc", "venv.py/__pycache__/x", ".git/HEAD", "env/pyvenv.cfg", "env/bin/python"]
+        {
+            write(foreign);
+        }
+        std::os::unix::fs::symlink("nowhere", folder.path().join(".#model.py")).expect("a link");
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            folder.path().join("pipe"),
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+            0,
+        )
+        .expect("a pipe, which nobody may wait for");
+        assert_eq!(digest(), before);
+        write("helper.py");
+        assert_ne!(digest(), before);
     }
 
     #[test]

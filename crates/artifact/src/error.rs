@@ -23,6 +23,38 @@ pub enum ArtifactError {
         /// The digest that it has.
         found: String,
     },
+    /// A revision began with other files. A person must deploy it again, or put the files back.
+    #[error(
+        "{uri} has changed: this revision has served {expected} since {since}, and what is there now{} is {found}; \
+         `modelway deploy` the model again, which makes a new revision, or put the old files back",
+        modified.as_ref().map(|modified| format!(" (last modified {modified})")).unwrap_or_default()
+    )]
+    Changed {
+        /// Where the files are.
+        uri: String,
+        /// The digest that the revision is pinned to.
+        expected: String,
+        /// Since when.
+        since: String,
+        /// The digest of what is there.
+        found: String,
+        /// When that was last modified, of files of this machine.
+        modified: Option<String>,
+    },
+    /// A revision began with files that are gone. A person must put them back, or deploy something else.
+    #[error(
+        "the files of this revision are gone: nothing is at {}, and this machine's cache does not hold {expected}, which it \
+         has served since {since}; put them back, or deploy another model",
+        tried.join(" nor at ")
+    )]
+    Gone {
+        /// Every place that was looked at, in order.
+        tried: Vec<String>,
+        /// The digest that the revision is pinned to.
+        expected: String,
+        /// Since when.
+        since: String,
+    },
     /// It is there or may be, and it will not be taken. A person must change it or the settings.
     #[error("{uri} is refused: {reason}")]
     Refused {
@@ -61,14 +93,15 @@ pub enum ArtifactError {
 }
 
 impl ArtifactError {
-    /// A stable word for programs: `artifact_missing`, `checksum_mismatch`, `artifact_unavailable`, `disk_full`,
-    /// `cache_failed`, or of the refused ones `artifact_refused` (scheme, root, or form), `artifact_unsafe`
+    /// A stable word for programs: `artifact_missing`, `checksum_mismatch`, `artifact_changed`, `artifact_unavailable`,
+    /// `disk_full`, `cache_failed`, or of the refused ones `artifact_refused` (scheme, root, or form), `artifact_unsafe`
     /// (a name that leaves its folder), `artifact_too_large`, `artifact_denied` (credentials), `artifact_corrupt`,
     /// `cache_full` (everything in it is in use), `digest_invalid`, `mlflow_not_configured` (no server is named).
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Missing { .. } => "artifact_missing",
+            Self::Missing { .. } | Self::Gone { .. } => "artifact_missing",
+            Self::Changed { .. } => "artifact_changed",
             Self::Mismatch { .. } => "checksum_mismatch",
             Self::Refused { code, .. } => code,
             Self::Unavailable { .. } => "artifact_unavailable",
@@ -83,7 +116,11 @@ impl ArtifactError {
         match self {
             Self::Unavailable { .. } | Self::DiskFull { .. } => true,
             Self::Refused { code, .. } => *code == "cache_full",
-            Self::Missing { .. } | Self::Mismatch { .. } | Self::Cache { .. } => false,
+            Self::Missing { .. }
+            | Self::Gone { .. }
+            | Self::Mismatch { .. }
+            | Self::Changed { .. }
+            | Self::Cache { .. } => false,
         }
     }
 }

@@ -77,6 +77,14 @@ pub(crate) struct Resolved {
 pub(crate) const SCHEMES: [&str; 3] = ["models", "runs", "mlflow-artifacts"];
 
 impl Address {
+    /// The address that means `version` for ever, where this one (written `uri`) left the version open.
+    pub(crate) fn at_version(&self, uri: &str, version: Option<u64>) -> String {
+        match (self, version) {
+            (Self::Registered { name, .. }, Some(version)) => format!("models:/{name}/{version}"),
+            _ => uri.to_owned(),
+        }
+    }
+
     /// Reads what follows `scheme:`.
     ///
     /// # Errors

@@ -8,6 +8,8 @@ mod http;
 mod local;
 #[path = "cache/mlflow.rs"]
 mod mlflow;
+#[path = "cache/pinned.rs"]
+mod pinned;
 #[path = "cache/s3.rs"]
 mod s3;
 #[path = "cache/server.rs"]

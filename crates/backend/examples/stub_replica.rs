@@ -126,7 +126,11 @@ fn fail_if_told(what: &str, termination: &Path) {
             std::process::exit(3);
         }
         "is_invalid" => {
-            let words = TerminationMessage { code: "golden_mismatch".into(), message: "output `p` differs".into() };
+            let words = TerminationMessage {
+                code: "golden_mismatch".into(),
+                message: "output `p` differs".into(),
+                files: None,
+            };
             std::fs::write(termination, serde_json::to_vec(&words).unwrap()).unwrap();
             std::process::exit(EXIT_MODEL_INVALID.into());
         }
@@ -151,6 +155,7 @@ async fn answer(mut stream: UnixStream, replica: ReplicaId, mut reports: watch::
         seq,
         state,
         artifact: (state == ReplicaState::Ready).then(|| "file:///model".to_owned()),
+        files: None,
         cpu_micros: 0,
         memory_bytes: 0,
     };

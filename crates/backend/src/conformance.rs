@@ -49,8 +49,9 @@ pub fn revision(deployment: DeploymentId, number: RevisionNumber, uri: &str) -> 
         env: BTreeMap::new(),
         env_from_file: BTreeMap::new(),
         request_timeout_ms: 100,
+        python: None,
     };
-    Revision { deployment, number, spec, created_at: Timestamp(0) }
+    Revision { deployment, number, spec, created_at: Timestamp(0), pin: None }
 }
 
 /// Runs every case, one after the other, and leaves nothing running.

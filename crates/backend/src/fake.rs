@@ -17,6 +17,7 @@ use api::{
     deployment::StatusError,
     registry::ModelContent,
     replica::{Address, ReplicaState},
+    revision::FoundFiles,
 };
 use async_trait::async_trait;
 use base::{
@@ -419,10 +420,18 @@ impl FakeBackend {
             failure: None,
             retry_at: None,
             artifact: None,
+            files: found_files(revision),
             notes: Vec::new(),
         };
         Slot { replica, behaviour: revision.spec.env.get(BEHAVIOUR).cloned(), turn: 0 }
     }
+}
+
+/// It serves what it was told to, as if that had been there.
+fn found_files(revision: &Revision) -> Option<FoundFiles> {
+    let ModelContent::Artifact { uris, .. } = &revision.spec.content else { return None };
+    let digest = revision.pin.as_ref().map_or_else(|| format!("sha256:{:064}", 0), |pin| pin.files.digest.clone());
+    Some(FoundFiles { uri: uris.first().cloned().unwrap_or_default(), digest, fingerprint: None })
 }
 
 fn in_order_of_names<'s>(slots: impl Iterator<Item = &'s Slot>) -> Vec<Replica> {

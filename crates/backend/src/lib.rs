@@ -14,6 +14,7 @@ use api::{
     DeploymentId, ReplicaId, Revision, RevisionNumber, Timestamp,
     deployment::StatusError,
     replica::{Address, ReplicaState},
+    revision::FoundFiles,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -75,6 +76,8 @@ pub struct Replica {
     pub retry_at: Option<Timestamp>,
     /// The artefact that it serves, once it said so.
     pub artifact: Option<String>,
+    /// The files of the artefact, once it said so. Replicas of older versions never do.
+    pub files: Option<FoundFiles>,
     /// What a user should know, such as limits that this machine cannot enforce.
     pub notes: Vec<String>,
 }

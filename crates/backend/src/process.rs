@@ -234,6 +234,7 @@ impl ProcessBackend {
             failure: failure.map(|failure| Failure { error: failure.error, permanent: failure.permanent }),
             retry_at,
             artifact: live.artifact.or(run.and_then(|run| run.artifact)),
+            files: live.files.or(record.files),
             notes: record.notes,
             id: record.id,
         }

@@ -3,6 +3,7 @@
 //! A client of the same REST API that everybody else has: nothing here reads the database or the data folder.
 
 mod apply;
+mod changed;
 mod delete;
 mod deploy;
 mod http;

@@ -85,10 +85,12 @@ fn ask(loaded: &Loaded<Settings>, command: &Command) -> Result<(), Failure> {
     base::telemetry::init(telemetry).map_err(|error| Failure::usage(error.to_string()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::from)?;
     let config = &loaded.settings.client;
+    // Where models may come from, and which MLflow server is asked.
+    let sources = &loaded.settings.serve.cache;
     runtime.block_on(async {
         match command {
-            Command::Deploy(args) => client::deploy(config, args).await,
-            Command::Apply(args) => client::apply(config, args).await,
+            Command::Deploy(args) => client::deploy(config, sources, args).await,
+            Command::Apply(args) => client::apply(config, sources, args).await,
             Command::Scale(args) => client::scale(config, args).await,
             Command::Rollback(args) => client::rollback(config, args).await,
             Command::Delete(args) => client::delete(config, args).await,
@@ -98,7 +100,7 @@ fn ask(loaded: &Loaded<Settings>, command: &Command) -> Result<(), Failure> {
             Command::Events(args) => client::events(config, args).await,
             Command::Logs(args) => client::logs(config, args).await,
             Command::Predict(args) => client::predict(config, args).await,
-            Command::Models(command) => client::models(config, command).await,
+            Command::Models(command) => client::models(config, sources, command).await,
             Command::Golden(Golden::Record(args)) => role::record_golden(&loaded.settings, args).await,
             Command::Up(_)
             | Command::Control(_)

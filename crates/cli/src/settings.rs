@@ -221,6 +221,7 @@ fn serve(layers: Layers, args: &args::Serve) -> Layers {
         .flag_if("--alias", "serve.alias", list(&args.alias))
         .flag_if("--model-version", "serve.model_version", args.model_version.clone())
         .flag_if("--digest", "serve.digest", args.digest.clone())
+        .flag_if("--pinned-since", "serve.pinned_since", args.pinned_since.clone())
         .flag_if("--host", "serve.host", args.host.clone())
         .flag_if("--port", "serve.port", args.port)
         .flag_if("--socket", "serve.socket", path(&args.socket))

@@ -31,6 +31,7 @@ pub(crate) fn documented() -> OpenApiRouter<Shared> {
         .routes(routes!(deployment::read, deployment::put, deployment::patch, deployment::delete))
         .routes(routes!(deployment::scale))
         .routes(routes!(deployment::rollback))
+        .routes(routes!(deployment::redeploy))
         .routes(routes!(deployment::revisions))
         .routes(routes!(event::of_deployment))
         .routes(routes!(log::read))

@@ -183,6 +183,7 @@ impl Modelway {
             .args(arguments)
             .current_dir(self.folder.as_ref().unwrap().path())
             .env("MODELWAY__DATA_DIR", self.data_dir())
+            .env("MODELWAY__SERVE__CACHE__DIR", self.data_dir().with_file_name("cache"))
             .env("MODELWAY__CONTROL__ADDR", format!("127.0.0.1:{}", self.ports.control))
             .env("MODELWAY__CONTROL__GATEWAY_URL", self.gateway(""))
             .env("MODELWAY__GATEWAY__ADDR", format!("127.0.0.1:{}", self.ports.gateway))

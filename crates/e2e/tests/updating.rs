@@ -31,7 +31,8 @@ async fn applying_a_file_leaves_alone_what_it_does_not_name() {
     write("env: {A: \"1\"}\n");
     apply(&["--wait"]);
     modelway.succeed(&["scale", "iris", "0", "--wait"]);
-    modelway.succeed(&["deploy", folder.to_str().unwrap(), "--name", "iris", "--env", "B=2", "--wait"]);
+    let path = folder.to_str().unwrap();
+    modelway.succeed(&["deploy", path, "--name", "iris", "--version", "1", "--env", "B=2", "--wait"]);
 
     let told = apply(&["--dry-run"]);
     assert!(told.contains("would not change\n# not in the file and left as they are: replicas, env.B"), "{told}");

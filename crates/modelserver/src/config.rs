@@ -24,6 +24,8 @@ pub struct Config {
     pub model_version: Option<String>,
     /// `sha256:…` of the artefact, checked before it is served.
     pub digest: Option<String>,
+    /// Since when the replica's revision has had that digest. What else is at its place is refused then.
+    pub pinned_since: Option<String>,
     /// Address to listen on.
     pub host: String,
     /// Port to listen on; 0 takes any free one.
@@ -59,6 +61,8 @@ pub struct Config {
     pub response_cache_bytes: usize,
     /// The interpreter that runs Python models which bring no environment of their own.
     pub python: Option<String>,
+    /// The interpreter of Python models, whatever environment they ask for. The deployment of a replica sets it.
+    pub model_python: Option<String>,
     /// The folder of the environments of Python models, which servers share. Empty is `modelway` in the user's cache
     /// folder (`$XDG_CACHE_HOME`, else `~/.cache`).
     pub python_dir: PathBuf,
@@ -120,6 +124,7 @@ impl Default for Config {
             alias: Vec::new(),
             model_version: None,
             digest: None,
+            pinned_since: None,
             host: "127.0.0.1".to_owned(),
             port: 8080,
             allowed_hosts: Vec::new(),
@@ -135,6 +140,7 @@ impl Default for Config {
             latency_target_ms: 0,
             response_cache_bytes: 0,
             python: None,
+            model_python: None,
             python_dir: PathBuf::new(),
             uv: None,
             pass_env: Vec::new(),

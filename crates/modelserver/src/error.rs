@@ -135,7 +135,7 @@ impl ServeError {
     /// What goes into the termination message.
     #[must_use]
     pub fn termination(&self) -> TerminationMessage {
-        TerminationMessage { code: self.code().to_owned(), message: self.to_string() }
+        TerminationMessage { code: self.code().to_owned(), message: self.to_string(), files: None }
     }
 }
 

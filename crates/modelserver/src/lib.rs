@@ -47,7 +47,7 @@ mod warm;
 
 use std::{sync::Arc, time::Duration};
 
-use api::replica::ReplicaState;
+use api::{replica::ReplicaState, revision::FoundFiles};
 use base::{Tasks, serve::Ending};
 
 pub use config::Config;
@@ -96,7 +96,7 @@ pub async fn run(
         lived = life(&app, &listener, &tasks, &hurry, loaded) => lived,
     };
     if let Err(error) = lived {
-        termination::write(termination.as_deref(), &error);
+        termination::write(termination.as_deref(), &error, app.reporter.files());
         return Err(error);
     }
     listener.close();
@@ -127,6 +127,15 @@ async fn end_models(app: &App) {
     }
 }
 
+fn tell_what_is_served(app: &App, fetched: &artifact::Fetched) {
+    let files = fetched.digest.clone().map(|digest| FoundFiles {
+        uri: fetched.resolved.clone(),
+        digest,
+        fingerprint: fetched.fingerprint.clone(),
+    });
+    app.reporter.set_artifact(fetched.uri.clone(), files);
+}
+
 /// Loads, is ready, drains.
 async fn life(
     app: &Arc<App>,
@@ -136,7 +145,7 @@ async fn life(
     loaded: impl FnOnce(&[String]),
 ) -> Result<(), ServeError> {
     tokio::select! {
-        started = app.repository.start(|uri| app.reporter.set_artifact(uri.to_owned())) => started?,
+        started = app.repository.start(|fetched| tell_what_is_served(app, fetched)) => started?,
         // Nobody was told that requests are welcome, so nobody needs the drain.
         () = tasks.stopping() => {
             app.reporter.set(ReplicaState::Stopping);

@@ -11,6 +11,7 @@ use crate::{
     metrics::Metrics,
     mlflow::{self, MlflowModel},
     model::Model,
+    onnx,
     open::Opener,
     placement::Placement,
     probe::{Probe, is_probed, probe},
@@ -35,7 +36,16 @@ pub(crate) async fn fetch(config: &Config) -> Result<Fetched, ServeError> {
         retry: e.may_pass(),
     };
     let cache = Cache::open_for(config.cache.clone(), &places).map_err(artifact)?;
-    cache.fetch(&places, config.digest.as_deref()).await.map_err(artifact)
+    let digest = config.digest.as_deref();
+    let fetched = match config.replica_id {
+        // The revision of a replica never serves other files than it began with.
+        Some(_) => {
+            let since = config.pinned_since.as_deref();
+            cache.fetch_for_revision(&places, digest, since, onnx::is_whole).await
+        }
+        None => cache.fetch(&places, digest).await,
+    };
+    fetched.map_err(artifact)
 }
 
 /// What was fetched. One model is called as its address calls it: the cache's folders say nothing.

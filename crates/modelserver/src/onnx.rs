@@ -33,6 +33,7 @@ use ort::{
 
 pub use apart::{ONNX_CHILD, onnx_child};
 pub use crash::start_again_after_crashes;
+pub(crate) use external::is_whole;
 
 use self::{
     apart::{Apart, Opened, Program, Unanswered},

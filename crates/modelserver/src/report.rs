@@ -5,6 +5,7 @@ use std::time::Duration;
 use api::{
     ReplicaId,
     replica::{ReplicaState, SelfReport},
+    revision::FoundFiles,
 };
 use tokio::sync::watch;
 
@@ -17,6 +18,7 @@ struct Standing {
     seq: u64,
     state: ReplicaState,
     artifact: Option<String>,
+    files: Option<FoundFiles>,
     /// Nothing more will change: nobody is kept waiting.
     last: bool,
 }
@@ -46,7 +48,7 @@ pub(crate) struct Reporter {
 
 impl Reporter {
     pub(crate) fn new(replica: Option<String>) -> Self {
-        let standing = Standing { seq: 1, state: ReplicaState::Starting, artifact: None, last: false };
+        let standing = Standing { seq: 1, state: ReplicaState::Starting, artifact: None, files: None, last: false };
         Self { replica: replica.map(ReplicaId), standing: watch::Sender::new(standing) }
     }
 
@@ -59,8 +61,17 @@ impl Reporter {
     }
 
     /// Tells what is served, before it is ready.
-    pub(crate) fn set_artifact(&self, artifact: String) {
-        self.standing.send_modify(|standing| standing.artifact = Some(artifact));
+    pub(crate) fn set_artifact(&self, artifact: String, files: Option<FoundFiles>) {
+        self.standing.send_modify(|standing| {
+            standing.artifact = Some(artifact);
+            standing.files = files;
+            standing.seq += 1;
+        });
+    }
+
+    /// The files that are served, once found.
+    pub(crate) fn files(&self) -> Option<FoundFiles> {
+        self.standing.borrow().files.clone()
     }
 
     /// Answers everybody who waits for a change: no more will come, and a wait would hold up the end.
@@ -91,7 +102,7 @@ impl Reporter {
                 tokio::time::timeout(LONGEST_WAIT, changes.wait_for(|standing| standing.last || standing.seq > after))
                     .await;
         }
-        let Standing { seq, state, artifact, last: _ } = self.standing.borrow().clone();
+        let Standing { seq, state, artifact, files, last: _ } = self.standing.borrow().clone();
         let usage = base::metrics::Usage::of_self();
         SelfReport {
             replica: self.replica.clone(),
@@ -99,6 +110,7 @@ impl Reporter {
             seq,
             state,
             artifact,
+            files,
             cpu_micros: usage.cpu_micros,
             memory_bytes: usage.memory_bytes,
         }

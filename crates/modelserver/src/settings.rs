@@ -144,10 +144,14 @@ impl ModelSettings {
 
     /// The same with what the configuration says for the model of this name.
     pub(crate) fn configured(self, config: &Config, name: &str) -> Self {
-        match of_name(config, name) {
+        let mut settings = match of_name(config, name) {
             Some(overrides) => self.with(overrides),
             None => self,
+        };
+        if config.model_python.is_some() {
+            settings.python.clone_from(&config.model_python);
         }
+        settings
     }
 }
 

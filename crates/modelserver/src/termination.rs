@@ -2,13 +2,16 @@
 
 use std::{io::Write as _, path::Path};
 
+use api::{replica::TerminationMessage, revision::FoundFiles};
+
 use crate::error::ServeError;
 
-/// Writes the reason, as JSON, to the file that was named for it. What it cannot write it logs: the words on
+/// Writes the reason, as JSON, to the file that was named for it, and which files were found. What it cannot write it logs: the words on
 /// standard error are still there.
-pub(crate) fn write(file: Option<&Path>, error: &ServeError) {
+pub(crate) fn write(file: Option<&Path>, error: &ServeError, files: Option<FoundFiles>) {
     let Some(file) = file else { return };
-    let written = serde_json::to_vec(&error.termination()).map_err(std::io::Error::from).and_then(|message| {
+    let message = TerminationMessage { files, ..error.termination() };
+    let written = serde_json::to_vec(&message).map_err(std::io::Error::from).and_then(|message| {
         let mut open = base::private::create(file)?;
         open.write_all(&message)
     });

@@ -17,6 +17,7 @@ use crate::{
 const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0001_initial.sql"),
     include_str!("../migrations/0002_bounds.sql"),
+    include_str!("../migrations/0010_pin.sql"),
     include_str!("../migrations/0030_route_halves.sql"),
     include_str!("../migrations/0031_traffic.sql"),
 ];

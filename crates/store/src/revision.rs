@@ -1,14 +1,17 @@
 //! The revisions of a deployment: immutable, numbered from 1, the older ones dropped in time.
 
 use api::{
-    DeploymentId, Revision, RevisionNumber, Timestamp, deployment::RegisteredRef, revision::RevisionSpec,
+    DeploymentId, Revision, RevisionNumber, Timestamp,
+    deployment::RegisteredRef,
+    revision::{FoundFiles, Pin, RevisionSpec},
     traffic::Share,
 };
 use sqlx::any::AnyRow;
 
 use crate::{
-    Sql, Store, StoreError,
-    row::{Columns as _, clean, record},
+    Lease, Sql, Store, StoreError,
+    row::{Columns as _, clean, json, record},
+    transaction::Care,
 };
 
 /// How many of the newest revisions stay, for going back to.
@@ -19,12 +22,47 @@ impl Store {
     pub async fn revision_list(&self, deployment: DeploymentId) -> Result<Vec<Revision>, StoreError> {
         kept(&mut *self.read().await?, deployment).await
     }
+
+    /// Worker: writes down which files a revision serves, unless that is known. The caller reads the revision again.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] if the lease was taken over: nothing was written.
+    pub async fn revision_pin(
+        &self,
+        lease: &Lease,
+        number: RevisionNumber,
+        files: &FoundFiles,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let pin = Pin { files: files.clone(), at: now };
+        let mut sql = self.write(Care::Durable).await?;
+        // The row's lock, so that nobody takes the lease over before this is committed.
+        let held = sqlx::query(
+            "UPDATE deployment SET fence = fence WHERE id = $1 AND fence = $2 AND lease_owner = $3 RETURNING id",
+        )
+        .bind(lease.deployment.0)
+        .bind(lease.fence.0)
+        .bind(clean(&lease.owner))
+        .fetch_optional(&mut *sql)
+        .await?;
+        if held.is_none() {
+            sql.abandon().await?;
+            return Err(StoreError::Fenced);
+        }
+        sqlx::query("UPDATE revision SET pin = $1 WHERE deployment = $2 AND number = $3 AND pin IS NULL")
+            .bind(json(&pin)?)
+            .bind(lease.deployment.0)
+            .bind(i64::from(number.0))
+            .execute(&mut *sql)
+            .await?;
+        sql.commit().await
+    }
 }
 
 /// A deployment's revisions, the newest first.
 pub(crate) async fn kept(sql: &mut Sql, deployment: DeploymentId) -> Result<Vec<Revision>, StoreError> {
     let rows = sqlx::query(
-        "SELECT deployment, number, created_at, spec FROM revision WHERE deployment = $1 ORDER BY number DESC",
+        "SELECT deployment, number, created_at, spec, pin FROM revision WHERE deployment = $1 ORDER BY number DESC",
     )
     .bind(deployment.0)
     .fetch_all(sql)
@@ -38,6 +76,7 @@ fn read(row: &AnyRow) -> Result<Revision, StoreError> {
         number: RevisionNumber(row.small("number")?),
         spec: row.record("spec", "revision")?,
         created_at: Timestamp(row.int("created_at")?),
+        pin: row.maybe_json("pin", "revision's files")?,
     })
 }
 
@@ -83,6 +122,11 @@ pub(crate) fn next(kept: &[Revision], wanted: RevisionNumber, content: &Revision
     if kept.iter().any(|revision| revision.number == wanted && revision.spec == *content) {
         return Next::Same;
     }
+    new(kept, wanted)
+}
+
+/// A revision after all that are kept (the newest first).
+pub(crate) fn new(kept: &[Revision], wanted: RevisionNumber) -> Next {
     Next::New(RevisionNumber(kept.first().map_or(wanted, |newest| newest.number).0 + 1))
 }
 

@@ -45,6 +45,11 @@ pub(crate) trait Columns {
         serde_json::from_str(&self.text(column)?)
             .map_err(|source| StoreError::Corrupt { what, source: Box::new(source) })
     }
+
+    /// The same, where there may be none.
+    fn maybe_json<T: DeserializeOwned>(&self, column: &str, what: &'static str) -> Result<Option<T>, StoreError> {
+        if self.maybe_text(column)?.is_none() { Ok(None) } else { self.json(column, what).map(Some) }
+    }
 }
 
 impl Columns for AnyRow {

@@ -298,11 +298,14 @@ impl<'o> Groups<'o> {
             let retries = || live.iter().filter(|r| r.state == ReplicaState::BackingOff).map(|r| r.retry_at);
             let ours = wanted.restarts == Restarts::Caller;
             let retry = ours && retries().any(|retry_at| retry_at.is_none_or(|retry_at| retry_at <= now));
-            let known = wanted.revisions.iter().any(|revision| revision.number == number);
-            if known && (live.len() != index(share) || retry) {
-                let retire = live.iter().skip(index(share)).map(|replica| replica.id.clone()).collect();
-                due.acts.push(Act::Ensure { revision: number, want: share, retire });
-                due.clocks.push(STARTED_GLANCE);
+            let known = wanted.revisions.iter().find(|revision| revision.number == number);
+            if let Some(revision) = known {
+                let allowed = share.min(allowed(revision, live));
+                if live.len() != index(allowed) || retry {
+                    let retire = live.iter().skip(index(allowed)).map(|replica| replica.id.clone()).collect();
+                    due.acts.push(Act::Ensure { revision: number, want: allowed, retire });
+                    due.clocks.push(STARTED_GLANCE);
+                }
             }
             if ours {
                 due.clocks.extend(retries().flatten().filter(|at| *at > now).map(|retry_at| until(now, retry_at)));
@@ -310,6 +313,15 @@ impl<'o> Groups<'o> {
         }
         due
     }
+}
+
+/// How many replicas a revision may have. Of one whose files nobody knows, a single replica looks what is there, so that
+/// all others serve the same. Replicas of older versions never say what they serve, and stay.
+fn allowed(revision: &Revision, live: &[&Replica]) -> u32 {
+    if revision.pin.is_some() || !revision.spec.needs_pin() {
+        return u32::MAX;
+    }
+    count(live.iter().filter(|replica| replica.state == ReplicaState::Ready && replica.files.is_none()).count() + 1)
 }
 
 /// The calls that are due, and when to look again.

@@ -14,6 +14,7 @@ use std::{
 
 use api::{
     DeploymentId, DeploymentStatus, Revision, RevisionNumber, Timestamp, deployment::StatusError, event::NewEvent,
+    revision::Pin,
 };
 use backend::{Backend, BackendError, Replica};
 use base::{Clock, Tasks};
@@ -238,13 +239,14 @@ impl Reconciler {
         memory: &Memory,
     ) -> Result<Option<(DeploymentRecord, Step)>, PassError> {
         let mut observed = self.backend.observe(id).await?;
-        let Some((record, revisions)) = self.store.deployment_wanted(id, &numbers(&observed)).await? else {
+        let Some((record, mut revisions)) = self.store.deployment_wanted(id, &numbers(&observed)).await? else {
             return Ok(None);
         };
         let restarts = self.backend.capabilities().restarts;
         let mut done: Vec<Act> = Vec::new();
         let mut rejected: Option<String> = None;
         loop {
+            self.pin(&mut revisions, &observed, held).await?;
             let traffic = rollout::next(&record, &observed);
             let counts = scaling::counts(record.revision, record.wanted_replicas(), &traffic);
             let (traffic, counts) = (&*traffic, &counts);
@@ -274,6 +276,23 @@ impl Reconciler {
             }
             observed = self.backend.observe(id).await?;
         }
+    }
+
+    /// Writes down which files revisions serve, once their first replicas have found them: before the plan that follows
+    /// sends traffic there or starts more replicas.
+    async fn pin(&self, revisions: &mut [Revision], observed: &[Replica], held: &Held) -> Result<(), PassError> {
+        for revision in revisions.iter_mut().filter(|revision| revision.pin.is_none()) {
+            let found = observed.iter().filter(|replica| replica.revision == revision.number);
+            let Some(files) = found.filter_map(|replica| replica.files.clone()).next() else { continue };
+            let now = self.now();
+            self.store.revision_pin(&held.get(), revision.number, &files, now).await?;
+            tracing::info!(
+                deployment = %revision.deployment, revision = %revision.number, uri = files.uri, digest = files.digest,
+                "a revision is pinned to its files"
+            );
+            revision.pin = Some(Pin { files, at: now });
+        }
+        Ok(())
     }
 
     /// Calls the backend; gives the reason if it rejects the revision.

@@ -11,7 +11,7 @@ use api::{
 };
 use modelway_worker::plan::Memory;
 use proptest::prelude::*;
-use world::{BACKOFF, RULES, World};
+use world::{BACKOFF, RULES, World, found};
 
 #[test]
 fn a_new_deployment_is_pending_and_then_active() {
@@ -82,6 +82,32 @@ fn a_pinned_revision_keeps_a_replica_and_is_routed_without_a_share() {
     world.pass();
     world.finish_stopping();
     assert_eq!((world.alive(1), world.alive(2)), (0, 0));
+}
+
+#[test]
+fn one_replica_looks_what_is_there_before_the_others_start() {
+    let mut world = World::new(3);
+    world.silent = true;
+    world.pass();
+    assert_eq!(world.alive(1), 1, "two might find different files");
+    world.crash(false, |_| true);
+    world.pass();
+    world.wait(BACKOFF);
+    world.pass();
+    assert_eq!(world.alive(1), 1, "it has not said yet what it found");
+    world.machine.values_mut().for_each(|replica| replica.files = Some(found("one")));
+    world.pass();
+    assert_eq!(world.alive(1), 3);
+
+    // Replicas of a version that does not tell what it serves stay, and a new one looks.
+    let mut world = World::serving_revision_1(2);
+    world.machine.values_mut().for_each(|replica| replica.files = None);
+    world.revisions[0].pin = None;
+    world.silent = true;
+    assert!(world.pass().settled);
+    world.scale(4);
+    world.pass();
+    assert_eq!(world.alive(1), 3);
 }
 
 #[test]

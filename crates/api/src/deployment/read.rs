@@ -25,6 +25,7 @@ pub const READ_ONLY: [&str; 13] = [
     "serving_revision",
     "traffic",
     "artifact",
+    "digest",
     "error",
     "notes",
     "replica_status",
@@ -119,6 +120,10 @@ fn read_spec(mut fields: Fields<'_>, purpose: Purpose<'_>) -> Option<DeploymentS
             fields.fault_at(pointer, "request_over_limit", detail);
         }
     }
+    let python = fields.text("python");
+    if let Some(Err(reason)) = python.as_deref().map(check_python) {
+        fields.fault("python", "invalid", reason);
+    }
     let request_timeout_ms = fields.number("request_timeout_ms", 1, 24 * 3_600_000);
     let idempotent = fields.boolean("idempotent");
     let log_payloads = fields.choice(
@@ -136,6 +141,7 @@ fn read_spec(mut fields: Fields<'_>, purpose: Purpose<'_>) -> Option<DeploymentS
         limit_res,
         env,
         env_from_file,
+        python,
         request_timeout_ms: request_timeout_ms.unwrap_or(DeploymentSpec::DEFAULT_REQUEST_TIMEOUT_MS),
         idempotent: idempotent.unwrap_or(true),
         log_payloads: log_payloads.unwrap_or_default(),
@@ -165,6 +171,9 @@ fn read_model(mut fields: Fields<'_>) -> Option<ModelSource> {
     let prefix = fields.text("prefix").unwrap_or_default();
     if prefix.split('/').any(|part| part == "..") {
         fields.fault("prefix", "invalid", "`..` would leave the bucket; write the path itself");
+    } else if !prefix.is_empty() && bucket.as_deref().is_some_and(is_mlflow) {
+        let detail = "an address of MLflow names all of it; leave `prefix` out";
+        fields.fault("prefix", "conflict", detail);
     } else if let Err(reason) = check_path(&prefix) {
         fields.fault("prefix", "invalid", reason);
     }
@@ -258,14 +267,42 @@ fn check_path(path: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// The schemes of MLflow's addresses.
+const MLFLOW: [&str; 3] = ["models", "runs", "mlflow-artifacts"];
+
+/// Whether a place is an address of MLflow: `models:/…`, `runs:/…` or `mlflow-artifacts:/…`.
+#[must_use]
+pub fn is_mlflow(place: &str) -> bool {
+    place.split_once(":/").is_some_and(|(scheme, _)| MLFLOW.contains(&scheme))
+}
+
+/// An address of MLflow names a version, a run or a file.
+fn check_mlflow(place: &str) -> Result<(), String> {
+    let (scheme, rest) = place.split_once(":/").unwrap_or((place, ""));
+    let rest = rest.trim_matches('/');
+    let whole = match scheme {
+        "models" => rest.starts_with("m-") || rest.contains(['/', '@']),
+        _ => !rest.is_empty(),
+    };
+    whole.then_some(()).ok_or_else(|| {
+        format!(
+            "`{}` names no version or run; write models:/NAME/3, models:/NAME@ALIAS or runs:/RUN_ID/PATH",
+            short(place)
+        )
+    })
+}
+
 /// The place of files: an address whose scheme is known, or a whole path.
 pub(crate) fn check_place(place: &str) -> Result<(), String> {
     const SCHEMES: [&str; 5] = ["s3", "gs", "http", "https", "file"];
     check_path(place)?;
+    if is_mlflow(place) {
+        return check_mlflow(place);
+    }
     let Some((scheme, rest)) = place.split_once("://") else {
         return place.starts_with('/').then_some(()).ok_or_else(|| {
             format!(
-                "`{}` is neither a whole path nor an address; write /path, s3://, gs://, http(s):// or file://",
+                "`{}` is neither a whole path nor an address; write /path, s3://, gs://, http(s)://, file://, models:/ or runs:/",
                 short(place)
             )
         });
@@ -283,6 +320,18 @@ pub(crate) fn check_place(place: &str) -> Result<(), String> {
     }
     if scheme != "file" && rest.split('/').next().is_none_or(str::is_empty) {
         return Err(format!("`{}` names no bucket or host after `{scheme}://`", short(place)));
+    }
+    Ok(())
+}
+
+/// A program of the machine where the replica runs.
+fn check_python(python: &str) -> Result<(), String> {
+    check_path(python)?;
+    if python.is_empty() || (python.contains('/') && !python.starts_with('/')) {
+        return Err(format!(
+            "`{}` is neither a whole path nor the name of a program; write /path/to/venv, /path/to/python or python3.11",
+            short(python)
+        ));
     }
     Ok(())
 }
@@ -372,10 +421,12 @@ mod tests {
 
     #[test]
     fn files_are_at_an_address_that_is_known_or_at_a_whole_path() {
-        for place in ["s3://demmodels/", "gs://b/x", "http://h/x", "HTTPS://h", "file:///srv", "/srv/models", "/"] {
+        let files = ["s3://demmodels/", "gs://b/x", "http://h/x", "HTTPS://h", "file:///srv", "/srv/models", "/"];
+        let mlflow = ["models:/iris/1", "models:/iris@champion", "models:/m-0a1b", "runs:/0a1b/model"];
+        for place in files.into_iter().chain(mlflow) {
             assert_eq!(check_place(place), Ok(()), "{place}");
         }
-        for wrong in ["", "models", "./x", "ftp://h/x", "s3:///x", "s3://", "file://srv", "models:/iris/1"] {
+        for wrong in ["", "models", "./x", "ftp://h/x", "s3:///x", "s3://", "file://srv", "models:/iris", "runs:/"] {
             assert!(check_place(wrong).is_err(), "{wrong}");
         }
         assert!(check_place("s4://b").is_err_and(|reason| reason.contains("did you mean `s3://`?")));

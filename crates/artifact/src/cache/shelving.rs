@@ -121,14 +121,17 @@ impl Cache {
             let linked = fs::hard_link(content.join(&manifest.root), &path);
             linked.or_else(|error| if error.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(error) })?;
         }
-        Ok(Fetched { uri: wanted.uri.to_owned(), digest: Some(manifest.digest.clone()), path, _pin: Some(pin) })
+        let uri = wanted.uri.to_owned();
+        let digest = Some(manifest.digest.clone());
+        Ok(Fetched { resolved: uri.clone(), uri, digest, fingerprint: None, path, _pin: Some(pin) })
     }
 }
 
 /// A name with the address's ending, where the file's own is another.
 fn ending_differs(place: &Place, path: &Path) -> Option<String> {
     let address = match place {
-        Place::Local(_) | Place::Mlflow(_) => return None,
+        Place::Mlflow(_) => return None,
+        Place::Local(path) => path.to_str()?,
         Place::Tracked(tracked) => &tracked.path,
         Place::Http(url) => url.path(),
         Place::Bucket { key, .. } => key,

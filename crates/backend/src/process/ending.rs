@@ -2,7 +2,12 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use api::{RevisionNumber, deployment::StatusError, replica::EXIT_MODEL_INVALID, replica::TerminationMessage};
+use api::{
+    RevisionNumber,
+    deployment::StatusError,
+    replica::{EXIT_MODEL_INVALID, TerminationMessage},
+    revision::FoundFiles,
+};
 
 use super::{
     cgroup,
@@ -33,6 +38,11 @@ pub(super) fn explain(slot: &Path, record: &Record, run: &Run, revision: Revisio
     let (code, message) = describe(end, words, out_of_memory.then_some(record.memory_limit.as_deref().unwrap_or("?")));
     let error = StatusError { code, message, revision, log: log::last_lines(slot, run.log_from, LOG_LINES) };
     LastFailure { error, permanent: is_permanent(end) }
+}
+
+/// The files that a process found which said why it ended.
+pub(super) fn files(slot: &Path) -> Option<FoundFiles> {
+    last_words(&slot.join(TERMINATION_FILE))?.files
 }
 
 fn is_permanent(end: End) -> bool {
@@ -108,7 +118,8 @@ mod tests {
 
     #[test]
     fn a_replica_s_own_words_come_first() {
-        let words = TerminationMessage { code: "golden_mismatch".into(), message: "output `p` differs".into() };
+        let words =
+            TerminationMessage { code: "golden_mismatch".into(), message: "output `p` differs".into(), files: None };
         let told = describe(End::Exited(Exit::Status(78)), Some(words), None);
         assert_eq!(told, ("golden_mismatch".to_owned(), "output `p` differs".to_owned()));
     }

@@ -26,6 +26,9 @@ const REQUEST_TIMEOUT: &str = "MODELWAY__SERVE__REQUEST_TIMEOUT_MS";
 /// The variable in which a replica is told the settings of single models, as JSON.
 const MODELS: &str = "MODELWAY__SERVE__MODELS";
 
+/// The setting of a replica that chooses its model's interpreter.
+const MODEL_PYTHON: &str = "MODELWAY__SERVE__MODEL_PYTHON";
+
 /// The environment variable that tells a replica's processes from all others.
 const MARK: &str = "MODELWAY_REPLICA_SOCKET";
 
@@ -165,6 +168,9 @@ impl Launcher {
         }
         command.env(REQUEST_TIMEOUT, revision.spec.request_timeout_ms.to_string());
         command.envs(&self.config.serve_env).envs(&revision.spec.env).env(MARK, self.layout.socket(replica));
+        if let Some(python) = &revision.spec.python {
+            command.env(MODEL_PYTHON, python);
+        }
         command
     }
 
@@ -197,11 +203,17 @@ impl Launcher {
         // What users write may begin with a hyphen.
         let mut say = |flag: &str, value: &str| arguments.push(format!("{flag}={value}").into());
         if let ModelContent::Artifact { uris, digest } = &spec.content {
-            for uri in uris {
+            let pin = revision.pin.as_ref();
+            // Where the files were found comes first: it also says which version an address stood for.
+            let found = pin.map(|pin| &pin.files.uri);
+            for uri in found.into_iter().chain(uris.iter().filter(|uri| Some(*uri) != found)) {
                 say("--model-uri", uri);
             }
-            if let Some(digest) = digest {
+            if let Some(digest) = pin.map(|pin| &pin.files.digest).or(digest.as_ref()) {
                 say("--digest", digest);
+            }
+            if let Some(pin) = pin {
+                say("--pinned-since", &format!("{}Z", pin.at));
             }
         }
         say("--model-name", &revision.deployment.to_string());

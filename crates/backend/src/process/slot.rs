@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use api::{ReplicaId, Timestamp, deployment::StatusError};
+use api::{ReplicaId, Timestamp, deployment::StatusError, revision::FoundFiles};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -44,6 +44,9 @@ pub(super) struct Record {
     pub(super) failures: u32,
     /// How its last process ended, until a later one is ready.
     pub(super) failure: Option<LastFailure>,
+    /// The files that its processes found.
+    #[serde(default)]
+    pub(super) files: Option<FoundFiles>,
     /// Control groups that its processes live in.
     pub(super) groups: Vec<PathBuf>,
     /// The limit of memory, as the user wrote it.
@@ -281,6 +284,7 @@ mod tests {
             restarts: 2,
             failures: 1,
             failure: None,
+            files: None,
             groups: Vec::new(),
             memory_limit: Some("512Mi".to_owned()),
             request_timeout_ms: 30_000,

@@ -16,6 +16,7 @@ use std::{
 
 use api::{
     DeploymentId, ReplicaId, Revision, RevisionNumber, Timestamp, deployment::MachineType, registry::ModelContent,
+    revision::FoundFiles,
 };
 use base::{Clock, Tasks};
 use rustix::process::Signal;
@@ -290,7 +291,13 @@ impl Supervisor {
     }
 
     /// Writes down that a process is ready, and with what.
-    pub(super) fn became_ready(&self, name: Name, process: &Identity, artifact: Option<String>) -> io::Result<()> {
+    pub(super) fn became_ready(
+        &self,
+        name: Name,
+        process: &Identity,
+        artifact: Option<String>,
+        files: Option<FoundFiles>,
+    ) -> io::Result<()> {
         let _lock = DeploymentLock::take(&self.launcher.layout, name.deployment)?;
         let Some(mut record) = self.record_of(name, process)? else { return Ok(()) };
         if let Phase::Running(run) = &mut record.phase
@@ -299,6 +306,7 @@ impl Supervisor {
             run.ready_since = Some(self.now());
             run.artifact = artifact;
             record.failure = None;
+            record.files = files;
             slot::write(&self.launcher.layout.slot(&record.id), &record)?;
         }
         Ok(())
@@ -323,7 +331,9 @@ impl Supervisor {
         let wait = backoff::wait(config, failures, failure.permanent, rand::random());
         tracing::warn!(replica = %record.id, failures, ?wait, reason = failure.error.message, "a replica ended by itself");
         let phase = Phase::BackingOff { retry_at: now.after(wait) };
-        slot::write(&slot, &Record { phase, failures, failure: Some(failure), ..record })
+        // One that ends soon may not have been heard before.
+        let files = ending::files(&slot).or(record.files);
+        slot::write(&slot, &Record { phase, failures, failure: Some(failure), files, ..record })
     }
 
     /// The slot's record, if it is about this very process.
@@ -368,6 +378,7 @@ fn fresh(name: Name) -> Record {
         restarts: 0,
         failures: 0,
         failure: None,
+        files: None,
         groups: Vec::new(),
         memory_limit: None,
         request_timeout_ms: 0,

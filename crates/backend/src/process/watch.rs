@@ -10,7 +10,11 @@ use std::{
     time::Duration,
 };
 
-use api::{DeploymentId, Timestamp, replica::ReplicaState};
+use api::{
+    DeploymentId, Timestamp,
+    replica::{ReplicaState, SelfReport},
+    revision::FoundFiles,
+};
 use tokio::{
     sync::watch,
     time::{Instant, sleep},
@@ -55,6 +59,20 @@ pub(super) struct Live {
     pub(super) state: Option<ReplicaState>,
     /// The artefact that it serves.
     pub(super) artifact: Option<String>,
+    /// The files of that.
+    pub(super) files: Option<FoundFiles>,
+}
+
+impl Live {
+    /// What a process's own report says.
+    fn of(report: SelfReport) -> Self {
+        Self { tried: true, state: Some(report.state), artifact: report.artifact, files: report.files }
+    }
+
+    /// What is known of a process that does not answer.
+    fn unheard() -> Self {
+        Self { tried: true, state: Some(ReplicaState::Starting), artifact: None, files: None }
+    }
 }
 
 impl Watch {
@@ -156,7 +174,7 @@ impl Watcher {
                 () = self.supervisor.tasks.stopping() => return self.detach(),
             }
         }
-        self.live.send_replace(Live { tried: false, state: Some(ReplicaState::Starting), artifact: None });
+        self.live.send_replace(Live { tried: false, ..Live::unheard() });
         // Its children first: while it is a zombie of ours, nobody else can have its number.
         self.kill();
         let exit = self.run.process.reap();
@@ -226,8 +244,9 @@ impl Watcher {
                 Ok(report) if report.pid == self.run.process.pid && report.replica == Some(self.name.id()) => {
                     let news = seq != Some(report.seq);
                     (heard, seq, pause, refusals) = (Some(Instant::now()), Some(report.seq), PAUSES[0], 0);
-                    self.learn(Some(report.state), report.artifact).await;
-                    if report.state == ReplicaState::Stopping {
+                    let state = report.state;
+                    self.learn(Live::of(report)).await;
+                    if state == ReplicaState::Stopping {
                         // Its last change is its end: a question that waits for another would only delay it.
                         seq = None;
                         sleep(ANSWER).await;
@@ -251,7 +270,7 @@ impl Watcher {
                 Some(heard) if heard.elapsed() >= patience => return heard.elapsed(),
                 Some(_) if refusals < REFUSALS => self.tried(),
                 None if refusals == 0 => self.tried(),
-                Some(_) | None => self.learn(Some(ReplicaState::Starting), None).await,
+                Some(_) | None => self.learn(Live::unheard()).await,
             }
             sleep(pause).await;
             pause = (pause * 3 / 2).min(if heard.is_some() { PAUSES[2] } else { PAUSES[1] });
@@ -263,14 +282,14 @@ impl Watcher {
     }
 
     /// Takes note of a process's word: first on disk, then for everybody.
-    async fn learn(&self, state: Option<ReplicaState>, artifact: Option<String>) {
-        let live = Live { tried: true, state, artifact: artifact.clone() };
+    async fn learn(&self, live: Live) {
         if *self.live.borrow() == live {
             return;
         }
-        if state == Some(ReplicaState::Ready) && self.run.ready_since.is_none() {
+        if live.state == Some(ReplicaState::Ready) && self.run.ready_since.is_none() {
             let (supervisor, name, process) = (Arc::clone(&self.supervisor), self.name, self.run.process.clone());
-            let writing = move || supervisor.became_ready(name, &process, artifact);
+            let (artifact, files) = (live.artifact.clone(), live.files.clone());
+            let writing = move || supervisor.became_ready(name, &process, artifact, files);
             let written = self.supervisor.tasks.spawn_blocking(writing).await;
             if let Ok(Err(error)) = written {
                 tracing::warn!(replica = %self.name.id(), %error, "that a replica is ready cannot be written down");

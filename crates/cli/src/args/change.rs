@@ -8,16 +8,18 @@ use super::{Connection, Output, Patience, duration, pair, replicas};
 
 /// Deploy a model, or change what is deployed under a name
 ///
-/// SOURCE is a file or folder on this machine, a URI (s3://, gs://, https://, file://), or a registered version as models:/NAME/VERSION.
+/// SOURCE is a file or folder on this machine, a URI (s3://, gs://, https://, file://), a registered version as models:/NAME/VERSION,
+/// or an address of MLflow: models:/NAME@ALIAS, models:/NAME/VERSION, runs:/RUN/PATH.
 /// With a --name that is taken, that deployment is changed: what you give is set, the rest stays. The new
-/// revision starts beside the old one, and requests move when it is ready.
+/// revision starts beside the old one, and requests move when it is ready. Changed files make a new revision too.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
 Examples:
   modelway deploy ./iris --name iris
   modelway deploy s3://models/iris/3 --name iris --replicas 2 --memory 256Mi
   modelway deploy models:/iris/v3 --name iris --env OMP_NUM_THREADS=1 --no-wait
-  modelway deploy ./churn --name churn --env-from-file DB_PASSWORD=/run/secrets/db")]
+  modelway deploy models:/churn@champion --name churn   # from the MLflow server in MLFLOW_TRACKING_URI
+  modelway deploy ./churn --name churn --env-from-file DB_PASSWORD=/run/secrets/db --python ./venv")]
 pub struct Deploy {
     /// The model
     #[arg(value_name = "SOURCE")]
@@ -28,7 +30,7 @@ pub struct Deploy {
     /// How many replicas [default: 1]
     #[arg(long, value_name = "N", value_parser = replicas, allow_negative_numbers = true)]
     pub replicas: Option<u32>,
-    /// The model's version [default: from the source, else 1]
+    /// The model's version [default: from the source, else the first 12 digits of its digest]
     #[arg(long = "version", value_name = "VERSION")]
     pub model_version: Option<String>,
     /// An environment variable of each replica
@@ -37,6 +39,9 @@ pub struct Deploy {
     /// An environment variable of each replica whose value is in a file on the replica's machine
     #[arg(long, value_name = "KEY=PATH", value_parser = pair)]
     pub env_from_file: Vec<(String, String)>,
+    /// The interpreter of a Python model: a program or a virtual environment on the replica's machine
+    #[arg(long, value_name = "PATH")]
+    pub python: Option<String>,
     /// A label to find it by
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     pub label: Vec<(String, String)>,

@@ -79,15 +79,19 @@ pub struct ModelRegister {
 #[command(after_help = "\
 Examples:
   modelway models add-version iris v1 s3://models/iris/1 --format onnx
-  modelway models add-version iris v2 ./iris")]
+  modelway models add-version iris v2 ./iris
+  modelway models add-version churn v1 --uri models:/churn@champion")]
 pub struct ModelAddVersion {
     /// The model
     pub model: String,
     /// The version's name
     pub version: String,
-    /// Where its files are: a path or a URI
-    #[arg(value_name = "SOURCE", required_unless_present = "image", conflicts_with = "image")]
+    /// Where its files are: a path, a URI, or an address of MLflow, whose alias is resolved now
+    #[arg(value_name = "SOURCE", required_unless_present_any = ["image", "uri"], conflicts_with_all = ["image", "uri"])]
     pub source: Option<String>,
+    /// The same as SOURCE
+    #[arg(long, value_name = "URI", conflicts_with = "image")]
+    pub uri: Option<String>,
     /// A container image that serves it by itself
     #[arg(long, value_name = "REFERENCE")]
     pub image: Option<String>,

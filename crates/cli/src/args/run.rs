@@ -159,6 +159,9 @@ pub struct Serve {
     /// The digest that the files must have, sha256:…
     #[arg(long, value_name = "DIGEST")]
     pub digest: Option<String>,
+    /// Since when the replica's revision has had that digest
+    #[arg(long, value_name = "TIME", hide = true)]
+    pub pinned_since: Option<String>,
     /// Listen on this host [default: 127.0.0.1]
     #[arg(long)]
     pub host: Option<String>,

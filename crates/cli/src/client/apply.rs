@@ -28,7 +28,7 @@ use crate::{
 ///
 /// # Errors
 /// Every fault of every document; the control plane's refusal; with `--wait`, what [`until_serving`] says.
-pub async fn apply(config: &Config, args: &args::Apply) -> Result<(), Failure> {
+pub async fn apply(config: &Config, sources: &artifact::Config, args: &args::Apply) -> Result<(), Failure> {
     let (text, folder) = manifest::read(&args.file)?;
     let (documents, mut faults) = manifest::documents(&text, &folder);
     let control = Control::new(config)?;
@@ -52,13 +52,16 @@ pub async fn apply(config: &Config, args: &args::Apply) -> Result<(), Failure> {
         faults.sort_by_key(|(number, _)| *number);
         return Err(refusal(&args.file, &faults));
     }
+    for step in &mut steps {
+        step.look(&control, sources).await?;
+    }
     if args.dry_run {
         let file = args.file.display().to_string();
         return steps.iter().try_for_each(|step| print(step.dry_run(&file)?));
     }
     let mut applied = Vec::new();
     for step in steps {
-        let verb = match (step.is_change(), &step.present) {
+        let verb = match (step.is_change() || step.again.is_some(), &step.present) {
             (false, _) => "is unchanged",
             (true, Some(_)) => "is changed",
             (true, None) => "is created",
@@ -86,6 +89,7 @@ pub async fn apply(config: &Config, args: &args::Apply) -> Result<(), Failure> {
 async fn write(control: &Control, step: Step) -> Result<Found, Failure> {
     let changes = step.is_change();
     match step.present {
+        Some(present) if step.again.is_some() => control.redeploy(&present).await,
         Some(present) if !changes => Ok(present),
         Some(present) => control.patch(&present, &step.patch).await,
         None => {

@@ -6,19 +6,26 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Config,
+    changed::{Change, since_deployed},
     http::{Control, DEPLOYMENTS, Found, found},
     source, view,
     wait::until_serving,
 };
-use crate::{args, exit::Failure, output::show};
+use crate::{
+    args,
+    exit::Failure,
+    output::{show, tell},
+};
 
 /// Deploys a model, or changes what is deployed under its name.
 ///
 /// # Errors
 /// The control plane's refusal; unless `--no-wait`, what [`until_serving`] says.
-pub async fn deploy(config: &Config, args: &args::Deploy) -> Result<(), Failure> {
+pub async fn deploy(config: &Config, sources: &artifact::Config, args: &args::Deploy) -> Result<(), Failure> {
     let control = Control::new(config)?;
-    let payload = payload(args)?;
+    let model =
+        source::model(&control, sources, &args.source, args.model_version.as_deref(), args.digest.as_deref()).await?;
+    let payload = payload(args, model)?;
     let present = match &args.name {
         Some(name) => control.by_name(name).await?,
         None => None,
@@ -28,8 +35,15 @@ pub async fn deploy(config: &Config, args: &args::Deploy) -> Result<(), Failure>
         Some(present) => control.patch(&present, &payload).await?,
         None => create(&control, payload).await?,
     };
+    let mut unchanged = before == Some(deployed.deployment.revision);
+    if unchanged
+        && let Change::Yes(reason) | Change::Unknown(reason) = since_deployed(&control, sources, &deployed).await?
+    {
+        tell(format!("{reason}: making a new revision"));
+        deployed = control.redeploy(&deployed).await?;
+        unchanged = false;
+    }
     let revision = deployed.deployment.revision;
-    let unchanged = before == Some(revision);
     if !args.no_wait {
         let patience = args.patience.wait_timeout;
         deployed = until_serving(&control, config, deployed.deployment.id, revision, patience).await?;
@@ -46,9 +60,8 @@ async fn create(control: &Control, mut payload: Value) -> Result<Found, Failure>
 }
 
 /// What the arguments say: a payload once the nulls are dropped, and a merge patch as it is.
-fn payload(args: &args::Deploy) -> Result<Value, Failure> {
+fn payload(args: &args::Deploy, model: Value) -> Result<Value, Failure> {
     let mut payload = Map::new();
-    let model = source::model(&args.source, args.model_version.as_deref(), args.digest.as_deref())?;
     payload.insert("model".to_owned(), model);
     let mut put = |field: &str, value: Option<Value>| {
         if let Some(value) = value {
@@ -62,6 +75,8 @@ fn payload(args: &args::Deploy) -> Result<Value, Failure> {
     // Setting a variable in one way ends its being set in the other.
     put("env", either(&args.env, &files));
     put("env_from_file", either(&files, &args.env));
+    let here = source::here()?;
+    put("python", args.python.as_ref().map(|python| Value::from(source::program(python, &here))));
     put("labels", map(&args.label));
     put("request_res", amounts(&args.cpu, &args.memory));
     put("limit_res", amounts(&args.cpu_limit, &args.memory_limit));
@@ -135,7 +150,9 @@ mod tests {
         let Some(Command::Deploy(args)) = Cli::try_parse_from(words).expect("it can be parsed").command else {
             panic!("not a deploy")
         };
-        let mut payload = payload(&args).expect("it can be understood");
+        let (bucket, version) = args.source.rsplit_once('/').expect("it has a version");
+        let model = source::of_files(bucket, version, None);
+        let mut payload = payload(&args, model).expect("it can be understood");
         drop_nulls(&mut payload);
         payload
     }
@@ -144,20 +161,19 @@ mod tests {
     fn every_flag_is_a_field_and_what_is_not_given_is_left_to_the_server() {
         assert_eq!(
             payload_of(
-                "s3://models/iris/3 --name iris --replicas 2 --cpu 500m --memory-limit 1Gi --timeout 1500ms --env A=b=c --label t=x"
+                "s3://models/iris/3 --name iris --replicas 2 --cpu 500m --memory-limit 1Gi --timeout 1500ms --env A=b=c --label t=x --python /venv"
             ),
             json!({
                 "model": {"type": "single", "bucket": "s3://models/iris", "prefix": "", "version": "3"},
-                "name": "iris", "replicas": 2, "request_timeout_ms": 1500, "env": {"A": "b=c"}, "labels": {"t": "x"},
+                "name": "iris", "replicas": 2, "request_timeout_ms": 1500, "env": {"A": "b=c"}, "python": "/venv", "labels": {"t": "x"},
                 "request_res": {"cpu": "500m"}, "limit_res": {"memory": "1Gi"}
             })
         );
-        assert_eq!(payload_of("models:/iris/v1"), json!({"model": {"name": "iris", "version": "v1"}}));
     }
 
     #[test]
     fn a_payload_is_one_that_the_control_plane_takes() {
-        for line in ["s3://models/iris/3 --name iris --cpu 1", "models:/iris/v1 --replicas 0"] {
+        for line in ["s3://models/iris/3 --name iris --cpu 1", "s3://models/iris/3 --replicas 0 --python python3"] {
             assert!(api::DeploymentSpec::from_json(payload_of(line)).is_ok(), "{line}");
         }
     }

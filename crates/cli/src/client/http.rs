@@ -13,6 +13,8 @@ use crate::exit::{Exit, Failure, chain};
 
 /// The collection of deployments.
 pub(super) const DEPLOYMENTS: &str = "/v1/modelDeployment";
+/// The collection of registered models.
+pub(super) const MODELS: &str = "/v1/registeredModels";
 /// How many names are compared for a near match, and how many items a page of a list asks for.
 const PAGE: u32 = 500;
 
@@ -114,6 +116,24 @@ impl Control {
     pub(super) async fn patch(&self, present: &Found, patch: &Value) -> Result<Found, Failure> {
         let mut request = self.request(Method::PATCH, &format!("{DEPLOYMENTS}/{}", present.deployment.id.0));
         request = request.header("content-type", "application/merge-patch+json").body(patch.to_string());
+        if let Some(etag) = &present.etag {
+            request = request.header("if-match", etag);
+        }
+        found(self.send(request).await?).await
+    }
+
+    /// Whether the registry has this version.
+    pub(super) async fn is_registered(&self, model: &str, version: &str) -> Result<bool, Failure> {
+        match self.get::<Value>(&format!("{MODELS}/{model}/versions/{version}")).await {
+            Ok(_) => Ok(true),
+            Err(failure) if failure.exit == Exit::NotFound => Ok(false),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Makes a new revision of a deployment that takes the model's files as they are now.
+    pub(super) async fn redeploy(&self, present: &Found) -> Result<Found, Failure> {
+        let mut request = self.request(Method::POST, &format!("{DEPLOYMENTS}/{}/redeploy", present.deployment.id.0));
         if let Some(etag) = &present.etag {
             request = request.header("if-match", etag);
         }

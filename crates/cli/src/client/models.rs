@@ -1,24 +1,29 @@
 //! `models`: the registry.
 
-use api::registry::{ModelVersionView, RegisteredModel};
+use api::{
+    deployment::is_mlflow,
+    registry::{ModelVersionView, RegisteredModel},
+};
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
-use super::{Config, http::Control, source};
+use super::{
+    Config,
+    http::{Control, MODELS},
+    source,
+};
 use crate::{
     args::{ModelAddVersion, ModelDelete, ModelRegister, Models},
     exit::{Exit, Failure},
     output::{Table, at, print, show},
 };
 
-const MODELS: &str = "/v1/registeredModels";
-
 /// Runs one of the commands around registered models.
 ///
 /// # Errors
 /// The control plane's refusal.
-pub async fn models(config: &Config, command: &Models) -> Result<(), Failure> {
-    run(config, command).await.map_err(in_commands)
+pub async fn models(config: &Config, sources: &artifact::Config, command: &Models) -> Result<(), Failure> {
+    run(config, sources, command).await.map_err(in_commands)
 }
 
 /// The control plane names the request that lists the models; here it is a command.
@@ -30,10 +35,10 @@ fn in_commands(failure: Failure) -> Failure {
     Failure::new(Exit::NotFound, message).next("See what there is: modelway models list")
 }
 
-async fn run(config: &Config, command: &Models) -> Result<(), Failure> {
+async fn run(config: &Config, sources: &artifact::Config, command: &Models) -> Result<(), Failure> {
     match command {
         Models::Register(args) => register(&Control::new(config)?, args).await,
-        Models::AddVersion(args) => add_version(&Control::new(config)?, args).await,
+        Models::AddVersion(args) => add_version(&Control::new(config)?, sources, args).await,
         Models::Delete(args) => delete(&Control::new(config)?, args).await,
         Models::List { output, .. } => {
             let items = Control::new(config)?.all(MODELS, &[]).await?;
@@ -75,10 +80,11 @@ async fn register(control: &Control, args: &ModelRegister) -> Result<(), Failure
     })
 }
 
-async fn add_version(control: &Control, args: &ModelAddVersion) -> Result<(), Failure> {
+async fn add_version(control: &Control, sources: &artifact::Config, args: &ModelAddVersion) -> Result<(), Failure> {
     let mut body = Map::new();
     body.insert("version".to_owned(), Value::from(args.version.clone()));
-    let uri = match &args.source {
+    let uri = match args.source.as_ref().or(args.uri.as_ref()) {
+        Some(given) if is_mlflow(given) => Some(source::resolve(sources, given).await?.resolved),
         Some(given) => Some(source::absolute(given, &source::here()?)),
         None => None,
     };

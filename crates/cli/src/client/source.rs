@@ -1,14 +1,25 @@
 //! What a person points at: a path, a URI, or a registered version.
 
-use std::path::{Component, Path, PathBuf};
+use std::{
+    path::{Component, Path, PathBuf},
+    time::Duration,
+};
 
+use api::deployment::is_mlflow;
+use artifact::Seen;
 use serde_json::{Value, json};
 
+use super::http::Control;
 use crate::exit::Failure;
+
+/// How long a place elsewhere may take to tell what it has.
+const LOOK: Duration = Duration::from_secs(10);
+/// So many digits of a digest are a version.
+const VERSION_DIGITS: usize = 12;
 
 /// A path made absolute against `folder`; a URI as it is. Nothing is looked up.
 pub(super) fn absolute(source: &str, folder: &Path) -> String {
-    if source.contains("://") || source.starts_with('/') {
+    if source.contains("://") || source.starts_with('/') || is_mlflow(source) {
         return source.to_owned();
     }
     let mut path = PathBuf::from(folder);
@@ -24,6 +35,11 @@ pub(super) fn absolute(source: &str, folder: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
+/// An interpreter: a path made absolute, or the name of a program as it is.
+pub(super) fn program(python: &str, folder: &Path) -> String {
+    if python.contains('/') { absolute(python, folder) } else { python.to_owned() }
+}
+
 /// The working directory.
 pub(super) fn here() -> Result<PathBuf, Failure> {
     std::env::current_dir().map_err(|error| Failure::failed(format!("the working directory is gone: {error}")))
@@ -31,20 +47,39 @@ pub(super) fn here() -> Result<PathBuf, Failure> {
 
 /// The `model` of a deployment of `source`. Fields of the other forms are null, so that it is a merge patch too.
 ///
-/// A path or URI whose last part is a version (`…/iris/3`) is that version of what is above it.
-pub(super) fn model(source: &str, version: Option<&str>, digest: Option<&str>) -> Result<Value, Failure> {
-    if let Some(registered) = source.strip_prefix("models:/") {
+/// A path or URI whose last part is a version (`…/iris/3`) is that version of what is above it. Where nothing names a
+/// version, the first digits of the digest do, or of what a place elsewhere tells of its files.
+pub(super) async fn model(
+    control: &Control,
+    sources: &artifact::Config,
+    source: &str,
+    version: Option<&str>,
+    digest: Option<&str>,
+) -> Result<Value, Failure> {
+    if let Some(registered) = source.strip_prefix("models:/")
+        && !registered.contains('@')
+        && !registered.starts_with("m-")
+    {
         let Some((name, named)) = registered.split_once('/') else {
-            let next = "Write models:/NAME/VERSION; see the versions with `modelway models get NAME`.";
+            let next = "Write models:/NAME/VERSION (see the versions with `modelway models get NAME`), or models:/NAME@ALIAS \
+                        for MLflow.";
             return Err(Failure::usage(format!("`{source}` names no version")).next(next));
         };
-        if version.is_some_and(|version| version != named) || digest.is_some() {
-            let reason = "a registered version has its own version and digest: leave out --version and --digest";
-            return Err(Failure::usage(reason));
+        if !sources.names_mlflow() || control.is_registered(name, named).await? {
+            if version.is_some_and(|version| version != named) || digest.is_some() {
+                let reason = "a registered version has its own version and digest: leave out --version and --digest";
+                return Err(Failure::usage(reason));
+            }
+            return Ok(json!({
+                "name": name, "version": named, "type": null, "bucket": null, "prefix": null, "digest": null
+            }));
         }
-        return Ok(json!({
-            "name": name, "version": named, "type": null, "bucket": null, "prefix": null, "digest": null
-        }));
+    }
+    if is_mlflow(source) {
+        let seen = resolve(sources, source).await?;
+        let named = seen.resolved.strip_prefix("models:/").and_then(|model| Some(model.split_once('/')?.1.to_owned()));
+        let version = version.map(str::to_owned).or(named).unwrap_or_else(|| version_of(&seen));
+        return Ok(of_files(&seen.resolved, &version, digest));
     }
     let place = absolute(source, &here()?);
     let local = place.strip_prefix("file://").or_else(|| place.starts_with('/').then_some(place.as_str()));
@@ -57,19 +92,53 @@ pub(super) fn model(source: &str, version: Option<&str>, digest: Option<&str>) -
         }
     }
     let (bucket, version) = split_version(&place, version);
-    Ok(json!({
-        "name": null, "type": "single", "bucket": bucket, "prefix": "", "version": version, "digest": digest
-    }))
+    let version = match version {
+        Some(version) => version,
+        // Where it cannot be seen from here, the replica will say why or find it.
+        None => see(sources, &[place.clone()]).await.map_or_else(|_| "1".to_owned(), |seen| version_of(&seen)),
+    };
+    Ok(of_files(bucket, &version, digest))
 }
 
-fn split_version<'p>(place: &'p str, version: Option<&str>) -> (&'p str, String) {
+pub(super) fn of_files(bucket: &str, version: &str, digest: Option<&str>) -> Value {
+    json!({"name": null, "type": "single", "bucket": bucket, "prefix": "", "version": version, "digest": digest})
+}
+
+/// What an address of MLflow means now.
+///
+/// # Errors
+/// No server is named, or it does not know the address.
+pub(super) async fn resolve(sources: &artifact::Config, uri: &str) -> Result<Seen, Failure> {
+    see(sources, &[uri.to_owned()]).await.map_err(Failure::failed)
+}
+
+/// What is at the first of these places that has something.
+///
+/// # Errors
+/// Why it cannot be seen from here, as a sentence.
+pub(super) async fn see(sources: &artifact::Config, uris: &[String]) -> Result<Seen, String> {
+    match tokio::time::timeout(LOOK, artifact::Cache::see(sources, uris)).await {
+        Ok(seen) => seen.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("{} did not answer within {} s", uris.join(" and "), LOOK.as_secs())),
+    }
+}
+
+/// A version that tells these files from others.
+fn version_of(seen: &Seen) -> String {
+    let digits = seen.digest.as_deref().map(|digest| digest.trim_start_matches("sha256:"));
+    let digits = digits.or(seen.fingerprint.as_deref()).unwrap_or("1");
+    digits.chars().take(VERSION_DIGITS).collect()
+}
+
+/// The place that holds versions and the version in it; the place itself where its last part is none.
+fn split_version<'p>(place: &'p str, version: Option<&str>) -> (&'p str, Option<String>) {
     let place_end = place.trim_end_matches('/');
     let last = place_end.rsplit_once('/').filter(|(above, last)| !above.is_empty() && looks_like_version(last));
     match (last, version) {
-        (Some((above, last)), None) => (above, last.to_owned()),
-        (Some((above, last)), Some(version)) if last == version => (above, last.to_owned()),
-        (_, Some(version)) => (place, version.to_owned()),
-        (None, None) => (place, newest_below(place).unwrap_or_else(|| "1".to_owned())),
+        (Some((above, last)), None) => (above, Some(last.to_owned())),
+        (Some((above, last)), Some(version)) if last == version => (above, Some(last.to_owned())),
+        (_, Some(version)) => (place, Some(version.to_owned())),
+        (None, None) => (place, newest_below(place)),
     }
 }
 
@@ -97,16 +166,17 @@ mod tests {
         assert_eq!(of("iris"), "/home/me/iris");
         assert_eq!(of("/srv/iris"), "/srv/iris");
         assert_eq!(of("s3://a/b"), "s3://a/b");
+        assert_eq!(of("models:/iris@champion"), "models:/iris@champion");
     }
 
     #[test]
     fn the_last_part_is_the_version_where_it_looks_like_one() {
         let of = |place| split_version(place, None);
-        assert_eq!(of("s3://models/iris/3"), ("s3://models/iris", "3".to_owned()));
-        assert_eq!(of("/srv/iris/v1.2/"), ("/srv/iris", "v1.2".to_owned()));
-        assert_eq!(of("/nowhere/iris"), ("/nowhere/iris", "1".to_owned()));
-        assert_eq!(split_version("/srv/iris/3", Some("4")), ("/srv/iris/3", "4".to_owned()));
-        assert_eq!(split_version("/srv/iris/3", Some("3")), ("/srv/iris", "3".to_owned()));
+        assert_eq!(of("s3://models/iris/3"), ("s3://models/iris", Some("3".to_owned())));
+        assert_eq!(of("/srv/iris/v1.2/"), ("/srv/iris", Some("v1.2".to_owned())));
+        assert_eq!(of("/nowhere/iris"), ("/nowhere/iris", None));
+        assert_eq!(split_version("/srv/iris/3", Some("4")), ("/srv/iris/3", Some("4".to_owned())));
+        assert_eq!(split_version("/srv/iris/3", Some("3")), ("/srv/iris", Some("3".to_owned())));
     }
 
     #[test]
@@ -116,14 +186,14 @@ mod tests {
             std::fs::create_dir(folder.path().join(version)).expect("a folder");
         }
         let place = folder.path().to_str().expect("text");
-        assert_eq!(split_version(place, None), (place, "10".to_owned()));
+        assert_eq!(split_version(place, None), (place, Some("10".to_owned())));
     }
 
     #[test]
-    fn a_registered_version_is_named_as_a_whole() {
-        let model = |source, version| model(source, version, None);
-        assert_eq!(model("models:/iris/v1", None).expect("it is whole")["version"], "v1");
-        assert!(model("models:/iris", None).is_err());
-        assert!(model("models:/iris/v1", Some("v2")).is_err());
+    fn a_program_stays_and_a_path_becomes_absolute() {
+        let of = |python| program(python, Path::new("/home/me"));
+        assert_eq!(of("python3.11"), "python3.11");
+        assert_eq!(of("./venv"), "/home/me/venv");
+        assert_eq!(of("/venv/bin/python"), "/venv/bin/python");
     }
 }

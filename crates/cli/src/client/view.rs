@@ -22,7 +22,7 @@ pub(super) fn who(deployment: &Deployment) -> String {
 
 /// One line each.
 pub(super) fn table(deployments: &[Deployment], now: Timestamp) -> String {
-    let mut table = Table::new(["ID", "NAME", "STATUS", "READY", "REVISION", "MODEL", "AGE"]);
+    let mut table = Table::new(["ID", "NAME", "STATUS", "READY", "REVISION", "DIGEST", "MODEL", "AGE"]);
     for deployment in deployments {
         let status = &deployment.status;
         let serving = status.serving_revision.filter(|serving| *serving != deployment.revision);
@@ -35,6 +35,7 @@ pub(super) fn table(deployments: &[Deployment], now: Timestamp) -> String {
                 Some(serving) => format!("{serving} -> {}", deployment.revision),
                 None => deployment.revision.to_string(),
             },
+            status.digest.as_deref().map_or_else(|| "-".to_owned(), short),
             serving_model(deployment),
             age(now.since(deployment.created_at)),
         ]);
@@ -100,6 +101,10 @@ pub(super) fn describe(
     line("Endpoint", deployment.url.as_ref().unwrap_or(&none));
     line("Model", &model(&spec.model));
     line("Artefact", status.artifact.as_ref().unwrap_or(&none));
+    line("Digest", status.digest.as_ref().unwrap_or(&none));
+    if let Some(python) = &spec.python {
+        line("Python", python);
+    }
     let serving = status.serving_revision.map_or(none.clone(), |serving| serving.to_string());
     line("Revision", &format!("{} (serving: {serving})", deployment.revision));
     line("Replicas", &format!("{} ready, {} wanted", status.ready_replicas, spec.replicas));
@@ -150,8 +155,22 @@ pub(super) fn describe(
     text
 }
 
+/// The digest of a revision's files, once it is known.
+fn digest(revision: &RevisionView) -> Option<&str> {
+    match (&revision.pin, &revision.content) {
+        (Some(pin), _) => Some(&pin.files.digest),
+        (None, ModelContent::Artifact { digest, .. }) => digest.as_deref(),
+        (None, ModelContent::Image { .. }) => None,
+    }
+}
+
+/// A digest that people can compare.
+fn short(digest: &str) -> String {
+    digest.trim_start_matches("sha256:").chars().take(12).collect()
+}
+
 fn revision_table(revisions: &[RevisionView], now: Timestamp) -> String {
-    let mut table = Table::new(["REVISION", "MODEL VERSION", "AGE", "STATE", "CONTENT"]);
+    let mut table = Table::new(["REVISION", "MODEL VERSION", "AGE", "STATE", "DIGEST", "CONTENT"]);
     for revision in revisions {
         let state = match (revision.serving, revision.wanted) {
             (true, _) => "serving",
@@ -163,8 +182,12 @@ fn revision_table(revisions: &[RevisionView], now: Timestamp) -> String {
             revision.model_version.clone(),
             age(now.since(revision.created_at)),
             state.to_owned(),
+            digest(revision).map_or_else(|| "-".to_owned(), short),
             match &revision.content {
-                ModelContent::Artifact { uris, .. } => uris.join(" or "),
+                ModelContent::Artifact { uris, .. } => match &revision.pin {
+                    Some(pin) => pin.files.uri.clone(),
+                    None => uris.join(" or "),
+                },
                 ModelContent::Image { reference } => reference.clone(),
             },
         ]);
@@ -204,6 +227,7 @@ fn event_cells(event: &Event, with_deployment: bool) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use api::revision::{FoundFiles, Pin};
     use serde_json::json;
 
     use super::*;
@@ -215,6 +239,7 @@ mod tests {
             "replicas": 2, "request_res": {"cpu": "500m"}, "limit_res": {}, "env": {"A": "1"},
             "request_timeout_ms": 30000, "idempotent": true, "status": "degraded", "ready_replicas": 1,
             "serving_revision": 1, "artifact": "s3://models/iris/2",
+            "digest": "sha256:5e6e9f09b64d2d1a8ae9e7c0f3a1c0b1e9c1d7b5a2f64a3e5a0f5b7d8c9e0f12",
             "error": {"code": "crash_loop", "message": "the model cannot be read; export it again", "revision": 2,
                       "log": ["loading", "not an ONNX file"]},
             "notes": ["memory limits are not enforced on this machine"],
@@ -275,6 +300,14 @@ mod tests {
                 uris: vec![format!("s3://models/iris/{number}"), "s3://models/iris".to_owned()],
                 digest: None,
             },
+            pin: serving.then(|| Pin {
+                files: FoundFiles {
+                    uri: "s3://models/iris/1".into(),
+                    digest: sample().status.digest.unwrap_or_default(),
+                    fingerprint: None,
+                },
+                at: now(),
+            }),
             created_at: sample().created_at,
         };
         let revisions = [revision(2, false), revision(1, true)];

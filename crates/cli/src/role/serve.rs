@@ -13,13 +13,15 @@ use crate::{
 };
 
 /// Settings of `serve` that say which replica it is: each replica gets its own by flags.
-const OF_ONE_REPLICA: [&str; 13] = [
+const OF_ONE_REPLICA: [&str; 15] = [
     "source",
     "model_uri",
     "model_name",
     "alias",
     "model_version",
     "digest",
+    "pinned_since",
+    "model_python",
     "host",
     "port",
     "socket",

@@ -113,6 +113,23 @@ impl App {
         Err(overtaken(id))
     }
 
+    /// Makes a new revision that takes the model's files as they are now.
+    pub(crate) async fn deployment_redeploy(
+        &self,
+        id: DeploymentId,
+        only_if: &Precondition,
+    ) -> Result<DeploymentRecord, Error> {
+        for _ in 0..ATTEMPTS {
+            let record = self.store.deployment_get(id).await?;
+            only_if.check(record.generation)?;
+            match self.store.deployment_redeploy(id, Some(record.generation), self.now()).await {
+                Err(StoreError::Stale) => {}
+                other => return Ok(other?),
+            }
+        }
+        Err(overtaken(id))
+    }
+
     /// Asks for the end of a deployment.
     pub(crate) async fn deployment_delete(
         &self,
@@ -139,6 +156,7 @@ impl App {
             serving: record.status.serving_revision == Some(revision.number),
             model_version: revision.spec.model_version,
             content: revision.spec.content,
+            pin: revision.pin,
             created_at: revision.created_at,
         });
         Ok(revisions.collect())

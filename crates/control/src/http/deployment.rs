@@ -313,6 +313,35 @@ pub(super) async fn rollback(
     Ok(answer(&app, StatusCode::OK, record))
 }
 
+/// Deploy the same model again
+///
+/// Makes a new revision of the same specification, which takes the model's files as they are now: a revision never serves
+/// other files than those that its first replica found. Returns at once.
+#[utoipa::path(
+    post, path = "/v1/modelDeployment/{id}/redeploy", tag = "deployments", operation_id = "redeployDeployment",
+    params(
+        ("id" = String, Path, description = "Its number, or `md-` and its number", example = "26"),
+        ("If-Match" = Option<String>, Header, description = "The ETag of the version that you edited"),
+    ),
+    responses(
+        (status = 200, description = "The changed deployment", body = Deployment, headers(("ETag" = String, description = "For If-Match"))),
+        (status = 404, description = "There is no such deployment", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The deployment is being deleted", body = Problem, content_type = "application/problem+json"),
+        (status = 412, description = "It has changed since: If-Match does not hold", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Any other refusal", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn redeploy(
+    State(app): State<Shared>,
+    Id(id): Id,
+    IfMatch(only_if): IfMatch,
+    query: Query,
+) -> Result<Response, Error> {
+    query.finish()?;
+    let record = app.deployment_redeploy(id, &only_if).await?;
+    Ok(answer(&app, StatusCode::OK, record))
+}
+
 /// Read a deployment's revisions
 ///
 /// What it ran and what it can go back to, newest first: the last ten, and those that are in use.

@@ -15,6 +15,9 @@ use crate::error::ServeError;
 /// The beginning of an entry of `external_data` with the key `location`: what follows is the length of the value.
 const LOCATION: &[u8] = b"\x0a\x08location\x12";
 
+/// Files beside a model that are none of its weights.
+const KNOWN: [&str; 3] = ["golden.json", "config.pbtxt", "MLmodel"];
+
 /// The files that a model names, as it names them, with what is in them.
 pub(super) type Files = Vec<(PathBuf, Arc<[u8]>)>;
 
@@ -36,6 +39,13 @@ pub(super) fn names(model: &Path) -> Result<Vec<PathBuf>, ServeError> {
     Ok(names)
 }
 
+/// Whether a file is a model that needs no files beside it.
+pub(crate) fn is_whole(path: &Path) -> bool {
+    let is_onnx = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("onnx"));
+    let is_beside = |name: &&str| path.with_file_name(name).exists();
+    is_onnx && !KNOWN.iter().any(|name| is_beside(name)) && names(path).is_ok_and(|names| names.is_empty())
+}
+
 /// Reads the files of these names.
 pub(super) fn files(model: &Path, names: Vec<PathBuf>) -> Result<Files, ServeError> {
     let read = |name: PathBuf| {
@@ -53,7 +63,6 @@ pub(super) fn files(model: &Path, names: Vec<PathBuf>) -> Result<Files, ServeErr
 
 /// Most models are alone in their folder, and need not be searched.
 fn has_more_files(folder: &Path, model: &Path) -> bool {
-    const KNOWN: [&str; 3] = ["golden.json", "config.pbtxt", "MLmodel"];
     let Ok(entries) = fs::read_dir(folder) else { return false };
     entries.filter_map(Result::ok).any(|entry| {
         let name = entry.file_name();

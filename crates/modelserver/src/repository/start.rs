@@ -5,6 +5,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use artifact::Fetched;
+
 use super::{Loaded, Repository, version};
 use crate::{
     ServeError, load,
@@ -18,9 +20,9 @@ const MOST_LOADERS: usize = 8;
 impl Repository {
     /// Fetches and loads everything that the configuration names. Returns where it came from, once all of it was
     /// tried. `fetched` is told as soon as the files are here.
-    pub(crate) async fn start(self: &Arc<Self>, on_fetched: impl FnOnce(&str)) -> Result<(), ServeError> {
+    pub(crate) async fn start(self: &Arc<Self>, on_fetched: impl FnOnce(&Fetched)) -> Result<(), ServeError> {
         let fetched = load::fetch(&self.config).await?;
-        on_fetched(&fetched.uri);
+        on_fetched(&fetched);
         let this = Arc::clone(self);
         let work = self.tasks.spawn_blocking(move || {
             let found = load::look(&fetched)?;

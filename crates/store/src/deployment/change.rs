@@ -101,6 +101,25 @@ impl Store {
         self.change(sql, old, spec, &kept, None, now).await
     }
 
+    /// Makes a new revision of the same specification, which takes the model's files as they are now.
+    ///
+    /// # Errors
+    /// [`StoreError::Stale`], [`StoreError::NotFound`], [`StoreError::Conflict`] (`deleting`).
+    pub async fn deployment_redeploy(
+        &self,
+        id: DeploymentId,
+        if_generation: Option<i64>,
+        now: Timestamp,
+    ) -> Result<DeploymentRecord, StoreError> {
+        let mut sql = self.write(Care::Durable).await?;
+        let old = lock(&mut sql, id, if_generation).await?;
+        refuse_deleting(&old)?;
+        let kept = revision::kept(&mut sql, id).await?;
+        let spec = old.spec.clone();
+        let next = revision::new(&kept, old.revision);
+        self.change(sql, old, &spec, &kept, Some(next), now).await
+    }
+
     /// Goes back to a revision that is kept: what runs is again what that one ran, and nothing of it is built anew. The
     /// name, the labels, the number of replicas and all else that is no part of a revision stay. Under another name than
     /// the revision had, it becomes a new one.
@@ -127,25 +146,26 @@ impl Store {
         }
         let registered = revision::registered(&mut sql, id, number).await?;
         let spec = target.spec.restored(&old.spec, registered);
-        let back = (target.spec.name == spec.name).then_some(number);
+        let back = (target.spec.name == spec.name).then_some(Next::Back(number));
         self.change(sql, old, &spec, &kept, back, now).await
     }
 
-    /// Writes a changed specification, with all that follows from it; `back` is the kept revision that it goes back to.
+    /// Writes a changed specification, with all that follows from it. Which revision comes of it is `next`, or else what
+    /// the specification says.
     async fn change(
         &self,
         mut sql: Write,
         old: DeploymentRecord,
         spec: &DeploymentSpec,
         kept: &[Revision],
-        back: Option<RevisionNumber>,
+        next: Option<Next>,
         now: Timestamp,
     ) -> Result<DeploymentRecord, StoreError> {
         let id = old.id;
         let entry = registry::resolve(&mut sql, spec).await?;
         let content = RevisionSpec::of(spec, entry.as_ref());
         refuse_taken_name(&mut sql, spec, id).await?;
-        let next = back.map_or_else(|| revision::next(kept, old.revision, &content), Next::Back);
+        let next = next.unwrap_or_else(|| revision::next(kept, old.revision, &content));
         let revision = match next {
             Next::Same => old.revision,
             Next::Back(number) | Next::New(number) => number,

@@ -1,6 +1,9 @@
 //! Workers: their leases, what these keep others from, and the list of who lives.
 
-use api::{DeploymentId, DeploymentStatus, State};
+use api::{
+    DeploymentId, DeploymentStatus, RevisionNumber, State,
+    revision::{FoundFiles, Pin},
+};
 use serde_json::json;
 use store::{StoreError, WorkerRecord};
 
@@ -18,6 +21,30 @@ on_both! {
     workers_of_two_machines_are_kept_apart
     two_workers_of_two_scopes_that_start_at_once_are_not_both_let_in
     workers_that_are_gone_are_forgotten
+    the_files_that_a_revision_began_with_are_written_down_once_and_by_the_holder_of_the_lease
+}
+
+async fn the_files_that_a_revision_began_with_are_written_down_once_and_by_the_holder_of_the_lease(database: Database) {
+    let store = database.open().await;
+    let id = create(&store, &content(1)).await;
+    let found =
+        |digest: &str| FoundFiles { uri: "/models".into(), digest: digest.into(), fingerprint: Some("f".into()) };
+    let slow = hold(&store, id).await;
+    let quick = store.lease_acquire(id, "worker-2", SECOND, NOW.after(SECOND * 30)).await.unwrap().unwrap();
+    let refused = store.revision_pin(&slow, RevisionNumber(1), &found("one"), NOW).await;
+    assert!(matches!(refused, Err(StoreError::Fenced)), "{refused:?}");
+    assert_eq!(store.revision_list(id).await.unwrap()[0].pin, None);
+    for (digest, at) in [("one", NOW), ("two", NOW.after(SECOND))] {
+        store.revision_pin(&quick, RevisionNumber(1), &found(digest), at).await.unwrap();
+        let pin = store.revision_list(id).await.unwrap().remove(0).pin;
+        assert_eq!(pin, Some(Pin { files: found("one"), at: NOW }), "the first one holds");
+    }
+    let again = store.deployment_redeploy(id, None, NOW).await.unwrap();
+    let pins: Vec<_> =
+        store.revision_list(id).await.unwrap().into_iter().map(|it| (it.number.0, it.pin.is_some())).collect();
+    assert_eq!((again.revision.0, pins), (2, vec![(2, false), (1, true)]), "a new one begins with what is there");
+    let back = store.deployment_restore(id, RevisionNumber(1), None, NOW).await.unwrap();
+    assert_eq!(back.revision.0, 1);
 }
 
 async fn a_lease_is_one_workers_until_it_runs_out(database: Database) {

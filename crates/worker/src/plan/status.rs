@@ -5,6 +5,7 @@ use std::time::Duration;
 use api::{
     DeploymentStatus, RevisionNumber, State, Timestamp,
     deployment::{ReplicaView, StatusError},
+    registry::ModelContent,
     replica::ReplicaState,
     traffic::main_share,
 };
@@ -115,6 +116,7 @@ pub(super) fn status(wanted: Wanted<'_>, groups: &Groups<'_>, trouble: &Trouble)
         serving_revision: main_share(groups.traffic).map(|share| share.revision),
         traffic: groups.traffic.to_vec(),
         artifact: artifact(groups, serving.unwrap_or(newest)),
+        digest: digest(wanted, serving.unwrap_or(newest)),
         error,
         notes: notes(groups, serving, trouble),
         replica_status: groups.observed.iter().map(view).collect(),
@@ -166,6 +168,16 @@ fn timeout(deadline: Duration, revision: RevisionNumber, failing: Option<&Replic
 
 fn artifact(groups: &Groups<'_>, revision: RevisionNumber) -> Option<String> {
     groups.live(revision).iter().find_map(|replica| replica.artifact.clone())
+}
+
+/// What a revision is pinned to, or was to have in the first place.
+fn digest(wanted: Wanted<'_>, number: RevisionNumber) -> Option<String> {
+    let revision = wanted.revisions.iter().find(|revision| revision.number == number)?;
+    match (&revision.pin, &revision.spec.content) {
+        (Some(pin), _) => Some(pin.files.digest.clone()),
+        (None, ModelContent::Artifact { digest, .. }) => digest.clone(),
+        (None, ModelContent::Image { .. }) => None,
+    }
 }
 
 fn notes(groups: &Groups<'_>, serving: Option<RevisionNumber>, trouble: &Trouble) -> Vec<String> {

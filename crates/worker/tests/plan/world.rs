@@ -6,7 +6,7 @@ use api::{
     DeploymentId, DeploymentSpec, DeploymentStatus, ReplicaId, Revision, RevisionNumber, Timestamp,
     deployment::{BucketModel, LogPayloads, MachineType, ModelSource, Resources, StatusError},
     replica::{Address, ReplicaState},
-    revision::RevisionSpec,
+    revision::{FoundFiles, Pin, RevisionSpec},
     route::Targets,
 };
 use backend::{Failure, Replica, Restarts};
@@ -33,6 +33,8 @@ pub(crate) struct World {
     pub(crate) last_routed: BTreeMap<ReplicaId, Timestamp>,
     pub(crate) events: Vec<(&'static str, String)>,
     pub(crate) rejects: Option<&'static str>,
+    /// New replicas have not said yet what they found.
+    pub(crate) silent: bool,
     pub(crate) gone: bool,
 }
 
@@ -55,6 +57,7 @@ impl World {
             limit_res: Resources::default(),
             env: BTreeMap::new(),
             env_from_file: BTreeMap::new(),
+            python: None,
             request_timeout_ms: 1_000,
             idempotent: true,
             log_payloads: LogPayloads::None,
@@ -79,6 +82,7 @@ impl World {
             last_routed: BTreeMap::new(),
             events: Vec::new(),
             rejects: None,
+            silent: false,
             gone: false,
         };
         world.change();
@@ -93,6 +97,7 @@ impl World {
             number,
             spec: RevisionSpec::of(&self.record.spec, None),
             created_at: self.now,
+            pin: None,
         });
         self.record.revision = number;
         self.record.generation += 1;
@@ -119,6 +124,7 @@ impl World {
     pub(crate) fn pass(&mut self) -> Step {
         let mut rejected = None;
         for _ in 0..4 {
+            self.pin();
             let observed = self.observed();
             let step = self.plan(&observed, rejected);
             self.check_route(&step.targets);
@@ -153,6 +159,15 @@ impl World {
         let restarts = Restarts::Caller;
         let wanted = Wanted { record: &self.record, revisions: &self.revisions, traffic, counts, restarts, rejected };
         plan(self.now, RULES, wanted, observed, &self.memory)
+    }
+
+    /// The reconciler writes down what the first replica of each revision found.
+    fn pin(&mut self) {
+        for revision in self.revisions.iter_mut().filter(|revision| revision.pin.is_none()) {
+            let found = self.machine.values().filter(|replica| replica.revision == revision.number);
+            let files = found.filter_map(|replica| replica.files.clone()).next();
+            revision.pin = files.map(|files| Pin { files, at: self.now });
+        }
     }
 
     pub(crate) fn check_route(&self, route: &Targets) {
@@ -223,6 +238,7 @@ impl World {
                 failure: None,
                 retry_at: None,
                 artifact: None,
+                files: (!self.silent).then(|| found("one")),
                 notes: Vec::new(),
             };
             self.machine.insert(id, replica);
@@ -295,4 +311,9 @@ impl World {
         world.pass();
         world
     }
+}
+
+/// The files of this digest.
+pub(crate) fn found(digest: &str) -> FoundFiles {
+    FoundFiles { uri: "/models".into(), digest: digest.into(), fingerprint: None }
 }

@@ -69,6 +69,7 @@ pub(crate) fn spec(name: &str, replicas: u32) -> DeploymentSpec {
         limit_res: Resources::default(),
         env: BTreeMap::new(),
         env_from_file: BTreeMap::new(),
+        python: None,
         request_timeout_ms: 1_000,
         idempotent: true,
         log_payloads: LogPayloads::None,

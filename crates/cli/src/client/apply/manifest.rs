@@ -76,6 +76,9 @@ pub(super) fn documents(text: &str, folder: &Path) -> (Vec<Document>, Vec<Mispla
         {
             *bucket = source::absolute(bucket, folder);
         }
+        if let Some(Value::String(python)) = fields.get_mut("python") {
+            *python = source::program(python, folder);
+        }
         let mut read_only = READ_ONLY.to_vec();
         read_only.retain(|field| fields.as_object_mut().is_some_and(|fields| fields.shift_remove(*field).is_some()));
         documents.push(Document { number, name, fields, read_only });

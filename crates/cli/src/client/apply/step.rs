@@ -5,9 +5,13 @@ use serde_json::{Map, Value, json};
 
 use super::manifest::Document;
 use crate::{
-    client::{http::Found, secret, view},
+    client::{
+        changed::{Change, since_deployed},
+        http::{Control, Found},
+        secret, view,
+    },
     exit::Failure,
-    output::yaml,
+    output::{tell, yaml},
 };
 
 /// What is to be done for a document.
@@ -22,6 +26,8 @@ pub(super) struct Step {
     pub(super) wanted: DeploymentSpec,
     /// What the document does not name and what therefore stays, where it is no default.
     left: Vec<String>,
+    /// Why it gets a new revision although its specification stays.
+    pub(super) again: Option<String>,
 }
 
 impl Step {
@@ -31,7 +37,7 @@ impl Step {
         let Document { number, fields, .. } = document;
         let Some(present) = present else {
             let wanted = DeploymentSpec::from_json(fields)?;
-            return Ok(Self { number, present: None, patch: Value::Null, wanted, left: Vec::new() });
+            return Ok(Self { number, present: None, patch: Value::Null, wanted, left: Vec::new(), again: None });
         };
         let now = &present.deployment.spec;
         let mut patch = fields;
@@ -40,7 +46,26 @@ impl Step {
         }
         let wanted = now.patched(&patch)?;
         let left = left(&wanted, &patch);
-        Ok(Self { number, present: Some(present), patch, wanted, left })
+        Ok(Self { number, present: Some(present), patch, wanted, left, again: None })
+    }
+
+    /// Looks whether the model that the document names has other files now.
+    ///
+    /// # Errors
+    /// The control plane's refusal.
+    pub(super) async fn look(&mut self, control: &Control, sources: &artifact::Config) -> Result<(), Failure> {
+        if self.is_change() || self.patch.get("model").is_none() {
+            return Ok(());
+        }
+        let Some(present) = &self.present else { return Ok(()) };
+        match since_deployed(control, sources, present).await? {
+            Change::No => {}
+            Change::Yes(reason) => self.again = Some(reason),
+            Change::Unknown(reason) => {
+                tell(format!("document {}: {reason}; `modelway deploy` makes a new revision", self.number));
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn is_change(&self) -> bool {
@@ -60,7 +85,10 @@ impl Step {
     pub(super) fn dry_run(&self, file: &str) -> Result<String, Failure> {
         let present = self.present.as_ref().map(|found| &found.deployment);
         let mut text = match present {
-            Some(present) if !self.is_change() => format!("{} would not change\n", view::who(present)),
+            Some(present) if !self.is_change() => match &self.again {
+                None => format!("{} would not change\n", view::who(present)),
+                Some(reason) => format!("{} would get a new revision: {reason}\n", view::who(present)),
+            },
             present => diff(present, &self.wanted, &format!("{file} (document {})", self.number))?,
         };
         if !self.left.is_empty() {

@@ -1,0 +1,179 @@
+//! What a revision serves: the files that it began with, whatever happens at the place that they came from.
+//!
+//! Files of this machine are copied into the cache, because whoever edits them in place would change what a restarted
+//! replica serves. Where no copy can be made, they are served in place and compared with the digest at each start.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
+
+use api::Timestamp;
+use tokio::task::spawn_blocking;
+
+use super::{Cache, Fetched, MAX_CHANGES, Order, Wanted, agrees, blocking, hex_digits, shelving::entry_name};
+use crate::{
+    digest::{digest_of, files_below},
+    entry,
+    error::{ArtifactError, Failure},
+    lock::Lock,
+    place::{Place, shown},
+    shelf,
+    unpack::Archive,
+};
+
+/// Says whether a single file is all of its model. One that needs files beside it is served in place.
+pub(super) type Alone = fn(&Path) -> bool;
+
+/// What a revision's replica says when it asks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pin<'p> {
+    /// Since when the revision has had its digest; `None` if this is its first replica.
+    pub(super) since: Option<&'p str>,
+    pub(super) alone: Alone,
+}
+
+impl Cache {
+    /// Fetches the artefact of a revision as [`Cache::fetch`] does, and makes a copy of files of this machine. The result
+    /// always has a digest. `alone` says whether a single file is all of its model.
+    ///
+    /// With `since`, the revision has had `digest` since that time: an equal artefact in the cache is taken without
+    /// asking anybody, and other files are refused.
+    ///
+    /// # Errors
+    /// As [`Cache::fetch`]; with `since`, [`ArtifactError::Changed`] and [`ArtifactError::Gone`].
+    pub async fn fetch_for_revision(
+        &self,
+        uris: &[String],
+        digest: Option<&str>,
+        since: Option<&str>,
+        alone: fn(&Path) -> bool,
+    ) -> Result<Fetched, ArtifactError> {
+        let places = self.places(uris)?;
+        let digest = hex_digits(uris, digest)?;
+        if let (Some(hex), Some(_), Some((uri, place))) = (digest, since, places.first()) {
+            let wanted = Wanted { uri, place, digest, key: self.key(uri, place), alone: None };
+            match self.at_hand(&wanted, hex).await {
+                Ok(Some(fetched)) => return Ok(fetched),
+                Ok(None) => {}
+                Err(failure) => {
+                    let error = failure.at(&shown(uri), self.shelf.dir());
+                    tracing::warn!(%error, "the cache cannot be read");
+                }
+            }
+        }
+        self.fetch_from(&places, Order { digest, pin: Some(Pin { since, alone }) }).await
+    }
+
+    /// The artefact of this digest, if it is on the shelf: a file, a folder, or what was in an archive.
+    async fn at_hand(&self, wanted: &Wanted<'_>, hex: &str) -> Result<Option<Fetched>, Failure> {
+        for name in [entry_name(hex, None), entry_name(hex, Some(Archive::Zip))] {
+            if let Some((manifest, pin, name)) = self.held(&name, false).await? {
+                return self.fetched(wanted, &manifest, pin, &name).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Files of this machine, from a copy if one can be made.
+    pub(super) async fn keep(&self, wanted: &Wanted<'_>, path: &Path, alone: Alone) -> Result<Fetched, Failure> {
+        for _ in 0..MAX_CHANGES {
+            let read = path.to_owned();
+            let (digest, whole) = blocking(spawn_blocking(move || {
+                digest_of(&read).map(|digest| (digest, read.is_dir() || alone(&read)))
+            }))
+            .await??;
+            agrees(wanted.digest, &digest)?;
+            if !whole {
+                return Ok(wanted.in_place(path.to_owned(), Some(digest)));
+            }
+            match self.copy(wanted, path, &digest).await {
+                Err(Failure::Mismatch { .. } | Failure::Changed) => {}
+                Err(failure @ (Failure::Disk(_) | Failure::Refused("cache_full" | "artifact_too_large", _))) => {
+                    let error = failure.at(&shown(wanted.uri), self.shelf.dir());
+                    tracing::warn!(
+                        %error,
+                        "no copy of the model is kept: if its files change, replicas of this revision cannot start again"
+                    );
+                    return Ok(wanted.in_place(path.to_owned(), Some(digest)));
+                }
+                copied => return copied,
+            }
+        }
+        Err(Failure::Changed)
+    }
+
+    /// The copy of a file or folder that has this digest.
+    async fn copy(&self, wanted: &Wanted<'_>, path: &Path, digest: &str) -> Result<Fetched, Failure> {
+        let hex = digest.strip_prefix("sha256:").unwrap_or(digest);
+        let wanted = &Wanted { digest: Some(hex), key: wanted.key.clone(), ..*wanted };
+        if let Some(fetched) = self.at_hand(wanted, hex).await? {
+            return Ok(fetched);
+        }
+        let lock = Arc::new(Lock::exclusive(&self.shelf.lock(&wanted.key)).await?.0);
+        if let Some(fetched) = self.at_hand(wanted, hex).await? {
+            return Ok(fetched);
+        }
+        let copied = self.copy_locked(wanted, path, Arc::clone(&lock)).await;
+        shelf::remove(&self.shelf.partial(&wanted.key))?;
+        copied
+    }
+
+    async fn copy_locked(&self, wanted: &Wanted<'_>, path: &Path, lock: Arc<Lock>) -> Result<Fetched, Failure> {
+        let read = path.to_owned();
+        let files = blocking(spawn_blocking(move || files_of(&read))).await??;
+        let most = self.config.max_files;
+        if files.len() > most {
+            let reason = format!("it has over {most} files; the setting is `max_files`");
+            return Err(Failure::Refused("artifact_too_large", reason));
+        }
+        let bytes = files.iter().filter_map(|(_, file)| Some(fs::metadata(file).ok()?.len())).sum();
+        self.make_room(bytes, &wanted.key).await?;
+        let staged = self.shelf.partial(&wanted.key).join("entry");
+        let (content, held, single) = (entry::content(&staged), Arc::clone(&lock), path.is_file());
+        shelf::remove(&staged)?;
+        blocking(spawn_blocking(move || {
+            let _held = held;
+            fs::create_dir_all(&content)?;
+            for (name, file) in files {
+                let target = content.join(name);
+                if let Some(folder) = target.parent() {
+                    fs::create_dir_all(folder)?;
+                }
+                // What disappears meanwhile makes another digest, which is noticed.
+                match fs::copy(file, target) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+            }
+            Ok(())
+        }))
+        .await??;
+        Ok(self.shelved(wanted, staged, None, single, lock).await?.0)
+    }
+}
+
+/// The files of a file or folder, with their names in the copy.
+fn files_of(path: &Path) -> std::io::Result<Vec<(String, PathBuf)>> {
+    if path.is_dir() {
+        return files_below(path);
+    }
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("model");
+    Ok(vec![(name.to_owned(), path.to_owned())])
+}
+
+/// Why a revision cannot have what is at its place now.
+pub(super) fn changed(uri: &str, place: &Place, (expected, found): (String, String), since: &str) -> ArtifactError {
+    let modified = match place {
+        Place::Local(path) => last_modified(path).map(|time| format!("{}Z", Timestamp::from(time))),
+        Place::Http(_) | Place::Bucket { .. } | Place::Mlflow(_) | Place::Tracked(_) => None,
+    };
+    ArtifactError::Changed { uri: shown(uri), expected, since: since.to_owned(), found, modified }
+}
+
+fn last_modified(path: &Path) -> Option<SystemTime> {
+    let files = files_of(path).ok()?;
+    files.into_iter().filter_map(|(_, file)| fs::metadata(file).ok()?.modified().ok()).max()
+}
