@@ -1,9 +1,14 @@
 //! What a worker writes to its standard output and error: into the log, line by line.
 //!
 //! **Invariant:** whatever a model writes, and for however long, it takes no more memory than a few lines, no more of
-//! the log than [`LINES_A_SECOND`], and nothing of it reaches the protocol.
+//! the log than [`LINES_A_SECOND`], and nothing of it reaches the protocol. Lines that are left out are counted in the log
+//! at most [`NOTE_AFTER`] later, whether or not the model writes another one.
 
-use std::{collections::VecDeque, os::fd::OwnedFd, time::Instant};
+use std::{
+    collections::VecDeque,
+    os::fd::OwnedFd,
+    time::{Duration, Instant},
+};
 
 use rustix::io::Errno;
 
@@ -14,6 +19,8 @@ const KEPT: usize = 24;
 /// Lines that are logged at once, and then in each second.
 const BURST: u32 = 200;
 const LINES_A_SECOND: u32 = 20;
+/// How long after the first line that is left out the log says how many those are.
+const NOTE_AFTER: Duration = Duration::from_secs(1);
 /// Bytes that are read in one go.
 const CHUNK: usize = 64 << 10;
 
@@ -28,6 +35,8 @@ pub(super) struct Output {
     allowance: u32,
     refilled: Instant,
     left_out: u64,
+    /// When the log is to say so.
+    note_at: Option<Instant>,
     pub(super) ended: bool,
 }
 
@@ -41,6 +50,7 @@ impl Output {
             allowance: BURST,
             refilled: Instant::now(),
             left_out: 0,
+            note_at: None,
             ended: false,
         }
     }
@@ -54,6 +64,7 @@ impl Output {
                 if !self.line.is_empty() {
                     self.finish_line(model);
                 }
+                self.note(model);
             }
             Ok(size) => {
                 let mut lines = chunk[..size].split(|byte| *byte == b'\n');
@@ -67,6 +78,22 @@ impl Output {
             }
             Err(Errno::AGAIN | Errno::INTR) => {}
             Err(_) => self.ended = true,
+        }
+        if self.note_at.is_some_and(|at| at <= Instant::now()) {
+            self.note(model);
+        }
+    }
+
+    /// When [`Self::take`] is to be called although nothing may have been written.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.note_at
+    }
+
+    fn note(&mut self, model: &str) {
+        self.note_at = None;
+        if self.left_out > 0 {
+            tracing::warn!(model, stream = self.name, lines = self.left_out, "the model writes too much: left out");
+            self.left_out = 0;
         }
     }
 
@@ -82,13 +109,11 @@ impl Output {
             return;
         }
         if self.may_log() {
-            if self.left_out > 0 {
-                tracing::warn!(model, stream = self.name, lines = self.left_out, "the model writes too much: left out");
-                self.left_out = 0;
-            }
+            self.note(model);
             tracing::info!(model, stream = self.name, "{line}");
         } else {
             self.left_out += 1;
+            self.note_at.get_or_insert_with(|| Instant::now() + NOTE_AFTER);
         }
         if self.kept.len() == KEPT {
             self.kept.pop_front();
@@ -139,6 +164,12 @@ mod tests {
         }
         output.take("m");
         assert!(output.left_out > 0);
+        let due = output.due().expect("the log is to say that lines were left out");
+        while Instant::now() < due {
+            std::thread::yield_now();
+        }
+        output.take("m");
+        assert_eq!((output.left_out, output.due()), (0, None), "it is said although no line came");
         assert!(output.last_lines().ends_with("line 998\nline 999"), "{}", output.last_lines());
         drop(writer);
         output.take("m");

@@ -221,7 +221,8 @@ impl Watcher {
                 Phase::Serving => None,
             };
             let others = worker.interrupted.map(|(_, until)| until).into_iter().chain(worker.ending);
-            phase.into_iter().chain(worker.closed).chain(others).chain([worker.look])
+            let notes = [&worker.stdout, &worker.stderr].into_iter().filter_map(Output::due);
+            phase.into_iter().chain(worker.closed).chain(others).chain(notes).chain([worker.look])
         });
         let next = timers.chain(self.start_at.filter(|_| !self.stopping)).min();
         // A little later than asked for, so that the time has come when it wakes.
