@@ -20,6 +20,7 @@ pub struct Event {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<RevisionNumber>,
     /// When.
+    #[serde(with = "crate::time::zulu")]
     #[schema(value_type = String)]
     pub at: Timestamp,
     /// Who or what decided: `user`, `worker` …

@@ -52,6 +52,7 @@ pub struct RegisteredModel {
     #[serde(flatten)]
     pub spec: RegisteredModelSpec,
     /// When it was registered.
+    #[serde(with = "crate::time::zulu")]
     #[schema(value_type = String)]
     pub created_at: Timestamp,
 }
@@ -101,6 +102,7 @@ pub struct ModelVersionView {
     #[serde(flatten)]
     pub spec: ModelVersionSpec,
     /// When it was registered.
+    #[serde(with = "crate::time::zulu")]
     #[schema(value_type = String)]
     pub created_at: Timestamp,
 }

@@ -184,6 +184,7 @@ pub struct RevisionView {
     #[serde(default)]
     pub pin: Option<Pin>,
     /// When it was made.
+    #[serde(with = "crate::time::zulu")]
     #[schema(value_type = String)]
     pub created_at: Timestamp,
 }

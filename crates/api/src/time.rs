@@ -8,7 +8,8 @@ use std::{
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-/// Microseconds since 1970 in UTC; written `2025-03-09T02:16:33.792720`, without a zone.
+/// Microseconds since 1970 in UTC; written `2025-03-09T02:16:33.792720`, without a zone, and with [`zulu`] with a `Z`. Both
+/// are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Timestamp(pub i64);
 
@@ -45,7 +46,7 @@ impl FromStr for Timestamp {
     type Err = jiff::Error;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let civil: jiff::civil::DateTime = text.parse()?;
+        let civil: jiff::civil::DateTime = text.strip_suffix('Z').unwrap_or(text).parse()?;
         Ok(Self(jiff::tz::TimeZone::UTC.to_timestamp(civil)?.as_microsecond()))
     }
 }
@@ -62,6 +63,29 @@ impl<'de> Deserialize<'de> for Timestamp {
     }
 }
 
+/// For `#[serde(with = "…")]`: a time of an answer, with the `Z` of UTC.
+pub mod zulu {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::Timestamp;
+
+    /// Writes `2025-03-09T02:16:33.792720Z`.
+    ///
+    /// # Errors
+    /// Those of the serializer.
+    pub fn serialize<S: Serializer>(time: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&format_args!("{time}Z"))
+    }
+
+    /// Reads either form.
+    ///
+    /// # Errors
+    /// The text is no time.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Timestamp, D::Error> {
+        Timestamp::deserialize(from)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,6 +95,8 @@ mod tests {
         let time = Timestamp(1_741_486_593_792_720);
         assert_eq!(time.to_string(), "2025-03-09T02:16:33.792720");
         assert_eq!("2025-03-09T02:16:33.792720".parse::<Timestamp>().ok(), Some(time));
+        assert_eq!("2025-03-09T02:16:33.792720Z".parse::<Timestamp>().ok(), Some(time));
+        assert!("2025-03-09T02:16:33ZZ".parse::<Timestamp>().is_err());
         assert_eq!(Timestamp(1_741_486_593_000_000).to_string(), "2025-03-09T02:16:33.000000");
     }
 }

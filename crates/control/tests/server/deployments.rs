@@ -217,7 +217,8 @@ async fn revisions_show_what_ran_what_serves_and_what_is_wanted() {
     let newest = &plane.get(&path).await.body["items"][0];
     assert_eq!(newest["model_version"], "v2");
     assert_eq!(newest["content"]["artifact"]["uris"][0], "s3://demmodels/models/v2");
-    assert_eq!(newest["created_at"].as_str().expect("a time").len(), 26);
+    let created_at = newest["created_at"].as_str().expect("a time");
+    assert!(created_at.len() == 27 && created_at.ends_with('Z'), "{created_at}");
     plane.activate(id).await;
     assert_eq!(shown().await, [item(2, true, true), item(1, false, false)]);
     plane.get(&format!("{PATH}/4711/revisions")).await.refused(404, "not_found");
