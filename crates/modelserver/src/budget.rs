@@ -11,13 +11,15 @@
 //! bound for, are free.
 
 use std::{
-    future::pending,
+    borrow::Borrow,
+    future::poll_fn,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// So much of each body is free, and so much at a time is taken.
 const STEP: usize = 64 << 10;
@@ -36,8 +38,8 @@ pub(crate) struct Budget {
 
 /// A body while it arrives.
 #[derive(Debug)]
-pub(crate) struct Arriving<'b> {
-    budget: &'b Budget,
+pub(crate) struct Arriving<B = Budget> {
+    budget: B,
     /// `None`: it has taken nothing yet.
     place: Option<Arc<Place>>,
 }
@@ -47,7 +49,6 @@ pub(crate) struct Arriving<'b> {
 struct Place {
     /// `None`: it was refused, and has nothing any more.
     held: Mutex<Option<Held>>,
-    refused: Notify,
 }
 
 #[derive(Debug)]
@@ -55,6 +56,8 @@ struct Held {
     hold: Hold,
     /// When it took something last.
     since: Instant,
+    /// Who waits until it is refused.
+    waiting: Option<Waker>,
 }
 
 impl Place {
@@ -131,8 +134,13 @@ impl Budget {
     }
 
     /// A body that begins to arrive.
-    pub(crate) fn arriving(&self) -> Arriving<'_> {
+    pub(crate) fn arriving(&self) -> Arriving<&Self> {
         Arriving { budget: self, place: None }
+    }
+
+    /// The same, for one that is kept.
+    pub(crate) fn arriving_owned(&self) -> Arriving {
+        Arriving { budget: self.clone(), place: None }
     }
 
     /// Takes so many steps, of slow bodies if need be.
@@ -157,8 +165,10 @@ impl Budget {
             (since.elapsed() >= SLOW).then_some((since, place))
         });
         let Some((_, slowest)) = since.min_by_key(|(since, _)| *since) else { return false };
-        *slowest.held() = None;
-        slowest.refused.notify_one();
+        let held = slowest.held().take();
+        if let Some(waiting) = held.and_then(|held| held.waiting) {
+            waiting.wake();
+        }
         true
     }
 }
@@ -173,15 +183,16 @@ impl Hold {
     }
 }
 
-impl Arriving<'_> {
+impl<B: Borrow<Budget>> Arriving<B> {
     /// Takes what a body of `size` bytes needs.
     pub(crate) fn cover(&mut self, size: usize) -> Result<(), Refused> {
         let Some(paid) = size.checked_sub(STEP).filter(|paid| *paid > 0) else { return Ok(()) };
-        let slow = Refused::Slow(self.budget.bytes);
+        let budget = self.budget.borrow();
+        let slow = Refused::Slow(budget.bytes);
         let place = self.place.get_or_insert_with(|| {
-            let held = Mutex::new(Some(Held { hold: Hold::default(), since: Instant::now() }));
-            let place = Arc::new(Place { held, refused: Notify::new() });
-            let mut arriving = self.budget.arriving.lock().unwrap_or_else(PoisonError::into_inner);
+            let held = Held { hold: Hold::default(), since: Instant::now(), waiting: None };
+            let place = Arc::new(Place { held: Mutex::new(Some(held)) });
+            let mut arriving = budget.arriving.lock().unwrap_or_else(PoisonError::into_inner);
             arriving.retain(|place| place.strong_count() > 0);
             arriving.push(Arc::downgrade(&place));
             place
@@ -195,25 +206,33 @@ impl Arriving<'_> {
             }
         };
         let steps = missing.div_ceil(STEP);
-        let more = self.budget.take(steps)?;
+        let more = budget.take(steps)?;
         place.held().as_mut().ok_or(slow)?.hold.add(more, steps);
         Ok(())
     }
 
     /// Waits until it is refused.
     pub(crate) async fn refused(&self) -> Refused {
-        match &self.place {
-            Some(place) => place.refused.notified().await,
-            None => pending().await,
-        }
-        Refused::Slow(self.budget.bytes)
+        poll_fn(|context| self.poll_refused(context)).await
     }
 
-    /// It is there: what it has taken is its own from now on.
-    pub(crate) fn complete(self) -> Result<Hold, Refused> {
-        let Some(place) = self.place else { return Ok(Hold::default()) };
+    /// The same. Only the last one who asked is woken.
+    pub(crate) fn poll_refused(&self, context: &Context<'_>) -> Poll<Refused> {
+        let Some(place) = &self.place else { return Poll::Pending };
+        match &mut *place.held() {
+            None => Poll::Ready(Refused::Slow(self.budget.borrow().bytes)),
+            Some(held) => {
+                held.waiting = Some(context.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    /// It is there: what it has taken is its own from now on. The next one may arrive.
+    pub(crate) fn complete(&mut self) -> Result<Hold, Refused> {
+        let Some(place) = self.place.take() else { return Ok(Hold::default()) };
         let held = place.held().take();
-        held.map(|held| held.hold).ok_or(Refused::Slow(self.budget.bytes))
+        held.map(|held| held.hold).ok_or_else(|| Refused::Slow(self.budget.borrow().bytes))
     }
 }
 
@@ -248,7 +267,7 @@ mod tests {
             .collect();
         let mut other = Hold::default();
         assert_eq!(budget.cover(&mut other, 3 * STEP), Err(Spent(4 * STEP)), "nobody is slow");
-        let [mut first, mut second] = <[Arriving<'_>; 2]>::try_from(bodies).unwrap();
+        let [mut first, mut second] = <[Arriving<&Budget>; 2]>::try_from(bodies).unwrap();
         for (body, seconds) in [(&first, 4), (&second, 3)] {
             body.place.as_ref().unwrap().held().as_mut().unwrap().since -= Duration::from_secs(seconds);
         }

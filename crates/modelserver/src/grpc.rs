@@ -10,6 +10,7 @@ mod health;
 mod inflated;
 mod kept;
 mod metered;
+mod reading;
 mod reflection;
 mod service;
 mod stream;
@@ -54,7 +55,7 @@ use tower::Service as _;
 
 use crate::{
     app::App,
-    budget::Budget,
+    budget::{Budget, Refused},
     caller::Caller,
     error::InferError,
     rest::{Answer, Body},
@@ -107,6 +108,7 @@ pub(crate) async fn answer(app: Arc<App>, caller: Caller, request: http::Request
             unary::answer(app, caller, request).await.map(Body::Grpc)
         }
         (SERVICE_NAME, STREAM) => streamed(app, caller, request).await,
+        (SERVICE_NAME, PREDICT) => compressed(app, caller, request).await,
         (SERVICE_NAME, method) if service::METHODS.contains(&method) => single(app, caller, request).await,
         (SERVICE_NAME, method) => refused(Status::unimplemented(words::no_method(method))),
         (health::Server::NAME, _) => health::answer(app, request).await.map(Body::Grpc),
@@ -119,19 +121,36 @@ fn refused(status: Status) -> Answer {
     status.into_http::<GrpcBody>().map(Body::Grpc)
 }
 
+/// A prediction whose message is compressed.
+async fn compressed(app: Arc<App>, caller: Caller, mut request: http::Request<Incoming>) -> Answer {
+    let reading = Arc::new(reading::Reading::new(Arc::clone(&app.metrics)));
+    request.extensions_mut().insert(Arc::clone(&reading));
+    let (answer, broke_off) = counting(app, caller, request).await;
+    if !broke_off {
+        reading.complete();
+    }
+    answer
+}
+
 async fn single(app: Arc<App>, caller: Caller, request: http::Request<Incoming>) -> Answer {
+    counting(app, caller, request).await.0
+}
+
+/// The answer, and whether the client left before its message was there.
+async fn counting(app: Arc<App>, caller: Caller, request: http::Request<Incoming>) -> (Answer, bool) {
     // The run has its own deadline; this one is for messages that do not come.
     let longest = Duration::from_millis(app.config.request_timeout_ms.saturating_mul(2));
-    let (request, _meter) = metered::meter(request, &app.budget);
+    let (request, meter) = metered::meter(request, &app.budget);
     let (request, encoding) = inflated::inflated(request, app.config.body_limit_bytes);
     let budget = app.budget.clone();
-    match tokio::time::timeout(longest, server(app, caller, encoding).call(request)).await {
+    let answer = match tokio::time::timeout(longest, server(app, caller, encoding).call(request)).await {
         Ok(Ok(answer)) => counted(answer, &budget),
         Ok(Err(never)) => match never {},
         Err(_) => {
             refused(Status::deadline_exceeded(format!("the message took longer than {} ms", longest.as_millis())))
         }
-    }
+    };
+    (answer, meter.broke_off())
 }
 
 /// Each message is bounded; how many come one after the other is not.
@@ -169,6 +188,15 @@ fn server(
     match encoding {
         Some(encoding) => server.send_compressed(encoding),
         None => server,
+    }
+}
+
+impl From<Refused> for Status {
+    fn from(why: Refused) -> Self {
+        match why {
+            Refused::Spent(_) => Self::resource_exhausted(why.to_string()),
+            Refused::Slow(_) => Self::deadline_exceeded(why.to_string()),
+        }
     }
 }
 

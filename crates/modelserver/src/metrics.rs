@@ -232,6 +232,13 @@ impl Metrics {
         }
     }
 
+    /// Counts a client that left before it was known which model it asks.
+    pub(crate) fn client_left(&self) {
+        let error_type = "client_left";
+        let labels = ErrorLabels { model_name: String::new(), model_version: String::new(), error_type };
+        self.errors.get_or_create_owned(&labels).inc();
+    }
+
     /// Adds the metrics that one instance of a model declares itself.
     pub(crate) fn of_its_own(&self, name: &str, version: &str, own: Arc<Own>) {
         self.own.add(name, version, own);

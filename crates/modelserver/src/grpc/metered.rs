@@ -1,8 +1,9 @@
-//! Counts the bytes of messages against the memory for bodies while they are read.
+//! Counts the bytes of messages against the memory for bodies while they are read. A message that comes slowly gives way
+//! to others, as every body does.
 
 use std::{
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
     time::Duration,
 };
@@ -14,12 +15,11 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 use tonic::Status;
 
-use crate::budget::{Budget, Hold};
+use crate::budget::{Arriving, Budget, Hold, Refused};
 
 /// A body that stops with an error once there is no memory for it.
 pub(super) struct Metered {
     body: Incoming,
-    budget: Budget,
     meter: Meter,
     pauses: Option<Pauses>,
 }
@@ -37,38 +37,66 @@ struct Pauses {
 }
 
 /// What the messages of one body hold. Clones are the same; the last one gives back what is left.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Meter(Arc<Mutex<Read>>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Read {
     bytes: usize,
-    hold: Hold,
+    arriving: Arriving,
+    /// What the last message has taken, once the body has ended.
+    whole: Hold,
+    broke_off: bool,
 }
 
 impl Meter {
+    fn new(budget: &Budget) -> Self {
+        let arriving = budget.arriving_owned();
+        Self(Arc::new(Mutex::new(Read { bytes: 0, arriving, whole: Hold::default(), broke_off: false })))
+    }
+
+    fn read(&self) -> MutexGuard<'_, Read> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What was read up to now, which is that of the message that was just complete. Counting begins again.
-    pub(super) fn take(&self) -> Hold {
-        let mut read = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::take(&mut *read).hold
+    pub(super) fn take(&self) -> Result<Hold, Refused> {
+        let mut read = self.read();
+        read.bytes = 0;
+        read.arriving.complete()
+    }
+
+    /// The body has ended: what came of it is slow no more.
+    fn end(&self) -> Result<(), Refused> {
+        let mut read = self.read();
+        if read.bytes > 0 {
+            read.bytes = 0;
+            read.whole = read.arriving.complete()?;
+        }
+        Ok(())
+    }
+
+    /// Whether the client left before the body ended.
+    pub(super) fn broke_off(&self) -> bool {
+        self.read().broke_off
     }
 
     fn is_empty(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).bytes == 0
+        self.read().bytes == 0
     }
 
-    fn count(&self, bytes: usize, budget: &Budget) -> Result<(), Status> {
-        let mut read = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    fn count(&self, bytes: usize) -> Result<(), Refused> {
+        let mut read = self.read();
         read.bytes = read.bytes.saturating_add(bytes);
         let size = read.bytes;
-        budget.cover(&mut read.hold, size).map_err(|spent| Status::resource_exhausted(spent.to_string()))
+        read.arriving.cover(size)
     }
 }
 
 /// Wraps the body of a request. What it takes is kept until the meter is dropped or gives it away.
 pub(super) fn meter(request: Request<Incoming>, budget: &Budget) -> (Request<Metered>, Meter) {
-    let meter = Meter::default();
-    let metered = |body| Metered { body, budget: budget.clone(), meter: meter.clone(), pauses: None };
+    let meter = Meter::new(budget);
+    let metered = |body| Metered { body, meter: meter.clone(), pauses: None };
     (request.map(metered), meter)
 }
 
@@ -81,7 +109,7 @@ impl Metered {
 
     /// Counts bytes that a message has become.
     pub(super) fn count(&self, bytes: usize) -> Result<(), Status> {
-        self.meter.count(bytes, &self.budget)
+        self.meter.count(bytes).map_err(Status::from)
     }
 
     /// Whether a message stopped for too long.
@@ -107,8 +135,14 @@ impl Body for Metered {
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = self.get_mut();
         let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(context) else {
+            if let Poll::Ready(refused) = this.meter.read().arriving.poll_refused(context) {
+                return Poll::Ready(Some(Err(refused.into())));
+            }
             return this.poll_pause(context).map(|status| Some(Err(status)));
         };
+        if frame.as_ref().is_none_or(|frame| frame.as_ref().is_ok_and(Frame::is_trailers)) {
+            this.meter.end()?;
+        }
         if let Some(pauses) = &mut this.pauses {
             let now = Instant::now();
             if this.meter.is_empty() {
@@ -118,9 +152,12 @@ impl Body for Metered {
             pauses.until.as_mut().reset(end.min(now + pauses.longest));
         }
         Poll::Ready(frame.map(|frame| {
-            let frame = frame.map_err(|error| Status::cancelled(format!("the message broke off: {error}")))?;
+            let frame = frame.map_err(|error| {
+                this.meter.read().broke_off = true;
+                Status::cancelled(format!("the message broke off: {error}"))
+            })?;
             if let Some(data) = frame.data_ref() {
-                this.meter.count(data.len(), &this.budget)?;
+                this.meter.count(data.len())?;
             }
             Ok(frame)
         }))

@@ -17,6 +17,7 @@ use super::{
         ServerMetadataRequest, ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse,
         grpc_inference_service_server::GrpcInferenceService,
     },
+    reading::Reading,
     stream::Stream,
 };
 use crate::{app::App, caller::Caller, error::InferError, extras, model::Model};
@@ -139,6 +140,9 @@ impl GrpcInferenceService for Inference {
     }
 
     async fn model_infer(&self, request: Request<ModelInferRequest>) -> Result<Response<ModelInferResponse>, Status> {
+        if let Some(reading) = request.extensions().get::<Arc<Reading>>() {
+            reading.complete();
+        }
         let (answer, ignored) = infer(&self.app, self.caller, request.into_inner()).await?;
         let large = answer.encoded_len() > MOST_COMPRESSED;
         let mut response = Response::new(answer);
@@ -157,7 +161,7 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<Streaming<ModelInferRequest>>,
     ) -> Result<Response<Stream>, Status> {
-        let meter = request.extensions().get::<metered::Meter>().cloned().unwrap_or_default();
+        let meter = request.extensions().get::<metered::Meter>().cloned();
         let stream = Stream::new(Arc::clone(&self.app), self.caller, request.into_inner(), meter);
         Ok(Response::new(stream))
     }

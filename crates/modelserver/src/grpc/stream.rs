@@ -29,7 +29,12 @@ use super::{
     },
     service,
 };
-use crate::{app::App, budget::Hold, caller::Caller, model::Answers};
+use crate::{
+    app::App,
+    budget::{Hold, Refused},
+    caller::Caller,
+    model::Answers,
+};
 
 /// Requests of one stream that are worked on at once.
 const IN_FLIGHT: usize = 64;
@@ -45,7 +50,7 @@ pub(super) struct Stream {
     app: Arc<App>,
     caller: Caller,
     requests: Streaming<ModelInferRequest>,
-    meter: Meter,
+    meter: Option<Meter>,
     /// No more requests will come; if something broke, this is what is still to be said.
     ended: Option<Option<Status>>,
     /// The server ends, and takes no more requests.
@@ -56,14 +61,20 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub(super) fn new(app: Arc<App>, caller: Caller, requests: Streaming<ModelInferRequest>, meter: Meter) -> Self {
+    /// `meter` counts what is read of the requests.
+    pub(super) fn new(
+        app: Arc<App>,
+        caller: Caller,
+        requests: Streaming<ModelInferRequest>,
+        meter: Option<Meter>,
+    ) -> Self {
         let (single, many) = (FuturesOrdered::new(), SelectAll::new());
         let ending = Box::pin(app.reporter.changes().last());
         Self { app, caller, requests, meter, ended: None, ending, single, many }
     }
 
-    fn begin(&mut self, request: ModelInferRequest) {
-        let hold = self.meter.take();
+    fn begin(&mut self, request: ModelInferRequest) -> Result<(), Refused> {
+        let hold = self.meter.as_ref().map(Meter::take).transpose()?.unwrap_or_default();
         let streams = self
             .app
             .models
@@ -75,6 +86,7 @@ impl Stream {
         } else {
             self.single.push_back(Box::pin(single(app, self.caller, request, hold)));
         }
+        Ok(())
     }
 }
 
@@ -88,7 +100,11 @@ impl futures::Stream for Stream {
         }
         while this.ended.is_none() && this.single.len() + this.many.len() < IN_FLIGHT {
             match this.requests.poll_next_unpin(context) {
-                Poll::Ready(Some(Ok(request))) => this.begin(request),
+                Poll::Ready(Some(Ok(request))) => {
+                    if let Err(refused) = this.begin(request) {
+                        this.ended = Some(Some(refused.into()));
+                    }
+                }
                 Poll::Ready(Some(Err(status))) => this.ended = Some(Some(status)),
                 Poll::Ready(None) => this.ended = Some(None),
                 Poll::Pending => break,

@@ -24,11 +24,12 @@ use tonic::{Status, body::Body as GrpcBody};
 use super::{
     PREFIX,
     proto::{ModelInferRequest, ModelInferResponse},
+    reading::Reading,
     service,
 };
 use crate::{
     app::App,
-    budget::{Arriving, Refused},
+    budget::{Arriving, Budget},
     caller::Caller,
 };
 
@@ -48,13 +49,14 @@ pub(super) async fn answer(app: Arc<App>, caller: Caller, request: http::Request
 async fn predict(app: &App, caller: Caller, mut body: Incoming) -> Result<Response<GrpcBody>, Status> {
     let longest = Duration::from_millis(app.config.request_timeout_ms);
     let mut arriving = app.budget.arriving();
-    let message = tokio::time::timeout(longest, read(app, &mut body, &mut arriving)).await.map_err(|_| {
-        Status::deadline_exceeded(format!(
-            "the message took longer than {} ms (serve.request_timeout_ms)",
-            longest.as_millis()
-        ))
-    })??;
-    let hold = arriving.complete().map_err(refused)?;
+    let reading = Reading::new(&app.metrics);
+    let read = tokio::time::timeout(longest, read(app, &mut body, &mut arriving)).await.unwrap_or_else(|_| {
+        let millis = longest.as_millis();
+        Err(Status::deadline_exceeded(format!("the message took longer than {millis} ms (serve.request_timeout_ms)")))
+    });
+    let message = read.inspect_err(|status| reading.broke_off(status))?;
+    reading.complete();
+    let hold = arriving.complete()?;
     let request = ModelInferRequest::decode(message)
         .map_err(|error| Status::invalid_argument(format!("the message is no ModelInferRequest: {error}")))?;
     let (response, ignored) = service::infer(app, caller, request).await?;
@@ -69,7 +71,7 @@ async fn predict(app: &App, caller: Caller, mut body: Incoming) -> Result<Respon
 }
 
 /// All of the one message, and the end of the request.
-async fn read(app: &App, body: &mut Incoming, arriving: &mut Arriving<'_>) -> Result<Bytes, Status> {
+async fn read(app: &App, body: &mut Incoming, arriving: &mut Arriving<&Budget>) -> Result<Bytes, Status> {
     let mut whole = Bytes::new();
     let mut pieces = BytesMut::new();
     let mut size = 0;
@@ -77,11 +79,11 @@ async fn read(app: &App, body: &mut Incoming, arriving: &mut Arriving<'_>) -> Re
         let data = tokio::select! {
             biased;
             data = next(body) => data?,
-            why = arriving.refused() => return Err(refused(why)),
+            why = arriving.refused() => return Err(why.into()),
         };
         let Some(data) = data else { break };
         size += data.len();
-        arriving.cover(size).map_err(refused)?;
+        arriving.cover(size)?;
         if whole.is_empty() && pieces.is_empty() {
             whole = data;
             if whole.len() >= PREFIX {
@@ -107,13 +109,6 @@ async fn read(app: &App, body: &mut Incoming, arriving: &mut Arriving<'_>) -> Re
         return Err(Status::invalid_argument("the request ends in the middle of its message"));
     }
     Ok(whole.slice(PREFIX..))
-}
-
-fn refused(why: Refused) -> Status {
-    match why {
-        Refused::Spent(_) => Status::resource_exhausted(why.to_string()),
-        Refused::Slow(_) => Status::deadline_exceeded(why.to_string()),
-    }
 }
 
 /// The next piece of data, if there is one.

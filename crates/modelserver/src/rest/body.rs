@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use super::{answer::Refusal, cloud_event, compression};
 use crate::{
     app::App,
-    budget::{Arriving, Hold, Refused},
+    budget::{Arriving, Budget, Hold, Refused},
     inflate::Encoding,
     metrics::ModelMetrics,
 };
@@ -86,7 +86,7 @@ async fn decoded(app: &App, encoding: Option<Encoding>, body: Incoming) -> Resul
 }
 
 /// A body in one piece, which is what small ones are, is not copied.
-async fn collect(app: &App, mut body: Incoming, arriving: &mut Arriving<'_>) -> Result<Bytes, Refusal> {
+async fn collect(app: &App, mut body: Incoming, arriving: &mut Arriving<&Budget>) -> Result<Bytes, Refusal> {
     let limit = app.config.body_limit_bytes;
     let hint = body.size_hint().lower();
     if usize::try_from(hint).map_or(true, |size| size > limit) {
@@ -136,8 +136,11 @@ async fn frame(body: &mut Incoming, pause: Duration) -> Result<Option<Bytes>, Re
         match frame {
             None => return Ok(None),
             Some(Err(error)) => {
-                let refusal = Refusal::bad(format!("the body broke off: {error}")).closing();
-                return Err(if has_left(&error) { refusal.of_client_that_left() } else { refusal });
+                if has_left(&error) {
+                    return Err(Refusal::bad(format!("the body broke off: {error}")).closing().of_client_that_left());
+                }
+                let why = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+                return Err(Refusal::bad(format!("the body cannot be read as it is framed: {why}")).closing());
             }
             // Trailers say nothing here.
             Some(Ok(frame)) => {

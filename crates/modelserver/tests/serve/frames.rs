@@ -4,6 +4,8 @@ use std::{io::Write as _, time::Duration};
 
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
+use futures::StreamExt as _;
+use http_body_util::BodyExt as _;
 use modelserver::proto::{ModelInferRequest, grpc_inference_service_client::GrpcInferenceServiceClient as Client};
 use prost::Message as _;
 use tokio::{
@@ -276,4 +278,83 @@ async fn a_header_that_is_sent_twice_is_not_read_by_half() {
         read.unwrap();
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{headers}: {answer}");
     }
+}
+
+/// Sends the beginning of a gRPC message of 5 MB, and no more.
+async fn begin_message(
+    server: &Server,
+    method: &str,
+    encoding: &str,
+    sent: usize,
+) -> reqwest::Result<reqwest::Response> {
+    let prefix = [u8::from(encoding == "gzip")].into_iter().chain(5_000_000_u32.to_be_bytes());
+    let begun: Vec<u8> = prefix.chain(std::iter::repeat_n(b' ', sent)).collect();
+    let body = futures::stream::iter([Ok::<_, std::io::Error>(begun)]).chain(futures::stream::pending());
+    let client = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
+    let call = client.post(format!("{}/inference.GRPCInferenceService/{method}", server.url));
+    let call = call.header("content-type", "application/grpc").header("grpc-encoding", encoding);
+    call.body(reqwest::Body::wrap_stream(body)).send().await
+}
+
+#[tokio::test]
+async fn a_grpc_client_that_leaves_in_its_message_is_counted_before_its_model_is_known() {
+    let server = Server::of("pick").await;
+    let counted = async || {
+        let start = r#"model_prediction_errors_total{model_name="",model_version="",error_type="client_left"} "#;
+        let metrics = server.text("/metrics").await;
+        metrics.lines().find_map(|line| line.strip_prefix(start)).map_or(0, |count| count.parse::<u32>().unwrap())
+    };
+    for encoding in ["identity", "gzip"] {
+        let before = counted().await;
+        let leaves = async {
+            while counted().await == before {
+                let begun = begin_message(&server, "ModelInfer", encoding, 100);
+                let _left = tokio::time::timeout(Duration::from_millis(100), begun).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, leaves).await.unwrap_or_else(|_| panic!("{encoding} is not counted"));
+    }
+}
+
+#[tokio::test]
+async fn every_kind_of_grpc_message_that_drips_gives_way_when_memory_is_short() {
+    let gives_way = async |method: &str, encoding: &str| {
+        let mut settings = config(&models().join("identity/FP32"));
+        (settings.bodies_limit_bytes, settings.body_timeout_ms) = (1_500_000, 60_000);
+        let server = Server::ready(settings).await;
+        let told = async {
+            loop {
+                let answer = begin_message(&server, method, encoding, 1_000_000).await.unwrap();
+                let head = answer.headers().get("grpc-status").cloned();
+                let body = reqwest::Body::from(answer).collect().await;
+                // A stream has its status in its trailers.
+                let end = body.ok().and_then(|body| body.trailers()?.get("grpc-status").cloned());
+                match head.or(end).expect("a status").to_str().unwrap() {
+                    // The others had the memory: it begins again.
+                    "8" => {}
+                    status => break assert_eq!(status, "4", "{method}"),
+                }
+            }
+        };
+        let mut others = Client::connect(server.url.clone()).await.unwrap();
+        let gives_way = async {
+            let mut told = std::pin::pin!(told);
+            loop {
+                tokio::select! {
+                    () = &mut told => break,
+                    _pressed = others.model_infer(identity(90_000)) => {}
+                }
+            }
+        };
+        let ended = tokio::time::timeout(PATIENCE, gives_way).await;
+        ended.unwrap_or_else(|_| panic!("{method} in {encoding} keeps its memory"));
+        let served = async { while others.model_infer(identity(90_000)).await.is_err() {} };
+        tokio::time::timeout(PATIENCE, served).await.expect("others get on");
+    };
+    tokio::join!(
+        gives_way("ModelInfer", "identity"),
+        gives_way("ModelInfer", "gzip"),
+        gives_way("ModelStreamInfer", "identity"),
+        gives_way("ModelStreamInfer", "gzip"),
+    );
 }
