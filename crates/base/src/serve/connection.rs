@@ -87,10 +87,11 @@ pub(super) async fn serve<A: Answer>(
                 None => answer.answer(Peer(Arc::clone(&watch)), request).await?,
                 Some(words) => answer.refuse(&request, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, words),
             };
-            // Whoever closes the connection on an error may have left some of the request unread.
-            if answered.status().as_u16() >= 400 && answered.headers().contains_key(CONNECTION) {
+            // Whoever refuses a request may have left some of it unread, and hyper then closes the connection.
+            if answered.status().as_u16() >= 400 {
                 watch.set_unread();
-            } else if watch.is_draining() && version != Version::HTTP_2 {
+            }
+            if watch.is_draining() && version != Version::HTTP_2 {
                 answered.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             let events = answered.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "text/event-stream");

@@ -131,6 +131,8 @@ impl Refusal {
     pub(super) fn method(used: &Method, path: &str, allowed: &[Method]) -> Self {
         let allowed: Vec<_> = allowed.iter().map(Method::as_str).collect();
         let allowed = allowed.join(", ");
+        // CONNECT has none.
+        let path = if path.is_empty() { "/" } else { path };
         let mut refusal = Self::new(StatusCode::METHOD_NOT_ALLOWED, words::wrong_method(path, &allowed, used.as_str()));
         refusal.headers.extend(HeaderValue::from_str(&allowed).ok().map(|value| (ALLOW, value)));
         refusal

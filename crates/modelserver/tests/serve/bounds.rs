@@ -51,6 +51,21 @@ async fn what_is_refused_by_its_head_is_answered_although_its_body_came_along() 
     let server = Server::of("pick").await;
     let head = "POST /v2/models/pick/infer HTTP/1.1\r\nhost: localhost\r\ncontent-encoding: br\r\n";
     let mut stream = connect(&server).await;
+    let not_chunks =
+        "POST /v2/models/pick/infer HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n0x5\r\n";
+    stream.write_all(not_chunks.as_bytes()).await.unwrap();
+    let answer = rest(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 400") && answer.to_lowercase().contains("chunk"), "{answer}");
+    let mut stream = connect(&server).await;
+    let unknown = "POST /v2/models/none/infer HTTP/1.1\r\nhost: localhost\r\ncontent-length: 30000000\r\n\r\n";
+    stream.write_all(unknown.as_bytes()).await.unwrap();
+    let piece = vec![b' '; 100_000];
+    for _ in 0..300 {
+        stream.write_all(&piece).await.expect("what comes is read for a while");
+    }
+    let answer = rest(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+    let mut stream = connect(&server).await;
     let whole = format!("{head}transfer-encoding: chunked\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n");
     stream.write_all(whole.as_bytes()).await.unwrap();
     let answer = rest(&mut stream).await;
