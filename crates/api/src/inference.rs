@@ -11,6 +11,7 @@
 
 mod binary;
 mod datatype;
+mod encoded;
 mod ignored;
 mod json_data;
 mod json_fast;
@@ -28,6 +29,7 @@ mod tensor;
 mod tests;
 
 pub use datatype::{Datatype, NotADatatype};
+pub use encoded::decode_base64;
 pub use ignored::Ignored;
 pub use json_nested::nested_data;
 pub use json_words::{begins_with_bare_float, replace_bare_floats, restore_bare_floats};

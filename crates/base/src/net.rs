@@ -8,6 +8,7 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
+    io::retry_on_intr,
     process::{Resource, Rlimit, getrlimit, setrlimit},
 };
 use tokio::net::{TcpListener, TcpSocket, lookup_host};
@@ -42,7 +43,8 @@ pub enum BindError {
 /// Whether the other end of a connection neither sends nor takes anything any more.
 pub fn is_hung_up(socket: &impl AsFd) -> bool {
     let mut looked = [PollFd::new(socket, PollFlags::empty())];
-    let asked = poll(&mut looked, Some(&Timespec::default()));
+    // A signal that comes meanwhile says nothing of the connection.
+    let asked = retry_on_intr(|| poll(&mut looked, Some(&Timespec::default())));
     asked.is_err() || looked[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
 }
 

@@ -4,8 +4,7 @@
 //! its values only `base64` says more than the datatype does, and is decoded for every model. Whatever nobody reads is
 //! named as ignored.
 
-use api::inference::{Data, Ignored, Parameter, Parameters, Request};
-use base64::{Engine as _, engine::general_purpose::STANDARD};
+use api::inference::{Data, Ignored, Parameter, Parameters, Request, decode_base64};
 
 use crate::{error::InferError, runtime::Signature};
 
@@ -27,7 +26,7 @@ pub(crate) fn settle(signature: &Signature, request: &mut Request) -> Result<(),
         let Some(parameters) = input_parameters.get(&input.name) else { continue };
         if let (Data::Bytes(elements), true) = (&mut input.data, is_base64(parameters)) {
             for (element, bytes) in elements.iter_mut().enumerate() {
-                *bytes = STANDARD.decode(&bytes).map(Into::into).map_err(|error| {
+                *bytes = decode_base64(&bytes).map(Into::into).map_err(|error| {
                     InferError::Invalid(format!(
                         "input `{}`: its `content_type` is base64, and element {element} is not: {error}",
                         input.name

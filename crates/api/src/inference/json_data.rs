@@ -2,13 +2,12 @@
 
 use std::fmt;
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use half::{bf16, f16};
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::{
-    Data, Datatype, json_words,
+    Data, Datatype, decode_base64, json_words,
     tensor::{each_data, element_count},
 };
 
@@ -164,7 +163,7 @@ impl<'de, E: Element> Visitor<'de> for Nest<'_, E> {
         }
         let named = name.is_some_and(|name| name == "b64");
         let text = if named { Some(map.next_value::<std::borrow::Cow<'de, str>>()?) } else { None };
-        let element = match text.map(|text| STANDARD.decode(text.as_bytes())) {
+        let element = match text.map(|text| decode_base64(text.as_bytes())) {
             Some(Ok(bytes)) => E::of_bytes(bytes).ok_or_else(|| format!("bytes in base64, not {}", E::WANTED)),
             Some(Err(error)) => Err(format!("not base64: {error}")),
             None => Err(format!("an object, not {}", E::WANTED)),

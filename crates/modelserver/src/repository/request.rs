@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
+use api::inference::decode_base64;
 use bytes::Bytes;
 
 use crate::error::InferError;
@@ -33,8 +33,7 @@ impl LoadRequest {
             return Ok(());
         }
         let path = file_of(name)?;
-        let bytes = STANDARD
-            .decode(value)
+        let bytes = decode_base64(value)
             .map_err(|e| InferError::Invalid(format!("parameter `{FILE}{path}` is not base64: {e}")))?;
         self.add(path, bytes.into())
     }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use api::{
-    inference::replace_bare_floats,
+    inference::{decode_base64, replace_bare_floats},
     path::{self, Target},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -106,8 +106,8 @@ fn opened(body: &Bytes, envelope: Envelope<'_>) -> Result<Bytes, Refusal> {
 fn decoded(json: &str) -> Result<Vec<u8>, String> {
     let inner = json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).filter(|text| !text.contains('\\'));
     let decoded = match inner {
-        Some(text) => STANDARD.decode(text),
-        None => STANDARD.decode(serde_json::from_str::<String>(json).map_err(|error| error.to_string())?),
+        Some(text) => decode_base64(text),
+        None => decode_base64(serde_json::from_str::<String>(json).map_err(|error| error.to_string())?),
     };
     decoded.map_err(|error| error.to_string())
 }

@@ -5,6 +5,8 @@
 //! signature names no inputs: for it each field but `id` and `parameters` is one. What tensors cannot hold (null, objects)
 //! goes to an MLflow model's worker as it came.
 
+use std::collections::HashSet;
+
 use api::inference::{
     Data, Parameter, Request, Tensor, TensorMetadata, nested_data, restore_bare_floats, write_nested,
 };
@@ -58,12 +60,10 @@ fn as_it_came(signature: &Signature, fields: &Fields<'_>) -> Result<Request, Inf
             name => sort(name, value, false),
         }
     }
-    if let Some((twice, _)) = inputs
-        .iter()
-        .enumerate()
-        .find_map(|(place, one)| inputs[..place].iter().any(|other| other.0 == one.0).then_some(one))
-    {
-        return Err(InferError::Invalid(format!("`{twice}` occurs twice")));
+    let mut seen = HashSet::new();
+    if let Some((twice, _)) = inputs.iter().chain(&parameters).find(|(name, _)| !seen.insert(name.as_str())) {
+        let shown: String = twice.chars().take(64).collect();
+        return Err(InferError::Invalid(format!("`{shown}` occurs twice")));
     }
     let inputs = match inputs.as_slice() {
         [] => {
@@ -183,4 +183,29 @@ pub(super) fn write(name: &str, model: &Model, id: Option<&String>, outputs: Vec
 
 fn count(data: &Data) -> i64 {
     i64::try_from(data.len()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parameter_that_is_said_in_both_places_is_refused() {
+        let input = TensorMetadata {
+            name: "x".to_owned(),
+            datatype: api::inference::Datatype::Fp32,
+            shape: vec![-1],
+            labels: Vec::new(),
+        };
+        // With null in it the body goes to the worker of an MLflow model as it came.
+        for (platform, value) in [("python", "1"), (crate::mlflow::PLATFORM, "null")] {
+            let signature = Signature { platform, inputs: vec![input.clone()], ..Signature::default() };
+            let body = |more: &str| format!("{{\"x\":{value},\"n\":1{more}}}");
+            assert!(read(&signature, body("").as_bytes()).is_ok(), "{platform}");
+            for twice in [r#","parameters":{"n":2}"#, r#","n":2"#] {
+                let said = read(&signature, body(twice).as_bytes()).unwrap_err().to_string();
+                assert!(said.contains("`n` occurs twice"), "{platform}: {said}");
+            }
+        }
+    }
 }

@@ -38,6 +38,8 @@ async fn a_wrong_v1_body_says_what_is_wrong() {
     assert!(said(json!({"instance": []})).await.contains("did you mean `instances`?"));
     assert!(said(json!({})).await.contains("`instances` is missing"));
     assert!(said(json!({"instances": [1, 2]})).await.contains("the model has 2 inputs"));
+    assert!(said(json!({"inputs": []})).await.starts_with("`inputs` is empty"));
+    assert!(said(json!({"inputs": [{"a": 1, "bb": 2}]})).await.starts_with("inputs[0]: "));
     assert!(said(json!({"instances": [{"a": 1, "b": 2}, {"a": 1}]})).await.contains("`b` is missing"));
     assert!(said(json!({"instances": [{"a": 1, "bb": 2}]})).await.contains("no input `bb`"));
     assert!(said(json!({"inputs": {"a": [1, "x"], "b": [1, 2]}})).await.contains("element 1 is the string"));
@@ -87,6 +89,8 @@ async fn strings_come_in_base64_too_and_explanations_are_refused_in_words() {
     let mistyped = refused(server.post("/v1/models/BYTES:predic", &body).await, 404);
     assert!(mistyped.contains("{model}:predict"), "{mistyped}");
     assert!(said(json!({"instances": []})).await.contains("`instances` is empty"));
+    let lines = json!({"instances": [[{"b64": "aM\r\nOp\n"}, ""]]});
+    assert_eq!(server.post("/v1/models/BYTES:predict", &lines).await.1["predictions"], json!([["hé", ""]]));
     let one = json!({"instances": [["a", "b"]]});
     assert_eq!(server.post("/v1/models/BYTES/versions/1:predict", &one).await.0, 200);
     refused(server.post("/v1/models/BYTES/versions/2:predict", &one).await, 404);

@@ -76,7 +76,7 @@ fn of_fields(signature: &Signature, fields: &Fields<'_>) -> Result<Request, Infe
 
 fn tensors(signature: &Signature, fields: &Fields<'_>) -> Result<Vec<Tensor>, InferError> {
     match (fields.get("instances"), fields.get("inputs")) {
-        (Some(instances), None) => rows(signature, instances),
+        (Some(instances), None) => rows(signature, instances, "instances"),
         (None, Some(inputs)) => columns(signature, inputs),
         (Some(_), Some(_)) => Err(invalid("the body has both `instances` and `inputs`")),
         (None, None) => {
@@ -100,26 +100,26 @@ fn short(name: &str) -> Cow<'_, str> {
 }
 
 /// A list of instances. For a model with one input: its values, or objects with its name. For one with several:
-/// objects with a value for each, or lists of values in the inputs' order.
-fn rows(signature: &Signature, instances: &RawValue) -> Result<Vec<Tensor>, InferError> {
+/// objects with a value for each, or lists of values in the inputs' order. `field` is where the list stands.
+fn rows(signature: &Signature, instances: &RawValue, field: &str) -> Result<Vec<Tensor>, InferError> {
     let inputs = signature.inputs.as_slice();
     let Some(list) = instances.get().strip_prefix('[') else {
-        return Err(invalid("Expected \"instances\" to be a list"));
+        return Err(invalid(format!("Expected \"{field}\" to be a list")));
     };
     let first = list.trim_ascii_start().bytes().next();
     if first == Some(b']') {
-        return Err(invalid("`instances` is empty: there is nothing to predict"));
+        return Err(invalid(format!("`{field}` is empty: there is nothing to predict")));
     }
     match (inputs, first) {
         ([input], _) if is_json(signature, input) && !are_by_name(input, instances) => {
-            Ok(vec![rows_of(signature, input, instances.get(), "instances")?])
+            Ok(vec![rows_of(signature, input, instances.get(), field)?])
         }
         ([input], Some(b'{')) if encoded(input, list) || is_word(list) => {
-            Ok(vec![rows_of(signature, input, instances.get(), "instances")?])
+            Ok(vec![rows_of(signature, input, instances.get(), field)?])
         }
-        (_, Some(b'{')) if !is_word(list) => objects(signature, instances),
-        ([input], _) => Ok(vec![rows_of(signature, input, instances.get(), "instances")?]),
-        (_, Some(b'[')) => lists(signature, instances),
+        (_, Some(b'{')) if !is_word(list) => objects(signature, instances, field),
+        ([input], _) => Ok(vec![rows_of(signature, input, instances.get(), field)?]),
+        (_, Some(b'[')) => lists(signature, instances, field),
         _ => Err(invalid(format!(
             "the model has {} inputs, so that each instance is an object with a value for each, or a list of their \
              values in this order: {}",
@@ -161,18 +161,18 @@ fn names(inputs: &[TensorMetadata]) -> String {
     names.join(", ")
 }
 
-fn objects(signature: &Signature, instances: &RawValue) -> Result<Vec<Tensor>, InferError> {
+fn objects(signature: &Signature, instances: &RawValue, field: &str) -> Result<Vec<Tensor>, InferError> {
     let inputs = signature.inputs.as_slice();
     let rows: Vec<Fields<'_>> =
-        serde_json::from_str(instances.get()).map_err(|e| invalid(format!("`instances`: {e}")))?;
+        serde_json::from_str(instances.get()).map_err(|e| invalid(format!("`{field}`: {e}")))?;
     for (place, row) in rows.iter().enumerate() {
-        known_inputs(inputs, row.names(), &format!("instances[{place}]"))?;
+        known_inputs(inputs, row.names(), &format!("{field}[{place}]"))?;
     }
     let column = |input: &TensorMetadata| {
         let values = rows.iter().enumerate().map(|(place, row)| {
             row.get(&input.name).map(RawValue::get).ok_or_else(|| {
                 let name = &input.name;
-                invalid(format!("`{name}` is missing in some of the instances: the first is instances[{place}]"))
+                invalid(format!("`{name}` is missing in some of the instances: the first is {field}[{place}]"))
             })
         });
         cells(signature, rows_of(signature, input, &join(values)?, &input.name)?)
@@ -189,13 +189,13 @@ fn objects(signature: &Signature, instances: &RawValue) -> Result<Vec<Tensor>, I
     sent.map(|(_, input)| column(input)).collect()
 }
 
-fn lists(signature: &Signature, instances: &RawValue) -> Result<Vec<Tensor>, InferError> {
+fn lists(signature: &Signature, instances: &RawValue, field: &str) -> Result<Vec<Tensor>, InferError> {
     let inputs = signature.inputs.as_slice();
     let rows: Vec<Vec<&RawValue>> =
-        serde_json::from_str(instances.get()).map_err(|e| invalid(format!("`instances`: {e}")))?;
+        serde_json::from_str(instances.get()).map_err(|e| invalid(format!("`{field}`: {e}")))?;
     if let Some((place, row)) = rows.iter().enumerate().find(|(_, row)| row.len() != inputs.len()) {
         return Err(invalid(format!(
-            "instances[{place}] has {} values, the model has {} inputs: {}",
+            "{field}[{place}] has {} values, the model has {} inputs: {}",
             row.len(),
             inputs.len(),
             names(inputs)
@@ -234,7 +234,7 @@ fn columns(signature: &Signature, given: &RawValue) -> Result<Vec<Tensor>, Infer
         return match inputs {
             [input] if !is_json(signature, input) => Ok(vec![column(signature, input, given.get(), "inputs")?]),
             // A list of objects is rows.
-            _ if given.get().starts_with('[') => rows(signature, given),
+            _ if given.get().starts_with('[') => rows(signature, given, "inputs"),
             _ => Err(invalid(format!(
                 "`inputs` is an object with a list for each input of the model: {}",
                 names(inputs)
@@ -289,8 +289,8 @@ fn rows_of(signature: &Signature, input: &TensorMetadata, lists: &str, place: &s
     match (1..tensor.data.len()).find(|place| value(*place) != first) {
         None => Ok(Tensor { shape: Vec::new(), data: first, name: tensor.name }),
         Some(other) => Err(invalid(format!(
-            "`{place}`: the model takes one value of `{}` for all rows, and that of instances[{other}] is another than \
-             that of instances[0]: send rows with different values in requests of their own",
+            "`{place}`: the model takes one value of `{}` for all rows, and that of row {other} is another than \
+             that of row 0: send rows with different values in requests of their own",
             input.name
         ))),
     }
