@@ -232,3 +232,29 @@ async fn an_endpoint_that_requires_what_this_gateway_cannot_do_is_refused_in_wor
     eventually("it to be served", || async { if served().await { Ok(()) } else { Err(()) } }).await;
     gateway.stop().await;
 }
+
+#[tokio::test]
+async fn a_retry_keeps_the_revision_that_was_chosen_for_the_request() {
+    let control = Control::start().await;
+    let full = Replica::start("full", Manner::NotBegun).await;
+    let (beside, other) = (Replica::start("beside", Manner::Well).await, Replica::start("other", Manner::Well).await);
+    let both = vec![revision(1, "v1", 50, &[&full, &beside]), revision(2, "v2", 50, &[&other])];
+    control.set(1, Some(Route { revisions: both, ..route("iris", &[]) }));
+    let gateway = Gateway::start(&control).await;
+    gateway.until_known("iris").await;
+    let mut of_revision = [0_u32, 0];
+    for _ in 0..40 {
+        let (code, headers, text) = gateway.infer("iris").await;
+        assert_eq!(code, 200, "{text}");
+        let by_other = text.starts_with("other ");
+        assert_eq!(headers["x-modelway-revision"], if by_other { "2" } else { "1" }, "{text}");
+        of_revision[usize::from(by_other)] += 1;
+    }
+    assert!(
+        full.requests.load(std::sync::atomic::Ordering::Relaxed) > 0,
+        "some were offered to the full replica first"
+    );
+    let [one, two] = of_revision;
+    assert!(one.abs_diff(two) <= 2, "its refusals move no request to the other revision: {one} and {two}");
+    gateway.stop().await;
+}

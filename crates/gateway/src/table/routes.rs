@@ -32,6 +32,9 @@ use super::{
     shards::{Key, Shards},
 };
 
+/// How many changes are brought in at once: a large table needs no second one beside it while it is loaded.
+const AT_ONCE: usize = 16_384;
+
 /// An endpoint by its id.
 #[derive(Clone, Debug)]
 struct ById(Arc<Endpoint>);
@@ -90,6 +93,28 @@ impl Aside {
                 self.elsewhere.remove(&endpoint.id);
             }
         }
+    }
+}
+
+/// What is new of some entries; `None` where one is gone.
+#[derive(Default)]
+struct News {
+    policies: HashMap<EndpointId, Option<Policy>>,
+    targets: HashMap<DeploymentId, Option<Targets>>,
+}
+
+impl News {
+    fn of(entries: impl Iterator<Item = Entry>) -> Self {
+        let mut news = Self::default();
+        for entry in entries {
+            match entry {
+                Entry::Endpoint { key, value } => drop(news.policies.insert(key, value)),
+                Entry::Targets { key, value } => drop(news.targets.insert(key, value)),
+                // What must not be ignored, an endpoint requires.
+                Entry::Unknown => {}
+            }
+        }
+        news
     }
 }
 
@@ -192,25 +217,32 @@ impl Table {
     /// `reset` every entry that the batch does not name is forgotten.
     pub(crate) fn apply(&self, changes: Vec<Change>, version: i64, reset: bool) {
         let mut aside = self.aside();
-        let mut policies: HashMap<EndpointId, Option<Policy>> = HashMap::with_capacity(changes.len() / 2);
-        let mut targets: HashMap<DeploymentId, Option<Targets>> = HashMap::with_capacity(changes.len() / 2);
-        for change in changes {
-            match change.entry {
-                Entry::Endpoint { key, value } => drop(policies.insert(key, value)),
-                Entry::Targets { key, value } => drop(targets.insert(key, value)),
-                // What must not be ignored, an endpoint requires.
-                Entry::Unknown => {}
+        let mut named: (HashSet<EndpointId>, HashSet<DeploymentId>) = Default::default();
+        let mut entries = changes.into_iter().map(|change| change.entry);
+        while entries.len() > 0 {
+            let some = News::of(entries.by_ref().take(AT_ONCE));
+            if reset {
+                named.0.extend(some.policies.keys());
+                named.1.extend(some.targets.keys());
             }
+            self.bring_in(&mut aside, some);
         }
         if reset {
-            for old in self.all() {
-                policies.entry(old.key).or_default();
-                targets.entry(old.id).or_default();
-            }
-            for id in aside.waiting.keys() {
-                targets.entry(*id).or_default();
-            }
+            let (mut gone, waiting) = (News::default(), aside.waiting.keys().copied().collect::<Vec<_>>());
+            let endpoints: Vec<_> = self.all().collect();
+            let unnamed = endpoints.iter().map(|old| old.key).filter(|key| !named.0.contains(key));
+            gone.policies.extend(unnamed.map(|key| (key, None)));
+            let deployments = endpoints.iter().map(|old| old.id).chain(waiting).filter(|id| !named.1.contains(id));
+            gone.targets.extend(deployments.map(|id| (id, None)));
+            self.bring_in(&mut aside, gone);
         }
+        self.version.store(version, Ordering::Release);
+        self.holds.store(true, Ordering::Release);
+    }
+
+    /// Brings in what is new of some entries.
+    fn bring_in(&self, aside: &mut Aside, news: News) {
+        let News { mut policies, mut targets } = news;
         let touched: HashSet<EndpointId> =
             targets.keys().flat_map(|id| aside.endpoints_of(*id)).chain(policies.keys().copied()).collect();
         let mut next = Vec::with_capacity(touched.len());
@@ -222,7 +254,7 @@ impl Table {
             let lacking = policy.as_ref().map(endpoint::lacking).unwrap_or_default();
             let refused = !lacking.is_empty();
             for id in old.iter().map(|old| old.id).chain(policy.as_ref().map(|policy| policy.deployment)) {
-                targets.entry(id).or_insert_with(|| self.present_targets(&aside, id));
+                targets.entry(id).or_insert_with(|| self.present_targets(aside, id));
             }
             if let Some(policy) = policy.as_ref().filter(|_| !refused) {
                 *uses.entry(policy.deployment).or_default() += 1;
@@ -282,8 +314,6 @@ impl Table {
         if let Some(former) = former {
             self.former.store(Arc::new(former));
         }
-        self.version.store(version, Ordering::Release);
-        self.holds.store(true, Ordering::Release);
     }
 
     fn leads_to(&self, key: EndpointId, id: DeploymentId) -> bool {

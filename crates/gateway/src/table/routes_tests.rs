@@ -249,3 +249,21 @@ fn an_endpoint_leads_where_its_policy_says() {
     apply(&table, [policy(1, 1, &[])]);
     assert_eq!(replicas(&table, "md-1"), ["c"], "targets stay until they are said to be gone");
 }
+
+#[test]
+fn a_batch_that_is_brought_in_by_parts_is_brought_in_whole() {
+    let table = Table::new();
+    let half = i64::try_from(AT_ONCE).expect("a small number") / 2;
+    // The parts end between an endpoint and its targets, and some hold nothing that is known.
+    let unknown = std::iter::repeat_n(Entry::Unknown, AT_ONCE + 1);
+    let many = (1..=2 * half).flat_map(|id| [policy(id, id, &[]), targets(id, &["a"])]);
+    let all: Vec<_> = unknown.clone().chain(many).chain(unknown).chain([policy(1, 1, &["keys"])]).collect();
+    apply(&table, all);
+    assert_eq!(table.endpoints(), AT_ONCE);
+    assert!((2..=2 * half).all(|id| replicas(&table, &format!("md-{id}")) == ["a"]));
+    assert!(replicas(&table, "md-1").is_empty(), "the last change of an entry counts");
+    let rest = [policy(5, 5, &[]), targets(5, &["b"]), targets(1, &["c"])];
+    table.apply(rest.map(|entry| Change { version: 2, entry }).into(), 2, true);
+    assert_eq!((table.endpoints(), replicas(&table, "md-5")), (1, vec!["b".to_owned()]));
+    assert_eq!(table.waiting().len(), 1, "targets that were named stay");
+}
