@@ -43,7 +43,7 @@ pub(super) fn names(model: &Path) -> Result<Vec<PathBuf>, ServeError> {
 pub(crate) fn is_whole(path: &Path) -> bool {
     let is_onnx = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("onnx"));
     let is_beside = |name: &&str| path.with_file_name(name).exists();
-    is_onnx && !KNOWN.iter().any(|name| is_beside(name)) && names(path).is_ok_and(|names| names.is_empty())
+    is_onnx && !KNOWN.iter().any(is_beside) && names(path).is_ok_and(|names| names.is_empty())
 }
 
 /// Reads the files of these names.
