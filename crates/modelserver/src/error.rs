@@ -66,6 +66,19 @@ pub enum ServeError {
         /// Python's words, or what became of the worker.
         reason: String,
     },
+    /// A Python model got no more memory while it was loaded.
+    #[error(
+        "{path} cannot be loaded: it is out of memory, its limit is {limit}; raise the limit or serve a smaller model: {reason}",
+        path = .path.display()
+    )]
+    OutOfMemory {
+        /// The file or folder.
+        path: PathBuf,
+        /// The limit, and the setting that it is.
+        limit: String,
+        /// Python's words.
+        reason: String,
+    },
     /// The environment that a Python model wants cannot be had.
     #[error("{reason}")]
     Environment {
@@ -104,6 +117,7 @@ impl ServeError {
             Self::GoldenFile { .. } => "golden_invalid",
             Self::GoldenMismatch(_) => "golden_mismatch",
             Self::Python { .. } => "python_failed",
+            Self::OutOfMemory { .. } => "out_of_memory",
             Self::Environment { .. } => "environment_failed",
             Self::Io { .. } | Self::Address(_) | Self::Broken(_) => "serve_failed",
         }
@@ -120,6 +134,7 @@ impl ServeError {
             | Self::NoRuntime(_)
             | Self::Load { .. }
             | Self::Python { .. }
+            | Self::OutOfMemory { .. }
             | Self::ModelConfig { .. }
             | Self::GoldenFile { .. }
             | Self::GoldenMismatch(_) => true,

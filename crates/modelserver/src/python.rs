@@ -118,7 +118,7 @@ impl PythonModel {
     /// between runs of the server.
     ///
     /// # Errors
-    /// [`ServeError::Python`] says why there is no model, with Python's traceback where there is one.
+    /// [`ServeError::Python`] or [`ServeError::OutOfMemory`] says why there is no model, with Python's traceback where there is one.
     pub(crate) fn open(
         entry: &Entry,
         interpreter: &Interpreter,
@@ -173,7 +173,13 @@ impl PythonModel {
             watcher: Some(watcher),
         };
         let outcome = started.recv().unwrap_or_else(|_| Err("its watcher broke off".to_owned()));
-        let introduced = outcome.map_err(|reason| ServeError::Python { path: entry.known_as.clone(), reason })?;
+        let introduced = outcome.map_err(|reason| {
+            let path = entry.known_as.clone();
+            match memory::beyond(&reason, memory, settings.python_memory) {
+                Some(limit) => ServeError::OutOfMemory { path, limit, reason },
+                None => ServeError::Python { path, reason },
+            }
+        })?;
         (model.signature, model.trials) = (introduced.signature, introduced.trials);
         Ok(model)
     }

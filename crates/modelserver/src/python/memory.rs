@@ -29,6 +29,21 @@ pub(crate) fn limit(configured: u64) -> u64 {
     total().map_or(u64::MAX, |total| total / PARTS * OF_THEM)
 }
 
+/// The limit that a model hit, if Python's words say that it got no more memory: `limit` bytes, which follow from what is
+/// `configured`.
+pub(super) fn beyond(reason: &str, limit: u64, configured: u64) -> Option<String> {
+    let first = reason.lines().next().unwrap_or_default();
+    if !["MemoryError", "not enough memory", "Cannot allocate memory"].iter().any(|words| first.contains(words)) {
+        return None;
+    }
+    let limit = limit >> 20;
+    Some(if configured > 0 {
+        format!("{limit} MiB (serve.python_memory_limit_bytes)")
+    } else {
+        format!("{limit} MiB (four fifths of limit_res.memory, or of this machine's memory)")
+    })
+}
+
 /// What a worker may hold after a run before it is replaced: three quarters of what it may allocate.
 pub(super) fn replaced_beyond(limit: u64) -> u64 {
     limit / 4 * 3
@@ -190,5 +205,18 @@ mod tests {
         assert!(total().unwrap() > 1 << 20);
         assert!(held(rustix::process::getpid(), 0, u64::MAX).unwrap() > 1 << 16);
         assert_eq!((limit(7), replaced_beyond(400)), (7, 300));
+    }
+
+    #[test]
+    fn a_model_that_got_no_memory_is_told_its_limit() {
+        let numpy = "numpy._core._exceptions._ArrayMemoryError: Unable to allocate 9 GiB\nTraceback";
+        for words in ["MemoryError\nTraceback", numpy, "OSError: [Errno 12] Cannot allocate memory"] {
+            assert!(
+                beyond(words, 3 << 20, 0).unwrap().starts_with("3 MiB (four fifths of limit_res.memory"),
+                "{words}"
+            );
+            assert_eq!(beyond(words, 3 << 20, 1).unwrap(), "3 MiB (serve.python_memory_limit_bytes)");
+        }
+        assert_eq!(beyond("ValueError: x\nMemoryError", 1, 0), None);
     }
 }
