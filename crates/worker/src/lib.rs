@@ -9,10 +9,13 @@
 //! spares it a wait. Ending one leaves every replica running.
 
 mod config;
+mod heartbeat;
 mod http;
+mod jobs;
 mod logs;
 mod metrics;
 pub mod plan;
+mod prune;
 mod reconcile;
 pub mod rollout;
 mod run;

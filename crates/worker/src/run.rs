@@ -1,10 +1,7 @@
 //! The loops of a worker, and their beginning and end.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::AtomicBool},
     time::{Duration, Instant},
 };
 
@@ -13,7 +10,7 @@ use backend::Backend;
 use base::{Clock, Tasks};
 use futures::StreamExt;
 use queue::{Receipt, Task, TaskQueue};
-use store::{Pruned, Store, StoreError, WorkerRecord};
+use store::{Store, StoreError};
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, mpsc},
@@ -21,11 +18,14 @@ use tokio::{
 
 use crate::{
     Config,
+    heartbeat::Heartbeat,
     http::{self, Front},
+    jobs,
     metrics::{Metrics, Outcome},
     plan::Rules,
+    prune::Prune,
     reconcile::{Pass, PassError, Reconciler},
-    scan,
+    scan::Scan,
     shelf::Shelf,
 };
 
@@ -93,27 +93,39 @@ pub async fn run(
         clock,
         tasks: own.clone(),
     };
-    let worker = Worker { config: Arc::new(config), reconciler, metrics, address, scanned: Arc::default() };
-    if !worker.register().await? {
+    let heartbeat = Heartbeat {
+        store: reconciler.store.clone(),
+        clock: reconciler.clock.clone(),
+        owner: owner.to_string(),
+        scope: reconciler.backend.scope(),
+        address,
+        every: Duration::from_millis(config.heartbeat_ms),
+        forget_after: Duration::from_millis(config.forget_after_ms),
+    };
+    let worker = Worker { config: Arc::new(config), reconciler, metrics };
+    if !worker.register(&heartbeat).await? {
         return Ok(());
     }
-    tracing::info!(worker = %owner, scope = worker.reconciler.backend.scope(), address = worker.address, "working");
+    tracing::info!(worker = %owner, scope = heartbeat.scope, address = heartbeat.address, "working");
+    let scanned = Arc::<AtomicBool>::default();
 
     let front = Front::new(
         Arc::clone(&worker.reconciler.backend),
         worker.reconciler.store.clone(),
         Arc::new(registry),
-        Arc::clone(&worker.scanned),
+        Arc::clone(&scanned),
         own.clone(),
         worker.config.advertise_addr.iter().cloned().collect(),
     );
     own.spawn(http::serve(listener, front, own.clone()));
-    own.spawn(worker.clone().heartbeats());
     own.spawn(worker.clone().listen());
     let (findings, found) = mpsc::channel(FINDINGS);
-    own.spawn(worker.clone().scans(findings));
     own.spawn(worker.clone().pull(found));
-    own.spawn(worker.clone().prunes());
+    let (reconciler, interval_ms) = (worker.reconciler.clone(), worker.config.scan_interval_ms);
+    let scan = Scan { reconciler, metrics: worker.metrics.clone(), findings, scanned, interval_ms };
+    let (store, clock) = (worker.reconciler.store.clone(), worker.reconciler.clock.clone());
+    let prune = Prune { store, clock, interval_ms: worker.config.prune_interval_ms };
+    jobs::start(&own, vec![Box::new(heartbeat), Box::new(scan), Box::new(prune)]);
 
     tasks.stopping().await;
     if !own.stop_and_wait(PATIENCE).await {
@@ -130,9 +142,6 @@ struct Worker {
     config: Arc<Config>,
     reconciler: Reconciler,
     metrics: Metrics,
-    address: String,
-    /// Whether a scan was completed since the start.
-    scanned: Arc<AtomicBool>,
 }
 
 impl Worker {
@@ -141,10 +150,10 @@ impl Worker {
     }
 
     /// Signs on, however long the database takes. `false` if told to end meanwhile.
-    async fn register(&self) -> Result<bool, WorkerError> {
+    async fn register(&self, heartbeat: &Heartbeat) -> Result<bool, WorkerError> {
         let mut failures = 0;
         loop {
-            match self.seen().await {
+            match heartbeat.beat().await {
                 Ok(()) => return Ok(true),
                 Err(StoreError::Conflict { reason, .. }) => return Err(WorkerError::OtherScope(reason)),
                 Err(error @ StoreError::Unavailable(_)) => {
@@ -159,29 +168,11 @@ impl Worker {
         }
     }
 
-    async fn seen(&self) -> Result<(), StoreError> {
-        let record = WorkerRecord {
-            id: self.reconciler.owner.to_string(),
-            scope: self.reconciler.backend.scope(),
-            address: self.address.clone(),
-            seen_at: self.reconciler.now(),
-        };
-        self.reconciler.store.worker_seen(&record, Duration::from_millis(self.config.forget_after_ms)).await
-    }
-
     /// Sleeps; `false` if told to end.
     async fn pause(&self, time: Duration) -> bool {
         tokio::select! {
             () = tokio::time::sleep(time) => true,
             () = self.tasks().stopping() => false,
-        }
-    }
-
-    async fn heartbeats(self) {
-        while self.pause(Duration::from_millis(self.config.heartbeat_ms)).await {
-            if let Err(error) = self.seen().await {
-                tracing::warn!(error = &error as &dyn std::error::Error, "the worker could not show that it lives");
-            }
         }
     }
 
@@ -206,42 +197,6 @@ impl Worker {
         if let Err(error) = self.reconciler.queue.wake(id, delay).await {
             self.metrics.queue_errors.inc();
             tracing::warn!(deployment = %id, error = &error as &dyn std::error::Error, "a deployment could not be woken");
-        }
-    }
-
-    async fn scans(self, findings: mpsc::Sender<DeploymentId>) {
-        loop {
-            let start = Instant::now();
-            match scan::scan(&self.reconciler, &self.metrics, &findings).await {
-                Ok(rows) => {
-                    self.metrics.scan_took(start.elapsed());
-                    self.metrics.scanned.set(i64::try_from(rows).unwrap_or(i64::MAX));
-                    self.scanned.store(true, Ordering::Release);
-                }
-                Err(error) => {
-                    self.metrics.scan_errors.inc();
-                    tracing::warn!(error = &error as &dyn std::error::Error, "a scan failed");
-                }
-            }
-            if !self.pause(jittered(self.config.scan_interval_ms)).await {
-                return;
-            }
-        }
-    }
-
-    /// Has the database forget what it need no longer keep. Several workers may do so at once.
-    async fn prunes(self) {
-        loop {
-            match self.reconciler.store.prune(self.reconciler.now()).await {
-                Ok(pruned) if pruned == Pruned::default() => {}
-                Ok(pruned) => tracing::info!(?pruned, "the database has forgotten what was old"),
-                Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "nothing old could be forgotten");
-                }
-            }
-            if !self.pause(jittered(self.config.prune_interval_ms)).await {
-                return;
-            }
         }
     }
 
@@ -349,11 +304,6 @@ impl Worker {
         self.metrics.reconciled(outcome, start.elapsed());
         again
     }
-}
-
-/// An interval, a little changed: several workers that were started together shall not do the same together.
-fn jittered(interval_ms: u64) -> Duration {
-    Duration::from_millis(interval_ms).mul_f64(rand::random_range(0.9..1.1))
 }
 
 /// What asks for a look at a deployment.

@@ -7,14 +7,23 @@
 //! **Invariant:** a scan changes nothing by itself, except that it ends replicas of deployments that do not
 //! exist.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use api::{DeploymentId, RevisionNumber, State, Timestamp, replica::ReplicaState, traffic::main_share};
+use async_trait::async_trait;
 use backend::Replica;
 use store::SettledRow;
 use tokio::sync::mpsc;
 
 use crate::{
+    jobs::{Job, jittered},
     metrics::Metrics,
     reconcile::{PassError, Reconciler},
     scaling,
@@ -59,8 +68,40 @@ fn is_at_rest(row: &SettledRow, seen: Option<&Seen>) -> bool {
     }
 }
 
+/// Scans again and again.
+pub(crate) struct Scan {
+    pub(crate) reconciler: Reconciler,
+    pub(crate) metrics: Metrics,
+    pub(crate) findings: mpsc::Sender<DeploymentId>,
+    /// Whether a scan was completed since the start.
+    pub(crate) scanned: Arc<AtomicBool>,
+    pub(crate) interval_ms: u64,
+}
+
+#[async_trait]
+impl Job for Scan {
+    fn pause(&self) -> Duration {
+        jittered(self.interval_ms)
+    }
+
+    async fn turn(&self) {
+        let start = Instant::now();
+        match scan(&self.reconciler, &self.metrics, &self.findings).await {
+            Ok(rows) => {
+                self.metrics.scan_took(start.elapsed());
+                self.metrics.scanned.set(i64::try_from(rows).unwrap_or(i64::MAX));
+                self.scanned.store(true, Ordering::Release);
+            }
+            Err(error) => {
+                self.metrics.scan_errors.inc();
+                tracing::warn!(error = &error as &dyn std::error::Error, "a scan failed");
+            }
+        }
+    }
+}
+
 /// Scans once, and hands over what needs a look; gives the number of deployments.
-pub(crate) async fn scan(
+async fn scan(
     reconciler: &Reconciler,
     metrics: &Metrics,
     findings: &mpsc::Sender<DeploymentId>,
