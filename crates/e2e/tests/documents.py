@@ -8,7 +8,10 @@ read as the server's settings. A comment before a block says what is different a
     <!-- not run: why -->       it is only checked for its syntax
     <!-- instead: commands -->  these run in its place
     <!-- ends with 1 -->        its exit status
+    <!-- after: commands -->    these run before it
     <!-- takes long: why -->    it runs in the long tier only
+    <!-- needs MLflow -->       the same, with a tracking server that has the models of `documents_mlflow.py`
+    <!-- needs MLflow: NAME --> the same, with the newest version of model NAME served
 
     documents.py [--long] CHECKOUT DOCUMENT...
 """
@@ -23,11 +26,18 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
+import tomllib
 import traceback
+import urllib.request
 from pathlib import Path
+
+import yaml
 
 BLOCK = re.compile(r"(?:<!-- (?P<mark>[^>]*) -->\n\n?)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
 FILE = re.compile(r"# ([\w./-]+\.(?:py|pbtxt|txt|yaml|toml))\n")
+# What a reader's machine sets for all programs: how the package index is reached, and where ONNX Runtime is.
+KEPT = re.compile(r"(ORT|UV|PIP|SSL_CERT)_\w+$|LANG$|(https?|no)_proxy$", re.I)
 PRELUDE = r"""
 set -euo pipefail
 curl() { command curl --fail-with-body --silent --show-error --max-time 60 "$@"; }
@@ -40,7 +50,7 @@ modelway() {
         command modelway "$@" >>server.log 2>&1 &
         echo $! >server.pid
         unset MODELWAY__SERVE__PORT
-        case " $* " in *" --port "*) port=$OTHER_PORT ;; *) port=$SERVE_PORT ;; esac
+        case " $* " in *" --port "*) port="$* "; port=${port##*--port }; port=${port%% *} ;; *) port=$SERVE_PORT ;; esac
         until command curl -fs -o /dev/null "http://127.0.0.1:$port/v2/health/ready"; do
             kill -0 "$(cat server.pid)" || { cat server.log; return 1; }
             sleep 0.05
@@ -94,30 +104,32 @@ class Reader:
         for name in ("python", "scripts", "bin"):
             if (checkout / name).exists():
                 (self.folder / name).symlink_to(checkout / name)
-        self.ports = {"8080": free_port(), "8081": free_port(), "9000": free_port()}
-        gateway, control, other = self.ports.values()
+        self.ports = {"8080": free_port(), "8081": free_port(), "9000": free_port(), "5000": free_port()}
+        gateway, control, _, _ = self.ports.values()
         binary = Path(os.environ["MODELWAY_BINARY"])
         self.environment = {
             "HOME": str(self.place),
             "PATH": f"{binary.parent}:{cache / 'venv/bin'}:{os.environ['PATH']}",
             "SERVE_PORT": gateway,
-            "OTHER_PORT": other,
             "MODELWAY__CONTROL__ADDR": f"127.0.0.1:{control}",
             "MODELWAY__GATEWAY__ADDR": f"127.0.0.1:{gateway}",
             "MODELWAY__CONTROL__GATEWAY_URL": f"http://127.0.0.1:{gateway}",
             "MODELWAY__GATEWAY__CONTROL_URL": f"http://127.0.0.1:{control}",
             "MODELWAY__CLIENT__CONTROL_URL": f"http://127.0.0.1:{control}",
             "MODELWAY__CLIENT__GATEWAY_URL": f"http://127.0.0.1:{gateway}",
-            **{name: value for name, value in os.environ.items() if name in ("ORT_DYLIB_PATH", "ORT_DISABLE_TELEMETRY", "LANG")},
+            **{name: value for name, value in os.environ.items() if KEPT.match(name)},
         }
         self.names = {"__name__": "__main__"}
         self.answer = ""
+        self.mlflow = None
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
         self.shell("end_server")
+        if self.mlflow:
+            self.mlflow.communicate()
         shutil.rmtree(self.place, ignore_errors=True)
 
     def read(self, document):
@@ -151,10 +163,23 @@ class Reader:
         original, file = text, FILE.match(text)
         for port, own in self.ports.items():
             text = re.sub(rf"\b{port}\b", own, text)
-        text = text.replace("/tmp/", f"{self.place}/")
-        if mark.startswith("not run") or (mark.startswith("takes long") and not self.long):
+        text = re.sub(r"/tmp/|/run/secrets/", f"{self.place}/", text)
+        takes_long = mark.startswith(("takes long", "needs MLflow"))
+        if mark.startswith("not run") or (takes_long and not self.long):
             self.parse(language, original)
-        elif file:
+            return
+        if mark.startswith("needs MLflow"):
+            self.start_mlflow()
+            name = mark.partition(": ")[2]
+            if name:
+                mark = f"after: modelway serve models:/{name}/latest --model-name {name}"
+        if mark.startswith("after: "):
+            before = mark.removeprefix("after: ").replace("/run/secrets/", f"{self.place}/")
+            ran = self.shell(before)
+            assert ran.returncode == 0, f"`{before}` ended with {ran.returncode}\n{ran.stdout}{ran.stderr}"
+        if language not in ("sh", "json", "python", "toml", "text"):
+            self.parse(language, original)
+        if file:
             place = self.folder / file[1]
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_text(original)
@@ -175,8 +200,6 @@ class Reader:
         elif language == "text":
             wanted = original.strip()
             assert wanted in self.answer, f"the answer is\n{self.answer}"
-        else:
-            assert language == "", f"nobody knows how to run a block of {language!r}"
 
     def installing(self):
         """An environment of its own for what a block installs."""
@@ -185,12 +208,39 @@ class Reader:
             subprocess.run(["python3", "-m", "venv", str(fresh)], env=self.environment, check=True)
         return f"PATH={fresh}/bin:$PATH\n"
 
+    def start_mlflow(self):
+        if self.mlflow:
+            return
+        script, port = self.checkout / "scripts/mlflow.sh", self.ports["5000"]
+        url = f"http://127.0.0.1:{port}"
+        self.mlflow = subprocess.Popen([script, "serve", port], stdin=subprocess.PIPE)
+        until = time.monotonic() + 300
+        while True:
+            try:
+                urllib.request.urlopen(f"{url}/health", timeout=10).close()
+                break
+            except OSError:
+                assert time.monotonic() < until, "MLflow does not listen"
+                time.sleep(0.1)
+        python = subprocess.run([script], stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+        models = self.checkout / "crates/e2e/tests/models/documents_mlflow.py"
+        subprocess.run([python, models, url], stdout=sys.stderr, check=True)
+        self.environment["MLFLOW_TRACKING_URI"] = url
+
     def parse(self, language, text):
         if language == "sh":
             ran = subprocess.run(["bash", "-n"], input=text, text=True, stderr=subprocess.PIPE)
             assert ran.returncode == 0, ran.stderr
         elif language == "python":
             ast.parse(text)
+        elif language == "yaml":
+            list(yaml.safe_load_all(text))
+        elif language == "toml":
+            tomllib.loads(text)
+        elif language == "json":
+            json.loads(text)
+        else:
+            assert language in ("", "text"), f"nobody knows how to read a block of {language!r}"
 
     def shell(self, text):
         return subprocess.run(

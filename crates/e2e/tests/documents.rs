@@ -42,6 +42,17 @@ fn long_the_blocks_that_install_something_work_as_written() {
 }
 
 #[test]
+#[ignore = "make test-long runs it"]
+fn long_the_blocks_that_need_mlflow_work_as_written() {
+    run(&["--long", "README.md", "docs/nulls.md", "docs/python-models.md"]);
+}
+
+#[test]
+fn the_blocks_for_contributors_can_be_read() {
+    run(&["CONTRIBUTING.md", "bench/README.md", "bench/serve/README.md"]);
+}
+
+#[test]
 fn no_document_is_left_out() {
     let known = include_str!("documents.rs");
     for document in std::fs::read_dir(checkout().join("docs")).unwrap() {
