@@ -10,6 +10,7 @@
 pub mod decode;
 pub mod deployment;
 pub mod event;
+pub mod fence;
 pub mod id;
 pub mod inference;
 pub mod lost;
@@ -21,12 +22,14 @@ pub mod replica;
 pub mod request_id;
 pub mod revision;
 pub mod route;
+pub mod stray;
 pub mod time;
 pub mod traffic;
 pub mod words;
 
 pub use deployment::{Deployment, DeploymentSpec, DeploymentStatus, State};
 pub use event::Event;
+pub use fence::{Epoch, Fence, Origin};
 pub use id::{DeploymentId, EndpointId, ReplicaId, RevisionNumber};
 pub use problem::{Fault, Problem};
 pub use revision::Revision;

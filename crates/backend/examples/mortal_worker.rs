@@ -18,10 +18,10 @@ async fn main() {
         drain_ms: 1,
         ..Config::default()
     };
-    let fence = arguments.next().unwrap().parse().unwrap();
+    let fence = conformance::fence(arguments.next().unwrap().parse().unwrap());
     let backend = ProcessBackend::open(config, Tasks::new(), Clock::system()).await.unwrap();
     let wanted = conformance::revision(DeploymentId(1), RevisionNumber(1), "file:///model");
     for turn in 0.. {
-        backend.ensure(&wanted, [3, 1, 4, 0][turn % 4], &[], fence).await.unwrap();
+        backend.ensure(&wanted, [3, 1, 4, 0][turn % 4], &[], &fence).await.unwrap();
     }
 }

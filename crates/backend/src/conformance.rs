@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use api::{
-    DeploymentId, ReplicaId, Revision, RevisionNumber, Timestamp,
+    DeploymentId, Epoch, Fence, ReplicaId, Revision, RevisionNumber, Timestamp,
     deployment::{MachineType, Resources},
     registry::ModelContent,
     replica::ReplicaState,
@@ -54,6 +54,21 @@ pub fn revision(deployment: DeploymentId, number: RevisionNumber, uri: &str) -> 
     Revision { deployment, number, spec, created_at: Timestamp(0), pin: None }
 }
 
+/// The epoch of most cases.
+const HERE: &str = "6f1c";
+
+/// A fence of an epoch that continues no other.
+#[must_use]
+pub fn fence_of(epoch: &str, number: i64) -> Fence {
+    Fence { epoch: Epoch(epoch.to_owned()), former: Vec::new(), number }
+}
+
+/// A fence of the epoch that the cases are played in.
+#[must_use]
+pub fn fence(number: i64) -> Fence {
+    fence_of(HERE, number)
+}
+
 /// Runs every case, one after the other, and leaves nothing running.
 ///
 /// # Panics
@@ -69,7 +84,12 @@ pub async fn run(place: &dyn Place) {
     a_reopened_backend_finds_what_runs_and_does_not_double_it(place, DeploymentId(107)).await;
     a_replica_that_ends_by_itself_says_why_and_is_started_again(place, DeploymentId(108)).await;
     logs_are_there_for_known_replicas_only(place, DeploymentId(109)).await;
-    shutdown_leaves_nothing(place, DeploymentId(110)).await;
+    another_epoch_s_replicas_run_on_beside_one_s_own(place, DeploymentId(111)).await;
+    what_was_taken_over_is_one_s_own(place, DeploymentId(112)).await;
+    an_epoch_that_another_continues_is_refused(place, DeploymentId(113)).await;
+    a_stray_is_ended_by_its_name_only(place, DeploymentId(114)).await;
+    what_ended_is_revived_without_a_fence(place, DeploymentId(115)).await;
+    shutdown_leaves_nothing_but_other_epochs_replicas(place, DeploymentId(110)).await;
 }
 
 async fn changes_tell_when_a_replica_becomes_ready(place: &dyn Place, id: DeploymentId) {
@@ -145,17 +165,17 @@ async fn those_that_retire_end_and_others_take_their_place(place: &dyn Place, id
     let first = three[0].id.clone();
     let ensure_without_first = async |want: u32| {
         let retire = std::slice::from_ref(&first);
-        backend.ensure(&wanted, want, retire, 1).await.expect("ensure");
+        backend.ensure(&wanted, want, retire, &fence(1)).await.expect("ensure");
     };
     ensure_without_first(2).await;
     let two = ready(&*backend, id, 2).await;
     if backend.capabilities().exact_victims {
         assert_eq!(starts(&two), starts(&three[1..]), "exactly the one that retires has ended");
     }
-    backend.ensure(&wanted, 2, &[ReplicaId("another".to_owned())], 1).await.expect("ensure");
+    backend.ensure(&wanted, 2, &[ReplicaId("another".to_owned())], &fence(1)).await.expect("ensure");
     assert_eq!(starts(&ready(&*backend, id, 2).await), starts(&two), "a name that nobody has ends nothing");
     let last = two[1].id.clone();
-    backend.ensure(&wanted, 2, std::slice::from_ref(&last), 1).await.expect("ensure");
+    backend.ensure(&wanted, 2, std::slice::from_ref(&last), &fence(1)).await.expect("ensure");
     let replaced = || async {
         let replicas = observe(&*backend, id).await;
         let other = live(&replicas).any(|replica| !starts(&two).contains(&starts(std::slice::from_ref(replica))[0]));
@@ -186,9 +206,9 @@ async fn an_older_fence_is_refused(place: &dyn Place, id: DeploymentId) {
 
     let other = place.open().await;
     for backend in [&backend, &other] {
-        let grown = backend.ensure(&wanted, 2, &[], 6).await;
+        let grown = backend.ensure(&wanted, 2, &[], &fence(6)).await;
         assert!(matches!(grown, Err(BackendError::Fenced { given: 6, newest: 7 })), "ensure: {grown:?}");
-        let removed = backend.remove(id, None, 6).await;
+        let removed = backend.remove(id, None, &fence(6)).await;
         assert!(matches!(removed, Err(BackendError::Fenced { given: 6, newest: 7 })), "remove: {removed:?}");
     }
     assert_eq!(starts(&ready(&*backend, id, 1).await), starts(&before), "a refused call has changed something");
@@ -197,8 +217,8 @@ async fn an_older_fence_is_refused(place: &dyn Place, id: DeploymentId) {
 
 async fn removing_what_is_not_there_is_harmless(place: &dyn Place, id: DeploymentId) {
     let backend = place.open().await;
-    backend.remove(id, None, 1).await.expect("removing an unknown deployment");
-    backend.remove(id, Some(RevisionNumber(3)), 1).await.expect("removing an unknown revision");
+    backend.remove(id, None, &fence(1)).await.expect("removing an unknown deployment");
+    backend.remove(id, Some(RevisionNumber(3)), &fence(1)).await.expect("removing an unknown revision");
     assert_eq!(observe(&*backend, id).await, []);
 }
 
@@ -263,11 +283,113 @@ async fn logs_are_there_for_known_replicas_only(place: &dyn Place, id: Deploymen
     gone(&*backend, id, None, 1).await;
 }
 
-async fn shutdown_leaves_nothing(place: &dyn Place, id: DeploymentId) {
+async fn another_epoch_s_replicas_run_on_beside_one_s_own(place: &dyn Place, id: DeploymentId) {
+    let backend = place.open().await;
+    let wanted = place.revision(id, RevisionNumber(1));
+    let (old, new) = (fence_of("old", 50), fence_of("new", 1));
+    backend.ensure(&wanted, 2, &[], &old).await.expect("ensure");
+    let theirs = starts(&ready(&*backend, id, 2).await);
+
+    // A database that is new, or was restored, gives small numbers, and the names that the old one gave.
+    let backend = place.open().await;
+    backend.ensure(&wanted, 1, &[], &new).await.expect("an old fence of another epoch binds nobody");
+    let all = ready(&*backend, id, 3).await;
+    let (ours, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|replica| replica.is_of(&new.epoch));
+    assert_eq!((ours.len(), starts(&others)), (1, theirs.clone()), "the others were touched, or counted");
+    assert_eq!(ours[0].origin, Some(new.origin(wanted.created_at)), "a replica says who started it, and for what");
+
+    let retire: Vec<ReplicaId> = others.iter().map(|replica| replica.id.clone()).collect();
+    backend.ensure(&wanted, 0, &retire, &new).await.expect("ensure");
+    eventually("one's own to end", || async { observe(&*backend, id).await.len() == 2 }).await;
+    backend.remove(id, None, &fence_of("new", 99)).await.expect("remove");
+    assert_eq!(starts(&ready(&*backend, id, 2).await), theirs, "removing has touched another epoch's replicas");
+    remove_all(&*backend, id, &old).await;
+}
+
+async fn what_was_taken_over_is_one_s_own(place: &dyn Place, id: DeploymentId) {
+    let backend = place.open().await;
+    let wanted = place.revision(id, RevisionNumber(1));
+    let (old, new) = (fence_of("old", 7), fence_of("new", 3));
+    backend.ensure(&wanted, 2, &[], &old).await.expect("ensure");
+    let before = ready(&*backend, id, 2).await;
+    let gone = ReplicaId(format!("{id}-r9-9"));
+    let names = [(before[0].id.clone(), wanted.created_at), (gone, wanted.created_at)];
+    backend.take_over(id, &names, &new).await.expect("take_over");
+
+    let backend = place.open().await;
+    backend.ensure(&wanted, 1, &[], &new).await.expect("ensure");
+    let after = ready(&*backend, id, 2).await;
+    assert_eq!(starts(&after), starts(&before), "taking over has replaced something, or it does not count");
+    assert_eq!(after[0].origin, Some(new.origin(wanted.created_at)));
+    assert!(after[1].is_of(&old.epoch), "one that was not named is another's still");
+    remove_all(&*backend, id, &new).await;
+    assert_eq!(starts(&observe(&*backend, id).await), starts(&before[1..]));
+    remove_all(&*backend, id, &old).await;
+}
+
+async fn an_epoch_that_another_continues_is_refused(place: &dyn Place, id: DeploymentId) {
+    let backend = place.open().await;
+    let wanted = place.revision(id, RevisionNumber(1));
+    backend.ensure(&wanted, 1, &[], &fence_of("old", 7)).await.expect("ensure");
+    let later = Fence { former: vec![Epoch("old".to_owned())], ..fence_of("new", 1) };
+    let replica = ready(&*backend, id, 1).await.remove(0);
+    backend.take_over(id, &[(replica.id, wanted.created_at)], &later).await.expect("take_over");
+    let late = backend.ensure(&wanted, 3, &[], &fence_of("old", 8)).await;
+    assert!(matches!(late, Err(BackendError::Fenced { given: 8, .. })), "{late:?}");
+    assert_eq!(ready(&*backend, id, 1).await.len(), 1, "a refused call has changed something");
+    remove_all(&*backend, id, &later).await;
+}
+
+async fn a_stray_is_ended_by_its_name_only(place: &dyn Place, id: DeploymentId) {
+    let backend = place.open().await;
+    let wanted = place.revision(id, RevisionNumber(1));
+    let (old, new) = (fence_of("old", 7), fence_of("new", 1));
+    backend.ensure(&wanted, 2, &[], &old).await.expect("ensure");
+    backend.ensure(&wanted, 1, &[], &new).await.expect("ensure");
+    let all = ready(&*backend, id, 3).await;
+    let (ours, strays): (Vec<_>, Vec<_>) = all.iter().partition(|replica| replica.is_of(&new.epoch));
+    let missing = ReplicaId(format!("{id}-r9-9"));
+    for replica in [&missing, &ours[0].id, &strays[0].id, &strays[0].id] {
+        backend.end_stray(replica, &new.epoch).await.expect("end_stray");
+    }
+    eventually("the stray to end", || async { observe(&*backend, id).await.len() == 2 }).await;
+    let left = starts(&ready(&*backend, id, 2).await);
+    assert_eq!(left, starts(&[strays[1].clone(), ours[0].clone()]), "another one was ended");
+    remove_all(&*backend, id, &old).await;
+    remove_all(&*backend, id, &new).await;
+}
+
+async fn what_ended_is_revived_without_a_fence(place: &dyn Place, id: DeploymentId) {
+    let backend = place.open().await;
+    ensure(&*backend, &place.broken(id, RevisionNumber(1)), 1, 1).await;
+    let (ours, other) = (fence(1).epoch, fence_of("other", 1).epoch);
+    let backs_off = || async { observe(&*backend, id).await.iter().any(|it| it.state == ReplicaState::BackingOff) };
+    eventually("it to end by itself", backs_off).await;
+
+    // As a new worker would, which has never been told of the revision.
+    let backend = place.open().await;
+    let again = || async {
+        assert_eq!(backend.revive(id, &other).await.expect("revive"), None, "another epoch's is left alone");
+        backend.revive(id, &ours).await.expect("revive");
+        observe(&*backend, id).await.iter().any(|replica| replica.restarts >= 2)
+    };
+    eventually("it to be started again and again", again).await;
+    assert_eq!(observe(&*backend, id).await.len(), 1, "a revival keeps the replica's place");
+    gone(&*backend, id, None, 1).await;
+    assert_eq!(backend.revive(id, &ours).await.expect("revive"), None);
+    assert_eq!(observe(&*backend, id).await, [], "what was removed came back");
+}
+
+async fn shutdown_leaves_nothing_but_other_epochs_replicas(place: &dyn Place, id: DeploymentId) {
     let backend = place.open().await;
     ensure(&*backend, &place.revision(id, RevisionNumber(1)), 2, 1).await;
-    ready(&*backend, id, 2).await;
-    within("shutdown", backend.shutdown(Duration::from_secs(10))).await.expect("shutdown");
+    let other = fence_of("other", 1);
+    backend.ensure(&place.revision(id, RevisionNumber(1)), 1, &[], &other).await.expect("ensure");
+    ready(&*backend, id, 3).await;
+    within("shutdown", backend.shutdown(Duration::from_secs(10), &fence(1).epoch)).await.expect("shutdown");
+    let left = backend.observe_all().await.expect("observe_all");
+    assert!(left.len() == 1 && left[0].is_of(&other.epoch), "{left:?}");
+    within("shutdown", backend.shutdown(Duration::from_secs(10), &other.epoch)).await.expect("shutdown");
     assert_eq!(backend.observe_all().await.expect("observe_all"), [], "something survived the shutdown");
 }
 
@@ -280,8 +402,8 @@ fn live(replicas: &[Replica]) -> impl Iterator<Item = &Replica> {
     replicas.iter().filter(|replica| replica.state != ReplicaState::Stopping)
 }
 
-async fn ensure(backend: &dyn Backend, revision: &Revision, want: u32, fence: i64) {
-    backend.ensure(revision, want, &[], fence).await.expect("ensure");
+async fn ensure(backend: &dyn Backend, revision: &Revision, want: u32, number: i64) {
+    backend.ensure(revision, want, &[], &fence(number)).await.expect("ensure");
 }
 
 async fn observe(backend: &dyn Backend, id: DeploymentId) -> Vec<Replica> {
@@ -297,10 +419,20 @@ async fn ready(backend: &dyn Backend, id: DeploymentId, count: usize) -> Vec<Rep
     observe(backend, id).await
 }
 
-/// Removes, and again, until nothing is left.
-async fn gone(backend: &dyn Backend, id: DeploymentId, revision: Option<RevisionNumber>, fence: i64) {
+/// Removes what is of this epoch, and again, until nothing of it is left.
+async fn remove_all(backend: &dyn Backend, id: DeploymentId, fence: &Fence) {
     let empty = || async {
-        backend.remove(id, revision, fence).await.expect("remove");
+        backend.remove(id, None, fence).await.expect("remove");
+        observe(backend, id).await.iter().all(|replica| !replica.is_of(&fence.epoch))
+    };
+    eventually(&format!("{id} to be gone"), empty).await;
+}
+
+/// Removes, and again, until nothing is left.
+async fn gone(backend: &dyn Backend, id: DeploymentId, revision: Option<RevisionNumber>, number: i64) {
+    let fence = fence(number);
+    let empty = || async {
+        backend.remove(id, revision, &fence).await.expect("remove");
         observe(backend, id).await.iter().all(|r| revision.is_some_and(|only| only != r.revision))
     };
     eventually(&format!("{id} to be gone"), empty).await;

@@ -13,7 +13,7 @@ use std::{
 };
 
 use api::{
-    DeploymentId, ReplicaId, Revision, RevisionNumber, Timestamp,
+    DeploymentId, Epoch, Fence, ReplicaId, Revision, RevisionNumber, Timestamp,
     deployment::StatusError,
     registry::ModelContent,
     replica::{Address, ReplicaState},
@@ -94,7 +94,8 @@ struct Machine {
 
 #[derive(Debug, Default)]
 struct Slots {
-    fence: i64,
+    /// The newest fence of each epoch.
+    fences: BTreeMap<Epoch, i64>,
     /// By revision and ordinal, which is also the order of names that people expect.
     replicas: BTreeMap<(RevisionNumber, u32), Slot>,
 }
@@ -239,11 +240,13 @@ impl FakeBackend {
         }
     }
 
-    fn admit(slots: &mut Slots, fence: i64) -> Result<(), BackendError> {
-        if fence < slots.fence {
-            return Err(BackendError::Fenced { given: fence, newest: slots.fence });
+    fn admit(slots: &mut Slots, fence: &Fence) -> Result<(), BackendError> {
+        let newest = slots.fences.entry(fence.epoch.clone()).or_insert(fence.number);
+        if fence.number < *newest {
+            return Err(BackendError::Fenced { given: fence.number, newest: *newest });
         }
-        slots.fence = fence;
+        *newest = fence.number;
+        slots.fences.extend(fence.former.iter().map(|former| (former.clone(), i64::MAX)));
         Ok(())
     }
 }
@@ -269,7 +272,7 @@ impl Backend for FakeBackend {
         revision: &Revision,
         want: u32,
         retire: &[ReplicaId],
-        fence: i64,
+        fence: &Fence,
     ) -> Result<(), BackendError> {
         if let ModelContent::Image { reference } = &revision.spec.content {
             return Err(BackendError::Rejected {
@@ -287,14 +290,15 @@ impl Backend for FakeBackend {
             let slots = deployments.entry(deployment).or_default();
             Self::admit(slots, fence)?;
 
-            let retired =
-                slots.replicas.iter().filter(|((of, _), slot)| *of == number && retire.contains(&slot.replica.id));
+            let ours = slots.replicas.iter().filter(|(_, slot)| slot.replica.is_of(&fence.epoch));
+            let retired = ours.filter(|((of, _), slot)| *of == number && retire.contains(&slot.replica.id));
             let retired: Vec<_> = retired.map(|(key, _)| *key).collect();
             self.stop(slots, deployment, &retired);
             let mut live: Vec<(bool, (RevisionNumber, u32))> = slots
                 .replicas
                 .iter()
-                .filter(|((of, _), slot)| *of == number && slot.replica.state != ReplicaState::Stopping)
+                .filter(|((of, _), slot)| *of == number && slot.replica.is_of(&fence.epoch))
+                .filter(|(_, slot)| slot.replica.state != ReplicaState::Stopping)
                 .map(|(key, slot)| (slot.replica.state != ReplicaState::Ready, *key))
                 .collect();
             live.sort_unstable();
@@ -314,7 +318,7 @@ impl Backend for FakeBackend {
             let free = (0..).filter(|n| !slots.replicas.contains_key(&(number, *n)));
             let free: Vec<u32> = free.take(want.saturating_sub(live.len())).collect();
             for ordinal in free {
-                let mut slot = self.new_slot(revision, ordinal);
+                let mut slot = self.new_slot(revision, ordinal, fence);
                 self.start(&mut slot, now);
                 slots.replicas.insert((number, ordinal), slot);
                 begun.push((number, ordinal));
@@ -351,14 +355,69 @@ impl Backend for FakeBackend {
         &self,
         deployment: DeploymentId,
         revision: Option<RevisionNumber>,
-        fence: i64,
+        fence: &Fence,
     ) -> Result<(), BackendError> {
         let mut machine = self.machine();
         let Some(slots) = machine.deployments.get_mut(&deployment) else { return Ok(()) };
         Self::admit(slots, fence)?;
-        let meant = |of: RevisionNumber| revision.is_none_or(|only| only == of);
-        let keys: Vec<_> = slots.replicas.keys().copied().filter(|(of, _)| meant(*of)).collect();
+        let meant =
+            |replica: &Replica| replica.is_of(&fence.epoch) && revision.is_none_or(|only| only == replica.revision);
+        let keys: Vec<_> = slots.replicas.iter().filter(|(_, it)| meant(&it.replica)).map(|(key, _)| *key).collect();
         self.stop(slots, deployment, &keys);
+        Ok(())
+    }
+
+    async fn take_over(
+        &self,
+        deployment: DeploymentId,
+        replicas: &[(ReplicaId, Timestamp)],
+        fence: &Fence,
+    ) -> Result<(), BackendError> {
+        let mut machine = self.machine();
+        let Some(slots) = machine.deployments.get_mut(&deployment) else { return Ok(()) };
+        Self::admit(slots, fence)?;
+        for slot in slots.replicas.values_mut() {
+            if let Some((_, made_at)) = replicas.iter().find(|(id, _)| *id == slot.replica.id) {
+                slot.replica.origin = Some(fence.origin(*made_at));
+            }
+        }
+        Ok(())
+    }
+
+    async fn revive(&self, deployment: DeploymentId, epoch: &Epoch) -> Result<Option<Timestamp>, BackendError> {
+        let now = Timestamp::from(self.clock.now());
+        let (mut next, mut due) = (None::<Timestamp>, false);
+        {
+            let mut machine = self.machine();
+            let Machine { deployments, starts } = &mut *machine;
+            let Some(slots) = deployments.get_mut(&deployment) else { return Ok(None) };
+            for ((revision, ordinal), slot) in &mut slots.replicas {
+                match slot.replica.retry_at.filter(|_| slot.replica.is_of(epoch)) {
+                    Some(retry_at) if retry_at <= now => {
+                        slot.replica.restarts += 1;
+                        self.start(slot, now);
+                        *starts += 1;
+                        let key = (deployment, *revision, *ordinal);
+                        self.later(key, slot.turn, self.config.ready_after_ms, Then::Settle);
+                        due = true;
+                    }
+                    Some(retry_at) => next = Some(next.map_or(retry_at, |next| next.min(retry_at))),
+                    None => {}
+                }
+            }
+        }
+        if due {
+            self.tell(deployment);
+        }
+        Ok(next)
+    }
+
+    async fn end_stray(&self, replica: &ReplicaId, ours: &Epoch) -> Result<(), BackendError> {
+        for (deployment, slots) in &mut self.machine().deployments {
+            let meant = |slot: &Slot| slot.replica.id == *replica && !slot.replica.is_of(ours);
+            let keys: Vec<_> = slots.replicas.iter().filter(|(_, slot)| meant(slot)).map(|(key, _)| *key).collect();
+            self.stop(slots, *deployment, &keys);
+        }
         Ok(())
     }
 
@@ -399,16 +458,16 @@ impl Backend for FakeBackend {
         Ok(Some(if follow { lines.chain(futures::stream::pending()).boxed() } else { lines.boxed() }))
     }
 
-    async fn shutdown(&self, _patience: Duration) -> Result<(), BackendError> {
+    async fn shutdown(&self, _patience: Duration, epoch: &Epoch) -> Result<(), BackendError> {
         for slots in self.machine().deployments.values_mut() {
-            slots.replicas.clear();
+            slots.replicas.retain(|_, slot| !slot.replica.is_of(epoch));
         }
         Ok(())
     }
 }
 
 impl FakeBackend {
-    fn new_slot(&self, revision: &Revision, ordinal: u32) -> Slot {
+    fn new_slot(&self, revision: &Revision, ordinal: u32, fence: &Fence) -> Slot {
         let replica = Replica {
             id: ReplicaId(format!("{}-r{}-{ordinal}", revision.deployment, revision.number)),
             deployment: revision.deployment,
@@ -422,6 +481,7 @@ impl FakeBackend {
             artifact: None,
             files: found_files(revision),
             notes: Vec::new(),
+            origin: Some(fence.origin(revision.created_at)),
         };
         Slot { replica, behaviour: revision.spec.env.get(BEHAVIOUR).cloned(), turn: 0 }
     }

@@ -11,7 +11,7 @@ pub mod process;
 use std::time::Duration;
 
 use api::{
-    DeploymentId, ReplicaId, Revision, RevisionNumber, Timestamp,
+    DeploymentId, Epoch, Fence, Origin, ReplicaId, Revision, RevisionNumber, Timestamp,
     deployment::StatusError,
     replica::{Address, ReplicaState},
     revision::FoundFiles,
@@ -80,9 +80,17 @@ pub struct Replica {
     pub files: Option<FoundFiles>,
     /// What a user should know, such as limits that this machine cannot enforce.
     pub notes: Vec<String>,
+    /// Who started it. `None` if that was a version without epochs (0.1.0).
+    pub origin: Option<Origin>,
 }
 
 impl Replica {
+    /// Whether it was started, or taken over, in this epoch.
+    #[must_use]
+    pub fn is_of(&self, epoch: &Epoch) -> bool {
+        self.origin.as_ref().is_some_and(|origin| origin.epoch == *epoch)
+    }
+
     /// Whether requests can be sent to it.
     #[must_use]
     pub fn is_ready(&self) -> bool {
@@ -119,6 +127,9 @@ pub enum Restarts {
 }
 
 /// A place where replicas can run.
+///
+/// Several databases may use one place, one after the other or at the same time. A call with a [`Fence`] concerns the
+/// replicas of its epoch and no others, even those of the same deployment and revision: they keep their names and run on.
 #[async_trait]
 pub trait Backend: Send + Sync + 'static {
     /// Names the kind and the place, such as `process:3f2a`. Workers of one database share one scope.
@@ -131,19 +142,29 @@ pub trait Backend: Send + Sync + 'static {
     /// starts again those whose back-off has passed, and tells surplus ones to end: those that are not ready first, then the
     /// last by their numbers. Returns without waiting for readiness. Calling it again is harmless: one that is gone or told
     /// to end already is passed over. Name only replicas that were observed under the present lease.
-    /// `fence` is the caller's lease; an older one than the newest seen is refused.
+    /// `fence` is the caller's lease; one that is older than the newest seen of its epoch is refused, and so is any of an
+    /// epoch that a later one continues.
     async fn ensure(
         &self,
         revision: &Revision,
         want: u32,
         retire: &[ReplicaId],
-        fence: i64,
+        fence: &Fence,
     ) -> Result<(), BackendError>;
 
-    /// What runs for one deployment, in the order of the replicas' names.
+    /// Marks replicas of a deployment as those of the fence's epoch: `replicas` are names, each with the time at which its
+    /// revision was made. A replica that is gone is left out.
+    async fn take_over(
+        &self,
+        deployment: DeploymentId,
+        replicas: &[(ReplicaId, Timestamp)],
+        fence: &Fence,
+    ) -> Result<(), BackendError>;
+
+    /// What runs under one deployment's number, whoever started it, in the order of the replicas' names.
     async fn observe(&self, deployment: DeploymentId) -> Result<Vec<Replica>, BackendError>;
 
-    /// What runs at all, strays included, in the order of the replicas' names.
+    /// What runs at all, in the order of the replicas' names.
     async fn observe_all(&self) -> Result<Vec<Replica>, BackendError>;
 
     /// Tells every replica of a deployment (or of just one of its revisions) to drain and end, and forgets
@@ -152,8 +173,17 @@ pub trait Backend: Send + Sync + 'static {
         &self,
         deployment: DeploymentId,
         revision: Option<RevisionNumber>,
-        fence: i64,
+        fence: &Fence,
     ) -> Result<(), BackendError>;
+
+    /// Starts again those replicas of a deployment, of this epoch, that ended by themselves and whose back-off has passed, as
+    /// they were last asked for. For a worker that cannot ask its database: nothing else is changed, so it needs no fence.
+    /// Gives when the next one is due, if any is.
+    async fn revive(&self, deployment: DeploymentId, epoch: &Epoch) -> Result<Option<Timestamp>, BackendError>;
+
+    /// A person's order: tells a replica to drain and end, whoever started it. Does nothing to one of the epoch `ours`, and
+    /// nothing if there is none of that name.
+    async fn end_stray(&self, replica: &ReplicaId, ours: &Epoch) -> Result<(), BackendError>;
 
     /// Deployments whose replicas have changed by themselves: became ready, ended. May repeat; never ends
     /// while the backend lives.
@@ -168,6 +198,6 @@ pub trait Backend: Send + Sync + 'static {
         follow: bool,
     ) -> Result<Option<BoxStream<'static, std::io::Result<Bytes>>>, BackendError>;
 
-    /// Ends every replica: they drain, and are killed after `patience`.
-    async fn shutdown(&self, patience: Duration) -> Result<(), BackendError>;
+    /// Ends every replica of this epoch and starts no more: they drain, and are killed after `patience`.
+    async fn shutdown(&self, patience: Duration, epoch: &Epoch) -> Result<(), BackendError>;
 }

@@ -11,6 +11,7 @@
 mod backoff;
 mod cgroup;
 mod ending;
+mod fence;
 mod identity;
 mod launch;
 mod layout;
@@ -31,7 +32,7 @@ use std::{
 };
 
 use api::{
-    DeploymentId, ReplicaId, Revision, RevisionNumber,
+    DeploymentId, Epoch, Fence, ReplicaId, Revision, RevisionNumber, Timestamp,
     replica::{Address, ReplicaState},
 };
 use async_trait::async_trait;
@@ -236,6 +237,7 @@ impl ProcessBackend {
             artifact: live.artifact.or(run.and_then(|run| run.artifact)),
             files: live.files.or(record.files),
             notes: record.notes,
+            origin: record.origin,
             id: record.id,
         }
     }
@@ -297,10 +299,20 @@ impl Backend for ProcessBackend {
         revision: &Revision,
         want: u32,
         retire: &[ReplicaId],
-        fence: i64,
+        fence: &Fence,
     ) -> Result<(), BackendError> {
-        let (revision, retire) = (revision.clone(), retire.to_vec());
-        self.blocking(move |supervisor| supervisor.ensure(&revision, want, &retire, fence)).await
+        let (revision, retire, fence) = (revision.clone(), retire.to_vec(), fence.clone());
+        self.blocking(move |supervisor| supervisor.ensure(&revision, want, &retire, &fence)).await
+    }
+
+    async fn take_over(
+        &self,
+        deployment: DeploymentId,
+        replicas: &[(ReplicaId, Timestamp)],
+        fence: &Fence,
+    ) -> Result<(), BackendError> {
+        let (replicas, fence) = (replicas.to_vec(), fence.clone());
+        self.blocking(move |supervisor| supervisor.take_over(deployment, &replicas, &fence)).await
     }
 
     async fn observe(&self, deployment: DeploymentId) -> Result<Vec<Replica>, BackendError> {
@@ -315,9 +327,21 @@ impl Backend for ProcessBackend {
         &self,
         deployment: DeploymentId,
         revision: Option<RevisionNumber>,
-        fence: i64,
+        fence: &Fence,
     ) -> Result<(), BackendError> {
-        self.blocking(move |supervisor| supervisor.remove(deployment, revision, fence)).await
+        let fence = fence.clone();
+        self.blocking(move |supervisor| supervisor.remove(deployment, revision, &fence)).await
+    }
+
+    async fn revive(&self, deployment: DeploymentId, epoch: &Epoch) -> Result<Option<Timestamp>, BackendError> {
+        let epoch = epoch.clone();
+        self.blocking(move |supervisor| supervisor.revive(deployment, &epoch).map_err(unavailable)).await
+    }
+
+    async fn end_stray(&self, replica: &ReplicaId, ours: &Epoch) -> Result<(), BackendError> {
+        let Some(name) = Name::parse(&replica.0) else { return Ok(()) };
+        let ours = ours.clone();
+        self.blocking(move |supervisor| supervisor.end_stray(name, &ours).map_err(unavailable)).await
     }
 
     fn changes(&self) -> BoxStream<'static, DeploymentId> {
@@ -362,8 +386,9 @@ impl Backend for ProcessBackend {
         }))
     }
 
-    async fn shutdown(&self, patience: Duration) -> Result<(), BackendError> {
-        let processes = self.blocking(|supervisor| supervisor.close().map_err(unavailable)).await?;
+    async fn shutdown(&self, patience: Duration, epoch: &Epoch) -> Result<(), BackendError> {
+        let epoch = epoch.clone();
+        let processes = self.blocking(move |supervisor| supervisor.close(&epoch).map_err(unavailable)).await?;
         if !all_end(&processes, patience).await? {
             tracing::warn!(?patience, "replicas that have not ended in time are killed");
         }

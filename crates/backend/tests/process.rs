@@ -10,7 +10,10 @@ use std::{fs, time::Duration};
 
 use api::{DeploymentId, RevisionNumber, replica::ReplicaState};
 use futures::StreamExt;
-use modelway_backend::{Backend, BackendError, conformance};
+use modelway_backend::{
+    Backend, BackendError,
+    conformance::{self, fence},
+};
 use support::{Home, ONE, alive, eventually, revision};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -48,7 +51,7 @@ async fn each_crash_in_a_row_counts() {
     let backend = home.open().await;
     let wanted = revision(ONE, 1, "crashes");
     eventually("the third restart", async || {
-        backend.ensure(&wanted, 1, &[], 1).await.unwrap();
+        backend.ensure(&wanted, 1, &[], &fence(1)).await.unwrap();
         let seen = backend.observe(ONE).await.unwrap();
         assert!(seen.len() <= 1, "{seen:?}");
         seen.iter().any(|replica| replica.restarts >= 3)
@@ -64,7 +67,7 @@ async fn each_crash_in_a_row_counts() {
 async fn what_a_person_must_mend_is_told_in_the_replica_s_own_words_and_waits_long() {
     let home = Home::new();
     let backend = home.open().await;
-    backend.ensure(&revision(ONE, 7, "is_invalid"), 1, &[], 1).await.unwrap();
+    backend.ensure(&revision(ONE, 7, "is_invalid"), 1, &[], &fence(1)).await.unwrap();
     eventually("the failure", async || backend.observe(ONE).await.unwrap()[0].failure.is_some()).await;
     let seen = backend.observe(ONE).await.unwrap().remove(0);
     let failure = seen.failure.expect("it was there");
@@ -89,7 +92,7 @@ async fn a_new_backend_finds_ready_replicas_ready_at_once() {
     let backend = home.open().await;
     // The first look, without waiting: a table of routes made from it must not lose anybody.
     assert_eq!(backend.observe_all().await.unwrap(), before);
-    backend.ensure(&wanted, 2, &[], 2).await.unwrap();
+    backend.ensure(&wanted, 2, &[], &fence(2)).await.unwrap();
     assert_eq!(home.strays().len(), 2);
 }
 
@@ -133,7 +136,7 @@ async fn a_process_that_only_has_the_number_of_a_replica_is_left_alone() {
     })
     .await;
     eventually("it to be removed", async || {
-        backend.remove(ONE, None, 2).await.unwrap();
+        backend.remove(ONE, None, &fence(2)).await.unwrap();
         backend.observe(ONE).await.unwrap().is_empty()
     })
     .await;
@@ -164,7 +167,7 @@ async fn a_record_that_names_a_foreign_process_loses_no_replica_and_harms_no_str
     let backend = home.open().await;
     home.ready(&backend, &wanted, 1).await;
     assert_eq!((home.pid(&replica.id), home.strays()), (pid, vec![pid]));
-    backend.remove(ONE, None, 2).await.unwrap();
+    backend.remove(ONE, None, &fence(2)).await.unwrap();
     eventually("the replica to end", async || home.strays().is_empty()).await;
     assert!(alive(stranger.id()), "a foreign process was killed");
     stranger.kill().unwrap();
@@ -185,7 +188,7 @@ async fn a_launch_cut_short_before_its_number_was_written_is_found_not_doubled()
     home.edit_record(&replica.id, |record| {
         *record = serde_json::json!({
             "id": record["id"], "phase": "launching", "restarts": 0, "failures": 0, "failure": null,
-            "groups": [], "memory_limit": null, "notes": []
+            "groups": [], "memory_limit": null, "notes": [], "origin": record["origin"]
         });
     });
     let backend = home.open().await;
@@ -226,7 +229,7 @@ async fn a_removed_replica_drains_leaves_its_log_and_nothing_else() {
         .find_map(|line| line.strip_prefix("child ")?.parse().ok())
         .expect("it names its child");
     let told = std::time::Instant::now();
-    backend.remove(ONE, None, 1).await.unwrap();
+    backend.remove(ONE, None, &fence(1)).await.unwrap();
     assert_eq!(backend.observe(ONE).await.unwrap()[0].state, ReplicaState::Stopping);
     eventually("it to be gone", async || backend.observe(ONE).await.unwrap().is_empty()).await;
     assert!(told.elapsed() < Duration::from_secs(5), "something kept it from ending by itself");
@@ -243,7 +246,7 @@ async fn a_replica_that_does_not_end_when_told_is_killed() {
     wanted.spec.request_timeout_ms = 700;
     home.ready(&backend, &wanted, 1).await;
     let started = std::time::Instant::now();
-    backend.remove(ONE, None, 1).await.unwrap();
+    backend.remove(ONE, None, &fence(1)).await.unwrap();
     eventually("it to be gone", async || backend.observe(ONE).await.unwrap().is_empty()).await;
     assert!(started.elapsed() >= Duration::from_millis(1_050), "it was not given its time");
     assert_eq!(home.strays(), [0; 0]);
@@ -259,13 +262,13 @@ async fn a_request_timeout_that_is_too_short_for_the_deployment_is_told() {
     });
     let backend = home.open().await;
     let mut wanted = revision(ONE, 1, "steady");
-    backend.ensure(&wanted, 1, &[], 1).await.unwrap();
+    backend.ensure(&wanted, 1, &[], &fence(1)).await.unwrap();
     let notes = backend.observe(ONE).await.unwrap().remove(0).notes;
     assert!(notes.iter().any(|note| note.contains(timeout) && note.contains("of 100")), "{notes:?}");
     assert!(!notes.iter().any(|note| note.contains("serve.models")), "{notes:?}");
     wanted.number = RevisionNumber(2);
     wanted.spec.name = Some("iris".to_owned());
-    backend.ensure(&wanted, 1, &[], 1).await.unwrap();
+    backend.ensure(&wanted, 1, &[], &fence(1)).await.unwrap();
     let observed = backend.observe(ONE).await.unwrap();
     let notes = &observed.iter().find(|replica| replica.revision == wanted.number).unwrap().notes;
     assert!(notes.iter().any(|note| note.contains("serve.models.iris.request_timeout_ms is 60")), "{notes:?}");
@@ -275,7 +278,7 @@ async fn a_request_timeout_that_is_too_short_for_the_deployment_is_told() {
 async fn a_replica_that_falls_silent_is_killed_and_says_so() {
     let home = Home::with(|config| config.unresponsive_ms = 1_500);
     let backend = home.open().await;
-    backend.ensure(&revision(ONE, 1, "falls_silent"), 1, &[], 1).await.unwrap();
+    backend.ensure(&revision(ONE, 1, "falls_silent"), 1, &[], &fence(1)).await.unwrap();
     eventually("its end", async || backend.observe(ONE).await.unwrap()[0].failure.is_some()).await;
     let failure = backend.observe(ONE).await.unwrap().remove(0).failure.expect("it was there");
     assert_eq!(failure.error.code, "unresponsive");
@@ -288,7 +291,7 @@ async fn memory_over_the_limit_is_named_as_the_reason() {
     let mut wanted = revision(ONE, 1, "eats_memory");
     wanted.spec.limit_res.memory = "64Mi".parse().ok();
     wanted.spec.limit_res.cpu = "500m".parse().ok();
-    backend.ensure(&wanted, 1, &[], 1).await.unwrap();
+    backend.ensure(&wanted, 1, &[], &fence(1)).await.unwrap();
     let notes = backend.observe(ONE).await.unwrap().remove(0).notes;
     if !notes.is_empty() {
         assert!(notes.iter().all(|note| note.contains("is not enforced on this machine: ")), "{notes:?}");
@@ -309,7 +312,7 @@ async fn memory_over_the_limit_is_named_as_the_reason() {
         failure.error.message
     );
     eventually("it to be gone", async || {
-        backend.remove(ONE, None, 1).await.unwrap();
+        backend.remove(ONE, None, &fence(1)).await.unwrap();
         backend.observe(ONE).await.unwrap().is_empty()
     })
     .await;
@@ -324,7 +327,7 @@ async fn two_backends_on_one_data_directory_agree() {
     let asked = (0..8).map(|turn| {
         let backend = if turn % 2 == 0 { one.clone() } else { other.clone() };
         let wanted = wanted.clone();
-        async move { backend.ensure(&wanted, 3, &[], 1).await }
+        async move { backend.ensure(&wanted, 3, &[], &fence(1)).await }
     });
     for result in futures::future::join_all(asked).await {
         result.unwrap();
@@ -333,8 +336,11 @@ async fn two_backends_on_one_data_directory_agree() {
     assert_eq!(home.ready(&other, &wanted, 3).await, seen);
     assert_eq!(home.strays().len(), 3);
 
-    one.ensure(&wanted, 1, &[], 2).await.unwrap();
-    assert!(matches!(other.ensure(&wanted, 3, &[], 1).await, Err(BackendError::Fenced { given: 1, newest: 2 })));
+    one.ensure(&wanted, 1, &[], &fence(2)).await.unwrap();
+    assert!(matches!(
+        other.ensure(&wanted, 3, &[], &fence(1)).await,
+        Err(BackendError::Fenced { given: 1, newest: 2 })
+    ));
     eventually("both to see one", async || {
         one.observe(ONE).await.unwrap().len() == 1 && other.observe(ONE).await.unwrap().len() == 1
     })
@@ -362,7 +368,7 @@ async fn a_followed_log_is_whole_across_rotations() {
     // A line that is written between the copy and the cut may be lost; nothing comes twice.
     assert!(steps <= 2 && numbers.is_sorted(), "{steps} gaps in {numbers:?}");
 
-    backend.remove(ONE, None, 1).await.unwrap();
+    backend.remove(ONE, None, &fence(1)).await.unwrap();
     eventually("the followed log to end", async || log.next().await.is_none()).await;
 }
 
@@ -376,11 +382,11 @@ async fn what_processes_cannot_run_is_refused_with_the_reason() {
     gpu.spec.machine = api::deployment::MachineType::Gpu;
     let refused = [(image, "container image"), (gpu, "no GPU")];
     for (wanted, reason) in refused.iter().take(if fs::exists("/dev/nvidia0").unwrap() { 1 } else { 2 }) {
-        match backend.ensure(wanted, 1, &[], 1).await {
+        match backend.ensure(wanted, 1, &[], &fence(1)).await {
             Err(BackendError::Rejected { reason: said, .. }) => assert!(said.contains(reason), "{said}"),
             other => panic!("{other:?}"),
         }
-        assert!(backend.ensure(wanted, 0, &[], 1).await.is_ok(), "asking for none of it is no mistake");
+        assert!(backend.ensure(wanted, 0, &[], &fence(1)).await.is_ok(), "asking for none of it is no mistake");
     }
 }
 
@@ -388,10 +394,10 @@ async fn what_processes_cannot_run_is_refused_with_the_reason() {
 async fn a_missing_program_is_named_and_leaves_nothing() {
     let home = Home::with(|config| config.executable = Some("/nowhere/modelway".into()));
     let backend = home.open().await;
-    let error = backend.ensure(&revision(ONE, 1, ""), 1, &[], 1).await.expect_err("there is no such program");
+    let error = backend.ensure(&revision(ONE, 1, ""), 1, &[], &fence(1)).await.expect_err("there is no such program");
     let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
     assert!(cause.contains("cannot start /nowhere/modelway"), "{error}: {cause}");
-    backend.remove(ONE, None, 1).await.unwrap();
+    backend.remove(ONE, None, &fence(1)).await.unwrap();
     assert_eq!(backend.observe_all().await.unwrap(), []);
 }
 
@@ -416,7 +422,7 @@ async fn a_variable_s_value_is_read_from_its_file_each_time_a_replica_starts() {
     let secret = folder.path().join("secret");
     let mut wanted = revision(ONE, 1, "");
     wanted.spec.env_from_file.insert("MODELWAY_SECRET".to_owned(), secret.to_str().unwrap().to_owned());
-    let refused = backend.ensure(&wanted, 1, &[], 1).await.expect_err("there is no file").to_string();
+    let refused = backend.ensure(&wanted, 1, &[], &fence(1)).await.expect_err("there is no file").to_string();
     assert!(refused.contains("the file of MODELWAY_SECRET, ") && refused.contains(" is not there"), "{refused}");
     assert_eq!(backend.observe_all().await.unwrap(), [], "nothing was started");
 
@@ -425,7 +431,7 @@ async fn a_variable_s_value_is_read_from_its_file_each_time_a_replica_starts() {
     let log = home.log(&backend, &replica.id).await;
     assert!(log.contains("MODELWAY_SECRET=hidden-1\n"), "{log}");
     std::fs::remove_file(&secret).unwrap();
-    backend.ensure(&wanted, 1, &[], 1).await.expect("what runs needs the file no more");
+    backend.ensure(&wanted, 1, &[], &fence(1)).await.expect("what runs needs the file no more");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -435,7 +441,7 @@ async fn shutdown_ends_replicas_whose_records_somebody_removed() {
     home.ready(&backend, &revision(ONE, 1, ""), 2).await;
     std::fs::remove_dir_all(home.replicas()).unwrap();
     home.abandon().await;
-    backend.shutdown(Duration::from_secs(10)).await.unwrap();
+    backend.shutdown(Duration::from_secs(10), &fence(1).epoch).await.unwrap();
     assert_eq!(home.strays(), Vec::<u32>::new());
 }
 
@@ -447,13 +453,13 @@ async fn shutdown_kills_what_does_not_end_in_time_and_starts_nothing_more() {
     home.ready(&backend, &revision(DeploymentId(2), 1, ""), 2).await;
     // As `up` does: its tasks have ended by the time it ends its replicas.
     home.abandon().await;
-    backend.shutdown(Duration::from_millis(500)).await.unwrap();
+    backend.shutdown(Duration::from_millis(500), &fence(1).epoch).await.unwrap();
     assert_eq!(home.strays(), [0; 0]);
     assert_eq!(
         fs::read_dir(home.replicas()).unwrap().flatten().filter(|e| e.path().join("replica.json").exists()).count(),
         0
     );
-    let late = backend.ensure(&revision(ONE, 2, ""), 1, &[], 9).await;
+    let late = backend.ensure(&revision(ONE, 2, ""), 1, &[], &fence(9)).await;
     assert!(matches!(late, Err(BackendError::Unavailable { .. })), "{late:?}");
 }
 
@@ -472,7 +478,7 @@ async fn a_worker_killed_at_any_moment_leaves_no_replica_unknown_and_none_double
     let mut known: Vec<u32> = backend.observe(ONE).await.unwrap().iter().map(|it| home.pid(&it.id)).collect();
     known.sort_unstable();
     assert_eq!(home.strays(), known);
-    backend.shutdown(Duration::from_secs(10)).await.unwrap();
+    backend.shutdown(Duration::from_secs(10), &fence(1).epoch).await.unwrap();
     assert_eq!(home.strays(), [0; 0]);
 }
 

@@ -16,7 +16,7 @@ use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use crate::output::Format;
 
 pub use change::{Apply, Delete, Deploy, Rollback, Scale};
-pub use look::{Describe, Events, Get, List, Logs, Predict};
+pub use look::{Describe, Events, Get, List, Logs, Predict, Strays};
 pub use models::{Golden, GoldenRecord, ModelAddVersion, ModelDelete, ModelRegister, Models};
 pub use run::{BackendKind, Control, Gateway, Serve, Up, Worker};
 
@@ -46,12 +46,15 @@ Look
   events      What was decided, and why
   logs        What the replicas print
   predict     Send data to a model and show the answer
+  strays      Replicas that belong to another database
 
 Models
   models      The registry: names and their immutable versions
   golden      Record what a model should answer
 
 Tools
+  doctor          What is wrong with this installation
+  support-bundle  What somebody who helps needs to see, in one file
   completion  Completion for your shell
   version     The version
   help        This page, or that of a command
@@ -154,10 +157,13 @@ pub enum Command {
     Events(Events),
     Logs(Logs),
     Predict(Predict),
+    Strays(Strays),
     #[command(subcommand)]
     Models(Models),
     #[command(subcommand)]
     Golden(Golden),
+    Doctor(Doctor),
+    SupportBundle(SupportBundle),
     Completion(Completion),
     Version(Version),
 }
@@ -187,6 +193,39 @@ pub struct Patience {
     /// How long to wait, as in 90s or 5m
     #[arg(long, default_value = "5m", value_name = "TIME", value_parser = duration)]
     pub wait_timeout: std::time::Duration,
+}
+
+/// Show what is wrong with this installation
+///
+/// Looks at the settings, the data directory and its disk, the database, workers, addresses, clocks and tools, and changes
+/// nothing. Run it where Modelway runs, as the same user and with the same settings. The status is 1 if a check failed.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  modelway doctor
+  modelway doctor -o json | jq '.checks[] | select(.grade != \"ok\")'")]
+pub struct Doctor {
+    /// The folder in which everything is kept
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// The form of the output.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Write what somebody who helps needs to see into one file
+///
+/// Settings, versions, what doctor finds, deployments, events, metrics and the ends of the replicas' logs. Values of variables
+/// whose names say that they are secrets, and passwords in URLs, are left out. Look through it before you send it.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  modelway support-bundle --file bundle.tar.gz")]
+pub struct SupportBundle {
+    /// Write to this file, which must not be there [default: modelway-support.tar.gz]
+    #[arg(short, long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// The folder in which everything is kept
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
 }
 
 /// Print completion for your shell

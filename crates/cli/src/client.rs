@@ -12,8 +12,9 @@ mod models;
 mod predict;
 mod rollback;
 mod scale;
-mod secret;
+pub(crate) mod secret;
 mod source;
+mod stray;
 mod stream;
 mod view;
 mod wait;
@@ -32,6 +33,7 @@ pub use models::models;
 pub use predict::predict;
 pub use rollback::rollback;
 pub use scale::scale;
+pub use stray::strays;
 pub use stream::{events, logs};
 
 /// Where the client commands ask: `[client]` in modelway.toml.

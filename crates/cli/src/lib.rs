@@ -7,7 +7,9 @@
 //! **Invariant:** no use case lives here. Roles are other crates; this one composes them.
 
 pub mod args;
+pub mod bundle;
 pub mod client;
+pub mod doctor;
 pub mod exit;
 pub mod output;
 pub mod progress;
@@ -100,7 +102,10 @@ fn ask(loaded: &Loaded<Settings>, command: &Command) -> Result<(), Failure> {
             Command::Events(args) => client::events(config, args).await,
             Command::Logs(args) => client::logs(config, args).await,
             Command::Predict(args) => client::predict(config, args).await,
+            Command::Strays(args) => client::strays(config, args).await,
             Command::Models(command) => client::models(config, sources, command).await,
+            Command::Doctor(args) => doctor::doctor(&loaded.settings, args).await,
+            Command::SupportBundle(args) => bundle::support_bundle(loaded, args).await,
             Command::Golden(Golden::Record(args)) => role::record_golden(&loaded.settings, args).await,
             Command::Up(_)
             | Command::Control(_)

@@ -106,7 +106,7 @@ fn with_derived(layers: Layers, command: Option<&Command>) -> Result<Loaded<Sett
         layers = layers.derived("gateway.addr", "client.gateway_url", at(&first.settings.gateway.addr));
     }
     let alone = match command {
-        Some(Command::Up(_)) => {
+        Some(Command::Up(_) | Command::Doctor(_) | Command::SupportBundle(_)) => {
             layers = layers
                 .derived("gateway.addr", "control.gateway_url", at(&first.settings.gateway.addr))
                 .derived("control.addr", "gateway.control_url", at(&first.settings.control.addr))
@@ -149,6 +149,8 @@ fn flags(mut layers: Layers, cli: &Cli) -> Layers {
         Some(Command::Worker(args)) => worker(layers, args),
         Some(Command::Gateway(args)) => gateway(layers, args),
         Some(Command::Serve(args)) => serve(layers, args),
+        Some(Command::Doctor(args)) => layers.flag_if("--data-dir", "data_dir", path(&args.data_dir)),
+        Some(Command::SupportBundle(args)) => layers.flag_if("--data-dir", "data_dir", path(&args.data_dir)),
         Some(command) => match connection(command) {
             Some(connection) => layers
                 .flag_if("--control-url", "client.control_url", connection.control_url.clone())
@@ -245,6 +247,7 @@ fn connection(command: &Command) -> Option<&Connection> {
         Command::Events(args) => Some(&args.connection),
         Command::Logs(args) => Some(&args.connection),
         Command::Predict(args) => Some(&args.connection),
+        Command::Strays(args) => Some(&args.connection),
         Command::Models(Models::Register(args)) => Some(&args.connection),
         Command::Models(Models::AddVersion(args)) => Some(&args.connection),
         Command::Models(Models::Delete(args)) => Some(&args.connection),
@@ -256,6 +259,8 @@ fn connection(command: &Command) -> Option<&Connection> {
         | Command::Gateway(_)
         | Command::Serve(_)
         | Command::Golden(_)
+        | Command::Doctor(_)
+        | Command::SupportBundle(_)
         | Command::Completion(_)
         | Command::Version(_) => None,
     }

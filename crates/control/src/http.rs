@@ -13,6 +13,7 @@ mod query;
 mod registry;
 mod route;
 mod segments;
+mod stray;
 mod strict_json;
 
 use std::sync::Arc;
@@ -40,6 +41,8 @@ pub(crate) fn documented() -> OpenApiRouter<Shared> {
         .routes(routes!(registry::read, registry::delete))
         .routes(routes!(registry::list_versions, registry::create_version))
         .routes(routes!(registry::read_version, registry::delete_version))
+        .routes(routes!(stray::list))
+        .routes(routes!(stray::end))
         .routes(routes!(route::watch))
         .routes(routes!(route::lost))
         .routes(routes!(health::live))

@@ -43,6 +43,7 @@ fn tags() -> Vec<Tag> {
         ("deployments", "What should be served, and what became of it"),
         ("models", "The registry: models and their immutable versions"),
         ("events", "The decision log"),
+        ("strays", "Replicas that belong to another database"),
         ("routes", "What gateways follow"),
         ("health", "Health and metrics"),
     ]

@@ -59,6 +59,9 @@ async fn a_killed_replica_costs_no_request_and_is_started_again() {
     load.stop().await.assert_flawless();
     let replicas = modelway.deployment(id).await.status.replica_status;
     assert_eq!(replicas.len(), 2);
+    let events = modelway.succeed(&["events", "iris"]);
+    let told = events.lines().filter(|line| line.contains("ended by itself") && line.contains("signal 9")).count();
+    assert_eq!(told, 3, "each end is an event: {events}");
 }
 
 #[tokio::test]

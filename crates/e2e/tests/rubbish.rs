@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use modelway_e2e::{Load, Modelway, Role, SmallDisk, client, peak_memory, raise_open_files, until};
+use modelway_e2e::{Load, Modelway, Role, SmallDisk, client, kill, peak_memory, raise_open_files, until};
 use reqwest::{Body, Method};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -226,8 +227,23 @@ async fn a_full_disk_is_said_and_what_runs_goes_on() {
     }
     let refused = refused.expect("the disk is full at last");
     assert_eq!(refused.status, 503, "{refused:#?}");
+    assert!(
+        refused.body["detail"].as_str().unwrap().contains("the disk that holds the database is full"),
+        "{refused:#?}"
+    );
+    assert_eq!(refused.body["code"], "database_unavailable");
     load.answers(100).await;
     load.stop().await.assert_flawless();
+
+    let [replica] = modelway.replica_pids()[..] else { panic!("one replica") };
+    for _ in 0..2 {
+        small.fill();
+        let [victim] = modelway.replica_pids()[..] else { panic!("one replica") };
+        kill(victim, Signal::KILL);
+        until("another replica runs", || async { matches!(modelway.replica_pids()[..], [pid] if pid != victim) }).await;
+        modelway.until_predicts("iris").await;
+    }
+    assert!(!modelway.replica_pids().contains(&replica));
 
     small.free();
     until("it takes deployments again", || async {
@@ -235,6 +251,8 @@ async fn a_full_disk_is_said_and_what_runs_goes_on() {
         modelway.ask(Method::POST, &url, body).await.status == 201
     })
     .await;
-    assert_eq!(modelway.deployment(id).await.status.state, api::State::Active);
+    let told = |d: &api::Deployment| d.status.replica_status.first().is_some_and(|replica| replica.restarts >= 2);
+    modelway.until_deployment(id, "what happened meanwhile is known", told).await;
+    modelway.until_active(id).await;
     assert!(modelway.stop(Role::Up).await.success());
 }

@@ -54,7 +54,7 @@ pub use config::Config;
 pub use error::ServeError;
 pub use grpc::{Reflected, health_proto, proto, reflect};
 pub use listen::Listener;
-pub use onnx::{ONNX_CHILD, onnx_child, start_again_after_crashes};
+pub use onnx::{ONNX_CHILD, library::locate as locate_onnxruntime, onnx_child, start_again_after_crashes};
 pub use placement::{async_threads, take_turns_on_one_cpu};
 pub use runtime::{Call, Cancel, ModelRuntime, RuntimeError, Screen, Signature, Sink};
 pub use settings::{OfModels, Overrides};

@@ -76,6 +76,15 @@ impl Place {
         }
     }
 
+    /// Whether there can be a database: a file that is not there holds none.
+    pub(crate) fn is_there(&self) -> bool {
+        match self {
+            Self::Memory => false,
+            Self::File(path) => path.exists(),
+            Self::Postgres(_) => true,
+        }
+    }
+
     /// Whether another connection sees the same database.
     pub(crate) fn is_shared(&self) -> bool {
         !matches!(self, Self::Memory)

@@ -11,7 +11,9 @@ use api::{
 use sqlx::{AssertSqlSafe, any::AnyRow};
 
 use crate::{
-    Sql, Store, StoreError, revision,
+    Fence, Sql, Store, StoreError,
+    counter::Counter,
+    revision,
     row::{Columns as _, clean},
 };
 
@@ -99,6 +101,8 @@ pub struct SettledRow {
     pub replicas: u32,
     /// How requests were then shared out.
     pub traffic: Vec<Share>,
+    /// The newest fence that was given.
+    pub fence: Fence,
 }
 
 /// The columns of a [`DeploymentRecord`].
@@ -187,7 +191,7 @@ impl Store {
     pub async fn deployment_scan(&self, after: Option<i64>, limit: u32) -> Result<Page<SettledRow>, StoreError> {
         let limit = i64::from(limit.max(1));
         let rows = sqlx::query(
-            "SELECT id, state, revision, serving_revision, traffic, replicas, generation, settled_generation \
+            "SELECT id, state, revision, serving_revision, traffic, replicas, fence, generation, settled_generation \
              FROM deployment WHERE id > $1 ORDER BY id LIMIT $2",
         )
         .bind(after.unwrap_or(0))
@@ -202,9 +206,21 @@ impl Store {
                 revision: RevisionNumber(row.small("revision")?),
                 replicas: row.small("replicas")?,
                 traffic: traffic(row)?,
+                fence: Fence(row.int("fence")?),
             })
         };
         Page::cut(rows, limit, settled, |row| row.id.0)
+    }
+
+    /// The highest number that a deployment was given so far.
+    pub async fn deployment_last(&self) -> Result<DeploymentId, StoreError> {
+        Ok(DeploymentId(Counter::Deployment.last(&mut *self.read().await?).await?))
+    }
+
+    /// Whether this database has deleted the deployment lately (in the last 30 days).
+    pub async fn deployment_is_gone(&self, id: DeploymentId) -> Result<bool, StoreError> {
+        let row = sqlx::query("SELECT deployment FROM gone WHERE deployment = $1").bind(id.0);
+        Ok(row.fetch_optional(&mut *self.read().await?).await?.is_some())
     }
 
     /// How many deployments stand in each state; every state is named.

@@ -8,7 +8,7 @@ mod tests;
 
 use std::time::Duration;
 
-use api::{DeploymentId, Timestamp};
+use api::{DeploymentId, Epoch, Timestamp};
 
 use crate::{
     Store, StoreError,
@@ -28,6 +28,8 @@ pub struct Lease {
     pub owner: String,
     /// The fencing token.
     pub fence: Fence,
+    /// The epoch that it was taken in.
+    pub epoch: Epoch,
     /// Until when, unless renewed.
     pub until: Timestamp,
 }
@@ -45,11 +47,15 @@ impl Store {
         let until = now.after(hold);
         let taking = sqlx::query(
             "UPDATE deployment SET fence = fence + 1, lease_owner = $1, lease_until = $2 \
-             WHERE id = $3 AND (lease_owner IS NULL OR lease_until <= $4) RETURNING fence",
+             WHERE id = $3 AND (lease_owner IS NULL OR lease_until <= $4) \
+             RETURNING fence, (SELECT value FROM property WHERE name = 'epoch') AS epoch",
         );
         let row = self.write_one(taking.bind(clean(owner)).bind(until.0).bind(deployment.0).bind(now.0)).await?;
-        row.map(|row| Ok(Lease { deployment, owner: owner.to_owned(), fence: Fence(row.int("fence")?), until }))
-            .transpose()
+        row.map(|row| {
+            let (fence, epoch) = (Fence(row.int("fence")?), Epoch(row.text("epoch")?));
+            Ok(Lease { deployment, owner: owner.to_owned(), fence, epoch, until })
+        })
+        .transpose()
     }
 
     /// Holds on for `hold` from now.

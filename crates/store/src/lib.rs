@@ -16,6 +16,7 @@
 mod connect;
 mod counter;
 mod deployment;
+mod epoch;
 mod error;
 mod event;
 mod idempotency;
@@ -26,16 +27,21 @@ mod registry;
 mod revision;
 mod route;
 mod row;
+mod stray;
 mod task_queue;
 mod transaction;
 mod worker;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use sqlx::{AnyConnection, Connection as _};
 use tokio::sync::{Semaphore, watch};
 
 pub use deployment::{DeploymentFilter, DeploymentRecord, Page, SettledRow};
+pub use epoch::Lineage;
 pub use error::StoreError;
 pub use event::Order;
 pub use idempotency::Idempotent;
@@ -97,6 +103,27 @@ impl Store {
         })
     }
 
+    /// Which schema a database has, without bringing it up to date. `None` if there is none yet.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if it does not answer within `patience`.
+    pub async fn inspect(url: &str, patience: Duration) -> Result<Option<Schema>, StoreError> {
+        let place = Place::parse(url)?;
+        if !place.is_there() {
+            return Ok(None);
+        }
+        let schema = Mutex::new(None);
+        connect::patiently(patience, || async {
+            let mut connection = place.connect().await?;
+            let found = migration::version(&mut connection, place.kind()).await?;
+            *schema.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
+            Ok(connection.close().await?)
+        })
+        .await?;
+        let found = schema.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok(found.filter(|found| *found > 0).map(|found| Schema { found, known: migration::known() }))
+    }
+
     /// Names this database: the same for all who open it, another for any other database.
     pub async fn epoch(&self) -> Result<String, StoreError> {
         let row = sqlx::query("SELECT value FROM property WHERE name = 'epoch'").fetch_one(&self.pool).await?;
@@ -121,6 +148,15 @@ impl Store {
     async fn read(&self) -> Result<sqlx::pool::PoolConnection<sqlx::Any>, StoreError> {
         Ok(self.pool.acquire().await?)
     }
+}
+
+/// The version of a database's schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Schema {
+    /// The database's.
+    pub found: i64,
+    /// The newest one known here.
+    pub known: i64,
 }
 
 /// What a statement runs on.

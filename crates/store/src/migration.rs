@@ -18,6 +18,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0001_initial.sql"),
     include_str!("../migrations/0002_bounds.sql"),
     include_str!("../migrations/0010_pin.sql"),
+    include_str!("../migrations/0020_stray.sql"),
     include_str!("../migrations/0030_route_halves.sql"),
     include_str!("../migrations/0031_traffic.sql"),
 ];
@@ -29,9 +30,14 @@ const ADVISORY_LOCK: &str = "SELECT pg_advisory_xact_lock(7885631562835751289)";
 #[error("it has tables (such as `{0}`), but not Modelway's; it is another program's, name another file")]
 struct Foreign(String);
 
+/// The newest version.
+pub(crate) fn known() -> i64 {
+    i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
+}
+
 pub(crate) async fn run(sql: &mut Sql, place: &Place) -> Result<(), StoreError> {
     let kind = place.kind();
-    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    let known = known();
     let found = version(sql, kind).await?;
     if found > known {
         return Err(StoreError::TooNew { found, known });
@@ -70,7 +76,7 @@ async fn apply(sql: &mut Sql, kind: Kind, number: i64, migration: &'static str) 
 }
 
 /// The newest migration that ran; 0 for an empty database.
-async fn version(sql: &mut Sql, kind: Kind) -> Result<i64, StoreError> {
+pub(crate) async fn version(sql: &mut Sql, kind: Kind) -> Result<i64, StoreError> {
     let there = match kind {
         Kind::Sqlite => "SELECT COUNT(*) AS n FROM sqlite_master WHERE type = 'table' AND name = 'modelway_schema'",
         Kind::Postgres => {

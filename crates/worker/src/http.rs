@@ -21,7 +21,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use backend::{Backend, BackendError};
+use backend::{Backend, BackendError, Replica};
 use base::{
     Tasks,
     serve::{Answer, Limits, Peer},
@@ -159,7 +159,16 @@ async fn deployment_logs(
         Ok(id) => id,
         Err(error) => return refuse(StatusCode::NOT_FOUND, "not_found", error),
     };
-    match logs::of_deployment(Arc::clone(&front.backend), id, query.tail(), query.follow).await {
+    let lineage = match front.store.lineage().await {
+        Ok(lineage) => lineage,
+        Err(error) => return refuse(StatusCode::SERVICE_UNAVAILABLE, "unavailable", error),
+    };
+    // What another database has started under the same number is another deployment.
+    let ours = move |replica: &Replica| {
+        let epoch = replica.origin.as_ref().map(|origin| &origin.epoch);
+        epoch.is_none_or(|epoch| *epoch == lineage.current || lineage.former.contains(epoch))
+    };
+    match logs::of_deployment(Arc::clone(&front.backend), id, query.tail(), query.follow, ours).await {
         Ok(Some(log)) => text(log, &front),
         Ok(None) => refuse(StatusCode::NOT_FOUND, "not_found", format!("{id} has no replicas here")),
         Err(error) => unavailable(&error),

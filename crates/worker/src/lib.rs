@@ -9,6 +9,7 @@
 //! spares it a wait. Ending one leaves every replica running.
 
 mod config;
+mod ends;
 mod heartbeat;
 mod http;
 mod jobs;
@@ -22,6 +23,8 @@ mod run;
 pub mod scaling;
 mod scan;
 mod shelf;
+mod standing;
+mod strays;
 
 pub use config::Config;
 pub use run::{WorkerError, run};

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use api::{DeploymentId, ReplicaId};
-use backend::{Backend, BackendError};
+use backend::{Backend, BackendError, Replica};
 use bytes::{Bytes, BytesMut};
 use futures::{
     Stream, StreamExt,
@@ -21,22 +21,23 @@ const NEWCOMER_TAIL: usize = 1_000;
 pub(crate) type Log = BoxStream<'static, std::io::Result<Bytes>>;
 
 /// The last `tail` lines of each replica, and with `follow` what comes after, also of replicas that come
-/// after. `None` if there are no replicas and none are waited for.
+/// after. `None` if there are no replicas and none are waited for. Only of replicas that are `ours`.
 pub(crate) async fn of_deployment(
     backend: Arc<dyn Backend>,
     id: DeploymentId,
     tail: usize,
     follow: bool,
+    ours: impl Fn(&Replica) -> bool + Send + Sync + 'static,
 ) -> Result<Option<Log>, BackendError> {
     // From before the first look on, so that nothing falls in between.
     let changes = backend.changes();
     let mut known = HashSet::new();
-    let first = newcomers(&*backend, id, tail, follow, &mut known).await?;
+    let first = newcomers(&*backend, id, (tail, follow), &ours, &mut known).await?;
     if !follow {
         let together = futures::stream::iter(first).flatten().boxed();
         return Ok((!known.is_empty()).then_some(together));
     }
-    Ok(Some(following(backend, id, changes, first, known).boxed()))
+    Ok(Some(following(backend, id, changes, first, known, ours).boxed()))
 }
 
 fn following(
@@ -45,6 +46,7 @@ fn following(
     mut changes: BoxStream<'static, DeploymentId>,
     first: Vec<Log>,
     mut known: HashSet<ReplicaId>,
+    ours: impl Fn(&Replica) -> bool + Send + Sync + 'static,
 ) -> impl Stream<Item = std::io::Result<Bytes>> {
     async_stream::stream! {
         let mut logs: SelectAll<Log> = futures::stream::select_all(first);
@@ -53,7 +55,7 @@ fn following(
                 Some(piece) = logs.next() => yield piece,
                 changed = changes.next() => match changed {
                     Some(changed) if changed == id => {
-                        match newcomers(&*backend, id, NEWCOMER_TAIL, true, &mut known).await {
+                        match newcomers(&*backend, id, (NEWCOMER_TAIL, true), &ours, &mut known).await {
                             Ok(newcomers) => logs.extend(newcomers),
                             Err(error) => {
                                 yield Err(std::io::Error::other(error));
@@ -73,13 +75,13 @@ fn following(
 async fn newcomers(
     backend: &dyn Backend,
     id: DeploymentId,
-    tail: usize,
-    follow: bool,
+    (tail, follow): (usize, bool),
+    ours: &(impl Fn(&Replica) -> bool + Sync),
     known: &mut HashSet<ReplicaId>,
 ) -> Result<Vec<Log>, BackendError> {
     let mut logs = Vec::new();
     for replica in backend.observe(id).await? {
-        if known.len() >= MAX_REPLICAS || known.contains(&replica.id) {
+        if known.len() >= MAX_REPLICAS || known.contains(&replica.id) || !ours(&replica) {
             continue;
         }
         if let Some(log) = backend.logs(&replica.id, tail, follow).await? {
@@ -132,7 +134,10 @@ mod tests {
     use std::time::Duration;
 
     use api::RevisionNumber;
-    use backend::{conformance::revision, fake};
+    use backend::{
+        conformance::{fence, revision},
+        fake,
+    };
     use base::{Clock, Tasks};
 
     use super::*;
@@ -157,9 +162,9 @@ mod tests {
         let id = DeploymentId(1);
         let machine = fake::FakeBackend::new(fake::Config::default(), Tasks::new(), Clock::system());
         let backend: Arc<dyn Backend> = Arc::new(machine.clone());
-        assert!(of_deployment(Arc::clone(&backend), id, 10, false).await.expect("logs").is_none());
-        let mut log = of_deployment(backend, id, 10, true).await.expect("logs").expect("something may come");
-        machine.ensure(&revision(id, RevisionNumber(1), "/models/iris"), 1, &[], 1).await.expect("ensure");
+        assert!(of_deployment(Arc::clone(&backend), id, 10, false, |_| true).await.expect("logs").is_none());
+        let mut log = of_deployment(backend, id, 10, true, |_| true).await.expect("logs").expect("something may come");
+        machine.ensure(&revision(id, RevisionNumber(1), "/models/iris"), 1, &[], &fence(1)).await.expect("ensure");
         let first = tokio::time::timeout(Duration::from_secs(30), log.next()).await.expect("in time");
         let first = first.expect("a piece").expect("of a log");
         assert!(first.starts_with(b"md-1-r1-0 | "), "{first:?}");

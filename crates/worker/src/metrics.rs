@@ -65,6 +65,8 @@ pub(crate) struct Metrics {
     scan_seconds: Histogram,
     pub(crate) scanned: Gauge,
     pub(crate) strays_removed: Counter,
+    pub(crate) strays: Gauge,
+    pub(crate) restores: Counter,
 }
 
 impl Metrics {
@@ -82,6 +84,8 @@ impl Metrics {
             scan_seconds: Histogram::new(exponential_buckets(0.001, 2.0, 15)),
             scanned: Gauge::default(),
             strays_removed: Counter::default(),
+            strays: Gauge::default(),
+            restores: Counter::default(),
         };
         let to = registry.sub_registry_with_prefix("modelway_worker");
         to.register("reconciles", "Deployments that were worked on, by outcome", metrics.reconciles.clone());
@@ -99,7 +103,17 @@ impl Metrics {
         to.register("scan_found", "Deployments that a scan found different", metrics.scan_found.clone());
         to.register_with_unit("scan_duration", "Time of one scan", Unit::Seconds, metrics.scan_seconds.clone());
         to.register("scanned_deployments", "Deployments in the last scan", metrics.scanned.clone());
-        to.register("strays_removed", "Deployments that only the backend knew", metrics.strays_removed.clone());
+        to.register(
+            "strays_removed",
+            "Deleted deployments of which something still ran",
+            metrics.strays_removed.clone(),
+        );
+        to.register("stray_replicas", "Replicas that run here and are not this database's", metrics.strays.clone());
+        to.register(
+            "database_restores",
+            "Times that the database was found to be an older copy",
+            metrics.restores.clone(),
+        );
         for outcome in Outcome::ALL {
             drop(metrics.reconciles.get_or_create(&outcome.label()));
         }

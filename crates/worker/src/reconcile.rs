@@ -13,18 +13,21 @@ use std::{
 };
 
 use api::{
-    DeploymentId, DeploymentStatus, Revision, RevisionNumber, Timestamp, deployment::StatusError, event::NewEvent,
-    revision::Pin,
+    DeploymentId, DeploymentStatus, Epoch, Fence, Revision, RevisionNumber, Timestamp, deployment::StatusError,
+    event::NewEvent, revision::Pin,
 };
 use backend::{Backend, BackendError, Replica};
 use base::{Clock, Tasks};
 use queue::{Receipt, TaskQueue};
-use store::{DeploymentRecord, Lease, Store, StoreError};
+use store::{DeploymentRecord, Lease, Lineage, Store, StoreError};
 
 use crate::{
+    ends,
+    metrics::Metrics,
     plan::{Act, Memory, Rules, Step, Wanted, plan},
     rollout, scaling,
     shelf::Shelf,
+    standing::{Known, Standing, standing},
 };
 
 /// How often a pass calls the backend before it leaves the rest to the next one.
@@ -33,8 +36,7 @@ const MAX_ACTS: usize = 16;
 const MAX_SETTLES: usize = 4;
 /// So many failures of the backend in a row are worth a user's attention.
 const PATIENT_FAILURES: u32 = 3;
-/// What the fence of a deployment is that SQL does not know: nobody can hold its lease, and ids are never
-/// used again.
+/// The fence of a deployment that was deleted: nobody can hold its lease, and ids are not used again in one epoch.
 const NOBODYS_FENCE: i64 = i64::MAX;
 
 /// How a pass ended.
@@ -55,6 +57,12 @@ pub(crate) enum Pass {
 pub(crate) enum PassError {
     #[error("another worker has taken this deployment over")]
     Fenced,
+    #[error(
+        "a fence that the database gave is older than one that the backend has seen (fence {given}, newest {newest})"
+    )]
+    Behind { given: i64, newest: i64 },
+    #[error("the database was restored from an older copy")]
+    Restored,
     #[error("the deployment's record could not be read or written")]
     Store(#[source] StoreError),
     #[error("the backend did not do what was asked")]
@@ -69,7 +77,10 @@ impl From<StoreError> for PassError {
 
 impl From<BackendError> for PassError {
     fn from(error: BackendError) -> Self {
-        if matches!(error, BackendError::Fenced { .. }) { Self::Fenced } else { Self::Backend(error) }
+        match error {
+            BackendError::Fenced { given, newest } => Self::Behind { given, newest },
+            BackendError::Unavailable { .. } | BackendError::Rejected { .. } => Self::Backend(error),
+        }
     }
 }
 
@@ -85,6 +96,8 @@ pub(crate) struct Reconciler {
     pub(crate) hold: Duration,
     pub(crate) clock: Clock,
     pub(crate) tasks: Tasks,
+    pub(crate) metrics: Metrics,
+    pub(crate) lineage: Arc<Mutex<Option<Lineage>>>,
 }
 
 /// The lease of the pass in hand: its renewer writes it, the pass reads it.
@@ -111,21 +124,26 @@ impl Reconciler {
         let Some(lease) = self.store.lease_acquire(id, &self.owner, self.hold, self.now()).await? else {
             return match self.store.deployment_wanted(id, &[]).await? {
                 Some(_) => Ok(Pass::Busy),
-                None => self.remove_stray(id).await,
+                None => self.remove_gone(id).await,
             };
         };
         let held = Held(Mutex::new(lease));
-        let result = tokio::select! {
+        let mut result = tokio::select! {
             result = self.pass(id, &held) => result,
             error = self.renew(&held, receipt) => Err(error),
         };
+        if let Err(PassError::Behind { given, newest }) = result {
+            let why =
+                format!("the backend has seen fence {newest} of {id}, and the database has given {given} at most");
+            result = Err(self.restored_or_fenced(&held.get(), &why).await?);
+        }
         if let Err(PassError::Backend(error)) = &result
             && self.shelf.failures(id) >= PATIENT_FAILURES
             && let Err(error) = self.say_why(id, &held, error).await
         {
             tracing::warn!(deployment = %id, error = &error as &dyn std::error::Error, "the status does not say why");
         }
-        if !matches!(result, Ok(Pass::Gone) | Err(PassError::Fenced)) {
+        if !matches!(result, Ok(Pass::Gone) | Err(PassError::Fenced | PassError::Restored)) {
             // Should this fail, the lease lapses by itself.
             if let Err(error) = self.store.lease_release(&held.get()).await {
                 tracing::warn!(deployment = %id, error = &error as &dyn std::error::Error, "a lease is not released");
@@ -134,12 +152,73 @@ impl Reconciler {
         result
     }
 
-    /// Ends what runs for a deployment that SQL does not know.
-    pub(crate) async fn remove_stray(&self, id: DeploymentId) -> Result<Pass, PassError> {
+    /// What it means that somebody has acted under a number that this worker does not know. Another worker has taken the
+    /// deployment over, unless the database still says that this one has it: then it has forgotten what it gave.
+    async fn restored_or_fenced(&self, lease: &Lease, why: &str) -> Result<PassError, PassError> {
+        match self.store.lease_renew(lease, self.hold, self.now()).await {
+            Ok(_) => self.restored(lease.deployment, &lease.epoch, why).await,
+            Err(StoreError::Fenced) => Ok(PassError::Fenced),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The database went back in time: goes on under a new epoch, and says so once. Whatever it knows of what runs is taken
+    /// over; the rest is not touched.
+    pub(crate) async fn restored(&self, id: DeploymentId, epoch: &Epoch, why: &str) -> Result<PassError, PassError> {
+        let (lineage, renewed) = self.store.epoch_renew(epoch).await?;
+        self.knows(&lineage);
+        let current = lineage.current.0;
+        if renewed {
+            self.metrics.restores.inc();
+            let message = format!(
+                "the database was restored from an older copy: {why}. Replicas that it knows are taken over and serve on; \
+                 others run on without requests, see `modelway strays`"
+            );
+            tracing::error!(epoch = current, "{message}");
+            let evidence = serde_json::json!({ "epoch": current, "former_epoch": epoch });
+            let event = NewEvent { revision: None, actor: "worker", kind: "database_restored", message, evidence };
+            self.store.event_of_stray(id, &format!("restored:{current}"), event, self.now()).await?;
+        }
+        Ok(PassError::Restored)
+    }
+
+    /// Remembers the database's names.
+    pub(crate) fn knows(&self, lineage: &Lineage) {
+        *self.lineage.lock().unwrap_or_else(PoisonError::into_inner) = Some(lineage.clone());
+    }
+
+    /// The epoch that this worker has last worked in.
+    pub(crate) fn known_epoch(&self) -> Option<Epoch> {
+        let known = self.lineage.lock().unwrap_or_else(PoisonError::into_inner);
+        known.as_ref().map(|lineage| lineage.current.clone())
+    }
+
+    /// The database's names, as they were when a lease was taken in this epoch.
+    async fn lineage(&self, epoch: &Epoch) -> Result<Lineage, PassError> {
+        let known = self.lineage.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(known) = known.filter(|known| known.current == *epoch) {
+            return Ok(known);
+        }
+        let read = self.store.lineage().await?;
+        if read.current != *epoch {
+            return Err(PassError::Fenced);
+        }
+        self.knows(&read);
+        Ok(read)
+    }
+
+    /// Ends what runs for a deployment that this database has deleted. What runs for one that it never had is left alone.
+    pub(crate) async fn remove_gone(&self, id: DeploymentId) -> Result<Pass, PassError> {
         self.shelf.forget(id);
-        if !self.backend.observe(id).await?.is_empty() {
-            tracing::warn!(deployment = %id, "removing replicas of a deployment that does not exist");
-            self.backend.remove(id, None, NOBODYS_FENCE).await?;
+        let observed = self.backend.observe(id).await?;
+        if !observed.is_empty() && self.store.deployment_is_gone(id).await? {
+            let lineage = self.store.lineage().await?;
+            if observed.iter().any(|replica| replica.is_of(&lineage.current)) {
+                tracing::warn!(deployment = %id, "removing replicas of a deployment that was deleted");
+                self.metrics.strays_removed.inc();
+                let fence = Fence { epoch: lineage.current, former: lineage.former, number: NOBODYS_FENCE };
+                self.backend.remove(id, None, &fence).await?;
+            }
         }
         Ok(Pass::Gone)
     }
@@ -194,7 +273,7 @@ impl Reconciler {
         let mut memory = self.shelf.memory(id);
         for _ in 0..MAX_SETTLES {
             let Some((record, step)) = self.act(id, held, &memory).await? else {
-                return self.remove_stray(id).await;
+                return self.remove_gone(id).await;
             };
             if step.gone {
                 self.store.deployment_purge(&held.get(), self.now()).await?;
@@ -202,19 +281,14 @@ impl Reconciler {
                 tracing::info!(deployment = %id, "deleted");
                 return Ok(Pass::Gone);
             }
-            for event in &step.events {
+            let mut events = ends::events(&record.status.replica_status, &step.status.replica_status);
+            events.extend(step.events);
+            for event in &events {
                 tracing::info!(deployment = %id, kind = event.kind, "{}", event.message);
             }
             let settled_at = step.settled.then_some(record.generation);
             self.store
-                .deployment_observed(
-                    &held.get(),
-                    &step.status,
-                    Some(&step.targets),
-                    &step.events,
-                    settled_at,
-                    self.now(),
-                )
+                .deployment_observed(&held.get(), &step.status, Some(&step.targets), &events, settled_at, self.now())
                 .await?;
             memory = step.memory;
             self.shelf.remember(id, memory.clone().beyond_the_lease());
@@ -238,10 +312,13 @@ impl Reconciler {
         held: &Held,
         memory: &Memory,
     ) -> Result<Option<(DeploymentRecord, Step)>, PassError> {
-        let mut observed = self.backend.observe(id).await?;
-        let Some((record, mut revisions)) = self.store.deployment_wanted(id, &numbers(&observed)).await? else {
+        let lineage = self.lineage(&held.get().epoch).await?;
+        let all = self.backend.observe(id).await?;
+        let Some((record, mut revisions)) = self.store.deployment_wanted(id, &numbers(&all)).await? else {
             return Ok(None);
         };
+        self.take_over(&record, &revisions, &lineage, &all, held).await?;
+        let mut observed = self.observe(id, &lineage.current).await?;
         let restarts = self.backend.capabilities().restarts;
         let mut done: Vec<Act> = Vec::new();
         let mut rejected: Option<String> = None;
@@ -264,7 +341,7 @@ impl Reconciler {
                 return Ok(Some((record, step)));
             }
             for act in fresh {
-                let rejection = self.call(id, &act, &revisions, held).await?;
+                let rejection = self.call(id, &act, &revisions, &lineage.fence(&held.get())).await?;
                 if let (Some(reason), Act::Ensure { revision: number, .. }) = (rejection, &act) {
                     if *number == record.revision {
                         rejected = Some(reason);
@@ -274,7 +351,7 @@ impl Reconciler {
                 }
                 done.push(act);
             }
-            observed = self.backend.observe(id).await?;
+            observed = self.observe(id, &lineage.current).await?;
         }
     }
 
@@ -295,16 +372,54 @@ impl Reconciler {
         Ok(())
     }
 
+    /// What runs of this database's replicas of a deployment.
+    async fn observe(&self, id: DeploymentId, epoch: &Epoch) -> Result<Vec<Replica>, PassError> {
+        let mut observed = self.backend.observe(id).await?;
+        observed.retain(|replica| replica.is_of(epoch));
+        Ok(observed)
+    }
+
+    /// Marks replicas of an earlier epoch, or of none, that are what this database wants under their numbers.
+    async fn take_over(
+        &self,
+        record: &DeploymentRecord,
+        revisions: &[Revision],
+        lineage: &Lineage,
+        all: &[Replica],
+        held: &Held,
+    ) -> Result<(), PassError> {
+        let lease = held.get();
+        let known = |number| revisions.iter().any(|revision| revision.number == number);
+        // The wanted revision may be an old one that a person went back to.
+        let kept = match all.iter().all(|replica| known(replica.revision)) {
+            true => revisions.to_vec(),
+            false => self.store.revision_list(record.id).await?,
+        };
+        let known = Known { created_at: record.created_at, fence: lease.fence.0, revisions: &kept };
+        let mut heirs = Vec::new();
+        for replica in all {
+            match standing(replica, lineage, Some(known)) {
+                Standing::Ours | Standing::Stray(_) => {}
+                Standing::Heir(made_at) => heirs.push((replica.id.clone(), made_at)),
+                Standing::Ahead(why) => return Err(self.restored_or_fenced(&lease, &why).await?),
+            }
+        }
+        if !heirs.is_empty() {
+            tracing::info!(deployment = %record.id, replicas = heirs.len(), "taking over replicas that run already");
+            self.backend.take_over(record.id, &heirs, &lineage.fence(&lease)).await?;
+        }
+        Ok(())
+    }
+
     /// Calls the backend; gives the reason if it rejects the revision.
     async fn call(
         &self,
         id: DeploymentId,
         act: &Act,
         revisions: &[Revision],
-        held: &Held,
+        fence: &Fence,
     ) -> Result<Option<String>, PassError> {
-        let fence = held.get().fence.0;
-        tracing::debug!(deployment = %id, ?act, fence, "acting");
+        tracing::debug!(deployment = %id, ?act, fence = fence.number, "acting");
         let result = match act {
             Act::Ensure { revision: number, want, retire } => {
                 match revisions.iter().find(|revision| revision.number == *number) {

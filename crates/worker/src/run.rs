@@ -92,6 +92,8 @@ pub async fn run(
         hold: Duration::from_millis(config.lease_ms),
         clock,
         tasks: own.clone(),
+        metrics: metrics.clone(),
+        lineage: Arc::default(),
     };
     let heartbeat = Heartbeat {
         store: reconciler.store.clone(),
@@ -188,16 +190,43 @@ impl Worker {
                 tracing::error!("the backend tells of no more changes; only scans will find them");
                 return;
             };
-            self.wake(id, Duration::ZERO).await;
+            if !self.wake(id, Duration::ZERO).await {
+                self.revive(id);
+            }
         }
     }
 
-    /// Asks for another look. If that fails, the scan will find the deployment.
-    async fn wake(&self, id: DeploymentId, delay: Duration) {
-        if let Err(error) = self.reconciler.queue.wake(id, delay).await {
+    /// Asks for another look. If that fails (`false`), the scan will find the deployment.
+    async fn wake(&self, id: DeploymentId, delay: Duration) -> bool {
+        let woken = self.reconciler.queue.wake(id, delay).await;
+        if let Err(error) = &woken {
             self.metrics.queue_errors.inc();
-            tracing::warn!(deployment = %id, error = &error as &dyn std::error::Error, "a deployment could not be woken");
+            tracing::warn!(deployment = %id, error = error as &dyn std::error::Error, "a deployment could not be woken");
         }
+        woken.is_ok()
+    }
+
+    /// Has replicas that ended started again although the database cannot be asked: it is away, or its disk is full. They
+    /// are what was wanted when it was last asked. Ends when it can be asked again, or none of them is left.
+    fn revive(&self, id: DeploymentId) {
+        let Some(epoch) = self.reconciler.known_epoch() else { return };
+        let worker = self.clone();
+        self.tasks().spawn(async move {
+            loop {
+                let due = match worker.reconciler.backend.revive(id, &epoch).await {
+                    Ok(Some(due)) => due.since(worker.reconciler.now()).max(GLANCE),
+                    Ok(None) => return,
+                    Err(error) => {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::warn!(deployment = %id, error, "replicas are not started again");
+                        return;
+                    }
+                };
+                if !worker.pause(due).await || worker.wake(id, Duration::ZERO).await {
+                    return;
+                }
+            }
+        });
     }
 
     /// Takes tasks off the queue, and what scans have found, as many at a time as may be worked on.
@@ -287,6 +316,7 @@ impl Worker {
                 tracing::warn!(deployment = %id, "another worker has taken this deployment over");
                 (Outcome::Fenced, Some(BUSY_GLANCE))
             }
+            Err(PassError::Restored) => (Outcome::Fenced, Some(GLANCE)),
             Err(error) => {
                 let failures = shelf.failed(id);
                 let wait = backoff(failures, Duration::from_millis(self.config.retry_cap_ms));
@@ -295,6 +325,9 @@ impl Worker {
                     deployment = %id, failures, error = &error as &dyn std::error::Error,
                     "a deployment could not be worked on; trying again in {wait:?}"
                 );
+                if matches!(error, PassError::Store(StoreError::Unavailable(_))) {
+                    self.revive(id);
+                }
                 (Outcome::Failed, Some(wait))
             }
         };

@@ -4,11 +4,11 @@
 //! costs a comparison; only those that differ, or are not at rest, are worked on: by this very worker, so
 //! that a queue which loses everything costs latency and nothing else.
 //!
-//! **Invariant:** a scan changes nothing by itself, except that it ends replicas of deployments that do not
-//! exist.
+//! **Invariant:** a scan changes nothing by itself, except that it ends replicas of deployments that this database has
+//! deleted, and strays that a person wants ended.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -16,10 +16,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use api::{DeploymentId, RevisionNumber, State, Timestamp, replica::ReplicaState, traffic::main_share};
+use api::{
+    DeploymentId, RevisionNumber, State, Timestamp,
+    replica::ReplicaState,
+    stray::{Stray, StrayReason},
+    traffic::main_share,
+};
 use async_trait::async_trait;
 use backend::Replica;
-use store::SettledRow;
+use store::{Lineage, SettledRow, StoreError};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -27,27 +32,33 @@ use crate::{
     metrics::Metrics,
     reconcile::{PassError, Reconciler},
     scaling,
+    standing::{Known, Standing, standing},
+    strays::stray,
 };
 
 /// How many deployments are read at once.
 const PAGE: u32 = 2_000;
 
-/// What runs for one deployment: how many replicas of each revision, or that not all of it is ready.
+/// What runs for one deployment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Seen {
-    Ready(BTreeMap<RevisionNumber, u32>),
-    Unready,
+struct Seen {
+    /// How many replicas of each revision; `None` if not all of them are ready.
+    ready: Option<BTreeMap<RevisionNumber, u32>>,
+    /// The newest fence that a replica carries.
+    fence: i64,
 }
 
-fn see(observed: &[Replica]) -> HashMap<DeploymentId, Seen> {
+fn see<'r>(observed: impl Iterator<Item = &'r Replica>) -> HashMap<DeploymentId, Seen> {
     let mut seen: HashMap<DeploymentId, Seen> = HashMap::new();
     for replica in observed {
-        let its = seen.entry(replica.deployment).or_insert_with(|| Seen::Ready(BTreeMap::new()));
-        match its {
-            Seen::Ready(counts) if replica.state == ReplicaState::Ready => {
+        let fence = replica.origin.as_ref().map_or(i64::MIN, |origin| origin.fence);
+        let seen = seen.entry(replica.deployment).or_insert_with(|| Seen { ready: Some(BTreeMap::new()), fence });
+        seen.fence = seen.fence.max(fence);
+        match &mut seen.ready {
+            Some(counts) if replica.state == ReplicaState::Ready => {
                 *counts.entry(replica.revision).or_default() += 1;
             }
-            Seen::Ready(_) | Seen::Unready => *its = Seen::Unready,
+            _ => seen.ready = None,
         }
     }
     seen
@@ -60,7 +71,7 @@ fn is_at_rest(row: &SettledRow, seen: Option<&Seen>) -> bool {
     }
     match (row.state, seen) {
         (State::Idle, None) => true,
-        (State::Active, Some(Seen::Ready(counts))) => {
+        (State::Active, Some(Seen { ready: Some(counts), .. })) => {
             main_share(&row.traffic).is_some_and(|share| share.revision == row.revision)
                 && *counts == scaling::counts(row.revision, row.replicas, &row.traffic)
         }
@@ -86,7 +97,14 @@ impl Job for Scan {
 
     async fn turn(&self) {
         let start = Instant::now();
-        match scan(&self.reconciler, &self.metrics, &self.findings).await {
+        let scanned = loop {
+            match scan(&self.reconciler, &self.metrics, &self.findings).await {
+                // It was told of, and now things look otherwise.
+                Err(PassError::Restored) if !self.reconciler.tasks.is_stopping() => {}
+                scanned => break scanned,
+            }
+        };
+        match scanned {
             Ok(rows) => {
                 self.metrics.scan_took(start.elapsed());
                 self.metrics.scanned.set(i64::try_from(rows).unwrap_or(i64::MAX));
@@ -109,8 +127,10 @@ async fn scan(
     // What runs is looked at first: a deployment that is made meanwhile is then merely looked at in vain,
     // while the other way round its replicas would seem to be strays.
     let observed = reconciler.backend.observe_all().await?;
-    let mut seen = see(&observed);
-    drop(observed);
+    let lineage = reconciler.store.lineage().await?;
+    reconciler.knows(&lineage);
+    let (ours, others): (Vec<_>, Vec<_>) = observed.into_iter().partition(|it| it.is_of(&lineage.current));
+    let mut seen = see(ours.iter());
 
     let now: Timestamp = reconciler.now();
     let mut after = None;
@@ -119,8 +139,12 @@ async fn scan(
         let page = reconciler.store.deployment_scan(after, PAGE).await?;
         rows += page.items.len();
         for row in &page.items {
-            let at_rest = is_at_rest(row, seen.remove(&row.id).as_ref());
-            if at_rest || reconciler.shelf.is_resting(row.id, now) {
+            let seen = seen.remove(&row.id);
+            if let Some(fence) = seen.as_ref().map(|seen| seen.fence).filter(|fence| *fence > row.fence.0) {
+                let why = format!("a replica of {} carries fence {fence}, and {} was given", row.id, row.fence.0);
+                return Err(reconciler.restored(row.id, &lineage.current, &why).await?);
+            }
+            if is_at_rest(row, seen.as_ref()) || reconciler.shelf.is_resting(row.id, now) {
                 continue;
             }
             metrics.scan_found.inc();
@@ -136,25 +160,86 @@ async fn scan(
     }
     // A scan that was cut short has not seen every deployment.
     if after.is_none() {
-        for id in seen.into_keys() {
-            if reconciler.store.deployment_wanted(id, &[]).await?.is_none() {
-                metrics.strays_removed.inc();
-                reconciler.remove_stray(id).await?;
-            }
-        }
+        let mut strays = unknown(reconciler, &lineage, ours, &seen).await?;
+        strays.extend(of_others(reconciler, &lineage, others, findings).await?);
+        metrics.strays.set(i64::try_from(strays.len()).unwrap_or(i64::MAX));
+        reconciler.strays_seen(&strays).await?;
     }
     Ok(rows)
+}
+
+/// This database's replicas of deployments that it does not know: it has deleted them, or it was restored.
+async fn unknown(
+    reconciler: &Reconciler,
+    lineage: &Lineage,
+    ours: Vec<Replica>,
+    unknown: &HashMap<DeploymentId, Seen>,
+) -> Result<Vec<Stray>, PassError> {
+    let mut left = HashSet::new();
+    for id in unknown.keys() {
+        if reconciler.store.deployment_wanted(*id, &[]).await?.is_some() {
+            continue;
+        }
+        let last = reconciler.store.deployment_last().await?;
+        if *id > last {
+            let why = format!("replicas of {id} run, and the newest deployment that it knows is {last}");
+            return Err(reconciler.restored(*id, &lineage.current, &why).await?);
+        }
+        reconciler.remove_gone(*id).await?;
+        if !reconciler.store.deployment_is_gone(*id).await? {
+            left.insert(*id);
+        }
+    }
+    let strays = ours.into_iter().filter(|replica| left.contains(&replica.deployment));
+    Ok(strays.map(|replica| stray(replica, StrayReason::UnknownDeployment)).collect())
+}
+
+/// Replicas that do not carry the present epoch. Deployments that will take some of them over are handed over.
+async fn of_others(
+    reconciler: &Reconciler,
+    lineage: &Lineage,
+    others: Vec<Replica>,
+    findings: &mpsc::Sender<DeploymentId>,
+) -> Result<Vec<Stray>, PassError> {
+    let mut by_deployment: BTreeMap<DeploymentId, Vec<Replica>> = BTreeMap::new();
+    for replica in others {
+        by_deployment.entry(replica.deployment).or_default().push(replica);
+    }
+    let mut strays = Vec::new();
+    for (id, replicas) in by_deployment {
+        let record = match reconciler.store.deployment_get(id).await {
+            Ok(record) => Some(record),
+            Err(StoreError::NotFound { .. }) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let revisions = reconciler.store.revision_list(id).await?;
+        let known =
+            record.map(|record| Known { created_at: record.created_at, fence: i64::MAX, revisions: &revisions });
+        let mut heirs = false;
+        for replica in replicas {
+            match standing(&replica, lineage, known) {
+                Standing::Stray(reason) => strays.push(stray(replica, reason)),
+                Standing::Heir(_) => heirs = true,
+                Standing::Ours | Standing::Ahead(_) => {}
+            }
+        }
+        if heirs && findings.send(id).await.is_err() {
+            return Ok(strays);
+        }
+    }
+    Ok(strays)
 }
 
 #[cfg(test)]
 mod tests {
     use api::traffic::{Role, Share, all_to};
+    use store::Fence;
 
     use super::*;
 
     fn row(state: State, replicas: u32, traffic: &[Share]) -> SettledRow {
         let (id, revision) = (DeploymentId(1), RevisionNumber(2));
-        SettledRow { id, settled: true, state, revision, replicas, traffic: traffic.to_vec() }
+        SettledRow { id, settled: true, state, revision, replicas, traffic: traffic.to_vec(), fence: Fence(9) }
     }
 
     fn active(replicas: u32) -> SettledRow {
@@ -162,7 +247,8 @@ mod tests {
     }
 
     fn seen(counts: &[(u32, u32)]) -> Option<Seen> {
-        Some(Seen::Ready(counts.iter().map(|(revision, count)| (RevisionNumber(*revision), *count)).collect()))
+        let ready = counts.iter().map(|(revision, count)| (RevisionNumber(*revision), *count)).collect();
+        Some(Seen { ready: Some(ready), fence: 9 })
     }
 
     #[test]
@@ -172,7 +258,7 @@ mod tests {
         assert!(!rests(&active(2), seen(&[(2, 1)])), "one is missing");
         assert!(!rests(&active(2), seen(&[(2, 3)])), "one is too many");
         assert!(!rests(&active(2), seen(&[(1, 1), (2, 1)])), "one is another revision's");
-        assert!(!rests(&active(2), Some(Seen::Unready)), "one is not ready");
+        assert!(!rests(&active(2), Some(Seen { ready: None, fence: 9 })), "one is not ready");
         assert!(!rests(&active(2), seen(&[(1, 2)])), "all are another revision's");
         assert!(!rests(&active(2), None), "all are gone");
         let pinned = Share { revision: RevisionNumber(1), weight: 0, role: Role::Pinned };
@@ -201,13 +287,15 @@ mod tests {
             failure: None,
             retry_at: None,
             artifact: None,
+            files: None,
             notes: Vec::new(),
+            origin: Some(api::Origin { epoch: api::Epoch("e".to_owned()), fence: 9, made_at: Timestamp(0) }),
         };
         let ready = |id, revision| replica(id, revision, ReplicaState::Ready);
         let all =
             [ready(1, 1), ready(1, 2), ready(1, 2), ready(2, 1), replica(2, 1, ReplicaState::Starting), ready(2, 1)];
-        let found = see(&all);
+        let found = see(all.iter());
         assert_eq!(found.get(&DeploymentId(1)), seen(&[(1, 1), (2, 2)]).as_ref());
-        assert_eq!(found.get(&DeploymentId(2)), Some(&Seen::Unready));
+        assert_eq!(found.get(&DeploymentId(2)), Some(&Seen { ready: None, fence: 9 }));
     }
 }

@@ -4,7 +4,7 @@ mod support;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use api::{DeploymentId, DeploymentSpec, ReplicaId, RevisionNumber, State, Timestamp};
+use api::{DeploymentSpec, ReplicaId, RevisionNumber, State, Timestamp};
 use backend::{
     Backend, BackendError,
     conformance::revision,
@@ -75,7 +75,8 @@ async fn what_a_dead_worker_held_is_taken_over_and_its_fence_is_refused() {
     let dead = site.store.lease_acquire(id, "dead", hold, site.now()).await.expect("lease").expect("it is free");
     let worker = site.start(quick()).await;
     site.until(id, State::Active).await;
-    let late = site.machine.ensure(&revision(id, RevisionNumber(1), "/models/iris"), 5, &[], dead.fence.0).await;
+    let late = site.store.lineage().await.expect("lineage").fence(&dead);
+    let late = site.machine.ensure(&revision(id, RevisionNumber(1), "/models/iris"), 5, &[], &late).await;
     assert!(matches!(late, Err(BackendError::Fenced { .. })), "{late:?}");
     assert_eq!(site.replicas(id).await, 1);
     worker.stop().await;
@@ -250,19 +251,6 @@ async fn a_queue_that_loses_everything_costs_only_time() {
     eventually("the change", changed).await;
     site.store.deployment_delete(id, None, site.now()).await.expect("delete");
     eventually("it to be forgotten", || async { site.record(id).await.is_none().then_some(()) }).await;
-    worker.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn replicas_of_a_deployment_that_does_not_exist_are_ended() {
-    let site = Site::new(taking(0)).await;
-    let stray = DeploymentId(4_711);
-    site.machine.ensure(&revision(stray, RevisionNumber(1), "/models/iris"), 2, &[], 1).await.expect("ensure");
-    let kept = site.create(&spec("iris", 1)).await;
-    let worker = site.start(quick()).await;
-    eventually("the strays to end", || async { (site.replicas(stray).await == 0).then_some(()) }).await;
-    site.until(kept, State::Active).await;
-    assert_eq!(site.replicas(kept).await, 1);
     worker.stop().await;
 }
 

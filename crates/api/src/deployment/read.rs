@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Fields of the answer that the server sets. Whoever edits an answer and sends it back leaves them in.
-pub const READ_ONLY: [&str; 13] = [
+pub const READ_ONLY: [&str; 14] = [
     "id",
     "status",
     "url",
@@ -388,7 +388,9 @@ fn check_variable(key: &str) -> Result<(), String> {
             short(key)
         ));
     }
-    if key.starts_with("MODELWAY__") || ["MODELWAY_CONFIG", "MODELWAY_REPLICA_SOCKET"].contains(&key) {
+    if key.starts_with("MODELWAY__")
+        || ["MODELWAY_CONFIG", "MODELWAY_REPLICA_SOCKET", "MODELWAY_REPLICA_EPOCH"].contains(&key)
+    {
         return Err(format!("`{}` would change Modelway's own settings of the replica; use another name", short(key)));
     }
     Ok(())

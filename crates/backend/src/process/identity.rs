@@ -8,12 +8,16 @@
 
 use std::{fs, io, os::fd::OwnedFd, sync::OnceLock};
 
+use api::Epoch;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, kill_process_group, pidfd_open, pidfd_send_signal, waitpid,
 };
 use serde::{Deserialize, Serialize};
 
 use super::pidfd::Pidfd;
+
+/// The environment variable that tells in which epoch a replica was started. Its record says in which one it is now.
+pub(super) const EPOCH: &str = "MODELWAY_REPLICA_EPOCH";
 
 /// The name of one process, for ever.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -52,6 +56,11 @@ impl Identity {
     /// Whether it was started with both of these argument pairs.
     pub(super) fn has_arguments(&self, pairs: [(&str, &str); 2]) -> bool {
         has_arguments(self.pid, pairs)
+    }
+
+    /// Whether it is a replica that was started in this epoch.
+    pub(super) fn is_of(&self, epoch: &Epoch) -> bool {
+        has_environment(self.pid, &format!("{EPOCH}={}", epoch.0))
     }
 
     fn stat(&self) -> Option<Stat> {

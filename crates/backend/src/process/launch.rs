@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::{
     Config, cgroup,
     ending::TERMINATION_FILE,
-    identity::{Identity, all_with_argument, find_by_arguments},
+    identity::{EPOCH, Identity, all_with_argument, find_by_arguments},
     layout::{Layout, Name, at},
     log, secrets,
     slot::{self, Phase, Record, Run},
@@ -58,6 +58,7 @@ impl Launcher {
         record.request_timeout_ms = revision.spec.request_timeout_ms;
         record.memory_limit = revision.spec.limit_res.memory.as_ref().map(ToString::to_string);
         slot::write(&slot, &record)?;
+        slot::write_revision(&slot, revision)?;
         // Only now: groups without a slot may be tidied away at any time.
         let groups = self.limiter.prepare(&record.id.0, &revision.spec.limit_res);
         record.groups = groups.folders;
@@ -72,6 +73,7 @@ impl Launcher {
         let child = self
             .command(&record.id, revision)
             .envs(from_files)
+            .envs(record.origin.as_ref().map(|origin| (EPOCH, &origin.epoch.0)))
             .current_dir(&slot)
             .process_group(0)
             .stdin(Stdio::null())

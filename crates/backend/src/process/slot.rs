@@ -10,22 +10,30 @@
 
 use std::{
     fs::{self, File, TryLockError},
-    io::{self, Read, Seek, SeekFrom, Write},
+    io::{self, Write},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use api::{ReplicaId, Timestamp, deployment::StatusError, revision::FoundFiles};
+use api::{Epoch, Fence, Origin, ReplicaId, Revision, Timestamp, deployment::StatusError, revision::FoundFiles};
+use rustix::{
+    fs::{CWD, RenameFlags, renameat_with},
+    io::Errno,
+};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    fence,
     identity::Identity,
     layout::{Layout, Name, at},
 };
 use crate::BackendError;
 
 const RECORD: &str = "replica.json";
+const REVISION: &str = "revision.json";
+/// The length that a record's file has from the start, in bytes.
+const ROOM: usize = 16 << 10;
 /// How long to wait for a lock, and for how long between two attempts.
 const LOCK_PATIENCE: Duration = Duration::from_secs(30);
 const LOCK_PAUSE: Duration = Duration::from_millis(1);
@@ -56,6 +64,9 @@ pub(super) struct Record {
     pub(super) request_timeout_ms: u64,
     /// What a user should know.
     pub(super) notes: Vec<String>,
+    /// Who started it; a version without epochs (0.1.0) wrote none.
+    #[serde(default)]
+    pub(super) origin: Option<Origin>,
 }
 
 /// Where a replica stands.
@@ -124,6 +135,11 @@ impl Record {
         }
     }
 
+    /// Whether it was started, or taken over, in this epoch.
+    pub(super) fn is_of(&self, epoch: &Epoch) -> bool {
+        self.origin.as_ref().is_some_and(|origin| origin.epoch == *epoch)
+    }
+
     /// Whether it was told to end.
     pub(super) fn stopping_since(&self) -> Option<Timestamp> {
         match &self.phase {
@@ -158,7 +174,8 @@ pub(super) fn read(slot: &Path) -> io::Result<Found> {
     })
 }
 
-/// Replaces a slot's record as a whole; makes the slot if it is missing.
+/// Replaces a slot's record as a whole; makes the slot if it is missing. In a slot that was written before it needs no space:
+/// a replica that ends is started again on a full disk too.
 pub(super) fn write(slot: &Path, record: &Record) -> io::Result<()> {
     match fs::create_dir(slot) {
         Ok(()) => {}
@@ -166,12 +183,60 @@ pub(super) fn write(slot: &Path, record: &Record) -> io::Result<()> {
         Err(error) => return Err(at("create", slot, error)),
     }
     let path = slot.join(RECORD);
-    let fresh = slot.join("replica.json.new");
-    let text = serde_json::to_vec_pretty(record)?;
+    let written = match replace(slot, &path, record) {
+        // It has grown by the lines of a log, which can be read there too.
+        Err(error) if is_full(&error) && record.failure.as_ref().is_some_and(|it| !it.error.log.is_empty()) => {
+            let mut record = record.clone();
+            record.failure.iter_mut().for_each(|failure| failure.error.log.clear());
+            replace(slot, &path, &record)
+        }
+        written => written,
+    };
+    written.map_err(|error| at("write", &path, error))
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Writes over the record before the last one, and lets the two change places.
+fn replace(slot: &Path, path: &Path, record: &Record) -> io::Result<()> {
+    let spare = slot.join("replica.json.new");
+    let mut text = serde_json::to_vec_pretty(record)?;
+    let mut file = base::private::options().write(true).create(true).truncate(false).open(&spare)?;
+    let room = usize::try_from(file.metadata()?.len()).unwrap_or(0).max(ROOM);
+    // Blanks after a JSON value are part of no value.
+    text.resize(text.len().max(room), b' ');
+    file.write_all(&text)?;
+    match renameat_with(CWD, &spare, CWD, path, RenameFlags::EXCHANGE) {
+        Ok(()) => Ok(()),
+        // There is no record yet, or the file system cannot do this.
+        Err(Errno::NOENT | Errno::INVAL | Errno::NOSYS) => fs::rename(&spare, path),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Keeps the revision that a slot's replica runs, so that it can be started again while nobody can be asked.
+pub(super) fn write_revision(slot: &Path, revision: &Revision) -> io::Result<()> {
+    let path = slot.join(REVISION);
+    let text = serde_json::to_vec(revision)?;
+    if fs::read(&path).is_ok_and(|found| found == text) {
+        return Ok(());
+    }
+    let fresh = slot.join("revision.json.new");
     let written = base::private::create(&fresh)
         .and_then(|mut file| file.write_all(&text))
         .and_then(|()| fs::rename(&fresh, &path));
     written.map_err(|error| at("write", &path, error))
+}
+
+/// The revision that a slot's replica runs, if it was kept.
+pub(super) fn revision(slot: &Path) -> io::Result<Option<Revision>> {
+    match fs::read(slot.join(REVISION)) {
+        Ok(text) => Ok(serde_json::from_slice(&text).ok()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(at("read", &slot.join(REVISION), error)),
+    }
 }
 
 /// The right to change one deployment's replicas, held against every process of the data directory. It is
@@ -222,26 +287,9 @@ impl DeploymentLock {
         }
     }
 
-    /// Refuses a fence that is older than the newest one seen, else remembers it.
-    pub(super) fn check(&mut self, given: i64) -> Result<(), BackendError> {
-        let newest = self.newest().map_err(super::unavailable)?;
-        if given < newest {
-            return Err(BackendError::Fenced { given, newest });
-        }
-        if given > newest {
-            // Always as long as before, so that no crash can leave half a number.
-            let text = format!("{given:020}\n");
-            let written = self.0.seek(SeekFrom::Start(0)).and_then(|_| self.0.write_all(text.as_bytes()));
-            written.map_err(super::unavailable)?;
-        }
-        Ok(())
-    }
-
-    fn newest(&mut self) -> io::Result<i64> {
-        let mut text = String::new();
-        self.0.seek(SeekFrom::Start(0))?;
-        self.0.read_to_string(&mut text)?;
-        Ok(text.trim().parse().unwrap_or(i64::MIN))
+    /// Refuses a fence that is older than the newest one seen of its epoch, else remembers it.
+    pub(super) fn check(&mut self, fence: &Fence) -> Result<(), BackendError> {
+        fence::admit(&mut self.0, fence)
     }
 }
 
@@ -289,6 +337,7 @@ mod tests {
             memory_limit: Some("512Mi".to_owned()),
             request_timeout_ms: 30_000,
             notes: vec!["a note".to_owned()],
+            origin: Some(Origin { epoch: Epoch("e".to_owned()), fence: 3, made_at: Timestamp(9) }),
         }
     }
 
@@ -306,15 +355,25 @@ mod tests {
     }
 
     #[test]
-    fn a_fence_is_remembered_across_processes_and_an_older_one_is_refused() {
+    fn a_record_that_becomes_shorter_leaves_nothing_of_the_longer_one() {
         let dir = tempfile::tempdir().expect("a folder");
-        let layout = Layout::open(dir.path()).expect("it opens");
-        let lock = |fence| DeploymentLock::take(&layout, DeploymentId(1)).expect("it is free").check(fence);
-        assert!(lock(5).is_ok());
-        assert!(lock(5).is_ok());
-        assert!(matches!(lock(4), Err(BackendError::Fenced { given: 4, newest: 5 })));
-        assert!(lock(123_456).is_ok());
-        assert!(matches!(lock(5), Err(BackendError::Fenced { given: 5, newest: 123_456 })));
+        let slot = dir.path().join("md-1-r1-0");
+        let long = Record { notes: vec!["x".repeat(2 * ROOM)], ..record() };
+        for wanted in [&record(), &long, &record(), &record(), &long, &record()] {
+            write(&slot, wanted).expect("it is written");
+            match read(&slot).expect("it is read") {
+                Found::Record(found) => assert_eq!(format!("{found:?}"), format!("{wanted:?}")),
+                other @ (Found::Nothing | Found::Damaged(_)) => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_record_of_0_1_0_is_read_as_one_without_an_origin() {
+        let mut text = serde_json::to_value(record()).expect("it is written");
+        text.as_object_mut().expect("a record").remove("origin").expect("it is there");
+        let read: Record = serde_json::from_value(text).expect("it is read");
+        assert_eq!(read.origin, None);
     }
 
     #[test]

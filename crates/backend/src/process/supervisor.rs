@@ -15,8 +15,8 @@ use std::{
 };
 
 use api::{
-    DeploymentId, ReplicaId, Revision, RevisionNumber, Timestamp, deployment::MachineType, registry::ModelContent,
-    revision::FoundFiles,
+    DeploymentId, Epoch, Fence, Origin, ReplicaId, Revision, RevisionNumber, Timestamp, deployment::MachineType,
+    registry::ModelContent, revision::FoundFiles,
 };
 use base::{Clock, Tasks};
 use rustix::process::Signal;
@@ -76,8 +76,14 @@ impl Supervisor {
         Ok(records)
     }
 
-    /// One deployment's records, after everything that a crash has cut short was finished or undone.
-    fn settled(self: &Arc<Self>, _lock: &DeploymentLock, deployment: DeploymentId) -> io::Result<Vec<(Name, Record)>> {
+    /// One deployment's records, after everything that a crash has cut short was finished or undone. What has a damaged record
+    /// and may be of another epoch than `ours` is left alone.
+    fn settled(
+        self: &Arc<Self>,
+        _lock: &DeploymentLock,
+        deployment: DeploymentId,
+        ours: Option<&Epoch>,
+    ) -> io::Result<Vec<(Name, Record)>> {
         let mut records = Vec::new();
         for name in self.launcher.layout.names(Some(deployment))? {
             let slot = self.launcher.layout.slot(&name.id());
@@ -89,8 +95,13 @@ impl Supervisor {
                     continue;
                 }
                 Found::Damaged(reason) => {
+                    let process = self.launcher.find(&name.id());
+                    if process.as_ref().is_some_and(|process| !ours.is_some_and(|ours| process.is_of(ours))) {
+                        tracing::warn!(replica = %name.id(), reason, "a replica's record is damaged; it is left alone");
+                        continue;
+                    }
                     tracing::warn!(replica = %name.id(), reason, "a replica's record is damaged; it is removed");
-                    if let Some(process) = self.launcher.find(&name.id()) {
+                    if let Some(process) = process {
                         process.kill_group(&self.launcher.mark(&name.id()))?;
                     }
                     forget(&self.launcher.layout.socket(&name.id()))?;
@@ -123,7 +134,7 @@ impl Supervisor {
         for deployment in deployments {
             let lock = DeploymentLock::take(layout, deployment)?;
             self.disown_strangers(&lock, deployment)?;
-            for (name, record) in self.settled(&lock, deployment)? {
+            for (name, record) in self.settled(&lock, deployment, None)? {
                 // The signal may be what the crash has cut short.
                 if let Phase::Stopping { run, .. } = &record.phase {
                     run.process.signal(Signal::TERM)?;
@@ -153,7 +164,7 @@ impl Supervisor {
         revision: &Revision,
         want: u32,
         retire: &[ReplicaId],
-        fence: i64,
+        fence: &Fence,
     ) -> Result<(), BackendError> {
         if want > 0 {
             check_runnable(revision)?;
@@ -163,7 +174,7 @@ impl Supervisor {
             return Err(unavailable("it is shutting down"));
         }
         lock.check(fence)?;
-        self.ensure_locked(&lock, revision, want, retire).map_err(|error| match error.get_ref() {
+        self.ensure_locked(&lock, revision, want, retire, fence).map_err(|error| match error.get_ref() {
             Some(inner) if inner.is::<secrets::Unusable>() => {
                 BackendError::Rejected { backend: BACKEND, reason: inner.to_string() }
             }
@@ -177,10 +188,13 @@ impl Supervisor {
         revision: &Revision,
         want: u32,
         retire: &[ReplicaId],
+        fence: &Fence,
     ) -> io::Result<()> {
-        let all: Vec<(Name, Record)> = self.settled(lock, revision.deployment)?;
-        let mut ours: Vec<_> = all.into_iter().filter(|(name, _)| name.revision == revision.number).collect();
-        let taken: HashSet<u32> = ours.iter().map(|(name, _)| name.ordinal).collect();
+        let mut ours = self.settled(lock, revision.deployment, Some(&fence.epoch))?;
+        ours.retain(|(name, record)| name.revision == revision.number && record.is_of(&fence.epoch));
+        // Those of other epochs keep their places too.
+        let names = self.launcher.layout.names(Some(revision.deployment))?.into_iter();
+        let taken: HashSet<u32> = names.filter(|it| it.revision == revision.number).map(|it| it.ordinal).collect();
         ours.retain(|(_, record)| record.stopping_since().is_none());
         let (retired, mut ours): (Vec<_>, Vec<_>) =
             ours.into_iter().partition(|(_, record)| retire.contains(&record.id));
@@ -196,7 +210,8 @@ impl Supervisor {
         for (name, record) in ours {
             let record = match record.phase {
                 Phase::BackingOff { retry_at } if retry_at <= now => {
-                    let again = Record { restarts: record.restarts.saturating_add(1), ..record };
+                    let origin = Some(fence.origin(revision.created_at));
+                    let again = Record { restarts: record.restarts.saturating_add(1), origin, ..record };
                     self.launcher.launch(again, revision, now)?
                 }
                 Phase::BackingOff { .. } | Phase::Launching | Phase::Running(_) | Phase::Stopping { .. } => record,
@@ -206,7 +221,7 @@ impl Supervisor {
         let free = (0..).filter(|ordinal| !taken.contains(ordinal));
         for ordinal in free.take(want - running) {
             let name = Name { deployment: revision.deployment, revision: revision.number, ordinal };
-            let record = self.launcher.launch(fresh(name), revision, now)?;
+            let record = self.launcher.launch(fresh(name, fence.origin(revision.created_at)), revision, now)?;
             tracing::info!(replica = %record.id, pid = record.run().map(|run| run.process.pid), "started");
             self.attach(name, &record);
         }
@@ -227,42 +242,107 @@ impl Supervisor {
         self: &Arc<Self>,
         deployment: DeploymentId,
         revision: Option<RevisionNumber>,
-        fence: i64,
+        fence: &Fence,
     ) -> Result<(), BackendError> {
         let mut lock = DeploymentLock::take(&self.launcher.layout, deployment).map_err(unavailable)?;
         lock.check(fence)?;
-        self.remove_locked(&lock, deployment, revision).map_err(unavailable)
+        let meant = |name: Name, record: &Record| {
+            record.is_of(&fence.epoch) && revision.is_none_or(|revision| revision == name.revision)
+        };
+        self.end_those(&lock, deployment, Some(&fence.epoch), meant).map_err(unavailable)
     }
 
-    fn remove_locked(
+    /// See [`crate::Backend::take_over`].
+    pub(super) fn take_over(
+        self: &Arc<Self>,
+        deployment: DeploymentId,
+        replicas: &[(ReplicaId, Timestamp)],
+        fence: &Fence,
+    ) -> Result<(), BackendError> {
+        let mut lock = DeploymentLock::take(&self.launcher.layout, deployment).map_err(unavailable)?;
+        lock.check(fence)?;
+        for (name, mut record) in self.records(Some(deployment)).map_err(unavailable)? {
+            if let Some((_, made_at)) = replicas.iter().find(|(id, _)| *id == record.id) {
+                record.origin = Some(fence.origin(*made_at));
+                slot::write(&self.launcher.layout.slot(&name.id()), &record).map_err(unavailable)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// See [`crate::Backend::revive`].
+    pub(super) fn revive(self: &Arc<Self>, deployment: DeploymentId, ours: &Epoch) -> io::Result<Option<Timestamp>> {
+        let lock = DeploymentLock::take(&self.launcher.layout, deployment)?;
+        if self.closed.load(Ordering::Acquire) {
+            return Ok(None);
+        }
+        let now = self.now();
+        let mut next = None::<Timestamp>;
+        for (name, record) in self.settled(&lock, deployment, Some(ours))? {
+            let Phase::BackingOff { retry_at } = record.phase else { continue };
+            if !record.is_of(ours) {
+                continue;
+            }
+            if retry_at > now {
+                next = Some(next.map_or(retry_at, |next| next.min(retry_at)));
+                continue;
+            }
+            // One that a version before 0.2.0 started waits for the database.
+            let Some(revision) = slot::revision(&self.launcher.layout.slot(&record.id))? else { continue };
+            if record.origin.as_ref().is_none_or(|origin| origin.made_at != revision.created_at) {
+                continue;
+            }
+            tracing::warn!(replica = %record.id, "a replica is started again without the database");
+            let again = Record { restarts: record.restarts.saturating_add(1), ..record };
+            let record = self.launcher.launch(again, &revision, now)?;
+            self.attach(name, &record);
+        }
+        Ok(next)
+    }
+
+    /// See [`crate::Backend::end_stray`].
+    pub(super) fn end_stray(self: &Arc<Self>, name: Name, ours: &Epoch) -> io::Result<()> {
+        let lock = DeploymentLock::take(&self.launcher.layout, name.deployment)?;
+        self.end_those(&lock, name.deployment, Some(ours), |other, record| other == name && !record.is_of(ours))
+    }
+
+    fn end_those(
         self: &Arc<Self>,
         lock: &DeploymentLock,
         deployment: DeploymentId,
-        revision: Option<RevisionNumber>,
+        ours: Option<&Epoch>,
+        meant: impl Fn(Name, &Record) -> bool,
     ) -> io::Result<()> {
-        for (name, record) in self.settled(lock, deployment)? {
-            if revision.is_none_or(|revision| revision == name.revision) {
+        for (name, record) in self.settled(lock, deployment, ours)? {
+            if meant(name, &record) {
                 self.end(name, record)?;
             }
         }
         Ok(())
     }
 
-    /// Tells every replica of the data directory to end, also those whose records somebody removed, and starts no
-    /// more. Gives their processes.
-    pub(super) fn close(self: &Arc<Self>) -> io::Result<Vec<(Name, Identity)>> {
+    /// Tells every replica of an epoch to end, also those whose records somebody removed, and starts no more. Gives their
+    /// processes.
+    pub(super) fn close(self: &Arc<Self>, ours: &Epoch) -> io::Result<Vec<(Name, Identity)>> {
         self.closed.store(true, Ordering::Release);
         let layout = &self.launcher.layout;
         layout.restore()?;
         let deployments: HashSet<DeploymentId> = layout.names(None)?.iter().map(|name| name.deployment).collect();
         for deployment in deployments {
             let lock = DeploymentLock::take(layout, deployment)?;
-            self.remove_locked(&lock, deployment, None)?;
+            self.end_those(&lock, deployment, Some(ours), |_, record| record.is_of(ours))?;
         }
-        let mut processes: Vec<_> =
-            self.records(None)?.into_iter().filter_map(|(name, it)| Some((name, it.run()?.process.clone()))).collect();
+        let (mut processes, mut known) = (Vec::new(), Vec::new());
+        for (name, record) in self.records(None)? {
+            if let Some(run) = record.run() {
+                known.push(run.process.clone());
+                if record.is_of(ours) {
+                    processes.push((name, run.process.clone()));
+                }
+            }
+        }
         for (name, process) in self.launcher.find_all() {
-            if !processes.iter().any(|(_, known)| *known == process) {
+            if !known.contains(&process) && process.is_of(ours) {
                 tracing::warn!(replica = %name.id(), pid = process.pid, "a replica without a record is told to end");
                 process.signal(Signal::TERM)?;
                 processes.push((name, process));
@@ -371,7 +451,7 @@ impl Supervisor {
     }
 }
 
-fn fresh(name: Name) -> Record {
+fn fresh(name: Name, origin: Origin) -> Record {
     Record {
         id: name.id(),
         phase: Phase::Launching,
@@ -383,6 +463,7 @@ fn fresh(name: Name) -> Record {
         memory_limit: None,
         request_timeout_ms: 0,
         notes: Vec::new(),
+        origin: Some(origin),
     }
 }
 

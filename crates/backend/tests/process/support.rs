@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use api::{DeploymentId, ReplicaId, Revision, RevisionNumber, replica::ReplicaState};
+use api::{DeploymentId, Fence, ReplicaId, Revision, RevisionNumber, replica::ReplicaState};
 use async_trait::async_trait;
 use base::{Clock, Tasks};
 use futures::StreamExt;
@@ -72,7 +72,7 @@ impl Home {
         let seen = async || backend.observe(wanted.deployment).await.unwrap();
         eventually("readiness", async || {
             // A stale fence would be refused; the newest one is kept on disk.
-            backend.ensure(wanted, want, &[], self.fence(wanted.deployment)).await.unwrap();
+            backend.ensure(wanted, want, &[], &self.fence(wanted.deployment)).await.unwrap();
             let seen = seen().await;
             seen.len() == want as usize && seen.iter().all(|replica| replica.state == ReplicaState::Ready)
         })
@@ -80,9 +80,10 @@ impl Home {
         seen().await
     }
 
-    fn fence(&self, deployment: DeploymentId) -> i64 {
+    fn fence(&self, deployment: DeploymentId) -> Fence {
         let text = fs::read_to_string(self.replicas().join(format!("{deployment}.lock"))).unwrap_or_default();
-        text.trim().parse().unwrap_or(1)
+        let number = text.lines().find_map(|line| line.split_once(' ')?.0.parse().ok());
+        conformance::fence(number.unwrap_or(1))
     }
 
     pub(crate) fn replicas(&self) -> PathBuf {

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{Connection, Output, pair};
+use super::{Connection, Output, Patience, pair};
 
 /// List deployments
 #[derive(Clone, Debug, Args)]
@@ -133,6 +133,37 @@ pub struct Predict {
     /// The model's version [default: whatever gets the traffic]
     #[arg(long = "version", value_name = "VERSION")]
     pub model_version: Option<String>,
+    /// The form of the output.
+    #[command(flatten)]
+    pub output: Output,
+    /// Where to ask.
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+/// Show replicas that belong to another database, and end them
+///
+/// They run where a worker works, and this database did not start them: it is another one, an empty one, or an older copy that
+/// was restored. They get no requests and are left alone until you end them.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  modelway strays
+  modelway strays --end md-1-r1-0 --end md-1-r1-1
+  modelway strays --end-all --yes")]
+pub struct Strays {
+    /// End this one
+    #[arg(long, value_name = "REPLICA")]
+    pub end: Vec<String>,
+    /// End all of them
+    #[arg(long, conflicts_with = "end")]
+    pub end_all: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+    /// How long to wait.
+    #[command(flatten)]
+    pub patience: Patience,
     /// The form of the output.
     #[command(flatten)]
     pub output: Output,

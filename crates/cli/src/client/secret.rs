@@ -8,14 +8,14 @@ use std::{borrow::Cow, collections::BTreeMap};
 use api::DeploymentSpec;
 
 /// What stands in place of a secret.
-const REDACTED: &str = "<redacted>";
+pub(crate) const REDACTED: &str = "<redacted>";
 /// The name of a secret contains one of these.
 const WITHIN: [&str; 6] = ["SECRET", "PASSWORD", "PASSWD", "PASSPHRASE", "CREDENTIAL", "APIKEY"];
 /// A word of its name ends in one of these. `TOKENIZERS_PARALLELISM` is no secret.
 const ENDS: [&str; 8] = ["KEY", "KEYS", "TOKEN", "TOKENS", "PASS", "PWD", "AUTH", "DSN"];
 
 /// The value of a variable as people are shown it.
-pub(super) fn shown<'v>(name: &str, value: &'v str) -> Cow<'v, str> {
+pub(crate) fn shown<'v>(name: &str, value: &'v str) -> Cow<'v, str> {
     let name = name.to_ascii_uppercase();
     let ends = |word: &str| ENDS.iter().any(|end| word.ends_with(end));
     if WITHIN.iter().any(|part| name.contains(part)) || name.split('_').any(ends) {
@@ -26,15 +26,21 @@ pub(super) fn shown<'v>(name: &str, value: &'v str) -> Cow<'v, str> {
 
 /// `scheme://user:password@host` without the password.
 fn without_password(value: &str) -> Cow<'_, str> {
-    let Some((scheme, rest)) = value.split_once("://") else { return value.into() };
+    let Some((before, password)) = parts(value) else { return value.into() };
+    format!("{before}{REDACTED}{}", &value[before.len() + password.len()..]).into()
+}
+
+/// The password in `scheme://user:password@host`.
+pub(crate) fn password(value: &str) -> Option<&str> {
+    parts(value).map(|(_, password)| password)
+}
+
+/// What stands before the password in a URL, and the password.
+fn parts(value: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = value.split_once("://")?;
     let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
-    match authority.rsplit_once('@').and_then(|(user, _)| user.split_once(':')) {
-        Some((user, password)) => {
-            let after = &rest[user.len() + 1 + password.len()..];
-            format!("{scheme}://{user}:{REDACTED}{after}").into()
-        }
-        None => value.into(),
-    }
+    let (user, password) = authority.rsplit_once('@')?.0.split_once(':')?;
+    Some((&value[..scheme.len() + 3 + user.len() + 1], password))
 }
 
 /// A specification without secrets. One that differs from that of `before` says so.

@@ -2,6 +2,7 @@
 
 use std::{pin::pin, process::ExitCode, sync::Arc, time::Duration};
 
+use api::Epoch;
 use backend::Backend;
 use base::{Clock, Tasks, config::Loaded};
 use tokio::net::TcpListener;
@@ -50,6 +51,9 @@ struct Up {
     worker: Running,
     backend: Arc<dyn Backend>,
     backend_tasks: Tasks,
+    store: store::Store,
+    /// The database's name at the start.
+    epoch: Epoch,
     urls: Urls,
     /// How long requests in flight may take to end.
     drain: Duration,
@@ -83,11 +87,11 @@ async fn run(loaded: &Loaded<Settings>) -> Result<ExitCode, Failure> {
             () = &mut welcome, if !welcomed => welcomed = true,
         }
     };
-    let backend = Arc::clone(&up.backend);
+    let (backend, epoch) = (Arc::clone(&up.backend), up.epoch().await);
     tokio::select! {
-        () = up.end() => failure.map_or(Ok(ExitCode::SUCCESS), Err),
+        () = up.end(&epoch) => failure.map_or(Ok(ExitCode::SUCCESS), Err),
         _ = signals.next() => {
-            if let Err(error) = backend.shutdown(Duration::ZERO).await {
+            if let Err(error) = backend.shutdown(Duration::ZERO, &epoch).await {
                 tell(format!("replicas may be left: {}", chain(&error)));
             }
             Err(at_once())
@@ -110,11 +114,12 @@ async fn start(loaded: &Loaded<Settings>) -> Result<Up, Failure> {
     };
     hold.say(&format!(", gateway {}, control plane {}", urls.gateway, urls.control))?;
     let store = open_store(settings).await?;
+    let epoch = Epoch(store.epoch().await.map_err(|error| Failure::of(&error))?);
     let backend_tasks = Tasks::new();
     let backend = open_backend(loaded, &backend_tasks).await?;
     // From here on there is no await, so nothing is started that a signal could leave without an owner.
     let settings = with_urls(loaded, &urls);
-    Ok(compose(settings, listeners, store, (backend, backend_tasks), urls, hold))
+    Ok(compose(settings, listeners, (store, epoch), (backend, backend_tasks), urls, hold))
 }
 
 /// The settings with the ports that were really taken, where nobody wrote a URL.
@@ -133,7 +138,7 @@ fn with_urls(loaded: &Loaded<Settings>, urls: &Urls) -> Settings {
 fn compose(
     settings: Settings,
     listeners: Listeners,
-    store: store::Store,
+    (store, epoch): (store::Store, Epoch),
     (backend, backend_tasks): (Arc<dyn Backend>, Tasks),
     urls: Urls,
     hold: Hold,
@@ -147,15 +152,23 @@ fn compose(
     let run = gateway::run(settings.gateway.clone(), listeners.gateway, tasks.clone(), clock, modelserver::reflect);
     let gateway = Running::start("gateway", tasks, run);
     let tasks = Tasks::new();
-    let run = run_worker(settings, store, Arc::clone(&backend), listeners.worker, tasks.clone());
+    let run = run_worker(settings, store.clone(), Arc::clone(&backend), listeners.worker, tasks.clone());
     let worker = Running::start("worker", tasks, run);
-    Up { gateway, control, worker, backend, backend_tasks, urls, drain, hold }
+    Up { gateway, control, worker, backend, backend_tasks, store, epoch, urls, drain, hold }
 }
 
 impl Up {
+    /// The database's name now: a worker gives it a new one when it was restored.
+    async fn epoch(&self) -> Epoch {
+        match tokio::time::timeout(SOON, self.store.epoch()).await {
+            Ok(Ok(epoch)) => Epoch(epoch),
+            Ok(Err(_)) | Err(_) => self.epoch.clone(),
+        }
+    }
+
     /// Ends everything in the order in which nobody misses what is gone: the gateway finishes what is in flight while
     /// replicas still answer; the worker goes before them, or it would start them again.
-    async fn end(self) {
+    async fn end(self, epoch: &Epoch) {
         let mut in_flight = pin!(self.gateway.end(self.drain + GATEWAY_END));
         if tokio::time::timeout(SOON, &mut in_flight).await.is_err() {
             let seconds = self.drain.as_secs();
@@ -166,8 +179,12 @@ impl Up {
             in_flight.await;
         }
         self.worker.end(WORKER_END).await;
-        if let Err(error) = self.backend.shutdown(REPLICAS_END).await {
+        if let Err(error) = self.backend.shutdown(REPLICAS_END, epoch).await {
             tell(format!("replicas may be left: {}", chain(&error)));
+        }
+        if let Ok(left @ [_, ..]) = self.backend.observe_all().await.as_deref() {
+            let names: Vec<_> = left.iter().map(|replica| replica.id.to_string()).collect();
+            tell(format!("these replicas belong to another database and run on: {}", names.join(", ")));
         }
         self.control.end(CONTROL_END).await;
         self.backend_tasks.stop_and_wait(Duration::from_millis(200)).await;

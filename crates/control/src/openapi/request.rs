@@ -16,7 +16,7 @@ const DIGEST: &str = "^sha256:[0-9a-f]{64}$";
 const PLACE: &str =
     "^(/|[fF][iI][lL][eE]:///|([sS]3|[gG][sS]|[hH][tT][tT][pP][sS]?)://[^/])[^\\u0000-\\u001f\\u007f-\\u009f]*$";
 const QUANTITY: &str = r"^([0-9]+\.?[0-9]*|\.[0-9]+)([mkMGTPE]|[KMGTPE]i|[eE]\+?[0-9]+)?$";
-const VARIABLE: &str = "^(?!MODELWAY__)(?!MODELWAY_CONFIG$)(?!MODELWAY_REPLICA_SOCKET$)[A-Za-z_][A-Za-z0-9_]*$";
+const VARIABLE: &str = "^(?!MODELWAY__)(?!MODELWAY_CONFIG$)(?!MODELWAY_REPLICA_(SOCKET|EPOCH)$)[A-Za-z_][A-Za-z0-9_]*$";
 
 /// Patterns of strings, by schema and field.
 const PATTERNS: [(&str, &str, &str); 12] = [

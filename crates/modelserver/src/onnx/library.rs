@@ -46,8 +46,11 @@ pub(crate) fn runtime(configured: Option<&Path>) -> Result<Runtime, ServeError> 
     Ok(open.insert(Runtime { environment, shares_memory }).clone())
 }
 
-/// Where the library is.
-pub(crate) fn locate(configured: Option<&Path>) -> Result<PathBuf, ServeError> {
+/// Where the library is, if there is one.
+///
+/// # Errors
+/// [`ServeError::NoRuntime`], which says how to get it.
+pub fn locate(configured: Option<&Path>) -> Result<PathBuf, ServeError> {
     if let Some(path) = configured {
         return at(path).ok_or_else(|| {
             ServeError::NoRuntime(format!("serve.onnxruntime is {}, where no libonnxruntime.so is", path.display()))

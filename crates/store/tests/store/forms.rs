@@ -48,6 +48,7 @@ fn whole_status() -> DeploymentStatus {
         serving_revision: Some(RevisionNumber(1)),
         traffic: vec![share(1, 100, Role::Stable), share(2, 0, Role::Pinned)],
         artifact: Some("/srv/iris/v1".into()),
+        digest: Some(format!("sha256:{}", "b".repeat(64))),
         error: Some(StatusError {
             code: "crashed".into(),
             message: "it exited with status 1".into(),
@@ -113,7 +114,12 @@ async fn records_of_every_form_are_read(database: Database) {
             execute(&database.url, "UPDATE route SET policy_version = NULL, targets_version = NULL").await;
         }
         let (record, revisions, routes) = read().await;
-        assert_eq!((record, revisions), (expected.0.clone(), expected.1.clone()), "form {form}");
+        let mut wanted = expected.0.clone();
+        if form == "1" {
+            // It had no such field.
+            wanted.status.digest = None;
+        }
+        assert_eq!((record, revisions), (wanted, expected.1.clone()), "form {form}");
         let entries = |changes: &[api::route::Change]| changes.iter().map(|it| it.entry.clone()).collect::<Vec<_>>();
         assert_eq!(entries(&routes), entries(&expected.2), "form {form}");
         execute(&database.url, "UPDATE route SET policy_version = version, targets_version = version").await;

@@ -19,6 +19,7 @@ on_both! {
     many_open_a_new_database_at_once
     a_newer_database_is_refused_untouched
     an_interrupted_migration_is_made_good_by_the_next
+    a_migration_that_fails_leaves_the_database_to_the_older_version
     every_database_has_a_name_of_its_own
     many_writers_in_several_processes_do_not_fail_each_other
     a_caller_that_leaves_in_the_middle_harms_nobody
@@ -102,6 +103,27 @@ async fn an_interrupted_migration_is_made_good_by_the_next(database: Database) {
         assert_eq!(store.deployment_count().await.unwrap()[0].1, 1);
     }
     assert!(interrupted > 0, "no child was interrupted: the test shows nothing");
+}
+
+async fn a_migration_that_fails_leaves_the_database_to_the_older_version(database: Database) {
+    let store = database.open().await;
+    let made = create(&store, &named("iris")).await;
+    drop(store);
+    let schema = async || Store::inspect(&database.url, Duration::from_secs(5)).await.unwrap().expect("it is there");
+    let known = schema().await.known;
+    // As the first migration left it, with the last thing that the second one makes in its way.
+    execute(&database.url, "DROP TABLE gone; DELETE FROM modelway_schema WHERE version > 1").await;
+    let error = Store::open(&database.url, Duration::from_secs(5)).await.expect_err("something is in the way");
+    assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
+    assert_eq!(schema().await.found, 1, "the version before still fits");
+    // What the second one had made already is not there: making it works.
+    let again = "CREATE TABLE gone (deployment BIGINT NOT NULL PRIMARY KEY, at BIGINT NOT NULL)";
+    execute(&database.url, again).await;
+    for version in 2..=known {
+        execute(&database.url, &format!("INSERT INTO modelway_schema (version) VALUES ({version})")).await;
+    }
+    let store = database.open().await;
+    assert_eq!(store.deployment_get(made).await.unwrap().id, made, "nothing was lost");
 }
 
 /// Does nothing unless the test above starts it as a process of its own.

@@ -118,7 +118,7 @@ async fn what_was_gone_before_anything_was_forgotten_is_forgotten_too(database: 
          ALTER TABLE route DROP COLUMN policy; ALTER TABLE route DROP COLUMN policy_version; \
          ALTER TABLE route DROP COLUMN targets; ALTER TABLE route DROP COLUMN targets_version; \
          ALTER TABLE deployment DROP COLUMN traffic; \
-         DELETE FROM modelway_schema WHERE version >= 2",
+         DROP TABLE stray; DELETE FROM modelway_schema WHERE version >= 2",
     )
     .await;
     let store = database.open().await;

@@ -240,6 +240,7 @@ impl World {
                 artifact: None,
                 files: (!self.silent).then(|| found("one")),
                 notes: Vec::new(),
+                origin: None,
             };
             self.machine.insert(id, replica);
         }

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use api::{DeploymentId, ReplicaId, Revision, RevisionNumber};
+use api::{DeploymentId, Epoch, Fence, ReplicaId, Revision, RevisionNumber, Timestamp};
 use async_trait::async_trait;
 use backend::{Backend, BackendError, Capabilities, Replica, fake::FakeBackend};
 use bytes::Bytes;
@@ -34,7 +34,7 @@ impl Backend for Hard {
         revision: &Revision,
         want: u32,
         retire: &[ReplicaId],
-        fence: i64,
+        fence: &Fence,
     ) -> Result<(), BackendError> {
         let refused = self.refuses.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
         if refused.is_ok() {
@@ -52,8 +52,30 @@ impl Backend for Hard {
         self.machine.observe_all().await
     }
 
-    async fn remove(&self, id: DeploymentId, revision: Option<RevisionNumber>, fence: i64) -> Result<(), BackendError> {
+    async fn take_over(
+        &self,
+        id: DeploymentId,
+        replicas: &[(ReplicaId, Timestamp)],
+        fence: &Fence,
+    ) -> Result<(), BackendError> {
+        self.machine.take_over(id, replicas, fence).await
+    }
+
+    async fn remove(
+        &self,
+        id: DeploymentId,
+        revision: Option<RevisionNumber>,
+        fence: &Fence,
+    ) -> Result<(), BackendError> {
         self.machine.remove(id, revision, fence).await
+    }
+
+    async fn revive(&self, id: DeploymentId, epoch: &Epoch) -> Result<Option<Timestamp>, BackendError> {
+        self.machine.revive(id, epoch).await
+    }
+
+    async fn end_stray(&self, replica: &ReplicaId, ours: &Epoch) -> Result<(), BackendError> {
+        self.machine.end_stray(replica, ours).await
     }
 
     fn changes(&self) -> BoxStream<'static, DeploymentId> {
@@ -69,8 +91,8 @@ impl Backend for Hard {
         self.machine.logs(replica, tail, follow).await
     }
 
-    async fn shutdown(&self, patience: Duration) -> Result<(), BackendError> {
-        self.machine.shutdown(patience).await
+    async fn shutdown(&self, patience: Duration, epoch: &Epoch) -> Result<(), BackendError> {
+        self.machine.shutdown(patience, epoch).await
     }
 }
 

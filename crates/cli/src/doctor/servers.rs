@@ -1,0 +1,113 @@
+//! Who answers at the addresses that the settings name.
+
+use std::time::{Duration, SystemTime};
+
+use base::Clock;
+use reqwest::header::DATE;
+use tokio::net::TcpListener;
+
+use super::Check;
+use crate::settings::Settings;
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Clocks may differ by this; an answer's date has whole seconds.
+const SKEW_SECONDS: u64 = 5;
+/// A gateway writes its table when it changes, and hears from the control plane every few seconds.
+const OLD: Duration = Duration::from_secs(24 * 3_600);
+
+pub(super) async fn checks(settings: &Settings) -> Vec<Check> {
+    let mut checks = Vec::new();
+    let control = format!("{}/health/ready", settings.client.control_url.trim_end_matches('/'));
+    let gateway = format!("{}/v2/health/ready", settings.client.gateway_url.trim_end_matches('/'));
+    checks.extend(server("control plane", &settings.control.addr, "control.addr", &control).await);
+    checks.extend(server("gateway", &settings.gateway.addr, "gateway.addr", &gateway).await);
+    checks.push(table(settings));
+    checks
+}
+
+/// Whether a server answers, or could be started.
+async fn server(name: &'static str, addr: &str, setting: &str, url: &str) -> Vec<Check> {
+    let asked = match base::client::builder_for(url).timeout(PATIENCE).build() {
+        Ok(client) => client.get(url).send().await,
+        Err(error) => Err(error),
+    };
+    match asked {
+        Ok(answer) if answer.status().is_success() => {
+            let date = answer.headers().get(DATE).and_then(|date| date.to_str().ok()).map(str::to_owned);
+            let mut checks = vec![Check::ok(name, format!("{url} is ready"))];
+            checks.extend(date.and_then(|date| clock(&date, url)));
+            checks
+        }
+        Ok(answer) => {
+            let detail = format!("{url} answers {}", answer.status());
+            vec![Check::failed(name, detail, "Its log says why; if it is another program, choose another address")]
+        }
+        Err(_) => match TcpListener::bind(addr).await {
+            Ok(_) => vec![Check::ok(name, format!("none runs; {addr} ({setting}) is free"))],
+            Err(error) => {
+                let detail = format!("none answers, and {addr} ({setting}) cannot be listened on: {error}");
+                vec![Check::failed(name, detail, "End the program that has it, or choose another address")]
+            }
+        },
+    }
+}
+
+/// Whether another machine's clock is this one's.
+fn clock(date: &str, url: &str) -> Option<Check> {
+    let theirs: SystemTime = jiff::fmt::rfc2822::parse(date).ok()?.timestamp().into();
+    let ours = Clock::system().now();
+    let apart = ours.duration_since(theirs).or_else(|_| theirs.duration_since(ours)).ok()?.as_secs();
+    let detail = format!("{apart} s between this machine's clock and that of {url}");
+    Some(match apart <= SKEW_SECONDS {
+        true => Check::ok("clocks", detail),
+        false => Check::failed("clocks", detail, "Synchronise them: leases and the age of records depend on them"),
+    })
+}
+
+/// How old the gateway's saved route table is.
+fn table(settings: &Settings) -> Check {
+    const NAME: &str = "route table";
+    let file = settings.gateway.table_file.clone().unwrap_or_default();
+    let Ok(changed) = std::fs::metadata(&file).and_then(|found| found.modified()) else {
+        return Check::ok(NAME, "no gateway has saved one here");
+    };
+    let age = Clock::system().now().duration_since(changed).unwrap_or_default();
+    let detail = format!("{} was saved {} s ago", file.display(), age.as_secs());
+    match age <= OLD {
+        true => Check::ok(NAME, detail),
+        false => {
+            let advice = "This is right if nothing has changed since; if something has, see whether the gateway reaches \
+                          the control plane";
+            Check::warning(NAME, detail, advice)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::Grade;
+
+    #[tokio::test]
+    async fn a_port_is_free_or_another_program_s() {
+        let taken = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let addr = taken.local_addr().expect("an address").to_string();
+        let ask = async || {
+            let url = format!("http://{addr}/health/ready");
+            server("control plane", &addr, "control.addr", &url).await.remove(0)
+        };
+        let found = ask().await;
+        assert_eq!(found.grade, Grade::Failed, "{found:?}");
+        drop(taken);
+        let found = ask().await;
+        assert!(found.grade == Grade::Ok && found.detail.contains("is free"), "{found:?}");
+    }
+
+    #[test]
+    fn a_clock_that_is_wrong_is_told_of() {
+        let then = clock("Sun, 06 Nov 1994 08:49:37 GMT", "http://x").expect("a date");
+        assert_eq!(then.grade, Grade::Failed);
+        assert!(clock("yesterday", "http://x").is_none());
+    }
+}

@@ -1,0 +1,115 @@
+//! Replicas that are not this database's: what workers have seen, and what a person wants ended.
+
+use api::{DeploymentId, ReplicaId, Timestamp, event::NewEvent, stray::Stray};
+use sqlx::any::AnyRow;
+
+use crate::{
+    Idempotent, Sql, Store, StoreError, event, idempotency,
+    row::{self, Columns as _, clean},
+    transaction::Care,
+};
+
+impl Store {
+    /// All strays, in the order of their names.
+    pub async fn stray_list(&self) -> Result<Vec<Stray>, StoreError> {
+        let rows = sqlx::query("SELECT since, ending, stray FROM stray ORDER BY replica, scope LIMIT 10000")
+            .fetch_all(&mut *self.read().await?)
+            .await?;
+        rows.iter().map(read).collect()
+    }
+
+    /// Worker: these are the strays of its scope, and there are no others. Writes only what differs from what is known, and
+    /// gives the strays with what a person asked for; `since` of one that is new is `now`.
+    pub async fn strays_seen(&self, scope: &str, seen: &[Stray], now: Timestamp) -> Result<Vec<Stray>, StoreError> {
+        let known = of_scope(&mut *self.read().await?, scope).await?;
+        let merged = merge(seen, &known, now);
+        if merged == known {
+            return Ok(known);
+        }
+        let mut sql = self.write(Care::Recoverable).await?;
+        // A person may have asked for something since.
+        let known = of_scope(&mut sql, scope).await?;
+        let merged = merge(seen, &known, now);
+        sqlx::query("DELETE FROM stray WHERE scope = $1").bind(clean(scope)).execute(&mut *sql).await?;
+        for stray in &merged {
+            sqlx::query("INSERT INTO stray (scope, replica, since, ending, stray) VALUES ($1, $2, $3, $4, $5)")
+                .bind(clean(scope))
+                .bind(clean(&stray.replica.0))
+                .bind(stray.since.0)
+                .bind(i64::from(stray.ending))
+                .bind(row::json(stray)?)
+                .execute(&mut *sql)
+                .await?;
+        }
+        sql.commit().await?;
+        Ok(merged)
+    }
+
+    /// A person's order: workers end these when they look the next time.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] if one is not known: then none is ended.
+    pub async fn strays_end(&self, replicas: &[ReplicaId]) -> Result<(), StoreError> {
+        let mut sql = self.write(Care::Durable).await?;
+        for replica in replicas {
+            let marked = sqlx::query("UPDATE stray SET ending = 1 WHERE replica = $1 RETURNING replica")
+                .bind(clean(&replica.0))
+                .fetch_all(&mut *sql)
+                .await?;
+            if marked.is_empty() {
+                sql.abandon().await?;
+                return Err(StoreError::NotFound { what: format!("a stray replica `{replica}`") });
+            }
+        }
+        sql.commit().await
+    }
+
+    /// Writes an event under the number of a deployment that this database may not know. `key` names it: the same key again
+    /// within a day writes nothing.
+    pub async fn event_of_stray(
+        &self,
+        deployment: DeploymentId,
+        key: &str,
+        event: NewEvent,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let mut sql = self.write(Care::Recoverable).await?;
+        let key = Idempotent { key: format!("stray:{key}"), payload: String::new() };
+        if idempotency::claim(&mut sql, &key, deployment, now).await?.is_some() {
+            return sql.abandon().await;
+        }
+        event::write(&mut sql, deployment, &[event], now).await?;
+        sql.commit().await
+    }
+}
+
+async fn of_scope(sql: &mut Sql, scope: &str) -> Result<Vec<Stray>, StoreError> {
+    let rows = sqlx::query("SELECT since, ending, stray FROM stray WHERE scope = $1 ORDER BY replica")
+        .bind(clean(scope))
+        .fetch_all(sql)
+        .await?;
+    rows.iter().map(read).collect()
+}
+
+fn read(row: &AnyRow) -> Result<Stray, StoreError> {
+    let stray: Stray = row.json("stray", "stray replica")?;
+    Ok(Stray { since: Timestamp(row.int("since")?), ending: row.int("ending")? != 0, ..stray })
+}
+
+/// What is seen, with what is known of it. One that was started again since is another one.
+fn merge(seen: &[Stray], known: &[Stray], now: Timestamp) -> Vec<Stray> {
+    let mut merged: Vec<Stray> = seen
+        .iter()
+        .map(|stray| {
+            let same = |other: &&Stray| {
+                (&other.replica, &other.epoch, other.started_at) == (&stray.replica, &stray.epoch, stray.started_at)
+            };
+            match known.iter().find(same) {
+                Some(known) => Stray { since: known.since, ending: known.ending, ..stray.clone() },
+                None => Stray { since: now, ending: false, ..stray.clone() },
+            }
+        })
+        .collect();
+    merged.sort_by(|a, b| a.replica.cmp(&b.replica));
+    merged
+}

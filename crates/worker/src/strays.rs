@@ -1,0 +1,72 @@
+//! Replicas that run here and are not this database's: they are told of, and ended only when a person asks for it.
+
+use api::{Timestamp, event::NewEvent, stray::Stray, stray::StrayReason};
+use backend::Replica;
+use serde_json::json;
+
+use crate::reconcile::{PassError, Reconciler};
+
+/// What is told of a replica that is nobody's here.
+pub(crate) fn stray(replica: Replica, reason: StrayReason) -> Stray {
+    Stray {
+        replica: replica.id,
+        deployment: replica.deployment,
+        revision: replica.revision,
+        state: replica.state,
+        reason,
+        epoch: replica.origin.map(|origin| origin.epoch),
+        started_at: replica.started_at,
+        // Both are known to the database only.
+        since: Timestamp(0),
+        ending: false,
+    }
+}
+
+impl Reconciler {
+    /// Writes down which strays there are, tells of new ones, and ends those that a person wants ended.
+    pub(crate) async fn strays_seen(&self, seen: &[Stray]) -> Result<(), PassError> {
+        let now = self.now();
+        let strays = self.store.strays_seen(&self.backend.scope(), seen, now).await?;
+        let ours = self.store.lineage().await?.current;
+        for stray in &strays {
+            if stray.ending {
+                tracing::info!(replica = %stray.replica, "a stray replica is ended, as a person asked");
+                self.backend.end_stray(&stray.replica, &ours).await?;
+            } else if stray.since == now {
+                self.tell(stray).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn tell(&self, stray: &Stray) -> Result<(), PassError> {
+        let message = words(stray);
+        tracing::warn!(replica = %stray.replica, "{message}");
+        let event = NewEvent {
+            revision: None,
+            actor: "worker",
+            kind: "stray_found",
+            message,
+            evidence: json!({ "replica": stray.replica, "epoch": stray.epoch, "reason": stray.reason }),
+        };
+        let started_at = stray.started_at.unwrap_or(Timestamp(0)).0;
+        let key = format!("{}:{started_at}", stray.replica);
+        Ok(self.store.event_of_stray(stray.deployment, &key, event, self.now()).await?)
+    }
+}
+
+fn words(stray: &Stray) -> String {
+    let why = match stray.reason {
+        StrayReason::OtherDatabase => "another database started it".to_owned(),
+        StrayReason::UnknownDeployment => format!("this database has no deployment {}", stray.deployment),
+        StrayReason::UnknownRevision => format!(
+            "this database does not have the revision {} that it was started for, as after it was restored from an older copy",
+            stray.revision
+        ),
+    };
+    let replica = &stray.replica;
+    format!(
+        "{replica} runs here and is not this database's: {why}. It gets no requests and is left alone; end it with \
+         `modelway strays --end {replica}`"
+    )
+}
