@@ -45,14 +45,13 @@ pub async fn support_bundle(loaded: &Loaded<Settings>, args: &args::SupportBundl
     let path = args.file.clone().unwrap_or_else(|| PathBuf::from("modelway-support.tar.gz"));
     let refused = |error: io::Error| Failure::failed(format!("{} cannot be written: {error}", path.display()));
     let parts = parts(loaded, settings).await;
-    let file =
-        base::private::options().write(true).create_new(true).open(&path).map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => {
-                Failure::failed(format!("{} is there already; it was not touched", path.display()))
-                    .next("Name another file with --file.")
-            }
-            _ => refused(error),
-        })?;
+    let file = base::private::options().write(true).create_new(true).open(&path).map_err(|error| {
+        if error.kind() == io::ErrorKind::AlreadyExists {
+            return Failure::failed(format!("{} is there already; it was not touched", path.display()))
+                .next("Name another file with --file.");
+        }
+        refused(error)
+    })?;
     let mut archive = tar::Builder::new(GzEncoder::new(file, Compression::default()));
     let now = Clock::system().now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
     for (name, text) in &parts {

@@ -149,6 +149,7 @@ mod tests {
     #[test]
     fn garbage_without_end_takes_bounded_memory_and_bounded_log() {
         let (reader, mut writer) = std::io::pipe().unwrap();
+        rustix::io::ioctl_fionbio(&reader, true).unwrap();
         let mut output = Output::new(reader.into(), "stdout");
         for round in 0..200 {
             writer.write_all(&[0xFF; 50_000]).unwrap();
