@@ -41,10 +41,13 @@ impl Precondition {
         for tag in value.split(',').map(str::trim).filter(|tag| !tag.is_empty()) {
             let (weak, quoted) = tag.strip_prefix("W/").map_or((false, tag), |rest| (true, rest));
             let opaque = quoted.strip_prefix('"')?.strip_suffix('"')?;
+            if !opaque.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"') {
+                return None;
+            }
             let generation = opaque.strip_prefix('g').and_then(|digits| digits.parse::<i64>().ok());
             generations.extend(generation.filter(|_| !weak));
         }
-        Some(Self::OneOf(generations))
+        (!value.trim().is_empty()).then_some(Self::OneOf(generations))
     }
 
     /// Refuses a change of something at `generation` unless the condition holds.
@@ -68,7 +71,9 @@ mod tests {
         assert_eq!(parse(r#"W/"g1""#), Some(Precondition::OneOf(vec![])), "a weak tag never matches");
         assert_eq!(parse("*"), Some(Precondition::None));
         assert_eq!(parse("g3"), None);
-        assert_eq!(parse("3"), None);
+        for wrong in ["3", "", " ", r#""""#, r#""a b""#] {
+            assert_eq!(parse(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

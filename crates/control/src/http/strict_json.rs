@@ -24,6 +24,9 @@ impl<'de> Deserialize<'de> for Strict {
 
 struct Reader;
 
+/// Beyond it, 64-bit floating point numbers have gaps between whole numbers.
+const WHOLE: f64 = 9_007_199_254_740_992.0;
+
 impl<'de> Visitor<'de> for Reader {
     type Value = Value;
 
@@ -47,7 +50,12 @@ impl<'de> Visitor<'de> for Reader {
         Ok(Value::Number(value.into()))
     }
 
+    /// A whole number is one however it is written, as JSON Schema says: `3.0` and `3e0` are 3.
     fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        if value.fract() == 0.0 && value.abs() < WHOLE {
+            #[allow(clippy::cast_possible_truncation, reason = "it is whole and in range")]
+            return Ok(Value::Number((value as i64).into()));
+        }
         Ok(Number::from_f64(value).map_or(Value::Null, Value::Number))
     }
 
@@ -94,8 +102,15 @@ mod tests {
     }
 
     #[test]
+    fn a_whole_number_is_one_however_it_is_written() {
+        for (text, number) in [("3.0", "3"), ("1e3", "1000"), ("-0.0", "0"), ("3.5", "3.5"), ("1e300", "1e300")] {
+            assert_eq!(read(text.as_bytes()).expect(text), serde_json::from_str::<Value>(number).expect(number));
+        }
+    }
+
+    #[test]
     fn everything_else_is_read_as_serde_json_reads_it() {
-        for text in [r#"{"a":[1,-2,3.5,"x",null,true,{"b":{}}],"c":18446744073709551615}"#, "[]", "1e3", r#""é""#] {
+        for text in [r#"{"a":[1,-2,3.5,"x",null,true,{"b":{}}],"c":18446744073709551615}"#, "[]", r#""é""#] {
             assert_eq!(read(text.as_bytes()).expect(text), serde_json::from_str::<Value>(text).expect(text));
         }
         for wrong in ["", "{", "{\"a\":1,}", "nul", "1 2", "\"\u{1}\""] {

@@ -16,6 +16,11 @@ const DIGEST: &str = "^sha256:[0-9a-f]{64}$";
 const PLACE: &str =
     "^(/|[fF][iI][lL][eE]:///|([sS]3|[gG][sS]|[hH][tT][tT][pP][sS]?)://[^/])[^\\u0000-\\u001f\\u007f-\\u009f]*$";
 const QUANTITY: &str = r"^([0-9]+\.?[0-9]*|\.[0-9]+)([mkMGTPE]|[KMGTPE]i|[eE]\+?[0-9]+)?$";
+const IF_MATCH: &str = r#"^(\*|"[!#-+.-~]*")$"#;
+const KEY: &str = r#"^(?!""$)[!-~]([ -~]*[!-~])?$"#;
+const LABEL: &str = "^[^=,\\u0000-\\u001f\\u007f-\\u009f]{1,128}$";
+const LABEL_VALUE: &str = "^[^\\u0000-\\u001f\\u007f-\\u009f]{0,256}$";
+const FILE: &str = "^/[^\\u0000-\\u001f\\u007f-\\u009f]*$";
 const VARIABLE: &str = "^(?!MODELWAY__)(?!MODELWAY_CONFIG$)(?!MODELWAY_REPLICA_(SOCKET|EPOCH)$)[A-Za-z_][A-Za-z0-9_]*$";
 
 /// Patterns of strings, by schema and field.
@@ -34,17 +39,32 @@ const PATTERNS: [(&str, &str, &str); 12] = [
     ("ModelVersionSpec", "digest", DIGEST),
 ];
 
-/// Lets every body of a request be described by copies for requests.
+/// Schemas that a person writes: null says the same as leaving a field out.
+const WRITTEN: [&str; 6] =
+    ["DeploymentSpec", "BucketModel", "RegisteredRef", "Resources", "RegisteredModelSpec", "ModelVersionSpec"];
+
+/// Lets every request be described by copies for requests.
 pub(super) fn tighten(document: &mut Value) {
     let mut names = Vec::new();
     for operation in document["paths"].as_object_mut().into_iter().flat_map(|paths| paths.values_mut()) {
-        for (method, operation) in operation.as_object_mut().into_iter().flatten() {
+        for operation in operation.as_object_mut().into_iter().flat_map(|operations| operations.values_mut()) {
+            operation["parameters"].as_array_mut().into_iter().flatten().for_each(restrict_parameter);
             refer_to_copies(&mut operation["requestBody"], &mut names);
-            if operation["requestBody"].is_null() {
-                operation.as_object_mut().map(|operation| operation.shift_remove("requestBody"));
-            } else if method == "put" && operation["operationId"] == "replaceDeployment" {
-                operation["requestBody"]["content"]["application/json"]["schema"] =
-                    json!({"$ref": format!("{SCHEMAS}Edited{COPY}")});
+            let body = match operation["operationId"].as_str() {
+                Some("replaceDeployment") => "Edited",
+                Some("changeDeployment") => "Patch",
+                _ => {
+                    let empty: Vec<_> =
+                        ["parameters", "requestBody"].into_iter().filter(|part| operation[*part].is_null()).collect();
+                    for part in empty {
+                        operation.as_object_mut().map(|operation| operation.shift_remove(part));
+                    }
+                    continue;
+                }
+            };
+            for content in operation["requestBody"]["content"].as_object_mut().into_iter().flat_map(|c| c.values_mut())
+            {
+                content["schema"] = json!({"$ref": format!("{SCHEMAS}{body}{COPY}")});
             }
         }
     }
@@ -62,6 +82,73 @@ pub(super) fn tighten(document: &mut Value) {
     }
     edited["properties"]["id"]["description"] = "That of the path.".into();
     document["components"]["schemas"][format!("Edited{COPY}")] = edited;
+    let patch = patch(&document["components"]["schemas"]);
+    document["components"]["schemas"][format!("Patch{COPY}")] = patch;
+}
+
+/// A merge patch of a specification: any of its fields, and null for its default.
+fn patch(schemas: &Value) -> Value {
+    let mut patch = schemas[format!("DeploymentSpec{COPY}")].clone();
+    patch["description"] = "The fields to change (RFC 7396); null gives a field its default.".into();
+    patch.as_object_mut().map(|patch| patch.shift_remove("required"));
+    for field in ["labels", "env", "env_from_file"] {
+        allow_null(&mut patch["properties"][field]["additionalProperties"]);
+    }
+    let mut model = json!({"type": "object", "additionalProperties": false, "properties": {}});
+    for form in ["BucketModel", "RegisteredRef"] {
+        for (field, schema) in schemas[format!("{form}{COPY}")]["properties"].as_object().into_iter().flatten() {
+            model["properties"][field] = schema.clone();
+            allow_null(&mut model["properties"][field]);
+        }
+    }
+    patch["properties"]["model"] = model;
+    patch
+}
+
+/// Says what a query's or a header's parameter may hold. None of them can be null.
+fn restrict_parameter(parameter: &mut Value) {
+    let name = parameter["name"].as_str().unwrap_or_default().to_owned();
+    let schema = &mut parameter["schema"];
+    if let Some(types) = schema["type"].as_array() {
+        schema["type"] = types.iter().find(|of| *of != "null").cloned().unwrap_or_default();
+    }
+    match name.as_str() {
+        "If-Match" => {
+            schema["pattern"] = IF_MATCH.into();
+            parameter["example"] = "\"g3\"".into();
+        }
+        "Idempotency-Key" => {
+            schema["pattern"] = KEY.into();
+            schema["maxLength"] = 255.into();
+        }
+        "deployment" => schema["pattern"] = "^(md-)?[1-9][0-9]{0,17}$".into(),
+        "label" => schema["items"]["pattern"] = "^[^=]+=".into(),
+        "order" => schema["enum"] = json!(["asc", "desc"]),
+        _ => {}
+    }
+}
+
+fn allow_null(schema: &mut Value) {
+    match &mut schema["type"] {
+        Value::String(only) => schema["type"] = json!([only, "null"]),
+        Value::Array(types) if types.iter().any(|of| of == "null") => {}
+        Value::Array(types) => types.push("null".into()),
+        _ => {
+            let Value::Object(mut fields) = std::mem::take(schema) else { return };
+            fields.shift_remove("type");
+            let (told, form): (serde_json::Map<_, _>, _) =
+                fields.into_iter().partition(|(field, _)| matches!(&**field, "description" | "default" | "example"));
+            *schema = Value::Object(told);
+            schema["anyOf"] = json!([form, {"type": "null"}]);
+        }
+    }
+    if let Value::Array(words) = &mut schema["enum"]
+        && !words.contains(&Value::Null)
+    {
+        words.push(Value::Null);
+    } else if schema["enum"].is_null() {
+        schema.as_object_mut().map(|schema| schema.shift_remove("enum"));
+    }
 }
 
 /// Lets the references in `part` lead to copies; `names` gets the schemas to copy, each once.
@@ -94,22 +181,52 @@ fn restrict(name: &str, schema: &mut Value) {
     for (_, field, pattern) in PATTERNS.iter().filter(|(of, _, _)| *of == name) {
         schema["properties"][*field]["pattern"] = (*pattern).into();
     }
+    if WRITTEN.contains(&name) {
+        let required = schema["required"].as_array().cloned().unwrap_or_default();
+        for (_, property) in schema["properties"]
+            .as_object_mut()
+            .into_iter()
+            .flatten()
+            .filter(|(field, _)| !required.contains(&Value::String((*field).clone())))
+        {
+            allow_null(property);
+        }
+    }
+    if schema["properties"]["labels"].is_object() {
+        schema["properties"]["labels"]["propertyNames"]["pattern"] = LABEL.into();
+        schema["properties"]["labels"]["additionalProperties"]["pattern"] = LABEL_VALUE.into();
+    }
     match name {
         "DeploymentSpec" => {
             for field in ["env", "env_from_file"] {
                 schema["properties"][field]["propertyNames"]["pattern"] = VARIABLE.into();
             }
-            schema["properties"]["env_from_file"]["additionalProperties"]["pattern"] = "^/".into();
+            schema["properties"]["env"]["additionalProperties"]["pattern"] = "^[^\\u0000]*$".into();
+            schema["properties"]["env_from_file"]["additionalProperties"]["pattern"] = FILE.into();
         }
-        "BucketModel" => schema["properties"]["type"]["enum"] = json!(["single"]),
+        "BucketModel" => schema["properties"]["type"]["enum"] = json!(["single", null]),
         "Resources" => {
             for field in ["cpu", "memory"] {
                 schema["properties"][field]["type"] = json!(["string", "number", "null"]);
             }
         }
         "ModelVersionSpec" => {
-            let only = |field: &str, other: &str| json!({"required": [field], "properties": {field: {"type": "string"}, other: {"type": "null"}}});
-            schema["oneOf"] = json!([only("uri", "image"), only("image", "uri")]);
+            let nothing = json!({"type": "null"});
+            let text = json!({"type": "string"});
+            schema["oneOf"] = json!([
+                {"required": ["uri"], "properties": {"uri": text, "image": nothing}},
+                // An image has its digest in its reference.
+                {"required": ["image"], "properties": {"image": text, "uri": nothing, "digest": nothing}},
+            ]);
+        }
+        // Neither number fits the format, which has a sign.
+        "RevisionNumber" => {
+            schema.as_object_mut().map(|number| number.shift_remove("format"));
+            schema["maximum"] = u32::MAX.into();
+        }
+        "LostRequests" => {
+            schema["properties"]["count"].as_object_mut().map(|count| count.shift_remove("format"));
+            schema["properties"]["count"]["maximum"] = u64::MAX.into();
         }
         _ => {}
     }

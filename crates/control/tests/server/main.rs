@@ -12,6 +12,7 @@ mod outage;
 mod postgres;
 mod refusals;
 mod registry;
+mod schema;
 mod shutdown;
 mod side_by_side;
 mod support;
