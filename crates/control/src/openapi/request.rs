@@ -129,18 +129,18 @@ fn restrict_parameter(parameter: &mut Value) {
 }
 
 fn allow_null(schema: &mut Value) {
-    match &mut schema["type"] {
-        Value::String(only) => schema["type"] = json!([only, "null"]),
-        Value::Array(types) if types.iter().any(|of| of == "null") => {}
-        Value::Array(types) => types.push("null".into()),
-        _ => {
-            let Value::Object(mut fields) = std::mem::take(schema) else { return };
-            fields.shift_remove("type");
-            let (told, form): (serde_json::Map<_, _>, _) =
-                fields.into_iter().partition(|(field, _)| matches!(&**field, "description" | "default" | "example"));
-            *schema = Value::Object(told);
-            schema["anyOf"] = json!([form, {"type": "null"}]);
+    if let Value::String(only) = &schema["type"] {
+        schema["type"] = json!([only, "null"]);
+    } else if let Value::Array(types) = &mut schema["type"] {
+        if !types.iter().any(|of| of == "null") {
+            types.push("null".into());
         }
+    } else if let Value::Object(mut fields) = std::mem::take(schema) {
+        fields.shift_remove("type");
+        let (told, form): (serde_json::Map<_, _>, _) =
+            fields.into_iter().partition(|(field, _)| matches!(&**field, "description" | "default" | "example"));
+        *schema = Value::Object(told);
+        schema["anyOf"] = json!([form, {"type": "null"}]);
     }
     if let Value::Array(words) = &mut schema["enum"]
         && !words.contains(&Value::Null)
