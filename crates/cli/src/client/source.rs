@@ -95,7 +95,9 @@ pub(super) async fn model(
     let version = match version {
         Some(version) => version,
         // Where it cannot be seen from here, the replica will say why or find it.
-        None => see(sources, &[place.clone()]).await.map_or_else(|_| "1".to_owned(), |seen| version_of(&seen)),
+        None => {
+            see(sources, std::slice::from_ref(&place)).await.map_or_else(|_| "1".to_owned(), |seen| version_of(&seen))
+        }
     };
     Ok(of_files(bucket, &version, digest))
 }
