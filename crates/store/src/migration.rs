@@ -17,10 +17,10 @@ use crate::{
 const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0001_initial.sql"),
     include_str!("../migrations/0002_bounds.sql"),
-    include_str!("../migrations/0010_pin.sql"),
-    include_str!("../migrations/0020_stray.sql"),
-    include_str!("../migrations/0030_route_halves.sql"),
-    include_str!("../migrations/0031_traffic.sql"),
+    include_str!("../migrations/0003_pin.sql"),
+    include_str!("../migrations/0004_stray.sql"),
+    include_str!("../migrations/0005_route_halves.sql"),
+    include_str!("../migrations/0006_traffic.sql"),
 ];
 
 /// Any number that other programs on the same PostgreSQL server will hardly use ("modelway").
