@@ -37,7 +37,7 @@ impl Store {
                 .bind(clean(&stray.replica.0))
                 .bind(stray.since.0)
                 .bind(i64::from(stray.ending))
-                .bind(row::json(stray)?)
+                .bind(row::record(stray)?)
                 .execute(&mut *sql)
                 .await?;
         }
@@ -92,7 +92,7 @@ async fn of_scope(sql: &mut Sql, scope: &str) -> Result<Vec<Stray>, StoreError> 
 }
 
 fn read(row: &AnyRow) -> Result<Stray, StoreError> {
-    let stray: Stray = row.json("stray", "stray replica")?;
+    let stray: Stray = row.record("stray", "stray replica")?;
     Ok(Stray { since: Timestamp(row.int("since")?), ending: row.int("ending")? != 0, ..stray })
 }
 

@@ -32,8 +32,10 @@ use crate::BackendError;
 
 const RECORD: &str = "replica.json";
 const REVISION: &str = "revision.json";
-/// The length that a record's file has from the start, in bytes.
+/// The length that a file has from the start, in bytes.
 const ROOM: usize = 16 << 10;
+/// By how much a longer one can grow in place, in bytes.
+const SLACK: usize = 4 << 10;
 /// How long to wait for a lock, and for how long between two attempts.
 const LOCK_PATIENCE: Duration = Duration::from_secs(30);
 const LOCK_PAUSE: Duration = Duration::from_millis(1);
@@ -183,12 +185,13 @@ pub(super) fn write(slot: &Path, record: &Record) -> io::Result<()> {
         Err(error) => return Err(at("create", slot, error)),
     }
     let path = slot.join(RECORD);
-    let written = match replace(slot, &path, record) {
+    let text = |record| Ok(serde_json::to_vec_pretty(record)?);
+    let written = match text(record).and_then(|text| replace(&path, text)) {
         // It has grown by the lines of a log, which can be read there too.
         Err(error) if is_full(&error) && record.failure.as_ref().is_some_and(|it| !it.error.log.is_empty()) => {
             let mut record = record.clone();
             record.failure.iter_mut().for_each(|failure| failure.error.log.clear());
-            replace(slot, &path, &record)
+            text(&record).and_then(|text| replace(&path, text))
         }
         written => written,
     };
@@ -199,14 +202,13 @@ fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// Writes over the record before the last one, and lets the two change places.
-fn replace(slot: &Path, path: &Path, record: &Record) -> io::Result<()> {
-    let spare = slot.join("replica.json.new");
-    let mut text = serde_json::to_vec_pretty(record)?;
+/// Writes JSON over the text before the last one, and lets the two change places.
+fn replace(path: &Path, mut text: Vec<u8>) -> io::Result<()> {
+    let spare = path.with_extension("json.new");
     let mut file = base::private::options().write(true).create(true).truncate(false).open(&spare)?;
-    let room = usize::try_from(file.metadata()?.len()).unwrap_or(0).max(ROOM);
+    let room = usize::try_from(file.metadata()?.len()).unwrap_or(0);
     // Blanks after a JSON value are part of no value.
-    text.resize(text.len().max(room), b' ');
+    text.resize(if text.len() > room { ROOM.max(text.len() + SLACK) } else { room }, b' ');
     file.write_all(&text)?;
     match renameat_with(CWD, &spare, CWD, path, RenameFlags::EXCHANGE) {
         Ok(()) => Ok(()),
@@ -216,18 +218,17 @@ fn replace(slot: &Path, path: &Path, record: &Record) -> io::Result<()> {
     }
 }
 
-/// Keeps the revision that a slot's replica runs, so that it can be started again while nobody can be asked.
+/// Keeps the revision that a slot's replica runs, so that it can be started again while nobody can be asked. It is written
+/// twice at first: then a pin that comes later needs no space.
 pub(super) fn write_revision(slot: &Path, revision: &Revision) -> io::Result<()> {
     let path = slot.join(REVISION);
     let text = serde_json::to_vec(revision)?;
-    if fs::read(&path).is_ok_and(|found| found == text) {
+    let kept = fs::read(&path).ok();
+    if kept.as_ref().is_some_and(|kept| kept.trim_ascii_end() == text) {
         return Ok(());
     }
-    let fresh = slot.join("revision.json.new");
-    let written = base::private::create(&fresh)
-        .and_then(|mut file| file.write_all(&text))
-        .and_then(|()| fs::rename(&fresh, &path));
-    written.map_err(|error| at("write", &path, error))
+    let first = if kept.is_none() { replace(&path, text.clone()) } else { Ok(()) };
+    first.and_then(|()| replace(&path, text)).map_err(|error| at("write", &path, error))
 }
 
 /// The revision that a slot's replica runs, if it was kept.

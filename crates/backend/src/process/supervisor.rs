@@ -16,7 +16,7 @@ use std::{
 
 use api::{
     DeploymentId, Epoch, Fence, Origin, ReplicaId, Revision, RevisionNumber, Timestamp, deployment::MachineType,
-    registry::ModelContent, revision::FoundFiles,
+    registry::ModelContent, revision::{FoundFiles, Pin},
 };
 use base::{Clock, Tasks};
 use rustix::process::Signal;
@@ -288,9 +288,13 @@ impl Supervisor {
                 continue;
             }
             // One that a version before 0.2.0 started waits for the database.
-            let Some(revision) = slot::revision(&self.launcher.layout.slot(&record.id))? else { continue };
+            let Some(mut revision) = slot::revision(&self.launcher.layout.slot(&record.id))? else { continue };
             if record.origin.as_ref().is_none_or(|origin| origin.made_at != revision.created_at) {
                 continue;
+            }
+            // It was kept before its files were found.
+            if revision.pin.is_none() {
+                revision.pin = record.files.clone().map(|files| Pin { files, at: revision.created_at });
             }
             tracing::warn!(replica = %record.id, "a replica is started again without the database");
             let again = Record { restarts: record.restarts.saturating_add(1), ..record };
