@@ -7,6 +7,7 @@ use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 use api::{
     ReplicaId,
     replica::{EXIT_MODEL_INVALID, ReplicaState, SelfReport, TerminationMessage},
+    revision::FoundFiles,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -16,9 +17,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-const FLAGS: [&str; 10] = [
+const FLAGS: [&str; 11] = [
     "--model-uri",
     "--digest",
+    "--pinned-since",
     "--model-name",
     "--alias",
     "--model-version",
@@ -49,6 +51,9 @@ async fn serve(flags: HashMap<String, String>) {
     let what = std::env::var("STUB").unwrap_or_default();
     let mut ended = signal(SignalKind::terminate()).unwrap();
     println!("serving {} as {what:?}", flags["--model-uri"]);
+    if let Some(digest) = flags.get("--digest") {
+        println!("digest {digest}");
+    }
     // What the environment is, for tests that look into the log.
     for (name, value) in std::env::vars().filter(|(name, _)| name.starts_with("MODELWAY")) {
         println!("{name}={value}");
@@ -155,7 +160,11 @@ async fn answer(mut stream: UnixStream, replica: ReplicaId, mut reports: watch::
         seq,
         state,
         artifact: (state == ReplicaState::Ready).then(|| "file:///model".to_owned()),
-        files: None,
+        files: (std::env::var("STUB").as_deref() == Ok("finds_files")).then(|| FoundFiles {
+            uri: "file:///model".to_owned(),
+            digest: format!("sha256:{:064}", 7),
+            fingerprint: None,
+        }),
         cpu_micros: 0,
         memory_bytes: 0,
     };

@@ -64,6 +64,25 @@ async fn each_crash_in_a_row_counts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_is_started_again_without_the_database_serves_the_files_that_it_had_found() {
+    let home = Home::new();
+    let backend = home.open().await;
+    let wanted = revision(ONE, 1, "finds_files");
+    let first = home.ready(&backend, &wanted, 1).await.remove(0);
+    let digest = first.files.expect("it has found files").digest;
+    assert!(!home.log(&backend, &first.id).await.contains(&digest), "nobody had told it");
+    home.kill(&first.id);
+    eventually("it to be ready again", async || {
+        backend.revive(ONE, &fence(1).epoch).await.unwrap();
+        let seen = backend.observe(ONE).await.unwrap().remove(0);
+        seen.restarts == 1 && seen.state == ReplicaState::Ready
+    })
+    .await;
+    let log = home.log(&backend, &first.id).await;
+    assert!(log.contains(&format!("digest {digest}\n")), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_person_must_mend_is_told_in_the_replica_s_own_words_and_waits_long() {
     let home = Home::new();
     let backend = home.open().await;

@@ -370,6 +370,30 @@ mod tests {
     }
 
     #[test]
+    fn a_revision_that_is_pinned_later_is_written_over_without_taking_space() {
+        let slot = tempfile::tempdir().expect("a folder");
+        let mut kept = crate::conformance::revision(DeploymentId(1), api::RevisionNumber(1), "file:///model");
+        kept.spec.env.insert("LONG".to_owned(), "x".repeat(2 * ROOM));
+        let mut pinned = kept.clone();
+        let files = FoundFiles { uri: "file:///model".to_owned(), digest: "d".repeat(71), fingerprint: None };
+        pinned.pin = Some(api::revision::Pin { files, at: Timestamp(3) });
+        let sizes = || {
+            let files = fs::read_dir(slot.path()).expect("it is read").map(|file| file.expect("a file"));
+            let mut sizes: Vec<_> =
+                files.map(|file| (file.file_name(), file.metadata().expect("it is there").len())).collect();
+            sizes.sort();
+            sizes
+        };
+        write_revision(slot.path(), &kept).expect("it is written");
+        let before = sizes();
+        for wanted in [&kept, &pinned, &kept] {
+            write_revision(slot.path(), wanted).expect("it is written");
+            assert_eq!(revision(slot.path()).expect("it is read").as_ref(), Some(wanted));
+            assert_eq!(sizes(), before);
+        }
+    }
+
+    #[test]
     fn a_record_of_0_1_0_is_read_as_one_without_an_origin() {
         let mut text = serde_json::to_value(record()).expect("it is written");
         text.as_object_mut().expect("a record").remove("origin").expect("it is there");

@@ -15,8 +15,10 @@ use std::{
 };
 
 use api::{
-    DeploymentId, Epoch, Fence, Origin, ReplicaId, Revision, RevisionNumber, Timestamp, deployment::MachineType,
-    registry::ModelContent, revision::{FoundFiles, Pin},
+    DeploymentId, Epoch, Fence, Origin, ReplicaId, Revision, RevisionNumber, Timestamp,
+    deployment::MachineType,
+    registry::ModelContent,
+    revision::{FoundFiles, Pin},
 };
 use base::{Clock, Tasks};
 use rustix::process::Signal;

@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 
 use api::{
-    DeploymentSpec, DeploymentStatus, ReplicaId, RevisionNumber, State,
+    DeploymentId, DeploymentSpec, DeploymentStatus, Epoch, ReplicaId, RevisionNumber, State,
     deployment::{ReplicaView, StatusError},
     replica::ReplicaState,
+    stray::{Stray, StrayReason},
     traffic::{Role, Share},
 };
 use serde_json::{Value, json};
@@ -22,13 +23,14 @@ on_both! {
 
 const PRESENT: (&str, &str) = ("2", include_str!("forms/2.json"));
 const FORMS: [(&str, &str); 2] = [("1", include_str!("forms/1.json")), PRESENT];
-const COLUMNS: [(&str, &str); 6] = [
+const COLUMNS: [(&str, &str); 7] = [
     ("deployment", "spec"),
     ("deployment", "status"),
     ("deployment", "traffic"),
     ("revision", "spec"),
     ("route", "policy"),
     ("route", "targets"),
+    ("stray", "stray"),
 ];
 
 /// One with each field.
@@ -67,11 +69,26 @@ fn whole_status() -> DeploymentStatus {
     }
 }
 
-/// A deployment, an endpoint and a revision with each field.
+fn stray() -> Stray {
+    Stray {
+        replica: ReplicaId("md-2-r1-0".into()),
+        deployment: DeploymentId(2),
+        revision: RevisionNumber(1),
+        state: ReplicaState::Ready,
+        reason: StrayReason::OtherDatabase,
+        epoch: Some(Epoch("another".into())),
+        started_at: Some(NOW),
+        since: NOW,
+        ending: false,
+    }
+}
+
+/// A deployment, an endpoint, a revision and a stray replica with each field.
 async fn write(store: &Store) {
     let id = store.deployment_create(&whole_spec(), None, NOW).await.unwrap().id;
     let lease = hold(store, id).await;
     store.deployment_observed(&lease, &whole_status(), Some(&targets(1, "h:1")), &[], None, NOW).await.unwrap();
+    store.strays_seen("here", &[stray()], NOW).await.unwrap();
 }
 
 fn golden(text: &str) -> BTreeMap<String, Value> {
@@ -99,7 +116,7 @@ async fn records_of_every_form_are_read(database: Database) {
     let store = database.open().await;
     write(&store).await;
     let read = async || {
-        let (record, revisions) = store.deployment_wanted(api::DeploymentId(1), &[]).await.unwrap().unwrap();
+        let (record, revisions) = store.deployment_wanted(DeploymentId(1), &[]).await.unwrap().unwrap();
         (record, revisions, store.route_changes(0, 9).await.unwrap().changes())
     };
     let mut expected = read().await;
@@ -128,6 +145,7 @@ async fn records_of_every_form_are_read(database: Database) {
             wanted.status.digest = None;
         }
         assert_eq!((record, revisions), (wanted, expected.1.clone()), "form {form}");
+        assert_eq!(store.stray_list().await.unwrap(), [stray()], "form {form}");
         let entries = |changes: &[api::route::Change]| changes.iter().map(|it| it.entry.clone()).collect::<Vec<_>>();
         assert_eq!(entries(&routes), entries(&expected.2), "form {form}");
         execute(&database.url, "UPDATE route SET policy_version = version, targets_version = version").await;
@@ -138,7 +156,7 @@ async fn a_record_of_a_later_form_is_refused_in_words(database: Database) {
     let store = database.open().await;
     write(&store).await;
     execute(&database.url, r#"UPDATE deployment SET spec = '{"form":3,"anything":1}'"#).await;
-    let error = store.deployment_get(api::DeploymentId(1)).await.unwrap_err();
+    let error = store.deployment_get(DeploymentId(1)).await.unwrap_err();
     assert!(matches!(error, StoreError::Corrupt { .. }), "{error:?}");
     let source = std::error::Error::source(&error).unwrap().to_string();
     assert!(source.contains("form 3") && source.contains("upgrade"), "{source}");
