@@ -15,7 +15,7 @@ const VERSION: &str = r"^(?!\.+$)[A-Za-z0-9._+-]{1,128}$";
 const DIGEST: &str = "^sha256:[0-9a-f]{64}$";
 const PLACE: &str =
     "^(/|[fF][iI][lL][eE]:///|([sS]3|[gG][sS]|[hH][tT][tT][pP][sS]?)://[^/])[^\\u0000-\\u001f\\u007f-\\u009f]*$";
-const QUANTITY: &str = r"^([0-9]+\.?[0-9]*|\.[0-9]+)([mkMGTPE]|[KMGTPE]i|[eE]\+?[0-9]+)?$";
+const QUANTITY: &str = r"^(?!(\.?[0-9]){19})([0-9]+\.?[0-9]*|\.[0-9]+)([mkMGTPE]|[KMGTPE]i|[eE]\+?[0-9]+)?$";
 const IF_MATCH: &str = r#"^(\*|"[!#-+.-~]*")$"#;
 const KEY: &str = r#"^(?!""$)[!-~]([ -~]*[!-~])?$"#;
 const LABEL: &str = "^[^=,\\u0000-\\u001f\\u007f-\\u009f]{1,128}$";
@@ -24,7 +24,8 @@ const FILE: &str = "^/[^\\u0000-\\u001f\\u007f-\\u009f]*$";
 const VARIABLE: &str = "^(?!MODELWAY__)(?!MODELWAY_CONFIG$)(?!MODELWAY_REPLICA_(SOCKET|EPOCH)$)[A-Za-z_][A-Za-z0-9_]*$";
 
 /// Patterns of strings, by schema and field.
-const PATTERNS: [(&str, &str, &str); 12] = [
+const PATTERNS: [(&str, &str, &str); 13] = [
+    ("DeploymentSpec", "python", "^(/[^\\u0000-\\u001f\\u007f-\\u009f]*|[^/\\u0000-\\u001f\\u007f-\\u009f]+)$"),
     ("DeploymentSpec", "name", "^(?!md-)(?![0-9]+$)[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$"),
     ("RegisteredModelSpec", "name", "^(?!md-)[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$"),
     ("BucketModel", "version", VERSION),
@@ -208,6 +209,7 @@ fn restrict(name: &str, schema: &mut Value) {
         "Resources" => {
             for field in ["cpu", "memory"] {
                 schema["properties"][field]["type"] = json!(["string", "number", "null"]);
+                schema["properties"][field]["minimum"] = 0.into();
             }
         }
         "ModelVersionSpec" => {
