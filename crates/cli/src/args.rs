@@ -21,59 +21,59 @@ pub use models::{Golden, GoldenRecord, ModelAddVersion, ModelDelete, ModelRegist
 pub use run::{BackendKind, Control, Gateway, Serve, Up, Worker};
 
 const SUMMARY: &str = "\
-Takes a trained model and gives back a live endpoint.
+Deploys and serves machine-learning models.
 
 Usage: modelway <COMMAND> [OPTIONS]
 
 Run
-  up          Everything in one process: control plane, worker, gateway
-  control     The control plane: takes what you want and writes it down
-  worker      Makes what runs agree with what is wanted
-  gateway     Takes predictions and sends them to replicas
-  serve       One model server, without the rest
+  up          Run everything in one process: control plane, worker, gateway
+  control     Run the control plane: the REST API
+  worker      Run a worker: starts and stops replicas
+  gateway     Run a gateway: sends predictions to replicas
+  serve       Run only the model server
 
 Deploy
-  deploy      Deploy a model, or change what is deployed under a name
-  apply       Make deployments as a YAML file says
+  deploy      Deploy a model, or update a deployment
+  apply       Create or update deployments from a YAML file
   scale       Set the number of replicas
   rollback    Go back to an earlier revision
   delete      Drain and remove deployments
 
-Look
-  list        All deployments
-  get         One deployment in a line
-  describe    Everything about one deployment
-  events      What was decided, and why
-  logs        What the replicas print
-  predict     Send data to a model and show the answer
-  strays      Replicas that belong to another database
+Inspect
+  list        List deployments
+  get         Show one deployment and its errors
+  describe    Show the configuration, replicas, errors and events of one deployment
+  events      Show events: what was changed, and why
+  logs        Show the logs of the replicas
+  predict     Send a prediction request and show the answer
+  strays      List replicas that belong to another database
 
 Models
-  models      The registry: names and their immutable versions
-  golden      Record what a model should answer
+  models      Manage the registry: models and their immutable versions
+  golden      Record a model's expected answers
 
 Tools
-  doctor          What is wrong with this installation
-  support-bundle  What somebody who helps needs to see, in one file
-  completion  Completion for your shell
-  version     The version
-  help        This page, or that of a command
+  doctor          Check this installation and say what is wrong with it
+  support-bundle  Write what a supporter needs to see into one file
+  completion      Print the completion script for your shell
+  version         Print the version
+  help            Show this page, or the page of a command
 
 Settings
-  Every setting has three ways in, the later one wins: modelway.toml, the environment, flags.
-  [gateway] addr = \"…\" in the file is MODELWAY__GATEWAY__ADDR in the environment and, for any
-  command, --set gateway.addr=….
+  Settings come from modelway.toml, environment variables and flags. Flags override environment variables,
+  and those override the file. [gateway] addr = \"…\" in the file is the variable MODELWAY__GATEWAY__ADDR
+  and the flag --set gateway.addr=….
 
 {options}
 
 Exit status
-  0  done
-  1  refused, or tried without success
-  2  the command line or the settings cannot be understood
-  3  nobody answers at the other end
-  4  accepted, but not done in time
-  5  there is no such thing
-  78 serve: the model must be changed by a person
+  0  success
+  1  the request was refused or failed
+  2  invalid command line or settings
+  3  the server does not answer
+  4  accepted, but not finished in time
+  5  not found
+  78 serve: the model cannot be served until somebody changes it
 
 First steps
   modelway up                              in one terminal
@@ -81,7 +81,7 @@ First steps
   modelway predict iris --data '[[5.1, 3.5, 1.4, 0.2]]'
 ";
 
-/// Takes a trained model and gives back a live endpoint.
+/// Deploys and serves machine-learning models.
 #[derive(Debug, Parser)]
 #[command(name = "modelway", version, help_template = SUMMARY, arg_required_else_help = true)]
 #[command(disable_help_subcommand = false, subcommand_required = false, max_term_width = 110)]
@@ -120,19 +120,19 @@ impl Cli {
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Settings")]
 pub struct Common {
-    /// Read settings from here [default: $MODELWAY_CONFIG or ./modelway.toml]
+    /// Read settings from this file [default: $MODELWAY_CONFIG or ./modelway.toml]
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Set any setting, as in --set gateway.max_body_bytes=1000000
+    /// Override one setting, for example --set gateway.max_body_bytes=1000000
     #[arg(long = "set", global = true, value_name = "KEY=VALUE", value_parser = pair)]
     pub set: Vec<(String, String)>,
-    /// What to log, as in info, or by module: warn,modelway_gateway=debug
+    /// Set the log level, for example info, or per module: warn,modelway_gateway=debug
     #[arg(long, global = true, value_name = "FILTER")]
     pub log: Option<String>,
-    /// How to log: text or json
+    /// Set the log format: text or json
     #[arg(long, global = true, value_name = "FORMAT")]
     pub log_format: Option<String>,
-    /// Print every setting that holds and whence, and do nothing else
+    /// Print the effective settings and their sources, then exit
     #[arg(long, global = true)]
     pub dump_config: bool,
 }
@@ -171,10 +171,10 @@ pub enum Command {
 /// Where the two planes answer.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Connection {
-    /// The control plane [default: http://127.0.0.1:8081]
+    /// URL of the control plane [default: http://127.0.0.1:8081]
     #[arg(long, value_name = "URL", help_heading = "Connection")]
     pub control_url: Option<String>,
-    /// The gateway [default: http://127.0.0.1:8080]
+    /// URL of the gateway [default: http://127.0.0.1:8080]
     #[arg(long, value_name = "URL", help_heading = "Connection")]
     pub gateway_url: Option<String>,
 }
@@ -182,7 +182,7 @@ pub struct Connection {
 /// The form of the output.
 #[derive(Clone, Copy, Debug, Default, Args)]
 pub struct Output {
-    /// The form of the output: table, json or yaml
+    /// Output format: table, json or yaml
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT", hide_possible_values = true)]
     pub output: Format,
 }
@@ -190,12 +190,12 @@ pub struct Output {
 /// How long to wait for what was asked for.
 #[derive(Clone, Debug, Args)]
 pub struct Patience {
-    /// How long to wait, as in 90s or 5m
+    /// Maximum time to wait, for example 90s or 5m
     #[arg(long, default_value = "5m", value_name = "TIME", value_parser = duration)]
     pub wait_timeout: std::time::Duration,
 }
 
-/// Show what is wrong with this installation
+/// Check this installation and say what is wrong with it
 ///
 /// Looks at the settings, the data directory and its disk, the database, workers, addresses, clocks and tools, and changes
 /// nothing. Run it where Modelway runs, as the same user and with the same settings. The status is 1 if a check failed.
@@ -213,7 +213,7 @@ pub struct Doctor {
     pub output: Output,
 }
 
-/// Write what somebody who helps needs to see into one file
+/// Write what a supporter needs to see into one file
 ///
 /// Settings, versions, what doctor finds, deployments, events, metrics and the ends of the replicas' logs. Values of variables
 /// whose names say that they are secrets, and passwords in URLs, are left out. Look through it before you send it.
@@ -228,9 +228,9 @@ pub struct SupportBundle {
     pub data_dir: Option<PathBuf>,
 }
 
-/// Print completion for your shell
+/// Print the completion script for your shell
 ///
-/// Completes commands and flags. To have it in every new shell, add the line below to its start file.
+/// Completes commands and flags. To enable it in every new shell, add the line for your shell to its start file.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

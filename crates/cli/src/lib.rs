@@ -59,7 +59,8 @@ fn keep_onnxruntime_to_itself() {
 
 fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let loaded = settings::load(&cli).map_err(|error| {
-        Failure::new(Exit::Usage, error.to_string()).next("See what holds and whence: modelway --dump-config")
+        Failure::new(Exit::Usage, error.to_string())
+            .next("Show the effective settings and their sources: modelway --dump-config")
     })?;
     if cli.common.dump_config {
         output::print(loaded.dump())?;

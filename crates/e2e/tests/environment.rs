@@ -71,3 +71,33 @@ async fn a_python_model_sees_the_environment_of_its_deployment_and_no_credential
     assert!(!described.contains("hidden") && !log.contains("hidden"), "{described}{log}");
     assert!(modelway.stop(Role::Up).await.success());
 }
+
+#[tokio::test]
+async fn a_deployment_chooses_the_interpreter_of_its_model() {
+    let mut modelway = Modelway::new();
+    // Without it there would be none.
+    modelway.set("MODELWAY__SERVE__PYTHON", "/nowhere/python");
+    modelway.start(Role::Up).await;
+    let folder = modelway.data_dir().with_file_name("teller");
+    fs::create_dir_all(&folder).unwrap();
+    let says = MODEL.replace("os.environ.get(name, '<unset>')", "sys.executable");
+    fs::write(folder.join("model.py"), says).unwrap();
+    // The files beside it ask for another one.
+    fs::write(folder.join("requirements.txt"), "there-is-no-such-package==0\n").unwrap();
+    let (python, path) = (modelway_e2e::python(), folder.to_str().unwrap());
+    let venv = python.ancestors().nth(2).unwrap().to_str().unwrap();
+    modelway.succeed(&["deploy", path, "--name", "teller", "--python", venv]);
+    let told = modelway.succeed(&["predict", "teller", "--data", "[\"which\"]"]);
+    assert!(told.contains(python.to_str().unwrap()), "{told}");
+    let described = modelway.succeed(&["describe", "teller"]);
+    assert!(described.contains(&format!("Python:           {venv}")), "{described}");
+
+    let manifest = modelway.data_dir().with_file_name("teller.yaml");
+    fs::write(&manifest, "name: teller\npython: ./missing\n").unwrap();
+    let refused = modelway.run(&["apply", "-f", manifest.to_str().unwrap(), "--wait"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    let missing = format!("there is no program {}", manifest.with_file_name("missing").display());
+    assert!(!refused.status.success() && said.contains(&missing), "{said}");
+    let told = modelway.succeed(&["predict", "teller", "--data", "[\"which\"]"]);
+    assert!(told.contains(python.to_str().unwrap()), "the old one serves: {told}");
+}

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use modelway_e2e::{Answer, Mlflow, Modelway, client, free_port, kill, python};
+use modelway_e2e::{Answer, Mlflow, Modelway, Role, client, free_port, kill, python};
 use reqwest::Method;
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -322,4 +322,82 @@ async fn what_the_registry_does_not_have_ends_the_server_with_words() {
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && said.contains(words), "{uri}: {said}");
     }
+}
+
+#[tokio::test]
+async fn a_model_of_the_registry_is_deployed_by_its_alias_and_stays_at_the_version_that_it_was() {
+    let registry = registry().await;
+    let mut modelway = Modelway::new();
+    modelway.set("MLFLOW_TRACKING_URI", &registry.mlflow.url);
+    modelway.set("MODELWAY__SERVE__UV", python().with_file_name("uv").to_str().unwrap());
+    modelway.start(Role::Up).await;
+    let api = async |method, path: &str, body| {
+        let answer = modelway.ask(method, &format!("{}/api/2.0/mlflow/{path}", registry.mlflow.url), body).await;
+        assert_eq!(answer.status, 200, "{answer:#?}");
+        answer.body
+    };
+    // A second version of the same files, so that both load.
+    let name = "predictive_maintenance_best";
+    let one = api(Method::GET, &format!("model-versions/get?name={name}&version=1"), Value::Null).await;
+    let (source, run) = (&one["model_version"]["source"], &one["model_version"]["run_id"]);
+    let body = json!({"name": name, "source": source, "run_id": run});
+    let two = api(Method::POST, "model-versions/create", body).await["model_version"]["version"].clone();
+    let point = async |version: &Value| {
+        let body = json!({"name": name, "alias": "deployed", "version": version});
+        api(Method::POST, "registered-models/alias", body).await;
+    };
+    let get = |who: &str| -> Value { serde_json::from_str(&modelway.succeed(&["get", who, "-o", "json"])).unwrap() };
+    let deploy = |source: &str, who: &str| {
+        modelway.succeed(&["deploy", source, "--name", who, "--wait-timeout", "600s"]);
+    };
+
+    point(&json!("1")).await;
+    let alias = format!("models:/{name}@deployed");
+    deploy(&alias, "pump");
+    let deployed = get("pump");
+    assert_eq!(
+        (&deployed["model"]["bucket"], &deployed["model"]["version"]),
+        (&json!(format!("models:/{name}/1")), &json!("1"))
+    );
+    let predict = |who: &str| -> Value {
+        let body = json!({"instances": rows()}).to_string();
+        serde_json::from_str(&modelway.succeed(&["predict", who, "--data", &body, "-o", "json"])).unwrap()
+    };
+    assert_eq!(predict("pump")["model_version"], "1");
+    let told = modelway.succeed(&["deploy", &alias, "--name", "pump"]);
+    assert!(told.contains("Nothing that runs has changed"), "{told}");
+
+    point(&two).await;
+    modelway.replica_pids().iter().for_each(|pid| kill(*pid, Signal::KILL));
+    modelway
+        .until_deployment(1, "it is started again", |d| {
+            d.status.state == api::State::Active && d.status.replica_status.iter().all(|r| r.restarts > 0)
+        })
+        .await;
+    assert_eq!(get("pump")["model"]["version"], "1", "an alias that moves changes nothing that runs");
+    deploy(&alias, "pump");
+    assert_eq!((&get("pump")["model"]["version"], &get("pump")["revision"]), (&two, &json!(2)));
+
+    // A version that Modelway's own registry does not have is MLflow's.
+    deploy(&format!("models:/{name}/1"), "exact");
+    assert_eq!(get("exact")["artifact"], format!("models:/{name}/1"));
+    modelway.succeed(&["models", "register", "pumps"]);
+    modelway.succeed(&["models", "add-version", "pumps", "v1", "--uri", &alias]);
+    let listed = modelway.succeed(&["models", "get", "pumps"]);
+    assert!(listed.contains(&format!("models:/{name}/{}", two.as_str().unwrap())), "{listed}");
+    deploy("models:/pumps/v1", "own");
+    assert_eq!(predict("own")["model_version"], "v1");
+    // Over HTTP nobody resolves it before a replica does, and then for ever.
+    let body = json!({"name": "raw", "model": {"bucket": alias, "version": "x"}});
+    let raw = modelway.ask(Method::POST, &modelway.control("/v1/modelDeployment"), body).await;
+    assert_eq!(raw.status, 201, "{raw:#?}");
+    let id = raw.body["id"].as_i64().unwrap();
+    modelway.until_active(id).await;
+    let revisions = modelway.control(&format!("/v1/modelDeployment/{id}/revisions"));
+    let pin = modelway.ask(Method::GET, &revisions, Value::Null).await.body["items"][0]["pin"].clone();
+    assert_eq!(pin["uri"], format!("models:/{name}/{}", two.as_str().unwrap()));
+
+    let refused = modelway.run(&["deploy", &format!("models:/{name}@nobody"), "--name", "none"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("nobody"), "{said}");
 }

@@ -324,6 +324,16 @@ async fn a_model_that_does_not_serve_is_not_ready_and_no_error() {
 }
 
 #[tokio::test]
+async fn a_model_whose_replica_died_just_now_is_unavailable() {
+    let (replica, _control, gateway) = Gateway::simple(Manner::Grpc).await;
+    assert_eq!(call(&gateway, "ModelReady", &infer("iris")).await.status().0, "0");
+    replica.kill().await;
+    assert_eq!(call(&gateway, "ModelReady", &infer("iris")).await.status().0, "14");
+    assert_eq!(gateway.get("/v2/models/iris/ready").await.0, 503);
+    gateway.stop().await;
+}
+
+#[tokio::test]
 async fn a_long_call_streams_through() {
     let (replica, _control, gateway) = Gateway::simple(Manner::Grpc).await;
     let mut message = infer("iris");

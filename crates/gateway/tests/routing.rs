@@ -234,6 +234,23 @@ async fn an_endpoint_that_requires_what_this_gateway_cannot_do_is_refused_in_wor
 }
 
 #[tokio::test]
+async fn what_a_replica_counts_is_told_by_the_one_that_answers() {
+    let (one, two) = (Replica::start("a", Manner::Well).await, Replica::start("b", Manner::Well).await);
+    let control = Control::start().await;
+    control.set(1, Some(route("iris", &[&one, &two])));
+    let gateway = Gateway::start(&control).await;
+    gateway.until_known("md-1").await;
+    let mut told = std::collections::BTreeSet::new();
+    for _ in 0..4 {
+        let (code, headers, text) = gateway.get("/v2/models/iris/stats").await;
+        assert_eq!((code, text.ends_with("/v2/models/iris/stats 0")), (200, true), "{text}");
+        told.insert(headers["x-modelway-replica"].clone());
+    }
+    assert_eq!(told.len(), 2);
+    gateway.stop().await;
+}
+
+#[tokio::test]
 async fn a_retry_keeps_the_revision_that_was_chosen_for_the_request() {
     let control = Control::start().await;
     let full = Replica::start("full", Manner::NotBegun).await;
@@ -256,5 +273,16 @@ async fn a_retry_keeps_the_revision_that_was_chosen_for_the_request() {
     );
     let [one, two] = of_revision;
     assert!(one.abs_diff(two) <= 2, "its refusals move no request to the other revision: {one} and {two}");
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_model_may_be_called_stats() {
+    let (replica, control, gateway) = Gateway::simple(Manner::Well).await;
+    assert_eq!(gateway.get("/v2/models/stats").await.0, 404, "there are no statistics of all models");
+    control.set(2, Some(route("stats", &[&replica])));
+    gateway.until_known("stats").await;
+    assert_eq!(gateway.get("/v2/models/stats").await.2, "a /v2/models/stats 0");
+    assert_eq!(gateway.get("/v2/models/stats/stats").await.2, "a /v2/models/stats/stats 0");
     gateway.stop().await;
 }

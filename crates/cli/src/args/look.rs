@@ -12,16 +12,16 @@ Examples:
   modelway list --status failed --label team=fraud
   modelway list -o json | jq '.items[].url'")]
 pub struct List {
-    /// Only those in this state: pending, active, degraded, failed, idle or deleting
+    /// Show only deployments in this state: pending, active, degraded, failed, idle or deleting
     #[arg(long, value_name = "STATE")]
     pub status: Option<String>,
-    /// Only those with this label
+    /// Show only deployments with this label
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     pub label: Vec<(String, String)>,
-    /// Only those that serve this registered model
+    /// Show only deployments of this registered model
     #[arg(long, value_name = "NAME")]
     pub model: Option<String>,
-    /// Only the one with this name
+    /// Show only the deployment with this name
     #[arg(long)]
     pub name: Option<String>,
     /// The form of the output.
@@ -32,14 +32,14 @@ pub struct List {
     pub connection: Connection,
 }
 
-/// Show one deployment in a line, and what is wrong with it
+/// Show one deployment and its errors
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
 Examples:
   modelway get iris
   modelway get 26 -o yaml")]
 pub struct Get {
-    /// Its name, its number, or md- and its number
+    /// Deployment: name, number, or md- and the number
     #[arg(value_name = "DEPLOYMENT")]
     pub deployment: String,
     /// The form of the output.
@@ -50,11 +50,11 @@ pub struct Get {
     pub connection: Connection,
 }
 
-/// Show everything about one deployment: what is wanted, its replicas, what is wrong, the last events
+/// Show the configuration, replicas, errors and latest events of one deployment
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Example:\n  modelway describe iris")]
 pub struct Describe {
-    /// Its name, its number, or md- and its number
+    /// Deployment: name, number, or md- and the number
     #[arg(value_name = "DEPLOYMENT")]
     pub deployment: String,
     /// The form of the output.
@@ -65,19 +65,19 @@ pub struct Describe {
     pub connection: Connection,
 }
 
-/// Show what was decided, and why
+/// Show events: what was changed, and why
 ///
-/// The events of a deployment that was deleted are still there under its number.
+/// The events of a deleted deployment are kept under its number.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
 Examples:
   modelway events iris
   modelway events --follow")]
 pub struct Events {
-    /// Its name, its number, or md- and its number [default: all]
+    /// Deployment: name, number, or md- and the number [default: all]
     #[arg(value_name = "DEPLOYMENT")]
     pub deployment: Option<String>,
-    /// Go on with new ones until Ctrl-C
+    /// Follow new events until Ctrl-C
     #[arg(short, long)]
     pub follow: bool,
     /// The form of the output.
@@ -88,23 +88,23 @@ pub struct Events {
     pub connection: Connection,
 }
 
-/// Show what the replicas print
+/// Show the logs of the replicas
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
 Examples:
   modelway logs iris --tail 20
   modelway logs iris -f --replica md-1-r1-0")]
 pub struct Logs {
-    /// Its name, its number, or md- and its number
+    /// Deployment: name, number, or md- and the number
     #[arg(value_name = "DEPLOYMENT")]
     pub deployment: String,
-    /// Go on with new lines until Ctrl-C
+    /// Follow new lines until Ctrl-C
     #[arg(short, long)]
     pub follow: bool,
-    /// How many lines of the past, from each replica
+    /// Number of past lines to show for each replica
     #[arg(long, default_value_t = 100, value_name = "LINES")]
     pub tail: usize,
-    /// Only this replica
+    /// Show only this replica
     #[arg(long, value_name = "ID")]
     pub replica: Option<String>,
     /// Where to ask.
@@ -112,11 +112,11 @@ pub struct Logs {
     pub connection: Connection,
 }
 
-/// Send data to a model and show its answer
+/// Send a prediction request and show the answer
 ///
 /// DATA is the rows alone, as a list; for a model of several inputs each row is an object by their names. Or it is a whole request, as
 /// curl sends it, and is sent and answered as that: {"inputs": …}, {"instances": …}, the fields of generate, or a data frame of
-/// MLflow. Without --data it shows what the model takes.
+/// MLflow. Without --data, the command shows the model's inputs.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -124,13 +124,13 @@ Examples:
   modelway predict iris --data @request.json -o json
   generate-rows | modelway predict iris --data -")]
 pub struct Predict {
-    /// Its name, its number, or md- and its number
+    /// Deployment: name, number, or md- and the number
     #[arg(value_name = "DEPLOYMENT")]
     pub deployment: String,
     /// JSON, @FILE, or - for standard input
     #[arg(short, long, value_name = "DATA")]
     pub data: Option<String>,
-    /// The model's version [default: whatever gets the traffic]
+    /// Model version [default: the one that gets the traffic]
     #[arg(long = "version", value_name = "VERSION")]
     pub model_version: Option<String>,
     /// The form of the output.

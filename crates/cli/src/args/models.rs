@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 
 use super::{Connection, Output, pair};
 
-/// The registry: names and their immutable versions
+/// Manage the registry: models and their immutable versions
 ///
 /// A deployment can name a registered version instead of a bucket: modelway deploy models:/iris/v1
 #[derive(Clone, Debug, Subcommand)]
@@ -33,7 +33,7 @@ pub enum Models {
     /// Show a model and its versions
     #[command(after_help = "Example:\n  modelway models get iris")]
     Get {
-        /// The model
+        /// Model to use
         name: String,
         /// The form of the output.
         #[command(flatten)]
@@ -58,12 +58,12 @@ pub enum Models {
     after_help = "Example:\n  modelway models register iris --description 'Which iris is it?' --label team=botany"
 )]
 pub struct ModelRegister {
-    /// Its name
+    /// Name of the model
     pub name: String,
-    /// What it is, for people
+    /// Description of the model
     #[arg(long, default_value = "", hide_default_value = true)]
     pub description: String,
-    /// A label to find it by
+    /// Set a label
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     pub label: Vec<(String, String)>,
     /// The form of the output.
@@ -82,23 +82,23 @@ Examples:
   modelway models add-version iris v2 ./iris
   modelway models add-version churn v1 --uri models:/churn@champion")]
 pub struct ModelAddVersion {
-    /// The model
+    /// Model to use
     pub model: String,
-    /// The version's name
+    /// Name of the version
     pub version: String,
-    /// Where its files are: a path, a URI, or an address of MLflow, whose alias is resolved now
+    /// Location of the files: a path, a URI, or an MLflow URI, whose alias is resolved now
     #[arg(value_name = "SOURCE", required_unless_present_any = ["image", "uri"], conflicts_with_all = ["image", "uri"])]
     pub source: Option<String>,
     /// The same as SOURCE
     #[arg(long, value_name = "URI", conflicts_with = "image")]
     pub uri: Option<String>,
-    /// A container image that serves it by itself
+    /// Container image that serves the model
     #[arg(long, value_name = "REFERENCE")]
     pub image: Option<String>,
-    /// The files' format, such as onnx
+    /// Format of the files, for example onnx
     #[arg(long)]
     pub format: Option<String>,
-    /// The digest that the files must have, sha256:…
+    /// Required digest of the files, sha256:…
     #[arg(long, value_name = "DIGEST")]
     pub digest: Option<String>,
     /// The form of the output.
@@ -111,23 +111,23 @@ pub struct ModelAddVersion {
 
 /// Remove a version, or a model that has none
 ///
-/// A version that a deployment names cannot be removed.
+/// A version that a deployment uses cannot be removed.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
 Examples:
   modelway models delete iris v1
   modelway models delete iris")]
 pub struct ModelDelete {
-    /// The model
+    /// Model to use
     pub model: String,
-    /// Only this version
+    /// Remove only this version
     pub version: Option<String>,
     /// Where to ask.
     #[command(flatten)]
     pub connection: Connection,
 }
 
-/// Record what a model should answer
+/// Record a model's expected answers
 #[derive(Clone, Debug, Subcommand)]
 #[command(after_help = "\
 Example:
@@ -139,7 +139,7 @@ pub enum Golden {
 
 /// Ask a model and write its answers to golden.json beside it
 ///
-/// A replica that answers these requests otherwise never becomes ready. Without requests it makes some up that fit the
+/// A replica whose answers differ never becomes ready. Without --request, the command makes requests that fit the
 /// model's inputs.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
@@ -150,7 +150,7 @@ pub struct GoldenRecord {
     /// The model: an ONNX file, a Python file, or a folder with one
     #[arg(value_name = "SOURCE")]
     pub source: String,
-    /// A file with a request of the Open Inference Protocol
+    /// File with an Open Inference Protocol request
     #[arg(long, value_name = "FILE")]
     pub request: Vec<PathBuf>,
 }

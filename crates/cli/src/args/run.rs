@@ -6,8 +6,8 @@ use clap::{Args, ValueEnum};
 
 /// Run everything in one process: control plane, worker, gateway
 ///
-/// Keeps all it knows in one folder, with an embedded database. Ctrl-C (or SIGTERM) finishes what is in flight, for at most
-/// 30 seconds (gateway.drain_ms), ends the replicas and then itself; a second one ends all at once.
+/// Stores all data in one folder, with an embedded database. Ctrl-C (or SIGTERM) waits for running requests, for at most
+/// 30 seconds (gateway.drain_ms), then stops the replicas and exits. A second Ctrl-C stops everything at once.
 #[derive(Clone, Debug, Default, Args)]
 #[command(after_help = "\
 Examples:
@@ -15,48 +15,48 @@ Examples:
   modelway up --data-dir /srv/modelway --gateway-addr 127.0.0.1:9080
   modelway up --store-url postgres://modelway@db/modelway")]
 pub struct Up {
-    /// Keep everything in this folder [default: $XDG_DATA_HOME/modelway, else ~/.local/share/modelway]
+    /// Store all data in this folder [default: $XDG_DATA_HOME/modelway, else ~/.local/share/modelway]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Take predictions at this address [default: 127.0.0.1:8080]
+    /// Listen for predictions on this address [default: 127.0.0.1:8080]
     #[arg(long, value_name = "HOST:PORT")]
     pub gateway_addr: Option<String>,
-    /// Take orders at this address [default: 127.0.0.1:8081]
+    /// Listen for API requests on this address [default: 127.0.0.1:8081]
     #[arg(long, value_name = "HOST:PORT")]
     pub control_addr: Option<String>,
-    /// Keep records in this database [default: a file in the data folder]
+    /// Database URL [default: a file in the data folder]
     #[arg(long, value_name = "URL")]
     pub store_url: Option<String>,
-    /// The gateway as users reach it: the beginning of each deployment's url [default: from --gateway-addr]
+    /// Public URL of the gateway: each deployment's url begins with it [default: from --gateway-addr]
     #[arg(long, value_name = "URL")]
     pub gateway_url: Option<String>,
-    /// Let everybody who reaches an address beyond loopback use it: there are no keys yet
+    /// Allow addresses other than loopback. There is no authentication: everyone who can reach them can use them
     #[arg(long)]
     pub allow_unauthenticated: bool,
 }
 
 /// Run the control plane
 ///
-/// Takes orders over REST, writes them to the database and wakes workers. It holds nothing itself: run as many as you
+/// Serves the REST API, writes changes to the database and wakes the workers. It has no state: run as many as you
 /// like over one database.
 #[derive(Clone, Debug, Default, Args)]
 #[command(after_help = "\
 Example:
   modelway control --addr 127.0.0.1:8081 --store-url postgres://modelway@db/modelway")]
 pub struct Control {
-    /// Take orders at this address [default: 127.0.0.1:8081]
+    /// Listen for API requests on this address [default: 127.0.0.1:8081]
     #[arg(long, visible_alias = "control-addr", value_name = "HOST:PORT")]
     pub addr: Option<String>,
-    /// The gateway as users reach it: the beginning of each deployment's url
+    /// Public URL of the gateway: each deployment's url begins with it
     #[arg(long, value_name = "URL")]
     pub gateway_url: Option<String>,
-    /// Keep records in this database [default: a file in the data folder]
+    /// Database URL [default: a file in the data folder]
     #[arg(long, value_name = "URL")]
     pub store_url: Option<String>,
-    /// Where the default database is
+    /// Folder of the default database
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Let everybody who reaches an address beyond loopback use it: there are no keys yet
+    /// Allow addresses other than loopback. There is no authentication: everyone who can reach them can use them
     #[arg(long)]
     pub allow_unauthenticated: bool,
 }
@@ -74,54 +74,54 @@ pub enum BackendKind {
 
 /// Run a worker
 ///
-/// Makes what runs agree with what is wanted. SIGTERM ends the worker and leaves its replicas running: the next one adopts
+/// Starts and stops replicas so that they match the database. SIGTERM stops the worker, not its replicas: the next worker adopts
 /// them.
 #[derive(Clone, Debug, Default, Args)]
 #[command(after_help = "\
 Example:
   modelway worker --store-url postgres://modelway@db/modelway --data-dir /srv/modelway")]
 pub struct Worker {
-    /// Where replicas run: process, or fake, which only pretends, to measure the rest [default: process]
+    /// Backend that runs replicas: process, or fake, which starts nothing and is for measurements [default: process]
     #[arg(long, value_enum, hide_possible_values = true)]
     pub backend: Option<BackendKind>,
-    /// Answer for logs and metrics at this address
+    /// Serve logs and metrics on this address
     #[arg(long, value_name = "HOST:PORT")]
     pub addr: Option<String>,
-    /// The database [default: a file in the data folder]
+    /// Database URL [default: a file in the data folder]
     #[arg(long, value_name = "URL")]
     pub store_url: Option<String>,
-    /// Keep replicas, logs and the cache of artefacts in this folder
+    /// Store replicas, logs and the artefact cache in this folder
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Let everybody who reaches an address beyond loopback use it: there are no keys yet
+    /// Allow addresses other than loopback. There is no authentication: everyone who can reach them can use them
     #[arg(long)]
     pub allow_unauthenticated: bool,
 }
 
 /// Run a gateway
 ///
-/// Takes predictions and sends them to replicas. It learns from the control plane what to serve, keeps that on disk, and
-/// serves on without the control plane.
+/// Sends predictions to replicas. It reads its routes from the control plane, saves them on disk, and
+/// keeps serving if the control plane is down.
 #[derive(Clone, Debug, Default, Args)]
 #[command(after_help = "\
 Example:
   modelway gateway --addr 127.0.0.1:8080 --control-url http://127.0.0.1:8081")]
 pub struct Gateway {
-    /// Take predictions at this address [default: 127.0.0.1:8080]
+    /// Listen for predictions on this address [default: 127.0.0.1:8080]
     #[arg(long, visible_alias = "gateway-addr", value_name = "HOST:PORT")]
     pub addr: Option<String>,
-    /// The control plane to learn from [default: http://127.0.0.1:8081]
+    /// URL of the control plane [default: http://127.0.0.1:8081]
     #[arg(long, value_name = "URL")]
     pub control_url: Option<String>,
-    /// Keep the last route table and the prediction log in this folder
+    /// Store the last route table and the prediction log in this folder
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Let everybody who reaches an address beyond loopback use it: there are no keys yet
+    /// Allow addresses other than loopback. There is no authentication: everyone who can reach them can use them
     #[arg(long)]
     pub allow_unauthenticated: bool,
 }
 
-/// Serve models by themselves: no control plane, no gateway
+/// Run only the model server, without control plane and gateway
 ///
 /// SOURCE is a path or a URI (s3://, gs://, https://, file://, and of MLflow models:/ and runs:/). What is there says what it
 /// is: an ONNX file, a Python file with a model class, a folder with one of them or with an MLmodel, or a folder of many
@@ -141,22 +141,22 @@ Examples:
 
 Ctrl-C finishes the requests that have begun and ends. All of it: docs/serving.md")]
 pub struct Serve {
-    /// The model or the folder of models
+    /// Model, or folder of models
     #[arg(value_name = "SOURCE", conflicts_with = "model_uri")]
     pub source: Option<String>,
     /// Serve the first of these URIs that exists
     #[arg(long, value_name = "URI")]
     pub model_uri: Vec<String>,
-    /// Serve it under this name [default: the folder's]
+    /// Name of the model [default: the folder's name]
     #[arg(long, value_name = "NAME")]
     pub model_name: Option<String>,
-    /// Serve it under this name too
+    /// Additional name of the model
     #[arg(long, value_name = "NAME")]
     pub alias: Vec<String>,
-    /// Say that it is this version
+    /// Version of the model
     #[arg(long, value_name = "VERSION")]
     pub model_version: Option<String>,
-    /// The digest that the files must have, sha256:…
+    /// Required digest of the files, sha256:…
     #[arg(long, value_name = "DIGEST")]
     pub digest: Option<String>,
     /// Since when the replica's revision has had that digest
@@ -174,13 +174,13 @@ pub struct Serve {
     /// The replica that this is
     #[arg(long, value_name = "ID")]
     pub replica_id: Option<String>,
-    /// Write here, as JSON, why the model cannot be served
+    /// Write the reason to this file, as JSON, if the model cannot be served
     #[arg(long, value_name = "FILE")]
     pub termination_message: Option<PathBuf>,
-    /// Give this variable of the environment to every Python model, also if it is a credential
+    /// Pass this environment variable to every Python model, even if it is a credential
     #[arg(long, value_name = "NAME")]
     pub pass_env: Vec<String>,
-    /// After SIGTERM keep answering for so many milliseconds [default: 5000]
+    /// Time to keep answering after SIGTERM, in milliseconds [default: 5000]
     #[arg(long, value_name = "MS")]
     pub drain_ms: Option<u64>,
 }

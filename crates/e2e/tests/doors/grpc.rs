@@ -135,6 +135,10 @@ fn inference() -> Vec<Ask> {
     let gzip = gzip.finish().unwrap();
     let mut zlib = ZlibEncoder::new(Vec::new(), Compression::default());
     zlib.write_all(&good).unwrap();
+    // A field that nobody knows, before the name.
+    let mut behind = GzEncoder::new(Vec::new(), Compression::default());
+    behind.write_all(&[field(15, vec![0; 2 << 20]), good.clone()].concat()).unwrap();
+    let behind = frame(&behind.finish().unwrap(), true);
     let (packed, zlib) = (frame(&gzip, true), frame(&zlib.finish().unwrap(), true));
     let mut asks = Vec::new();
     for (what, status, infer) in [
@@ -169,6 +173,7 @@ fn inference() -> Vec<Ask> {
             packed.clone(),
         ),
         call("deflate", 0, INFER, &encoding("deflate"), zlib),
+        call("a name behind 2 MiB of gzip", 0, INFER, &encoding("gzip"), behind),
         call("gzip that is not used", 0, INFER, &encoding("gzip"), framed.clone()),
         call("gzip of a coding not named", 13, INFER, &[], packed.clone()),
         call("gzip that is said to be none", 13, INFER, &encoding("identity"), packed),
@@ -216,6 +221,13 @@ fn streams() -> Vec<Ask> {
         stream("several answers", 0, &[], std::slice::from_ref(&writer)),
         stream("two models", 0, &[], &[good("a"), writer.clone(), good("c"), writer]),
         stream("gzip", 0, &[("grpc-encoding", "gzip")], &[packed.clone(), packed.clone()]),
+        stream(
+            "gzip that may be answered so",
+            0,
+            &[("grpc-encoding", "gzip"), ("grpc-accept-encoding", "identity,gzip")],
+            std::slice::from_ref(&packed),
+        ),
+        stream("plain that may be answered by gzip", 0, &[("grpc-accept-encoding", "gzip")], &[good("a")]),
         stream("gzip of a coding not named", 13, &[], &[packed]),
         stream("a message that breaks off", 13, &[], &[good("a"), good("b")[..40].to_vec()]),
     ]
