@@ -71,7 +71,7 @@ mod tests {
         assert_eq!(parse(r#"W/"g1""#), Some(Precondition::OneOf(vec![])), "a weak tag never matches");
         assert_eq!(parse("*"), Some(Precondition::None));
         assert_eq!(parse("g3"), None);
-        for wrong in ["3", "", " ", r#""""#, r#""a b""#] {
+        for wrong in ["3", "", " ", r#""a"b""#, r#""a b""#] {
             assert_eq!(parse(wrong), None, "{wrong}");
         }
     }
