@@ -1,7 +1,8 @@
 //! The loops of a worker, and their beginning and end.
 
 use std::{
-    sync::{Arc, atomic::AtomicBool},
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
     time::{Duration, Instant},
 };
 
@@ -31,6 +32,8 @@ use crate::{
 
 /// The shortest wait before another look.
 const GLANCE: Duration = Duration::from_millis(50);
+/// When to ask again for what the database must be told, while it is away.
+const AWAY_GLANCE: Duration = Duration::from_secs(1);
 /// When to come back to a deployment that another worker holds.
 const BUSY_GLANCE: Duration = Duration::from_millis(250);
 /// The first wait after a failure; each further one is twice as long.
@@ -104,7 +107,7 @@ pub async fn run(
         every: Duration::from_millis(config.heartbeat_ms),
         forget_after: Duration::from_millis(config.forget_after_ms),
     };
-    let worker = Worker { config: Arc::new(config), reconciler, metrics };
+    let worker = Worker { config: Arc::new(config), reconciler, metrics, reviving: Arc::default() };
     if !worker.register(&heartbeat).await? {
         return Ok(());
     }
@@ -144,6 +147,8 @@ struct Worker {
     config: Arc<Config>,
     reconciler: Reconciler,
     metrics: Metrics,
+    /// The deployments that are kept up without the database.
+    reviving: Arc<Mutex<HashSet<DeploymentId>>>,
 }
 
 impl Worker {
@@ -207,25 +212,32 @@ impl Worker {
     }
 
     /// Has replicas that ended started again although the database cannot be asked: it is away, or its disk is full. They
-    /// are what was wanted when it was last asked. Ends when it can be asked again, or none of them is left.
+    /// are what was wanted when it was last asked. Ends once it can be asked again: a scan would not tell what ended and
+    /// runs again by then.
     fn revive(&self, id: DeploymentId) {
         let Some(epoch) = self.reconciler.known_epoch() else { return };
+        if !self.reviving.lock().unwrap_or_else(PoisonError::into_inner).insert(id) {
+            return;
+        }
         let worker = self.clone();
         self.tasks().spawn(async move {
             loop {
                 let due = match worker.reconciler.backend.revive(id, &epoch).await {
-                    Ok(Some(due)) => due.since(worker.reconciler.now()).max(GLANCE),
-                    Ok(None) => return,
+                    Ok(due) => due.map(|due| due.since(worker.reconciler.now()).max(GLANCE)),
                     Err(error) => {
                         let error = &error as &dyn std::error::Error;
                         tracing::warn!(deployment = %id, error, "replicas are not started again");
-                        return;
+                        None
                     }
                 };
-                if !worker.pause(due).await || worker.wake(id, Duration::ZERO).await {
+                if !worker.pause(due.map_or(AWAY_GLANCE, |due| due.min(AWAY_GLANCE))).await {
                     return;
                 }
+                if worker.wake(id, Duration::ZERO).await {
+                    break;
+                }
             }
+            worker.reviving.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
         });
     }
 
