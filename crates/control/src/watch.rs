@@ -166,6 +166,7 @@ impl Hub {
             hub: Arc::clone(self),
             hello: RouteMessage::Hello { epoch, reset },
             form: cursor.form,
+            since: if reset { 0 } else { cursor.after },
             first: Some(page),
             _place: place,
         })
@@ -177,6 +178,8 @@ pub(crate) struct Watcher {
     hub: Arc<Hub>,
     hello: Line,
     form: Form,
+    /// The version up to which the gateway knows everything.
+    since: i64,
     first: Option<RoutePage>,
     _place: OwnedSemaphorePermit,
 }
@@ -200,16 +203,18 @@ impl Watcher {
             push(&mut chunk, &self.hello);
             // What was forgotten before the first page has not been told in any.
             let pruned = page.pruned;
+            let mut since = self.since;
             loop {
                 let (cursor, more) = (page.version, page.more);
                 match self.form {
                     Form::One => push_changes(&mut chunk, page.whole_routes()),
-                    Form::Two => push_changes(&mut chunk, page.changes()),
+                    Form::Two => push_changes(&mut chunk, page.changes(since)),
                 }
                 if !more {
                     push(&mut chunk, &synced(cursor));
                     // Another watcher may have waited since before these changes.
                     hub.seen(cursor);
+                    since = cursor;
                 }
                 yield Ok(Bytes::from(std::mem::take(&mut chunk)));
                 if !more {

@@ -340,7 +340,9 @@ async fn a_model_of_the_registry_is_deployed_by_its_alias_and_stays_at_the_versi
     let name = "predictive_maintenance_best";
     let one = api(Method::GET, &format!("model-versions/get?name={name}&version=1"), Value::Null).await;
     let (source, run) = (&one["model_version"]["source"], &one["model_version"]["run_id"]);
-    let body = json!({"name": name, "source": source, "run_id": run});
+    // Since MLflow 3 the address is that of a logged model.
+    let logged = source.as_str().and_then(|source| source.strip_prefix("models:/"));
+    let body = json!({"name": name, "source": source, "run_id": run, "model_id": logged});
     let two = api(Method::POST, "model-versions/create", body).await["model_version"]["version"].clone();
     let point = async |version: &Value| {
         let body = json!({"name": name, "alias": "deployed", "version": version});

@@ -1,6 +1,6 @@
 //! From one recognised file to a model that predicts: load, warm, compare with the golden examples.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use artifact::{Cache, Fetched};
 
@@ -41,11 +41,17 @@ pub(crate) async fn fetch(config: &Config) -> Result<Fetched, ServeError> {
         // The revision of a replica never serves other files than it began with.
         Some(_) => {
             let since = config.pinned_since.as_deref();
-            cache.fetch_for_revision(&places, digest, since, onnx::is_whole).await
+            cache.fetch_for_revision(&places, digest, since, stands_alone).await
         }
         None => cache.fetch(&places, digest).await,
     };
     fetched.map_err(artifact)
+}
+
+/// Whether a file or folder is all that the model needs. A version's folder is served by the file beside it.
+fn stands_alone(path: &Path) -> bool {
+    let above = || path.parent().is_some_and(|model| model.join(source::CONFIG_FILE).is_file());
+    if path.is_dir() { path.join(source::CONFIG_FILE).is_file() || !above() } else { onnx::is_whole(path) }
 }
 
 /// What was fetched. One model is called as its address calls it: the cache's folders say nothing.

@@ -34,10 +34,12 @@ pub struct RoutePage {
 }
 
 impl RoutePage {
-    /// The newest change of each entry that changed. Without what is gone where the page begins at 0.
+    /// The newest change of each entry that changed after `since`: what the reader had before the first of these pages, as
+    /// a half of a row may be older than the page before. Without what is gone where the page begins at 0.
     #[must_use]
-    pub fn changes(self) -> Vec<Change> {
-        self.rows.into_iter().flat_map(|row| row.changes_after(self.after)).collect()
+    pub fn changes(self, since: i64) -> Vec<Change> {
+        let since = since.min(self.after);
+        self.rows.into_iter().flat_map(|row| row.changes_after(since)).collect()
     }
 
     /// The same as whole routes.

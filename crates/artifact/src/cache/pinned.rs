@@ -37,7 +37,7 @@ pub(super) struct Pin<'p> {
 
 impl Cache {
     /// Fetches the artefact of a revision as [`Cache::fetch`] does, and makes a copy of files of this machine. The result
-    /// always has a digest. `alone` says whether a single file is all of its model.
+    /// always has a digest. `alone` says whether a file or folder is all of its model.
     ///
     /// With `since`, the revision has had `digest` since that time: an equal artefact in the cache is taken without
     /// asking anybody, and other files are refused.
@@ -81,10 +81,8 @@ impl Cache {
     pub(super) async fn keep(&self, wanted: &Wanted<'_>, path: &Path, alone: Alone) -> Result<Fetched, Failure> {
         for _ in 0..MAX_CHANGES {
             let read = path.to_owned();
-            let (digest, whole) = blocking(spawn_blocking(move || {
-                digest_of(&read).map(|digest| (digest, read.is_dir() || alone(&read)))
-            }))
-            .await??;
+            let (digest, whole) =
+                blocking(spawn_blocking(move || digest_of(&read).map(|digest| (digest, alone(&read))))).await??;
             agrees(wanted.digest, &digest)?;
             if !whole {
                 return Ok(wanted.in_place(path.to_owned(), Some(digest)));

@@ -60,7 +60,7 @@ fn of_csv(signature: &Signature, body: Bytes, ignored: &mut Ignored) -> Result<(
     if signature.logged == Logged::Elsewhere {
         return Err(InferError::Invalid(format!("CSV is read for models of MLflow's only: send JSON with {FORMS}")));
     }
-    rewritten(signature, csv::as_split(text).into(), ignored)
+    rewritten(signature, csv::as_split(text).map_err(InferError::Invalid)?.into(), ignored)
 }
 
 /// The one model that is served.

@@ -117,7 +117,7 @@ async fn records_of_every_form_are_read(database: Database) {
     write(&store).await;
     let read = async || {
         let (record, revisions) = store.deployment_wanted(DeploymentId(1), &[]).await.unwrap().unwrap();
-        (record, revisions, store.route_changes(0, 9).await.unwrap().changes())
+        (record, revisions, store.route_changes(0, 9).await.unwrap().changes(0))
     };
     let mut expected = read().await;
     assert_eq!((&expected.0.spec, &expected.0.status), (&whole_spec(), &whole_status()));

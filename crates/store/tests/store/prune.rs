@@ -79,7 +79,7 @@ async fn a_tombstone_ends_a_day_later_and_who_needed_it_can_tell(database: Datab
     assert_eq!(in_time.whole_routes().iter().map(|change| change.deployment).collect::<Vec<_>>(), [second]);
     let newcomer = store.route_changes(0, 9).await.unwrap();
     assert!(newcomer.version >= newcomer.pruned);
-    assert_eq!(newcomer.changes(), []);
+    assert_eq!(newcomer.changes(0), []);
 }
 
 async fn an_idempotency_key_ends_a_day_later(database: Database) {

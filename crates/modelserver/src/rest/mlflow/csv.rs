@@ -8,17 +8,28 @@ const MISSING: [&str; 17] = [
     "None", "nan", "null",
 ];
 
-/// The body of `/invocations` that says the same: its first line has the names of the columns.
-pub(super) fn as_split(text: &str) -> String {
+/// Cells that rows may lack in all, whatever the length of the table.
+const MOST_MISSING: usize = 10_000;
+
+/// The body of `/invocations` that says the same: its first line has the names of the columns. A cell that is missing
+/// costs more than its text, so a table that has mostly such cells is refused.
+pub(super) fn as_split(text: &str) -> Result<String, String> {
     let mut rows = rows(text).into_iter();
     let columns = rows.next().unwrap_or_default();
+    let missing: usize = rows.as_slice().iter().map(|row| columns.len().saturating_sub(row.len())).sum();
+    if missing > MOST_MISSING.max(text.len() / 8) {
+        return Err(format!(
+            "the first line of the CSV names {} columns, and its rows lack {missing} cells in all",
+            columns.len()
+        ));
+    }
     let data: Vec<Vec<Value>> = rows
         .map(|mut row| {
             row.resize(row.len().max(columns.len()), String::new());
             row.iter().map(|cell| value(cell)).collect()
         })
         .collect();
-    json!({"dataframe_split": {"columns": columns, "data": data}}).to_string()
+    Ok(json!({"dataframe_split": {"columns": columns, "data": data}}).to_string())
 }
 
 fn value(cell: &str) -> Value {
@@ -77,8 +88,15 @@ mod tests {
             ("a\n1e999\ninf\n", json!(["a"]), json!([["1e999"], ["inf"]])),
             ("", json!([]), json!([])),
         ] {
-            let made: Value = serde_json::from_str(&as_split(text)).unwrap();
+            let made: Value = serde_json::from_str(&as_split(text).unwrap()).unwrap();
             assert_eq!(made, json!({"dataframe_split": {"columns": columns, "data": data}}), "{text}");
         }
+    }
+
+    #[test]
+    fn a_short_text_is_no_large_table() {
+        let wide = format!("{}\n{}", ",".repeat(32_000), "1\n".repeat(32_000));
+        assert!(as_split(&wide).is_err_and(|words| words.contains("32001 columns")));
+        assert!(as_split(&format!("a,b\n{}", "1\n".repeat(9_000))).is_ok());
     }
 }
