@@ -154,7 +154,9 @@ impl<'o> Groups<'o> {
             by_revision.entry(replica.revision).or_default().push(replica);
         }
         for group in by_revision.values_mut() {
-            group.sort_by_key(|r| (!r.is_ready(), r.id.0.len(), &r.id.0));
+            // The backend has the same order, and ends the last ones first.
+            let backs_off = |r: &Replica| r.state == ReplicaState::BackingOff;
+            group.sort_by_key(|r| (!r.is_ready(), backs_off(r), r.id.0.len(), &r.id.0));
         }
         let Wanted { traffic, counts, .. } = wanted;
         let newest = wanted.record.revision;
@@ -316,12 +318,14 @@ impl<'o> Groups<'o> {
 }
 
 /// How many replicas a revision may have. Of one whose files nobody knows, a single replica looks what is there, so that
-/// all others serve the same. Replicas of older versions never say what they serve, and stay.
+/// all others serve the same. Replicas of older versions never say what they serve. They stay, also while they do not answer.
 fn allowed(revision: &Revision, live: &[&Replica]) -> u32 {
     if revision.pin.is_some() || !revision.spec.needs_pin() {
         return u32::MAX;
     }
-    count(live.iter().filter(|replica| replica.state == ReplicaState::Ready && replica.files.is_none()).count() + 1)
+    let silent = live.iter().filter(|replica| replica.state == ReplicaState::Ready && replica.files.is_none()).count();
+    let running = live.iter().filter(|replica| replica.state != ReplicaState::BackingOff).count();
+    count(running.max(silent + 1))
 }
 
 /// The calls that are due, and when to look again.

@@ -14,7 +14,7 @@ use std::{
 
 use api::{
     DeploymentId, DeploymentStatus, Epoch, Fence, Revision, RevisionNumber, Timestamp, deployment::StatusError,
-    event::NewEvent, revision::Pin,
+    event::NewEvent, replica::ReplicaState, revision::Pin,
 };
 use backend::{Backend, BackendError, Replica};
 use base::{Clock, Tasks};
@@ -359,7 +359,9 @@ impl Reconciler {
     /// sends traffic there or starts more replicas.
     async fn pin(&self, revisions: &mut [Revision], observed: &[Replica], held: &Held) -> Result<(), PassError> {
         for revision in revisions.iter_mut().filter(|revision| revision.pin.is_none()) {
-            let found = observed.iter().filter(|replica| replica.revision == revision.number);
+            // One that ends may have found other files than the one that is started in its place.
+            let lives = |replica: &&Replica| replica.state != ReplicaState::Stopping;
+            let found = observed.iter().filter(|replica| replica.revision == revision.number).filter(lives);
             let Some(files) = found.filter_map(|replica| replica.files.clone()).next() else { continue };
             let now = self.now();
             self.store.revision_pin(&held.get(), revision.number, &files, now).await?;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use api::{
     ReplicaId, RevisionNumber, State,
+    replica::ReplicaState,
     traffic::{Role, Share, all_to},
 };
 use modelway_worker::plan::Memory;
@@ -439,4 +440,17 @@ proptest! {
             prop_assert_eq!(&world.record.status.error, &None);
         }
     }
+}
+
+#[test]
+fn scaling_down_ends_the_replica_that_crashes() {
+    let mut world = World::serving_revision_1(2);
+    world.crash(false, |replica| replica.id.0.ends_with("-0"));
+    for replica in world.machine.values_mut().filter(|replica| replica.id.0.ends_with("-1")) {
+        replica.state = ReplicaState::Starting;
+    }
+    world.scale(1);
+    world.pass();
+    let kept = world.machine.values().find(|replica| replica.id.0.ends_with("-1")).map(|replica| replica.state);
+    assert_eq!(kept, Some(ReplicaState::Starting));
 }

@@ -24,7 +24,7 @@ use crate::{
     unpack::Archive,
 };
 
-/// Says whether a single file is all of its model. One that needs files beside it is served in place.
+/// Says whether a file or folder is all of its model. One that needs files beside it is served in place.
 pub(super) type Alone = fn(&Path) -> bool;
 
 /// What a revision's replica says when it asks.
@@ -53,7 +53,9 @@ impl Cache {
     ) -> Result<Fetched, ArtifactError> {
         let places = self.places(uris)?;
         let digest = hex_digits(uris, digest)?;
-        if let (Some(hex), Some(_), Some((uri, place))) = (digest, since, places.first()) {
+        if let (Some(hex), Some(_), Some((uri, place))) = (digest, since, places.first())
+            && !is_served_in_place(place, alone).await
+        {
             let wanted = Wanted { uri, place, digest, key: self.key(uri, place), alone: None };
             match self.at_hand(&wanted, hex).await {
                 Ok(Some(fetched)) => return Ok(fetched),
@@ -174,4 +176,13 @@ pub(super) fn changed(uri: &str, place: &Place, (expected, found): (String, Stri
 fn last_modified(path: &Path) -> Option<SystemTime> {
     let files = files_of(path).ok()?;
     files.into_iter().filter_map(|(_, file)| fs::metadata(file).ok()?.modified().ok()).max()
+}
+
+/// Whether the files at a place need others beside them, so that no copy of them is served.
+async fn is_served_in_place(place: &Place, alone: Alone) -> bool {
+    let Place::Local(path) = place else { return false };
+    let path = path.clone();
+    let archive = place.archive().is_some();
+    let looked = spawn_blocking(move || path.exists() && !(archive && path.is_file()) && !alone(&path));
+    blocking(looked).await.unwrap_or(false)
 }
