@@ -35,7 +35,7 @@ def fits(schema, it):
                 return False
             if name not in known and (more is False or isinstance(more, dict) and not fits(more, value)):
                 return False
-    return ("oneOf" not in schema or sum(fits(one, it) for one in schema["oneOf"]) == 1) and any(fits(one, it) for one in schema.get("anyOf", [{}])) and all(fits(one, it) for one in schema.get("allOf", []))
+    return ("oneOf" not in schema or sum(fits(one, it) for one in schema["oneOf"]) == 1) and ("anyOf" not in schema or any(fits(one, it) for one in schema["anyOf"])) and all(fits(one, it) for one in schema.get("allOf", []))
 for path, method, body in cases:
     content = document["paths"][path][method]["requestBody"]["content"]["application/json"]
     print(json.dumps(fits(content["schema"], body)))

@@ -147,7 +147,11 @@ impl<'d> Difference<'d> {
             Some(types) => types.clone(),
             None => of.get("type").into_iter().cloned().collect::<Vec<_>>(),
         };
-        let (old, new) = (types(was), types(is));
+        let (mut old, new) = (types(was), types(is));
+        if at.contains("parameter") {
+            // It is text, and cannot be null.
+            old.retain(|it| *it != "null");
+        }
         // Who sends may send all that was taken; who reads can read all that was told.
         let (all, within) = if way == Way::In { (&old, &new) } else { (&new, &old) };
         if !all.iter().all(|it| within.contains(it)) {

@@ -17,7 +17,7 @@ const PLACE: &str =
     "^(/|[fF][iI][lL][eE]:///|([sS]3|[gG][sS]|[hH][tT][tT][pP][sS]?)://[^/])[^\\u0000-\\u001f\\u007f-\\u009f]*$";
 const QUANTITY: &str = r"^(?!(\.?[0-9]){19})([0-9]+\.?[0-9]*|\.[0-9]+)([mkMGTPE]|[KMGTPE]i|[eE]\+?[0-9]+)?$";
 const IF_MATCH: &str = r#"^(\*|"[!#-+.-~]*")$"#;
-const KEY: &str = r#"^(?!""$)[!-~]([ -~]*[!-~])?$"#;
+const KEY: &str = r#"^(?!""$)[!-~]([ -~]{0,253}[!-~])?$"#;
 const LABEL: &str = "^[^=,\\u0000-\\u001f\\u007f-\\u009f]{1,128}$";
 const LABEL_VALUE: &str = "^[^\\u0000-\\u001f\\u007f-\\u009f]{0,256}$";
 const FILE: &str = "^/[^\\u0000-\\u001f\\u007f-\\u009f]*$";
@@ -43,6 +43,9 @@ const PATTERNS: [(&str, &str, &str); 13] = [
 /// Schemas that a person writes: null says the same as leaving a field out.
 const WRITTEN: [&str; 6] =
     ["DeploymentSpec", "BucketModel", "RegisteredRef", "Resources", "RegisteredModelSpec", "ModelVersionSpec"];
+
+/// Schemas that are only referred to by fields that may be left out.
+const OPTIONAL: [&str; 3] = ["MachineType", "LogPayloads", "Resources"];
 
 /// Lets every request be described by copies for requests.
 pub(super) fn tighten(document: &mut Value) {
@@ -118,10 +121,7 @@ fn restrict_parameter(parameter: &mut Value) {
             schema["pattern"] = IF_MATCH.into();
             parameter["example"] = "\"g3\"".into();
         }
-        "Idempotency-Key" => {
-            schema["pattern"] = KEY.into();
-            schema["maxLength"] = 255.into();
-        }
+        "Idempotency-Key" => schema["pattern"] = KEY.into(),
         "deployment" => schema["pattern"] = "^(md-)?[1-9][0-9]{0,17}$".into(),
         "label" => schema["items"]["pattern"] = "^[^=]+=".into(),
         "order" => schema["enum"] = json!(["asc", "desc"]),
@@ -129,19 +129,17 @@ fn restrict_parameter(parameter: &mut Value) {
     }
 }
 
+/// Does nothing for a reference: what [`OPTIONAL`] names is null itself.
 fn allow_null(schema: &mut Value) {
+    if schema.get("$ref").is_some() {
+        return;
+    }
     if let Value::String(only) = &schema["type"] {
         schema["type"] = json!([only, "null"]);
     } else if let Value::Array(types) = &mut schema["type"] {
         if !types.iter().any(|of| of == "null") {
             types.push("null".into());
         }
-    } else if let Value::Object(mut fields) = std::mem::take(schema) {
-        fields.shift_remove("type");
-        let (told, form): (serde_json::Map<_, _>, _) =
-            fields.into_iter().partition(|(field, _)| matches!(&**field, "description" | "default" | "example"));
-        *schema = Value::Object(told);
-        schema["anyOf"] = json!([form, {"type": "null"}]);
     }
     if let Value::Array(words) = &mut schema["enum"]
         && !words.contains(&Value::Null)
@@ -181,6 +179,9 @@ fn restrict(name: &str, schema: &mut Value) {
     }
     for (_, field, pattern) in PATTERNS.iter().filter(|(of, _, _)| *of == name) {
         schema["properties"][*field]["pattern"] = (*pattern).into();
+    }
+    if OPTIONAL.contains(&name) {
+        allow_null(schema);
     }
     if WRITTEN.contains(&name) {
         let required = schema["required"].as_array().cloned().unwrap_or_default();

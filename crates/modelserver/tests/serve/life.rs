@@ -18,16 +18,16 @@ async fn the_report_waits_for_a_change_of_state() {
     let (_, report) = server.get("/modelway/replica").await;
     assert_eq!(
         (&report["replica"], &report["state"], &report["seq"]),
-        (&json!("md-7-r1-0"), &json!("ready"), &json!(2))
+        (&json!("md-7-r1-0"), &json!("ready"), &json!(3))
     );
     assert_eq!(report["pid"], std::process::id());
     assert!(report["memory_bytes"].as_u64().unwrap() > 0);
     assert!(report["artifact"].as_str().unwrap().ends_with("/pick"));
-    let url = format!("{}/modelway/replica?after=2", server.url);
+    let url = format!("{}/modelway/replica?after=3", server.url);
     let next = UnderWay::send(&base::Tasks::new(), client().get(url).send());
     server.tasks.stop();
     let next: Value = next.answer().await.json().await.unwrap();
-    assert_eq!((&next["state"], &next["seq"]), (&json!("stopping"), &json!(3)));
+    assert_eq!((&next["state"], &next["seq"]), (&json!("stopping"), &json!(4)));
 }
 
 #[tokio::test]
