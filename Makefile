@@ -3,8 +3,8 @@
 CACHE := $(or $(MODELWAY_CACHE),$(HOME)/.cache/modelway)
 export MODELWAY_CACHE := $(CACHE)
 export CARGO_TARGET_DIR ?= $(CACHE)/target
-# Where rustup puts cargo, for shells that do not know yet.
-export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
+# Where rustup puts cargo, for shells that do not know yet. First: a distribution's cargo may be too old.
+export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 # For test binaries, which have no lib folder beside them.
 export ORT_DYLIB_PATH ?= $(CARGO_TARGET_DIR)/lib/libonnxruntime.so
 # Or it keeps a database of its use in the home directory.

@@ -25,11 +25,10 @@ fail() {
 at_least() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$2" ]; }
 
 rust_is_there() {
-    export PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
-    command -v cargo >/dev/null || rust_is_installed
-    local found
-    found=$(cargo --version | cut -d' ' -f2)
-    at_least "${found:-0}" "$rust" || fail "cargo is ${found:-not usable}, and $rust or newer is needed: rustup update stable"
+    # rustup's before a distribution's, which may be too old.
+    export PATH=${CARGO_HOME:-$HOME/.cargo}/bin:$PATH
+    cargo_is_usable || command -v rustup >/dev/null || rust_is_installed
+    cargo_is_usable || fail "$(which_cargo), and $rust or newer is needed: rustup update stable && rustup default stable"
     if [ "$purpose" = test ]; then
         local part
         for part in rustfmt clippy; do
@@ -39,15 +38,36 @@ rust_is_there() {
     fi
 }
 
+cargo_version() { cargo --version 2>/dev/null | cut -d' ' -f2 || true; }
+
+cargo_is_usable() {
+    local found
+    found=$(cargo_version)
+    at_least "${found:-0}" "$rust"
+}
+
+which_cargo() {
+    local path found
+    path=$(command -v cargo) || path=cargo
+    found=$(cargo_version)
+    if [ -n "$found" ]; then
+        echo "$path is $found"
+    elif [ "$path" = cargo ]; then
+        echo "there is no cargo"
+    else
+        echo "$path does not run"
+    fi
+}
+
 # By rustup, for this user alone. The shell's files stay as they are: make finds cargo by itself.
 rust_is_installed() {
     local target installer=$cache/rustup-init
     target=$(uname -m)-unknown-linux-gnu
-    say "Rust is missing. rustup installs it into ${CARGO_HOME:-$HOME/.cargo} and ${RUSTUP_HOME:-$HOME/.rustup}"
+    say "$(which_cargo). rustup installs Rust into ${CARGO_HOME:-$HOME/.cargo} and ${RUSTUP_HOME:-$HOME/.rustup}"
     curl -fsS --retry 3 --connect-timeout 20 -o "$installer" \
         "${RUSTUP_UPDATE_ROOT:-https://static.rust-lang.org/rustup}/dist/$target/rustup-init" &&
         chmod +x "$installer" &&
-        "$installer" -y --quiet --no-modify-path --profile minimal --default-toolchain stable >&2 ||
+        RUSTUP_INIT_SKIP_PATH_CHECK=yes "$installer" -y --quiet --no-modify-path --profile minimal --default-toolchain stable >&2 ||
         fail "Rust could not be installed; see above. Install Rust $rust or newer yourself, then run make again:
   https://rustup.rs, or the packages of your distribution if they are new enough"
     rm "$installer"
