@@ -7,11 +7,14 @@ use std::{
     collections::VecDeque,
     fs,
     io::{self, BufRead, BufReader},
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
+
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::{executable, failed, interpreters, io_error, later};
 use crate::ServeError;
@@ -154,7 +157,7 @@ impl Builder {
         Ok(if found { Ok(path.into()) } else { Err(String::from_utf8_lossy(&answer.stderr).trim().to_owned()) })
     }
 
-    /// Runs a command and logs its steps; kills it when the time is over.
+    /// Runs a command and logs its steps; kills it and all that it started when the time is over.
     fn run(&self, mut command: Command, until: Instant) -> Result<Told, ServeError> {
         let program = PathBuf::from(command.get_program());
         let failure = |source| io_error(self.name(), &program)(source);
@@ -163,7 +166,7 @@ impl Builder {
         }
         tracing::debug!(?command, "building");
         let (words, writer) = io::pipe().map_err(failure)?;
-        command.stdin(Stdio::null()).stdout(writer.try_clone().map_err(failure)?).stderr(writer);
+        command.stdin(Stdio::null()).stdout(writer.try_clone().map_err(failure)?).stderr(writer).process_group(0);
         let mut child = command.spawn().map_err(failure)?;
         // Its ends of the pipe stay open with it.
         drop(command);
@@ -239,7 +242,8 @@ fn wait(child: &mut Child, until: Instant) -> io::Result<Option<bool>> {
             return Ok(Some(status.success()));
         }
         if Instant::now() > until {
-            child.kill()?;
+            // What it started, such as a compiler, would keep its output open, and the listener waiting.
+            kill_process_group(Pid::from_child(child), Signal::KILL)?;
             child.wait()?;
             return Ok(None);
         }
@@ -271,4 +275,19 @@ fn listen(name: &str, words: impl BufRead) -> Vec<String> {
         last.push_back(line);
     }
     last.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_build_has_started_ends_with_it_when_the_time_is_over() {
+        let begun = Instant::now();
+        let mut command = Command::new("sh");
+        command.args(["-c", "sleep 60 & echo ERROR: compiling; wait"]);
+        let error = Builder::Pip.run(command, begun + Duration::from_millis(300)).unwrap_err().to_string();
+        assert!(error.contains("pip did not end in time, and its last words were: compiling"), "{error}");
+        assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+    }
 }
