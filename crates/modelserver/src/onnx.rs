@@ -187,10 +187,14 @@ impl OnnxModel {
         intra_op_threads: usize,
         key: Option<Key>,
     ) -> Result<Self, ServeError> {
+        // Dropped after the session, also where the load fails.
+        let gives_back = GivesBack;
         let failed = |reason: String| ServeError::Load { path: file.to_owned(), reason };
         let weights = external::files(file, weights)?;
         let session = session(runtime, file, weights, intra_op_threads, key)
             .map_err(|e| failed(words::of_load(e.message(), file, || graph.as_ref().ok()?.opset())))?;
+        // The runs are another thread's.
+        memory::give_back_own();
         let inputs = session.inputs().iter().map(describe::input).collect::<Result<Vec<_>, _>>().map_err(failed)?;
         let outputs = session.outputs().iter().map(describe::output).collect::<Result<Vec<_>, _>>().map_err(failed)?;
         let symbols = session.inputs().iter().map(describe::symbols).collect();
@@ -229,7 +233,7 @@ impl OnnxModel {
             has_run: false,
             largest: usize::MAX,
             guard: None,
-            _gives_back: GivesBack,
+            _gives_back: gives_back,
         })
     }
 }

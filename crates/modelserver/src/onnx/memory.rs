@@ -100,8 +100,7 @@ pub(super) fn share(environment: &Environment) -> bool {
         Shared(allocator)
     });
     let (allocator, environment) = (ptr::from_ref(&allocator.0).cast_mut(), environment.ptr().cast_mut());
-    info(allocator);
-    register(environment, allocator)
+    !info(allocator).is_null() && register(environment, allocator)
 }
 
 fn register(environment: *mut OrtEnv, allocator: *mut OrtAllocator) -> bool {
@@ -178,8 +177,9 @@ fn block(size: usize, kept: bool) -> *mut c_void {
         return ptr::null_mut();
     }
     if size < LARGE {
+        // Kernels may read a few bytes behind a block; there is room for that as behind the large ones.
         // SAFETY: any size may be asked for.
-        let begin = unsafe { libc::malloc(size + 2 * ALIGNED) };
+        let begin = unsafe { libc::malloc(size + 3 * ALIGNED) };
         if begin.is_null() {
             return begin;
         }
@@ -286,15 +286,22 @@ fn unmap(Address(begin): Address, size: usize) {
 
 /// Gives all blocks that are kept back to the system.
 pub(super) fn give_back() {
-    for shard in &KEPT {
-        let blocks = mem::take(&mut *shard.lock().unwrap_or_else(PoisonError::into_inner));
-        for (size, blocks) in blocks {
-            blocks.into_iter().for_each(|block| unmap(block, size));
-        }
+    KEPT.iter().for_each(empty);
+}
+
+/// Gives the blocks that are kept for this thread back to the system.
+pub(super) fn give_back_own() {
+    empty(shard());
+}
+
+fn empty(shard: &Mutex<BTreeMap<usize, Vec<Address>>>) {
+    let blocks = mem::take(&mut *shard.lock().unwrap_or_else(PoisonError::into_inner));
+    for (size, blocks) in blocks {
+        blocks.into_iter().for_each(|block| unmap(block, size));
     }
 }
 
-/// Gives back what a model's runs have left, once the model is gone.
+/// Gives back what a model's loading and runs have left, once the model is gone.
 #[derive(Debug)]
 pub(super) struct GivesBack;
 
@@ -326,6 +333,9 @@ mod tests {
         }
         let held = HELD.load(Ordering::Relaxed);
         assert!((15 << 20..64 << 20).contains(&held), "{held}");
+        // Another thread gives back nothing of this one's.
+        std::thread::spawn(give_back_own).join().unwrap();
+        assert_eq!(HELD.load(Ordering::Relaxed), held);
         // A kept block is used again, also for a little less.
         let again = block(5 << 20, true);
         assert_eq!(HELD.load(Ordering::Relaxed), held);
@@ -341,7 +351,7 @@ mod tests {
         assert!(!most.is_null() && block(8 << 20, true).is_null());
         write(most, 60 << 20);
         free(ptr::null_mut(), most);
-        give_back();
+        give_back_own();
         assert_eq!(HELD.load(Ordering::Relaxed), 0);
     }
 
