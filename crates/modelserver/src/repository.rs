@@ -205,7 +205,13 @@ impl Repository {
         let told = reasons(&loaded.failed);
         let first = loaded.failed.into_iter().next();
         match first {
-            Some((_, error)) if serving || loaded.models.is_empty() => Err(self.not_loaded(name, told, &error)),
+            Some((_, error)) if serving || loaded.models.is_empty() => {
+                // Those that were loaded are thrown away: their metrics are those of versions out of service.
+                for model in &loaded.models {
+                    model.metrics.set_loaded(self.serves(name, &model.version));
+                }
+                Err(self.not_loaded(name, told, &error))
+            }
             first => {
                 let old = self.models.serve(name, Versions::new(loaded.models, held, declared), told, None);
                 if let Some(old) = old {
