@@ -2,7 +2,10 @@
 
 use std::{ffi::CString, os::unix::ffi::OsStringExt, sync::OnceLock, thread};
 
-use rustix::process::{Pid, Resource, Rlimit, WaitOptions, getpid, getrlimit, waitpid};
+use rustix::{
+    io::retry_on_intr,
+    process::{Pid, Resource, Rlimit, WaitOptions, getpid, getrlimit, waitpid},
+};
 
 use crate::python::tree;
 
@@ -63,7 +66,7 @@ fn wait_for_former_children() {
     let wait = move || {
         for pid in former.into_iter().filter_map(Pid::from_raw) {
             // Whoever is gone already needs nobody.
-            let _ = waitpid(Some(pid), WaitOptions::empty());
+            let _ = retry_on_intr(|| waitpid(Some(pid), WaitOptions::empty()));
         }
     };
     // Without a thread they stay as they are.
