@@ -87,8 +87,8 @@ pub(super) async fn serve<A: Answer>(
                 None => answer.answer(Peer(Arc::clone(&watch)), request).await?,
                 Some(words) => answer.refuse(&request, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, words),
             };
-            // Whoever refuses a request may have left some of it unread, and hyper then closes the connection.
-            if answered.status().as_u16() >= 400 {
+            // Whoever refuses a request may have left some of it unread, and hyper then closes the connection over HTTP/1.
+            if answered.status().as_u16() >= 400 && version != Version::HTTP_2 {
                 watch.set_unread();
             }
             if watch.is_draining() && version != Version::HTTP_2 {

@@ -68,7 +68,7 @@ pub(super) struct Watch {
     /// The client is to be sent something that shows whether it is there.
     ask: AtomicBool,
     answer: AtomicU8,
-    /// The request was not read to its end, and its answer closes the connection.
+    /// The last request may not have been read to its end, and its answer then closes the connection.
     unread: AtomicBool,
     /// Its answers say that it ends.
     draining: AtomicBool,
@@ -130,6 +130,7 @@ impl Watch {
             self.spoke.store(true, Release);
         }
         self.head_begun.store(false, Relaxed);
+        self.unread.store(false, Relaxed);
         self.set_answering(Answering::No);
         version != http::Version::HTTP_2 || self.held.add()
     }
@@ -301,5 +302,21 @@ impl Peer {
     #[must_use]
     pub fn number(&self) -> u64 {
         self.0.number
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_last_request_can_be_unread() {
+        let watch = Watch::new(Duration::from_secs(1), Arc::new(Calls::new(1)));
+        watch.begin(http::Version::HTTP_11);
+        watch.set_unread();
+        watch.end(Duration::from_secs(1));
+        assert!(watch.is_unread());
+        watch.begin(http::Version::HTTP_11);
+        assert!(!watch.is_unread());
     }
 }
