@@ -34,9 +34,10 @@ const FORMS: &str = "`dataframe_split`, `dataframe_records`, `instances` or `inp
 pub(super) async fn invocations(asked: Asked<'_>) -> Answered {
     asked.only(POST)?;
     let kind = asked.head.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("application/json");
-    let (form, charset) = kind.split_once(';').map_or((kind, None), |(form, rest)| (form, rest.split_once('=')));
-    let charset = charset.filter(|(name, _)| name.trim().eq_ignore_ascii_case("charset"));
-    if let Some((_, charset)) = charset.filter(|(_, set)| !set.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")) {
+    let mut parts = kind.split(';');
+    let form = parts.next().unwrap_or_default();
+    let charset = parts.filter_map(|one| one.split_once('=')).find(|(name, _)| is(name, "charset"));
+    if let Some((_, charset)) = charset.filter(|(_, set)| !is(set.trim().trim_matches('"'), "utf-8")) {
         let reason = format!("the body is in {}, and only UTF-8 is read", charset.trim());
         return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, reason).closing());
     }
@@ -45,10 +46,15 @@ pub(super) async fn invocations(asked: Asked<'_>) -> Answered {
         return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, reason).closing());
     }
     let name = only_model(asked.app)?;
-    if form.trim().eq_ignore_ascii_case("text/csv") {
+    if is(form, "text/csv") {
         return v1::predict_as(asked, &name, None, Door::Csv, of_csv).await;
     }
     v1::predict_as(asked, &name, None, Door::Invocations, rewritten).await
+}
+
+/// Whether a part of a header's value is this word.
+fn is(part: &str, word: &str) -> bool {
+    part.trim().eq_ignore_ascii_case(word)
 }
 
 /// A table in CSV, in V1's form.

@@ -204,6 +204,8 @@ async fn invocations_say_which_forms_of_a_body_they_read() {
         ("text/csv", 400, "CSV is read for models of MLflow's only: send JSON with `dataframe_split`"),
         ("text/csv; charset=latin-1", 415, "the body is in latin-1, and only UTF-8 is read"),
         ("application/json; charset=UTF-16", 415, "the body is in UTF-16"),
+        ("text/csv; header=present; charset=latin-1", 415, "the body is in latin-1, and only UTF-8 is read"),
+        ("application/json; charset=utf-8; version=2", 400, "the body has none of"),
         ("application/vnd.apache.parquet", 415, "Parquet is not read here: send CSV, or JSON"),
         ("application/json; charset=\"utf-8\"", 400, "the body has none of"),
     ] {
