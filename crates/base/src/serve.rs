@@ -26,7 +26,7 @@ mod socket;
 mod stream;
 pub mod taking;
 mod unreadable;
-mod untaken;
+pub mod untaken;
 mod watch;
 
 use std::{convert::Infallible, io, sync::Arc, time::Duration};

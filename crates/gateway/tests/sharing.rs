@@ -213,6 +213,123 @@ async fn a_connection_whose_client_takes_nothing_of_the_last_piece_is_closed() {
     gateway.stop().await;
 }
 
+/// A connection of a client that makes room for one byte of each answer.
+struct Narrow<'g> {
+    gateway: &'g Gateway,
+    sender: http2::SendRequest<Full<Bytes>>,
+    tasks: base::Tasks,
+    connection: tokio::task::JoinHandle<hyper::Result<()>>,
+}
+
+impl<'g> Narrow<'g> {
+    async fn connect(gateway: &'g Gateway) -> Self {
+        let tasks = base::Tasks::new();
+        let mut builder = http2::Builder::new(Executor(tasks.clone()));
+        let (sender, connection) =
+            builder.initial_stream_window_size(1).handshake(TokioIo::new(gateway.raw().await)).await.unwrap();
+        let connection = tasks.spawn(connection);
+        Self { gateway, sender, tasks, connection }
+    }
+
+    async fn get(&self, path: &str) -> Response<Incoming> {
+        let request = Request::get(format!("http://{}{path}", self.gateway.addr)).body(Full::default()).unwrap();
+        self.sender.clone().send_request(request).await.unwrap()
+    }
+
+    /// Watches the gateway's health, which takes one call and, until its client takes it, one piece.
+    async fn watch(&self) -> Response<Incoming> {
+        let request = Request::post(format!("http://{}/grpc.health.v1.Health/Watch", self.gateway.addr))
+            .header("content-type", "application/grpc")
+            .body(Full::from(Bytes::from_static(&[0; 5])))
+            .unwrap();
+        self.sender.clone().send_request(request).await.unwrap()
+    }
+}
+
+impl Drop for Narrow<'_> {
+    fn drop(&mut self) {
+        self.connection.abort();
+        self.tasks.stop();
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_keeps_last_pieces_of_answers_is_closed_although_a_call_goes_on() {
+    let replica = Replica::start("a", Manner::Grpc).await;
+    let (_control, gateway) = before(&replica, |config| config.write_timeout_ms = 500).await;
+    let mut narrow = Narrow::connect(&gateway).await;
+    let mut watch = narrow.watch().await;
+    let mut told = 0;
+    while told < 7 {
+        told += watch.frame().await.unwrap().unwrap().into_data().unwrap().len();
+    }
+    let mut untaken = Vec::new();
+    for _ in 0..20 {
+        untaken.push(narrow.get("/v1/models").await);
+    }
+    let others = async {
+        loop {
+            assert_eq!(status(&gateway).await, "0", "other connections go on");
+        }
+    };
+    let closed = async {
+        tokio::select! {
+            _ = &mut narrow.connection => {}
+            () = others => {}
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), closed).await.expect("it is closed");
+    for answer in untaken {
+        assert!(answer.into_body().collect().await.is_err(), "it was cut off");
+    }
+    assert_eq!(status(&gateway).await, "0");
+    drop(narrow);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn calls_over_http2_of_all_connections_are_bounded_and_the_first_of_each_is_answered() {
+    let replica = Replica::start("a", Manner::Grpc).await;
+    let (_control, gateway) = before(&replica, |config| config.write_timeout_ms = 600_000).await;
+    let mut connections = Vec::new();
+    let mut answers = Vec::new();
+    let refused = loop {
+        assert!(answers.len() < 20_000, "there is no bound");
+        let narrow = Narrow::connect(&gateway).await;
+        let calls = futures::stream::iter(0..1_000).map(|_| narrow.watch()).buffer_unordered(100);
+        let came: Vec<_> = calls.collect().await;
+        connections.push(narrow);
+        let (mut refused, begun) =
+            came.into_iter().partition::<Vec<_>, _>(|answer| answer.headers().contains_key("grpc-status"));
+        answers.extend(begun);
+        if let Some(refused) = refused.pop() {
+            break refused;
+        }
+    };
+    assert!(answers.len() > 9_000, "{} calls are no more than there may be", answers.len());
+    assert_eq!(refused.headers()["grpc-status"], "14");
+    let words = refused.headers()["grpc-message"].to_str().unwrap();
+    assert!(words.contains("as many calls over HTTP/2 under way as it takes"), "{words}");
+    let refused = connections.last().unwrap().get("/v1/models").await;
+    assert_eq!(refused.status(), 503);
+    let words = refused.into_body().collect().await.unwrap().to_bytes();
+    assert!(words.starts_with(b"{\"error\":\"this gateway has as many calls over HTTP/2"), "{words:?}");
+    assert_eq!(status(&gateway).await, "0", "the first call of a connection is answered");
+    drop((answers, connections));
+    let narrow = Narrow::connect(&gateway).await;
+    let free = async {
+        loop {
+            let answers = [narrow.watch().await, narrow.watch().await, narrow.watch().await];
+            if answers.iter().all(|answer| !answer.headers().contains_key("grpc-status")) {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), free).await.expect("what was held is given back");
+    drop(narrow);
+    gateway.stop().await;
+}
+
 /// HTTP/2 by hand: answers the first call of each connection, and to the second one says that the connection ends and
 /// that it takes nothing of it.
 async fn answer_once(mut stream: TcpStream) -> std::io::Result<()> {

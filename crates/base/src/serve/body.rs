@@ -112,7 +112,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Watched<B> {
             this.rest = data.split_off(slice);
         }
         if is_http2 && !data.is_empty() {
-            data = untaken::counted(data, &this.request.watch);
+            data = untaken::counted(data, this.request.watch.held());
         }
         this.set_owed(true);
         taking::gave();

@@ -17,27 +17,27 @@ use std::sync::{
 
 use bytes::Bytes;
 
-use super::watch::Watch;
-
 /// What one connection may hold without being counted among all: a call and a piece of its answer.
 const FREE: usize = 2;
 
 /// Calls, and pieces of answers, of all connections of a listener beyond the first ones of each.
 #[derive(Debug)]
-pub(super) struct Calls {
+pub struct Calls {
     held: AtomicUsize,
     most: usize,
 }
 
 impl Calls {
-    pub(super) fn new(most: usize) -> Self {
+    /// None yet, and at most so many.
+    #[must_use]
+    pub fn new(most: usize) -> Self {
         Self { held: AtomicUsize::new(0), most }
     }
 }
 
 /// What one connection holds.
 #[derive(Debug)]
-pub(super) struct Held {
+pub struct Held {
     calls: Arc<Calls>,
     count: AtomicUsize,
     /// Pieces given in even turns, and in odd ones.
@@ -46,28 +46,34 @@ pub(super) struct Held {
 }
 
 impl Held {
-    pub(super) fn new(calls: Arc<Calls>) -> Self {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new(calls: Arc<Calls>) -> Self {
         Self { calls, count: AtomicUsize::new(0), pieces: Default::default(), turn: AtomicUsize::new(0) }
     }
 
     /// Another call, or another piece. `false`: all connections together hold too much.
-    pub(super) fn add(&self) -> bool {
+    #[must_use]
+    pub fn add(&self) -> bool {
         self.count.fetch_add(1, AcqRel) < FREE || self.calls.held.fetch_add(1, AcqRel) < self.calls.most
     }
 
-    pub(super) fn remove(&self) {
+    /// A call or a piece ends.
+    pub fn remove(&self) {
         if self.count.fetch_sub(1, AcqRel) > FREE {
             self.calls.held.fetch_sub(1, AcqRel);
         }
     }
 
     /// Whether the client has to take something.
-    pub(super) fn has_pieces(&self) -> bool {
+    #[must_use]
+    pub fn has_pieces(&self) -> bool {
         self.pieces.iter().any(|pieces| pieces.load(Acquire) > 0)
     }
 
     /// Begins the next turn. `false`: the client has not taken a piece that was given before this turn.
-    pub(super) fn next_turn(&self) -> bool {
+    #[must_use]
+    pub fn next_turn(&self) -> bool {
         let next = self.turn.load(Relaxed) ^ 1;
         let taken = self.pieces[next].load(Acquire) == 0;
         if taken {
@@ -80,18 +86,17 @@ impl Held {
 /// A piece of an answer until h2 drops it.
 struct Piece {
     bytes: Bytes,
-    watch: Arc<Watch>,
+    held: Arc<Held>,
     turn: usize,
 }
 
 /// The same piece, counted.
-pub(super) fn counted(bytes: Bytes, watch: &Arc<Watch>) -> Bytes {
-    let held = watch.held();
+pub fn counted(bytes: Bytes, held: &Arc<Held>) -> Bytes {
     let turn = held.turn.load(Relaxed);
     held.pieces[turn].fetch_add(1, AcqRel);
     // The call that it answers was let in.
-    held.add();
-    Bytes::from_owner(Piece { bytes, watch: Arc::clone(watch), turn })
+    let _ = held.add();
+    Bytes::from_owner(Piece { bytes, held: Arc::clone(held), turn })
 }
 
 impl AsRef<[u8]> for Piece {
@@ -102,50 +107,47 @@ impl AsRef<[u8]> for Piece {
 
 impl Drop for Piece {
     fn drop(&mut self) {
-        let held = self.watch.held();
-        held.pieces[self.turn].fetch_sub(1, AcqRel);
-        held.remove();
+        self.held.pieces[self.turn].fetch_sub(1, AcqRel);
+        self.held.remove();
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
-    fn watch(calls: &Arc<Calls>) -> Arc<Watch> {
-        Arc::new(Watch::new(Duration::ZERO, Arc::clone(calls)))
+    fn held(calls: &Arc<Calls>) -> Arc<Held> {
+        Arc::new(Held::new(Arc::clone(calls)))
     }
 
     #[test]
     fn each_connection_has_a_call_and_a_piece_and_all_share_the_rest() {
         let calls = Arc::new(Calls::new(1));
-        let [first, second] = [watch(&calls), watch(&calls)];
-        assert_eq!([first.held().add(), first.held().add(), first.held().add()], [true; 3]);
-        assert!(!first.held().add());
-        assert_eq!([second.held().add(), second.held().add(), second.held().add()], [true, true, false]);
-        for held in [first.held(), first.held(), second.held()] {
+        let [first, second] = [held(&calls), held(&calls)];
+        assert_eq!([first.add(), first.add(), first.add()], [true; 3]);
+        assert!(!first.add());
+        assert_eq!([second.add(), second.add(), second.add()], [true, true, false]);
+        for held in [&first, &first, &second] {
             held.remove();
         }
-        assert!(first.held().add());
+        assert!(first.add());
     }
 
     #[test]
     fn a_piece_may_stay_for_one_whole_turn() {
         let calls = Arc::new(Calls::new(10));
-        let watch = watch(&calls);
-        let piece = counted(Bytes::from_static(b"abc"), &watch);
+        let held = held(&calls);
+        let piece = counted(Bytes::from_static(b"abc"), &held);
         let part = piece.slice(1..);
         drop(piece);
-        assert!(watch.held().has_pieces() && watch.held().next_turn());
-        let later = counted(Bytes::from_static(b"d"), &watch);
-        assert!(!watch.held().next_turn());
+        assert!(held.has_pieces() && held.next_turn());
+        let later = counted(Bytes::from_static(b"d"), &held);
+        assert!(!held.next_turn());
         drop(part);
-        assert!(watch.held().next_turn() && watch.held().has_pieces());
-        assert!(!watch.held().next_turn());
+        assert!(held.next_turn() && held.has_pieces());
+        assert!(!held.next_turn());
         drop(later);
-        assert!(!watch.held().has_pieces() && watch.held().next_turn());
+        assert!(!held.has_pieces() && held.next_turn());
         assert_eq!(calls.held.load(Relaxed), 0);
     }
 }

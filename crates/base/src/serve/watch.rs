@@ -73,7 +73,7 @@ pub(super) struct Watch {
     /// Its answers say that it ends.
     draining: AtomicBool,
     /// What its calls hold over HTTP/2.
-    held: Held,
+    held: Arc<Held>,
     /// The socket, when hyper has let go of it.
     stream: Mutex<Option<Stream>>,
 }
@@ -99,7 +99,7 @@ impl Watch {
             answer: AtomicU8::new(Answering::No as u8),
             unread: AtomicBool::new(false),
             draining: AtomicBool::new(false),
-            held: Held::new(calls),
+            held: Arc::new(Held::new(calls)),
             stream: Mutex::default(),
         }
     }
@@ -211,7 +211,7 @@ impl Watch {
         self.taken.load(Relaxed) && self.taken.swap(false, Relaxed)
     }
 
-    pub(super) fn held(&self) -> &Held {
+    pub(super) fn held(&self) -> &Arc<Held> {
         &self.held
     }
 

@@ -104,7 +104,7 @@ pub(crate) const DIFFERENCES: [Difference; 12] = [
 const LOOKED_AT: [&str; 1] = ["headers of an answer"];
 
 /// Rows that another test holds: its file, and its name there.
-const ELSEWHERE: [(&str, &str, &str); 6] = [
+const ELSEWHERE: [(&str, &str, &str); 7] = [
     ("statistics of one model", ROUTING, "what_a_replica_counts_is_told_by_the_one_that_answers"),
     ("`/v2/models/stats` where a model is called `stats`", ROUTING, "a_model_may_be_called_stats"),
     ("ready: `/ready`, `ServerReady`", ROUTING, "a_gateway_without_a_table_lives_but_is_not_ready"),
@@ -114,11 +114,17 @@ const ELSEWHERE: [(&str, &str, &str); 6] = [
         "a_model_whose_replica_died_just_now_is_unavailable",
     ),
     ("models on one stream", GRPC, "models_that_cannot_be_reached_take_no_place_among_those_of_a_stream"),
+    (
+        "too many calls over HTTP/2",
+        SHARING,
+        "calls_over_http2_of_all_connections_are_bounded_and_the_first_of_each_is_answered",
+    ),
     ("a run past its time", FAULTS, "a_replica_that_is_too_slow_is_504_after_the_routes_timeout"),
 ];
 const ROUTING: &str = include_str!("../../../gateway/tests/routing.rs");
 const GRPC: &str = include_str!("../../../gateway/tests/grpc.rs");
 const FAULTS: &str = include_str!("../../../gateway/tests/faults.rs");
+const SHARING: &str = include_str!("../../../gateway/tests/sharing.rs");
 
 /// The first cells of the document's table.
 fn rows_of_the_document() -> BTreeSet<&'static str> {

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, atomic::AtomicUsize};
 
+use base::serve::{MOST_CALLS, untaken::Calls};
 use futures::future::BoxFuture;
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -28,6 +29,8 @@ pub(crate) struct App {
     pub(crate) watch: Arc<Watch>,
     /// Connections of clients.
     pub(crate) open: AtomicUsize,
+    /// Calls over HTTP/2 of all connections.
+    pub(crate) calls: Arc<Calls>,
     pub(crate) usages: Usages,
     /// Where the table stands; told whenever it changes.
     pub(crate) moved: watch::Sender<Position>,
@@ -46,10 +49,13 @@ impl App {
     pub(crate) fn new(gateway: Arc<Gateway>, threads: usize, runtime: Handle, reflect: Reflect) -> Arc<Self> {
         let url = gateway.config.control_url.clone();
         let (table, tasks, clock) = (Arc::clone(&gateway.table), gateway.tasks.clone(), gateway.clock.clone());
+        // The bound on requests in flight is the operator's, and holds over HTTP/2 too.
+        let most_calls = MOST_CALLS.max(gateway.config.max_in_flight);
         Arc::new(Self {
             lanes: (0..threads).map(|index| Lane::new(index, Arc::clone(&gateway))).collect(),
             watch: Arc::new(Watch::new(url, gateway.config.drain_ms, table, tasks, clock)),
             open: AtomicUsize::new(0),
+            calls: Arc::new(Calls::new(most_calls)),
             usages: Usages::default(),
             moved: watch::Sender::default(),
             reflect,

@@ -14,7 +14,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use base::serve::Unreadable;
+use base::serve::{Unreadable, untaken::Held};
 use futures::task::AtomicWaker;
 use http::Version;
 use tokio::{
@@ -68,6 +68,10 @@ pub(crate) struct Conn {
     end: AtomicU8,
     /// When it was first told to end; 0 while it was not.
     told_since: AtomicU32,
+    /// What its calls hold over HTTP/2.
+    pub(crate) held: Arc<Held>,
+    /// When the turn began in which the client has to take the pieces given before it; 0 while it holds none.
+    turn_since: AtomicU32,
     waker: AtomicWaker,
     /// HTTP/2 sends frames between requests; what comes then is no request's head.
     pub(crate) http2: AtomicBool,
@@ -84,7 +88,7 @@ pub(crate) struct Conn {
 
 impl Conn {
     pub(crate) fn new(app: Arc<App>, lane: Arc<Lane>) -> Arc<Self> {
-        let now = lane.tick();
+        let (now, held) = (lane.tick(), Arc::new(Held::new(Arc::clone(&app.calls))));
         Arc::new(Self {
             lane,
             app,
@@ -95,6 +99,8 @@ impl Conn {
             blocked_since: AtomicU32::new(0),
             end: AtomicU8::new(0),
             told_since: AtomicU32::new(0),
+            held,
+            turn_since: AtomicU32::new(0),
             waker: AtomicWaker::new(),
             http2: AtomicBool::new(false),
             linger: AtomicBool::new(false),
@@ -111,7 +117,9 @@ impl Conn {
         self.unflushed.store(true, Ordering::Relaxed);
         self.spoken.store(version == Version::HTTP_10, Ordering::Relaxed);
         self.head_since.store(0, Ordering::Relaxed);
-        Busy(Arc::clone(self))
+        let is_counted = version == Version::HTTP_2;
+        let is_one_too_many = is_counted && !self.held.add();
+        Busy { conn: Arc::clone(self), is_counted, is_one_too_many }
     }
 
     /// A timer set to `due`.
@@ -155,6 +163,18 @@ impl Conn {
             let since = since.load(Ordering::Relaxed);
             since != 0 && now.saturating_sub(since) > limit
         };
+        if !self.held.has_pieces() {
+            self.turn_since.store(0, Ordering::Relaxed);
+        } else if self.turn_since.load(Ordering::Relaxed) == 0 {
+            self.turn_since.store(now.max(1), Ordering::Relaxed);
+        } else if older(&self.turn_since, limits.write) {
+            self.turn_since.store(now, Ordering::Relaxed);
+            if !self.held.next_turn() {
+                // The client is told to go first, and has as long again.
+                let is_told = self.told_since.load(Ordering::Relaxed) != 0;
+                self.end(if is_told { End::Stalled } else { End::Gracefully });
+            }
+        }
         if older(&self.blocked_since, limits.write) {
             self.end(End::Stalled);
         } else if self.busy.load(Ordering::Relaxed) == 0 {
@@ -219,20 +239,29 @@ pub(crate) struct TickLimits {
 
 /// A request that is being answered on a connection.
 #[derive(Debug)]
-pub(crate) struct Busy(Arc<Conn>);
+pub(crate) struct Busy {
+    conn: Arc<Conn>,
+    /// It is a call over HTTP/2.
+    is_counted: bool,
+    /// All connections together hold too much.
+    pub(crate) is_one_too_many: bool,
+}
 
 impl std::ops::Deref for Busy {
     type Target = Conn;
 
     fn deref(&self) -> &Conn {
-        &self.0
+        &self.conn
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.idle_since.store(self.0.lane.tick(), Ordering::Relaxed);
-        self.0.busy.fetch_sub(1, Ordering::Relaxed);
+        if self.is_counted {
+            self.conn.held.remove();
+        }
+        self.conn.idle_since.store(self.conn.lane.tick(), Ordering::Relaxed);
+        self.conn.busy.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

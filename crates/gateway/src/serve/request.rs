@@ -23,8 +23,12 @@ use super::{
 use crate::{
     admit::{authorise::authorise, limits::Admission},
     forward::{attempts::forward, head::Protocol, receive, reply::OutBody},
+    observe::counters::Reason,
     wire::{grpc, headers::REQUEST_ID, refusal::Refusal},
 };
+
+/// What a client is told whose call is one too many.
+const TOO_MANY_CALLS: &str = "this gateway has as many calls over HTTP/2 under way as it takes at one time: try again";
 
 /// Answers one request.
 pub(crate) async fn handle(conn: Arc<Conn>, request: Request<Incoming>) -> Result<Response<Served>, Infallible> {
@@ -34,7 +38,13 @@ pub(crate) async fn handle(conn: Arc<Conn>, request: Request<Incoming>) -> Resul
     // hyper leaves the body out by itself over HTTP/1, not over HTTP/2.
     let bare = request.method() == Method::HEAD && request.version() == Version::HTTP_2;
     let gateway = &conn.lane.gateway;
-    let answered = match (authorise(&request, &gateway.config, &gateway.counters), protocol) {
+    let allowed = if busy.is_one_too_many {
+        gateway.counters.refused(Reason::Full);
+        Err(Refusal::unavailable(TOO_MANY_CALLS))
+    } else {
+        authorise(&request, &gateway.config, &gateway.counters)
+    };
+    let answered = match (allowed, protocol) {
         (Ok(()), Protocol::Http) => answer(&conn, asked, request).await.map(|it| it.map(Answer::One)),
         (Ok(()), Protocol::Grpc) => Box::pin(call::answer(&conn, asked, request)).await,
         (Err(refusal), _) => Err(refusal),

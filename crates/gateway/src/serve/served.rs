@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use base::serve::taking;
+use base::serve::{taking, untaken};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
@@ -63,8 +63,10 @@ impl Body for Served {
             Frame::data(mem::take(&mut self.rest))
         };
         if let Some(data) = frame.data_mut() {
-            if data.len() > PIECE && self.busy.http2.load(Ordering::Relaxed) {
-                self.rest = data.split_off(PIECE);
+            if self.busy.http2.load(Ordering::Relaxed) && !data.is_empty() {
+                let rest = data.split_off(data.len().min(PIECE));
+                *data = untaken::counted(mem::take(data), &self.busy.held);
+                self.rest = rest;
             }
             taking::gave();
         }
