@@ -19,6 +19,7 @@
 //! **Invariant:** a request costs no timer and no lock here.
 
 mod body;
+pub mod broken;
 pub mod conformance;
 mod connection;
 mod head;

@@ -332,9 +332,14 @@ async fn a_model_of_the_registry_is_deployed_by_its_alias_and_stays_at_the_versi
     modelway.set("MODELWAY__SERVE__UV", python().with_file_name("uv").to_str().unwrap());
     modelway.start(Role::Up).await;
     let api = async |method, path: &str, body| {
-        let answer = modelway.ask(method, &format!("{}/api/2.0/mlflow/{path}", registry.mlflow.url), body).await;
-        assert_eq!(answer.status, 200, "{answer:#?}");
-        answer.body
+        // The server closes connections that are idle for some seconds, so none is used twice.
+        let client = reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap();
+        let url = format!("{}/api/2.0/mlflow/{path}", registry.mlflow.url);
+        let answer = client.request(method, url).json(&body).send().await.unwrap();
+        let status = answer.status();
+        let told: Value = answer.json().await.unwrap();
+        assert_eq!(status, 200, "{told:#}");
+        told
     };
     // A second version of the same files, so that both load.
     let name = "predictive_maintenance_best";

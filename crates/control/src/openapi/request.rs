@@ -136,10 +136,10 @@ fn allow_null(schema: &mut Value) {
     }
     if let Value::String(only) = &schema["type"] {
         schema["type"] = json!([only, "null"]);
-    } else if let Value::Array(types) = &mut schema["type"] {
-        if !types.iter().any(|of| of == "null") {
-            types.push("null".into());
-        }
+    } else if let Value::Array(types) = &mut schema["type"]
+        && !types.iter().any(|of| of == "null")
+    {
+        types.push("null".into());
     }
     if let Value::Array(words) = &mut schema["enum"]
         && !words.contains(&Value::Null)

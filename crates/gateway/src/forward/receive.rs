@@ -222,10 +222,7 @@ async fn next(
             pace.came(frame.data_ref().map_or(0, Bytes::len));
             Ok(Some(frame))
         }
-        Some(Err(error)) => {
-            let words = format!("the body broke off: {error}");
-            Err(Refusal::new(StatusCode::BAD_REQUEST, words).closing())
-        }
+        Some(Err(error)) => Err(Refusal::new(StatusCode::BAD_REQUEST, base::serve::broken::words(&error)).closing()),
     }
 }
 

@@ -35,7 +35,9 @@ const EXTENSIONS: [&str; 6] =
 /// Answers with a page.
 pub(crate) async fn answer(app: &Arc<App>, page: Own, asked: &Parts) -> Result<Response<OutBody>, Refusal> {
     if !matches!(asked.method, Method::GET | Method::HEAD) {
-        return Err(Refusal::method(asked.uri.path(), "GET, HEAD", &asked.method));
+        // The target of CONNECT is no path.
+        let path = Some(asked.uri.path()).filter(|path| !path.is_empty()).unwrap_or("/");
+        return Err(Refusal::method(path, "GET, HEAD", &asked.method));
     }
     let response = match page {
         Own::Alive => json(StatusCode::OK, r#"{"status":"alive"}"#),

@@ -1,6 +1,6 @@
 //! Reads the bodies of requests: bounded in size and in time.
 
-use std::{error::Error as _, io, time::Duration};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode, header::TRANSFER_ENCODING};
@@ -136,11 +136,12 @@ async fn frame(body: &mut Incoming, pause: Duration) -> Result<Option<Bytes>, Re
         match frame {
             None => return Ok(None),
             Some(Err(error)) => {
-                if has_left(&error) {
-                    return Err(Refusal::bad(format!("the body broke off: {error}")).closing().of_client_that_left());
-                }
-                let why = error.source().map_or_else(|| error.to_string(), ToString::to_string);
-                return Err(Refusal::bad(format!("the body cannot be read as it is framed: {why}")).closing());
+                let refusal = Refusal::bad(base::serve::broken::words(&error)).closing();
+                return Err(if base::serve::broken::by_client(&error) {
+                    refusal.of_client_that_left()
+                } else {
+                    refusal
+                });
             }
             // Trailers say nothing here.
             Some(Ok(frame)) => {
@@ -163,26 +164,6 @@ fn only_chunked(headers: &HeaderMap) -> Result<(), Refusal> {
     }
     let reason = "the one Transfer-Encoding that is understood is chunked: name gzip or deflate in Content-Encoding";
     Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, reason).closing())
-}
-
-/// Whether a body broke off because its client went away, and not because of what it sent.
-fn has_left(error: &hyper::Error) -> bool {
-    let Some(cause) = error.source() else { return error.is_incomplete_message() || error.is_canceled() };
-    if let Some(error) = cause.downcast_ref::<h2::Error>() {
-        return error.is_io() || (error.is_remote() && (error.is_reset() || error.is_go_away()));
-    }
-    // Bytes that cannot be read as chunks are other kinds of errors.
-    let kind = cause.downcast_ref::<io::Error>().map(io::Error::kind);
-    matches!(
-        kind,
-        Some(
-            io::ErrorKind::UnexpectedEof
-                | io::ErrorKind::ConnectionReset
-                | io::ErrorKind::ConnectionAborted
-                | io::ErrorKind::BrokenPipe
-                | io::ErrorKind::TimedOut
-        )
-    )
 }
 
 fn too_large(size: &str, limit: usize) -> Refusal {
