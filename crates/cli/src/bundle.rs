@@ -75,8 +75,10 @@ async fn parts(loaded: &Loaded<Settings>, settings: &Settings) -> Vec<(String, S
     let ask = Ask { control: settings.client.control_url.trim_end_matches('/').to_owned() };
     let gateway = settings.client.gateway_url.trim_end_matches('/').to_owned();
     let deployments = ask.document("/v1/modelDeployment?limit=1000").await;
-    if let Ok(deployments) = &deployments {
-        scrub.learn(deployments);
+    let events = ask.document("/v1/events?order=desc&limit=1000").await;
+    let strays = ask.document("/v1/strays").await;
+    for document in [&deployments, &events, &strays].into_iter().flatten() {
+        scrub.learn(document);
     }
     let checks = doctor::checks(settings).await;
     let mut parts = vec![
@@ -84,8 +86,8 @@ async fn parts(loaded: &Loaded<Settings>, settings: &Settings) -> Vec<(String, S
         ("settings.toml".to_owned(), scrub.settings(&loaded.dump())),
         ("doctor.txt".to_owned(), doctor::table(&checks)),
         ("deployments.json".to_owned(), told(deployments.map(|it| scrub.document(it)))),
-        ("events.json".to_owned(), told(ask.document("/v1/events?order=desc&limit=1000").await)),
-        ("strays.json".to_owned(), told(ask.document("/v1/strays").await)),
+        ("events.json".to_owned(), told(events)),
+        ("strays.json".to_owned(), told(strays)),
         ("metrics-control.txt".to_owned(), page(&format!("{}/metrics", ask.control)).await),
         ("metrics-gateway.txt".to_owned(), page(&format!("{gateway}/metrics")).await),
     ];

@@ -1,6 +1,6 @@
 //! Takes secrets out of what others will read.
 
-use std::{borrow::Cow, collections::BTreeSet};
+use std::{borrow::Cow, collections::BTreeSet, fs::File, io::Read as _, os::unix::fs::OpenOptionsExt as _};
 
 use base::config::Loaded;
 use serde_json::Value;
@@ -12,6 +12,8 @@ use crate::{
 
 /// A shorter value is not searched for: it would be found in everything. It is left out of documents all the same.
 const SHORTEST: usize = 4;
+/// The most that a worker takes from a file of `env_from_file`.
+const LONGEST: u64 = 64 << 10;
 
 /// The secrets that are known.
 #[derive(Debug)]
@@ -26,14 +28,22 @@ impl Scrub {
         for (name, value) in base::config::variables() {
             scrub.add(&name, &value.to_string_lossy());
         }
-        for (name, value) in &loaded.settings.process.serve_env {
-            scrub.add(name, value);
+        if let Ok(settings) = serde_json::to_value(&loaded.settings) {
+            scrub.learn_settings("", &settings);
         }
-        scrub.add("store.url", &loaded.settings.store.url);
         scrub
     }
 
-    /// Learns the secrets of deployments: their variables, and what stands in the files that others are read from.
+    fn learn_settings(&mut self, name: &str, value: &Value) {
+        match value {
+            Value::Object(fields) => fields.iter().for_each(|(name, value)| self.learn_settings(name, value)),
+            Value::Array(items) => items.iter().for_each(|item| self.learn_settings(name, item)),
+            Value::String(text) => self.add(name, text),
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+
+    /// Learns the secrets of a document: variables, the contents of the files that others are read from, and passwords in URLs.
     pub(super) fn learn(&mut self, document: &Value) {
         match document {
             Value::Object(fields) => {
@@ -44,9 +54,8 @@ impl Scrub {
                         }
                     } else if let ("env_from_file", Value::Object(files)) = (name.as_str(), value) {
                         let paths = files.values().filter_map(Value::as_str);
-                        let texts: Vec<_> = paths.filter_map(|path| std::fs::read_to_string(path).ok()).collect();
-                        for text in texts {
-                            self.remember(text.trim_end_matches('\n'));
+                        for text in paths.filter_map(content) {
+                            self.remember(text.trim_end_matches(['\r', '\n']));
                         }
                     } else {
                         self.learn(value);
@@ -54,7 +63,8 @@ impl Scrub {
                 }
             }
             Value::Array(items) => items.iter().for_each(|item| self.learn(item)),
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+            Value::String(text) => self.add("", text),
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
         }
     }
 
@@ -88,7 +98,7 @@ impl Scrub {
         dump.lines().map(line).collect()
     }
 
-    /// Text without any secret that is known.
+    /// Text without any secret that is known, and without passwords in URLs.
     pub(super) fn text(&self, text: &str) -> String {
         // Longer ones first: one may be a part of another.
         let mut values: Vec<_> = self.values.iter().collect();
@@ -96,8 +106,22 @@ impl Scrub {
         let whole = values.iter().fold(Cow::Borrowed(text), |text, value| replaced(text, value));
         // As it stands in JSON.
         let escaped = |value: &str| serde_json::to_string(value).unwrap_or_default().trim_matches('"').to_owned();
-        values.iter().fold(whole, |text, value| replaced(text, &escaped(value))).into_owned()
+        let text = values.iter().fold(whole, |text, value| replaced(text, &escaped(value)));
+        let ends_url = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`');
+        text.split_inclusive(ends_url).map(|word| shown("", word)).collect()
     }
+}
+
+/// What stands in a file, if a worker could use it as a value. Whoever deploys names the file: it may be a pipe, or endless.
+fn content(path: &str) -> Option<String> {
+    let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).ok()?;
+    let file = File::options().read(true).custom_flags(nonblocking).open(path).ok()?;
+    if !file.metadata().ok()?.is_file() {
+        return None;
+    }
+    let mut text = String::new();
+    file.take(LONGEST).read_to_string(&mut text).ok()?;
+    Some(text)
 }
 
 fn replaced<'t>(text: Cow<'t, str>, value: &str) -> Cow<'t, str> {
@@ -139,7 +163,38 @@ mod tests {
             scrub.text(&format!("{}\nlog: hunter2-\"x\" and sesame\n{document}", scrub.document(document.clone())));
         assert!(!shown.contains("hunter2") && !shown.contains("sesame"), "{shown}");
         assert!(shown.contains(r#""N":"4""#), "{shown}");
+        let line = "cannot read https://me:pw@h/x, nor `https://you:opensaysme@h/y`";
+        assert_eq!(
+            scrub.text(line),
+            "cannot read https://me:<redacted>@h/x, nor `https://you:<redacted>@h/y`",
+            "no document names these"
+        );
         let settings = scrub.settings("[process.serve_env]\nHF_TOKEN = \"abc\" # file x\nN = \"4\" # file x\n");
         assert!(!settings.contains("abc") && settings.contains("N = \"4\""), "{settings}");
+    }
+
+    #[test]
+    fn a_password_in_the_url_of_a_model_is_out_of_logs_too() {
+        let mut scrub = Scrub { values: BTreeSet::new() };
+        scrub.learn(&json!({"items": [{"model": {"bucket": "https://me:sesame@host/m.onnx"}}]}));
+        scrub.learn_settings("", &json!({"serve": {"cache": {"mlflow_tracking_uri": "http://me:opensaysme@mlflow"}}}));
+        let shown = scrub.text("401: wrong password sesame; https://me:sesame@host and opensaysme");
+        assert_eq!(shown, "401: wrong password <redacted>; https://me:<redacted>@host and <redacted>");
+    }
+
+    #[test]
+    fn only_so_much_of_a_file_is_read_and_only_of_a_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+        let (file, large, pipe) = (path("file"), path("large"), path("pipe"));
+        std::fs::write(&file, "opensesame\r\n").expect("it is written");
+        std::fs::write(&large, "a".repeat(100_000)).expect("it is written");
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).expect("a pipe");
+        assert_eq!(content(&large).map(|text| text.len() as u64), Some(LONGEST));
+        assert_eq!((content(&pipe), content("/dev/zero"), content("/nowhere")), (None, None, None));
+        let mut scrub = Scrub { values: BTreeSet::new() };
+        scrub.learn(&json!({"env_from_file": {"KEY": file, "PIPE": pipe}}));
+        assert_eq!(scrub.text("it is opensesame."), "it is <redacted>.");
     }
 }
