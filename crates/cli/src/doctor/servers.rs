@@ -1,13 +1,16 @@
 //! Who answers at the addresses that the settings name.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    net::IpAddr,
+    time::{Duration, SystemTime},
+};
 
 use base::Clock;
-use reqwest::header::DATE;
+use reqwest::{Url, header::DATE};
 use tokio::net::TcpListener;
 
 use super::Check;
-use crate::settings::Settings;
+use crate::{client::secret, exit::chain, settings::Settings};
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -32,6 +35,8 @@ async fn server(name: &'static str, addr: &str, setting: &str, url: &str) -> Vec
         Ok(client) => client.get(url).send().await,
         Err(error) => Err(error),
     };
+    let here = is_here(url, addr);
+    let url = &*secret::shown("", url);
     match asked {
         Ok(answer) if answer.status().is_success() => {
             let date = answer.headers().get(DATE).and_then(|date| date.to_str().ok()).map(str::to_owned);
@@ -43,6 +48,12 @@ async fn server(name: &'static str, addr: &str, setting: &str, url: &str) -> Vec
             let detail = format!("{url} answers {}", answer.status());
             vec![Check::failed(name, detail, "Its log says why; if it is another program, choose another address")]
         }
+        Err(error) if !here => {
+            let detail = format!("{url} does not answer: {}", chain(&error.without_url()));
+            let advice = "Start it, or see whether this machine reaches it; client.control_url and client.gateway_url name \
+                          the two servers";
+            vec![Check::failed(name, detail, advice)]
+        }
         Err(_) => match TcpListener::bind(addr).await {
             Ok(_) => vec![Check::ok(name, format!("none runs; {addr} ({setting}) is free"))],
             Err(error) => {
@@ -51,6 +62,17 @@ async fn server(name: &'static str, addr: &str, setting: &str, url: &str) -> Vec
             }
         },
     }
+}
+
+/// Whether a server that listens on `addr` on this machine would answer at `url`.
+fn is_here(url: &str, addr: &str) -> bool {
+    let (Ok(url), Some((host, port))) = (Url::parse(url), addr.rsplit_once(':')) else { return false };
+    let bare = |host: &str| host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+    let (asked, own) = (bare(url.host_str().unwrap_or_default()), bare(host));
+    let is = |host: &str, kind: fn(&IpAddr) -> bool| host.parse().is_ok_and(|ip: IpAddr| kind(&ip));
+    let loopback = |host: &str| host == "localhost" || is(host, IpAddr::is_loopback);
+    let same_port = url.port_or_known_default().is_some_and(|asked| asked.to_string() == port);
+    same_port && (asked == own || loopback(&asked) && (loopback(&own) || is(&own, IpAddr::is_unspecified)))
 }
 
 /// Whether another machine's clock is this one's.
@@ -102,6 +124,30 @@ mod tests {
         drop(taken);
         let found = ask().await;
         assert!(found.grade == Grade::Ok && found.detail.contains("is free"), "{found:?}");
+    }
+
+    #[tokio::test]
+    async fn a_server_elsewhere_that_does_not_answer_is_a_fault() {
+        // Nothing resolves this name.
+        let found =
+            server("control plane", "127.0.0.1:0", "control.addr", "http://me:sesame@control.invalid:8081/x").await;
+        assert!(found[0].grade == Grade::Failed && found[0].detail.contains("does not answer"), "{found:?}");
+        assert!(!format!("{found:?}").contains("sesame"), "{found:?}");
+    }
+
+    #[test]
+    fn an_address_of_this_machine_is_known_by_host_and_port() {
+        for (url, addr, here) in [
+            ("http://127.0.0.1:8081/x", "127.0.0.1:8081", true),
+            ("http://localhost:8081/x", "0.0.0.0:8081", true),
+            ("http://[::1]:8081/x", "[::]:8081", true),
+            ("http://10.0.0.5:8081/x", "10.0.0.5:8081", true),
+            ("http://127.0.0.1:9000/x", "127.0.0.1:8081", false),
+            ("http://control.example:8081/x", "127.0.0.1:8081", false),
+            ("http://control.example:8081/x", "0.0.0.0:8081", false),
+        ] {
+            assert_eq!(is_here(url, addr), here, "{url} {addr}");
+        }
     }
 
     #[test]
