@@ -8,9 +8,12 @@
 //!
 //! A watcher that cannot read ends its stream: its gateway goes on serving what it has and asks again.
 //!
+//! When the database turns out to be an older copy of itself, or has a new epoch, all streams end, and
+//! gateways that come back get the whole table.
+//!
 //! A gateway of 0.1.0 names no protocol and is told of changes as whole routes: control planes are upgraded before gateways.
 //!
-//! **Invariant:** no route is kept here. The look-out knows a version number and nothing else.
+//! **Invariant:** no route is kept here. The look-out knows a version number and an epoch, and nothing else.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -20,7 +23,7 @@ use bytes::Bytes;
 use futures::Stream;
 use prometheus_client::metrics::gauge::Gauge;
 use serde::Serialize;
-use store::{RoutePage, Store};
+use store::{RoutePage, Store, StoreError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::{Config, error::Error};
@@ -37,12 +40,20 @@ pub(crate) struct Hub {
     tasks: Tasks,
     poll: Duration,
     heartbeat: Duration,
-    /// A version that is in the database: whoever stands below it has something to read.
-    newest: watch::Sender<i64>,
+    newest: watch::Sender<Newest>,
     places: Arc<Semaphore>,
     most: usize,
     watching: watch::Sender<usize>,
     gauge: Gauge,
+}
+
+/// What is known of the table in the database.
+#[derive(Clone, Copy, Debug, Default)]
+struct Newest {
+    /// A version that is in it: whoever stands below it has something to read.
+    version: i64,
+    /// How often the database was seen to be another one, or an older copy of itself. Streams of an earlier history end.
+    history: u64,
 }
 
 /// Where a gateway's table stands.
@@ -84,7 +95,7 @@ impl Hub {
             tasks,
             poll: Duration::from_millis(config.watch_poll_ms),
             heartbeat: Duration::from_millis(config.watch_heartbeat_ms),
-            newest: watch::Sender::new(0),
+            newest: watch::Sender::new(Newest::default()),
             places: Arc::new(Semaphore::new(config.max_watchers)),
             most: config.max_watchers,
             watching: watch::Sender::new(0),
@@ -107,16 +118,23 @@ impl Hub {
         let mut hints = self.store.hints();
         let mut watching = self.watching.subscribe();
         let mut failing = false;
+        let mut epoch = None;
         loop {
             if watching.wait_for(|count| *count > 0).await.is_err() {
                 return;
             }
             hints.mark_unchanged();
             let known = *self.newest.borrow();
-            match self.store.route_changes(known, 1).await {
-                Ok(page) => {
+            match self.look(known).await {
+                Ok((version, now)) => {
                     failing = false;
-                    self.seen(page.version);
+                    let before = epoch.replace(now);
+                    if version < known.version || before.is_some() && before != epoch {
+                        tracing::warn!("the database is another one or was restored: route watches begin anew");
+                        self.newest.send_modify(|newest| *newest = Newest { version, history: newest.history + 1 });
+                    } else {
+                        self.seen(version, known.history);
+                    }
                 }
                 Err(error) => {
                     if !failing {
@@ -134,11 +152,19 @@ impl Hub {
         }
     }
 
-    /// Tells the watchers that the table has come to `version`, if that is news.
-    fn seen(&self, version: i64) {
+    /// The version of the table, and the epoch.
+    async fn look(&self, known: Newest) -> Result<(i64, String), StoreError> {
+        let page = self.store.route_changes(known.version, 1).await?;
+        Ok((page.version, self.store.epoch().await?))
+    }
+
+    /// Tells the watchers that the table has come to `version`, if that is news of the present history.
+    fn seen(&self, version: i64, history: u64) {
         self.newest.send_if_modified(|newest| {
-            let news = version > *newest;
-            *newest = version.max(*newest);
+            let news = history == newest.history && version > newest.version;
+            if news {
+                newest.version = version;
+            }
             news
         });
     }
@@ -151,6 +177,7 @@ impl Hub {
                 self.most
             ))
         })?;
+        let history = self.newest.borrow().history;
         let epoch = self.store.epoch().await?;
         let mut reset = cursor.epoch.as_deref() != Some(epoch.as_str()) || cursor.after <= 0;
         let mut page = self.store.route_changes(if reset { 0 } else { cursor.after }, PAGE).await?;
@@ -164,6 +191,7 @@ impl Hub {
         self.gauge.inc();
         Ok(Watcher {
             hub: Arc::clone(self),
+            history,
             hello: RouteMessage::Hello { epoch, reset },
             form: cursor.form,
             since: if reset { 0 } else { cursor.after },
@@ -176,6 +204,7 @@ impl Hub {
 /// One gateway's watch.
 pub(crate) struct Watcher {
     hub: Arc<Hub>,
+    history: u64,
     hello: Line,
     form: Form,
     /// The version up to which the gateway knows everything.
@@ -213,18 +242,21 @@ impl Watcher {
                 if !more {
                     push(&mut chunk, &synced(cursor));
                     // Another watcher may have waited since before these changes.
-                    hub.seen(cursor);
+                    hub.seen(cursor, self.history);
                     since = cursor;
                 }
                 yield Ok(Bytes::from(std::mem::take(&mut chunk)));
                 if !more {
-                    while !hub.wait(&mut newest, cursor).await {
+                    while !hub.wait(&mut newest, cursor, self.history).await {
                         if hub.tasks.is_stopping() {
                             return;
                         }
                         push(&mut chunk, &synced(cursor));
                         yield Ok(Bytes::from(std::mem::take(&mut chunk)));
                     }
+                }
+                if newest.borrow().history != self.history {
+                    return;
                 }
                 page = match hub.store.route_changes(cursor, PAGE).await {
                     Ok(page) => page,
@@ -245,10 +277,10 @@ impl Watcher {
 }
 
 impl Hub {
-    /// Waits for a version above `cursor`: true. False after a heartbeat's time, or at shutdown.
-    async fn wait(&self, newest: &mut watch::Receiver<i64>, cursor: i64) -> bool {
+    /// Waits for a version above `cursor`, or another history: true. False after a heartbeat's time, or at shutdown.
+    async fn wait(&self, newest: &mut watch::Receiver<Newest>, cursor: i64, history: u64) -> bool {
         tokio::select! {
-            found = newest.wait_for(|version| *version > cursor) => found.is_ok(),
+            found = newest.wait_for(|newest| newest.version > cursor || newest.history != history) => found.is_ok(),
             () = tokio::time::sleep(self.heartbeat) => false,
             () = self.tasks.stopping() => false,
         }

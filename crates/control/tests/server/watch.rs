@@ -242,6 +242,27 @@ async fn what_another_process_wrote_is_found_without_a_hint() {
 }
 
 #[tokio::test]
+async fn gateways_that_watch_while_the_database_is_restored_begin_anew() {
+    let plane = plane().await;
+    let id = plane.create(&json!({})).await;
+    let mut gateway = Gateway::watch(&plane, "").await;
+    gateway.sync().await;
+    // The look-out has read the first epoch when it tells of this.
+    plane.activate(id).await;
+    gateway.until(|table| serves(table, id)).await;
+    let (_, renewed) = plane.store.epoch_renew(&api::Epoch(gateway.epoch.clone())).await.expect("the database");
+    assert!(renewed);
+    while gateway.message().await.is_some() {}
+
+    let query = format!("?epoch={}&after={}", gateway.epoch, gateway.version);
+    let mut gateway = Gateway::watch(&plane, &query).await;
+    assert!(gateway.reset);
+    gateway.until(|table| serves(table, id)).await;
+    let other = plane.create(&json!({"name": "other"})).await;
+    gateway.until(|table| table.contains_key(&other)).await;
+}
+
+#[tokio::test]
 async fn a_watch_ends_with_the_control_plane() {
     let plane = plane().await;
     let mut gateway = Gateway::watch(&plane, "").await;
