@@ -1,6 +1,6 @@
 //! Replicas that run here and are not this database's: they are told of, and ended only when a person asks for it.
 
-use api::{Timestamp, event::NewEvent, stray::Stray, stray::StrayReason};
+use api::{Epoch, Timestamp, event::NewEvent, stray::Stray, stray::StrayReason};
 use backend::Replica;
 use serde_json::json;
 
@@ -31,7 +31,15 @@ impl Reconciler {
         for stray in &strays {
             if stray.ending {
                 tracing::info!(replica = %stray.replica, "a stray replica is ended, as a person asked");
-                self.backend.end_stray(&stray.replica, &ours).await?;
+                if stray.epoch.as_ref() == Some(&ours)
+                    && self.store.deployment_wanted(stray.deployment, &[]).await?.is_none()
+                {
+                    // One of this epoch is a stray only while the database has no such deployment. No replica is of an
+                    // epoch without a name, so this ends it.
+                    self.backend.end_stray(&stray.replica, &Epoch(String::new())).await?;
+                } else {
+                    self.backend.end_stray(&stray.replica, &ours).await?;
+                }
             } else if stray.since == now {
                 self.tell(stray).await?;
             }

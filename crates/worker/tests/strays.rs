@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 
 use api::{
     DeploymentId, Fence, ReplicaId, RevisionNumber, State, Timestamp,
@@ -79,6 +79,30 @@ async fn a_stray_is_ended_when_a_person_asks_and_no_other() {
     let known = strays(&site, 2).await;
     let unknown = site.store.strays_end(&[known[0].replica.clone(), ReplicaId("md-9-r9-9".to_owned())]).await;
     assert!(unknown.is_err(), "one that nobody knows is refused, and nothing is ended");
+    site.store.strays_end(&[known[0].replica.clone()]).await.expect("it is known");
+    let left = strays(&site, 1).await;
+    assert_eq!(left[0].replica, known[1].replica);
+    assert_eq!(started(&site).await.len(), 1);
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stray_of_the_present_epoch_is_ended_when_a_person_asks_and_no_other() {
+    let site = Site::new(immediate()).await;
+    let id = site.create(&spec("iris", 2)).await;
+    site.store.deployment_delete(id, None, site.now()).await.expect("delete");
+    let lease = site.store.lease_acquire(id, "test", Duration::from_secs(60), site.now()).await.expect("the database");
+    site.store.deployment_purge(&lease.expect("nobody holds it"), site.now()).await.expect("it is gone");
+    // Long after, the database does not know any more that it had this deployment.
+    site.store.prune(site.now().after(Duration::from_secs(40 * 24 * 3600))).await.expect("prune");
+    assert!(!site.store.deployment_is_gone(id).await.expect("the database"));
+    let epoch = site.store.lineage().await.expect("the database").current;
+    let ours = fence_of(&epoch.0, 1);
+    site.machine.ensure(&revision(id, RevisionNumber(1), "/models/iris"), 2, &[], &ours).await.expect("ensure");
+
+    let worker = site.start(quick()).await;
+    let known = strays(&site, 2).await;
+    assert!(known.iter().all(|stray| stray.reason == StrayReason::UnknownDeployment), "{known:?}");
     site.store.strays_end(&[known[0].replica.clone()]).await.expect("it is known");
     let left = strays(&site, 1).await;
     assert_eq!(left[0].replica, known[1].replica);
