@@ -70,9 +70,11 @@ async fn digits_that_are_a_number_and_a_name_are_not_guessed_at() {
     modelway.stop(Role::Up).await;
     let rename = "import sqlite3, sys\nsql = sqlite3.connect(sys.argv[1])\n\
         sql.execute(\"UPDATE deployment SET name = '1', spec = replace(spec, '\\\"two\\\"', '\\\"1\\\"') WHERE id = 2\")\n\
-        sql.execute(\"UPDATE route SET route = replace(route, '\\\"two\\\"', '\\\"1\\\"') WHERE deployment = 2\")\nsql.commit()";
+        sql.execute(\"UPDATE route SET route = replace(route, '\\\"two\\\"', '\\\"1\\\"'), policy = replace(policy, '\\\"two\\\"', '\\\"1\\\"') WHERE deployment = 2\")\nsql.commit()";
     let file = modelway.data_dir().join("modelway.db");
     assert!(Command::new(python()).args(["-c", rename]).arg(file).status().unwrap().success());
+    // The change above has no version that would tell the gateway of it.
+    fs::remove_file(modelway.data_dir().join("gateway/routes.json")).unwrap();
     modelway.start(Role::Up).await;
     for id in [1, 2] {
         modelway.until_active(id).await;

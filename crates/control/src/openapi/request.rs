@@ -210,7 +210,6 @@ fn restrict(name: &str, schema: &mut Value) {
         "Resources" => {
             for field in ["cpu", "memory"] {
                 schema["properties"][field]["type"] = json!(["string", "number", "null"]);
-                schema["properties"][field]["minimum"] = 0.into();
             }
         }
         "ModelVersionSpec" => {

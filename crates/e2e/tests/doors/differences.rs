@@ -19,7 +19,8 @@ const fn row(row: &'static str, asks: &'static [&'static str]) -> Difference {
     Difference { row, asks }
 }
 
-pub(crate) const DIFFERENCES: [Difference; 12] = [
+pub(crate) const DIFFERENCES: [Difference; 13] = [
+    row("`grpc-encoding` of a stream", &["gRPC: a stream, gzip that may be answered so"]),
     row(
         "load, unload, repository index",
         &["POST /v2/repository/*", "gRPC: RepositoryIndex*", "gRPC: RepositoryModel*"],
