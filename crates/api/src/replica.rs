@@ -5,7 +5,21 @@ use std::{fmt, path::PathBuf, str::FromStr};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use utoipa::ToSchema;
 
-use crate::{id::ReplicaId, revision::FoundFiles};
+use crate::id::ReplicaId;
+
+/// The files that a replica serves, as it found them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FoundFiles {
+    /// Where they were found: of several places the one that had them, and of a registered model of MLflow its version.
+    #[schema(example = "s3://demmodels/models/v1")]
+    pub uri: String,
+    /// `sha256:…` of them.
+    pub digest: String,
+    /// Of an object store or a web server, a word made of the names, sizes, ETags and times that it tells. It differs
+    /// when any of these has changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
+}
 
 /// Where a replica stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use crate::replica::FoundFiles;
 use crate::{
     deployment::{BucketModel, DeploymentSpec, MachineType, ModelSource, RegisteredRef, Resources},
     id::{DeploymentId, RevisionNumber},
@@ -124,20 +125,6 @@ fn bucket_content(model: &BucketModel) -> ModelContent {
         return ModelContent::Artifact { uris: vec![base], digest: model.digest.clone() };
     }
     ModelContent::Artifact { uris: vec![format!("{base}/{}", model.version), base], digest: model.digest.clone() }
-}
-
-/// The files that a replica serves, as it found them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct FoundFiles {
-    /// Where they were found: of several places the one that had them, and of a registered model of MLflow its version.
-    #[schema(example = "s3://demmodels/models/v1")]
-    pub uri: String,
-    /// `sha256:…` of them.
-    pub digest: String,
-    /// Of an object store or a web server, a word made of the names, sizes, ETags and times that it tells. It differs
-    /// when any of these has changed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fingerprint: Option<String>,
 }
 
 /// The files that all replicas of a revision serve: those that the first one found.
