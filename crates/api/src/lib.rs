@@ -1,4 +1,4 @@
-//! The words that Modelway's parts say to each other: ids, specifications, states, routes, tensors
+//! The words that Modelway's parts say to each other: ids, specifications, states, routes
 //! and error bodies.
 //!
 //! Two kinds of type live here. What a *person* writes (a deployment, a manifest) is read by
@@ -12,7 +12,6 @@ pub mod deployment;
 pub mod event;
 pub mod fence;
 pub mod id;
-pub mod inference;
 pub mod lost;
 pub mod path;
 pub mod problem;

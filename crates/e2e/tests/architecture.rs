@@ -5,9 +5,10 @@ use std::{collections::BTreeMap, process::Command};
 use serde_json::Value;
 
 /// Each crate, and the crates that it may use.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     ("api", &[]),
     ("base", &[]),
+    ("inference", &["api"]),
     ("artifact", &["api", "base"]),
     ("queue", &["api", "base"]),
     ("store", &["queue", "api", "base"]),
@@ -15,7 +16,7 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("control", &["store", "queue", "api", "base"]),
     ("worker", &["store", "queue", "backend", "api", "base"]),
     ("gateway", &["queue", "api", "base"]),
-    ("modelserver", &["artifact", "queue", "api", "base"]),
+    ("modelserver", &["inference", "artifact", "queue", "api", "base"]),
     ("cli", &["api", "base", "artifact", "queue", "store", "backend", "control", "worker", "gateway", "modelserver"]),
     ("e2e", &["api"]),
 ];

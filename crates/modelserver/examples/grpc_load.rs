@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use api::inference::{Data, Request};
+use inference::{Data, Request};
 use modelway_modelserver::proto::{ModelInferRequest, ModelInferResponse, model_infer_request::InferInputTensor};
 use tonic::{client::Grpc, codegen::http::uri::PathAndQuery, transport::Channel};
 use tonic_prost::ProstCodec;
@@ -26,7 +26,7 @@ fn message(model: &str, file: &str) -> ModelInferRequest {
             panic!("{} is not sent by this tool", data.datatype())
         }
     };
-    let input = |tensor: &api::inference::Tensor| InferInputTensor {
+    let input = |tensor: &inference::Tensor| InferInputTensor {
         name: tensor.name.clone(),
         datatype: tensor.datatype().to_string(),
         shape: tensor.shape.clone(),

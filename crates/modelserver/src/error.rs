@@ -2,10 +2,8 @@
 
 use std::path::PathBuf;
 
-use api::{
-    inference::Malformed,
-    replica::{EXIT_MODEL_INVALID, TerminationMessage},
-};
+use api::replica::{EXIT_MODEL_INVALID, TerminationMessage};
+use inference::Malformed;
 
 use crate::runtime::RuntimeError;
 

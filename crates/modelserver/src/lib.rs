@@ -9,57 +9,35 @@
 //! ever answered with another's result, and none is left without an answer. Nothing is kept on disk but what
 //! was learned of inputs that end the runtime.
 
-mod alarm;
-mod app;
-mod batch;
-mod budget;
-mod cache;
-mod caller;
-mod config;
 mod error;
-mod extras;
-pub mod golden;
-mod grpc;
-mod inflate;
-mod listen;
 mod load;
 mod metrics;
 mod mlflow;
-mod model;
 mod onnx;
-mod open;
-mod placement;
-mod probe;
+mod protocol;
 mod python;
-mod queue;
-mod registry;
-mod report;
 mod repository;
-mod rest;
+mod run;
 mod runtime;
-mod sample;
 mod settings;
-mod source;
-mod statistics;
 mod termination;
-mod validate;
-mod warm;
 
 use std::{sync::Arc, time::Duration};
 
 use api::{replica::ReplicaState, revision::FoundFiles};
 use base::{Tasks, serve::Ending};
 
-pub use config::Config;
 pub use error::ServeError;
-pub use grpc::{Reflected, health_proto, proto, reflect};
-pub use listen::Listener;
+pub use load::golden;
 pub use onnx::{ONNX_CHILD, library::locate as locate_onnxruntime, onnx_child, start_again_after_crashes};
-pub use placement::{async_threads, take_turns_on_one_cpu};
+pub use protocol::grpc::{Reflected, health_proto, proto, reflect};
+pub use protocol::listen::Listener;
 pub use runtime::{Call, Cancel, ModelRuntime, RuntimeError, Screen, Signature, Sink};
+pub use settings::config::Config;
+pub use settings::placement::{async_threads, take_turns_on_one_cpu};
 pub use settings::{OfModels, Overrides};
 
-use crate::{app::App, listen::Reach};
+use crate::protocol::{app::App, listen::Reach};
 
 /// What an answer that came at the end of its time may take to be sent.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -92,7 +70,7 @@ pub async fn run(
     let ending = Ending { draining: tasks.clone(), connections: Tasks::new(), cut: Tasks::new() };
     let connections = &ending.connections;
     let lived = tokio::select! {
-        () = listen::accept(&listener, &app, &ending) => Ok(()),
+        () = protocol::listen::accept(&listener, &app, &ending) => Ok(()),
         lived = life(&app, &listener, &tasks, &hurry, loaded) => lived,
     };
     if let Err(error) = lived {

@@ -1,24 +1,32 @@
 //! From one recognised file to a model that predicts: load, warm, compare with the golden examples.
 
+pub mod golden;
+pub(crate) mod open;
+pub(crate) mod source;
+pub(crate) mod warm;
+
 use std::{path::Path, sync::Arc};
 
 use artifact::{Cache, Fetched};
 
 use crate::{
     Config, ServeError,
-    alarm::Alarm,
-    golden,
+    load::{
+        open::Opener,
+        source::{Found, Kind, Listed, ModelFile},
+        warm::warm,
+    },
     metrics::Metrics,
     mlflow::{self, MlflowModel},
-    model::Model,
     onnx,
-    open::Opener,
-    placement::Placement,
-    probe::{Probe, is_probed, probe},
+    run::{
+        model::Model,
+        probe::{Probe, is_probed, probe},
+    },
     runtime::ModelRuntime,
+    runtime::alarm::Alarm,
     settings::ModelSettings,
-    source::{self, Found, Kind, Listed, ModelFile},
-    warm::warm,
+    settings::placement::Placement,
 };
 
 /// The version of a model whose source names none.

@@ -1,6 +1,7 @@
 //! The server's metrics, under the names that its users' dashboards know.
 
 mod own;
+pub(crate) mod statistics;
 
 use std::{
     collections::VecDeque,

@@ -24,7 +24,7 @@ use std::{
     sync::Arc,
 };
 
-use api::inference::{Tensor, TensorMetadata};
+use inference::{Tensor, TensorMetadata};
 use ort::{
     logging::LogLevel,
     session::{RunOptions, Session, SessionInputValue, SessionInputs, SessionOutputs},
@@ -275,7 +275,7 @@ pub(crate) fn threads(configured: usize) -> usize {
     if configured > 0 {
         return configured;
     }
-    match crate::placement::cpus() {
+    match crate::settings::placement::cpus() {
         0..=4 => 1,
         more => (more / 2).min(8),
     }
@@ -393,7 +393,7 @@ fn bounded(
     let mut bytes = 0usize;
     for &place in wanted {
         let (ValueType::Tensor { .. }, described) = (made[place].dtype(), &signature.outputs[place]) else { continue };
-        let count = api::inference::element_count(made[place].shape()).unwrap_or(usize::MAX);
+        let count = inference::element_count(made[place].shape()).unwrap_or(usize::MAX);
         bytes = bytes.saturating_add(count.saturating_mul(described.datatype.size().unwrap_or(1)));
         if bytes > largest {
             return Err(RuntimeError::Rejected(format!(

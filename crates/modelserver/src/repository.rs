@@ -13,6 +13,8 @@ mod fields;
 mod index;
 mod leaving;
 mod origin;
+pub(crate) mod registry;
+pub(crate) mod report;
 mod request;
 mod start;
 mod text;
@@ -31,12 +33,14 @@ pub(crate) use request::LoadRequest;
 use crate::{
     Config, ServeError,
     error::InferError,
+    load::source::Listed,
     load::{FIRST_VERSION, Maker},
     metrics::Metrics,
-    model::Model,
-    registry::{Held, Registry, Versions},
-    report::Reporter,
-    source::Listed,
+    repository::{
+        registry::{Held, Registry, Versions},
+        report::Reporter,
+    },
+    run::model::Model,
 };
 use leaving::Leaving;
 use origin::Origin;
@@ -88,7 +92,7 @@ impl Repository {
         Self { config, models, metrics, reporter, tasks, turns, leaving, orders, open }
     }
 
-    /// See [`crate::app::App::load`].
+    /// See [`crate::protocol::app::App::load`].
     pub(crate) async fn load(self: &Arc<Self>, name: &str, request: LoadRequest) -> Result<(), InferError> {
         let (this, own) = (Arc::clone(self), self.models.own_name(name));
         self.order(async move {
@@ -98,7 +102,7 @@ impl Repository {
         .await
     }
 
-    /// See [`crate::app::App::unload`].
+    /// See [`crate::protocol::app::App::unload`].
     pub(crate) async fn unload(self: &Arc<Self>, name: &str) -> Result<(), InferError> {
         let (this, own) = (Arc::clone(self), self.models.own_name(name));
         self.order(async move {
@@ -261,6 +265,6 @@ fn refusal(error: &ServeError, words: String) -> InferError {
     if error.is_permanent() { InferError::Invalid(words) } else { InferError::Failed(words) }
 }
 
-fn version(file: &crate::source::ModelFile) -> &str {
+fn version(file: &crate::load::source::ModelFile) -> &str {
     file.version.as_deref().unwrap_or(FIRST_VERSION)
 }

@@ -5,13 +5,16 @@
 //! as it likes for one that streams; a [`Cancel`] tells it that nobody waits any more. It knows nothing of
 //! requests: where several of them are run as one, their rows were joined before and are parted after.
 
+pub(crate) mod alarm;
+pub(crate) mod sample;
+
 use std::sync::{
     Arc, Mutex, PoisonError,
     atomic::{AtomicBool, Ordering},
 };
 
 use crate::python::Own;
-use api::inference::{Data, InputParameters, Json, Nan, Parameters, Tensor, TensorMetadata};
+use inference::{Data, InputParameters, Json, Nan, Parameters, Tensor, TensorMetadata};
 
 /// What a model wants and answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

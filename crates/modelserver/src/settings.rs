@@ -3,6 +3,9 @@
 //! From the weakest word to the strongest: `[serve]`, the model's own `config.pbtxt`, `[serve.models.NAME]`, the
 //! configuration in the request that loads it.
 
+pub(crate) mod config;
+pub(crate) mod placement;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use base::config::{Faults, Section};

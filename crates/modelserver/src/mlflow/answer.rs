@@ -3,8 +3,8 @@
 //! An answer of the usual form is tensors and nothing else. Any other has [`Extra`] before them: what V1 answers as
 //! MLflow would, and the columns of the request that the model does not have.
 
-use api::inference::{Data, Json, RequestedOutput, Tensor};
 use bytes::Bytes;
+use inference::{Data, Json, RequestedOutput, Tensor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 

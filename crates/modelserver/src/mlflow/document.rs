@@ -4,8 +4,8 @@
 //! request reaches the worker as its JSON, in the place of the inputs; the worker reads it as MLflow does. It is
 //! never run together with another.
 
-use api::inference::{Data, Json, Nan, Parameter, Parameters, Request, Tensor, parameters_for_python, write_nested};
 use bytes::Bytes;
+use inference::{Data, Json, Nan, Parameter, Parameters, Request, Tensor, parameters_for_python, write_nested};
 use serde_json::{json, value::RawValue};
 
 use crate::{error::InferError, runtime::Signature};

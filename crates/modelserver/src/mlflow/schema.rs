@@ -3,7 +3,7 @@
 //! Columns of a table become one tensor `[-1]` each; tensors stay what they are. What has no tensor's form (lists
 //! and objects in a cell) comes as text in JSON.
 
-use api::inference::Datatype;
+use inference::Datatype;
 use serde::Serialize;
 use serde_json::Value;
 

@@ -4,7 +4,7 @@
 //! with the columns in their order. A number may come in a narrower type than the model wants, as MLflow allows
 //! it; never in a wider one, whose value might be another afterwards.
 
-use api::inference::{Data, Datatype, Tensor, TensorMetadata};
+use inference::{Data, Datatype, Tensor, TensorMetadata};
 
 use crate::{error::InferError, runtime::Signature};
 
@@ -276,10 +276,10 @@ mod tests {
         let (a, c) = (tensor("a", &[1], Data::Fp64(vec![1.0])), tensor("c", &[1], Data::Bytes(vec!["x".into()])));
         let fitted = fit(&wanted, vec![a.clone(), c.clone()]).unwrap();
         assert_eq!(fitted, [a.clone(), c, tensor("b", &[0], Data::Int64(vec![]))]);
-        let ordered = crate::validate::order_inputs(&wanted, fitted).unwrap();
-        assert_eq!(crate::validate::same_rows(&wanted, &ordered), Ok(()));
+        let ordered = crate::run::validate::order_inputs(&wanted, fitted).unwrap();
+        assert_eq!(crate::run::validate::same_rows(&wanted, &ordered), Ok(()));
         wanted.optional.clear();
-        assert!(crate::validate::same_rows(&wanted, &ordered).is_err());
+        assert!(crate::run::validate::same_rows(&wanted, &ordered).is_err());
         wanted.optional = vec![1];
         assert_eq!(said(&wanted, vec![a]), "1 column is missing: `c` (BYTES)");
     }

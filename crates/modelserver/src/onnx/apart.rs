@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use api::inference::{Request, RequestedOutput};
+use inference::{Request, RequestedOutput};
 
 pub use child::{ONNX_CHILD, onnx_child};
 pub(super) use process::Program;
@@ -111,7 +111,7 @@ impl Apart {
     }
 
     /// One run. If the process ends in it, the next run starts another.
-    pub(super) fn run(&mut self, call: &Call<'_>) -> Result<Vec<api::inference::Tensor>, Unanswered> {
+    pub(super) fn run(&mut self, call: &Call<'_>) -> Result<Vec<inference::Tensor>, Unanswered> {
         self.started(call.cancel)?;
         let Self { process, signature, notes, .. } = self;
         let Some(current) = process.as_mut() else {

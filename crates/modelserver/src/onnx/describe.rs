@@ -1,6 +1,6 @@
 //! A model's inputs and outputs in the words of the protocol.
 
-use api::inference::{Datatype, TensorMetadata};
+use inference::{Datatype, TensorMetadata};
 use ort::{
     session::OverridableInitializer,
     value::{Outlet, ValueType},

@@ -23,14 +23,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use api::inference::{Data, Tensor, TensorMetadata, element_count};
 use bytes::Bytes;
+use inference::{Data, Tensor, TensorMetadata, element_count};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::apart::{Apart, Opened, Program, Unanswered};
 use crate::{
-    alarm::Alarm,
+    runtime::alarm::Alarm,
     runtime::{Call, Cancel, Purpose, RuntimeError, Screen, is_no_count, is_unusual},
 };
 
@@ -322,11 +322,9 @@ fn made_up(input: &Tensor, described: Option<&TensorMetadata>, size: i64, one: b
     let shape: Vec<i64> = input.shape.iter().enumerate().map(sized).collect();
     let count = element_count(&shape).ok().filter(|count| *count <= MOST_ELEMENTS)?;
     let data = match (input.datatype(), one) {
-        (api::inference::Datatype::Bytes, one) => {
-            Data::Bytes(vec![Bytes::from_static(if one { b"a" } else { b"" }); count])
-        }
+        (inference::Datatype::Bytes, one) => Data::Bytes(vec![Bytes::from_static(if one { b"a" } else { b"" }); count]),
         (datatype, false) => Data::zeros(datatype, count),
-        (datatype, true) => crate::sample::all_one(datatype, count),
+        (datatype, true) => crate::runtime::sample::all_one(datatype, count),
     };
     Some(Tensor { name: input.name.clone(), shape, data })
 }
@@ -340,7 +338,7 @@ mod tests {
         let tensor = |name: &str, shape: &[i64]| Tensor {
             name: name.to_owned(),
             shape: shape.to_vec(),
-            data: Data::zeros(api::inference::Datatype::Fp32, element_count(shape).unwrap()),
+            data: Data::zeros(inference::Datatype::Fp32, element_count(shape).unwrap()),
         };
         assert_eq!(form(&[tensor("x", &[0, 576]), tensor("state", &[2, 1, 128])]), "x[0n]");
         assert_eq!(form(&[tensor("x", &[3, 0]), tensor("y", &[0])]), "x[n0] y[0]");
@@ -348,7 +346,7 @@ mod tests {
         assert_eq!([form(&[number(1)]), form(&[number(0)]), form(&[number(-7)])], ["", "k=0", "k<0"]);
         let open = TensorMetadata {
             name: "x".to_owned(),
-            datatype: api::inference::Datatype::Fp32,
+            datatype: inference::Datatype::Fp32,
             shape: vec![-1, -1, 4],
             labels: Vec::new(),
         };

@@ -2,9 +2,9 @@
 
 mod maps;
 
-use api::inference::{Data, Datatype, Tensor};
 use bytes::Bytes;
 use half::{bf16, f16};
+use inference::{Data, Datatype, Tensor};
 use ort::{
     session::SessionInputValue,
     value::{

@@ -7,7 +7,7 @@ mod source;
 
 use std::path::Path;
 
-use api::inference::{Tensor, TensorMetadata};
+use inference::{Tensor, TensorMetadata};
 use ort::ErrorCode;
 
 use source::without_source;
@@ -155,7 +155,7 @@ fn after<'m>(message: &'m str, word: &str) -> Option<&'m str> {
 
 #[cfg(test)]
 mod tests {
-    use api::inference::{Data, Datatype};
+    use inference::{Data, Datatype};
 
     use super::*;
 
@@ -198,7 +198,7 @@ mod tests {
         let tensor = |name: &str, shape: &[i64]| Tensor {
             name: name.into(),
             shape: shape.into(),
-            data: Data::zeros(Datatype::Fp32, api::inference::element_count(shape).unwrap()),
+            data: Data::zeros(Datatype::Fp32, inference::element_count(shape).unwrap()),
         };
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         let symbols = [names(&["n", ""]), names(&["m", "n"])];

@@ -6,8 +6,8 @@
 //!
 //! **Invariant:** what a worker says is checked to the last byte, in memory that it cannot change any more.
 
-use api::inference::{Data, Datatype, Json, Tensor, TensorMetadata, parameters_for_python};
 use bytes::Bytes;
+use inference::{Data, Datatype, Json, Tensor, TensorMetadata, parameters_for_python};
 use serde::Deserialize;
 use serde_json::{json, value::RawValue};
 
@@ -497,7 +497,7 @@ fn check(entry: &Entry, described: &TensorMetadata, rows: Option<i64>) -> Result
 }
 
 fn read_data(body: &Body<'_>, entry: &Entry, name: &str, datatype: Datatype) -> Result<Data, Wrong> {
-    let count = api::inference::element_count(&entry.shape).map_err(|e| Wrong::Frame(e.to_string()))?;
+    let count = inference::element_count(&entry.shape).map_err(|e| Wrong::Frame(e.to_string()))?;
     let nonsense = || Wrong::Frame(format!("output `{name}`, whose bytes do not fit its shape"));
     let datatype = if entry.form.is_some() { Datatype::Bytes } else { datatype };
     match (body, datatype.size()) {

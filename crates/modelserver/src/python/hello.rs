@@ -1,6 +1,6 @@
 //! A model's signature, as its worker says it.
 
-use api::inference::{Datatype, TensorMetadata};
+use inference::{Datatype, TensorMetadata};
 use serde::Deserialize;
 
 use crate::{

@@ -1,7 +1,7 @@
 use std::{path::PathBuf, time::Duration};
 
-use api::inference::{Data, Parameters, Tensor};
 use bytes::Bytes;
+use inference::{Data, Parameters, Tensor};
 
 use super::*;
 use crate::{Config, runtime::Cancel};

@@ -10,7 +10,7 @@ mod reshape;
 
 use std::{collections::BTreeMap, fs, io::Read as _, path::Path};
 
-use api::inference::Datatype;
+use inference::Datatype;
 
 use super::{
     fields::{Fields, from_json},
@@ -18,9 +18,9 @@ use super::{
 };
 use crate::{
     Config, ServeError,
-    registry::compare,
+    load::source::{Kind, ModelFile},
+    repository::registry::compare,
     settings::{ModelSettings, Overrides},
-    source::{Kind, ModelFile},
 };
 
 /// Memory for kept answers where a model wants them kept and `[serve]` says nothing of it.

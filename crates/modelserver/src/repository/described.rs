@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use api::inference::{Datatype, TensorMetadata};
+use inference::{Datatype, TensorMetadata};
 use serde::Serialize;
 
 use super::{Declared, Policy};
-use crate::model::Model;
+use crate::run::model::Model;
 
 /// The configuration that holds.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -9,8 +9,8 @@ use std::{
 };
 
 use crate::{
-    model::Model,
-    registry::{Held, Versions},
+    repository::registry::{Held, Versions},
+    run::model::Model,
 };
 
 /// How often it is looked whether the last request has left. Nothing tells of the end of an `Arc`'s other holders.

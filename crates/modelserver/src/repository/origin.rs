@@ -9,8 +9,8 @@ use std::{
 use super::{Declared, LoadRequest};
 use crate::{
     Config, ServeError, load,
-    registry::{Held, Registry},
-    source::{self, Found, Listed},
+    load::source::{self, Found, Listed},
+    repository::registry::{Held, Registry},
 };
 
 /// The files of one load.

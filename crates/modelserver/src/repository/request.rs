@@ -4,8 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use api::inference::decode_base64;
 use bytes::Bytes;
+use inference::decode_base64;
 
 use crate::error::InferError;
 

@@ -10,8 +10,8 @@ use artifact::Fetched;
 use super::{Loaded, Repository, version};
 use crate::{
     ServeError, load,
-    registry::{Held, Versions},
-    source::{self, Candidate, Found, Listed},
+    load::source::{self, Candidate, Found, Listed},
+    repository::registry::{Held, Versions},
 };
 
 /// Threads that load models side by side.

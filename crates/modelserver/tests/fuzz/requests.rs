@@ -2,8 +2,8 @@
 
 use std::io::Write as _;
 
-use api::inference::{Data, Datatype, Request, Tensor, element_count};
 use flate2::{Compression, write};
+use inference::{Data, Datatype, Request, Tensor, element_count};
 use serde_json::{Map, Value, json};
 
 use crate::dice::Dice;

@@ -1,6 +1,6 @@
-use api::inference::{Data, Datatype, HEADER_LENGTH, Request, Response, Tensor};
 use bytes::Bytes;
 use half::{bf16, f16};
+use inference::{Data, Datatype, HEADER_LENGTH, Request, Response, Tensor};
 use serde_json::{Value, json};
 
 use crate::support::{Server, client, config, models, refused};
@@ -49,7 +49,7 @@ async fn every_datatype_goes_through_a_model_unchanged_in_json_and_in_binary() {
         for binary in [false, true] {
             let mut request = Request { id: Some("a7".into()), inputs: vec![telling(datatype)], ..Request::default() };
             if binary {
-                request.parameters.insert("binary_data_output".into(), api::inference::Parameter::Bool(true));
+                request.parameters.insert("binary_data_output".into(), inference::Parameter::Bool(true));
             }
             let response = infer(&server, &model, &request, binary).await;
             assert_eq!(response.outputs, [Tensor { name: "y".into(), ..telling(datatype) }], "binary: {binary}");

@@ -7,8 +7,8 @@ use std::{
     thread,
 };
 
-use api::inference::Request;
 use bytes::Bytes;
+use inference::Request;
 use rustix::process::{Resource, Rlimit, getrlimit, nice, setrlimit};
 
 use super::wire::{self, Kind, Open};
@@ -110,9 +110,9 @@ fn work(mut socket: UnixStream, open: &Open, jobs: &mpsc::Receiver<Job>) {
     }
 }
 
-fn run(model: &mut OnnxModel, request: &Request, cancel: &Cancel) -> Result<Vec<api::inference::Tensor>, RuntimeError> {
+fn run(model: &mut OnnxModel, request: &Request, cancel: &Cancel) -> Result<Vec<inference::Tensor>, RuntimeError> {
     let outputs = &model.signature().outputs;
-    let place = |wanted: &api::inference::RequestedOutput| outputs.iter().position(|output| output.name == wanted.name);
+    let place = |wanted: &inference::RequestedOutput| outputs.iter().position(|output| output.name == wanted.name);
     let places: Vec<usize> = request.outputs.iter().filter_map(place).collect();
     let mut last = Last::default();
     let call = Call {

@@ -6,8 +6,8 @@ use std::{
     path::PathBuf,
 };
 
-use api::inference::{Encoded, Nan, Parameter, Request, Response, Tensor, TensorMetadata};
 use bytes::Bytes;
+use inference::{Encoded, Nan, Parameter, Request, Response, Tensor, TensorMetadata};
 use serde::{Deserialize, Serialize};
 
 use crate::runtime::{RuntimeError, Signature};

@@ -1,6 +1,6 @@
 //! Maps from class to score, as ZipMap emits them, as tensors.
 
-use api::inference::Data;
+use inference::Data;
 use ort::value::{DynMapValueType, MapValueTypeMarker, TensorElementType, Value, ValueType};
 
 use super::Taken;

@@ -1,9 +1,7 @@
 //! Whether a model is what its configuration says: asked once it is loaded, of its real signature.
 
-use api::{
-    decode::nearest,
-    inference::{TensorMetadata, element_count},
-};
+use api::decode::nearest;
+use inference::{TensorMetadata, element_count};
 
 use super::{
     Declared, DeclaredTensor,

@@ -2,17 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use api::{decode::nearest, inference::Datatype};
+use api::decode::nearest;
+use inference::Datatype;
 
 use super::{Declared, DeclaredTensor, Policy, Warmup, WarmupData, WarmupInput, reshape::agree};
 use crate::{
+    load::source::Kind,
     repository::{
         described::type_name,
         fields::Fields,
         text::{Field, Wrong},
     },
     settings::Overrides,
-    source::Kind,
 };
 
 /// What Triton's files call what is served here.

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use api::inference::{Tensor, TensorMetadata};
+use inference::{Tensor, TensorMetadata};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -174,7 +174,7 @@ impl Sink for Back<'_> {
 
 #[cfg(test)]
 mod tests {
-    use api::inference::Data;
+    use inference::Data;
 
     use super::*;
 

@@ -93,9 +93,9 @@ proptest! {
 
 #[test]
 fn dimensions_that_the_model_leaves_open_are_as_it_is_described() {
-    let tensor = |name: &str, shape: &[i64]| api::inference::TensorMetadata {
+    let tensor = |name: &str, shape: &[i64]| inference::TensorMetadata {
         name: name.to_owned(),
-        datatype: api::inference::Datatype::Fp32,
+        datatype: inference::Datatype::Fp32,
         shape: shape.to_vec(),
         labels: Vec::new(),
     };

@@ -1,0 +1,140 @@
+//! Runs before a model counts as ready, so that the first request does not pay for what a runtime does only once.
+//!
+//! What a person wrote down must work. Made-up inputs may lie outside of what a model accepts (an unknown word, an
+//! index out of range), so their failure is only told.
+
+use std::{fs, path::Path};
+
+use inference::{Data, Datatype, Tensor, element_count};
+
+use crate::{
+    ServeError,
+    load::source::ModelFile,
+    repository::{Declared, Warmup, WarmupData, WarmupInput},
+    run::validate,
+    runtime::sample::{self, Generator},
+    runtime::{Call, Cancel, Last, ModelRuntime, Purpose, RuntimeError, Sink, TrialRuns},
+};
+
+/// The folder of a model's warm-up files, beside its versions.
+const FOLDER: &str = "warmup";
+/// A warm-up with more elements than this would rather be an attack on the memory.
+const MOST_ELEMENTS: usize = 1 << 26;
+
+/// Runs the samples that are declared, or a made-up one, which `cancel` may end. `again`: whether the model is run once
+/// more before it is asked, by a probe or golden examples, so that one which is tried a few times only needs no run here.
+pub(crate) fn warm(
+    runtime: &mut dyn ModelRuntime,
+    file: &ModelFile,
+    declared: &Declared,
+    folder: Option<&Path>,
+    cancel: &Cancel,
+    again: bool,
+) -> Result<(), ServeError> {
+    if declared.warmups.is_empty() {
+        match runtime.trials().runs {
+            TrialRuns::Many => made_up(runtime, &file.path, cancel),
+            TrialRuns::Few if !again => made_up(runtime, &file.path, cancel),
+            TrialRuns::Few | TrialRuns::None => {}
+        }
+        return Ok(());
+    }
+    for warmup in &declared.warmups {
+        configured(runtime, warmup, folder)
+            .map_err(|reason| declared.wrong(format!("the warm-up {:?}: {reason}", warmup.name)))?;
+    }
+    Ok(())
+}
+
+fn made_up(runtime: &mut dyn ModelRuntime, file: &Path, cancel: &Cancel) {
+    let inputs: Option<Vec<_>> = runtime.signature().inputs.iter().map(sample::ones).collect();
+    let Some(inputs) = inputs else {
+        tracing::info!(model = %file.display(), "not warmed: its inputs are too large to make up");
+        return;
+    };
+    if inputs.is_empty() {
+        // An MLflow model without a signature: nobody knows what it wants.
+        return;
+    }
+    if let Err(error) = run(runtime, &inputs, cancel, Purpose::Trial) {
+        match runtime.trials().runs {
+            TrialRuns::Many => {
+                tracing::warn!(model = %file.display(), error, "the model failed on made-up inputs, and may on real ones");
+            }
+            TrialRuns::Few | TrialRuns::None => {
+                tracing::debug!(model = %file.display(), error, "the model failed on made-up inputs");
+            }
+        }
+    }
+}
+
+fn configured(runtime: &mut dyn ModelRuntime, warmup: &Warmup, folder: Option<&Path>) -> Result<(), String> {
+    let mut generator = Generator::new();
+    let mut inputs = Vec::with_capacity(warmup.inputs.len());
+    for (name, input) in &warmup.inputs {
+        let tensor = tensor(name, input, warmup.batch_size, folder, &mut generator);
+        inputs.push(tensor.map_err(|reason| format!("input `{name}`: {reason}"))?);
+    }
+    let inputs = validate::order_inputs(runtime.signature(), inputs).map_err(|e| e.to_string())?;
+    (0..warmup.count).try_for_each(|_| run(runtime, &inputs, &Cancel::default(), Purpose::Example))
+}
+
+fn tensor(
+    name: &str,
+    input: &WarmupInput,
+    rows: i64,
+    folder: Option<&Path>,
+    generator: &mut Generator,
+) -> Result<Tensor, String> {
+    let shape: Vec<i64> = (rows > 0).then_some(rows).into_iter().chain(input.dims.iter().copied()).collect();
+    let count = element_count(&shape).map_err(|e| e.to_string())?;
+    if count > MOST_ELEMENTS {
+        return Err(format!("the shape {shape:?} is too large"));
+    }
+    let data = match &input.data {
+        WarmupData::Zero if input.datatype == Datatype::Bytes => Data::Bytes(vec![bytes::Bytes::new(); count]),
+        WarmupData::Zero => Data::zeros(input.datatype, count),
+        WarmupData::Random => generator.data(input.datatype, count),
+        WarmupData::File(file) => read(file, folder, input.datatype, &shape)?,
+    };
+    Ok(Tensor { name: name.to_owned(), shape, data })
+}
+
+/// A file's bytes, as binary tensors have them.
+fn read(file: &str, folder: Option<&Path>, datatype: Datatype, shape: &[i64]) -> Result<Data, String> {
+    let plain = Path::new(file).components().all(|part| matches!(part, std::path::Component::Normal(_)));
+    let folder = folder.filter(|_| plain).ok_or_else(|| format!("{file:?} is no file in the folder `{FOLDER}`"))?;
+    let path = folder.join(FOLDER).join(file);
+    let bytes = fs::read(&path).map_err(|e| format!("{} cannot be read: {e}", path.display()))?;
+    Data::from_binary(datatype, shape, &bytes.into()).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+fn run(runtime: &mut dyn ModelRuntime, inputs: &[Tensor], cancel: &Cancel, purpose: Purpose) -> Result<(), String> {
+    let outputs: Vec<usize> = (0..runtime.signature().outputs.len()).collect();
+    let call = Call {
+        inputs,
+        outputs: &outputs,
+        parameters: &Default::default(),
+        input_parameters: &Default::default(),
+        cancel,
+        purpose,
+    };
+    if !runtime.signature().streams {
+        return runtime.infer(call, &mut Last::default()).map_err(|error| error.to_string());
+    }
+    let mut first = First(false);
+    match runtime.infer(call, &mut first) {
+        Err(RuntimeError::Cancelled) if first.0 => Ok(()),
+        result => result.map_err(|error| error.to_string()),
+    }
+}
+
+/// Wants no more than the first answer: a stream may have no end.
+struct First(bool);
+
+impl Sink for First {
+    fn send(&mut self, _: Vec<Tensor>) -> bool {
+        self.0 = true;
+        false
+    }
+}

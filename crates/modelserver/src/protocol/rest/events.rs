@@ -1,0 +1,56 @@
+//! Answers as they come: server-sent events, one for each.
+//!
+//! What goes wrong before the first answer is answered as everywhere, with its status; after that the status
+//! is long sent, and an event with `error` ends the stream. The next answer is taken from the model only when
+//! the caller has taken the one before, and a caller who hangs up drops the stream, which ends the run. Each event counts
+//! against the memory for bodies until it is taken.
+
+use bytes::Bytes;
+use futures::stream;
+use http::{
+    HeaderValue, Response,
+    header::{CACHE_CONTROL, CONTENT_TYPE},
+};
+
+use inference::Tensor;
+
+use super::answer::{Answered, Body, Refusal};
+use crate::{
+    error::InferError,
+    protocol::budget::{Budget, Hold},
+    run::model::Answers,
+};
+
+/// Answers with an event for each answer; `write` makes the JSON of one. `hold` is the body's memory, which
+/// the run may still use.
+pub(super) async fn events<W>(mut answers: Answers, budget: &Budget, hold: Hold, mut write: W) -> Answered
+where
+    W: FnMut(Vec<Tensor>) -> Result<Bytes, InferError> + Send + 'static,
+{
+    let first = match answers.next().await {
+        Some(first) => Some(budget.keep(event(&write(first?)?)).map_err(Refusal::no_memory_for_answer)?),
+        None => None,
+    };
+    let rest = first.is_some().then(|| (answers, write, budget.clone(), hold));
+    let rest = stream::unfold(rest, |state| async move {
+        let (mut answers, mut write, budget, hold) = state?;
+        let json = answers.next().await?.and_then(&mut write).map_err(|error| error.to_string());
+        match json.and_then(|json| budget.keep(event(&json)).map_err(|spent| spent.to_string())) {
+            Ok(event) => Some((event, Some((answers, write, budget, hold)))),
+            Err(error) => {
+                answers.end();
+                let json = serde_json::json!({ "error": error }).to_string();
+                Some((event(json.as_bytes()), None))
+            }
+        }
+    });
+    let mut answer = Response::new(Body::Pieces(Box::pin(stream::StreamExt::chain(stream::iter(first), rest))));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    Ok(answer)
+}
+
+/// One event. JSON as it is written here holds no line ends.
+fn event(json: &[u8]) -> Bytes {
+    [b"data: ", json, b"\n\n"].concat().into()
+}
