@@ -54,9 +54,9 @@ pub(crate) const DIFFERENCES: [Difference; 13] = [
     ),
     row("`GET /metrics`", &["GET /metrics", "HEAD /metrics"]),
     row("`GET /v1/models`", &["GET /v1/models", "HEAD /v1/models", "* /v1/models/"]),
-    row("a request without an id, or with one that is not taken over", &["no id", "an id that is *", "an empty id"]),
+    row("a request without an id, or with an invalid one", &["no id", "an id that is *", "an empty id"]),
     row(
-        "what is said of a name that nobody has",
+        "the error for an unknown name",
         &[
             "* /v1/models/none",
             "* /v2/models/none",
@@ -87,7 +87,7 @@ pub(crate) const DIFFERENCES: [Difference; 13] = [
     ),
     row("the setting that bounds a body", &["a body that is too large"]),
     row(
-        "what is said of a gRPC message that cannot be read",
+        "the error for a malformed gRPC message",
         &[
             "gRPC: ModelInfer, what is no protobuf",
             "gRPC: gzip that is none",
@@ -107,10 +107,10 @@ const LOOKED_AT: [&str; 1] = ["headers of an answer"];
 /// Rows that another test holds: its file, and its name there.
 const ELSEWHERE: [(&str, &str, &str); 7] = [
     ("statistics of one model", ROUTING, "what_a_replica_counts_is_told_by_the_one_that_answers"),
-    ("`/v2/models/stats` where a model is called `stats`", ROUTING, "a_model_may_be_called_stats"),
+    ("`/v2/models/stats` with a model named `stats`", ROUTING, "a_model_may_be_called_stats"),
     ("ready: `/ready`, `ServerReady`", ROUTING, "a_gateway_without_a_table_lives_but_is_not_ready"),
     (
-        "ready: `/v2/models/iris/ready`, `ModelReady` where the replica died just now",
+        "ready: `/v2/models/iris/ready`, `ModelReady` right after the replica died",
         GRPC,
         "a_model_whose_replica_died_just_now_is_unavailable",
     ),
@@ -120,7 +120,7 @@ const ELSEWHERE: [(&str, &str, &str); 7] = [
         SHARING,
         "calls_over_http2_of_all_connections_are_bounded_and_the_first_of_each_is_answered",
     ),
-    ("a run past its time", FAULTS, "a_replica_that_is_too_slow_is_504_after_the_routes_timeout"),
+    ("a run that times out", FAULTS, "a_replica_that_is_too_slow_is_504_after_the_routes_timeout"),
 ];
 const ROUTING: &str = include_str!("../../../gateway/tests/routing.rs");
 const GRPC: &str = include_str!("../../../gateway/tests/grpc.rs");
