@@ -101,7 +101,8 @@ impl SqlTaskQueue {
              WHERE deployment = $4 AND due_at <= $3 RETURNING deployment",
         );
         let claim = claim.bind(token.clone()).bind(now.after(lease).0).bind(now.0).bind(deployment.0);
-        // A transaction also where one statement would do: it cannot commit later than its caller leaves.
+        // A transaction also where one statement would do: what is not committed when its caller leaves is undone, or is
+        // being committed at that moment.
         let mut sql = self.store.write(Care::Recoverable).await?;
         let claimed = claim.fetch_optional(&mut *sql).await?;
         sql.commit().await?;
@@ -114,10 +115,13 @@ impl SqlTaskQueue {
         loop {
             let last = self.left.lock().unwrap_or_else(PoisonError::into_inner).last().cloned();
             let Some(Taking { deployment, token }) = last else { return Ok(()) };
+            // The taking may still be committing. The statement names the row only by what both versions of it have, so
+            // PostgreSQL waits for that commit, and the CASE sees what it wrote.
             let back = sqlx::query(
-                "UPDATE task SET token = NULL, due_at = $1 WHERE deployment = $2 AND token = $3 RETURNING deployment",
+                "UPDATE task SET due_at = CASE WHEN token = $1 THEN $2 ELSE due_at END, \
+                 token = CASE WHEN token = $1 THEN NULL ELSE token END WHERE deployment = $3 RETURNING deployment",
             );
-            self.store.write_one(back.bind(self.now().0).bind(deployment.0).bind(token.clone())).await?;
+            self.store.write_one(back.bind(token.clone()).bind(self.now().0).bind(deployment.0)).await?;
             self.left.lock().unwrap_or_else(PoisonError::into_inner).retain(|taking| taking.token != token);
         }
     }

@@ -10,7 +10,7 @@ use queue::{TaskQueue as _, conformance};
 use serde_json::json;
 use store::SqlTaskQueue;
 
-use crate::support::{Database, NOW, create, named, on_both, postgres, spec, sqlite};
+use crate::support::{Database, NOW, create, execute, named, on_both, postgres, spec, sqlite, text_of};
 
 async fn subject(database: Database, clock: Clock) -> conformance::Subject {
     // Two stores: what one process knows by its own hints must reach the other one, too.
@@ -108,4 +108,44 @@ async fn a_wake_up_in_the_same_process_is_not_waited_for(database: Database) {
         queue.ack(&task.receipt).await.unwrap();
     }
     assert!(quickest < Duration::from_millis(40), "{quickest:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_taker_that_leaves_during_its_commit_takes_nothing_along() {
+    let database = postgres().await;
+    let store = database.open().await;
+    // Each taking commits a fifth of a second after it was told to.
+    execute(
+        &database.url,
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.2); RETURN NULL; END'; \
+         CREATE CONSTRAINT TRIGGER slow AFTER UPDATE ON task DEFERRABLE INITIALLY DEFERRED FOR EACH ROW \
+         WHEN (OLD.token IS NULL AND NEW.token IS NOT NULL) EXECUTE FUNCTION slow()",
+    )
+    .await;
+    let queue = SqlTaskQueue::new(store.clone(), still());
+    let id = create(&store, &spec(json!({}))).await;
+    let is_committing = async || {
+        let sql = "SELECT COUNT(*)::text AS text FROM pg_stat_activity \
+                   WHERE datname = current_database() AND wait_event = 'PgSleep'";
+        text_of(&database.url, sql).await != "0"
+    };
+    let taking = async { queue.next(Duration::from_secs(600)).await };
+    let leaving = async {
+        while !is_committing().await {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        task = taking => panic!("it should not have got {task:?} yet"),
+        () = leaving => {}
+    }
+    let next = async {
+        loop {
+            if let Some(task) = queue.next(Duration::from_secs(600)).await.unwrap() {
+                return task;
+            }
+        }
+    };
+    let task = tokio::time::timeout(Duration::from_secs(10), next).await.expect("the task comes again");
+    assert_eq!(task.deployment, id);
 }
