@@ -57,28 +57,28 @@ def targets(f):
     best = max(fastest, key=fastest.get) if fastest else None
     triton = max((f.rate(name, "mlp") or 0 for name in ("Triton, Python backend", "Triton, Python backend, batching")), default=0)
     rates = f.part("worker", "rates") or {}
-    yield f"iris, 64 connections: rate over the fastest of the others ({best})", over(f.rate("Modelway"), fastest.get(best)), ">=", 5, "×"
-    yield "iris, 64 connections: rate over a bare axum handler that echoes", f.part("echo", "of_echo"), ">=", 0.7, "×"
-    yield "iris, 64 connections: p99 over the fastest other's", over(ours("iris", 64, "p99"), f.point(best, "iris", 64).get("p99")), "<=", 1 / 3, "×"
-    yield "MLP, 64 connections: rate over Triton's best", over(f.rate("Modelway", "mlp"), triton), ">=", 2, "×"
-    yield "MLP, 64 connections: rate with binary tensors over Triton's best with JSON", over(f.rate("Modelway, binary", "mlp"), triton), ">=", 3, "×"
-    yield "MLP, 1 connection: p50 over that without joining", f.part("protocols", "alone_p50"), "<=", 1.05, "×"
+    yield f"iris, 64 connections: rate relative to the fastest other server ({best})", over(f.rate("Modelway"), fastest.get(best)), ">=", 5, "×"
+    yield "iris, 64 connections: rate relative to a bare axum handler that echoes", f.part("echo", "of_echo"), ">=", 0.7, "×"
+    yield "iris, 64 connections: p99 relative to the fastest other server", over(ours("iris", 64, "p99"), f.point(best, "iris", 64).get("p99")), "<=", 1 / 3, "×"
+    yield "MLP, 64 connections: rate relative to Triton's best", over(f.rate("Modelway", "mlp"), triton), ">=", 2, "×"
+    yield "MLP, 64 connections: rate with binary tensors relative to Triton's best with JSON", over(f.rate("Modelway, binary", "mlp"), triton), ">=", 3, "×"
+    yield "MLP, 1 connection: p50 relative to the one without batching", f.part("protocols", "alone_p50"), "<=", 1.05, "×"
     for request, name in REQUESTS.items():
-        yield f"MLP, 64 connections, {name}: binary over our own JSON", f.part("protocols", "requests", request, "binary"), ">=", 1.5, "×"
-        yield f"MLP, 64 connections, {name}: gRPC over our own JSON", f.part("protocols", "requests", request, "grpc"), ">=", 1, "×"
+        yield f"MLP, 64 connections, {name}: binary relative to our own JSON", f.part("protocols", "requests", request, "binary"), ">=", 1.5, "×"
+        yield f"MLP, 64 connections, {name}: gRPC relative to our own JSON", f.part("protocols", "requests", request, "grpc"), ">=", 1, "×"
     for count in ("8", "64"):
-        yield f"encoder, {count} connections: rate over the bare loop", f.part("encoder", "of_loop", count), ">=", 0.95, "×"
-    yield "encoder, 8 connections: p99 over p50", f.part("encoder", "fairness"), "<=", 1.3, "×"
+        yield f"encoder, {count} connections: rate relative to the bare loop", f.part("encoder", "of_loop", count), ">=", 0.95, "×"
+    yield "encoder, 8 connections: p99 relative to p50", f.part("encoder", "fairness"), "<=", 1.3, "×"
     sklearn = over(rates.get("Modelway, scikit-learn"), rates.get("FastAPI, scikit-learn"))
-    yield "scikit-learn in a worker, 64 connections: rate over FastAPI's with the same model", sklearn, ">=", 3, "×"
-    yield "the way to a worker and back, 1 connection, median", f.part("worker", "hop_us"), "<=", 100, "µs"
-    yield "200 models in one server: p50 over that with one", f.part("many", "p50_ratio"), "<=", 1.05, "×"
-    yield "200 models in one server: memory for each", f.part("many", "mb_a_model"), "<=", 2, "MB"
+    yield "scikit-learn in a worker, 64 connections: rate relative to FastAPI with the same model", sklearn, ">=", 3, "×"
+    yield "round trip to a worker, 1 connection, median", f.part("worker", "hop_us"), "<=", 100, "µs"
+    yield "200 models in one server: p50 relative to one model", f.part("many", "p50_ratio"), "<=", 1.05, "×"
+    yield "200 models in one server: memory per model", f.part("many", "mb_a_model"), "<=", 2, "MB"
     yield "start to first prediction, iris", f.part("start", "iris_ms"), "<=", 60, "ms"
     yield "memory with iris loaded", f.part("start", "iris_mb"), "<=", 45, "MB"
-    yield "start of a scikit-learn MLflow model over the import of its libraries", f.part("start", "sklearn_ratio"), "<=", 1.3, "×"
-    yield "the users' line of hey: p50", f.part("seed", "p50_ms"), "<=", 100, "ms"
-    yield "the users' line of hey: p99", f.part("seed", "p99_ms"), "<=", 1000, "ms"
+    yield "start time of a scikit-learn MLflow model relative to the import of its libraries", f.part("start", "sklearn_ratio"), "<=", 1.3, "×"
+    yield "hey command line of the users: p50", f.part("seed", "p50_ms"), "<=", 100, "ms"
+    yield "hey command line of the users: p99", f.part("seed", "p99_ms"), "<=", 1000, "ms"
 
 
 def number(value):
@@ -103,7 +103,7 @@ def chart(f):
         found = sorted(((name, rate) for name, rate in found if rate), key=lambda one: -one[1])
         if not found:
             continue
-        rows.append(f'<text x="0" y="{y + 14}" font-weight="bold">{title}: predictions a second at 64 connections</text>')
+        rows.append(f'<text x="0" y="{y + 14}" font-weight="bold">{title}: predictions per second at 64 connections</text>')
         y += line + 4
         top = math.log10(found[0][1])
         for name, rate in found:
@@ -137,19 +137,19 @@ def machine():
 
 def page(f, judged):
     yield "# Benchmarks\n"
-    yield "`make bench-serve` measures the model server beside all others, in one run on one machine, and writes this page. Each server has"
-    yield "one core, the load generator (wrk; for gRPC `grpc_load`) the other; ONNX Runtime has one thread; the models and the values sent"
-    yield "are the same. Only ratios mean something elsewhere.\n"
+    yield "`make bench-serve` compares the model server with the others, in one run on one machine, and writes this page. Each server has"
+    yield "one core, and the load generator (wrk; for gRPC `grpc_load`) has the other. ONNX Runtime has one thread. All servers get the same"
+    yield "models and the same values. On other machines, only the ratios are comparable.\n"
     yield f"Measured on {machine()}.\n"
-    yield "![Predictions a second](benchmarks.svg)\n"
-    yield "## Targets\n\n| what | measured | wanted | |\n|---|---:|---:|---|"
+    yield "![Predictions per second](benchmarks.svg)\n"
+    yield "## Targets\n\n| metric | measured | target | |\n|---|---:|---:|---|"
     for what, value, comparison, bound, unit, met in judged:
         sign = "≥" if comparison == ">=" else "≤"
         yield f"| {what} | {number(value)} {unit} | {sign} {number(bound)} {unit} | {'met' if met else '**missed**' if value is not None else '**not measured**'} |"
     for model, title in MODELS.items():
         yield f"\n## {title[0].upper()}{title[1:]}\n"
-        yield "Predictions a second, median and 99th percentile in milliseconds; the seconds of one start, which may have read its files from the disk.\n"
-        yield "| server | 1 connection | 8 | 64 | CPU µs each (64) | start s | memory MB |\n|---|---:|---:|---:|---:|---:|---:|"
+        yield "Predictions per second, median and 99th percentile latency in milliseconds. The start time is of one start, in seconds, and may include reading files from the disk.\n"
+        yield "| server | 1 connection | 8 | 64 | CPU µs per prediction (64) | start s | memory MB |\n|---|---:|---:|---:|---:|---:|---:|"
         for name in servers_of(f, model):
             cells, last = [], {}
             for count in (1, 8, 64):
@@ -162,10 +162,10 @@ def page(f, judged):
     for point in failed:
         yield f"\n{point['server']} did not serve {point['model']} here: {point['failed'].split(';')[0]}."
     noisy = [point.get("others", 0) for point in f.results.get("servers", {}).get("points", [])]
-    yield f"\nOther programs used at most {max(noisy, default=0):.0%} of a core beside a point."
+    yield f"\nOther programs used at most {max(noisy, default=0):.0%} of a core during a measurement."
     yield "\n## Versions\n\n" + ", ".join(versions()) + "."
-    yield "\n## How to repeat\n\n```sh\nmake bench-serve\n```\n\ninstalls the other servers from their registries into the cache folder, makes the"
-    yield "models by its own scripts, and takes about half an hour. `bench/serve/README.md` says how each server is arranged."
+    yield "\n## How to repeat\n\n```sh\nmake bench-serve\n```\n\nThis command installs the other servers from their registries into the cache folder, makes the"
+    yield "models with its own scripts, and takes about half an hour. `bench/serve/README.md` describes the setup of each server."
 
 
 def main():
