@@ -1,8 +1,8 @@
-//! Reads what a person wrote, and reports everything wrong with it at once.
+//! Reads JSON that a person wrote, and reports all of its faults at once.
 //!
-//! serde stops at the first fault and cannot say where it is. Here a payload becomes a
-//! [`serde_json::Value`] first; a [`Fields`] walks one object of it, each `take` removes a field,
-//! and what is left at [`Fields::finish`] is unknown: a fault that names the nearest known field.
+//! serde stops at the first fault and does not say where it is. Here a payload first becomes a [`serde_json::Value`]. A
+//! [`Fields`] then reads one object of it: each `take` removes a field, and [`Fields::finish`] reports each remaining
+//! field as unknown, with the nearest known name.
 
 #![allow(clippy::wildcard_enum_match_arm, reason = "JSON has no further kinds of value")]
 
@@ -12,14 +12,14 @@ use serde_json::{Map, Value};
 
 use crate::problem::Fault;
 
-/// The most faults that are listed.
+/// Maximum number of faults that are listed.
 pub const MOST_FAULTS: usize = 100;
-/// The code of the last fault of a list that has no room for all: it says how many more there are.
+/// Code of the last fault in a list that was cut; its detail says how many faults are missing.
 pub const MORE_FAULTS: &str = "more_faults";
-/// The most of one word of a payload that a fault repeats, in bytes.
+/// Maximum length of a word of the payload in a fault, in bytes.
 const MOST_OF_A_WORD: usize = 200;
 
-/// All that was found wrong so far, at most [`MOST_FAULTS`] of it in detail.
+/// The faults found so far. At most [`MOST_FAULTS`] of them are kept in detail.
 #[derive(Debug, Default)]
 pub struct Faults {
     listed: Vec<Fault>,
@@ -32,7 +32,7 @@ impl Faults {
         self.add_with(pointer, code, || detail.into());
     }
 
-    /// The same; the detail is only made where there is room for it.
+    /// Adds a fault whose detail is computed only if it is kept.
     pub fn add_with(&mut self, pointer: impl AsRef<str>, code: &str, detail: impl FnOnce() -> String) {
         if self.listed.len() == MOST_FAULTS {
             self.more += 1;
@@ -42,20 +42,20 @@ impl Faults {
         self.listed.push(Fault { pointer, code: code.to_owned(), detail: detail() });
     }
 
-    /// The list, with a last one that says how many more there are.
+    /// The list; if it was cut, the last entry says how many faults are missing.
     #[must_use]
     pub fn into_list(mut self) -> Vec<Fault> {
         if self.more > 0 {
-            let detail = format!("{} more faults are not listed; mend these first", self.more);
+            let detail = format!("{} more faults are not listed; fix these first", self.more);
             self.listed.push(Fault { pointer: String::new(), code: MORE_FAULTS.to_owned(), detail });
         }
         self.listed
     }
 
-    /// The value, or the faults if there are any.
+    /// Returns the value, or the faults if there are any.
     ///
     /// # Errors
-    /// Everything that was added.
+    /// All faults that were added.
     pub fn into_result<T>(self, value: Option<T>) -> Result<T, Vec<Fault>> {
         match value {
             Some(value) if self.listed.is_empty() => Ok(value),
@@ -64,7 +64,7 @@ impl Faults {
     }
 }
 
-/// One JSON object, being read field by field. `null` counts as absent.
+/// Reads one JSON object field by field. `null` counts as absent.
 pub struct Fields<'f> {
     at: String,
     left: Map<String, Value>,
@@ -73,7 +73,7 @@ pub struct Fields<'f> {
 }
 
 impl<'f> Fields<'f> {
-    /// Begins to read `value`, which stands at `pointer`. `None`, with a fault, if it is no object.
+    /// Starts to read `value`, which is at `pointer`. If it is not an object, adds a fault and returns `None`.
     pub fn of(value: Value, pointer: &str, faults: &'f mut Faults) -> Option<Self> {
         match value {
             Value::Object(left) => Some(Self { at: pointer.to_owned(), left, known: Vec::new(), faults }),
@@ -101,19 +101,19 @@ impl<'f> Fields<'f> {
         self.faults.add(pointer, code, detail);
     }
 
-    /// Whether the field is there and not null.
+    /// Whether the field is present and not null.
     #[must_use]
     pub fn has(&self, field: &str) -> bool {
         self.left.get(field).is_some_and(|value| !value.is_null())
     }
 
-    /// Takes a field as it is.
+    /// Takes a field without checking its type.
     pub fn take(&mut self, field: &'static str) -> Option<Value> {
         self.known.push(field);
         self.left.shift_remove(field).filter(|value| !value.is_null())
     }
 
-    /// Takes a field that is not to be suggested when another one is misspelt.
+    /// Takes a field that is never suggested for a misspelt one.
     pub fn take_unlisted(&mut self, field: &str) -> Option<Value> {
         self.left.shift_remove(field)
     }
@@ -126,15 +126,15 @@ impl<'f> Fields<'f> {
         }
     }
 
-    /// Takes a string that must be there.
+    /// Takes a required string.
     pub fn required_text(&mut self, field: &'static str) -> Option<String> {
         self.require(field).then(|| self.text(field)).flatten()
     }
 
-    /// Takes a string that reads as a `T`.
+    /// Takes a string that parses as a `T`.
     pub fn parsed<T: FromStr<Err: std::fmt::Display>>(&mut self, field: &'static str) -> Option<T> {
         let text = match self.take(field)? {
-            // `cpu: 1` in YAML is a number; a person means the same as by "1".
+            // `cpu: 1` in YAML is a number; treat it like "1".
             Value::Number(number) => number.to_string(),
             Value::String(text) => text,
             other => return self.wrong(field, "a string", &other),
@@ -155,7 +155,7 @@ impl<'f> Fields<'f> {
         }
     }
 
-    /// Takes a true or false.
+    /// Takes a boolean.
     pub fn boolean(&mut self, field: &'static str) -> Option<bool> {
         match self.take(field)? {
             Value::Bool(value) => Some(value),
@@ -163,7 +163,7 @@ impl<'f> Fields<'f> {
         }
     }
 
-    /// Takes one of a few words.
+    /// Takes one of the given words.
     pub fn choice<T: Copy>(&mut self, field: &'static str, choices: &[(&'static str, T)]) -> Option<T> {
         let text = self.text(field)?;
         let found = choices.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
@@ -205,7 +205,7 @@ impl<'f> Fields<'f> {
         read(Fields::of(value, &pointer, self.faults)?)
     }
 
-    /// Adds a fault if the field is absent; says whether it is there.
+    /// Adds a fault if the field is absent. Returns whether it is present.
     pub fn require(&mut self, field: &'static str) -> bool {
         let there = self.has(field);
         if !there {
@@ -215,7 +215,7 @@ impl<'f> Fields<'f> {
         there
     }
 
-    /// Ends the reading: every field that nobody took is a fault.
+    /// Ends the reading: every field that was not taken is a fault.
     pub fn finish(mut self) {
         for field in std::mem::take(&mut self.left).keys() {
             let detail = || {
@@ -235,7 +235,7 @@ impl<'f> Fields<'f> {
     }
 }
 
-/// The known word that `word` was most probably meant to be, if one is close.
+/// The known word that is closest to `word`, if one is close enough.
 pub fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     let length = word.chars().count();
     known
@@ -247,19 +247,19 @@ pub fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Opti
                 return None;
             }
             let distance = strsim::damerau_levenshtein(word, near);
-            // The word itself was meant, so it is no help. A word of which nothing is left is no near one, however short.
+            // The word itself is no suggestion. A word that becomes empty is not close to any other, however short.
             (distance > 0 && distance <= most && distance < near_length).then_some((distance, near))
         })
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, near)| near)
 }
 
-/// The JSON pointer of the field of an object that stands `at` another pointer.
+/// The JSON pointer of a field in the object at the pointer `at`.
 pub(crate) fn pointer(at: &str, field: &str) -> String {
     format!("{at}/{}", field.replace('~', "~0").replace('/', "~1"))
 }
 
-/// A word of a payload as a fault repeats it: the end of a long one is cut off.
+/// A word of the payload as it appears in a fault: a long word is cut.
 #[must_use]
 pub fn short(word: &str) -> Cow<'_, str> {
     if word.len() <= MOST_OF_A_WORD {

@@ -1,4 +1,4 @@
-//! A deployment: what a user asks for, and what became of it.
+//! A deployment: the specification from the user, and the status from the workers.
 
 mod patch;
 mod read;
@@ -19,7 +19,7 @@ use crate::{
     traffic::Share,
 };
 
-/// The most replicas that one deployment may ask for.
+/// Maximum number of replicas of one deployment.
 pub const MAX_REPLICAS: u32 = 1_000;
 
 /// The kind of machine that a model runs on.
@@ -36,52 +36,52 @@ pub enum MachineType {
 /// Amounts of the two resources that a replica uses.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Resources {
-    /// CPUs: `500m` is half of one.
+    /// CPUs: `500m` is half a CPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, example = "500m")]
     pub cpu: Option<Quantity>,
-    /// Bytes: `512Mi`.
+    /// Memory in bytes: `512Mi`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, example = "512Mi")]
     pub memory: Option<Quantity>,
 }
 
-/// Which model: the files in a bucket, or a registered version.
+/// The model: files in a bucket, or a registered version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum ModelSource {
-    /// The files at `<bucket>/<prefix>/<version>/`, or at `<bucket>/<prefix>` where that is absent.
+    /// The files at `<bucket>/<prefix>/<version>/`, or at `<bucket>/<prefix>` if that does not exist.
     Bucket(BucketModel),
     /// A version in the model registry.
     Registered(RegisteredRef),
 }
 
-/// A model by the place of its files.
+/// A model given by the location of its files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct BucketModel {
-    /// The version's name; also a folder below `prefix` where there is one.
+    /// The name of the version; also the folder below `prefix`, if it exists.
     #[schema(example = "v1")]
     pub version: String,
-    /// How many models the files hold. Only `single` for now.
+    /// How many models the files contain. Only `single` is supported.
     #[serde(rename = "type")]
     #[schema(example = "single", required = false)]
     pub kind: String,
-    /// `s3://…`, `gs://…`, `http(s)://…`, `file://…`, a plain path, or an address of MLflow: `models:/NAME/3`,
+    /// `s3://…`, `gs://…`, `http(s)://…`, `file://…`, a plain path, or an MLflow address: `models:/NAME/3`,
     /// `models:/NAME@ALIAS`, `runs:/RUN/PATH`.
     #[schema(example = "s3://demmodels/")]
     pub bucket: String,
-    /// The folder below the bucket; may be empty, and is for an address of MLflow.
+    /// The folder below the bucket. May be empty; must be empty for an MLflow address.
     #[schema(example = "models", required = false)]
     pub prefix: String,
-    /// `sha256:…` of the artefact, checked after download.
+    /// `sha256:…` of the artefact, which is checked after the download.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
 }
 
-/// A model by its name in the registry.
+/// A model given by its name in the registry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RegisteredRef {
-    /// The registered model.
+    /// The name of the registered model.
     #[schema(example = "iris")]
     pub name: String,
     /// Its version.
@@ -89,27 +89,27 @@ pub struct RegisteredRef {
     pub version: String,
 }
 
-/// Whose inputs and outputs go into the prediction log. The rest of a record is always kept.
+/// Of which requests the prediction log contains inputs and outputs. The other fields of a record are always written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogPayloads {
-    /// Nobody's.
+    /// No requests.
     #[default]
     None,
-    /// Those of one request in a hundred.
+    /// One request in a hundred.
     Sample,
-    /// Everybody's.
+    /// All requests.
     All,
 }
 
-/// Everything that a user decides about a deployment.
+/// The specification of a deployment: everything that the user decides.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DeploymentSpec {
-    /// A second name for the endpoint, unique among deployments.
+    /// The name of the deployment, a second name for its endpoint. Unique among deployments.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "iris")]
     pub name: Option<String>,
-    /// Words to find it by; they change nothing that runs.
+    /// Labels to find the deployment by. They change nothing that runs.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
     /// The kind of machine.
@@ -117,61 +117,61 @@ pub struct DeploymentSpec {
     pub machine: MachineType,
     /// The model.
     pub model: ModelSource,
-    /// How many replicas should run; 0 keeps the endpoint and runs nothing.
+    /// The number of replicas. 0 keeps the endpoint and runs nothing.
     #[schema(example = 1, default = 1, minimum = 0, maximum = 1000, required = false)]
     pub replicas: u32,
-    /// What each replica is promised.
+    /// Resources that are reserved for each replica.
     #[serde(default)]
     pub request_res: Resources,
-    /// What each replica may use at most.
+    /// Maximum resources of each replica.
     #[serde(default)]
     pub limit_res: Resources,
     /// Environment variables of each replica.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
-    /// Environment variables whose values are read from files when a replica starts: the variable's name, and the
-    /// file's whole path on the machine of the replica. One line break at the end of the file is left out.
+    /// Environment variables whose values are read from files when a replica starts: the name of the variable, and the
+    /// absolute path of the file on the machine of the replica. One line break at the end of the file is removed.
     #[serde(default)]
     pub env_from_file: BTreeMap<String, String>,
-    /// The interpreter of a Python model, whatever environment it asks for: a program, or the folder of a virtual
-    /// environment, on the machine of the replica.
+    /// The interpreter of a Python model: a program, or the folder of a virtual environment, on the machine of the
+    /// replica. It overrides the environment that the model asks for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "/opt/venv/bin/python")]
     pub python: Option<String>,
-    /// After this many milliseconds a request is answered with 504.
+    /// Request timeout in milliseconds. After it, the answer is 504.
     #[schema(default = 30_000, minimum = 1, maximum = 86_400_000, required = false)]
     pub request_timeout_ms: u64,
-    /// Whether a request that a replica may have begun can be sent to another one.
+    /// Whether the gateway may send a request to another replica although the first one may have begun it.
     #[schema(default = true, required = false)]
     pub idempotent: bool,
-    /// Whose inputs and outputs go into the prediction log.
+    /// Of which requests the prediction log contains inputs and outputs.
     #[serde(default)]
     pub log_payloads: LogPayloads,
 }
 
-/// Where a deployment stands.
+/// The state of a deployment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// Its first replicas start, or those after it was idle or failed; until all of them are ready.
+    /// Its first replicas are starting, or the replicas after it was idle or failed. It stays so until all of them are
+    /// ready.
     Pending,
-    /// It serves as it should: every replica that was asked for is ready. While a change rolls out, those
-    /// are the replicas of the revision before it, and a note says so.
+    /// All requested replicas are ready. During a rollout, these are the replicas of the previous revision, and a note
+    /// says so.
     Active,
-    /// It serves, but with fewer replicas than asked for, or with an older revision because the newest one
-    /// failed.
+    /// It serves with fewer replicas than requested, or with an older revision because the newest one failed.
     Degraded,
-    /// Nothing serves, and trying again has not helped: the newest revision cannot run, ends over and over,
-    /// or has taken too long.
+    /// Nothing serves, and retries did not help: the newest revision cannot run, crashes repeatedly, or took too long
+    /// to start.
     Failed,
-    /// No replicas were asked for.
+    /// No replicas are requested.
     Idle,
-    /// It is being taken down.
+    /// It is being deleted.
     Deleting,
 }
 
 impl State {
-    /// All states, with the words that they are written with.
+    /// All states, with their names.
     pub const ALL: [(&'static str, Self); 6] = [
         ("pending", Self::Pending),
         ("active", Self::Active),
@@ -181,7 +181,7 @@ impl State {
         ("deleting", Self::Deleting),
     ];
 
-    /// The word that it is written with.
+    /// The name of the state.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         Self::ALL.iter().find(|(_, state)| *state == self).map_or("", |(word, _)| word)
@@ -194,33 +194,33 @@ impl std::fmt::Display for State {
     }
 }
 
-/// Why a deployment is not as it should be, in the user's words.
+/// Why a deployment is not healthy, for the user.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StatusError {
-    /// A stable word for programs: `crashed`, `crash_loop`, `model_invalid`, `artifact_missing`, `golden_mismatch`,
+    /// A stable code for programs: `crashed`, `crash_loop`, `model_invalid`, `artifact_missing`, `golden_mismatch`,
     /// `start_timeout`, `out_of_memory`, `unresponsive`, `backend_rejected`, `backend_unavailable` …
     pub code: String,
-    /// A sentence: what happened and what to do.
+    /// A sentence that says what happened and what to do.
     pub message: String,
-    /// The revision that it happened to.
+    /// The revision that failed.
     pub revision: RevisionNumber,
-    /// The last lines of the failing replica's log.
+    /// The last lines of the log of the failed replica.
     #[serde(default)]
     pub log: Vec<String>,
 }
 
-/// One replica, as the worker last saw it.
+/// One replica, as the worker last observed it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ReplicaView {
-    /// Its name.
+    /// The name of the replica.
     pub id: ReplicaId,
-    /// What it runs.
+    /// The revision that it runs.
     pub revision: RevisionNumber,
-    /// Where it stands.
+    /// The state of the replica.
     pub state: ReplicaState,
-    /// How often it was started again after it ended by itself.
+    /// How often it was restarted after it ended by itself.
     pub restarts: u32,
-    /// When its present process started.
+    /// When its current process started.
     #[schema(value_type = Option<String>)]
     pub started_at: Option<Timestamp>,
     /// Why it is not ready.
@@ -228,29 +228,29 @@ pub struct ReplicaView {
     pub reason: Option<String>,
 }
 
-/// What became of a deployment: written by workers only.
+/// The status of a deployment. Only workers write it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DeploymentStatus {
-    /// Where it stands.
+    /// The state of the deployment.
     #[serde(rename = "status")]
     pub state: State,
-    /// How many replicas of the revision that serves are ready; at most as many as are wanted.
+    /// The number of ready replicas of the revision that serves; at most the requested number.
     pub ready_replicas: u32,
-    /// The revision that requests go to, or most of them; while nothing is ready, the one that they went to last.
+    /// The revision that gets the requests, or most of them. If nothing is ready, the last one that did.
     pub serving_revision: Option<RevisionNumber>,
-    /// How requests are shared out among revisions.
+    /// How requests are distributed over revisions.
     #[serde(default)]
     pub traffic: Vec<Share>,
-    /// The artefact that is served, where it was found.
+    /// The artefact that is served, with the location where it was found.
     #[serde(default)]
     pub artifact: Option<String>,
-    /// `sha256:…` of the files that are served.
+    /// `sha256:…` of the served files.
     #[serde(default)]
     pub digest: Option<String>,
-    /// Why it is not as it should be.
+    /// Why the deployment is not healthy.
     #[serde(default)]
     pub error: Option<StatusError>,
-    /// What a user should know although nothing is wrong, such as limits that this machine cannot enforce.
+    /// Facts that the user should know although nothing is wrong, such as limits that this machine cannot enforce.
     #[serde(default)]
     pub notes: Vec<String>,
     /// The replicas.
@@ -259,7 +259,7 @@ pub struct DeploymentStatus {
 }
 
 impl DeploymentStatus {
-    /// What a new deployment shows.
+    /// The status of a new deployment.
     #[must_use]
     pub fn pending() -> Self {
         Self {
@@ -276,36 +276,36 @@ impl DeploymentStatus {
     }
 }
 
-/// A deployment as the control plane answers it.
+/// A deployment in an API response.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Deployment {
-    /// The deployment's number.
+    /// The number of the deployment.
     #[schema(example = 26)]
     pub id: DeploymentId,
-    /// What is wanted.
+    /// The specification.
     #[serde(flatten)]
     pub spec: DeploymentSpec,
-    /// What became of it.
+    /// The status.
     #[serde(flatten)]
     pub status: DeploymentStatus,
-    /// Where to send predictions, once something serves.
+    /// The URL for predictions. It works once something serves.
     #[schema(example = "http://127.0.0.1:8080/v2/models/md-26/infer")]
     pub url: Option<String>,
     /// The newest revision.
     pub revision: RevisionNumber,
-    /// When it was created.
+    /// When the deployment was created.
     #[schema(value_type = String, example = "2025-03-09T02:16:33.792720")]
     pub created_at: Timestamp,
-    /// When its specification last changed.
+    /// When the specification last changed.
     #[schema(value_type = String, example = "2025-03-09T02:16:33.792735")]
     pub updated_at: Timestamp,
 }
 
 impl DeploymentSpec {
-    /// What requests without a timeout of their own get.
+    /// The default request timeout.
     pub const DEFAULT_REQUEST_TIMEOUT_MS: u64 = 30_000;
 
-    /// The same, for revisions that were written down without.
+    /// The default for stored revisions without a timeout.
     pub(crate) fn default_request_timeout_ms() -> u64 {
         Self::DEFAULT_REQUEST_TIMEOUT_MS
     }

@@ -1,4 +1,4 @@
-//! The decision log: who or what decided what about which deployment, on which evidence.
+//! Events: who or what decided what about which deployment, and based on what data.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -9,42 +9,42 @@ use crate::{
     time::Timestamp,
 };
 
-/// One line of the decision log.
+/// One event.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Event {
-    /// Grows with each event.
+    /// Increases with each event.
     pub id: i64,
-    /// Which deployment.
+    /// The deployment.
     pub deployment: DeploymentId,
-    /// Which revision, if one.
+    /// The revision, if the event is about one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<RevisionNumber>,
-    /// When.
+    /// When it happened.
     #[serde(with = "crate::time::zulu")]
     #[schema(value_type = String)]
     pub at: Timestamp,
     /// Who or what decided: `user`, `worker` …
     pub actor: String,
-    /// A stable word: `created`, `revision_created`, `scaled`, `traffic_moved`, `failed` …
+    /// A stable code: `created`, `revision_created`, `scaled`, `traffic_moved`, `failed` …
     pub kind: String,
-    /// A sentence for a person.
+    /// A sentence for people.
     pub message: String,
-    /// The figures that it was decided on.
+    /// The data that the decision was based on.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub evidence: Value,
 }
 
-/// An event that is not yet written: the store gives it its id.
+/// An event that is not stored yet. The store assigns its id.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NewEvent {
-    /// Which revision, if one.
+    /// The revision, if the event is about one.
     pub revision: Option<RevisionNumber>,
     /// Who or what decided.
     pub actor: &'static str,
-    /// A stable word.
+    /// A stable code.
     pub kind: &'static str,
-    /// A sentence for a person.
+    /// A sentence for people.
     pub message: String,
-    /// The figures that it was decided on.
+    /// The data that the decision was based on.
     pub evidence: Value,
 }

@@ -1,23 +1,23 @@
-//! Names of things.
+//! Ids.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// A deployment: an integer on the control plane, `md-{id}` on the data plane.
+/// The id of a deployment: an integer in the control plane, `md-{id}` in the data plane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]
 pub struct DeploymentId(pub i64);
 
-/// Written `md-26`: the deployment's model name on the data plane.
+/// Written `md-26`: the model name of the deployment in the data plane.
 impl fmt::Display for DeploymentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "md-{}", self.0)
     }
 }
 
-/// The text is neither `26` nor `md-26`.
+/// The text is neither of the form `26` nor `md-26`.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("`{0}` is not a deployment id: write a number, or `md-` and a number")]
 pub struct NotADeploymentId(String);
@@ -34,27 +34,27 @@ impl FromStr for DeploymentId {
     }
 }
 
-/// An endpoint: what clients send requests to. Today each deployment has one, of the same number, but what is asked and
-/// what serves it are two things.
+/// An endpoint: the target of client requests. Today each deployment has one with the same number, but the two are
+/// separate concepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct EndpointId(pub i64);
 
-/// Written `md-26`: the name that an endpoint always has.
+/// Written `md-26`: the permanent name of an endpoint.
 impl fmt::Display for EndpointId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "md-{}", self.0)
     }
 }
 
-/// The endpoint that a deployment is made with.
+/// The endpoint that is created with a deployment.
 impl From<DeploymentId> for EndpointId {
     fn from(deployment: DeploymentId) -> Self {
         Self(deployment.0)
     }
 }
 
-/// Counts the revisions of one deployment, from 1.
+/// The number of a revision within one deployment, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]
 pub struct RevisionNumber(pub u32);
@@ -65,8 +65,8 @@ impl fmt::Display for RevisionNumber {
     }
 }
 
-/// One running instance of a revision, named by its backend: `md-26-r3-0` on processes, a pod's name
-/// on Kubernetes. Never reused for another revision.
+/// One running instance of a revision. The backend chooses the name: `md-26-r3-0` for processes, the name of the pod on
+/// Kubernetes. It is never reused for another revision.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]
 pub struct ReplicaId(pub String);

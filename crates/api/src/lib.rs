@@ -1,9 +1,8 @@
-//! The words that Modelway's parts say to each other: ids, specifications, states, routes
-//! and error bodies.
+//! The types that the parts of Modelway exchange: ids, specifications, states, routes and error bodies.
 //!
-//! Two kinds of type live here. What a *person* writes (a deployment, a manifest) is read by
-//! [`decode`], which reports every fault at once with its JSON pointer. What *our own roles* write to
-//! each other (routes, replica status) is plain serde.
+//! There are two kinds of type. Types that a *person* writes (a deployment, a manifest) are read by [`decode`], which
+//! reports all faults at once with their JSON pointers. Types that *Modelway's roles* exchange (routes, replica status)
+//! use plain serde.
 //!
 //! **Invariant:** no I/O, no clock, no randomness. Everything is a value or a pure function.
 

@@ -1,60 +1,60 @@
-//! Requests that were lost with a replica: what gateways tell the control plane.
+//! Lost requests: what gateways report to the control plane.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::id::{DeploymentId, ReplicaId, RevisionNumber};
 
-/// The path on the control plane that they are told at.
+/// The path on the control plane for the reports.
 pub const LOST_PATH: &str = "/v1/routes/lost";
-/// The most that are told at once.
+/// Maximum number of reports in one request.
 pub const MOST_LOST: usize = 256;
-/// The most ids of requests in one of them.
+/// Maximum number of request ids in one report.
 pub const MOST_IDS: usize = 10;
 
-/// How requests were lost.
+/// Why requests were lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Loss {
-    /// The replica broke off, and nobody had told it to end.
+    /// The connection to the replica broke, and the replica had not been told to stop.
     BrokeOff,
-    /// The replica was told to end, and they took longer than it was given.
+    /// The replica was told to stop, and the requests took longer than its drain time.
     ReplicaEnded,
-    /// The gateway was told to end, and they took longer than `gateway.drain_ms`.
+    /// The gateway was told to stop, and the requests took longer than `gateway.drain_ms`.
     GatewayEnded,
 }
 
-/// Requests that one replica did not answer, or not to the end.
+/// Requests that one replica did not answer, or not completely.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LostRequests {
-    /// Tells this word from all others: said twice, it counts once.
+    /// Identifies this report: if it is sent twice, it counts once.
     pub key: String,
-    /// Whose requests.
+    /// The deployment of the requests.
     pub deployment: DeploymentId,
-    /// The replica's revision.
+    /// The revision of the replica.
     pub revision: RevisionNumber,
     /// The replica.
     pub replica: ReplicaId,
-    /// How they were lost.
+    /// Why they were lost.
     pub how: Loss,
-    /// How many.
+    /// The number of requests.
     pub count: u64,
-    /// The ids of the first ones, at most [`MOST_IDS`].
+    /// The ids of the first requests, at most [`MOST_IDS`].
     #[serde(default)]
     pub requests: Vec<String>,
-    /// What the last one's connection said.
+    /// The error of the last connection.
     pub error: String,
-    /// A request that may be what ended the replica.
+    /// A request that may have crashed the replica.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspect: Option<Suspect>,
 }
 
-/// A request that another replica had broken off with before.
+/// A request with which the connection to another replica had already broken.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Suspect {
-    /// Its id.
+    /// The id of the request.
     pub request: String,
     /// The other replica.
     pub before: ReplicaId,

@@ -1,37 +1,37 @@
-//! What the path of an inference request names: one rule for every server that reads such paths.
+//! Parses the path of an inference request. All servers use this one rule.
 //!
-//! A path is cut at its slashes, and then each part is percent-decoded once. So `%2F` is a character of a name and
-//! cuts nothing, `iris%3Apredict` is `iris:predict`, and a name may be written with any of its characters encoded.
-//! Slashes at the end of a path mean nothing. Whether there is such a model is not known here.
+//! A path is split at its slashes, and then each part is percent-decoded once. So `%2F` is a character of a name and
+//! does not split, `iris%3Apredict` is `iris:predict`, and any character of a name may be encoded. Slashes at the end
+//! of a path are ignored. Whether the model exists is not checked here.
 
 use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
-/// What a path names.
+/// What a path refers to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target<'p> {
-    /// Something of one model.
+    /// A resource of one model.
     Model(ModelPath<'p>),
-    /// All else: the path, decoded, without slashes at its end. `/` alone is `/`.
+    /// Any other path, decoded, without slashes at its end. `/` alone is `/`.
     Other(Cow<'p, str>),
 }
 
-/// Something of one model.
+/// A resource of one model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelPath<'p> {
-    /// The protocol whose path it is.
+    /// The protocol of the path.
     pub protocol: Protocol,
-    /// The model's name. It is not empty, and may hold any character, slashes and colons too.
+    /// The name of the model. It is not empty, and may contain any character, including slashes and colons.
     pub name: Cow<'p, str>,
-    /// The version, where one is named.
+    /// The version, if the path contains one.
     pub version: Option<Cow<'p, str>>,
-    /// What is asked of it: in V1 the word behind the colon (`predict` or `explain`), in V2 the rest of the path
-    /// (`infer`, `health/live`); empty for the model itself.
+    /// The action: in V1 the word after the colon (`predict` or `explain`), in V2 the rest of the path (`infer`,
+    /// `health/live`); empty for the model itself.
     pub action: Cow<'p, str>,
 }
 
-/// The paths that name models.
+/// The paths that contain a model name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// `/v1/models/{name}[/versions/{version}][:{action}]`
@@ -42,18 +42,18 @@ pub enum Protocol {
     Repository,
 }
 
-/// A path is not UTF-8 once it is decoded.
+/// The decoded path is not UTF-8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the path is not UTF-8 after its percent signs are resolved")]
 pub struct NotUtf8;
 
-/// The words behind a colon that V1 knows.
+/// The words that V1 allows after a colon.
 const VERBS: [&str; 2] = ["predict", "explain"];
 
-/// Reads a path, without its query.
+/// Parses a path without its query.
 ///
 /// # Errors
-/// [`NotUtf8`]: the caller's fault.
+/// [`NotUtf8`]: the client is at fault.
 pub fn read(path: &str) -> Result<Target<'_>, NotUtf8> {
     let path = path.trim_end_matches('/');
     let model = match cut(path) {
@@ -67,7 +67,7 @@ pub fn read(path: &str) -> Result<Target<'_>, NotUtf8> {
     })
 }
 
-/// Whether a name can be asked for in a path: it is not empty, and no part of a path that clients resolve.
+/// Whether a path can contain this name: it is not empty, and clients do not resolve it like `.` or `..`.
 #[must_use]
 pub fn is_reachable(name: &str) -> bool {
     !matches!(name, "" | "." | "..") && !name.chars().any(char::is_control)
@@ -106,7 +106,7 @@ fn of_model(path: &str) -> Result<Option<ModelPath<'_>>, NotUtf8> {
     Ok(Some(ModelPath { protocol, name, version, action }))
 }
 
-/// Takes the verb behind the last colon off a part, if it is one.
+/// Removes the verb after the last colon from a part, if it is a known one.
 fn take_verb(part: &mut Cow<'_, str>) -> Option<&'static str> {
     let (before, word) = part.rsplit_once(':')?;
     let verb = VERBS.into_iter().find(|verb| *verb == word)?;
@@ -118,7 +118,7 @@ fn take_verb(part: &mut Cow<'_, str>) -> Option<&'static str> {
     Some(verb)
 }
 
-/// What stands before the first slash, and after it.
+/// The text before the first slash, and the text after it.
 fn cut(path: &str) -> (&str, &str) {
     path.split_once('/').unwrap_or((path, ""))
 }
@@ -127,7 +127,8 @@ fn decoded(part: &str) -> Result<Cow<'_, str>, NotUtf8> {
     percent_decode_str(part).decode_utf8().map_err(|_| NotUtf8)
 }
 
-/// Several parts, each decoded. Where one holds a slash then, they stay as they came: nothing has such a path.
+/// Several parts, each decoded. If a decoded part contains a slash, all parts stay encoded: no resource has such a
+/// path.
 fn joined(path: &str) -> Result<Cow<'_, str>, NotUtf8> {
     if !path.contains('%') {
         return Ok(Cow::Borrowed(path));

@@ -1,31 +1,31 @@
-//! What the control plane answers when it refuses: RFC 9457 problem details.
+//! The error responses of the control plane: RFC 9457 problem details.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// One thing wrong with a payload.
+/// One fault of a payload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Fault {
-    /// Where: a JSON pointer (RFC 6901), empty for the whole document; `?name` for a parameter of the query.
+    /// Where the fault is: a JSON pointer (RFC 6901), empty for the whole document; `?name` for a query parameter.
     pub pointer: String,
-    /// A stable word for programs, such as `unknown_field`.
+    /// A stable code for programs, such as `unknown_field`.
     pub code: String,
-    /// A sentence for a person: what is wrong and what to do.
+    /// A sentence for people: what is wrong and what to do.
     pub detail: String,
 }
 
-/// The body of every refusal of the control plane (`application/problem+json`, RFC 9457).
+/// The body of every error response of the control plane (`application/problem+json`, RFC 9457).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
-    /// The HTTP status, repeated.
+    /// The HTTP status.
     pub status: u16,
-    /// The status in words.
+    /// The reason phrase of the status.
     pub title: String,
-    /// A stable word for programs, such as `not_found`.
+    /// A stable code for programs, such as `not_found`.
     pub code: String,
-    /// A sentence for a person: what is wrong and what to do next.
+    /// A sentence for people: what is wrong and what to do next.
     pub detail: String,
-    /// For a payload: everything wrong with it.
+    /// All faults of the payload.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<Fault>,
 }
@@ -34,7 +34,7 @@ pub struct Problem {
 pub const PROBLEM_TYPE: &str = "application/problem+json";
 
 impl Problem {
-    /// What a client is told whose request is no HTTP: the media type, and the body.
+    /// The answer to a client whose request is not valid HTTP: the media type and the body.
     #[must_use]
     pub fn unreadable(status: u16, title: &str, detail: &str) -> (&'static str, String) {
         let problem = serde_json::json!({ "status": status, "title": title, "code": "unreadable", "detail": detail });

@@ -1,10 +1,10 @@
-//! Amounts of CPU and memory, as Kubernetes writes them.
+//! Amounts of CPU and memory in Kubernetes notation.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-/// An amount, kept in the words of the person who wrote it (`500m`, `0.5`, `1Gi`) beside its value.
+/// An amount. It keeps the text that the user wrote (`500m`, `0.5`, `1Gi`) together with the value.
 ///
 /// Source of the notation: Kubernetes, "resource.Quantity". Decimal exponents (`1e3`) are read too.
 #[derive(Clone, Debug)]

@@ -1,4 +1,4 @@
-//! The model registry: names, and under each its immutable versions.
+//! The model registry: models and their immutable versions.
 
 use std::collections::BTreeMap;
 
@@ -13,34 +13,34 @@ use crate::{
     time::Timestamp,
 };
 
-/// What a model version consists of.
+/// The content of a model version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ModelContent {
     /// Files: the first of these URIs that exists.
     Artifact {
-        /// Places to look, in this order.
+        /// The locations to try, in this order.
         uris: Vec<String>,
-        /// `sha256:…` that the files must have.
+        /// `sha256:…` that the files must match.
         digest: Option<String>,
     },
-    /// A container image that serves the model by itself.
+    /// A container image that serves the model itself.
     Image {
-        /// Its reference, such as `registry/name:tag`.
+        /// The image reference, such as `registry/name:tag`.
         reference: String,
     },
 }
 
-/// What a user says of a registered model.
+/// A registered model, as the user describes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RegisteredModelSpec {
-    /// The model's name.
+    /// The name of the model.
     #[schema(example = "iris")]
     pub name: String,
-    /// What it is, for people.
+    /// A description for people.
     #[serde(default)]
     pub description: String,
-    /// Words to find it by.
+    /// Labels to find the model by.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
 }
@@ -48,29 +48,29 @@ pub struct RegisteredModelSpec {
 /// A registered model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RegisteredModel {
-    /// What the user said.
+    /// The description from the user.
     #[serde(flatten)]
     pub spec: RegisteredModelSpec,
-    /// When it was registered.
+    /// When the model was registered.
     #[serde(with = "crate::time::zulu")]
     #[schema(value_type = String)]
     pub created_at: Timestamp,
 }
 
-/// A model version as a person writes it and reads it: `uri` or `image`, never both.
+/// A model version, as the user describes it: `uri` or `image`, never both.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ModelVersionSpec {
-    /// The version's name.
+    /// The name of the version.
     #[schema(example = "v1")]
     pub version: String,
-    /// Where the files are.
+    /// The location of the files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "s3://demmodels/models/v1")]
     pub uri: Option<String>,
     /// The container image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
-    /// The files' format, such as `onnx`.
+    /// The format of the files, such as `onnx`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<String>,
     /// `sha256:…` of the files.
@@ -81,27 +81,27 @@ pub struct ModelVersionSpec {
 /// A version in the registry. Immutable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelVersion {
-    /// The model that it belongs to.
+    /// The model of the version.
     pub model: String,
-    /// The version's name.
+    /// The name of the version.
     pub version: String,
-    /// What it consists of.
+    /// The content of the version.
     pub content: ModelContent,
-    /// The files' format.
+    /// The format of the files.
     pub format: Option<String>,
-    /// When it was registered.
+    /// When the version was registered.
     pub created_at: Timestamp,
 }
 
-/// A version as the control plane answers it.
+/// A version in an API response.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ModelVersionView {
-    /// The model that it belongs to.
+    /// The model of the version.
     pub model: String,
-    /// What the user said.
+    /// The description from the user.
     #[serde(flatten)]
     pub spec: ModelVersionSpec,
-    /// When it was registered.
+    /// When the version was registered.
     #[serde(with = "crate::time::zulu")]
     #[schema(value_type = String)]
     pub created_at: Timestamp,
@@ -122,7 +122,7 @@ impl From<ModelVersion> for ModelVersionView {
 }
 
 impl ModelVersionSpec {
-    /// What the version consists of.
+    /// The content of the version.
     #[must_use]
     pub fn content(&self) -> ModelContent {
         match &self.image {
@@ -131,10 +131,10 @@ impl ModelVersionSpec {
         }
     }
 
-    /// Reads a version as `POST /v1/registeredModels/{name}/versions` takes it.
+    /// Reads a version as in `POST /v1/registeredModels/{name}/versions`.
     ///
     /// # Errors
-    /// Everything wrong with it.
+    /// All faults.
     pub fn from_json(value: Value) -> Result<Self, Vec<Fault>> {
         let mut faults = Faults::default();
         let spec = Fields::of(value, "", &mut faults).and_then(|mut fields| {
@@ -165,10 +165,10 @@ impl ModelVersionSpec {
 }
 
 impl RegisteredModelSpec {
-    /// Reads a model as `POST /v1/registeredModels` takes it.
+    /// Reads a model as in `POST /v1/registeredModels`.
     ///
     /// # Errors
-    /// Everything wrong with it.
+    /// All faults.
     pub fn from_json(value: Value) -> Result<Self, Vec<Fault>> {
         let mut faults = Faults::default();
         let spec = Fields::of(value, "", &mut faults).and_then(|mut fields| {

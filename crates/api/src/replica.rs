@@ -1,4 +1,4 @@
-//! A replica: what it says of itself, and where it can be reached.
+//! A replica: its reports about itself, and its address.
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
@@ -10,28 +10,29 @@ use crate::id::ReplicaId;
 /// The files that a replica serves, as it found them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FoundFiles {
-    /// Where they were found: of several places the one that had them, and of a registered model of MLflow its version.
+    /// Where the files were found: of several locations, the one that had them; for a registered MLflow model, its
+    /// version.
     #[schema(example = "s3://demmodels/models/v1")]
     pub uri: String,
-    /// `sha256:…` of them.
+    /// `sha256:…` of the files.
     pub digest: String,
-    /// Of an object store or a web server, a word made of the names, sizes, ETags and times that it tells. It differs
-    /// when any of these has changed.
+    /// For an object store or a web server, a value computed from the names, sizes, ETags and times of the files. It
+    /// changes when any of them changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
 }
 
-/// Where a replica stands.
+/// The state of a replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ReplicaState {
-    /// Its process runs; its model does not predict yet.
+    /// Its process runs, but its model does not predict yet.
     Starting,
     /// It predicts.
     Ready,
-    /// It ended by itself and will be started again.
+    /// It ended by itself and will be restarted.
     BackingOff,
-    /// It was told to end and finishes what it has begun.
+    /// It was told to stop and finishes its running requests.
     Stopping,
 }
 
@@ -46,7 +47,7 @@ impl fmt::Display for ReplicaState {
     }
 }
 
-/// Where a replica takes requests: `unix:/path` or `host:port`.
+/// The address of a replica: `unix:/path` or `host:port`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Address {
     /// A Unix socket on the gateway's machine.
@@ -64,7 +65,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// The text is no address.
+/// The text is not a valid address.
 #[derive(Debug, thiserror::Error)]
 #[error("`{0}` is not an address: write host:port or unix:/path")]
 pub struct NotAnAddress(String);
@@ -98,25 +99,25 @@ impl<'de> Deserialize<'de> for Address {
     }
 }
 
-/// The path at which `modelway serve` answers [`SelfReport`]. With `?after=SEQ` it waits (at most 30 s)
-/// until the report's `seq` is greater than SEQ, so that a watcher need not poll.
+/// The path where `modelway serve` returns [`SelfReport`]. With `?after=SEQ` it waits (at most 30 s) until the `seq` of
+/// the report is greater than SEQ, so that a watcher does not need to poll.
 pub const SELF_REPORT_PATH: &str = "/modelway/replica";
 
-/// The header of an answer that refuses a request before anything of it was begun: the server is full, stops or is
-/// not ready. Such a request can be sent elsewhere, whatever it does. Over gRPC it is metadata of the answer.
+/// The header of an error response to a request that was not begun: the server is full, is stopping or is not ready.
+/// Such a request can be sent to another replica, even if it is not idempotent. In gRPC it is metadata of the answer.
 pub const NOT_BEGUN_HEADER: &str = "x-modelway-not-begun";
 
-/// What a running `modelway serve` says of itself: the handshake by which a replica is adopted, and its
-/// use of the machine.
+/// What a running `modelway serve` reports about itself. A worker uses it to adopt a replica and to read its resource
+/// usage.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SelfReport {
-    /// The id that it was started with, if any.
+    /// The replica id that it was started with, if any.
     pub replica: Option<ReplicaId>,
     /// Its process id.
     pub pid: u32,
-    /// Grows by one with each change of `state`.
+    /// Increases by one with each change of `state`.
     pub seq: u64,
-    /// Where it stands; never `BackingOff`.
+    /// The state; never `BackingOff`.
     pub state: ReplicaState,
     /// The artefact that it serves, once found.
     pub artifact: Option<String>,
@@ -129,20 +130,19 @@ pub struct SelfReport {
     pub memory_bytes: u64,
 }
 
-/// How a replica that cannot serve its model ends: written as JSON to the file named by
-/// `--termination-message`, and in words to standard error. (The same file as Kubernetes'
-/// `terminationMessagePath`.)
+/// The reason why a replica cannot serve its model. It is written as JSON to the file that `--termination-message`
+/// names, and as text to standard error. (On Kubernetes, this is the file of `terminationMessagePath`.)
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TerminationMessage {
-    /// A stable word: see [`crate::deployment::StatusError::code`].
+    /// A stable code: see [`crate::deployment::StatusError::code`].
     pub code: String,
-    /// A sentence: what is wrong and what to do.
+    /// A sentence that says what is wrong and what to do.
     pub message: String,
-    /// The files of its model, if it had found them.
+    /// The files of the model, if they were found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<FoundFiles>,
 }
 
-/// The exit status of a `serve` whose model a person must change (`EX_CONFIG` of sysexits.h): starting it
-/// again at once cannot help.
+/// The exit status of `serve` if a person must change the model (`EX_CONFIG` of sysexits.h): an immediate restart does
+/// not help.
 pub const EXIT_MODEL_INVALID: u8 = 78;

@@ -1,13 +1,13 @@
-//! The id of a request: which ids of clients the gateway and the model server take over.
+//! The id of a request, and which ids the gateway and the model server accept from clients.
 
-/// The header that carries it.
+/// The header for the id.
 pub const HEADER: &str = "x-request-id";
 
-/// The longest id of a client that is taken over, in bytes.
+/// Maximum length of an accepted id, in bytes.
 pub const LONGEST: usize = 128;
 
-/// Whether a client's id is taken over: 1 to [`LONGEST`] ASCII letters, digits and `-_.:/+=`. Other ids could forge a
-/// line of a log.
+/// Whether an id from a client is accepted: 1 to [`LONGEST`] ASCII letters, digits and `-_.:/+=`. Other characters
+/// could forge a log line.
 #[must_use]
 pub fn is_plain(id: &[u8]) -> bool {
     !id.is_empty()

@@ -13,28 +13,28 @@ use crate::{
     time::Timestamp,
 };
 
-/// What one revision runs. Equal contents are the same revision.
+/// The content of a revision. Revisions with equal content run the same.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RevisionSpec {
-    /// The deployment's name: replicas answer to it too.
+    /// The name of the deployment. The replicas answer to it too.
     pub name: Option<String>,
     /// The kind of machine.
     pub machine: MachineType,
-    /// The version that the model's answers and its URL carry.
+    /// The version in the model's answers and in its URL.
     pub model_version: String,
-    /// What is served.
+    /// The artefact to serve.
     pub content: ModelContent,
-    /// What each replica is promised.
+    /// Resources that are reserved for each replica.
     pub request_res: Resources,
-    /// What each replica may use at most.
+    /// Maximum resources of each replica.
     pub limit_res: Resources,
     /// Environment variables of each replica.
     pub env: BTreeMap<String, String>,
-    /// Environment variables and the files that hold their values.
+    /// Environment variables, and the files that contain their values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env_from_file: BTreeMap<String, String>,
-    /// The longest that a request may take, in milliseconds: each replica gives up then, and has so long to finish what
-    /// it has begun when it is told to end.
+    /// The request timeout in milliseconds. Each replica ends a run after this time, and gets this time to finish its
+    /// running requests when it is told to stop.
     #[serde(default = "DeploymentSpec::default_request_timeout_ms")]
     pub request_timeout_ms: u64,
     /// The interpreter of a Python model.
@@ -43,10 +43,10 @@ pub struct RevisionSpec {
 }
 
 impl RevisionSpec {
-    /// The snapshot of `spec`. `registered` is the registry's entry where the model is named by it.
+    /// The snapshot of `spec`. `registered` is the registry entry if the specification names a registered model.
     ///
-    /// Where the model stands in a bucket, the artefact is `<bucket>/<prefix>/<version>`, and
-    /// `<bucket>/<prefix>` where that does not exist.
+    /// For a model in a bucket, the artefact is `<bucket>/<prefix>/<version>`, or `<bucket>/<prefix>` if that does not
+    /// exist.
     #[must_use]
     pub fn of(spec: &DeploymentSpec, registered: Option<&ModelVersion>) -> Self {
         let (model_version, content) = match (&spec.model, registered) {
@@ -74,8 +74,8 @@ impl RevisionSpec {
         }
     }
 
-    /// Whether it names a place whose files may become others: then the revision is pinned to those that its first
-    /// replica finds.
+    /// Whether the files at the location may change. Then the revision is pinned to the files that its first replica
+    /// finds.
     #[must_use]
     pub fn needs_pin(&self) -> bool {
         matches!(self.content, ModelContent::Artifact { digest: None, .. })
@@ -83,8 +83,8 @@ impl RevisionSpec {
 }
 
 impl RevisionSpec {
-    /// The specification `now` changed so that it runs this again. `registered` is the registered version that this was
-    /// made from. The name stays.
+    /// The specification `now`, changed so that it runs this revision again. `registered` is the registered version
+    /// that the revision was created from. The name does not change.
     #[must_use]
     pub fn restored(&self, now: &DeploymentSpec, registered: Option<RegisteredRef>) -> DeploymentSpec {
         let model = match (registered, &self.content) {
@@ -92,12 +92,12 @@ impl RevisionSpec {
             (None, ModelContent::Artifact { uris, digest }) => ModelSource::Bucket(BucketModel {
                 version: self.model_version.clone(),
                 kind: "single".to_owned(),
-                // The folder of the version comes before the place that holds it.
+                // The folder of the version comes before its parent folder.
                 bucket: uris.last().cloned().unwrap_or_default(),
                 prefix: String::new(),
                 digest: digest.clone(),
             }),
-            // Only registered versions are images.
+            // Only registered versions can be images.
             (None, ModelContent::Image { .. }) => now.model.clone(),
         };
         DeploymentSpec {
@@ -118,16 +118,16 @@ fn bucket_content(model: &BucketModel) -> ModelContent {
     let bucket = model.bucket.trim_end_matches('/');
     let prefix = model.prefix.trim_matches('/');
     let base = if prefix.is_empty() { bucket.to_owned() } else { format!("{bucket}/{prefix}") };
-    // A bucket of "/" alone is the root of the file system.
+    // The bucket "/" is the root of the file system.
     let base = if base.is_empty() { "/".to_owned() } else { base };
     if crate::deployment::is_mlflow(&base) {
-        // It names its version itself.
+        // The address contains the version.
         return ModelContent::Artifact { uris: vec![base], digest: model.digest.clone() };
     }
     ModelContent::Artifact { uris: vec![format!("{base}/{}", model.version), base], digest: model.digest.clone() }
 }
 
-/// The files that all replicas of a revision serve: those that the first one found.
+/// The files that all replicas of a revision serve: those that its first replica found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Pin {
     /// The files.
@@ -141,36 +141,36 @@ pub struct Pin {
 /// One revision of a deployment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revision {
-    /// Whose revision this is.
+    /// The deployment.
     pub deployment: DeploymentId,
-    /// Which one.
+    /// The number of the revision.
     pub number: RevisionNumber,
-    /// What it runs.
+    /// The content of the revision.
     pub spec: RevisionSpec,
-    /// When it was made.
+    /// When it was created.
     pub created_at: Timestamp,
     /// The files that it serves; `None` until its first replica has found them.
     #[serde(default)]
     pub pin: Option<Pin>,
 }
 
-/// A revision as people read it.
+/// A revision in an API response.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RevisionView {
-    /// Which one.
+    /// The number of the revision.
     pub number: RevisionNumber,
-    /// Whether it is the one that is wanted.
+    /// Whether it is the revision that the specification wants.
     pub wanted: bool,
-    /// Whether it is the one that answers predictions.
+    /// Whether it is the revision that answers predictions.
     pub serving: bool,
-    /// The version that the model's answers carry.
+    /// The version in the model's answers.
     pub model_version: String,
-    /// What it serves.
+    /// The artefact that it serves.
     pub content: ModelContent,
     /// The files that it serves; absent until its first replica has found them.
     #[serde(default)]
     pub pin: Option<Pin>,
-    /// When it was made.
+    /// When it was created.
     #[serde(with = "crate::time::zulu")]
     #[schema(value_type = String)]
     pub created_at: Timestamp,

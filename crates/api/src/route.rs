@@ -1,14 +1,14 @@
-//! The route table: what a gateway needs to serve, and how it is told.
+//! The route table: what a gateway needs to serve, and how it gets it.
 //!
-//! A route has two halves. The [`Policy`] of an endpoint is what people decided: its names, its limits, what is recorded. The
-//! store writes it with the change itself. The [`Targets`] of a deployment are where requests go: revisions, their shares,
-//! their replicas. The worker writes them. Neither repeats a field of the other.
+//! A route has two halves. The [`Policy`] of an endpoint contains the decisions of the user: names, limits, recording.
+//! The store writes it in the same transaction as the change. The [`Targets`] of a deployment say where requests go:
+//! revisions, their shares, their replicas. The worker writes them. No field is in both halves.
 //!
-//! A gateway asks the control plane once, `GET /v1/routes/watch?protocol=2&epoch=E&after=V`, and reads a stream of
-//! [`RouteMessage`]s, one JSON object a line, for as long as both live. Versions grow over the whole table,
-//! so "everything after V" is both the snapshot (V = 0) and the deltas.
+//! A gateway sends one request, `GET /v1/routes/watch?protocol=2&epoch=E&after=V`, and reads an endless stream of
+//! [`RouteMessage`]s, one JSON object per line. Versions increase over the whole table, so "everything after V" is both
+//! the snapshot (V = 0) and the deltas.
 //!
-//! A gateway ignores changes of a kind that it does not know. What it must not ignore, an endpoint names in
+//! A gateway ignores changes of an unknown kind. If a gateway must not ignore something, the endpoint lists it in
 //! [`Policy::requires`].
 
 pub mod form1;
@@ -24,54 +24,54 @@ use crate::{
 /// The path of the watch on the control plane.
 pub const WATCH_PATH: &str = "/v1/routes/watch";
 
-/// The version of the watch's messages. Version 1 is [`form1`], which gateways speak that name no version.
+/// The version of the messages of the watch. Version 1 is [`form1`], for gateways that send no version.
 pub const PROTOCOL: u32 = 2;
 
-/// What people decided about an endpoint.
+/// The decisions of the user about an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
-    /// Whose targets its requests go to.
+    /// The deployment whose targets get its requests.
     pub deployment: DeploymentId,
-    /// Its second name.
+    /// The second name of the endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// It was deleted: it serves under its id only, until its replicas have ended.
+    /// The deployment was deleted: it serves only under its id, until its replicas have ended.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub deleting: bool,
-    /// What a gateway must be able to do to serve it. One that lacks any of these refuses its requests.
+    /// Capabilities that a gateway needs to serve the endpoint. A gateway that lacks one refuses its requests.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub requires: Vec<String>,
-    /// After this many milliseconds a request is answered with 504.
+    /// Request timeout in milliseconds. After it, the answer is 504.
     pub request_timeout_ms: u64,
-    /// Whether a request that a replica may have begun can be sent to another one.
+    /// Whether a request may be sent to another replica although the first one may have begun it.
     pub idempotent: bool,
-    /// Whose inputs and outputs go into the prediction log.
+    /// Of which requests the prediction log contains inputs and outputs.
     pub log_payloads: LogPayloads,
 }
 
 /// Where the requests of a deployment go.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Targets {
-    /// Where the deployment stands.
+    /// The state of the deployment.
     pub state: State,
-    /// Why nothing serves, for the 503.
+    /// Why nothing serves, for the text of the 503.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// The name, beside the deployment's id, that all of its replicas answer to.
+    /// The name, besides the id of the deployment, that all of its replicas answer to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answers_to: Option<String>,
-    /// The revisions that have replicas. Empty while nothing serves.
+    /// The revisions that have replicas. Empty if nothing serves.
     pub revisions: Vec<RouteRevision>,
 }
 
 /// One revision of a deployment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteRevision {
-    /// Which one.
+    /// The number of the revision.
     pub number: RevisionNumber,
-    /// The model version that `/versions/{v}` reaches it by.
+    /// The model version, for the path `/versions/{v}`.
     pub model_version: String,
-    /// Its share of the requests that name no version, in relation to the other weights.
+    /// Its weight for requests that name no version, relative to the other weights.
     pub weight: u32,
     /// The replicas that are ready.
     pub replicas: Vec<RouteReplica>,
@@ -80,41 +80,41 @@ pub struct RouteRevision {
 /// One ready replica.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteReplica {
-    /// Its name.
+    /// The name of the replica.
     pub id: ReplicaId,
-    /// Where it takes requests.
+    /// The address of the replica.
     pub address: Address,
 }
 
-/// One entry of the table that changed.
+/// One changed entry of the table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
-    /// The table's version with this change.
+    /// The version of the table with this change.
     pub version: i64,
     /// What changed.
     #[serde(flatten)]
     pub entry: Entry,
 }
 
-/// An entry of the table as it is now: its kind, its key, and its value, which is `None` when it is gone.
+/// The current entry of the table: its kind, its key, and its value, which is `None` if the entry was removed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Entry {
     /// An endpoint.
     Endpoint {
-        /// Which one.
+        /// The id of the endpoint.
         key: EndpointId,
         /// Its policy.
         value: Option<Policy>,
     },
     /// A deployment's targets.
     Targets {
-        /// Whose.
+        /// The id of the deployment.
         key: DeploymentId,
         /// Where they are.
         value: Option<Targets>,
     },
-    /// Of a kind that this version does not know.
+    /// An entry of a kind that this version does not know.
     #[serde(other)]
     Unknown,
 }
@@ -123,25 +123,25 @@ pub enum Entry {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RouteMessage<C = Change> {
-    /// The first line. With `reset` the gateway forgets every entry, at the next `Synced`, that was not
-    /// named since: its table was another database's.
+    /// The first line. With `reset`, the gateway removes at the next `Synced` every entry that was not sent since: its
+    /// table came from another database.
     Hello {
-        /// Names the database.
+        /// The epoch of the database.
         epoch: String,
-        /// Whether what follows is the whole table.
+        /// Whether the whole table follows.
         reset: bool,
     },
-    /// An entry changed.
+    /// One changed entry.
     Change(C),
-    /// Everything up to this version was sent: swap the table. Repeated as a heartbeat.
+    /// Everything up to this version was sent: apply the changes. Repeated as a heartbeat.
     Synced {
-        /// The table's version.
+        /// The version of the table.
         version: i64,
     },
 }
 
 impl Policy {
-    /// While the endpoint is renamed, the name that its replicas answer to and that is not its own any more.
+    /// During a rename of the endpoint, the old name that its replicas still answer to.
     #[must_use]
     pub fn former(&self, targets: &Targets) -> Option<String> {
         let serves = !self.deleting && targets.revisions.iter().any(|revision| !revision.replicas.is_empty());
@@ -154,7 +154,10 @@ impl Policy {
 #[must_use]
 pub fn refusal(lacking: &[&str]) -> String {
     let names: Vec<_> = lacking.iter().map(|name| format!("`{name}`")).collect();
-    format!("it requires {}, which this gateway's version cannot do: upgrade the gateway", names.join(" and "))
+    format!(
+        "it requires {}, which this version of the gateway does not support: upgrade the gateway",
+        names.join(" and ")
+    )
 }
 
 #[cfg(test)]

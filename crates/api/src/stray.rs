@@ -1,4 +1,4 @@
-//! Replicas that run where a database's workers work, and are not that database's.
+//! Stray replicas: they run on the machine of a worker, but do not belong to its database.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -10,40 +10,41 @@ use crate::{
     time::Timestamp,
 };
 
-/// Why a replica is nobody's here.
+/// Why a replica is a stray.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum StrayReason {
     /// Another database started it.
     OtherDatabase,
-    /// The database has no deployment of that number.
+    /// The database has no deployment with that number.
     UnknownDeployment,
-    /// The database has another revision of that number, or none: it was restored from an older copy.
+    /// The database has no revision with that number, or a different one: it was restored from an older copy.
     UnknownRevision,
 }
 
-/// A replica that nobody here started. It takes no traffic, is not started again, and is ended only when a person asks for it.
+/// A replica that does not belong to this database. It gets no requests and is not restarted. It is ended only when a
+/// person asks for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Stray {
-    /// Its name.
+    /// The name of the replica.
     pub replica: ReplicaId,
-    /// The number of the deployment that it was started for, in the database that it belongs to.
+    /// The number of its deployment, in the database that started it.
     pub deployment: DeploymentId,
     /// The number of its revision.
     pub revision: RevisionNumber,
-    /// Where it stands.
+    /// The state of the replica.
     pub state: ReplicaState,
-    /// Why it is nobody's here.
+    /// Why it is a stray.
     pub reason: StrayReason,
-    /// The epoch of the database that started it. None if that was Modelway 0.1.0.
+    /// The epoch of the database that started it. None for Modelway 0.1.0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub epoch: Option<Epoch>,
-    /// When its present process started.
+    /// When its current process started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub started_at: Option<Timestamp>,
-    /// Since when it is known here.
+    /// When a worker first saw it.
     #[serde(with = "crate::time::zulu")]
     #[schema(value_type = String)]
     pub since: Timestamp,
@@ -51,11 +52,11 @@ pub struct Stray {
     pub ending: bool,
 }
 
-/// Which strays to end.
+/// The strays to end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EndStrays {
-    /// Their names, as `GET /v1/strays` lists them.
+    /// Their names, as listed by `GET /v1/strays`.
     #[schema(min_items = 1, max_items = 1000)]
     pub replicas: Vec<ReplicaId>,
 }

@@ -1,4 +1,4 @@
-//! Points in time, as the control plane writes them.
+//! Timestamps in the format of the control plane.
 
 use std::{
     fmt,
@@ -8,19 +8,19 @@ use std::{
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-/// Microseconds since 1970 in UTC; written `2025-03-09T02:16:33.792720`, without a zone, and with [`zulu`] with a `Z`. Both
-/// are read.
+/// Microseconds since 1970 in UTC. Written as `2025-03-09T02:16:33.792720` without a zone, or with [`zulu`] with a `Z`.
+/// Both forms are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Timestamp(pub i64);
 
 impl Timestamp {
-    /// This much later; saturates at the end of time.
+    /// This time plus a duration; saturates at the maximum.
     #[must_use]
     pub fn after(self, wait: Duration) -> Self {
         Self(self.0.saturating_add(i64::try_from(wait.as_micros()).unwrap_or(i64::MAX)))
     }
 
-    /// How long after `earlier` this is; zero if it is before.
+    /// The duration since `earlier`; zero if this time is before it.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
@@ -63,7 +63,7 @@ impl<'de> Deserialize<'de> for Timestamp {
     }
 }
 
-/// For `#[serde(with = "…")]`: a time of an answer, with the `Z` of UTC.
+/// For `#[serde(with = "…")]`: a time with the UTC suffix `Z`.
 pub mod zulu {
     use serde::{Deserialize, Deserializer, Serializer};
 
@@ -72,7 +72,7 @@ pub mod zulu {
     /// Writes `2025-03-09T02:16:33.792720Z`.
     ///
     /// # Errors
-    /// Those of the serializer.
+    /// The errors of the serializer.
     pub fn serialize<S: Serializer>(time: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
         to.collect_str(&format_args!("{time}Z"))
     }
@@ -80,7 +80,7 @@ pub mod zulu {
     /// Reads either form.
     ///
     /// # Errors
-    /// The text is no time.
+    /// The text is not a valid time.
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Timestamp, D::Error> {
         Timestamp::deserialize(from)
     }

@@ -1,29 +1,29 @@
-//! What a caller is told of a request that is refused, by a model server and by a gateway in the same words.
+//! Texts of refused requests, shared by the model server and the gateway.
 
-/// The most characters of a path or a name that are repeated.
+/// Maximum number of characters of a path or a name that a text repeats.
 const SHOWN: usize = 128;
 
-/// Extensions of Triton that its clients may look for, and that are not there.
+/// Extensions of Triton that its clients may look for, and that are not supported.
 const NO_EXTENSIONS: [(&str, &str); 4] = [
-    ("trace/setting", "traces are not set over the protocol"),
-    ("logging", "the log is not set over the protocol"),
-    ("systemsharedmemory", "tensors come in the body, not by shared memory"),
-    ("cudasharedmemory", "tensors come in the body, not by shared memory"),
+    ("trace/setting", "trace settings cannot be changed over the protocol"),
+    ("logging", "log settings cannot be changed over the protocol"),
+    ("systemsharedmemory", "shared memory is not supported; send tensors in the body"),
+    ("cudasharedmemory", "shared memory is not supported; send tensors in the body"),
 ];
 
-/// Methods of Triton's gRPC service that are not served, and what to do instead.
+/// Methods of Triton's gRPC service that are not supported, and what to do instead.
 const NO_METHODS: [(&str, &str); 5] = [
-    ("SystemSharedMemory", "shared memory is not served here: send the tensors in the message"),
-    ("CudaSharedMemory", "shared memory is not served here: send the tensors in the message"),
-    ("TraceSetting", "traces are not set over the protocol: see the server's configuration"),
-    ("LogSettings", "logging is not set over the protocol: see the server's configuration"),
-    ("", "there is no such method; reflection lists those that there are"),
+    ("SystemSharedMemory", "shared memory is not supported: send the tensors in the message"),
+    ("CudaSharedMemory", "shared memory is not supported: send the tensors in the message"),
+    ("TraceSetting", "trace settings cannot be changed over the protocol: see the server's configuration"),
+    ("LogSettings", "log settings cannot be changed over the protocol: see the server's configuration"),
+    ("", "there is no such method; reflection lists the methods"),
 ];
 
-/// A compressed gRPC message in a call without `grpc-encoding`; INTERNAL, as gRPC has it.
-pub const COMPRESSION_UNNAMED: &str = "the message says that it is compressed, and its headers do not say how";
+/// A compressed gRPC message in a call without `grpc-encoding`; INTERNAL, as the gRPC specification says.
+pub const COMPRESSION_UNNAMED: &str = "the message is marked as compressed, but the header grpc-encoding is missing";
 
-/// 404: there is nothing at a path.
+/// 404: the path does not exist.
 #[must_use]
 pub fn nothing_at(path: &str) -> String {
     if let Some((_, why)) = NO_EXTENSIONS.iter().find(|(part, _)| path.starts_with("/v2/") && path.contains(part)) {
@@ -35,19 +35,19 @@ pub fn nothing_at(path: &str) -> String {
     )
 }
 
-/// 405: a path takes other methods. `allowed` is as in the header `Allow`.
+/// 405: the path supports other methods. `allowed` is the value of the header `Allow`.
 #[must_use]
 pub fn wrong_method(path: &str, allowed: &str, used: &str) -> String {
     format!("{} takes {allowed}, not {used}", shown(path))
 }
 
-/// 404: a model has no such version.
+/// 404: the model has no such version.
 #[must_use]
 pub fn no_version(model: &str, version: &str, there: &[&str]) -> String {
     format!("model `{model}` has no version `{}`; it has {}", shown(version), there.join(", "))
 }
 
-/// 404: nobody has a model's name. Programs written against Triton and KServe look for the first words.
+/// 404: the model does not exist. Clients for Triton and KServe search for the first words.
 #[must_use]
 pub fn unknown_model(name: &str, hint: &str) -> String {
     format!("Request for unknown model `{}`: {hint}", shown(name))
@@ -60,10 +60,10 @@ pub fn no_method(method: &str) -> String {
     format!("{}: {why}", shown(method))
 }
 
-/// UNIMPLEMENTED: a gRPC service. `served` is one that is.
+/// UNIMPLEMENTED: a gRPC service. `served` is a service that exists.
 #[must_use]
 pub fn no_service(name: &str, served: &str) -> String {
-    format!("the service {} is not served here; {served} is", shown(name))
+    format!("the service {} is not supported; use {served}", shown(name))
 }
 
 fn shown(text: &str) -> &str {

@@ -72,7 +72,7 @@ impl Place {
                 Address::parse(&scheme, whole).map(Self::Mlflow).map_err(refused)
             }
             other => Err(refused(format!(
-                "{other} is no scheme known here; known are s3, gs, http, https, models, runs, mlflow-artifacts and file"
+                "{other} is not a known scheme; known are s3, gs, http, https, models, runs, mlflow-artifacts and file"
             ))),
         }
     }

@@ -1,4 +1,4 @@
-//! The use cases, one file per noun. They know the store and the words of `api`, and nothing of HTTP.
+//! The use cases, one file per noun. They use the store and the types of `api`, and know nothing about HTTP.
 
 pub(crate) mod deployment;
 pub(crate) mod event;
@@ -15,17 +15,17 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{Config, error::Error, metrics::Metrics, watch::Hub};
 
-/// How long a health check waits for the database.
+/// Timeout of the database check in a health check.
 const PING_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Everything that a request needs.
+/// The state that every request needs.
 pub(crate) struct App {
     pub(crate) config: Config,
     pub(crate) store: Store,
     pub(crate) clock: Clock,
     pub(crate) metrics: Metrics,
     pub(crate) watch: Arc<Hub>,
-    /// Tasks that end, at shutdown, before [`crate::run`] returns.
+    /// Tasks that end at shutdown, before [`crate::run`] returns.
     pub(crate) tasks: Tasks,
     log_streams: Arc<Semaphore>,
 }
@@ -54,12 +54,12 @@ impl App {
         }
     }
 
-    /// How many deployments stand in each state; `None` while the database does not answer.
+    /// The number of deployments in each state; `None` while the database does not answer.
     pub(crate) async fn deployment_counts(&self) -> Option<Vec<(State, u64)>> {
         match tokio::time::timeout(PING_PATIENCE, self.store.deployment_count()).await {
             Ok(Ok(counts)) => Some(counts),
             Ok(Err(error)) => {
-                tracing::debug!("deployments are not counted: {}", crate::error::chain(&error));
+                tracing::debug!("cannot count the deployments: {}", crate::error::chain(&error));
                 None
             }
             Err(_) => None,

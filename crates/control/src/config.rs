@@ -5,41 +5,42 @@ use std::time::Duration;
 use base::config::{Faults, Section};
 use serde::{Deserialize, Serialize};
 
-/// Settings of the control plane. Every bound is a setting; at a bound the answer is immediate and names it.
+/// Settings of the control plane. Every limit is a setting; at a limit the request is refused at once, and the error
+/// names the setting.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Where to listen, as `host:port`.
+    /// Address to listen on, as `host:port`.
     pub addr: String,
-    /// The gateway as users reach it: the beginning of every deployment's `url`.
+    /// The URL of the gateway for users: the beginning of every deployment's `url`.
     pub gateway_url: String,
-    /// Host names, beside loopback ones and IP addresses, that requests may be addressed to and web pages
-    /// may come from; `*.example.org` for all below, `*` for any. See [`base::guard`].
+    /// Host names, besides loopback names and IP addresses, that clients may use for the control plane and that web
+    /// pages may come from; `*.example.org` includes all subdomains, `*` any host. See [`base::guard`].
     pub allowed_hosts: Vec<String>,
-    /// The largest body of a request, in bytes. Beyond it: 413.
+    /// Maximum size of a request body, in bytes. Larger bodies get 413.
     pub max_body_bytes: usize,
-    /// The most connections at a time. Beyond them: 503.
+    /// Maximum number of connections. Further ones get 503.
     pub max_connections: usize,
-    /// The most gateways that may watch the routes here at a time. Beyond them: 503.
+    /// Maximum number of gateways that watch the routes. Further ones get 503.
     pub max_watchers: usize,
-    /// The most logs that may be read through here at a time. Beyond them: 503.
+    /// Maximum number of logs that are read at a time. Further ones get 503.
     pub max_log_streams: usize,
-    /// How long a client may take to send the head of a request, in milliseconds.
+    /// Timeout for the header of a request, in milliseconds.
     pub header_timeout_ms: u64,
-    /// How long a client may take to send a body, in milliseconds. Beyond it: 408.
+    /// Timeout for the body of a request, in milliseconds. After it: 408.
     pub body_timeout_ms: u64,
-    /// How long an answer may take to begin, in milliseconds. Beyond it: 503.
+    /// Timeout until an answer begins, in milliseconds. After it: 503.
     pub request_timeout_ms: u64,
-    /// How long a client may leave an answer unread, in milliseconds, before its connection is closed. A paused
-    /// `logs -f` is such a client.
+    /// How long a client may read nothing of its answer, in milliseconds, before its connection is closed. This
+    /// includes a paused `logs -f`.
     pub stall_timeout_ms: u32,
-    /// How long requests in flight may take to finish at shutdown, in milliseconds.
+    /// How long requests in flight may take at shutdown, in milliseconds.
     pub drain_ms: u64,
-    /// How often to look for new routes that another process wrote, in milliseconds.
+    /// Interval of checking for new routes from other processes, in milliseconds.
     pub watch_poll_ms: u64,
-    /// How often a route watch without changes repeats how far it is, in milliseconds.
+    /// Interval of heartbeats on a route watch without changes, in milliseconds.
     pub watch_heartbeat_ms: u64,
-    /// A worker that was not seen for so long, in milliseconds, is not asked for logs.
+    /// A worker that was last seen longer ago than this, in milliseconds, is not asked for logs.
     pub worker_seen_ms: u64,
 }
 
@@ -90,7 +91,7 @@ impl Section for Config {
 }
 
 impl Config {
-    /// The URL at which the gateway answers for `model`.
+    /// The URL of `model` at the gateway.
     pub(crate) fn infer_url(&self, model: impl std::fmt::Display) -> String {
         format!("{}/v2/models/{model}/infer", self.gateway_url.trim_end_matches('/'))
     }

@@ -1,7 +1,7 @@
-//! Everything that a request can be refused for, and how a refusal is answered.
+//! The reasons for refusing a request, and the error responses.
 //!
-//! Code returns an [`Error`]; only [`IntoResponse`], the last step, knows of statuses and bodies. The body is
-//! always `application/problem+json`. What a caller cannot mend is logged here, once, with its chain.
+//! Code returns an [`Error`]; only [`IntoResponse`], the last step, deals with statuses and bodies. The body is always
+//! `application/problem+json`. Errors that the caller cannot fix are logged here, once, with their chain of causes.
 
 use api::{
     Fault, Problem,
@@ -22,33 +22,33 @@ type Source = Box<dyn std::error::Error + Send + Sync>;
 /// Why a request was refused.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// The request itself is at fault, in a way that one sentence tells.
+    /// The request itself is at fault; one sentence says why.
     #[error("{detail}")]
     Request { status: StatusCode, code: &'static str, detail: String },
-    /// The query's parameters are at fault.
+    /// The query parameters have faults.
     #[error("the query has {} faults", .0.len())]
     Query(Vec<Fault>),
-    /// The payload is well-formed JSON but not what is expected.
+    /// The payload is valid JSON, but has faults.
     #[error("the payload has {} faults", .0.len())]
     Payload(Vec<Fault>),
-    /// The guard of the open mode.
+    /// The guard refused the request.
     #[error(transparent)]
     Guard(#[from] base::guard::Refusal),
-    /// The store's own reasons.
+    /// An error of the store.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A bound was reached; asking again later may work.
+    /// A limit was reached; a later retry may work.
     #[error("{0}")]
     Busy(String),
-    /// Something behind the control plane is away; asking again may work.
+    /// A dependency of the control plane is unavailable; a retry may work.
     #[error("{detail}")]
     Away { code: &'static str, detail: String, source: Option<Source> },
-    /// A defect of ours.
+    /// A bug in Modelway.
     #[error("{0}")]
     Defect(String),
 }
 
-/// Seconds after which a caller should ask again.
+/// Seconds until the caller should retry.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
 impl Error {
@@ -89,7 +89,7 @@ impl Error {
 
 fn told(what: &str, faults: &[Fault]) -> String {
     match faults {
-        [only] => format!("the {what} is at fault: {}", only.detail),
+        [only] => format!("the {what} has a fault: {}", only.detail),
         [.., last] if last.code == MORE_FAULTS => {
             format!("the {what} has more than {MOST_FAULTS} faults; the first ones are listed under `faults`")
         }
@@ -100,7 +100,7 @@ fn told(what: &str, faults: &[Fault]) -> String {
 fn of_store(error: &StoreError) -> (StatusCode, &'static str) {
     match error {
         StoreError::NotFound { .. } => (StatusCode::NOT_FOUND, "not_found"),
-        // The draft on Idempotency-Key asks for 422 here: repeating with another payload can never work.
+        // The draft on Idempotency-Key requires 422: a retry with a different payload can never work.
         StoreError::Conflict { code: code @ "idempotency_key_reused", .. } => (StatusCode::UNPROCESSABLE_ENTITY, code),
         StoreError::Conflict { code, .. } => (StatusCode::CONFLICT, code),
         StoreError::Stale => (StatusCode::PRECONDITION_FAILED, "stale"),
@@ -112,9 +112,10 @@ fn of_store(error: &StoreError) -> (StatusCode, &'static str) {
 
 fn store_detail(error: &StoreError) -> String {
     match error {
-        // The first cause is in the words of the store, as in "the disk is full"; those below are the driver's.
+        // The first cause is a text of the store, such as "the disk is full"; the causes below it are texts of the
+        // driver.
         StoreError::Unavailable(cause) => format!("{error}: {cause}; repeat the request in a moment"),
-        StoreError::Corrupt { .. } => format!("{error}; the server's log says more"),
+        StoreError::Corrupt { .. } => format!("{error}; see the log of the server"),
         StoreError::NotFound { .. }
         | StoreError::Conflict { .. }
         | StoreError::Stale
@@ -123,7 +124,7 @@ fn store_detail(error: &StoreError) -> String {
     }
 }
 
-/// The sentence and those of all its causes, joined by colons.
+/// The error and all its causes, joined by colons.
 pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |told, cause| format!("{told}: {cause}"))
@@ -135,7 +136,7 @@ impl IntoResponse for Error {
         let (status, problem) = self.problem();
         match status {
             StatusCode::INTERNAL_SERVER_ERROR => tracing::error!(code = problem.code, "a request failed: {told}"),
-            StatusCode::SERVICE_UNAVAILABLE => tracing::warn!(code = problem.code, "a request was put off: {told}"),
+            StatusCode::SERVICE_UNAVAILABLE => tracing::warn!(code = problem.code, "a request failed for now: {told}"),
             _ => tracing::debug!(%status, code = problem.code, "a request was refused: {told}"),
         }
         let mut response = (status, Json(problem)).into_response();
@@ -165,7 +166,7 @@ mod tests {
     #[test]
     fn a_single_fault_is_told_in_the_detail_too() {
         let (_, problem) = Error::payload("/replicas", "out_of_range", "-1 is not a whole number").problem();
-        assert_eq!(problem.detail, "the payload is at fault: -1 is not a whole number");
+        assert_eq!(problem.detail, "the payload has a fault: -1 is not a whole number");
         assert_eq!(problem.faults.len(), 1);
     }
 }

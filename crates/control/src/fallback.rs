@@ -1,4 +1,4 @@
-//! Requests that fit no path, or not its methods.
+//! Requests with an unknown path, or with a method that the path does not support.
 
 use std::sync::LazyLock;
 
@@ -16,9 +16,9 @@ static PATHS: LazyLock<Vec<String>> = LazyLock::new(|| {
     paths
 });
 
-/// How many near paths are named.
+/// Maximum number of suggested paths.
 const NAMED: usize = 3;
-/// The greatest distance of a near path.
+/// Maximum edit distance of a suggested path.
 const FARTHEST: usize = 6;
 
 pub(crate) async fn unknown_path(uri: Uri) -> Error {
@@ -26,7 +26,7 @@ pub(crate) async fn unknown_path(uri: Uri) -> Error {
     let hint = if near.is_empty() {
         "GET /docs shows every path".to_owned()
     } else {
-        format!("near it are {}", near.join(", "))
+        format!("similar paths are {}", near.join(", "))
     };
     let shown: String = uri.path().chars().take(200).collect();
     Error::not_found(format!("there is nothing at `{shown}`; {hint}"))
@@ -34,13 +34,13 @@ pub(crate) async fn unknown_path(uri: Uri) -> Error {
 
 pub(crate) async fn wrong_method(method: Method, path: Option<MatchedPath>) -> Error {
     let path = path.as_ref().map_or("this path", MatchedPath::as_str);
-    let detail = format!("{path} does not take {method}; the header Allow names what it takes");
+    let detail = format!("{path} does not support {method}; the header Allow lists the supported methods");
     Error::request(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
 }
 
-/// The paths that were probably meant, best first. A variable segment fits anything.
+/// Similar paths, best first. A variable segment matches any text.
 fn near(path: &str) -> Vec<String> {
-    // A path is a stranger's text of any length: what is longer than ours by far is near none of them.
+    // A path can have any length. One that is much longer than ours is similar to none.
     if path.len() > 256 {
         return Vec::new();
     }
@@ -61,7 +61,7 @@ fn distance(path: &str, known: &str) -> usize {
     }
     let mut given: Vec<&str> = path.trim_matches('/').split('/').collect();
     let wanted: Vec<&str> = known.trim_matches('/').split('/').collect();
-    // The most frequent slip: the version in front is forgotten.
+    // The most frequent mistake: the version prefix is missing.
     if given.len() + 1 == wanted.len() && given.first() != wanted.first() {
         given.insert(0, "");
     }
@@ -70,7 +70,7 @@ fn distance(path: &str, known: &str) -> usize {
         .map(|place| match (given.get(place), wanted.get(place)) {
             (Some(given), Some(wanted)) if wanted.starts_with('{') => usize::from(given.is_empty()),
             (Some(given), Some(wanted)) => {
-                // Comparing takes the product of the lengths.
+                // The comparison takes time proportional to the product of the lengths.
                 let apart = given.chars().count().abs_diff(wanted.chars().count());
                 if apart > FARTHEST {
                     return apart;

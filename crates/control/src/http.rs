@@ -1,5 +1,5 @@
-//! HTTP: requests become calls of `app`, results become answers. One file per noun; each handler is a
-//! translation and decides nothing.
+//! HTTP: translates requests into calls of `app`, and results into responses. One file per noun; handlers contain no
+//! decisions.
 
 mod body;
 mod deployment;
@@ -22,10 +22,10 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::app::App;
 
-/// What every handler is given.
+/// The state of every handler.
 pub(crate) type Shared = Arc<App>;
 
-/// Every documented path, with its documentation.
+/// All documented paths, with their documentation.
 pub(crate) fn documented() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
         .routes(routes!(deployment::list, deployment::create))

@@ -1,12 +1,12 @@
-//! The control plane: what users want, written down.
+//! The control plane: stores what users want.
 //!
-//! A request becomes a row in SQL together with the wake-up of a worker, and nothing more: no replica is
-//! started here, and no answer waits for one. Three layers, each thinner than the next: `http`
-//! translates requests into calls and results into answers, `app` holds the use cases, the store holds the
-//! truth. Gateways learn what to serve from the route watch.
+//! A request becomes a row in SQL together with the wake-up of a worker, and nothing more: no replica is started here,
+//! and no response waits for one. There are three layers: `http` translates requests into calls and results into
+//! responses, `app` contains the use cases, and the store holds the state. Gateways get their routes from the route
+//! watch.
 //!
-//! **Invariant:** stateless. Nothing is remembered between two requests that another control plane over the
-//! same database would have to know, so any number of them serve side by side and any may die.
+//! **Invariant:** stateless. The process keeps nothing between two requests that another control plane on the same
+//! database would need. So any number of them can run side by side, and any of them may crash.
 
 mod app;
 mod config;
@@ -28,19 +28,19 @@ use tokio::net::TcpListener;
 pub use config::Config;
 pub use openapi::openapi;
 
-/// Why the control plane ended without being told to.
+/// Why the control plane ended unexpectedly.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
-    /// The listener's own address is unknown: it is not a bound socket.
+    /// The address of the listener is unknown: it is not a bound socket.
     #[error("the control plane's listener is not usable")]
     Listener(#[source] std::io::Error),
 }
 
-/// Serves the control plane on `listener` until `tasks` are told to end, then finishes what is in flight
-/// (at most [`Config::drain_ms`]) and returns.
+/// Serves the control plane on `listener` until `tasks` are told to end. Then finishes the requests in flight (at most
+/// [`Config::drain_ms`]) and returns.
 ///
 /// # Errors
-/// [`ControlError`], before anything was served.
+/// [`ControlError`], before any request was served.
 pub async fn run(
     config: Config,
     store: Store,

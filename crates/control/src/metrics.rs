@@ -1,4 +1,4 @@
-//! What the control plane measures, and under which names.
+//! The metrics of the control plane.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use prometheus_client::{
     registry::{Metric, Registry},
 };
 
-/// Upper bounds of the buckets of latencies, in seconds.
+/// Upper bounds of the latency buckets, in seconds.
 const LATENCY_SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -30,8 +30,8 @@ struct StateLabels {
     state: &'static str,
 }
 
-/// The control plane's metrics. Label values come from our own route templates, methods and states, so that
-/// their number is bounded whatever is asked.
+/// The metrics of the control plane. Label values are our own route templates, methods and states, so their number is
+/// bounded for any requests.
 pub(crate) struct Metrics {
     registry: Registry,
     requests: Family<RequestLabels, Counter>,
@@ -60,15 +60,19 @@ impl Metrics {
         metrics.register("modelway_control_requests", "Requests answered", |m| m.requests.clone());
         metrics.register(
             "modelway_control_request_duration_seconds",
-            "Time from a request's head to its answer's",
+            "Time from the header of a request to the header of its answer",
             |m| m.latency.clone(),
         );
         metrics.register("modelway_control_requests_in_flight", "Requests being answered", |m| m.in_flight.clone());
         metrics.register("modelway_control_connections", "Open connections", |m| m.connections.clone());
-        metrics.register("modelway_control_connections_refused", "Refused at control.max_connections", |m| {
-            m.connections_refused.clone()
+        metrics.register(
+            "modelway_control_connections_refused",
+            "Connections refused at control.max_connections",
+            |m| m.connections_refused.clone(),
+        );
+        metrics.register("modelway_control_route_watchers", "Gateways that watch the routes", |m| {
+            m.route_watchers.clone()
         });
-        metrics.register("modelway_control_route_watchers", "Gateways that watch", |m| m.route_watchers.clone());
         metrics.register("modelway_deployments", "Deployments by state", |m| m.deployments.clone());
         metrics.register("modelway_control_store_up", "1 while the database answers", |m| m.store_up.clone());
         metrics
@@ -87,7 +91,7 @@ impl Metrics {
         self.latency.get_or_create(&labels).observe(took.as_secs_f64());
     }
 
-    /// All metrics in the OpenMetrics text format. `deployments` is absent while the database is away.
+    /// All metrics in the OpenMetrics text format. `deployments` is absent while the database is unavailable.
     pub(crate) fn text(&self, deployments: Option<&[(State, u64)]>) -> String {
         self.store_up.set(i64::from(deployments.is_some()));
         match deployments {
@@ -108,7 +112,7 @@ fn latency_histogram() -> Histogram {
     Histogram::new(LATENCY_SECONDS)
 }
 
-/// Methods are the caller's words: only the known ones become labels.
+/// Clients can send any method; only known ones become labels.
 fn method_label(method: &http::Method) -> &'static str {
     match method.as_str() {
         "GET" => "GET",

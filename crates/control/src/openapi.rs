@@ -1,4 +1,4 @@
-//! The description of the API, made from the handlers themselves, and a page to try it.
+//! The OpenAPI document, generated from the handlers, and a page to try the API.
 
 mod request;
 
@@ -22,7 +22,7 @@ use crate::http::{Shared, documented};
 #[derive(utoipa::OpenApi)]
 #[openapi(info(
     title = "Modelway control plane",
-    description = "Takes a trained model and gives back a live endpoint. Every refusal is `application/problem+json` (RFC 9457) with a stable `code`; a payload's faults are reported all at once, each with its JSON pointer. Times are UTC.",
+    description = "Turns a trained model into a live endpoint. Every error is `application/problem+json` (RFC 9457) with a stable `code`; all faults of a payload are reported at once, each with its JSON pointer. Times are in UTC.",
     license(name = "MIT", identifier = "MIT"),
 ))]
 struct Described;
@@ -40,11 +40,11 @@ pub fn openapi() -> Value {
 
 fn tags() -> Vec<Tag> {
     [
-        ("deployments", "What should be served, and what became of it"),
+        ("deployments", "Deployments: specification and status"),
         ("models", "The registry: models and their immutable versions"),
-        ("events", "The decision log"),
+        ("events", "Events of deployments"),
         ("strays", "Replicas that belong to another database"),
-        ("routes", "What gateways follow"),
+        ("routes", "Routes for gateways"),
         ("health", "Health and metrics"),
     ]
     .map(|(name, description)| TagBuilder::new().name(name).description(Some(description)).build())
@@ -54,13 +54,13 @@ fn tags() -> Vec<Tag> {
 /// `GET /openapi.json`
 pub(crate) async fn document() -> Response {
     static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| {
-        // The document is made of our own text: a snapshot test reads it.
+        // The document consists of our own text; a snapshot test covers it.
         openapi().to_string().into()
     });
     ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], DOCUMENT.clone()).into_response()
 }
 
-/// The page at `/docs`. All of it is in the binary, so it works without the internet.
+/// The page at `/docs`. It is embedded in the binary, so it works without internet access.
 pub(crate) fn page() -> Router<Shared> {
     SwaggerUi::new("/docs").config(utoipa_swagger_ui::Config::from("/openapi.json")).into()
 }

@@ -1,4 +1,4 @@
-//! Everything that the control plane answers: the documented paths, their documentation, and what fits neither.
+//! All routes of the control plane: the documented paths, their documentation, and the fallback.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::{
     openapi,
 };
 
-/// All of it.
+/// The complete router.
 pub(crate) fn router(app: Shared) -> Router {
     let (documented, _) = documented().split_for_parts();
     documented

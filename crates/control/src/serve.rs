@@ -1,4 +1,4 @@
-//! The control plane's listener: its bounds, and its end in good order.
+//! The listener of the control plane: its limits and its graceful shutdown.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -15,20 +15,20 @@ use tokio::net::TcpListener;
 
 use crate::{Config, app::App};
 
-/// What is told, in HTTP/1.1, to a connection beyond the bound.
+/// The HTTP/1.1 response to a connection above the limit.
 const FULL: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: 1\r\n\
 connection: close\r\ncontent-length: 163\r\n\r\n\
 {\"status\":503,\"title\":\"Service Unavailable\",\"code\":\"busy\",\"detail\":\"too many connections are open (control.max_connections); close some, or try again in a moment\"}";
 
-/// What is told, in HTTP/1.1, to a client whose head took too long.
+/// The HTTP/1.1 response to a client whose header took too long.
 const SLOW: &str = "HTTP/1.1 408 Request Timeout\r\ncontent-type: application/problem+json\r\nconnection: close\r\n\
 content-length: 160\r\n\r\n\
 {\"status\":408,\"title\":\"Request Timeout\",\"code\":\"slow_header\",\"detail\":\"the request's headers took too long (control.header_timeout_ms); send them in one piece\"}";
 
-/// How long a connection may stay without a request.
+/// How long a connection may be idle.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// Bounds of connections.
+/// Limits of connections.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     connections: base::serve::Limits,
@@ -51,7 +51,7 @@ impl Limits {
     }
 }
 
-/// How a client is told that its request is no HTTP, or has too large a head.
+/// The response to a request that is not valid HTTP, or whose header is too large.
 fn unreadable(status: StatusCode, detail: &str) -> (&'static str, String) {
     Problem::unreadable(status.as_u16(), status.canonical_reason().unwrap_or_default(), detail)
 }
@@ -84,8 +84,8 @@ impl Answer for Front {
     }
 }
 
-/// Serves until the app's tasks are told to end; then accepts nothing more, finishes what is in flight and
-/// cuts off what takes longer than the drain time.
+/// Serves until the app's tasks are told to end. Then it accepts nothing more, finishes the requests in flight and cuts
+/// off those that exceed the drain time.
 pub(crate) async fn serve(listener: TcpListener, router: Router, limits: Limits, app: &Arc<App>) {
     let front = Arc::new(Front { router: TowerToHyperService::new(router), app: Arc::clone(app) });
     let cut = base::serve::accept_until_stopped(listener, limits.connections, &front, &app.tasks).await;

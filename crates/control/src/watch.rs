@@ -1,19 +1,19 @@
-//! The route watch: how gateways learn what to serve.
+//! The route watch, from which gateways get their routes.
 //!
-//! Each watcher is a stream with a cursor of its own, which it moves by reading SQL page by page at the pace of its
-//! gateway. So a table of 100,000 routes costs one page of memory a watcher, and a slow gateway delays
-//! nobody but itself. What the watchers share is one look-out: while anybody watches, a single task asks the
-//! database whether anything came after the newest version that somebody has read, at once when this process committed something,
-//! otherwise every [`Config::watch_poll_ms`].
+//! Each watcher is a stream with its own cursor. It reads SQL page by page at the speed of its gateway. So for a table
+//! of 100,000 routes a watcher needs memory for one page, and a slow gateway delays no other. All watchers share one
+//! lookout task, which runs while there are watchers. It asks the database for versions newer than the newest one that
+//! was read: at once after a commit of this process, otherwise every [`Config::watch_poll_ms`].
 //!
-//! A watcher that cannot read ends its stream: its gateway goes on serving what it has and asks again.
+//! A watcher that cannot read ends its stream. Its gateway keeps serving with its last table, and retries.
 //!
-//! When the database turns out to be an older copy of itself, or has a new epoch, all streams end, and
-//! gateways that come back get the whole table.
+//! If the database turns out to be an older copy of itself, or has a new epoch, all streams end. Gateways that
+//! reconnect get the whole table.
 //!
-//! A gateway of 0.1.0 names no protocol and is told of changes as whole routes: control planes are upgraded before gateways.
+//! A gateway of 0.1.0 sends no protocol version and gets whole routes, because control planes are upgraded before
+//! gateways.
 //!
-//! **Invariant:** no route is kept here. The look-out knows a version number and an epoch, and nothing else.
+//! **Invariant:** this module stores no route. The lookout knows only a version number and an epoch.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -28,13 +28,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::{Config, error::Error};
 
-/// The most changes that are read, and held in memory, at once.
+/// Maximum number of changes that are read, and held in memory, at once.
 const PAGE: u32 = 512;
 
-/// How long the look-out rests after the database failed it.
+/// How long the lookout pauses after a database error.
 const REST_AFTER_FAILURE: Duration = Duration::from_secs(1);
 
-/// What the watchers of this process share.
+/// The state that the watchers of this process share.
 pub(crate) struct Hub {
     store: Store,
     tasks: Tasks,
@@ -47,38 +47,39 @@ pub(crate) struct Hub {
     gauge: Gauge,
 }
 
-/// What is known of the table in the database.
+/// What is known about the table in the database.
 #[derive(Clone, Copy, Debug, Default)]
 struct Newest {
-    /// A version that is in it: whoever stands below it has something to read.
+    /// A version that the table has reached: watchers below it have something to read.
     version: i64,
-    /// How often the database was seen to be another one, or an older copy of itself. Streams of an earlier history end.
+    /// How often the database was replaced by another one or an older copy of itself. Streams of an earlier history
+    /// end.
     history: u64,
 }
 
-/// Where a gateway's table stands.
+/// The position of a gateway's table.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Cursor {
-    /// Whose table it has.
+    /// The epoch of its table.
     pub(crate) epoch: Option<String>,
-    /// Up to which version.
+    /// The version of its table.
     pub(crate) after: i64,
-    /// In which form it is told of changes.
+    /// The format of the changes that it gets.
     pub(crate) form: Form,
 }
 
-/// The form of the changes that a gateway is told.
+/// The format of the changes for a gateway.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Form {
     /// Whole routes, as for gateways of 0.1.0.
     One,
-    /// Entries by their kinds.
+    /// Entries by kind.
     #[default]
     Two,
 }
 
 impl Form {
-    /// The form of a version of the protocol; `None` if this control plane does not speak it.
+    /// The format for a protocol version; `None` if this control plane does not support it.
     pub(crate) fn of(protocol: i64) -> Option<Self> {
         match protocol {
             1 => Some(Self::One),
@@ -103,7 +104,7 @@ impl Hub {
         })
     }
 
-    /// Starts the look-out.
+    /// Starts the lookout.
     pub(crate) fn start(self: &Arc<Self>) {
         let hub = Arc::clone(self);
         self.tasks.spawn(async move {
@@ -130,7 +131,7 @@ impl Hub {
                     failing = false;
                     let before = epoch.replace(now);
                     if version < known.version || before.is_some() && before != epoch {
-                        tracing::warn!("the database is another one or was restored: route watches begin anew");
+                        tracing::warn!("the database was replaced or restored: all route watches restart");
                         self.newest.send_modify(|newest| *newest = Newest { version, history: newest.history + 1 });
                     } else {
                         self.seen(version, known.history);
@@ -138,7 +139,7 @@ impl Hub {
                 }
                 Err(error) => {
                     if !failing {
-                        tracing::warn!("new routes cannot be looked for: {}", crate::error::chain(&error));
+                        tracing::warn!("cannot check for new routes: {}", crate::error::chain(&error));
                     }
                     failing = true;
                     tokio::time::sleep(REST_AFTER_FAILURE).await;
@@ -158,7 +159,7 @@ impl Hub {
         Ok((page.version, self.store.epoch().await?))
     }
 
-    /// Tells the watchers that the table has come to `version`, if that is news of the present history.
+    /// Tells the watchers that the table has reached `version`, if that is new in the current history.
     fn seen(&self, version: i64, history: u64) {
         self.newest.send_if_modified(|newest| {
             let news = history == newest.history && version > newest.version;
@@ -169,11 +170,11 @@ impl Hub {
         });
     }
 
-    /// A place among the watchers, and the first line of its stream.
+    /// Registers a watcher, and returns the first line of its stream.
     pub(crate) async fn join(self: &Arc<Self>, cursor: Cursor) -> Result<Watcher, Error> {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
             Error::Busy(format!(
-                "{} gateways watch here already (control.max_watchers); ask another control plane",
+                "{} gateways already watch the routes here (control.max_watchers); ask another control plane",
                 self.most
             ))
         })?;
@@ -181,8 +182,8 @@ impl Hub {
         let epoch = self.store.epoch().await?;
         let mut reset = cursor.epoch.as_deref() != Some(epoch.as_str()) || cursor.after <= 0;
         let mut page = self.store.route_changes(if reset { 0 } else { cursor.after }, PAGE).await?;
-        // The database went back in time, as after restoring a backup; or the gateway was away for so long that it
-        // cannot be told of all that is gone. What it has is of no use.
+        // The database went back in time, for example after a restore, or the gateway was disconnected for so long that
+        // some deletions are no longer recorded. The gateway must discard its table.
         if !reset && (page.version < cursor.after || cursor.after < page.pruned) {
             reset = true;
             page = self.store.route_changes(0, PAGE).await?;
@@ -201,13 +202,13 @@ impl Hub {
     }
 }
 
-/// One gateway's watch.
+/// The watch of one gateway.
 pub(crate) struct Watcher {
     hub: Arc<Hub>,
     history: u64,
     hello: Line,
     form: Form,
-    /// The version up to which the gateway knows everything.
+    /// The version up to which the gateway has all changes.
     since: i64,
     first: Option<RoutePage>,
     _place: OwnedSemaphorePermit,
@@ -221,8 +222,8 @@ impl Drop for Watcher {
 }
 
 impl Watcher {
-    /// The lines: first the greeting, then pages of changes with a `Synced` after each complete set, then
-    /// whatever comes, until shutdown.
+    /// The lines: first the greeting, then pages of changes with a `Synced` after each complete set, then new changes
+    /// until shutdown.
     pub(crate) fn lines(mut self) -> impl Stream<Item = Result<Bytes, Infallible>> + Send {
         async_stream::stream! {
             let hub = Arc::clone(&self.hub);
@@ -230,7 +231,7 @@ impl Watcher {
             let Some(mut page) = self.first.take() else { return };
             let mut chunk = Vec::new();
             push(&mut chunk, &self.hello);
-            // What was forgotten before the first page has not been told in any.
+            // Deletions that were forgotten before the first page are in no page.
             let pruned = page.pruned;
             let mut since = self.since;
             loop {
@@ -266,10 +267,10 @@ impl Watcher {
                     }
                 };
                 if pruned < page.pruned && cursor < page.pruned {
-                    tracing::warn!("a route watch ends: its gateway reads too slowly to be told of all that is gone");
+                    tracing::warn!("a route watch ends: its gateway reads too slowly to get all deletions");
                     return;
                 }
-                // A page that goes back would send the gateway round in circles.
+                // A page that goes back would make the gateway loop.
                 page.version = page.version.max(cursor);
             }
         }
@@ -277,7 +278,7 @@ impl Watcher {
 }
 
 impl Hub {
-    /// Waits for a version above `cursor`, or another history: true. False after a heartbeat's time, or at shutdown.
+    /// Waits for a version above `cursor` or another history: true. False at the heartbeat interval or at shutdown.
     async fn wait(&self, newest: &mut watch::Receiver<Newest>, cursor: i64, history: u64) -> bool {
         tokio::select! {
             found = newest.wait_for(|newest| newest.version > cursor || newest.history != history) => found.is_ok(),
@@ -287,7 +288,7 @@ impl Hub {
     }
 }
 
-/// A line of the watch that is the same in every form.
+/// A line of the watch that is the same in every format.
 type Line = RouteMessage<()>;
 
 fn synced(version: i64) -> Line {

@@ -1,4 +1,4 @@
-//! A change of a specification that names only some of its fields: a JSON merge patch.
+//! A partial change of a specification: a JSON merge patch.
 
 use serde_json::{Map, Value};
 
@@ -6,11 +6,11 @@ use super::{DeploymentSpec, read::Purpose};
 use crate::problem::Fault;
 
 impl DeploymentSpec {
-    /// The specification with the fields that `patch` names (RFC 7396): they replace, objects merge, `null` gives a field
-    /// its default again.
+    /// The specification after the merge patch `patch` (RFC 7396): fields in it are replaced, objects are merged,
+    /// `null` resets a field to its default.
     ///
     /// # Errors
-    /// Everything wrong with the result, also a field of `patch` that is unknown and null.
+    /// All faults of the result, and fields of `patch` that are unknown and null.
     pub fn patched(&self, patch: &Value) -> Result<Self, Vec<Fault>> {
         let fault = |detail: String| vec![Fault { pointer: String::new(), code: "wrong_type".to_owned(), detail }];
         let Some(fields) = patch.as_object() else {
@@ -18,7 +18,7 @@ impl DeploymentSpec {
         };
         let now = serde_json::to_value(self).map_err(|e| fault(format!("a specification is not JSON: {e}")))?;
         let mut merged = merge(now, patch.clone());
-        // A null that removed nothing is there again, so that an unknown field is found.
+        // Adds back each null that removed nothing, so that an unknown field is reported.
         for field in fields.iter().filter(|(_, value)| value.is_null()).map(|(field, _)| field) {
             merged[field] = Value::Null;
         }
@@ -26,13 +26,13 @@ impl DeploymentSpec {
     }
 }
 
-/// A merge patch keeps the fields that it does not name. Whoever changes the form of `model` meets that.
+/// A merge patch keeps the fields that it does not contain. This matters to a user who switches the form of `model`.
 fn explained(mut faults: Vec<Fault>, patch: &Value) -> Vec<Fault> {
     if patch.pointer("/model").is_some_and(Value::is_object) {
         for fault in faults.iter_mut().filter(|fault| {
             fault.pointer.starts_with("/model/") && patch.pointer(&fault.pointer).is_none() && fault.code != "required"
         }) {
-            fault.detail.push_str(" (it stands in the present specification; set it to null to remove it)");
+            fault.detail.push_str(" (it is in the current specification; set it to null to remove it)");
         }
     }
     faults
@@ -40,7 +40,7 @@ fn explained(mut faults: Vec<Fault>, patch: &Value) -> Vec<Fault> {
 
 /// Applies `patch` to `target`: fields replace, objects merge, `null` removes.
 ///
-/// Recurses as deep as `patch` is nested, which the JSON reader bounds.
+/// The recursion is as deep as the nesting of `patch`, which the JSON reader limits.
 ///
 /// Source: RFC 7396, section 2.
 fn merge(target: Value, patch: Value) -> Value {

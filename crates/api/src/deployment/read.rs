@@ -1,4 +1,4 @@
-//! Reads a deployment's specification from JSON, with every fault at once.
+//! Reads the specification of a deployment from JSON, and reports all faults at once.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::{
     quantity::Quantity,
 };
 
-/// Fields of the answer that the server sets. Whoever edits an answer and sends it back leaves them in.
+/// Fields of a response that only the server sets. A user who edits a response and sends it back leaves them in.
 pub const READ_ONLY: [&str; 14] = [
     "id",
     "status",
@@ -31,28 +31,27 @@ pub const READ_ONLY: [&str; 14] = [
     "replica_status",
 ];
 
-/// Keys and values together.
+/// Keys and values in total.
 const MAX_LABELS_BYTES: usize = 16 * 1024;
-/// Keys and values together. A program cannot be started with an environment beyond what its kernel allows, which
-/// on Linux is 128 KiB for one variable.
+/// Keys and values in total. The kernel limits the environment of a program; on Linux, one variable may have 128 KiB.
 const MAX_ENV_BYTES: usize = 64 * 1024;
-/// A part of an artefact's address.
+/// One part of the address of an artefact.
 const MAX_PATH_BYTES: usize = 2048;
 
 impl DeploymentSpec {
-    /// Reads a specification as `POST /v1/modelDeployment` takes it.
+    /// Reads a specification as in `POST /v1/modelDeployment`.
     ///
     /// # Errors
-    /// Everything wrong with it: unknown fields, wrong types, bad quantities, a request over its limit.
+    /// All faults: unknown fields, wrong types, invalid quantities, a request above its limit.
     pub fn from_json(value: Value) -> Result<Self, Vec<Fault>> {
         Self::read(value, Purpose::New)
     }
 
-    /// Reads a specification that replaces this one. It may be an edited answer of the server: the fields that only
-    /// the server sets are ignored.
+    /// Reads a specification that replaces this one. It may be an edited response of the server: fields that only the
+    /// server sets are ignored.
     ///
     /// # Errors
-    /// As for a new one, but the name that the deployment has already is taken as it is.
+    /// As for a new specification, but the current name of the deployment is always accepted.
     pub fn replaced(&self, value: Value) -> Result<Self, Vec<Fault>> {
         Self::read(value, Purpose::Replaced(self))
     }
@@ -64,19 +63,19 @@ impl DeploymentSpec {
     }
 }
 
-/// What a specification is read for.
+/// The purpose of reading a specification.
 #[derive(Clone, Copy)]
 pub(super) enum Purpose<'s> {
-    /// A new deployment.
+    /// To create a deployment.
     New,
-    /// In place of this one.
+    /// To replace the specification of a deployment.
     Replaced(&'s DeploymentSpec),
-    /// This one with some fields changed.
+    /// To change some fields of a deployment.
     Patched(&'s DeploymentSpec),
 }
 
 impl Purpose<'_> {
-    /// Whether the deployment has this name already: one of an older version may have a name that is refused today.
+    /// Whether the deployment already has this name. Older versions accepted names that are refused today.
     fn has_name(self, name: &str) -> bool {
         match self {
             Self::New => false,
@@ -158,7 +157,7 @@ fn read_model(mut fields: Fields<'_>) -> Option<ModelSource> {
     }
     if fields.has("name") {
         let name = fields.text("name");
-        // What only the other form has is known, so that one mistake is one fault.
+        // Mark the fields of the other form as known, so that one mistake is reported as one fault.
         let _ = fields.take("bucket");
         fields.finish();
         return Some(ModelSource::Registered(RegisteredRef { name: name?, version: version? }));
@@ -172,7 +171,7 @@ fn read_model(mut fields: Fields<'_>) -> Option<ModelSource> {
     if prefix.split('/').any(|part| part == "..") {
         fields.fault("prefix", "invalid", "`..` would leave the bucket; write the path itself");
     } else if !prefix.is_empty() && bucket.as_deref().is_some_and(is_mlflow) {
-        let detail = "an address of MLflow names all of it; leave `prefix` out";
+        let detail = "an MLflow address is complete by itself; leave out `prefix`";
         fields.fault("prefix", "conflict", detail);
     } else if let Err(reason) = check_path(&prefix) {
         fields.fault("prefix", "invalid", reason);
@@ -217,7 +216,7 @@ fn read_map(
     map
 }
 
-/// A deployment is found by its name and by its number, so no name is a number.
+/// A deployment is found by its name and by its number, so a name must not be a number.
 fn check_deployment_name(name: &str) -> Result<(), String> {
     check_name(name)?;
     if name.bytes().all(|b| b.is_ascii_digit()) {
@@ -240,12 +239,12 @@ pub(crate) fn check_name(name: &str) -> Result<(), String> {
         ));
     }
     if name.starts_with("md-") {
-        return Err(format!("`{name}` begins with `md-`, which is kept for the ids of deployments"));
+        return Err(format!("`{name}` begins with `md-`, which is reserved for the ids of deployments"));
     }
     Ok(())
 }
 
-/// A version is one path segment.
+/// A version is one segment of a path.
 pub(crate) fn check_version(version: &str) -> Result<(), String> {
     let fits = !version.is_empty()
         && version.len() <= 128
@@ -256,27 +255,27 @@ pub(crate) fn check_version(version: &str) -> Result<(), String> {
     })
 }
 
-/// What a file system and a command line can carry.
+/// Checks what a file system and a command line can represent.
 fn check_path(path: &str) -> Result<(), String> {
     if path.len() > MAX_PATH_BYTES {
         return Err(format!("it has {} bytes, at most {MAX_PATH_BYTES} are allowed", path.len()));
     }
     if path.contains(char::is_control) {
-        return Err(format!("{:?} has a control character, which no path here may have", short(path)));
+        return Err(format!("{:?} has a control character, which a path must not have", short(path)));
     }
     Ok(())
 }
 
-/// The schemes of MLflow's addresses.
+/// The schemes of MLflow addresses.
 const MLFLOW: [&str; 3] = ["models", "runs", "mlflow-artifacts"];
 
-/// Whether a place is an address of MLflow: `models:/…`, `runs:/…` or `mlflow-artifacts:/…`.
+/// Whether a location is an MLflow address: `models:/…`, `runs:/…` or `mlflow-artifacts:/…`.
 #[must_use]
 pub fn is_mlflow(place: &str) -> bool {
     place.split_once(":/").is_some_and(|(scheme, _)| MLFLOW.contains(&scheme))
 }
 
-/// An address of MLflow names a version, a run or a file.
+/// An MLflow address must name a version, a run or a file.
 fn check_mlflow(place: &str) -> Result<(), String> {
     let (scheme, rest) = place.split_once(":/").unwrap_or((place, ""));
     let rest = rest.trim_matches('/');
@@ -292,7 +291,7 @@ fn check_mlflow(place: &str) -> Result<(), String> {
     })
 }
 
-/// The place of files: an address whose scheme is known, or a whole path.
+/// The location of files: an address with a known scheme, or an absolute path.
 pub(crate) fn check_place(place: &str) -> Result<(), String> {
     const SCHEMES: [&str; 5] = ["s3", "gs", "http", "https", "file"];
     check_path(place)?;
@@ -302,7 +301,7 @@ pub(crate) fn check_place(place: &str) -> Result<(), String> {
     let Some((scheme, rest)) = place.split_once("://") else {
         return place.starts_with('/').then_some(()).ok_or_else(|| {
             format!(
-                "`{}` is neither a whole path nor an address; write /path, s3://, gs://, http(s)://, file://, models:/ or runs:/",
+                "`{}` is neither an absolute path nor an address; write /path, s3://, gs://, http(s)://, file://, models:/ or runs:/",
                 short(place)
             )
         });
@@ -311,9 +310,9 @@ pub(crate) fn check_place(place: &str) -> Result<(), String> {
     if !SCHEMES.contains(&scheme.as_str()) {
         let hint = match nearest(&scheme, SCHEMES) {
             Some(near) => format!("did you mean `{near}://`?"),
-            None => format!("known are {}", SCHEMES.join(", ")),
+            None => format!("the known schemes are {}", SCHEMES.join(", ")),
         };
-        return Err(format!("`{}://` is no scheme known here; {hint}", short(&scheme)));
+        return Err(format!("`{}://` is not a known scheme; {hint}", short(&scheme)));
     }
     if scheme == "file" && !rest.starts_with('/') {
         return Err("a file on this machine is written file:///absolute/path".to_owned());
@@ -324,12 +323,12 @@ pub(crate) fn check_place(place: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// A program of the machine where the replica runs.
+/// A program on the machine of the replica.
 fn check_python(python: &str) -> Result<(), String> {
     check_path(python)?;
     if python.is_empty() || (python.contains('/') && !python.starts_with('/')) {
         return Err(format!(
-            "`{}` is neither a whole path nor the name of a program; write /path/to/venv, /path/to/python or python3.11",
+            "`{}` is neither an absolute path nor the name of a program; write /path/to/venv, /path/to/python or python3.11",
             short(python)
         ));
     }
@@ -359,7 +358,10 @@ fn check_label(key: &str, value: &str) -> Result<(), String> {
 fn check_env(key: &str, value: &str) -> Result<(), String> {
     check_variable(key)?;
     if value.contains('\0') {
-        return Err(format!("the value of `{}` has a NUL, which no environment can carry", short(key)));
+        return Err(format!(
+            "the value of `{}` has a NUL character, which an environment variable cannot contain",
+            short(key)
+        ));
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
-//! The route table as version 0.1.0 wrote it and speaks it: both halves of a route in one.
+//! The route table in the format of version 0.1.0: both halves of a route in one.
 //!
-//! Rows and saved tables of 0.1.0 are read from it, and a gateway of 0.1.0 is told of changes in it.
+//! Rows and saved tables of 0.1.0 are read in this format, and gateways of 0.1.0 get changes in it.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,45 +10,45 @@ use crate::{
     id::DeploymentId,
 };
 
-/// How one endpoint is served.
+/// The route of one endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
-    /// Its second name.
+    /// The second name of the endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// While it is renamed, the name that its serving replicas still answer to, as they do not to the new one; `md-` and
-    /// its id if they have no other.
+    /// During a rename, the old name, if the serving replicas do not answer to the new one yet; `md-` and the id if
+    /// they have no other name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub former: Option<String>,
-    /// Where the deployment stands.
+    /// The state of the deployment.
     pub state: State,
-    /// Why nothing serves, for the 503.
+    /// Why nothing serves, for the text of the 503.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// The revisions that have replicas. Empty while nothing serves.
+    /// The revisions that have replicas. Empty if nothing serves.
     pub revisions: Vec<RouteRevision>,
-    /// After this many milliseconds a request is answered with 504.
+    /// Request timeout in milliseconds. After it, the answer is 504.
     pub request_timeout_ms: u64,
-    /// Whether a request that a replica may have begun can be sent to another one.
+    /// Whether a request may be sent to another replica although the first one may have begun it.
     pub idempotent: bool,
-    /// Whose inputs and outputs go into the prediction log.
+    /// Of which requests the prediction log contains inputs and outputs.
     pub log_payloads: LogPayloads,
 }
 
-/// One endpoint's newest route; `None` when it is gone.
+/// The newest route of one endpoint; `None` if it was removed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteChange {
-    /// The table's version with this change.
+    /// The version of the table with this change.
     pub version: i64,
-    /// Whose route.
+    /// The deployment.
     pub deployment: DeploymentId,
     /// The route.
     pub route: Option<Route>,
 }
 
 impl Route {
-    /// The route of these two halves. An endpoint that requires anything of a gateway is shown as one that does not serve:
-    /// no gateway of this form can do what is required.
+    /// Joins the two halves. An endpoint that requires a capability is shown as not serving, because no gateway of this
+    /// format has capabilities.
     #[must_use]
     pub fn join(policy: &Policy, targets: &Targets) -> Self {
         let lacking: Vec<_> = policy.requires.iter().map(String::as_str).collect();
@@ -65,7 +65,7 @@ impl Route {
         }
     }
 
-    /// Both halves of the route of `deployment`.
+    /// Splits the route of `deployment` into its two halves.
     #[must_use]
     pub fn split(self, deployment: DeploymentId) -> (Policy, Targets) {
         let answers_to = match self.former {

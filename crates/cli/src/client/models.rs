@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn an_unknown_model_is_answered_with_the_command_that_lists_them() {
-        let said = "there is no registered model `irsi`; GET /v1/registeredModels lists those that there are";
+        let said = "there is no registered model `irsi`; GET /v1/registeredModels lists the registered models";
         let text = in_commands(Failure::new(Exit::NotFound, said)).to_string();
         assert_eq!(text, "error: there is no registered model `irsi`\n\nSee what there is: modelway models list");
         let other = in_commands(Failure::failed("the model `iris` has versions; delete those first"));

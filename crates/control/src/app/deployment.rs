@@ -14,11 +14,11 @@ use store::{DeploymentFilter, DeploymentRecord, Idempotent, Page, StoreError};
 use super::{App, precondition::Precondition};
 use crate::error::Error;
 
-/// How often a change that others keep overtaking is thought out anew.
+/// How often a change is computed again if concurrent changes overtake it.
 const ATTEMPTS: usize = 8;
 
 impl App {
-    /// Writes down a new deployment. With an idempotency `key`, a repetition answers with what the first one made.
+    /// Creates a deployment. With an idempotency `key`, a repeated request returns the deployment of the first one.
     pub(crate) async fn deployment_create(
         &self,
         spec: &DeploymentSpec,
@@ -34,8 +34,9 @@ impl App {
         };
         let refusal = self.unknown_model(spec, error).await;
         if let (Error::Store(StoreError::NotFound { what }), Some(_)) = (&refusal, &idempotency) {
-            let detail =
-                format!("this Idempotency-Key made {what}, which was deleted since; use a new key for a new one");
+            let detail = format!(
+                "this Idempotency-Key created {what}, which has been deleted; use a new key to create another one"
+            );
             return Err(Error::request(StatusCode::GONE, "gone", detail));
         }
         Err(refusal)
@@ -54,7 +55,7 @@ impl App {
         Ok(self.store.deployment_list(filter, after, limit).await?)
     }
 
-    /// Replaces the whole specification with `body`, which may be an edited answer.
+    /// Replaces the whole specification with `body`, which may be an edited response.
     pub(crate) async fn deployment_put(
         &self,
         id: DeploymentId,
@@ -63,13 +64,13 @@ impl App {
     ) -> Result<DeploymentRecord, Error> {
         if let Some(other) = body.get("id").filter(|other| **other != id.0 && !other.is_null()) {
             let detail =
-                format!("this is the specification of {}, and the path names {}", short(&other.to_string()), id.0);
+                format!("this is the specification of {}, but the path names {}", short(&other.to_string()), id.0);
             return Err(Error::payload("/id", "conflict", detail));
         }
         self.deployment_change(id, only_if, |spec| spec.replaced(body.clone()).map_err(Error::Payload)).await
     }
 
-    /// Changes what `patch` names (RFC 7396). Faults point into the specification as it would have become.
+    /// Applies the merge patch `patch` (RFC 7396). Faults point into the changed specification.
     pub(crate) async fn deployment_patch(
         &self,
         id: DeploymentId,
@@ -89,7 +90,7 @@ impl App {
         self.deployment_change(id, only_if, |spec| Ok(DeploymentSpec { replicas, ..spec.clone() })).await
     }
 
-    /// Goes back to a revision that is kept.
+    /// Rolls back to a kept revision.
     pub(crate) async fn deployment_rollback(
         &self,
         id: DeploymentId,
@@ -104,7 +105,7 @@ impl App {
                 Err(StoreError::NotFound { .. }) => {
                     let kept = self.store.revision_list(id).await?;
                     let kept: Vec<_> = kept.iter().map(|revision| revision.number.to_string()).collect();
-                    let detail = format!("there is no revision {number}; kept are {}", kept.join(", "));
+                    let detail = format!("there is no revision {number}; the kept revisions are {}", kept.join(", "));
                     return Err(Error::payload("/revision", "not_found", detail));
                 }
                 other => return Ok(other?),
@@ -113,7 +114,7 @@ impl App {
         Err(overtaken(id))
     }
 
-    /// Makes a new revision that takes the model's files as they are now.
+    /// Creates a new revision with the current files of the model.
     pub(crate) async fn deployment_redeploy(
         &self,
         id: DeploymentId,
@@ -130,7 +131,7 @@ impl App {
         Err(overtaken(id))
     }
 
-    /// Asks for the end of a deployment.
+    /// Marks a deployment for deletion.
     pub(crate) async fn deployment_delete(
         &self,
         id: DeploymentId,
@@ -162,7 +163,7 @@ impl App {
         Ok(revisions.collect())
     }
 
-    /// Reads, thinks, writes if nobody else wrote meanwhile; otherwise again.
+    /// Reads the record, computes the change, and writes it if the record has not changed since. Otherwise repeats.
     async fn deployment_change(
         &self,
         id: DeploymentId,
@@ -182,8 +183,7 @@ impl App {
         Err(overtaken(id))
     }
 
-    /// The store found something missing: says whether it is the model that `spec` names, and what was
-    /// probably meant.
+    /// The store did not find something. Says whether it is the model in `spec`, and suggests a similar name.
     async fn unknown_model(&self, spec: &DeploymentSpec, error: StoreError) -> Error {
         let ModelSource::Registered(wanted) = &spec.model else { return error.into() };
         match self.unknown_model_fault(wanted).await {
@@ -218,7 +218,7 @@ impl App {
         Ok(Some(fault("/model/version", detail)))
     }
 
-    /// The answer that shows a deployment.
+    /// The response for a deployment.
     pub(crate) fn deployment_view(&self, record: DeploymentRecord) -> Deployment {
         let serves = matches!(record.status.state, State::Active | State::Degraded) || record.status.ready_replicas > 0;
         Deployment {
@@ -234,7 +234,7 @@ impl App {
 }
 
 fn overtaken(id: DeploymentId) -> Error {
-    Error::Busy(format!("others changed deployment {id} {ATTEMPTS} times meanwhile; repeat the request"))
+    Error::Busy(format!("deployment {id} was changed concurrently {ATTEMPTS} times; repeat the request"))
 }
 
 /// Reads `{"replicas": n}`.
@@ -259,13 +259,13 @@ fn read_number(value: Value, field: &'static str, low: u32, high: u32) -> Result
     faults.into_result(number)
 }
 
-/// The digest by which two payloads are the same although their fields stand in another order.
+/// The digest of a payload, independent of the order of its fields.
 fn digest(spec: &DeploymentSpec) -> Result<String, Error> {
     let canonical = serde_json::to_vec(spec).map_err(|e| Error::Defect(format!("a specification is not JSON: {e}")))?;
     Ok(Sha256::digest(canonical).iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// The last few of a list of versions.
+/// The last versions of a list.
 fn newest(names: &[&str]) -> String {
     let names: Vec<_> = names.iter().rev().take(5).map(|name| format!("`{name}`")).collect();
     names.join(", ")

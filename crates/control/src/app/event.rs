@@ -1,4 +1,4 @@
-//! The decision log.
+//! Events.
 
 use api::{
     DeploymentId, Event,
@@ -12,8 +12,8 @@ use super::App;
 use crate::error::Error;
 
 impl App {
-    /// Events of one deployment or of all. A deployment that is gone has left its events; one that never
-    /// was is refused.
+    /// Events of one deployment or of all. A deleted deployment still has its events; an id that never existed is
+    /// refused.
     pub(crate) async fn event_list(
         &self,
         deployment: Option<DeploymentId>,
@@ -28,7 +28,7 @@ impl App {
         Ok(page)
     }
 
-    /// Makes each an event of its deployment. One that was told before makes none.
+    /// Stores each report as an event of its deployment. A report that was stored before is skipped.
     pub(crate) async fn requests_lost(&self, lost: &[LostRequests]) -> Result<(), Error> {
         for lost in lost {
             let event = NewEvent {
@@ -69,18 +69,19 @@ fn message(lost: &LostRequests) -> String {
             let suspect = lost.suspect.as_ref().map(|suspect| {
                 let (request, before) = (&suspect.request, &suspect.before);
                 format!(
-                    "; {before} had broken off with {request} before, so that request may have ended both, and is not \
-                     sent again"
+                    "; the connection to {before} had broken with {request} too, so that request may have crashed both, and \
+                     is not sent again"
                 )
             });
-            format!("{replica} broke off before it had answered {requests}: {error}{}", suspect.unwrap_or_default())
+            let suspect = suspect.unwrap_or_default();
+            format!("the connection to {replica} broke before it answered {requests}: {error}{suspect}")
         }
         Loss::ReplicaEnded => format!(
-            "{replica} was ended before it had answered {requests}, which took longer than the deployment's \
-             request_timeout_ms gives a replica that is told to end: {error}"
+            "{replica} was ended before it answered {requests}, which took longer than the deployment's request_timeout_ms \
+             allows a replica that is told to stop: {error}"
         ),
         Loss::GatewayEnded => format!(
-            "a gateway was ended before {replica} had answered {requests}, which took longer than gateway.drain_ms; \
+            "a gateway was ended before {replica} answered {requests}, which took longer than gateway.drain_ms; \
              raise it to the deployment's request_timeout_ms"
         ),
     }

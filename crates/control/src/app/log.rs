@@ -1,7 +1,7 @@
-//! Logs of replicas, fetched from a worker.
+//! Logs of replicas, which a worker provides.
 //!
-//! The control plane keeps no log. It asks the workers that were seen lately, newest first, and passes on what the first
-//! that has it streams, at the pace of the reader.
+//! The control plane keeps no log. It asks the recently seen workers, newest first, and streams the log of the first
+//! worker that has it, at the speed of the reader.
 
 use std::time::Duration;
 
@@ -19,21 +19,21 @@ use tokio::net::TcpStream;
 use super::App;
 use crate::error::Error;
 
-/// How long a worker may take to accept a connection, and then to begin its answer.
+/// Timeout for connecting to a worker, and then for the start of its response.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The longest refusal of a worker that is read.
+/// Maximum length of an error response of a worker that is read.
 const REFUSAL_BYTES: usize = 4_096;
 
-/// Which lines of which log.
+/// Selects a log and its lines.
 #[derive(Clone, Debug)]
 pub(crate) struct LogRequest {
     pub(crate) deployment: DeploymentId,
-    /// Of one replica, or of all of the deployment's.
+    /// One replica, or all replicas of the deployment.
     pub(crate) replica: Option<ReplicaId>,
-    /// This many of the last lines.
+    /// The number of last lines.
     pub(crate) tail: u16,
-    /// Whether to go on with the lines that come.
+    /// Whether to stream new lines.
     pub(crate) follow: bool,
 }
 
@@ -50,7 +50,7 @@ impl LogRequest {
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 impl App {
-    /// The lines, as plain text. Ends with the log, with the reader, or at shutdown.
+    /// The lines as plain text. The stream ends with the log, with the reader, or at shutdown.
     pub(crate) async fn logs(&self, wanted: &LogRequest) -> Result<Body, Error> {
         let permit = self.log_stream_permit()?;
         self.check_replica(wanted).await?;
@@ -69,7 +69,7 @@ impl App {
                     });
                     return Ok(Body::from_stream(lines));
                 }
-                // Another worker may have it.
+                // Another worker may have the log.
                 Ok(answer) => refused = Some(refusal(&worker, wanted, answer).await),
                 Err(error) => {
                     tracing::debug!(worker = worker.id, address = worker.address, "a worker did not answer: {error}");
@@ -82,26 +82,26 @@ impl App {
         }
         let detail = match failure {
             Some(_) => {
-                "no worker answers, and the logs are with the workers; see whether one runs, then repeat the request"
+                "no worker answers, and only workers have the logs; check that one runs, then repeat the request"
             }
-            None => "no worker runs, and the logs are with the workers; start one with `modelway worker`",
+            None => "no worker runs, and only workers have the logs; start one with `modelway worker`",
         };
         Err(Error::Away { code: "worker_unavailable", detail: detail.to_owned(), source: failure })
     }
 
-    /// Refuses what can be refused without a worker.
+    /// Refuses requests that can be refused without a worker.
     async fn check_replica(&self, wanted: &LogRequest) -> Result<(), Error> {
         let record = self.store.deployment_get(wanted.deployment).await?;
         let Some(replica) = &wanted.replica else { return Ok(()) };
         let listed = record.status.replica_status.iter().any(|known| known.id == *replica);
-        // Replicas that are gone are listed no more, but their logs are kept a while.
+        // Removed replicas are no longer listed, but their logs are kept for some time.
         let plain = replica.0.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
         if plain && (listed || replica.0.starts_with(&format!("{}-", record.id))) {
             return Ok(());
         }
         let names: Vec<_> = record.status.replica_status.iter().map(|known| format!("`{}`", known.id)).collect();
         let known =
-            if names.is_empty() { "it has none now".to_owned() } else { format!("it has {}", names.join(", ")) };
+            if names.is_empty() { "it has no replicas now".to_owned() } else { format!("it has {}", names.join(", ")) };
         Err(Error::not_found(format!("`{replica}` is not a replica of {}; {known}", record.id)))
     }
 
@@ -120,7 +120,7 @@ impl App {
         let tasks = self.tasks.clone();
         self.tasks.spawn(async move {
             tokio::select! {
-                // Its failure is also the body's, where it is told.
+                // If the response fails, its body fails too, and the error is reported there.
                 _ended = connection => {}
                 () = tasks.stopping() => {}
             }

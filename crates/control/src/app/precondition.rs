@@ -1,8 +1,8 @@
-//! `ETag` and `If-Match`: a change of a version that is no longer the newest is not made.
+//! `ETag` and `If-Match`: a change based on an old version is refused.
 //!
-//! The tag names the *generation* of what is wanted, as in `"g3"`; it does not change when a worker reports
-//! something, or nobody could ever win against a busy worker. Answers are therefore marked `no-store`: two of them with the
-//! same tag may differ in their status.
+//! The tag is the *generation* of the specification, as in `"g3"`. It does not change when a worker writes the status;
+//! otherwise a client could never change a deployment that a worker updates often. Therefore responses are marked
+//! `no-store`: two responses with the same tag may have different statuses.
 
 use std::fmt;
 
@@ -19,20 +19,20 @@ impl fmt::Display for Tag {
     }
 }
 
-/// What a change is conditional on.
+/// The condition of a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Precondition {
-    /// Nothing: the last writer wins.
+    /// No condition: the last writer wins.
     None,
-    /// That the generation is one of these. Empty where the tags were none of ours.
+    /// The generation must be one of these. Empty if no tag has our format.
     OneOf(Vec<i64>),
 }
 
 impl Precondition {
-    /// Reads the value of `If-Match`; `None` for one that is no list of entity tags.
+    /// Parses the value of `If-Match`; `None` if it is not a list of entity tags.
     ///
-    /// Weak tags never match, as RFC 9110, section 13.1.1, demands. `*` asks for a deployment that exists,
-    /// which every change does.
+    /// Weak tags never match, as RFC 9110, section 13.1.1, requires. `*` requires that the deployment exists, which
+    /// every change does anyway.
     pub(crate) fn parse(value: &str) -> Option<Self> {
         if value.trim() == "*" {
             return Some(Self::None);
@@ -50,7 +50,7 @@ impl Precondition {
         (!value.trim().is_empty()).then_some(Self::OneOf(generations))
     }
 
-    /// Refuses a change of something at `generation` unless the condition holds.
+    /// Refuses a change of a resource at `generation` if the condition is not met.
     pub(crate) fn check(&self, generation: i64) -> Result<(), Error> {
         match self {
             Self::OneOf(generations) if !generations.contains(&generation) => Err(StoreError::Stale.into()),

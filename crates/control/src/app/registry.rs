@@ -9,7 +9,7 @@ use store::StoreError;
 use super::App;
 use crate::error::Error;
 
-/// How many names are looked at for what was probably meant.
+/// Maximum number of names that are searched for a similar one.
 const NAMES_COMPARED: u32 = 1_000;
 
 impl App {
@@ -69,12 +69,12 @@ impl App {
         }
     }
 
-    /// Half a sentence that helps on whoever named a model that is not there.
+    /// A hint for a caller who named a model that does not exist.
     pub(crate) async fn model_hint(&self, name: &str) -> Result<String, Error> {
         let (models, _) = self.store.model_list(None, NAMES_COMPARED).await?;
         Ok(match nearest(name, models.iter().map(|model| model.spec.name.as_str())) {
             Some(near) => format!("did you mean `{near}`?"),
-            None => "GET /v1/registeredModels lists those that there are".to_owned(),
+            None => "GET /v1/registeredModels lists the registered models".to_owned(),
         })
     }
 
@@ -88,7 +88,7 @@ impl App {
         let versions = self.store.model_version_list(model).await?;
         let hint = match nearest(version, versions.iter().map(|entry| entry.version.as_str())) {
             Some(near) => format!("did you mean `{near}`?"),
-            None => format!("GET /v1/registeredModels/{model}/versions lists those that there are"),
+            None => format!("GET /v1/registeredModels/{model}/versions lists the existing versions"),
         };
         Ok(Error::not_found(format!("`{model}` has no version `{}`; {hint}", short(version))))
     }

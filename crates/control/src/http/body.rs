@@ -1,4 +1,4 @@
-//! The bodies of requests: JSON, of bounded size, sent in bounded time.
+//! Request bodies: JSON, with a maximum size and a timeout.
 
 use axum::{
     body::{Body, Bytes},
@@ -52,11 +52,11 @@ async fn read(request: Request, app: &Shared, types: &[&str]) -> Result<Value, E
     }
     strict_json::read(&bytes).map_err(|error| {
         let code = if error.is_data() { "duplicate_field" } else { "malformed_json" };
-        Error::request(StatusCode::BAD_REQUEST, code, format!("the body is not JSON that can be read: {error}"))
+        Error::request(StatusCode::BAD_REQUEST, code, format!("the body cannot be read as JSON: {error}"))
     })
 }
 
-/// A body of another type is refused, and so is one without a type: a web page can send those without asking.
+/// The content type must match; it is also required, because a web page can send a request without one to other sites.
 fn check_type(headers: &HeaderMap, types: &[&str]) -> Result<(), Error> {
     let given = headers.get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or("?"));
     let essence = given.map(|value| value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
@@ -82,7 +82,7 @@ async fn collect(body: Body, limit: usize) -> Result<Bytes, Error> {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(too_large(limit)),
         Err(error) => {
-            let detail = format!("the body did not arrive whole: {error}");
+            let detail = format!("the body is incomplete: {error}");
             Err(Error::request(StatusCode::BAD_REQUEST, "body_broken", detail))
         }
     }

@@ -31,7 +31,7 @@ use crate::{
     error::Error,
 };
 
-/// How many replicas there shall be.
+/// The number of replicas.
 #[derive(Deserialize, ToSchema)]
 pub(crate) struct Scale {
     /// 0 keeps the endpoint and runs nothing.
@@ -40,16 +40,16 @@ pub(crate) struct Scale {
     pub(crate) replicas: u32,
 }
 
-/// The revision to go back to.
+/// The revision to roll back to.
 #[derive(Deserialize, ToSchema)]
 pub(crate) struct Rollback {
-    /// One that is kept: see the deployment's revisions.
+    /// The number of a kept revision: see the revisions of the deployment.
     #[schema(minimum = 1, example = 1)]
     #[allow(dead_code, reason = "documents the body, which is read by `read_rollback`")]
     pub(crate) revision: u32,
 }
 
-/// One deployment, with its tag.
+/// The response for one deployment, with its ETag.
 fn answer(app: &App, status: StatusCode, record: DeploymentRecord) -> Response {
     let tag = HeaderValue::from_str(&Tag(record.generation).to_string());
     let mut response = (status, JsonAnswer(app.deployment_view(record))).into_response();
@@ -62,20 +62,20 @@ fn answer(app: &App, status: StatusCode, record: DeploymentRecord) -> Response {
 
 /// Create a deployment
 ///
-/// Answers at once with status `pending`; a worker starts the replicas. Poll the deployment until its status is
-/// `active` and send predictions to its `url`.
+/// Returns at once with status `pending`; a worker starts the replicas. Poll the deployment until its status is
+/// `active`, then send predictions to its `url`.
 #[utoipa::path(
     post, path = "/v1/modelDeployment", tag = "deployments", operation_id = "createDeployment",
-    params(("Idempotency-Key" = Option<String>, Header, description = "Repeating the request with the same key and payload, within a day, answers with the deployment that the first one made")),
+    params(("Idempotency-Key" = Option<String>, Header, description = "A repeated request with the same key and payload, within a day, returns the deployment that the first request created")),
     request_body = DeploymentSpec,
     responses(
         (status = 201, description = "Created", body = Deployment, headers(
             ("Location" = String, description = "The deployment's path"),
-            ("ETag" = String, description = "Names this generation of what is wanted, for If-Match"))),
-        (status = 410, description = "What the Idempotency-Key made was deleted since", body = Problem, content_type = "application/problem+json"),
+            ("ETag" = String, description = "The generation of the specification, for If-Match"))),
+        (status = 410, description = "The deployment that was created with this Idempotency-Key was deleted", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "The name is taken", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "The payload has faults: all of them, each with its JSON pointer", body = Problem, content_type = "application/problem+json"),
-        (status = "default", description = "Any other refusal", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "The payload has faults; all of them are listed, each with its JSON pointer", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Any other error", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn create(
@@ -97,20 +97,20 @@ pub(super) async fn create(
 
 /// List deployments
 ///
-/// In the order of their ids, page by page. All filters that are given must hold.
+/// Sorted by id, in pages. A deployment must match all given filters.
 #[utoipa::path(
     get, path = "/v1/modelDeployment", tag = "deployments", operation_id = "listDeployments",
     params(
-        ("limit" = Option<u32>, Query, description = "The most items of a page", minimum = 1, maximum = 1000, example = 100),
-        ("after" = Option<i64>, Query, description = "`next` of the page before", minimum = 0),
+        ("limit" = Option<u32>, Query, description = "Maximum number of items per page", minimum = 1, maximum = 1000, example = 100),
+        ("after" = Option<i64>, Query, description = "`next` of the previous page", minimum = 0),
         ("name" = Option<String>, Query, description = "Only the deployment with this name"),
-        ("status" = Option<DeploymentState>, Query, description = "Only those in this state"),
-        ("label" = Option<Vec<String>>, Query, description = "Only those with this label, as `key=value`; may be repeated"),
-        ("model" = Option<String>, Query, description = "Only those that serve this registered model"),
+        ("status" = Option<DeploymentState>, Query, description = "Only deployments in this state"),
+        ("label" = Option<Vec<String>>, Query, description = "Only deployments with this label, as `key=value`; may be repeated"),
+        ("model" = Option<String>, Query, description = "Only deployments that serve this registered model"),
     ),
     responses(
         (status = 200, description = "A page", body = DeploymentList),
-        (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "An error", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn list(State(app): State<Shared>, mut query: Query) -> Result<JsonAnswer<DeploymentList>, Error> {
@@ -143,11 +143,11 @@ fn labels(query: &mut Query) -> Vec<(String, String)> {
 /// Read a deployment
 #[utoipa::path(
     get, path = "/v1/modelDeployment/{id}", tag = "deployments", operation_id = "readDeployment",
-    params(("id" = String, Path, description = "Its number, or `md-` and its number", example = "26")),
+    params(("id" = String, Path, description = "The id of the deployment: a number, or `md-` and a number", example = "26")),
     responses(
         (status = 200, description = "The deployment", body = Deployment, headers(("ETag" = String, description = "For If-Match"))),
-        (status = 404, description = "There is no such deployment", body = Problem, content_type = "application/problem+json"),
-        (status = "default", description = "Any other refusal", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "The deployment does not exist", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Any other error", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn read(State(app): State<Shared>, Id(id): Id, query: Query) -> Result<Response, Error> {
@@ -158,23 +158,23 @@ pub(super) async fn read(State(app): State<Shared>, Id(id): Id, query: Query) ->
 
 /// Replace a deployment's specification
 ///
-/// What the payload leaves out gets its default. It may be an edited answer of GET: fields that only the server sets are
-/// ignored, but an `id` must be that of the path. If what runs changes, a new revision is started beside the old one, which
-/// serves until the new one is ready.
+/// Fields that the payload leaves out get their defaults. The payload may be an edited GET response: fields that only
+/// the server sets are ignored, but an `id` must match the path. If the change affects what runs, a new revision starts
+/// next to the old one, which serves until the new one is ready.
 #[utoipa::path(
     put, path = "/v1/modelDeployment/{id}", tag = "deployments", operation_id = "replaceDeployment",
     params(
-        ("id" = String, Path, description = "Its number, or `md-` and its number", example = "26"),
+        ("id" = String, Path, description = "The id of the deployment: a number, or `md-` and a number", example = "26"),
         ("If-Match" = Option<String>, Header, description = "The ETag of the version that you edited"),
     ),
     request_body = DeploymentSpec,
     responses(
         (status = 200, description = "The changed deployment", body = Deployment, headers(("ETag" = String, description = "For If-Match"))),
-        (status = 404, description = "There is no such deployment", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "The deployment does not exist", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "The name is taken, or the deployment is being deleted", body = Problem, content_type = "application/problem+json"),
-        (status = 412, description = "It has changed since: If-Match does not hold", body = Problem, content_type = "application/problem+json"),
+        (status = 412, description = "The deployment has changed since: If-Match does not match", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "The payload has faults", body = Problem, content_type = "application/problem+json"),
-        (status = "default", description = "Any other refusal", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Any other error", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn put(
@@ -191,21 +191,21 @@ pub(super) async fn put(
 
 /// Change a deployment
 ///
-/// A JSON merge patch (RFC 7396): the fields that it names are replaced, objects are merged, null removes a field.
+/// A JSON merge patch (RFC 7396): given fields are replaced, objects are merged, null removes a field.
 #[utoipa::path(
     patch, path = "/v1/modelDeployment/{id}", tag = "deployments", operation_id = "changeDeployment",
     params(
-        ("id" = String, Path, description = "Its number, or `md-` and its number", example = "26"),
+        ("id" = String, Path, description = "The id of the deployment: a number, or `md-` and a number", example = "26"),
         ("If-Match" = Option<String>, Header, description = "The ETag of the version that you edited"),
     ),
     request_body(content((Value = "application/merge-patch+json"), (Value = "application/json")), description = "The fields to change", example = json!({"replicas": 2})),
     responses(
         (status = 200, description = "The changed deployment", body = Deployment, headers(("ETag" = String, description = "For If-Match"))),
-        (status = 404, description = "There is no such deployment", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "The deployment does not exist", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "The name is taken, or the deployment is being deleted", body = Problem, content_type = "application/problem+json"),
-        (status = 412, description = "It has changed since: If-Match does not hold", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "The changed specification would have faults", body = Problem, content_type = "application/problem+json"),
-        (status = "default", description = "Any other refusal", body = Problem, content_type = "application/problem+json"),
+        (status = 412, description = "The deployment has changed since: If-Match does not match", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "The changed specification has faults", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Any other error", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn patch(
@@ -222,19 +222,19 @@ pub(super) async fn patch(
 
 /// Delete a deployment
 ///
-/// Answers at once with status `deleting`; its replicas finish what they have begun, then it is gone. Its name is
-/// free at once. Deleting it again changes nothing.
+/// Returns at once with status `deleting`. The replicas finish their running requests, then the deployment is removed.
+/// Its name is free at once. Deleting it again changes nothing.
 #[utoipa::path(
     delete, path = "/v1/modelDeployment/{id}", tag = "deployments", operation_id = "deleteDeployment",
     params(
-        ("id" = String, Path, description = "Its number, or `md-` and its number", example = "26"),
-        ("If-Match" = Option<String>, Header, description = "The ETag that the decision was made on"),
+        ("id" = String, Path, description = "The id of the deployment: a number, or `md-` and a number", example = "26"),
+        ("If-Match" = Option<String>, Header, description = "The ETag of the version that you want to delete"),
     ),
     responses(
         (status = 202, description = "It is being deleted", body = Deployment),
-        (status = 404, description = "There is no such deployment", body = Problem, content_type = "application/problem+json"),
-        (status = 412, description = "It has changed since: If-Match does not hold", body = Problem, content_type = "application/problem+json"),
-        (status = "default", description = "Any other refusal", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "The deployment does not exist", body = Problem, content_type = "application/problem+json"),
+        (status = 412, description = "The deployment has changed since: If-Match does not match", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Any other error", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn delete(
@@ -250,21 +250,21 @@ pub(super) async fn delete(
 
 /// Set the number of replicas
 ///
-/// Returns at once; a worker does the work. Makes no new revision.
+/// Returns at once; a worker does the work. Creates no new revision.
 #[utoipa::path(
     put, path = "/v1/modelDeployment/{id}/scale", tag = "deployments", operation_id = "scaleDeployment",
     params(
-        ("id" = String, Path, description = "Its number, or `md-` and its number", example = "26"),
+        ("id" = String, Path, description = "The id of the deployment: a number, or `md-` and a number", example = "26"),
         ("If-Match" = Option<String>, Header, description = "The ETag of the version that you edited"),
     ),
     request_body = Scale,
     responses(
         (status = 200, description = "The changed deployment", body = Deployment, headers(("ETag" = String, description = "For If-Match"))),
-        (status = 404, description = "There is no such deployment", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "The deployment does not exist", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "The deployment is being deleted", body = Problem, content_type = "application/problem+json"),
-        (status = 412, description = "It has changed since: If-Match does not hold", body = Problem, content_type = "application/problem+json"),
+        (status = 412, description = "The deployment has changed since: If-Match does not match", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "The payload has faults", body = Problem, content_type = "application/problem+json"),
-        (status = "default", description = "Any other refusal", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Any other error", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn scale(
@@ -280,24 +280,24 @@ pub(super) async fn scale(
     Ok(answer(&app, StatusCode::OK, record))
 }
 
-/// Go back to an earlier revision
+/// Roll back to an earlier revision
 ///
-/// What runs is again what that revision ran: the same model, variables and resources. The name, the labels and the
-/// number of replicas stay. If replicas of it still run, nothing is started. Returns at once.
+/// Restores what the revision ran: the same model, variables and resources. The name, the labels and the number of
+/// replicas do not change. If replicas of the revision are still running, nothing is started. Returns at once.
 #[utoipa::path(
     post, path = "/v1/modelDeployment/{id}/rollback", tag = "deployments", operation_id = "rollBackDeployment",
     params(
-        ("id" = String, Path, description = "Its number, or `md-` and its number", example = "26"),
+        ("id" = String, Path, description = "The id of the deployment: a number, or `md-` and a number", example = "26"),
         ("If-Match" = Option<String>, Header, description = "The ETag of the version that you edited"),
     ),
     request_body = Rollback,
     responses(
         (status = 200, description = "The changed deployment", body = Deployment, headers(("ETag" = String, description = "For If-Match"))),
-        (status = 404, description = "There is no such deployment", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "The deployment does not exist", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "The deployment is being deleted", body = Problem, content_type = "application/problem+json"),
-        (status = 412, description = "It has changed since: If-Match does not hold", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "The payload has faults, or there is no such revision", body = Problem, content_type = "application/problem+json"),
-        (status = "default", description = "Any other refusal", body = Problem, content_type = "application/problem+json"),
+        (status = 412, description = "The deployment has changed since: If-Match does not match", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "The payload has faults, or the revision does not exist", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Any other error", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn rollback(
@@ -315,20 +315,20 @@ pub(super) async fn rollback(
 
 /// Deploy the same model again
 ///
-/// Makes a new revision of the same specification, which takes the model's files as they are now: a revision never serves
-/// other files than those that its first replica found. Returns at once.
+/// Creates a new revision with the same specification and the current files of the model. (A revision always serves the
+/// files that its first replica found.) Returns at once.
 #[utoipa::path(
     post, path = "/v1/modelDeployment/{id}/redeploy", tag = "deployments", operation_id = "redeployDeployment",
     params(
-        ("id" = String, Path, description = "Its number, or `md-` and its number", example = "26"),
+        ("id" = String, Path, description = "The id of the deployment: a number, or `md-` and a number", example = "26"),
         ("If-Match" = Option<String>, Header, description = "The ETag of the version that you edited"),
     ),
     responses(
         (status = 200, description = "The changed deployment", body = Deployment, headers(("ETag" = String, description = "For If-Match"))),
-        (status = 404, description = "There is no such deployment", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "The deployment does not exist", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "The deployment is being deleted", body = Problem, content_type = "application/problem+json"),
-        (status = 412, description = "It has changed since: If-Match does not hold", body = Problem, content_type = "application/problem+json"),
-        (status = "default", description = "Any other refusal", body = Problem, content_type = "application/problem+json"),
+        (status = 412, description = "The deployment has changed since: If-Match does not match", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Any other error", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn redeploy(
@@ -344,14 +344,14 @@ pub(super) async fn redeploy(
 
 /// Read a deployment's revisions
 ///
-/// What it ran and what it can go back to, newest first: the last ten, and those that are in use.
+/// The revisions that it ran and can roll back to, newest first: the last ten, and those that are in use.
 #[utoipa::path(
     get, path = "/v1/modelDeployment/{id}/revisions", tag = "deployments", operation_id = "listDeploymentRevisions",
-    params(("id" = String, Path, description = "Its number, or `md-` and its number", example = "26")),
+    params(("id" = String, Path, description = "The id of the deployment: a number, or `md-` and a number", example = "26")),
     responses(
-        (status = 200, description = "All of them", body = RevisionList),
-        (status = 404, description = "There is no such deployment", body = Problem, content_type = "application/problem+json"),
-        (status = "default", description = "Any other refusal", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "All revisions", body = RevisionList),
+        (status = 404, description = "The deployment does not exist", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Any other error", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn revisions(

@@ -1,4 +1,4 @@
-//! The decision log: `/v1/events` and `/v1/modelDeployment/{id}/events`.
+//! Events: `/v1/events` and `/v1/modelDeployment/{id}/events`.
 
 use api::{DeploymentId, Problem};
 use axum::{Json as JsonAnswer, extract::State};
@@ -14,20 +14,20 @@ use crate::error::Error;
 
 /// Read a deployment's events
 ///
-/// Who or what decided what about it, on which evidence. The newest 1,000 are kept, and all of them for 30 days after the
-/// deployment is gone.
+/// Who or what decided what about the deployment, and based on what data. The newest 1,000 events are kept, and all of
+/// them for 30 days after the deployment is deleted.
 #[utoipa::path(
     get, path = "/v1/modelDeployment/{id}/events", tag = "events", operation_id = "listDeploymentEvents",
     params(
-        ("id" = String, Path, description = "Its number, or `md-` and its number", example = "26"),
-        ("limit" = Option<u32>, Query, description = "The most items of a page", minimum = 1, maximum = 1000, example = 100),
-        ("order" = Option<String>, Query, description = "`asc`: oldest first, as where nothing is said; `desc`: newest first"),
-        ("after" = Option<i64>, Query, description = "`next` of the page before, or the id of the last event that is known", minimum = 0),
+        ("id" = String, Path, description = "The id of the deployment: a number, or `md-` and a number", example = "26"),
+        ("limit" = Option<u32>, Query, description = "Maximum number of items per page", minimum = 1, maximum = 1000, example = 100),
+        ("order" = Option<String>, Query, description = "`asc` (default): oldest first; `desc`: newest first"),
+        ("after" = Option<i64>, Query, description = "`next` of the previous page, or the id of the last known event", minimum = 0),
     ),
     responses(
         (status = 200, description = "A page", body = EventList),
-        (status = 404, description = "There never was such a deployment", body = Problem, content_type = "application/problem+json"),
-        (status = "default", description = "Any other refusal", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "The deployment never existed", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Any other error", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn of_deployment(
@@ -42,14 +42,14 @@ pub(super) async fn of_deployment(
 #[utoipa::path(
     get, path = "/v1/events", tag = "events", operation_id = "listEvents",
     params(
-        ("deployment" = Option<String>, Query, description = "Only those of this deployment: its number, or `md-` and its number"),
-        ("limit" = Option<u32>, Query, description = "The most items of a page", minimum = 1, maximum = 1000, example = 100),
-        ("order" = Option<String>, Query, description = "`asc`: oldest first, as where nothing is said; `desc`: newest first"),
-        ("after" = Option<i64>, Query, description = "`next` of the page before, or the id of the last event that is known", minimum = 0),
+        ("deployment" = Option<String>, Query, description = "Only events of this deployment: a number, or `md-` and a number"),
+        ("limit" = Option<u32>, Query, description = "Maximum number of items per page", minimum = 1, maximum = 1000, example = 100),
+        ("order" = Option<String>, Query, description = "`asc` (default): oldest first; `desc`: newest first"),
+        ("after" = Option<i64>, Query, description = "`next` of the previous page, or the id of the last known event", minimum = 0),
     ),
     responses(
         (status = 200, description = "A page", body = EventList),
-        (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "An error", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn list(State(app): State<Shared>, mut query: Query) -> Result<JsonAnswer<EventList>, Error> {

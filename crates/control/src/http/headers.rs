@@ -1,4 +1,4 @@
-//! The headers that handlers read.
+//! Request headers that handlers read.
 
 use std::str;
 
@@ -7,13 +7,13 @@ use http::{HeaderMap, StatusCode, header::IF_MATCH, request::Parts};
 
 use crate::{app::precondition::Precondition, error::Error};
 
-/// Repeats a `POST` safely: see the IETF draft "The Idempotency-Key HTTP Header Field".
+/// Makes a `POST` safe to repeat: see the IETF draft "The Idempotency-Key HTTP Header Field".
 pub(crate) const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
-/// The longest key that is kept.
+/// Maximum length of a key.
 const KEY_BYTES: usize = 255;
 
-/// The key that a request can be repeated by.
+/// The idempotency key of the request.
 pub(crate) struct IdempotencyKey(pub(crate) Option<String>);
 
 /// `If-Match`.
@@ -24,7 +24,7 @@ impl<S: Sync> FromRequestParts<S> for IdempotencyKey {
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Error> {
         let Some(key) = single(&parts.headers, IDEMPOTENCY_KEY)? else { return Ok(Self(None)) };
-        // The draft writes it as a quoted string, most clients as a bare one: both name the same key.
+        // The draft requires a quoted string, most clients send a bare one: both mean the same key.
         let bare = key.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(key);
         if bare.is_empty() || bare.len() > KEY_BYTES {
             let detail = format!("it has {} characters; send 1 to {KEY_BYTES}, such as a UUID", bare.len());
@@ -51,9 +51,9 @@ fn single<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h str>, Err
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
-        return Err(invalid(name, "it is there several times; send it once"));
+        return Err(invalid(name, "it occurs several times; send it once"));
     }
-    value.to_str().map(Some).map_err(|_| invalid(name, "it has characters beyond ASCII"))
+    value.to_str().map(Some).map_err(|_| invalid(name, "it has non-ASCII characters"))
 }
 
 fn invalid(name: &str, detail: &str) -> Error {

@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use super::Shared;
 use crate::error::Error;
 
-/// An answer to a health check.
+/// The response of a health check.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Health {
     #[schema(example = "ok")]
@@ -24,10 +24,10 @@ const OK: JsonAnswer<Health> = JsonAnswer(Health { status: "ok" });
 
 /// Whether the control plane runs
 ///
-/// Says nothing of the database: starting the control plane again would not bring that back.
+/// Does not check the database, because restarting the control plane would not repair it.
 #[utoipa::path(
     get, path = "/health/live", tag = "health", operation_id = "healthLive",
-    responses((status = 200, description = "It runs", body = Health))
+    responses((status = 200, description = "The control plane runs", body = Health))
 )]
 pub(super) async fn live() -> JsonAnswer<Health> {
     OK
@@ -38,7 +38,7 @@ pub(super) async fn live() -> JsonAnswer<Health> {
     get, path = "/health/ready", tag = "health", operation_id = "healthReady",
     responses(
         (status = 200, description = "The database answers", body = Health),
-        (status = 503, description = "It does not", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The database does not answer", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn ready(State(app): State<Shared>) -> Result<JsonAnswer<Health>, Error> {

@@ -1,4 +1,4 @@
-//! What every request passes through: it is counted and named, checked for web pages, and given an end.
+//! Middleware for every request: metrics, an id, the check for web pages, and a timeout.
 
 use std::{panic::AssertUnwindSafe, time::Instant};
 
@@ -19,10 +19,10 @@ use crate::error::Error;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static(request_id::HEADER);
 
-/// The route label of a request that fits no path.
+/// The route label of a request with an unknown path.
 const UNMATCHED: &str = "unmatched";
 
-/// Counts and times the request, gives it an id, and turns a panic into an answer.
+/// Counts and times the request, gives it an id, and turns a panic into an error response.
 pub(crate) async fn observe(State(app): State<Shared>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let method = request.method().clone();
@@ -34,21 +34,21 @@ pub(crate) async fn observe(State(app): State<Shared>, mut request: Request, nex
     let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
     app.metrics.in_flight.dec();
     let mut response = answered.unwrap_or_else(|_| {
-        // The panic itself is in the log already, with its place.
-        Error::Defect(format!("{method} {route} failed by a defect of Modelway; please report it")).into_response()
+        // The panic itself is already in the log, with its location.
+        Error::Defect(format!("{method} {route} failed because of a bug in Modelway; please report it")).into_response()
     });
     let (took, code) = (started.elapsed(), response.status().as_u16());
     app.metrics.answered(&method, route, code, took);
     tracing::debug!(%method, route, code, took_us = took.as_micros(), request_id = ?id, "answered");
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, id);
-    // The page at /docs can change things: no other page may show it in a frame and guide a click.
+    // The page at /docs can change data, so no other page may embed it in a frame and trick the user into clicking.
     headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 
-/// Refuses what a web page of another site sent. See [`base::guard`].
+/// Refuses requests that a web page of another site sent. See [`base::guard`].
 pub(crate) async fn guard(State(app): State<Shared>, request: Request, next: Next) -> Response {
     let authority = request.uri().authority().map(http::uri::Authority::as_str);
     match base::guard::check(request.headers(), authority, &app.config.allowed_hosts) {
@@ -57,21 +57,21 @@ pub(crate) async fn guard(State(app): State<Shared>, request: Request, next: Nex
     }
 }
 
-/// Ends a request whose answer does not begin in time. Streams, once begun, are not concerned.
+/// Cancels a request whose answer does not begin in time. Streams that have begun are not affected.
 pub(crate) async fn limit_time(State(app): State<Shared>, request: Request, next: Next) -> Response {
     match tokio::time::timeout(app.config.request_timeout(), next.run(request)).await {
         Ok(response) => response,
         Err(_) => {
             let patience = app.config.request_timeout_ms;
             let detail = format!(
-                "no answer within {patience} ms (control.request_timeout_ms); whether the change was made is unknown, so repeat it with the same Idempotency-Key"
+                "no answer within {patience} ms (control.request_timeout_ms); it is unknown whether the change was made, so repeat it with the same Idempotency-Key"
             );
             Error::Away { code: "timeout", detail, source: None }.into_response()
         }
     }
 }
 
-/// The caller's id, if it can be passed on, otherwise a new one.
+/// The id from the caller if it is valid, otherwise a new one.
 fn id_of(headers: &HeaderMap) -> HeaderValue {
     let fits = |id: &&HeaderValue| request_id::is_plain(id.as_bytes());
     headers.get(REQUEST_ID).filter(fits).cloned().unwrap_or_else(|| {

@@ -1,4 +1,4 @@
-//! Pages of lists, as they are answered.
+//! Pages of lists in API responses.
 
 use api::{
     Deployment, Event,
@@ -8,17 +8,17 @@ use api::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// How many items a page has where the caller does not say.
+/// Default number of items per page.
 pub(super) const DEFAULT_LIMIT: u32 = 100;
 
-/// The most items that a page can have.
+/// Maximum number of items per page.
 pub(super) const MAX_LIMIT: u32 = 1_000;
 
-/// A page of deployments, in the order of their ids.
+/// A page of deployments, sorted by id.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct DeploymentList {
     pub(crate) items: Vec<Deployment>,
-    /// Pass it as `after` to get the next page; null on the last.
+    /// Pass it as `after` to get the next page; null on the last page.
     pub(crate) next: Option<i64>,
 }
 
@@ -26,15 +26,15 @@ pub(crate) struct DeploymentList {
 #[derive(Serialize, ToSchema)]
 pub(crate) struct EventList {
     pub(crate) items: Vec<Event>,
-    /// Pass it as `after` to get the next page; null on the last.
+    /// Pass it as `after` to get the next page; null on the last page.
     pub(crate) next: Option<i64>,
 }
 
-/// A page of registered models, in the order of their names.
+/// A page of registered models, sorted by name.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct RegisteredModelList {
     pub(crate) items: Vec<RegisteredModel>,
-    /// Pass it as `after` to get the next page; null on the last.
+    /// Pass it as `after` to get the next page; null on the last page.
     pub(crate) next: Option<String>,
 }
 
@@ -42,7 +42,7 @@ pub(crate) struct RegisteredModelList {
 #[derive(Serialize, ToSchema)]
 pub(crate) struct ModelVersionList {
     pub(crate) items: Vec<ModelVersionView>,
-    /// Always null: a model's versions are one page.
+    /// Always null: all versions of a model are on one page.
     pub(crate) next: Option<String>,
 }
 
@@ -50,6 +50,6 @@ pub(crate) struct ModelVersionList {
 #[derive(Serialize, ToSchema)]
 pub(crate) struct RevisionList {
     pub(crate) items: Vec<RevisionView>,
-    /// Always null: a deployment's revisions are one page.
+    /// Always null: all revisions of a deployment are on one page.
     pub(crate) next: Option<i64>,
 }

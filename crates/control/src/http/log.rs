@@ -13,10 +13,10 @@ use http::{
 use super::{Shared, query::Query, segments::Id};
 use crate::{app::log::LogRequest, error::Error};
 
-/// How many lines are shown where the caller does not say.
+/// Default number of lines.
 const DEFAULT_TAIL: u16 = 100;
 
-/// The most lines that can be asked for.
+/// Maximum number of lines.
 const MAX_TAIL: u16 = 10_000;
 
 const HEADERS: [(HeaderName, HeaderValue); 2] = [
@@ -26,20 +26,20 @@ const HEADERS: [(HeaderName, HeaderValue); 2] = [
 
 /// Read the log of a deployment's replicas
 ///
-/// Lines of text, each with its replica's name in front unless one replica is asked for.
+/// Lines of text. Unless `replica` is given, each line begins with the name of its replica.
 #[utoipa::path(
     get, path = "/v1/modelDeployment/{id}/logs", tag = "deployments", operation_id = "readDeploymentLogs",
     params(
-        ("id" = String, Path, description = "Its number, or `md-` and its number", example = "26"),
-        ("tail" = Option<u32>, Query, description = "How many of the last lines", minimum = 0, maximum = 10000, example = 100),
-        ("follow" = Option<bool>, Query, description = "Whether to go on with the lines that come"),
-        ("replica" = Option<String>, Query, description = "Only this replica's", example = "md-26-r1-0"),
+        ("id" = String, Path, description = "The id of the deployment: a number, or `md-` and a number", example = "26"),
+        ("tail" = Option<u32>, Query, description = "Number of last lines", minimum = 0, maximum = 10000, example = 100),
+        ("follow" = Option<bool>, Query, description = "Whether to stream new lines"),
+        ("replica" = Option<String>, Query, description = "Only the log of this replica", example = "md-26-r1-0"),
     ),
     responses(
         (status = 200, description = "The lines", body = String, content_type = "text/plain"),
-        (status = 404, description = "There is no such deployment or replica", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "No worker answers: the logs are with them", body = Problem, content_type = "application/problem+json"),
-        (status = "default", description = "Any other refusal", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "The deployment or replica does not exist", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "No worker answers; workers have the logs", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Any other error", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn read(State(app): State<Shared>, Id(id): Id, mut query: Query) -> Result<Response, Error> {

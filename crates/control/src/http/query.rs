@@ -1,5 +1,5 @@
-//! The parameters of a query, read like the fields of a payload: one that nobody knows is a fault, and all
-//! faults are reported at once.
+//! Query parameters, read like the fields of a payload: an unknown parameter is a fault, and all faults are reported at
+//! once.
 
 use std::{convert::Infallible, fmt::Display, str::FromStr};
 
@@ -9,7 +9,7 @@ use http::request::Parts;
 
 use crate::error::Error;
 
-/// The parameters of one request, being taken one by one. Their faults point to `?name`.
+/// The parameters of one request. Each `take` removes one; faults point to `?name`.
 #[derive(Debug)]
 pub(crate) struct Query {
     left: Vec<(String, String)>,
@@ -36,13 +36,13 @@ impl Query {
         self.faults.add(format!("?{name}"), code, detail);
     }
 
-    /// Takes a parameter that may be given several times.
+    /// Takes a parameter that may be repeated.
     pub(crate) fn all(&mut self, name: &'static str) -> Vec<String> {
         self.known.push(name);
         self.left.extract_if(.., |(given, _)| given == name).map(|(_, value)| value).collect()
     }
 
-    /// Takes a parameter as it is.
+    /// Takes a parameter as text.
     pub(crate) fn text(&mut self, name: &'static str) -> Option<String> {
         let mut values = self.all(name);
         if values.len() > 1 {
@@ -51,7 +51,7 @@ impl Query {
         values.pop()
     }
 
-    /// Takes a parameter that reads as a `T`.
+    /// Takes a parameter that parses as a `T`.
     pub(crate) fn parsed<T: FromStr<Err: Display>>(&mut self, name: &'static str) -> Option<T> {
         let text = self.text(name)?;
         text.parse().map_err(|error: T::Err| self.fault(name, "invalid", error.to_string())).ok()
@@ -71,12 +71,12 @@ impl Query {
         number
     }
 
-    /// Takes how many items a page shall have, from 1 to `most`; `default` where nothing is said.
+    /// Takes the number of items per page, from 1 to `most`; `default` if it is absent.
     pub(crate) fn limit(&mut self, default: u32, most: u32) -> u32 {
         self.number("limit", 1, i64::from(most)).and_then(|limit| u32::try_from(limit).ok()).unwrap_or(default)
     }
 
-    /// Takes a true or false; false where nothing is said.
+    /// Takes a boolean; false if it is absent.
     pub(crate) fn flag(&mut self, name: &'static str) -> bool {
         match self.text(name).as_deref() {
             Some("true") => true,
@@ -89,7 +89,7 @@ impl Query {
         }
     }
 
-    /// Takes one of a few words.
+    /// Takes one of the given words.
     pub(crate) fn choice<T: Copy>(&mut self, name: &'static str, choices: &[(&'static str, T)]) -> Option<T> {
         let text = self.text(name)?;
         let found = choices.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
@@ -100,16 +100,16 @@ impl Query {
         found
     }
 
-    /// Ends the reading: every parameter that nobody took is a fault.
+    /// Ends the reading: every parameter that was not taken is a fault.
     pub(crate) fn finish(mut self) -> Result<(), Error> {
         for (name, _) in std::mem::take(&mut self.left) {
             let detail = || {
                 let hint = match (nearest(&name, self.known.iter().copied()), self.known.as_slice()) {
                     (Some(near), _) => format!("did you mean `{near}`?"),
-                    (None, []) => "this path takes none".to_owned(),
+                    (None, []) => "this path has no parameters".to_owned(),
                     (None, known) => format!("the known ones are {}", known.join(", ")),
                 };
-                format!("`{}` is not a parameter here; {hint}", short(&name))
+                format!("`{}` is not a parameter of this path; {hint}", short(&name))
             };
             self.faults.add_with(format!("?{name}"), "unknown_parameter", detail);
         }

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::error::Error;
 
-/// Names and versions need no escaping: both are checked when they are registered.
+/// Names and versions need no escaping, because they are validated when they are registered.
 fn created(location: &str, body: impl Serialize) -> Response {
     let mut response = (StatusCode::CREATED, JsonAnswer(body)).into_response();
     if let Ok(location) = HeaderValue::from_str(location) {
@@ -38,7 +38,7 @@ fn created(location: &str, body: impl Serialize) -> Response {
         (status = 201, description = "Registered", body = RegisteredModel, headers(("Location" = String, description = "The model's path"))),
         (status = 409, description = "The name is taken", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "The payload has faults", body = Problem, content_type = "application/problem+json"),
-        (status = "default", description = "Any other refusal", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Any other error", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn create(State(app): State<Shared>, query: Query, Json(body): Json) -> Result<Response, Error> {
@@ -52,12 +52,12 @@ pub(super) async fn create(State(app): State<Shared>, query: Query, Json(body): 
 #[utoipa::path(
     get, path = "/v1/registeredModels", tag = "models", operation_id = "listRegisteredModels",
     params(
-        ("limit" = Option<u32>, Query, description = "The most items of a page", minimum = 1, maximum = 1000, example = 100),
-        ("after" = Option<String>, Query, description = "`next` of the page before"),
+        ("limit" = Option<u32>, Query, description = "Maximum number of items per page", minimum = 1, maximum = 1000, example = 100),
+        ("after" = Option<String>, Query, description = "`next` of the previous page"),
     ),
     responses(
         (status = 200, description = "A page", body = RegisteredModelList),
-        (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "An error", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn list(
@@ -77,8 +77,8 @@ pub(super) async fn list(
     params(("name" = String, Path, description = "The model's name", example = "iris")),
     responses(
         (status = 200, description = "The model", body = RegisteredModel),
-        (status = 404, description = "There is no such model", body = Problem, content_type = "application/problem+json"),
-        (status = "default", description = "Any other refusal", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "The model does not exist", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Any other error", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn read(
@@ -92,15 +92,15 @@ pub(super) async fn read(
 
 /// Delete a registered model
 ///
-/// Only one without versions.
+/// The model must have no versions.
 #[utoipa::path(
     delete, path = "/v1/registeredModels/{name}", tag = "models", operation_id = "deleteRegisteredModel",
     params(("name" = String, Path, description = "The model's name", example = "iris")),
     responses(
         (status = 204, description = "Deleted"),
-        (status = 404, description = "There is no such model", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "The model does not exist", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "It has versions", body = Problem, content_type = "application/problem+json"),
-        (status = "default", description = "Any other refusal", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Any other error", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn delete(
@@ -115,17 +115,17 @@ pub(super) async fn delete(
 
 /// Register a version of a model
 ///
-/// Files (`uri`) or a container (`image`). A version never changes.
+/// A version contains files (`uri`) or a container (`image`). It never changes.
 #[utoipa::path(
     post, path = "/v1/registeredModels/{name}/versions", tag = "models", operation_id = "createModelVersion",
     params(("name" = String, Path, description = "The model's name", example = "iris")),
     request_body = ModelVersionSpec,
     responses(
         (status = 201, description = "Registered", body = ModelVersionView, headers(("Location" = String, description = "The version's path"))),
-        (status = 404, description = "There is no such model", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "The model does not exist", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "The version exists", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "The payload has faults", body = Problem, content_type = "application/problem+json"),
-        (status = "default", description = "Any other refusal", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Any other error", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn create_version(
@@ -146,9 +146,9 @@ pub(super) async fn create_version(
     get, path = "/v1/registeredModels/{name}/versions", tag = "models", operation_id = "listModelVersions",
     params(("name" = String, Path, description = "The model's name", example = "iris")),
     responses(
-        (status = 200, description = "All of them: numeric ones as numbers, then the others by age", body = ModelVersionList),
-        (status = 404, description = "There is no such model", body = Problem, content_type = "application/problem+json"),
-        (status = "default", description = "Any other refusal", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "All versions: numeric ones in numeric order, then the others by age", body = ModelVersionList),
+        (status = 404, description = "The model does not exist", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Any other error", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn list_versions(
@@ -170,8 +170,8 @@ pub(super) async fn list_versions(
     ),
     responses(
         (status = 200, description = "The version", body = ModelVersionView),
-        (status = 404, description = "There is no such model or version", body = Problem, content_type = "application/problem+json"),
-        (status = "default", description = "Any other refusal", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "The model or version does not exist", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Any other error", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn read_version(
@@ -185,7 +185,7 @@ pub(super) async fn read_version(
 
 /// Delete a version of a model
 ///
-/// Only one that no deployment serves.
+/// No deployment may serve the version.
 #[utoipa::path(
     delete, path = "/v1/registeredModels/{name}/versions/{version}", tag = "models", operation_id = "deleteModelVersion",
     params(
@@ -194,9 +194,9 @@ pub(super) async fn read_version(
     ),
     responses(
         (status = 204, description = "Deleted"),
-        (status = 404, description = "There is no such model or version", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "Deployments serve it; they are named", body = Problem, content_type = "application/problem+json"),
-        (status = "default", description = "Any other refusal", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "The model or version does not exist", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "Deployments serve it; the error lists them", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Any other error", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn delete_version(

@@ -1,4 +1,4 @@
-//! What gateways ask and tell: `/v1/routes`.
+//! Requests of gateways: `/v1/routes`.
 
 use api::{
     Fault, Problem,
@@ -28,20 +28,20 @@ const HEADERS: [(HeaderName, HeaderValue); 2] = [
 
 /// Watch the routes
 ///
-/// For gateways. A stream of JSON objects, one a line: `hello`, then each `change` after the given version, then
-/// `synced`, and so on for as long as both live. `synced` is repeated as a sign of life. A change has a `kind` (`endpoint`,
-/// `targets`), a `key`, a `version` and a `value`, which is null once the entry is gone. With protocol 1, and without
-/// `protocol`, it has a `deployment` and its whole `route`, as gateways of 0.1.0 read it.
+/// For gateways. A stream of JSON objects, one per line: `hello`, then each `change` after the given version, then
+/// `synced`, and so on without end. `synced` is repeated as a heartbeat. A change has a `kind` (`endpoint`, `targets`),
+/// a `key`, a `version` and a `value`, which is null if the entry was removed. With protocol 1, or without `protocol`,
+/// a change has a `deployment` and its whole `route`, in the format of gateways of 0.1.0.
 #[utoipa::path(
     get, path = "/v1/routes/watch", tag = "routes", operation_id = "watchRoutes",
     params(
-        ("protocol" = Option<i64>, Query, description = "The version of the messages; 1 where it is absent", minimum = 1),
-        ("epoch" = Option<String>, Query, description = "Names the database that the caller's table came from"),
+        ("protocol" = Option<i64>, Query, description = "The version of the messages; the default is 1", minimum = 1),
+        ("epoch" = Option<String>, Query, description = "The epoch of the database that the caller's table came from"),
         ("after" = Option<i64>, Query, description = "The version of the caller's table", minimum = 0),
     ),
     responses(
         (status = 200, description = "The stream", body = String, content_type = "application/x-ndjson"),
-        (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "An error", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn watch(State(app): State<Shared>, mut query: Query) -> Result<Response, Error> {
@@ -51,7 +51,7 @@ pub(super) async fn watch(State(app): State<Shared>, mut query: Query) -> Result
     let form = Form::of(protocol);
     if form.is_none() {
         let detail =
-            format!("this control plane speaks versions 1 to {PROTOCOL}; upgrade control planes before gateways");
+            format!("this control plane supports versions 1 to {PROTOCOL}; upgrade control planes before gateways");
         query.fault("protocol", "unknown_protocol", detail);
     }
     query.finish()?;
@@ -60,17 +60,17 @@ pub(super) async fn watch(State(app): State<Shared>, mut query: Query) -> Result
     Ok((HEADERS, Body::from_stream(watcher.lines())).into_response())
 }
 
-/// Tell of lost requests
+/// Report lost requests
 ///
-/// For gateways: requests that a replica did not answer to the end. Each becomes an event of its deployment; one that was told
-/// before, and one of a deployment that is gone, becomes none.
+/// For gateways: requests that a replica did not answer completely. Each report becomes an event of its deployment,
+/// unless it was reported before or its deployment no longer exists.
 #[utoipa::path(
     post, path = "/v1/routes/lost", tag = "routes", operation_id = "tellLostRequests",
     request_body = Vec<LostRequests>,
     responses(
-        (status = 204, description = "They are written down"),
+        (status = 204, description = "The reports are stored"),
         (status = 422, description = "The payload has faults", body = Problem, content_type = "application/problem+json"),
-        (status = "default", description = "Any other refusal", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Any other error", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn lost(State(app): State<Shared>, query: Query, Json(body): Json) -> Result<StatusCode, Error> {
@@ -81,7 +81,7 @@ pub(super) async fn lost(State(app): State<Shared>, query: Query, Json(body): Js
     let lost: Vec<LostRequests> =
         serde_json::from_value(body).map_err(|error| fault("invalid_payload", error.to_string()))?;
     if lost.len() > MOST_LOST {
-        return Err(fault("too_many", format!("at most {MOST_LOST} are told at once")));
+        return Err(fault("too_many", format!("send at most {MOST_LOST} reports at once")));
     }
     app.requests_lost(&lost).await?;
     Ok(StatusCode::NO_CONTENT)

@@ -10,7 +10,7 @@ use crate::error::Error;
 /// A deployment's id: `26` or `md-26`.
 pub(crate) struct Id(pub(crate) DeploymentId);
 
-/// Segments as they are, decoded.
+/// The segments, decoded.
 pub(crate) struct Segments<T>(pub(crate) T);
 
 impl<S: Send + Sync> FromRequestParts<S> for Id {

@@ -1,4 +1,4 @@
-//! Replicas that are not this database's: `/v1/strays`.
+//! Replicas that do not belong to this database: `/v1/strays`.
 
 use api::{
     Problem,
@@ -12,26 +12,26 @@ use utoipa::ToSchema;
 use super::{Shared, body::Json, query::Query};
 use crate::error::Error;
 
-/// The most strays that can be ended with one request.
+/// Maximum number of strays in one request.
 const MOST: usize = 1_000;
 
-/// All strays, in the order of their names.
+/// All strays, sorted by name.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct StrayList {
     pub(crate) items: Vec<Stray>,
-    /// Always null: the strays are one page.
+    /// Always null: all strays are on one page.
     pub(crate) next: Option<i64>,
 }
 
 /// List stray replicas
 ///
-/// Replicas that run where a worker of this database works and belong to another database, or to what this one was before it
-/// was restored from an older copy. They get no requests and are left alone.
+/// Replicas on the machine of a worker of this database that belong to another database, or to this one before it was
+/// restored from an older copy. They get no requests, and the worker does not change them.
 #[utoipa::path(
     get, path = "/v1/strays", tag = "strays", operation_id = "listStrays",
     responses(
         (status = 200, description = "All strays", body = StrayList),
-        (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "An error", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn list(State(app): State<Shared>, query: Query) -> Result<JsonAnswer<StrayList>, Error> {
@@ -41,14 +41,14 @@ pub(super) async fn list(State(app): State<Shared>, query: Query) -> Result<Json
 
 /// End stray replicas
 ///
-/// They drain and end at the next look of their worker (`worker.scan_interval_ms`). This cannot be undone.
+/// They drain and end at the next scan of their worker (`worker.scan_interval_ms`). This cannot be undone.
 #[utoipa::path(
     post, path = "/v1/strays/end", tag = "strays", operation_id = "endStrays",
     request_body = EndStrays,
     responses(
         (status = 202, description = "They will be ended", body = StrayList),
-        (status = 404, description = "One of them is not known; none is ended", body = Problem, content_type = "application/problem+json"),
-        (status = "default", description = "Any other refusal", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "One of them does not exist; none is ended", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Any other error", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn end(

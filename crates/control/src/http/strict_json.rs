@@ -1,5 +1,5 @@
-//! JSON as RFC 8259 would like it: an object that has a field twice is refused, because two readers could
-//! take different ones of the two.
+//! Strict JSON: an object with a repeated field is refused, because two readers could use different values (RFC 8259
+//! discourages it).
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use serde::{
 };
 use serde_json::{Map, Number, Value};
 
-/// Reads one document. The error tells the line and the column.
+/// Reads one document. The error contains the line and the column.
 pub(crate) fn read(bytes: &[u8]) -> Result<Value, serde_json::Error> {
     serde_json::from_slice::<Strict>(bytes).map(|strict| strict.0)
 }
@@ -50,7 +50,7 @@ impl<'de> Visitor<'de> for Reader {
         Ok(Value::Number(value.into()))
     }
 
-    /// A whole number is one however it is written, as JSON Schema says: `3.0` and `3e0` are 3.
+    /// Any notation of a whole number is one, as in JSON Schema: `3.0` and `3e0` are 3.
     fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
         if value.fract() == 0.0 && value.abs() < WHOLE {
             #[allow(clippy::cast_possible_truncation, reason = "it is whole and in range")]
@@ -79,10 +79,7 @@ impl<'de> Visitor<'de> for Reader {
         let mut fields = Map::new();
         while let Some(field) = from.next_key::<String>()? {
             if fields.contains_key(&field) {
-                return Err(A::Error::custom(format_args!(
-                    "the field `{}` is there twice",
-                    api::decode::short(&field)
-                )));
+                return Err(A::Error::custom(format_args!("the field `{}` occurs twice", api::decode::short(&field))));
             }
             let Strict(value) = from.next_value()?;
             fields.insert(field, value);
@@ -97,8 +94,8 @@ mod tests {
 
     #[test]
     fn a_field_that_is_there_twice_is_refused_where_it_stands() {
-        let error = read(b"{\"a\": 1,\n \"b\": {\"c\": 1, \"c\": 2}}").expect_err("`c` is there twice");
-        assert_eq!(error.to_string(), "the field `c` is there twice at line 2 column 18");
+        let error = read(b"{\"a\": 1,\n \"b\": {\"c\": 1, \"c\": 2}}").expect_err("`c` occurs twice");
+        assert_eq!(error.to_string(), "the field `c` occurs twice at line 2 column 18");
     }
 
     #[test]

@@ -1,14 +1,14 @@
-//! What a request may hold, as strictly as the server reads it.
+//! Request schemas, as strict as the server.
 //!
-//! Types are described once, and answers may gain fields with every version. So each schema that the body of a request
-//! leads to gets a copy for requests, which names the fields that are refused and the words that are taken.
+//! Types are described once, and responses may gain fields in every version. So each schema that a request body uses is
+//! copied for requests. The copy forbids unknown fields and lists the allowed words.
 
 use api::deployment::READ_ONLY;
 use serde_json::{Value, json};
 
-/// What the name of a copy ends in.
+/// The suffix of the name of a copy.
 const COPY: &str = "Request";
-/// Where the schemas are.
+/// The location of the schemas.
 const SCHEMAS: &str = "#/components/schemas/";
 
 const VERSION: &str = r"^(?!\.+$)[A-Za-z0-9._+-]{1,128}$";
@@ -40,14 +40,14 @@ const PATTERNS: [(&str, &str, &str); 13] = [
     ("ModelVersionSpec", "digest", DIGEST),
 ];
 
-/// Schemas that a person writes: null says the same as leaving a field out.
+/// Schemas that a person writes: null means the same as leaving the field out.
 const WRITTEN: [&str; 6] =
     ["DeploymentSpec", "BucketModel", "RegisteredRef", "Resources", "RegisteredModelSpec", "ModelVersionSpec"];
 
-/// Schemas that are only referred to by fields that may be left out.
+/// Schemas that only optional fields refer to.
 const OPTIONAL: [&str; 3] = ["MachineType", "LogPayloads", "Resources"];
 
-/// Lets every request be described by copies for requests.
+/// Makes every request use the copies for requests.
 pub(super) fn tighten(document: &mut Value) {
     let mut names = Vec::new();
     for operation in document["paths"].as_object_mut().into_iter().flat_map(|paths| paths.values_mut()) {
@@ -82,18 +82,18 @@ pub(super) fn tighten(document: &mut Value) {
     }
     let mut edited = document["components"]["schemas"][format!("DeploymentSpec{COPY}")].clone();
     for field in READ_ONLY {
-        edited["properties"][field] = json!({"readOnly": true, "description": "Set by the server, ignored here."});
+        edited["properties"][field] = json!({"readOnly": true, "description": "Set by the server; ignored here."});
     }
-    edited["properties"]["id"]["description"] = "That of the path.".into();
+    edited["properties"]["id"]["description"] = "Must match the path.".into();
     document["components"]["schemas"][format!("Edited{COPY}")] = edited;
     let patch = patch(&document["components"]["schemas"]);
     document["components"]["schemas"][format!("Patch{COPY}")] = patch;
 }
 
-/// A merge patch of a specification: any of its fields, and null for its default.
+/// A merge patch of a specification: any of its fields, with null for the default.
 fn patch(schemas: &Value) -> Value {
     let mut patch = schemas[format!("DeploymentSpec{COPY}")].clone();
-    patch["description"] = "The fields to change (RFC 7396); null gives a field its default.".into();
+    patch["description"] = "The fields to change (RFC 7396); null resets a field to its default.".into();
     patch.as_object_mut().map(|patch| patch.shift_remove("required"));
     for field in ["labels", "env", "env_from_file"] {
         allow_null(&mut patch["properties"][field]["additionalProperties"]);
@@ -109,7 +109,7 @@ fn patch(schemas: &Value) -> Value {
     patch
 }
 
-/// Says what a query's or a header's parameter may hold. None of them can be null.
+/// Restricts the values of query and header parameters. None of them can be null.
 fn restrict_parameter(parameter: &mut Value) {
     let name = parameter["name"].as_str().unwrap_or_default().to_owned();
     let schema = &mut parameter["schema"];
@@ -129,7 +129,7 @@ fn restrict_parameter(parameter: &mut Value) {
     }
 }
 
-/// Does nothing for a reference: what [`OPTIONAL`] names is null itself.
+/// Does nothing for a reference: the schemas in [`OPTIONAL`] allow null themselves.
 fn allow_null(schema: &mut Value) {
     if schema.get("$ref").is_some() {
         return;
@@ -150,7 +150,7 @@ fn allow_null(schema: &mut Value) {
     }
 }
 
-/// Lets the references in `part` lead to copies; `names` gets the schemas to copy, each once.
+/// Makes the references in `part` point to copies; `names` collects the schemas to copy, each once.
 fn refer_to_copies(part: &mut Value, names: &mut Vec<String>) {
     match part {
         Value::Object(fields) => {
@@ -217,11 +217,11 @@ fn restrict(name: &str, schema: &mut Value) {
             let text = json!({"type": "string"});
             schema["oneOf"] = json!([
                 {"required": ["uri"], "properties": {"uri": text, "image": nothing}},
-                // An image has its digest in its reference.
+                // The digest of an image is in its reference.
                 {"required": ["image"], "properties": {"image": text, "uri": nothing, "digest": nothing}},
             ]);
         }
-        // Neither number fits the format, which has a sign.
+        // Neither number fits the format, which is signed.
         "RevisionNumber" => {
             schema.as_object_mut().map(|number| number.shift_remove("format"));
             schema["maximum"] = u32::MAX.into();

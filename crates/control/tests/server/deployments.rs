@@ -142,7 +142,7 @@ async fn an_unknown_parameter_of_a_query_is_refused_with_the_nearest_one() {
     refusal.refused(400, "invalid_query");
     assert_eq!(refusal.fault_pointers(), ["?label", "?limit", "?stauts"]);
     assert!(refusal.body.to_string().contains("did you mean `status`?"));
-    plane.get(&format!("{PATH}/1?verbose=1")).await.refused(400, "invalid_query").saying("takes none");
+    plane.get(&format!("{PATH}/1?verbose=1")).await.refused(400, "invalid_query").saying("has no parameters");
     plane.post(&format!("{PATH}?dry_run=1"), &sample()).await.refused(400, "invalid_query");
 }
 

@@ -36,8 +36,8 @@ async fn requests_that_a_gateway_lost_become_one_event_however_often_it_says_so(
     let message = events[0]["message"].as_str().expect("words");
     assert_eq!(
         message,
-        "md-1-r1-1 broke off before it had answered 3 requests (r1, r2, \u{2026}): connection reset; md-1-r1-0 had broken \
-         off with r2 before, so that request may have ended both, and is not sent again"
+        "the connection to md-1-r1-1 broke before it answered 3 requests (r1, r2, \u{2026}): connection reset; the \
+         connection to md-1-r1-0 had broken with r2 too, so that request may have crashed both, and is not sent again"
     );
 }
 

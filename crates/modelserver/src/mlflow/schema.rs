@@ -69,7 +69,7 @@ fn columns(value: &Value) -> Result<(bool, Vec<Column>), String> {
     if let Some((place, twice)) =
         columns.iter().enumerate().find(|(at, it)| columns[..*at].iter().any(|c| c.name == it.name))
     {
-        return Err(format!("`{}` is there twice, the second time at place {place}", twice.name));
+        return Err(format!("`{}` occurs twice, the second time at place {place}", twice.name));
     }
     Ok((tensors == 0, columns))
 }
@@ -183,7 +183,7 @@ mod tests {
                 "[{'type':'tensor','name':'z','tensor-spec':{'dtype':'complex64','shape':[-1]}}]",
                 "`z` has the dtype complex64",
             ),
-            ("[{'type':'double','name':'a'},{'type':'double','name':'a'}]", "`a` is there twice"),
+            ("[{'type':'double','name':'a'},{'type':'double','name':'a'}]", "`a` occurs twice"),
             ("[]", "no list of columns or tensors"),
         ] {
             let said = of(inputs).unwrap_err();

@@ -307,7 +307,7 @@ async fn methods_that_are_not_served_say_so_in_words() {
         ("inference.GRPCInferenceService/CudaSharedMemoryStatus", "send the tensors in the message"),
         ("inference.GRPCInferenceService/TraceSetting", "configuration"),
         ("inference.GRPCInferenceService/Nothing", "no such method"),
-        ("inference.Other/Nothing", "the service inference.Other is not served here"),
+        ("inference.Other/Nothing", "the service inference.Other is not supported"),
     ] {
         let mut client = tonic::client::Grpc::new(channel.clone());
         client.ready().await.unwrap();

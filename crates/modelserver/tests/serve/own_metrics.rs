@@ -22,7 +22,7 @@ async fn value(server: &Server, series: &str) -> Option<f64> {
     let text = server.text("/metrics").await;
     let mut lines = text.lines().filter_map(|line| line.strip_prefix(series)?.trim().parse().ok());
     let found = lines.next();
-    assert_eq!(lines.next(), None, "{series} is there twice:\n{text}");
+    assert_eq!(lines.next(), None, "{series} occurs twice:\n{text}");
     found
 }
 
