@@ -11,6 +11,7 @@
 
 mod error;
 mod load;
+mod machine;
 mod metrics;
 mod mlflow;
 mod onnx;
@@ -29,12 +30,12 @@ use base::{Tasks, serve::Ending};
 
 pub use error::ServeError;
 pub use load::golden;
+pub use machine::placement::{async_threads, take_turns_on_one_cpu};
 pub use onnx::{ONNX_CHILD, library::locate as locate_onnxruntime, onnx_child, start_again_after_crashes};
 pub use protocol::grpc::{Reflected, health_proto, proto, reflect};
 pub use protocol::listen::Listener;
 pub use runtime::{Call, Cancel, ModelRuntime, RuntimeError, Screen, Signature, Sink};
 pub use settings::config::Config;
-pub use settings::placement::{async_threads, take_turns_on_one_cpu};
 pub use settings::{OfModels, Overrides};
 
 use crate::protocol::{app::App, listen::Reach};

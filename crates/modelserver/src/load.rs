@@ -16,17 +16,16 @@ use crate::{
         source::{Found, Kind, Listed, ModelFile},
         warm::warm,
     },
+    machine::placement::Placement,
     metrics::Metrics,
-    mlflow::{self, MlflowModel},
+    mlflow::MlflowModel,
     onnx,
     run::{
         model::Model,
         probe::{Probe, is_probed, probe},
     },
-    runtime::ModelRuntime,
-    runtime::alarm::Alarm,
+    runtime::{MLFLOW, ModelRuntime, alarm::Alarm},
     settings::ModelSettings,
-    settings::placement::Placement,
 };
 
 /// The version of a model whose source names none.
@@ -149,7 +148,7 @@ impl Maker<'_> {
         let Some(mut signature) = runtimes.first().map(|runtime| declared.narrowed(runtime.signature())) else {
             return Err(ServeError::Broken(format!("model `{name}` has no instances")));
         };
-        if file.kind == Kind::Mlflow && signature.platform != mlflow::PLATFORM {
+        if file.kind == Kind::Mlflow && signature.platform != MLFLOW {
             signature.logged = MlflowModel::logged(&file.path)?;
         }
         let model = Model::start(name.to_owned(), version, signature, runtimes, tried, metrics, settings);

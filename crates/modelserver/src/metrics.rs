@@ -20,7 +20,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::{error::InferError, python::Own};
+use crate::{error::InferError, runtime::own::Own};
 
 /// Versions of models that are shown after they went out of service, the last ones. Scrapes see the last counts of a version
 /// that has just gone, and a server that is given version after version does not grow.

@@ -85,7 +85,7 @@ pub(crate) fn open(
     settings: &ModelSettings,
 ) -> Result<Box<dyn ModelRuntime>, ServeError> {
     let runtime = library::runtime(config.onnxruntime.as_deref())?;
-    let threads = threads(settings.intra_op_threads);
+    let threads = crate::machine::placement::threads(settings.intra_op_threads);
     let weights = external::names(file)?;
     let graph = graph::Model::read(file);
     let Ok(key) = Key::of(file, &weights) else {
@@ -107,7 +107,7 @@ pub(crate) fn open(
         return Ok(Box::new(apart.map_err(|why| apart::unloadable(why, file))?));
     }
     crash::watch(&folder);
-    crate::python::memory::bound_this_process();
+    crate::machine::memory::bound_this_process();
     let load = || OnnxModel::load_here(&runtime, file, weights, graph, threads, Some(key));
     let model = crash::during(key, load)?;
     let mut model = model.with_largest(config.bodies_limit_bytes);
@@ -163,8 +163,8 @@ fn elsewhere(config: &Config, file: &Path, settings: &ModelSettings) -> (Program
     let open = Opened {
         file: std::path::absolute(file).unwrap_or_else(|_| file.to_owned()),
         library: config.onnxruntime.clone(),
-        threads: threads(settings.intra_op_threads),
-        memory: crate::python::memory::limit(settings.python_memory),
+        threads: crate::machine::placement::threads(settings.intra_op_threads),
+        memory: crate::machine::memory::limit(settings.python_memory),
         largest: config.bodies_limit_bytes,
         low_priority: false,
     };
@@ -267,18 +267,6 @@ fn quiet_options() -> ort::Result<RunOptions> {
     let mut options = RunOptions::new()?;
     options.set_log_level(LogLevel::Fatal)?;
     Ok(options)
-}
-
-/// How many threads one inference uses: as many as configured, and if that is 0, few, because small machines
-/// have other work for their second core, and small models lose more than they win.
-pub(crate) fn threads(configured: usize) -> usize {
-    if configured > 0 {
-        return configured;
-    }
-    match crate::settings::placement::cpus() {
-        0..=4 => 1,
-        more => (more / 2).min(8),
-    }
 }
 
 /// Whether the first dimension of all tensors is one that may vary: what a batch looks like.

@@ -6,6 +6,7 @@
 //! requests: where several of them are run as one, their rows were joined before and are parted after.
 
 pub(crate) mod alarm;
+pub(crate) mod own;
 pub(crate) mod sample;
 
 use std::sync::{
@@ -13,8 +14,12 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use crate::python::Own;
 use inference::{Data, InputParameters, Json, Nan, Parameters, Tensor, TensorMetadata};
+
+use self::own::Own;
+
+/// The protocol's word for what runs MLflow models.
+pub(crate) const MLFLOW: &str = "mlflow";
 
 /// What a model wants and answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,11 +59,7 @@ pub struct Signature {
 impl Signature {
     /// How a float that is missing is answered in JSON: for a model that Python runs as null, as every other missing value.
     pub(crate) fn nan(&self) -> Nan {
-        if self.platform == crate::mlflow::PLATFORM || self.platform.starts_with("python") {
-            Nan::Null
-        } else {
-            Nan::Word
-        }
+        if self.platform == MLFLOW || self.platform.starts_with("python") { Nan::Null } else { Nan::Word }
     }
 }
 

@@ -4,7 +4,6 @@
 //! configuration in the request that loads it.
 
 pub(crate) mod config;
-pub(crate) mod placement;
 
 use std::{collections::BTreeMap, time::Duration};
 

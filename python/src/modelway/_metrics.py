@@ -1,6 +1,6 @@
 """Metrics that a model declares itself: counters, gauges and histograms, shown by the server at ``/metrics``.
 
-Values stand in memory that the server shares (its side is ``python/metrics.rs``), so that counting sends nothing, and
+Values stand in memory that the server shares (its side is ``runtime/own.rs``), so that counting sends nothing, and
 nothing that was counted is lost when the worker ends. Without a server they stand in memory of this process.
 
 An area begins with the number of its entries and the bytes they take, both of 8 bytes. An entry is its size, the size

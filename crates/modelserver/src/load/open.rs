@@ -5,10 +5,10 @@ use std::path::Path;
 use crate::{
     Config, ServeError,
     load::source::{Kind, ModelFile},
-    mlflow::{MlflowModel, MlflowWorker, Runner},
+    mlflow::{MlflowModel, Runner},
     onnx,
     python::{
-        Entry, EntryKind, PythonModel, Uses, check_hints,
+        Entry, EntryKind, MlflowWorker, PythonModel, Uses, check_hints,
         environment::{self, Wanted},
     },
     runtime::ModelRuntime,

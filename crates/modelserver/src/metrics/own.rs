@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use crate::python::{Family, Kind, Labels, Own, Series};
+use crate::runtime::own::{Family, Kind, Labels, Own, Series};
 
 /// Whose they are: a model's name and version.
 type Owner = (String, String);

@@ -6,25 +6,25 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 /// Its name.
-pub(super) const FILE: &str = "MLmodel";
+pub(crate) const FILE: &str = "MLmodel";
 /// The longest that is read, in bytes.
 const MAX_BYTES: u64 = 4 << 20;
 
 /// What it says, as far as it matters here. MLflow adds to it with each release, so what is unknown is left.
 #[derive(Debug, Default)]
-pub(super) struct Description {
+pub(crate) struct Description {
     /// What each flavour needs to load the model.
-    pub(super) flavors: Map<String, Value>,
+    pub(crate) flavors: Map<String, Value>,
     /// The inputs, as JSON in JSON.
-    pub(super) inputs: Option<Value>,
+    pub(crate) inputs: Option<Value>,
     /// The outputs.
-    pub(super) outputs: Option<Value>,
+    pub(crate) outputs: Option<Value>,
     /// The parameters of a request.
-    pub(super) params: Option<Value>,
+    pub(crate) params: Option<Value>,
     /// The file with an example in the form of a request.
-    pub(super) example: Option<String>,
+    pub(crate) example: Option<String>,
     /// The MLflow that wrote it.
-    pub(super) mlflow_version: Option<String>,
+    pub(crate) mlflow_version: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -50,7 +50,7 @@ struct Example {
 
 impl Description {
     /// Reads it in `folder`.
-    pub(super) fn read(folder: &Path) -> Result<Self, String> {
+    pub(crate) fn read(folder: &Path) -> Result<Self, String> {
         let mut text = String::new();
         let file = File::open(folder.join(FILE)).map_err(|error| error.to_string())?;
         let read = file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
@@ -60,7 +60,7 @@ impl Description {
         Self::parse(&text)
     }
 
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let written: Written =
             serde_yaml_ng::from_str(text).map_err(|error| format!("it is not YAML of MLflow's: {error}"))?;
         let Written { flavors, signature, saved_input_example_info, mlflow_version } = written;
@@ -83,7 +83,7 @@ impl Description {
     }
 
     /// A word of a flavour's.
-    pub(super) fn word(&self, flavor: &str, key: &str) -> Option<&str> {
+    pub(crate) fn word(&self, flavor: &str, key: &str) -> Option<&str> {
         self.flavors.get(flavor)?.get(key)?.as_str()
     }
 }

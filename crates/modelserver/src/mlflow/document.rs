@@ -8,7 +8,10 @@ use bytes::Bytes;
 use inference::{Data, Json, Nan, Parameter, Parameters, Request, Tensor, parameters_for_python, write_nested};
 use serde_json::{json, value::RawValue};
 
-use crate::{error::InferError, runtime::Signature};
+use crate::{
+    error::InferError,
+    runtime::{MLFLOW, Signature},
+};
 
 /// The protocol that a request came by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +43,7 @@ impl Door {
 
 /// Whether the model's worker takes them.
 pub(crate) fn takes(signature: &Signature) -> bool {
-    signature.platform == super::PLATFORM
+    signature.platform == MLFLOW
 }
 
 /// Whether any of these inputs is one of JSON, whose values the worker tells from texts.

@@ -46,7 +46,7 @@ const NATIVE: [(&str, &str, &str); 5] = [
 
 impl Runner {
     /// What runs the model in `folder`.
-    pub(super) fn of(description: &Description, folder: &Path) -> Result<Self, String> {
+    pub(crate) fn of(description: &Description, folder: &Path) -> Result<Self, String> {
         if let Some(file) = description.word("onnx", "data") {
             return Ok(Self::Onnx(folder.join(there(folder, file)?)));
         }
@@ -88,7 +88,7 @@ impl Runner {
 
 impl Runner {
     /// A word for it, for the log.
-    pub(super) fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Onnx(_) => "onnx",
             Self::Python(python) => python.loader,
@@ -98,12 +98,12 @@ impl Runner {
 
 impl Python {
     /// Whether it is loaded without MLflow.
-    pub(super) fn is_native(&self) -> bool {
+    pub(crate) fn is_native(&self) -> bool {
         self.loader != "pyfunc"
     }
 
     /// The package that reads the model's file, where that is not the model's own library.
-    pub(super) fn reader(&self) -> Option<&'static str> {
+    pub(crate) fn reader(&self) -> Option<&'static str> {
         match self.options.get("serialization_format").and_then(Value::as_str) {
             Some("skops") => Some("skops"),
             Some("cloudpickle") => Some("cloudpickle"),

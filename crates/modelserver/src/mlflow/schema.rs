@@ -11,16 +11,16 @@ use super::description::Description;
 
 /// What a model takes and answers, as far as it was logged.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Schema {
+pub(crate) struct Schema {
     /// Whether the inputs are columns of one table.
-    pub(super) table: bool,
-    pub(super) inputs: Option<Vec<Column>>,
-    pub(super) outputs: Option<Vec<Column>>,
+    pub(crate) table: bool,
+    pub(crate) inputs: Option<Vec<Column>>,
+    pub(crate) outputs: Option<Vec<Column>>,
 }
 
 /// One input or output.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct Column {
+pub(crate) struct Column {
     name: String,
     datatype: Datatype,
     shape: Vec<i64>,
@@ -32,18 +32,18 @@ pub(super) struct Column {
 }
 
 impl Column {
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// Whether it has a name of its own, and not just its place.
-    pub(super) fn is_named(&self) -> bool {
+    pub(crate) fn is_named(&self) -> bool {
         self.named
     }
 }
 
 impl Schema {
-    pub(super) fn of(description: &Description) -> Result<Self, String> {
+    pub(crate) fn of(description: &Description) -> Result<Self, String> {
         let read = |what: &str, given: &Option<Value>| {
             given
                 .as_ref()

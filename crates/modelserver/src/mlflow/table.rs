@@ -6,17 +6,20 @@
 
 use inference::{Data, Datatype, Tensor, TensorMetadata};
 
-use crate::{error::InferError, runtime::Signature};
+use crate::{
+    error::InferError,
+    runtime::{MLFLOW, Signature},
+};
 
 /// Whether the inputs are the columns of one table.
 pub(crate) fn is_table(signature: &Signature) -> bool {
     let inputs = signature.inputs.as_slice();
-    signature.platform == super::PLATFORM && !inputs.is_empty() && inputs.iter().all(|input| input.shape == [-1])
+    signature.platform == MLFLOW && !inputs.is_empty() && inputs.iter().all(|input| input.shape == [-1])
 }
 
 /// The same inputs in the signature's form, as far as that can be had without changing a value.
 pub(crate) fn fit(signature: &Signature, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, InferError> {
-    if signature.platform != super::PLATFORM {
+    if signature.platform != MLFLOW {
         return Ok(inputs);
     }
     let table = is_table(signature);
@@ -54,7 +57,7 @@ pub(crate) fn without_extra(signature: &Signature, inputs: &mut Vec<Tensor>) -> 
     let required = |place: &usize| !signature.optional.contains(place);
     let sent = |place: usize| inputs.iter().any(|given| given.name == signature.inputs[place].name);
     let complete = || (0..signature.inputs.len()).filter(required).all(sent);
-    if signature.platform != super::PLATFORM || inputs.iter().all(known) || !complete() {
+    if signature.platform != MLFLOW || inputs.iter().all(known) || !complete() {
         return Vec::new();
     }
     let (sent, extra) = std::mem::take(inputs).into_iter().partition(known);
@@ -203,7 +206,7 @@ mod tests {
             labels: Vec::new(),
         };
         Signature {
-            platform: super::super::PLATFORM,
+            platform: MLFLOW,
             inputs: columns.iter().map(tensor).collect(),
             outputs: Vec::new(),
             rows: true,

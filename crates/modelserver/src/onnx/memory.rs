@@ -119,7 +119,7 @@ fn register(environment: *mut OrtEnv, allocator: *mut OrtAllocator) -> bool {
 /// Four fifths of what this process may allocate, or of all memory.
 fn most() -> usize {
     let given = rustix::process::getrlimit(rustix::process::Resource::Data).current.unwrap_or(u64::MAX);
-    usize::try_from(crate::python::memory::limit(0).min(given / 5 * 4)).unwrap_or(usize::MAX)
+    usize::try_from(crate::machine::memory::limit(0).min(given / 5 * 4)).unwrap_or(usize::MAX)
 }
 
 type Throw = extern "C-unwind" fn() -> !;

@@ -11,8 +11,8 @@ use inference::{Data, Datatype, Json, Tensor, TensorMetadata, parameters_for_pyt
 use serde::Deserialize;
 use serde_json::{json, value::RawValue};
 
-use super::shared::{Area, Number};
 use crate::{
+    machine::shared::{Area, Number},
     mlflow::{answer::Extra, document},
     runtime::{Call, Purpose, RuntimeError, Signature, is_absent},
 };

@@ -20,10 +20,11 @@ use rustix::{
     process::{Pid, PidfdFlags, pidfd_open},
 };
 
-use super::tree::{leader, members, parent_and_group, with_descendants};
+use crate::machine::{
+    memory::MOST_PROCESSES,
+    tree::{leader, members, parent_and_group, with_descendants},
+};
 
-/// Processes that there are of one worker at most, its keeper and those that have ended and were not waited for included.
-pub(super) const MOST_PROCESSES: usize = 512;
 /// How long a worker that has so many is not counted again.
 const FULL: Duration = Duration::from_millis(50);
 /// How often a group is looked at for processes that were started meanwhile.

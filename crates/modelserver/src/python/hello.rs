@@ -3,10 +3,7 @@
 use inference::{Datatype, TensorMetadata};
 use serde::Deserialize;
 
-use crate::{
-    mlflow,
-    runtime::{Signature, TrialRuns, Trials},
-};
+use crate::runtime::{MLFLOW, Signature, TrialRuns, Trials};
 
 /// The most that a worker may say of its model.
 pub(super) const LARGEST: usize = 4 << 20;
@@ -67,7 +64,7 @@ pub(super) fn read(json: &[u8]) -> Result<Introduced, String> {
     let mut labels = hello.labels;
     let mut described = |tensors: Vec<(String, Datatype, Vec<i64>)>, what: &str| {
         // Without a signature an MLflow model may take and answer anything.
-        let least = usize::from(hello.platform != mlflow::PLATFORM);
+        let least = usize::from(hello.platform != MLFLOW);
         if !(least..=MAX_TENSORS).contains(&tensors.len()) {
             return Err(format!("its signature has {} {what}; it must be {least} to {MAX_TENSORS}", tensors.len()));
         }

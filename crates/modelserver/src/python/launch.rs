@@ -28,7 +28,8 @@ use rustix::{
     },
 };
 
-use super::{Entry, metrics, shared::Area};
+use super::entry::Entry;
+use crate::{machine::shared::Area, runtime::own};
 
 const SCRIPT: &str = "import sys; \
     sys.version_info < (3, 9) and sys.exit('models want Python 3.9 or newer, and this is ' + sys.version.split()[0]); \
@@ -64,7 +65,7 @@ impl Process {
     /// Starts one; what it writes to its standard output and error comes out of the two descriptors. It ends with
     /// the calling thread at the latest.
     pub(super) fn start(plan: &Plan) -> io::Result<(Self, OwnedFd, OwnedFd)> {
-        let counts = Area::new(metrics::AREA)?;
+        let counts = Area::new(own::AREA)?;
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         let mut command = Command::new(&plan.interpreter);
         // Without packages of this user's own; standard output unbuffered, so that the log is in order.

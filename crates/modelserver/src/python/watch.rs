@@ -31,11 +31,12 @@ use super::{
     hello::{self, Introduced},
     launch::{Plan, Process, end_group},
     link::{Link, RunId},
-    memory::Limits,
-    metrics::Own,
     output::Output,
-    tree::children,
     worker::Worker,
+};
+use crate::{
+    machine::{memory::Limits, tree::children},
+    runtime::own::Own,
 };
 
 /// How long a run that nobody waits for may go on after it was interrupted.

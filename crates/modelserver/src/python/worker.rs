@@ -24,9 +24,11 @@ use rustix::{
 use super::{
     frame::{self, Body, DOCUMENT, IN_AREA, INLINE, KEPT, Kind, LAST, PREFIX, Prefix, Request, Wrong},
     link::{Link, RunId},
-    shared::Area,
 };
-use crate::runtime::{Call, RuntimeError, Signature, Sink, is_absent};
+use crate::{
+    machine::shared::Area,
+    runtime::{Call, RuntimeError, Signature, Sink, is_absent},
+};
 
 /// The largest answer.
 const LARGEST_ANSWER: usize = 2 << 30;

@@ -17,6 +17,7 @@ use tokio::{
 
 use crate::{
     error::InferError,
+    machine::placement::Placement,
     metrics::ModelMetrics,
     metrics::statistics::Statistics,
     mlflow::{answer, document, table},
@@ -30,7 +31,6 @@ use crate::{
     },
     runtime::{Cancel, ModelRuntime, Screen, Signature, Up},
     settings::ModelSettings,
-    settings::placement::Placement,
 };
 
 /// Answers that a model may stream ahead of its caller.

@@ -7,7 +7,7 @@ use rustix::{
     process::{Pid, Resource, Rlimit, WaitOptions, getpid, getrlimit, waitpid},
 };
 
-use crate::python::tree;
+use crate::machine::tree;
 
 /// Set where a crash that was noted starts this program again.
 static AGAIN: OnceLock<Start> = OnceLock::new();

@@ -196,7 +196,7 @@ mod tests {
             labels: Vec::new(),
         };
         // With null in it the body goes to the worker of an MLflow model as it came.
-        for (platform, value) in [("python", "1"), (crate::mlflow::PLATFORM, "null")] {
+        for (platform, value) in [("python", "1"), (crate::runtime::MLFLOW, "null")] {
             let signature = Signature { platform, inputs: vec![input.clone()], ..Signature::default() };
             let body = |more: &str| format!("{{\"x\":{value},\"n\":1{more}}}");
             assert!(read(&signature, body("").as_bytes()).is_ok(), "{platform}");

@@ -288,7 +288,7 @@ mod tests {
             labels: Vec::new(),
         };
         Signature {
-            platform: crate::mlflow::PLATFORM,
+            platform: crate::runtime::MLFLOW,
             inputs: columns.iter().map(column).collect(),
             outputs: Vec::new(),
             rows: true,

@@ -9,12 +9,9 @@ use std::sync::Arc;
 use inference::{Tensor, TensorMetadata};
 use tokio::sync::oneshot;
 
-use crate::{
-    python::Own,
-    runtime::{
-        Call, ModelRuntime, RuntimeError, Screen, Signature, Sink, Trials, Up, begins_without_count, is_absent,
-        is_unusual,
-    },
+use crate::runtime::{
+    Call, ModelRuntime, RuntimeError, Screen, Signature, Sink, Trials, Up, begins_without_count, is_absent, is_unusual,
+    own::Own,
 };
 
 /// One tensor's two shapes, the dimension for rows included.

@@ -20,7 +20,7 @@ use rustix::{
 
 /// A piece of shared memory.
 #[derive(Debug)]
-pub(super) struct Area {
+pub(crate) struct Area {
     descriptor: OwnedFd,
     start: NonNull<u8>,
     len: usize,
@@ -33,7 +33,7 @@ unsafe impl Send for Area {}
 ///
 /// # Safety
 /// Only for types without padding, for which every pattern of bits is a value.
-pub(super) unsafe trait Number: Copy + Default {}
+pub(crate) unsafe trait Number: Copy + Default {}
 
 macro_rules! numbers {
     ($($type:ty),*) => {$(
@@ -46,7 +46,7 @@ numbers!(u8, u16, u32, u64, i8, i16, i32, i64, f16, bf16, f32, f64);
 
 impl Area {
     /// New memory, all zero, of exactly this many bytes.
-    pub(super) fn new(len: usize) -> io::Result<Self> {
+    pub(crate) fn new(len: usize) -> io::Result<Self> {
         let descriptor = memfd_create("modelway", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
         ftruncate(&descriptor, len as u64)?;
         fcntl_add_seals(&descriptor, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
@@ -59,18 +59,18 @@ impl Area {
     }
 
     /// How many bytes it has.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
     /// What the worker maps it by.
-    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+    pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
         self.descriptor.as_fd()
     }
 
     /// Copies numbers into the bytes from `at`. `false`, and nothing copied, if they do not fit.
     #[must_use]
-    pub(super) fn write<N: Number>(&mut self, at: usize, numbers: &[N]) -> bool {
+    pub(crate) fn write<N: Number>(&mut self, at: usize, numbers: &[N]) -> bool {
         let bytes = size_of_val(numbers);
         if !self.holds(at, bytes) {
             return false;
@@ -83,14 +83,14 @@ impl Area {
 
     /// The same for truth values.
     #[must_use]
-    pub(super) fn write_bools(&mut self, at: usize, values: &[bool]) -> bool {
+    pub(crate) fn write_bools(&mut self, at: usize, values: &[bool]) -> bool {
         // SAFETY: a `bool` is one byte, 0 or 1.
         let bytes = unsafe { std::slice::from_raw_parts(values.as_ptr().cast::<u8>(), values.len()) };
         self.write(at, bytes)
     }
 
     /// Copies `count` numbers out of the bytes from `at`. `None` if there are not so many.
-    pub(super) fn read<N: Number>(&self, at: usize, count: usize) -> Option<Vec<N>> {
+    pub(crate) fn read<N: Number>(&self, at: usize, count: usize) -> Option<Vec<N>> {
         let bytes = count.checked_mul(size_of::<N>())?;
         if !self.holds(at, bytes) {
             return None;

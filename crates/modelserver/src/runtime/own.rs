@@ -1,4 +1,4 @@
-//! Metrics that Python models declare themselves: counters, gauges and histograms.
+//! Metrics that models declare themselves: counters, gauges and histograms.
 //!
 //! Each worker has a piece of memory that it shares with the server (`_metrics.py` says how it is laid out) and counts
 //! there, so that counting costs no message, and nothing is lost when the worker ends. They are read when somebody
@@ -14,10 +14,10 @@ use std::{
 
 use serde::Deserialize;
 
-use super::shared::Area;
+use crate::machine::shared::Area;
 
 /// The size of an area, in bytes. The numbers here are those of `_metrics.py`.
-pub(super) const AREA: usize = 1 << 20;
+pub(crate) const AREA: usize = 1 << 20;
 const MOST_SERIES: usize = 1000;
 const MOST_FAMILIES: usize = 100;
 const MOST_LABELS: usize = 8;
@@ -222,12 +222,12 @@ impl Own {
     }
 
     /// A worker starts to count there.
-    pub(super) fn begin(&self, generation: u64, area: Area) {
+    pub(crate) fn begin(&self, generation: u64, area: Area) {
         self.lock().areas.insert(generation, area);
     }
 
     /// A worker has ended: what it has counted stays.
-    pub(super) fn end(&self, generation: u64) {
+    pub(crate) fn end(&self, generation: u64) {
         let mut held = self.lock();
         if let Some(area) = held.areas.remove(&generation) {
             let mut last = Series::of(&area).without_gauges();

@@ -3,7 +3,10 @@ use std::{path::PathBuf, time::Duration};
 use bytes::Bytes;
 use inference::{Data, Parameters, Tensor};
 
-use super::*;
+use super::{
+    super::{EntryKind, Uses},
+    *,
+};
 use crate::{Config, runtime::Cancel};
 
 #[allow(clippy::disallowed_methods, reason = "where the tests' Python is, only the environment knows")]

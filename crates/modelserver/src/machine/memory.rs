@@ -9,7 +9,7 @@ use std::{
 
 use rustix::process::{Pid, Resource, getrlimit};
 
-use super::{guard::MOST_PROCESSES, tree::with_descendants};
+use super::tree::with_descendants;
 
 /// File systems whose files are memory: tmpfs, hugetlbfs, ramfs.
 const IN_MEMORY: [u64; 3] = [0x0102_1994, 0x9584_58f6, 0x8584_58f6];
@@ -17,6 +17,8 @@ const IN_MEMORY: [u64; 3] = [0x0102_1994, 0x9584_58f6, 0x8584_58f6];
 const PARTS: u64 = 5;
 const OF_THEM: u64 = 4;
 
+/// Processes that there are of one worker at most, its keeper and those that have ended and were not waited for included.
+pub(crate) const MOST_PROCESSES: usize = 512;
 /// Threads of a worker and of what it has started, together.
 const MOST_THREADS: u64 = 4096;
 
@@ -31,7 +33,7 @@ pub(crate) fn limit(configured: u64) -> u64 {
 
 /// The limit that a model hit, if Python's words say that it got no more memory: `limit` bytes, which follow from what is
 /// `configured`.
-pub(super) fn beyond(reason: &str, limit: u64, configured: u64) -> Option<String> {
+pub(crate) fn beyond(reason: &str, limit: u64, configured: u64) -> Option<String> {
     let first = reason.lines().next().unwrap_or_default();
     if !["MemoryError", "not enough memory", "Cannot allocate memory"].iter().any(|words| first.contains(words)) {
         return None;
@@ -45,7 +47,7 @@ pub(super) fn beyond(reason: &str, limit: u64, configured: u64) -> Option<String
 }
 
 /// What a worker may hold after a run before it is replaced: three quarters of what it may allocate.
-pub(super) fn replaced_beyond(limit: u64) -> u64 {
+pub(crate) fn replaced_beyond(limit: u64) -> u64 {
     limit / 4 * 3
 }
 
@@ -102,11 +104,11 @@ fn of_group() -> Option<u64> {
 
 /// What one worker may hold, with all that it has started.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits(pub(super) u64);
+pub(crate) struct Limits(pub(crate) u64);
 
 impl Limits {
     /// Why a worker is to be ended, if it is. `lent` is memory that the server has lent it.
-    pub(super) fn exceeded(self, root: Pid, lent: u64) -> Option<String> {
+    pub(crate) fn exceeded(self, root: Pid, lent: u64) -> Option<String> {
         let processes = with_descendants(root);
         // Where the kernel takes no filter nothing else bounds them; where it does, some may be about to start.
         if processes.len() > 2 * MOST_PROCESSES {
@@ -132,7 +134,7 @@ impl Limits {
 /// files in memory that they have open; not what they share with files on disk, and not what was `lent` to them.
 ///
 /// It is exact where it is more than `enough`; below that it may be too high.
-pub(super) fn held(root: Pid, lent: u64, enough: u64) -> Option<u64> {
+pub(crate) fn held(root: Pid, lent: u64, enough: u64) -> Option<u64> {
     held_by(&with_descendants(root), lent, enough)
 }
 

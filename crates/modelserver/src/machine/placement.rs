@@ -127,6 +127,18 @@ fn list(text: &str) -> Option<Vec<usize>> {
     Some(cpus)
 }
 
+/// How many threads one inference uses: as many as configured, and if that is 0, few, because small machines
+/// have other work for their second core, and small models lose more than they win.
+pub(crate) fn threads(configured: usize) -> usize {
+    if configured > 0 {
+        return configured;
+    }
+    match cpus() {
+        0..=4 => 1,
+        more => (more / 2).min(8),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

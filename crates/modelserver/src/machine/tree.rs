@@ -8,7 +8,7 @@ use rustix::process::Pid;
 const MOST: usize = 4096;
 
 /// The parent and the group of a process or thread.
-pub(super) fn parent_and_group(pid: i32) -> Option<(i32, i32)> {
+pub(crate) fn parent_and_group(pid: i32) -> Option<(i32, i32)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The program's name, in parentheses, may hold anything.
     let mut fields = stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace().skip(1);
@@ -16,14 +16,14 @@ pub(super) fn parent_and_group(pid: i32) -> Option<(i32, i32)> {
 }
 
 /// The process that a thread is of, which may be itself.
-pub(super) fn leader(pid: i32) -> Option<i32> {
+pub(crate) fn leader(pid: i32) -> Option<i32> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     // The program's name, in the first line, has no line break.
     status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
 }
 
 /// The processes of a group.
-pub(super) fn members(group: i32) -> impl Iterator<Item = i32> {
+pub(crate) fn members(group: i32) -> impl Iterator<Item = i32> {
     all().filter(move |pid| parent_and_group(*pid).is_some_and(|(_, of)| of == group))
 }
 
@@ -41,7 +41,7 @@ pub(crate) fn children(pid: i32) -> Vec<i32> {
 }
 
 /// A process and its descendants.
-pub(super) fn with_descendants(root: Pid) -> Vec<i32> {
+pub(crate) fn with_descendants(root: Pid) -> Vec<i32> {
     let mut found = vec![root.as_raw_nonzero().get()];
     let mut at = 0;
     while let Some(pid) = found.get(at).copied() {
