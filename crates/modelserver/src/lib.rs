@@ -21,6 +21,7 @@ mod repository;
 mod run;
 mod runtime;
 mod settings;
+mod source;
 mod termination;
 
 use std::{sync::Arc, time::Duration};

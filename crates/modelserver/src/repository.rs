@@ -7,9 +7,7 @@
 //!
 //! **Invariant:** no request is refused because a model is being replaced.
 
-mod declared;
 mod described;
-mod fields;
 mod index;
 mod leaving;
 mod origin;
@@ -17,7 +15,6 @@ pub(crate) mod registry;
 pub(crate) mod report;
 mod request;
 mod start;
-mod text;
 mod turns;
 
 use std::sync::Arc;
@@ -25,7 +22,6 @@ use std::sync::Arc;
 use base::Tasks;
 use tokio::sync::Semaphore;
 
-pub(crate) use declared::{Declared, Policy, Warmup, WarmupData, WarmupInput};
 pub(crate) use described::{ConfigTensor, DynamicBatching, InstanceGroup, ModelConfig, Text, VersionPolicy};
 pub(crate) use index::{IndexEntry, ModelState};
 pub(crate) use request::LoadRequest;
@@ -33,14 +29,14 @@ pub(crate) use request::LoadRequest;
 use crate::{
     Config, ServeError,
     error::InferError,
-    load::source::Listed,
-    load::{FIRST_VERSION, Maker},
+    load::Maker,
     metrics::Metrics,
     repository::{
         registry::{Held, Registry, Versions},
         report::Reporter,
     },
     run::model::Model,
+    source::{FIRST_VERSION, Listed, ModelFile, declared::Declared},
 };
 use leaving::Leaving;
 use origin::Origin;
@@ -265,6 +261,6 @@ fn refusal(error: &ServeError, words: String) -> InferError {
     if error.is_permanent() { InferError::Invalid(words) } else { InferError::Failed(words) }
 }
 
-fn version(file: &crate::load::source::ModelFile) -> &str {
+fn version(file: &ModelFile) -> &str {
     file.version.as_deref().unwrap_or(FIRST_VERSION)
 }

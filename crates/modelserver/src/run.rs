@@ -7,4 +7,5 @@ pub(crate) mod extras;
 pub(crate) mod model;
 pub(crate) mod probe;
 pub(crate) mod queue;
+pub(crate) mod tolerance;
 pub(crate) mod validate;

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use crate::{
     Config, ServeError,
-    load::source::{Kind, ModelFile},
     mlflow::{MlflowModel, Runner},
     onnx,
     python::{
@@ -13,6 +12,7 @@ use crate::{
     },
     runtime::ModelRuntime,
     settings::ModelSettings,
+    source::{Kind, ModelFile},
 };
 
 /// What runtimes of every kind may need.

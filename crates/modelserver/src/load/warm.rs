@@ -9,11 +9,11 @@ use inference::{Data, Datatype, Tensor, element_count};
 
 use crate::{
     ServeError,
-    load::source::ModelFile,
-    repository::{Declared, Warmup, WarmupData, WarmupInput},
     run::validate,
     runtime::sample::{self, Generator},
     runtime::{Call, Cancel, Last, ModelRuntime, Purpose, RuntimeError, Sink, TrialRuns},
+    source::ModelFile,
+    source::declared::{Declared, Warmup, WarmupData, WarmupInput},
 };
 
 /// The folder of a model's warm-up files, beside its versions.

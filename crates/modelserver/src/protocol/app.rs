@@ -45,7 +45,7 @@ impl App {
         let metrics = Metrics::new();
         if let Some(name) = &config.model_name {
             // Its metrics exist, at 0, while it is being loaded.
-            let version = config.model_version.as_deref().unwrap_or(crate::load::FIRST_VERSION);
+            let version = config.model_version.as_deref().unwrap_or(crate::source::FIRST_VERSION);
             metrics.of_model(name, version).set_loaded(false);
         }
         let reporter = Arc::new(Reporter::new(config.replica_id.clone()));

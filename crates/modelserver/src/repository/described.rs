@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use inference::{Datatype, TensorMetadata};
 use serde::Serialize;
 
-use super::{Declared, Policy};
-use crate::run::model::Model;
+use crate::{
+    run::model::Model,
+    source::declared::{Declared, Policy, type_name},
+};
 
 /// The configuration that holds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -114,26 +116,6 @@ pub(crate) struct ConfigTensor {
     pub(crate) data_type: Datatype,
     /// Without the dimension of rows, where `max_batch_size` is above 0.
     pub(crate) dims: Vec<i64>,
-}
-
-/// Triton's word for a datatype.
-pub(crate) fn type_name(datatype: Datatype) -> &'static str {
-    match datatype {
-        Datatype::Bool => "TYPE_BOOL",
-        Datatype::Uint8 => "TYPE_UINT8",
-        Datatype::Uint16 => "TYPE_UINT16",
-        Datatype::Uint32 => "TYPE_UINT32",
-        Datatype::Uint64 => "TYPE_UINT64",
-        Datatype::Int8 => "TYPE_INT8",
-        Datatype::Int16 => "TYPE_INT16",
-        Datatype::Int32 => "TYPE_INT32",
-        Datatype::Int64 => "TYPE_INT64",
-        Datatype::Fp16 => "TYPE_FP16",
-        Datatype::Bf16 => "TYPE_BF16",
-        Datatype::Fp32 => "TYPE_FP32",
-        Datatype::Fp64 => "TYPE_FP64",
-        Datatype::Bytes => "TYPE_STRING",
-    }
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]

@@ -6,11 +6,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Declared, LoadRequest};
+use super::LoadRequest;
 use crate::{
-    Config, ServeError, load,
-    load::source::{self, Found, Listed},
+    Config, ServeError,
+    load::fetch::{fetch, look},
     repository::registry::{Held, Registry},
+    source::{self, Found, Listed, declared::Declared},
 };
 
 /// The files of one load.
@@ -28,7 +29,7 @@ impl Origin {
     pub(super) async fn of(config: &Config, request: LoadRequest) -> Result<Self, ServeError> {
         let instead = request.config.as_deref().map(Declared::from_json).transpose()?;
         if request.files.is_empty() {
-            let fetched = load::fetch(config).await?;
+            let fetched = fetch(config).await?;
             let root = fetched.path.clone();
             return Ok(Self { held: Held::Fetched(fetched), root, of_request: false, instead });
         }
@@ -45,7 +46,7 @@ impl Origin {
         let below = self.root.join(name);
         let plain = Path::new(name).components().count() == 1 && !name.starts_with('.');
         let found = match &self.held {
-            Held::Fetched(fetched) => load::look(fetched),
+            Held::Fetched(fetched) => look(fetched),
             Held::Folder(_) => source::find(&self.root),
         };
         match found {

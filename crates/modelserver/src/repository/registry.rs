@@ -17,7 +17,7 @@ use api::{decode::nearest, words};
 use arc_swap::ArcSwap;
 use entry::Entry;
 
-pub(crate) use entry::{Held, Versions, compare};
+pub(crate) use entry::{Held, Versions};
 
 use crate::{error::InferError, repository::IndexEntry, run::model::Model};
 

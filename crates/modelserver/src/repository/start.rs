@@ -9,9 +9,10 @@ use artifact::Fetched;
 
 use super::{Loaded, Repository, version};
 use crate::{
-    ServeError, load,
-    load::source::{self, Candidate, Found, Listed},
+    ServeError,
+    load::fetch::{fetch, look},
     repository::registry::{Held, Versions},
+    source::{self, Candidate, Found, Listed},
 };
 
 /// Threads that load models side by side.
@@ -21,11 +22,11 @@ impl Repository {
     /// Fetches and loads everything that the configuration names. Returns where it came from, once all of it was
     /// tried. `fetched` is told as soon as the files are here.
     pub(crate) async fn start(self: &Arc<Self>, on_fetched: impl FnOnce(&Fetched)) -> Result<(), ServeError> {
-        let fetched = load::fetch(&self.config).await?;
+        let fetched = fetch(&self.config).await?;
         on_fetched(&fetched);
         let this = Arc::clone(self);
         let work = self.tasks.spawn_blocking(move || {
-            let found = load::look(&fetched)?;
+            let found = look(&fetched)?;
             this.start_all(found, &Arc::new(Held::Fetched(fetched)))
         });
         work.await.map_err(|e| ServeError::Broken(e.to_string()))??;

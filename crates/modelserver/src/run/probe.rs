@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use inference::{Datatype, Tensor};
 
 use crate::{
-    load::golden::{Tolerance, compare},
+    run::tolerance::{Tolerance, compare},
     runtime::sample::{Generator, MOST_ELEMENTS},
     runtime::{Call, Cancel, Last, ModelRuntime, Purpose, Signature, TrialRuns},
 };

@@ -1,11 +1,12 @@
 //! One model in the registry: its versions, and how each stands.
 
-use std::{cmp::Ordering, collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     error::InferError,
-    repository::{Declared, IndexEntry, ModelState},
+    repository::{IndexEntry, ModelState},
     run::model::Model,
+    source::{compare, declared::Declared},
 };
 
 /// What the files of loaded models are kept by: dropping it lets them go.
@@ -54,17 +55,6 @@ impl Versions {
 
     fn has(&self, version: &str) -> bool {
         self.models.iter().any(|model| model.version == version)
-    }
-}
-
-/// Numbers as numbers, part by part, and before them what is no number.
-pub(crate) fn compare(a: &str, b: &str) -> Ordering {
-    fn number(version: &str) -> Option<Vec<u64>> {
-        version.strip_prefix('v').unwrap_or(version).split('.').map(|part| part.parse().ok()).collect()
-    }
-    match (number(a), number(b)) {
-        (Some(x), Some(y)) => x.cmp(&y),
-        (x, y) => x.is_some().cmp(&y.is_some()).then_with(|| a.cmp(b)),
     }
 }
 

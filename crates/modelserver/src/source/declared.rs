@@ -8,18 +8,19 @@ mod check;
 mod read;
 mod reshape;
 
+pub(crate) use read::type_name;
+
 use std::{collections::BTreeMap, fs, io::Read as _, path::Path};
 
 use inference::Datatype;
 
 use super::{
     fields::{Fields, from_json},
+    file::{FIRST_VERSION, Kind, ModelFile, compare},
     text::{self, Message, Wrong},
 };
 use crate::{
     Config, ServeError,
-    load::source::{Kind, ModelFile},
-    repository::registry::compare,
     settings::{ModelSettings, Overrides},
 };
 
@@ -214,7 +215,7 @@ impl Declared {
 }
 
 fn version(file: &ModelFile) -> &str {
-    file.version.as_deref().unwrap_or(crate::load::FIRST_VERSION)
+    file.version.as_deref().unwrap_or(FIRST_VERSION)
 }
 
 #[cfg(test)]

@@ -7,14 +7,33 @@ use inference::Datatype;
 
 use super::{Declared, DeclaredTensor, Policy, Warmup, WarmupData, WarmupInput, reshape::agree};
 use crate::{
-    load::source::Kind,
-    repository::{
-        described::type_name,
+    settings::Overrides,
+    source::{
         fields::Fields,
+        file::Kind,
         text::{Field, Wrong},
     },
-    settings::Overrides,
 };
+
+/// Triton's word for a datatype.
+pub(crate) fn type_name(datatype: Datatype) -> &'static str {
+    match datatype {
+        Datatype::Bool => "TYPE_BOOL",
+        Datatype::Uint8 => "TYPE_UINT8",
+        Datatype::Uint16 => "TYPE_UINT16",
+        Datatype::Uint32 => "TYPE_UINT32",
+        Datatype::Uint64 => "TYPE_UINT64",
+        Datatype::Int8 => "TYPE_INT8",
+        Datatype::Int16 => "TYPE_INT16",
+        Datatype::Int32 => "TYPE_INT32",
+        Datatype::Int64 => "TYPE_INT64",
+        Datatype::Fp16 => "TYPE_FP16",
+        Datatype::Bf16 => "TYPE_BF16",
+        Datatype::Fp32 => "TYPE_FP32",
+        Datatype::Fp64 => "TYPE_FP64",
+        Datatype::Bytes => "TYPE_STRING",
+    }
+}
 
 /// What Triton's files call what is served here.
 const BACKENDS: [(&str, Kind); 6] = [

@@ -6,8 +6,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{CONFIG_FILE, Kind, ModelFile};
-use crate::{error::ServeError, repository::Declared};
+use super::{
+    declared::Declared,
+    file::{CONFIG_FILE, Kind, ModelFile},
+};
+use crate::error::ServeError;
 
 /// What a file may be.
 pub(super) const KNOWN_FILES: &str =

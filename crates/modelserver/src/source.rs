@@ -4,50 +4,24 @@
 //! error that names both, because a guess would serve the wrong model in silence. In a folder of many models
 //! such an error is that model's own, and the others are served.
 
+pub(crate) mod declared;
+mod fields;
+mod file;
 mod folder;
+mod text;
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-use folder::{Folder, Hints};
+pub(crate) use file::{CONFIG_FILE, FIRST_VERSION, Kind, ModelFile, compare};
 
-use crate::{Config, error::ServeError, repository::Declared};
-
-/// One file to load, and what it is called.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ModelFile {
-    /// The model's name, if the source says one.
-    pub(crate) name: String,
-    /// Its version, if the source says one.
-    pub(crate) version: Option<String>,
-    /// What it is.
-    pub(crate) kind: Kind,
-    /// The file or folder of that kind.
-    pub(crate) path: PathBuf,
-}
-
-/// The kinds of models that can be served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// An ONNX file.
-    Onnx,
-    /// A Python file with a model class.
-    Python,
-    /// A folder with an `MLmodel` file.
-    Mlflow,
-}
-
-impl ModelFile {
-    /// Where its golden examples are, if it has any.
-    pub(crate) fn golden(&self) -> PathBuf {
-        match self.kind {
-            Kind::Onnx | Kind::Python => self.path.with_file_name("golden.json"),
-            Kind::Mlflow => self.path.join("golden.json"),
-        }
-    }
-}
+use self::{
+    declared::Declared,
+    folder::{Folder, Hints},
+};
+use crate::{Config, error::ServeError};
 
 /// One model as it lies there.
 #[derive(Clone, Debug, PartialEq)]
@@ -119,9 +93,6 @@ pub(crate) enum Found {
     /// A repository of models, each in one or more versions.
     Many(Vec<Candidate>),
 }
-
-/// The file beside a model's versions that says how to serve it.
-pub(crate) const CONFIG_FILE: &str = "config.pbtxt";
 
 /// Looks at `path`.
 pub(crate) fn find(path: &Path) -> Result<Found, ServeError> {
