@@ -114,38 +114,37 @@ async fn a_wake_up_in_the_same_process_is_not_waited_for(database: Database) {
 async fn a_taker_that_leaves_during_its_commit_takes_nothing_along() {
     let database = postgres().await;
     let store = database.open().await;
-    // Each taking commits a fifth of a second after it was told to.
+    // Each taking commits a second after it was told to.
     execute(
         &database.url,
-        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.2); RETURN NULL; END'; \
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(1); RETURN NULL; END'; \
          CREATE CONSTRAINT TRIGGER slow AFTER UPDATE ON task DEFERRABLE INITIALLY DEFERRED FOR EACH ROW \
          WHEN (OLD.token IS NULL AND NEW.token IS NOT NULL) EXECUTE FUNCTION slow()",
     )
     .await;
-    let queue = SqlTaskQueue::new(store.clone(), still());
+    let queue = SqlTaskQueue::new(store.clone(), Clock::system());
     let id = create(&store, &spec(json!({}))).await;
     let is_committing = async || {
         let sql = "SELECT COUNT(*)::text AS text FROM pg_stat_activity \
                    WHERE datname = current_database() AND wait_event = 'PgSleep'";
         text_of(&database.url, sql).await != "0"
     };
-    let taking = async { queue.next(Duration::from_secs(600)).await };
-    let leaving = async {
-        while !is_committing().await {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::select! {
-        task = taking => panic!("it should not have got {task:?} yet"),
-        () = leaving => {}
-    }
-    let next = async {
+    let take = async || {
         loop {
             if let Some(task) = queue.next(Duration::from_secs(600)).await.unwrap() {
                 return task;
             }
         }
     };
-    let task = tokio::time::timeout(Duration::from_secs(10), next).await.expect("the task comes again");
+    let leaving = async {
+        while !is_committing().await {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        task = take() => panic!("{task:?} was taken before its commit was seen"),
+        () = leaving => {}
+    }
+    let task = tokio::time::timeout(Duration::from_secs(10), take()).await.expect("the task comes again");
     assert_eq!(task.deployment, id);
 }
