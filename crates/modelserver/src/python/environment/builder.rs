@@ -7,7 +7,6 @@ use std::{
     collections::VecDeque,
     fs,
     io::{self, BufRead, BufReader},
-    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -16,7 +15,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use super::{executable, failed, interpreters, io_error, later};
+use super::{super::launch, executable, failed, interpreters, io_error, later};
 use crate::ServeError;
 
 /// How many of its last lines are kept for an error.
@@ -166,8 +165,8 @@ impl Builder {
         }
         tracing::debug!(?command, "building");
         let (words, writer) = io::pipe().map_err(failure)?;
-        command.stdin(Stdio::null()).stdout(writer.try_clone().map_err(failure)?).stderr(writer).process_group(0);
-        let mut child = command.spawn().map_err(failure)?;
+        command.stdin(Stdio::null()).stdout(writer.try_clone().map_err(failure)?).stderr(writer);
+        let mut child = launch::start_in_group(&mut command).map_err(failure)?;
         // Its ends of the pipe stay open with it.
         drop(command);
         let name = self.name();
