@@ -32,14 +32,14 @@ use base::{Tasks, serve::Ending};
 pub use error::ServeError;
 pub use load::golden;
 pub use machine::placement::{async_threads, take_turns_on_one_cpu};
-pub use onnx::{ONNX_CHILD, library::locate as locate_onnxruntime, onnx_child, start_again_after_crashes};
+pub use onnx::{ONNX_CHILD, child::onnx_child, library::locate as locate_onnxruntime, start_again_after_crashes};
 pub use protocol::grpc::{Reflected, health_proto, proto, reflect};
 pub use protocol::listen::Listener;
 pub use runtime::{Call, Cancel, ModelRuntime, RuntimeError, Screen, Signature, Sink};
 pub use settings::config::Config;
 pub use settings::{OfModels, Overrides};
 
-use crate::protocol::{app::App, listen::Reach};
+use crate::protocol::app::{App, Reach};
 
 /// What an answer that came at the end of its time may take to be sent.
 const LAST_WORDS: Duration = Duration::from_secs(1);

@@ -6,6 +6,7 @@
 //! tensor. After a model is loaded its files are not read again: they may be deleted, shortened or replaced.
 
 mod apart;
+pub(crate) mod child;
 mod crash;
 mod describe;
 mod external;
@@ -31,7 +32,7 @@ use ort::{
     value::ValueType,
 };
 
-pub use apart::{ONNX_CHILD, onnx_child};
+pub use apart::ONNX_CHILD;
 pub use crash::start_again_after_crashes;
 pub(crate) use external::is_whole;
 
@@ -46,12 +47,9 @@ use self::{
 use crate::{
     Config,
     error::ServeError,
-    runtime::{Call, ModelRuntime, RuntimeError, Screen, Signature, Sink, is_unusual},
+    runtime::{Call, ModelRuntime, ONNX, RuntimeError, Screen, Signature, Sink, is_unusual},
     settings::ModelSettings,
 };
-
-/// The protocol's word for models that ONNX Runtime runs.
-const PLATFORM: &str = "onnxruntime_onnx";
 
 /// A loaded ONNX model.
 pub(crate) struct OnnxModel {
@@ -216,7 +214,7 @@ impl OnnxModel {
         let optional = session.outputs().iter().any(|output| matches!(output.dtype(), ValueType::Optional(_)));
         let options = quiet_options().map_err(|e| failed(e.message().to_owned()))?;
         let signature = Signature {
-            platform: PLATFORM,
+            platform: ONNX,
             rows: of_rows && !sized_by_values,
             inputs,
             defaults,

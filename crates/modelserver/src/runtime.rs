@@ -18,6 +18,8 @@ use inference::{Data, InputParameters, Json, Nan, Parameters, Tensor, TensorMeta
 
 use self::own::Own;
 
+/// The protocol's word for models that ONNX Runtime runs.
+pub(crate) const ONNX: &str = "onnxruntime_onnx";
 /// The protocol's word for what runs MLflow models.
 pub(crate) const MLFLOW: &str = "mlflow";
 

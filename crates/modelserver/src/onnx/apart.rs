@@ -6,9 +6,8 @@
 //!
 //! The process is this program again. It ends when the socket between both is closed, however that comes about.
 
-mod child;
 mod process;
-mod wire;
+pub(super) mod wire;
 
 use std::{
     path::PathBuf,
@@ -17,8 +16,8 @@ use std::{
 
 use inference::{Request, RequestedOutput};
 
-pub use child::{ONNX_CHILD, onnx_child};
-pub(super) use process::Program;
+pub use process::ONNX_CHILD;
+pub(super) use process::{Program, Unanswered};
 
 use self::{
     process::{Ended, Process},
@@ -27,11 +26,9 @@ use self::{
 use super::crash::{self, Key};
 use crate::{
     ServeError,
-    runtime::{Call, Cancel, ModelRuntime, RuntimeError, Signature, Sink},
+    runtime::{Call, Cancel, ModelRuntime, ONNX, RuntimeError, Signature, Sink},
 };
 
-/// How often a run looks whether its caller still waits.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How long a run may go on after it was told to end.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -52,21 +49,6 @@ pub(super) struct Apart {
     notes: Option<(PathBuf, Key)>,
 }
 
-/// Why there is no answer.
-#[derive(Debug)]
-pub(super) enum Unanswered {
-    /// The model's own word.
-    Refused(RuntimeError),
-    /// What was run has ended the process by a crash in native code.
-    Crashed(String),
-    /// What was run has ended the process otherwise, or it had to be ended for that.
-    Ended(String),
-    /// Somebody else has ended the process.
-    Killed(String),
-    /// There is no process to be had.
-    NotStarted(String),
-}
-
 impl Apart {
     /// Starts a process and loads the model there; blocks. `longest` bounds the loading.
     pub(super) fn open(
@@ -75,7 +57,7 @@ impl Apart {
         longest: Duration,
         note: Option<String>,
     ) -> Result<Self, Unanswered> {
-        let (process, signature) = (None, Signature { platform: super::PLATFORM, ..Signature::default() });
+        let (process, signature) = (None, Signature { platform: ONNX, ..Signature::default() });
         let mut apart = Self { program, open, process, loaded: false, longest, signature, note, notes: None };
         apart.started(&Cancel::default())?;
         Ok(apart)

@@ -13,6 +13,7 @@ use ort::{
     },
 };
 
+use self::maps::Taken;
 use super::strings;
 use crate::runtime::RuntimeError;
 
@@ -76,8 +77,6 @@ where
     let value = TensorRef::from_array_view((shape, data));
     Ok(value.map_err(|e| RuntimeError::Failed(e.message().to_owned()))?.into())
 }
-
-type Taken = (Vec<i64>, Data, Option<Vec<String>>);
 
 /// Why a value cannot be sent.
 #[derive(Debug)]

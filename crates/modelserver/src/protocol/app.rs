@@ -11,7 +11,7 @@ use crate::{
     Config,
     error::InferError,
     metrics::Metrics,
-    protocol::{budget::Budget, listen::Reach},
+    protocol::budget::Budget,
     repository::{IndexEntry, LoadRequest, ModelConfig, Repository, Shared},
     repository::{registry::Registry, report::Reporter},
     run::{caller::Caller, model::Model},
@@ -27,6 +27,17 @@ const EXTENSIONS: [&str; 7] = [
     "schedule_policy",
     "statistics",
 ];
+
+/// Who can reach a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// Programs of this machine that may open its socket.
+    Socket,
+    /// This machine: its programs, and through its browser any web page.
+    Loopback,
+    /// Other machines too.
+    Network,
+}
 
 /// The server.
 #[derive(Debug)]

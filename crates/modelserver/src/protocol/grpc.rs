@@ -7,8 +7,10 @@
 mod convert;
 mod describe;
 mod health;
+mod infer;
 mod inflated;
 mod kept;
+mod messages;
 mod metered;
 mod reading;
 mod reflection;
@@ -16,32 +18,9 @@ mod service;
 mod stream;
 mod unary;
 
-#[allow(
-    missing_docs,
-    unreachable_pub,
-    clippy::pedantic,
-    clippy::allow_attributes_without_reason,
-    clippy::wildcard_enum_match_arm,
-    reason = "generated from proto/inference.proto"
-)]
-pub mod proto {
-    tonic::include_proto!("inference");
-}
-
-#[allow(
-    missing_docs,
-    unreachable_pub,
-    clippy::pedantic,
-    clippy::allow_attributes_without_reason,
-    clippy::wildcard_enum_match_arm,
-    reason = "generated from proto/health.proto"
-)]
-pub mod health_proto {
-    tonic::include_proto!("grpc.health.v1");
-}
-
 use std::{sync::Arc, time::Duration};
 
+pub use messages::{health_proto, proto};
 pub use reflection::{Reflected, reflect};
 
 use api::{replica::NOT_BEGUN_HEADER, words};
@@ -58,13 +37,10 @@ use crate::{
     protocol::{
         app::App,
         budget::{Budget, Refused},
-        rest::{Answer, Body},
+        rest::answer::{Answer, Body},
     },
     run::caller::Caller,
 };
-
-/// The bytes before a message: one that says whether it is compressed, and four with its length.
-const PREFIX: usize = 5;
 
 /// The method that the server is for.
 const PREDICT: &str = "ModelInfer";

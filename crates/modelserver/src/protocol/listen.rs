@@ -9,7 +9,10 @@ use tokio::net::{TcpListener, UnixListener, UnixStream};
 
 use crate::{
     Config, ServeError,
-    protocol::{app::App, rest},
+    protocol::{
+        app::{App, Reach},
+        rest,
+    },
 };
 
 /// Said to a connection too many.
@@ -29,17 +32,6 @@ pub enum Listener {
     Tcp(TcpListener),
     /// A Unix socket.
     Unix(UnixListener),
-}
-
-/// Who can reach a server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reach {
-    /// Programs of this machine that may open its socket.
-    Socket,
-    /// This machine: its programs, and through its browser any web page.
-    Loopback,
-    /// Other machines too.
-    Network,
 }
 
 impl Listener {
@@ -117,13 +109,17 @@ async fn bind_socket(path: PathBuf) -> Result<UnixListener, ServeError> {
 }
 
 impl Answer for App {
-    type Body = rest::Body;
+    type Body = rest::answer::Body;
 
-    async fn answer(self: Arc<Self>, peer: Peer, request: Request<Incoming>) -> Result<rest::Answer, Infallible> {
+    async fn answer(
+        self: Arc<Self>,
+        peer: Peer,
+        request: Request<Incoming>,
+    ) -> Result<rest::answer::Answer, Infallible> {
         rest::answer(self, peer, request).await
     }
 
-    fn refuse(&self, request: &Request<Incoming>, status: StatusCode, words: &str) -> rest::Answer {
+    fn refuse(&self, request: &Request<Incoming>, status: StatusCode, words: &str) -> rest::answer::Answer {
         rest::refuse(request, status, words)
     }
 }

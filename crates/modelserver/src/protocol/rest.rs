@@ -2,7 +2,8 @@
 //!
 //! Written against hyper: one match over the path's parts, no router's tables and no layers.
 
-mod answer;
+pub(crate) mod answer;
+mod asked;
 mod body;
 mod cloud_event;
 mod compression;
@@ -18,15 +19,16 @@ mod v2;
 
 use std::{convert::Infallible, sync::Arc};
 
+use answer::Answer;
 use api::{
     path::{self, Protocol, Target},
     replica::SELF_REPORT_PATH,
-    words,
 };
+use asked::{Asked, READ, unknown_path};
 use base::serve::Peer;
 use cloud_event::Event;
 use echo::Echo;
-use http::{Method, Request, StatusCode, request::Parts};
+use http::{Request, StatusCode, request::Parts};
 use hyper::body::Incoming;
 use serde_json::json;
 
@@ -34,29 +36,6 @@ use crate::{
     protocol::{app::App, grpc},
     run::caller::Caller,
 };
-
-pub(crate) use answer::{Answer, Body};
-
-/// A request on its way to the handler that its path names.
-struct Asked<'r> {
-    app: &'r App,
-    caller: Caller,
-    head: &'r Parts,
-    body: Incoming,
-}
-
-impl Asked<'_> {
-    /// Refuses all other methods.
-    fn only(&self, allowed: &'static [Method]) -> Result<(), answer::Refusal> {
-        if allowed.contains(&self.head.method) {
-            return Ok(());
-        }
-        Err(answer::Refusal::method(&self.head.method, self.head.uri.path(), allowed))
-    }
-}
-
-const READ: &[Method] = &[Method::GET, Method::HEAD];
-const POST: &[Method] = &[Method::POST];
 
 /// Refuses a request of whatever protocol, which is not read further.
 pub(crate) fn refuse(request: &Request<Incoming>, status: StatusCode, words: &str) -> Answer {
@@ -183,8 +162,4 @@ fn after(head: &Parts) -> Result<Option<u64>, answer::Refusal> {
         Some(Ok(after)) => Ok(Some(after)),
         _ => Err(answer::Refusal::bad("the one parameter here is `after`, a sequence number")),
     }
-}
-
-fn unknown_path(path: &str) -> answer::Refusal {
-    answer::Refusal::not_found(words::nothing_at(path))
 }

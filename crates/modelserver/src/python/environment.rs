@@ -8,11 +8,13 @@
 
 mod blame;
 mod builder;
+mod fault;
 mod files;
 mod interpreters;
+mod program;
+mod wanted;
 
 use std::{
-    fmt::Write as _,
     fs::{self, File, TryLockError},
     io,
     path::{Path, PathBuf},
@@ -20,50 +22,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use builder::Builder;
-use sha2::{Digest as _, Sha256};
+pub(crate) use wanted::{Requirement, Wanted};
 
+use self::{
+    builder::Builder,
+    fault::{failed, io_error, later},
+    program::{executable, on_path, resolve},
+};
 use crate::{Config, ServeError};
 
-/// Part of every hash: another number makes every environment anew.
-const FORMAT: u32 = 1;
 /// The longest that building may take, or waiting for another server that builds.
 const PATIENCE: Duration = Duration::from_mins(30);
 /// How often a server that waits for another's build looks again.
 const GLANCE: Duration = Duration::from_millis(100);
 /// Tensors cross to the model as NumPy arrays, so every environment has it.
 const ALWAYS: &str = "numpy";
-
-/// What a model wants to be run in.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Wanted {
-    /// The version of Python, as `3.11` or `3.11.7`; none takes the `python3` that is there.
-    pub(crate) python: Option<String>,
-    /// The packages, and pip's options that say where they come from.
-    pub(crate) requirements: Vec<Requirement>,
-    /// Versions that packages must have if they are installed at all.
-    pub(crate) constraints: Vec<Requirement>,
-    /// The file that asks for all this.
-    pub(crate) file: PathBuf,
-}
-
-/// One package, as pip understands it, and where it was asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Requirement {
-    /// As in `numpy>=2,<3`, or an option such as `--extra-index-url …`.
-    pub(crate) text: String,
-    /// The file that asks for it.
-    pub(crate) file: PathBuf,
-    /// The line in it, from 1.
-    pub(crate) line: usize,
-}
-
-impl Requirement {
-    /// The package's name as the index knows it: lower case, `-` between its parts. Empty for an option.
-    pub(crate) fn name(&self) -> String {
-        blame::name_of(&self.text)
-    }
-}
 
 /// An interpreter that can run a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,49 +45,6 @@ pub(crate) struct Interpreter {
     pub(crate) path: PathBuf,
     /// How it came there, for the log.
     pub(crate) origin: String,
-}
-
-impl Wanted {
-    /// What the files beside a model say: `python_env.yaml`, else `conda.yaml`, else `requirements.txt`. `None` if
-    /// there is none of them.
-    ///
-    /// # Errors
-    /// [`ServeError::Environment`] names the file, the line and what cannot be done.
-    pub(crate) fn of_folder(folder: &Path) -> Result<Option<Self>, ServeError> {
-        files::of_folder(folder)
-    }
-
-    /// The same without packages of these names.
-    #[must_use]
-    pub(crate) fn without(mut self, names: &[&str]) -> Self {
-        self.requirements.retain(|requirement| !names.contains(&requirement.name().as_str()));
-        self
-    }
-
-    /// The same with a package that nothing in it asks for yet.
-    #[must_use]
-    fn with(mut self, package: &str) -> Self {
-        if self.requirements.iter().all(|requirement| requirement.name() != package) {
-            let line = Requirement { text: package.to_owned(), file: self.file.clone(), line: 0 };
-            self.requirements.push(line);
-        }
-        self
-    }
-
-    /// Names the environment: equal for equal wishes, wherever they are written.
-    fn hash(&self, base: Option<&Path>) -> String {
-        let mut text = format!("format {FORMAT}\n{} {}\n", std::env::consts::OS, std::env::consts::ARCH);
-        let _ = writeln!(text, "python {:?} {:?}", self.python, base);
-        for (kind, lines) in [("require", &self.requirements), ("constrain", &self.constraints)] {
-            let mut lines: Vec<_> = lines.iter().map(|line| format!("{kind} {}\n", line.text)).collect();
-            lines.sort_unstable();
-            text.push_str(&lines.concat());
-        }
-        Sha256::digest(text).iter().take(16).fold(String::new(), |mut hex, byte| {
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        })
-    }
 }
 
 /// The interpreter of a model: the one that is named for it (`own`), else the environment that its files ask for
@@ -141,7 +71,7 @@ pub(crate) fn choose(
 
 /// The `python3` that is there.
 pub(super) fn python3() -> Option<PathBuf> {
-    interpreters::on_path("python3")
+    on_path("python3")
 }
 
 /// Whether the environment is there, so that [`prepare`] takes no time.
@@ -155,7 +85,7 @@ pub(crate) fn is_built(wanted: &Wanted, cache_dir: &Path) -> bool {
 fn named(python: &str, setting: &str) -> Result<Interpreter, ServeError> {
     let place = Path::new(python);
     let program = if place.is_dir() { executable(place) } else { place.to_owned() };
-    match interpreters::resolve(&program) {
+    match resolve(&program) {
         Some(path) => Ok(Interpreter { path, origin: setting.to_owned() }),
         None => Err(failed(format!(
             "there is no program {}: install Python, or name an interpreter with {setting}",
@@ -243,10 +173,6 @@ fn write_lines(path: &Path, lines: &[Requirement]) -> Result<(), ServeError> {
     fs::write(path, text).map_err(io_error("the list of packages", path))
 }
 
-fn executable(environment: &Path) -> PathBuf {
-    environment.join("bin/python")
-}
-
 /// Whether an environment is there and its interpreter, which is a link to the one it was made with, still too.
 fn is_whole(place: &Path) -> bool {
     place.join("pyvenv.cfg").is_file() && executable(place).is_file()
@@ -286,21 +212,6 @@ fn lock(path: &Path) -> Result<File, ServeError> {
             }
         }
     }
-}
-
-fn io_error(what: &str, path: &Path) -> impl FnOnce(io::Error) -> ServeError {
-    let what = format!("{what}, {}", path.display());
-    move |source| ServeError::Io { what, source }
-}
-
-/// Somebody must change something.
-fn failed(reason: String) -> ServeError {
-    ServeError::Environment { reason, retry: false }
-}
-
-/// It may work another time.
-fn later(reason: String) -> ServeError {
-    ServeError::Environment { reason, retry: true }
 }
 
 #[cfg(test)]

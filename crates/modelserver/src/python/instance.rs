@@ -12,7 +12,7 @@ use super::{
     environment::Interpreter,
     frame::{self, Request},
     launch::Plan,
-    link::Link,
+    link::{Link, Numbered as _},
     package, variables,
     watch::{Watched, Watcher},
     worker::{Broken, Worker},
@@ -36,7 +36,7 @@ pub(crate) struct PythonModel {
     trials: Trials,
     /// The metrics that the model declares.
     own: Arc<Own>,
-    link: Arc<Link>,
+    link: Arc<Link<Worker>>,
     worker: Option<Worker>,
     /// Memory for the next request.
     request: Request,
@@ -123,7 +123,7 @@ impl PythonModel {
     }
 
     /// The worker to ask, another than before if that was replaced.
-    fn current<'w>(held: &'w mut Option<Worker>, link: &Link) -> Result<&'w mut Worker, RuntimeError> {
+    fn current<'w>(held: &'w mut Option<Worker>, link: &Link<Worker>) -> Result<&'w mut Worker, RuntimeError> {
         let worker = match held.take() {
             Some(worker) if worker.generation() == link.newest() => worker,
             // If it lives, it is let go when there is another.

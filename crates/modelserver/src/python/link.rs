@@ -14,7 +14,6 @@ use rustix::{
     io,
 };
 
-use super::worker::Worker;
 use crate::runtime::Up;
 
 /// How long requests wait for another worker, counted from the end of the last.
@@ -48,11 +47,17 @@ pub(super) struct Orders {
     pub(super) stop: bool,
 }
 
+/// What is handed over: a worker, which has its number.
+pub(super) trait Numbered {
+    /// Which worker it is.
+    fn generation(&self) -> u64;
+}
+
 #[derive(Debug)]
-struct State {
+struct State<W> {
     orders: Orders,
     /// A worker that has loaded the model and waits to be taken.
-    next: Option<Worker>,
+    next: Option<W>,
     /// The last worker that ended, and how.
     ended: Option<(u64, String)>,
     /// Since when there is none, and why.
@@ -61,8 +66,8 @@ struct State {
 
 /// The link between the two.
 #[derive(Debug)]
-pub(super) struct Link {
-    state: Mutex<State>,
+pub(super) struct Link<W> {
+    state: Mutex<State<W>>,
     changed: Condvar,
     /// Readable when there are orders.
     pub(super) wake: OwnedFd,
@@ -78,7 +83,7 @@ pub(super) struct Link {
     lent: AtomicU64,
 }
 
-impl Link {
+impl<W: Numbered> Link<W> {
     pub(super) fn new() -> io::Result<Self> {
         let state = State { orders: Orders::default(), next: None, ended: None, down: None };
         Ok(Self {
@@ -94,7 +99,7 @@ impl Link {
     }
 
     /// Plain data, so that a thread that died with the lock has broken nothing.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State<W>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -112,7 +117,7 @@ impl Link {
     }
 
     /// The watcher has a worker that is ready.
-    pub(super) fn offer(&self, worker: Worker) {
+    pub(super) fn offer(&self, worker: W) {
         let mut state = self.lock();
         self.newest.store(worker.generation(), Ordering::Release);
         // One that nobody has taken yet goes. It gives an order as it does, which takes the lock.
@@ -146,7 +151,7 @@ impl Link {
     }
 
     /// Waits a little for a worker; the error says why there is none.
-    pub(super) fn next(&self) -> Result<Worker, String> {
+    pub(super) fn next(&self) -> Result<W, String> {
         let mut state = self.lock();
         loop {
             if let Some(worker) = state.next.take() {
@@ -232,7 +237,7 @@ mod tests {
         process::getpid,
     };
 
-    use super::*;
+    use super::{super::worker::Worker, *};
 
     #[test]
     fn a_worker_that_nobody_has_taken_can_be_replaced_and_can_end() {

@@ -108,7 +108,7 @@ struct Running {
 /// The watcher's thread.
 pub(super) struct Watcher {
     watched: Watched,
-    link: Arc<Link>,
+    link: Arc<Link<Worker>>,
     workers: Vec<Running>,
     generation: u64,
     introduced: Option<Introduced>,
@@ -125,7 +125,7 @@ pub(super) struct Watcher {
 impl Watcher {
     pub(super) fn new(
         watched: Watched,
-        link: Arc<Link>,
+        link: Arc<Link<Worker>>,
         first: std::sync::mpsc::SyncSender<Result<Introduced, String>>,
     ) -> Self {
         let limits = Limits(watched.plan.memory);

@@ -23,7 +23,7 @@ use rustix::{
 
 use super::{
     frame::{self, Body, DOCUMENT, IN_AREA, INLINE, KEPT, Kind, LAST, PREFIX, Prefix, Request, Wrong},
-    link::{Link, RunId},
+    link::{Link, Numbered, RunId},
 };
 use crate::{
     machine::shared::Area,
@@ -61,7 +61,14 @@ pub(super) struct Worker {
     buffer: Box<[u8]>,
     message: BytesMut,
     run: u32,
-    link: std::sync::Weak<Link>,
+    link: std::sync::Weak<Link<Worker>>,
+}
+
+impl Numbered for Worker {
+    /// Which of the model's workers it is, counted from 1.
+    fn generation(&self) -> u64 {
+        self.generation
+    }
 }
 
 impl Drop for Worker {
@@ -81,7 +88,7 @@ impl Worker {
         pid: Pid,
         socket: Arc<OwnedFd>,
         timeout: Duration,
-        link: &Arc<Link>,
+        link: &Arc<Link<Worker>>,
     ) -> rustix::io::Result<Self> {
         let patience = Some(timeout.saturating_add(BEYOND_TIMEOUT));
         set_socket_timeout(&socket, Timeout::Recv, patience)?;
@@ -97,11 +104,6 @@ impl Worker {
             run: 0,
             link: Arc::downgrade(link),
         })
-    }
-
-    /// Which of the model's workers it is, counted from 1.
-    pub(super) fn generation(&self) -> u64 {
-        self.generation
     }
 
     /// Runs the model once.

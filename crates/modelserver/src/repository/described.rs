@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     run::model::Model,
-    source::declared::{Declared, Policy, type_name},
+    source::declared::{Declared, Policy, read::type_name},
 };
 
 /// The configuration that holds.

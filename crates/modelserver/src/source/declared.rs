@@ -5,10 +5,8 @@
 //! error. Nothing is loaded here.
 
 mod check;
-mod read;
+pub(crate) mod read;
 mod reshape;
-
-pub(crate) use read::type_name;
 
 use std::{collections::BTreeMap, fs, io::Read as _, path::Path};
 

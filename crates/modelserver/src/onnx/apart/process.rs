@@ -16,15 +16,17 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{
-    LOOK_EVERY, Unanswered,
-    wire::{self, Body, Kind, Look, Open},
-};
+use super::wire::{self, Body, Kind, Look, Open};
 use crate::{
-    onnx::{PLATFORM, crash},
-    runtime::{Cancel, RuntimeError, Signature},
+    onnx::crash,
+    runtime::{Cancel, ONNX, RuntimeError, Signature},
 };
 
+/// The argument that makes `modelway` the process of one ONNX model.
+pub const ONNX_CHILD: &str = "onnx-child";
+
+/// How often a run looks whether its caller still waits.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How long a process that closed its socket may take to end.
 const LEAVING: Duration = Duration::from_secs(2);
 
@@ -36,9 +38,24 @@ impl Program {
     /// What was said, else this program itself.
     pub(in crate::onnx) fn of(said: &[OsString]) -> Self {
         // Also where its file has been replaced meanwhile.
-        let own = || vec!["/proc/self/exe".into(), super::ONNX_CHILD.into()];
+        let own = || vec!["/proc/self/exe".into(), ONNX_CHILD.into()];
         Self(if said.is_empty() { own() } else { said.to_vec() })
     }
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(in crate::onnx) enum Unanswered {
+    /// The model's own word.
+    Refused(RuntimeError),
+    /// What was run has ended the process by a crash in native code.
+    Crashed(String),
+    /// What was run has ended the process otherwise, or it had to be ended for that.
+    Ended(String),
+    /// Somebody else has ended the process.
+    Killed(String),
+    /// There is no process to be had.
+    NotStarted(String),
 }
 
 /// How a process ended: what follows "the process".
@@ -99,7 +116,7 @@ impl Process {
         let mut look = || if cancel.is_cancelled() || until <= Instant::now() { Look::End } else { Look::Wait };
         let (kind, _, body) = self.receive(&mut look)?;
         match kind {
-            Kind::Hello => wire::read_hello(&body, PLATFORM).map_err(Unanswered::Ended),
+            Kind::Hello => wire::read_hello(&body, ONNX).map_err(Unanswered::Ended),
             Kind::Unloadable => {
                 let words = String::from_utf8_lossy(&body).into_owned();
                 Err(Unanswered::Refused(RuntimeError::Failed(words)))

@@ -15,7 +15,7 @@ use crate::runtime::{RuntimeError, Signature};
 /// The kinds of frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum Kind {
+pub(in crate::onnx) enum Kind {
     /// To the process: load this model.
     Open = 1,
     Run = 2,
@@ -51,7 +51,7 @@ pub(in crate::onnx) struct Open {
 
 /// What a reader does when nothing has come for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Look {
+pub(in crate::onnx) enum Look {
     Wait,
     /// Say that the run is to end, and wait on.
     Cancel,
@@ -60,9 +60,9 @@ pub(super) enum Look {
 }
 
 /// A body and the length of the JSON in it.
-pub(super) type Body = (usize, Bytes);
+pub(in crate::onnx) type Body = (usize, Bytes);
 
-pub(super) fn write(to: &mut impl Write, kind: Kind, (head, body): &Body) -> io::Result<()> {
+pub(in crate::onnx) fn write(to: &mut impl Write, kind: Kind, (head, body): &Body) -> io::Result<()> {
     let mut prefix = [0; PREFIX];
     prefix[0] = kind as u8;
     prefix[1..9].copy_from_slice(&(*head as u64).to_le_bytes());
@@ -72,7 +72,10 @@ pub(super) fn write(to: &mut impl Write, kind: Kind, (head, body): &Body) -> io:
 }
 
 /// The next frame. `look` is asked whenever the reader's own time-out passes.
-pub(super) fn read(from: &mut impl Read, look: &mut dyn FnMut() -> io::Result<()>) -> io::Result<(Kind, usize, Bytes)> {
+pub(in crate::onnx) fn read(
+    from: &mut impl Read,
+    look: &mut dyn FnMut() -> io::Result<()>,
+) -> io::Result<(Kind, usize, Bytes)> {
     let mut prefix = [0; PREFIX];
     fill(from, &mut prefix, look)?;
     let kind = KINDS.into_iter().find(|kind| *kind as u8 == prefix[0]);
@@ -121,7 +124,7 @@ fn body(encoded: Encoded) -> Body {
 }
 
 /// JSON alone.
-pub(super) fn json(value: &impl Serialize) -> Body {
+pub(in crate::onnx) fn json(value: &impl Serialize) -> Body {
     let text = serde_json::to_vec(value).unwrap_or_default();
     (text.len(), text.into())
 }
@@ -130,21 +133,21 @@ fn header(head: usize, body: &Bytes) -> Option<usize> {
     (head < body.len()).then_some(head)
 }
 
-pub(super) fn request(request: &Request) -> Body {
+pub(in crate::onnx) fn request(request: &Request) -> Body {
     // In binary there is nothing that cannot be written.
     request.encode(true).map(body).unwrap_or_default()
 }
 
-pub(super) fn read_request(bytes: &Bytes, head: usize) -> Result<Request, String> {
+pub(in crate::onnx) fn read_request(bytes: &Bytes, head: usize) -> Result<Request, String> {
     Request::decode(bytes, header(head, bytes)).map_err(|e| e.to_string())
 }
 
 /// Outputs, and how the model describes its own where it has learned more of them.
-pub(super) type Made = (Vec<Tensor>, Option<Vec<TensorMetadata>>);
+pub(in crate::onnx) type Made = (Vec<Tensor>, Option<Vec<TensorMetadata>>);
 
 const LEARNED: &str = "learned";
 
-pub(super) fn answer((outputs, learned): Made) -> Body {
+pub(in crate::onnx) fn answer((outputs, learned): Made) -> Body {
     let mut response = Response { outputs, ..Response::default() };
     if let Some(text) = learned.and_then(|learned| serde_json::to_string(&learned).ok()) {
         response.parameters.insert(LEARNED.to_owned(), Parameter::Text(text));
@@ -152,7 +155,7 @@ pub(super) fn answer((outputs, learned): Made) -> Body {
     response.encode(Nan::Word, |_| true).map(body).unwrap_or_default()
 }
 
-pub(super) fn read_answer(bytes: &Bytes, head: usize) -> Result<Made, String> {
+pub(in crate::onnx) fn read_answer(bytes: &Bytes, head: usize) -> Result<Made, String> {
     let response = Response::decode(bytes, header(head, bytes)).map_err(|e| format!("sent no answer: {e}"))?;
     let learned = match response.parameters.get(LEARNED) {
         Some(Parameter::Text(text)) => serde_json::from_str(text).ok(),
@@ -170,7 +173,7 @@ enum Failure {
     Failed(String),
 }
 
-pub(super) fn error(error: RuntimeError) -> Body {
+pub(in crate::onnx) fn error(error: RuntimeError) -> Body {
     json(&match error {
         RuntimeError::Rejected(words) => Failure::Rejected(words),
         RuntimeError::Cancelled => Failure::Cancelled,
@@ -179,7 +182,7 @@ pub(super) fn error(error: RuntimeError) -> Body {
     })
 }
 
-pub(super) fn read_error(bytes: &Bytes) -> RuntimeError {
+pub(in crate::onnx) fn read_error(bytes: &Bytes) -> RuntimeError {
     match serde_json::from_slice(bytes) {
         Ok(Failure::Rejected(words)) => RuntimeError::Rejected(words),
         Ok(Failure::Cancelled) => RuntimeError::Cancelled,
@@ -199,12 +202,12 @@ struct Told {
     rows: bool,
 }
 
-pub(super) fn hello(signature: &Signature) -> Body {
+pub(in crate::onnx) fn hello(signature: &Signature) -> Body {
     let Signature { inputs, outputs, defaults, unranked, rows, .. } = signature.clone();
     json(&Told { inputs, outputs, defaults, unranked, rows })
 }
 
-pub(super) fn read_hello(bytes: &Bytes, platform: &'static str) -> Result<Signature, String> {
+pub(in crate::onnx) fn read_hello(bytes: &Bytes, platform: &'static str) -> Result<Signature, String> {
     let told = serde_json::from_slice(bytes).map_err(|e| format!("sent no signature: {e}"))?;
     let Told { inputs, outputs, defaults, unranked, rows } = told;
     Ok(Signature { platform, inputs, defaults, unranked, outputs, rows, ..Signature::default() })

@@ -3,7 +3,8 @@
 use inference::Data;
 use ort::value::{DynMapValueType, MapValueTypeMarker, TensorElementType, Value, ValueType};
 
-use super::Taken;
+/// What is taken out of a value: its shape, its elements, and the classes if it was made of maps.
+pub(super) type Taken = (Vec<i64>, Data, Option<Vec<String>>);
 
 /// Maps as one tensor, a row for each.
 pub(super) fn tensor(maps: &[Value<DynMapValueType>]) -> Result<Taken, String> {

@@ -8,7 +8,7 @@ use inference::{
     SHARED_MEMORY, Tensor, no_shared_memory,
 };
 
-use super::proto::{
+use super::messages::proto::{
     InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse, ModelMetadataResponse,
     ModelRepositoryParameter, infer_parameter::ParameterChoice, model_infer_request::InferInputTensor,
     model_infer_response::InferOutputTensor, model_metadata_response::TensorMetadata,
@@ -68,7 +68,7 @@ pub(super) fn request(message: ModelInferRequest) -> Result<Request, InferError>
         tensor.check_shape().map_err(|e| refuse(e.to_string()))?;
         inputs.push(tensor);
     }
-    let output = |output: super::proto::model_infer_request::InferRequestedOutputTensor| RequestedOutput {
+    let output = |output: super::messages::proto::model_infer_request::InferRequestedOutputTensor| RequestedOutput {
         name: output.name,
         parameters: parameters(output.parameters),
     };

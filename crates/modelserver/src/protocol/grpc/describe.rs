@@ -7,7 +7,7 @@ use std::{
 
 use inference::Datatype;
 
-use super::proto::{
+use super::messages::proto::{
     DataType, InferBatchStatistics, InferStatistics, ModelConfig, ModelDynamicBatching, ModelInput, ModelInstanceGroup,
     ModelOutput, ModelParameter, ModelResponseCache, ModelStatistics, ModelTransactionPolicy, ModelVersionPolicy,
     StatisticDuration,

@@ -8,11 +8,13 @@ use tonic::{Request, Response, Status, body::Body as GrpcBody, server::NamedServ
 use tower::Service as _;
 
 use super::{
-    SERVICE_NAME,
-    health_proto::{
-        HealthCheckRequest, HealthCheckResponse,
-        health_check_response::ServingStatus,
-        health_server::{Health, HealthServer},
+    messages::{
+        health_proto::{
+            HealthCheckRequest, HealthCheckResponse,
+            health_check_response::ServingStatus,
+            health_server::{Health, HealthServer},
+        },
+        proto::grpc_inference_service_server::SERVICE_NAME,
     },
     reflection,
 };

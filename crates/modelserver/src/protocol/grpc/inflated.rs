@@ -8,7 +8,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use tonic::{Status, body::Body as GrpcBody, codec::CompressionEncoding};
 
-use super::{PREFIX, metered::Metered};
+use super::{messages::PREFIX, metered::Metered};
 use crate::protocol::inflate::{self, Encoding, Failed};
 
 /// The header that names the encoding of messages.

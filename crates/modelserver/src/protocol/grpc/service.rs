@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderValue};
-use inference::{IGNORED_FIELDS, Ignored, Request as Asked, Response as Inferred};
+use http::HeaderMap;
+use inference::IGNORED_FIELDS;
 use prost::Message as _;
 use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
 
 use super::{
-    convert, describe, metered,
-    proto::{
+    convert, describe,
+    infer::{ignored_header, infer},
+    messages::proto::{
         ModelConfigRequest, ModelConfigResponse, ModelInferRequest, ModelInferResponse, ModelMetadataRequest,
         ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse, ModelStatisticsRequest, ModelStatisticsResponse,
         RepositoryIndexRequest, RepositoryIndexResponse, RepositoryModelLoadRequest, RepositoryModelLoadResponse,
@@ -17,14 +18,11 @@ use super::{
         ServerMetadataRequest, ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse,
         grpc_inference_service_server::GrpcInferenceService,
     },
+    metered,
     reading::Reading,
     stream::Stream,
 };
-use crate::{
-    error::InferError,
-    protocol::app::App,
-    run::{caller::Caller, extras, model::Model},
-};
+use crate::{error::InferError, protocol::app::App, run::caller::Caller};
 
 /// Larger answers are sent plain: tonic compresses a message in one piece, at about 30 MiB a second, and nobody else is
 /// answered on its thread meanwhile.
@@ -50,39 +48,6 @@ pub(super) const METHODS: [&str; 12] = [
 pub(super) struct Inference {
     pub(super) app: Arc<App>,
     pub(super) caller: Caller,
-}
-
-/// One request with one answer, and what was ignored of it.
-pub(super) async fn infer(
-    app: &App,
-    caller: Caller,
-    mut request: ModelInferRequest,
-) -> Result<(ModelInferResponse, Ignored), InferError> {
-    let name = std::mem::take(&mut request.model_name);
-    let (model, _) = app.models.find(&name, Some(&request.model_version))?;
-    let raw = !request.raw_input_contents.is_empty();
-    let mut request = read(&model, request)?;
-    let ignored = std::mem::take(&mut request.ignored);
-    let response: Inferred = app.infer(&name, &model, request, caller).await?;
-    Ok((convert::response(response, raw), ignored))
-}
-
-/// Reads a message for a model, and counts what is wrong with it and what is ignored of it.
-pub(super) fn read(model: &Model, message: ModelInferRequest) -> Result<Asked, InferError> {
-    let read = convert::request(message).and_then(|mut request| {
-        extras::settle(&model.signature, &mut request)?;
-        Ok(request)
-    });
-    let request = read.inspect_err(|error| model.metrics.refused(error))?;
-    if request.ignored.count() > 0 {
-        model.metrics.ignored(request.ignored.count());
-    }
-    Ok(request)
-}
-
-/// What names the ignored parts of a request in the headers of its answer.
-pub(super) fn ignored_header(ignored: &Ignored) -> Option<HeaderValue> {
-    ignored.header().and_then(|names| HeaderValue::try_from(names).ok())
 }
 
 #[tonic::async_trait]

@@ -22,12 +22,12 @@ use tonic::{Status, Streaming};
 
 use super::{
     convert,
-    metered::Meter,
-    proto::{
+    infer::{infer, read},
+    messages::proto::{
         InferParameter, ModelInferRequest, ModelInferResponse, ModelStreamInferResponse,
         infer_parameter::ParameterChoice,
     },
-    service,
+    metered::Meter,
 };
 use crate::{
     protocol::{
@@ -132,7 +132,7 @@ async fn single(
     taken: Hold,
 ) -> (ModelStreamInferResponse, Hold) {
     let id = request.id.clone();
-    let answer = match service::infer(&app, caller, request).await {
+    let answer = match infer(&app, caller, request).await {
         Ok((answer, _)) => answer,
         Err(error) => return (failed(id, &error.to_string()), Hold::default()),
     };
@@ -174,7 +174,7 @@ async fn many(
     let begun = async {
         let (model, _) = app.models.find(&asked.name, Some(&request.model_version))?;
         asked.version.clone_from(&model.version);
-        model.stream(service::read(&model, request)?, caller).await
+        model.stream(read(&model, request)?, caller).await
     };
     match begun.await {
         Ok(answers) => asked.answers = Some(answers),

@@ -22,10 +22,12 @@ use prost::Message as _;
 use tonic::{Status, body::Body as GrpcBody};
 
 use super::{
-    PREFIX,
-    proto::{ModelInferRequest, ModelInferResponse},
+    infer::{ignored_header, infer},
+    messages::{
+        PREFIX,
+        proto::{ModelInferRequest, ModelInferResponse},
+    },
     reading::Reading,
-    service,
 };
 use crate::{
     protocol::{
@@ -61,12 +63,12 @@ async fn predict(app: &App, caller: Caller, mut body: Incoming) -> Result<Respon
     let hold = arriving.complete()?;
     let request = ModelInferRequest::decode(message)
         .map_err(|error| Status::invalid_argument(format!("the message is no ModelInferRequest: {error}")))?;
-    let (response, ignored) = service::infer(app, caller, request).await?;
+    let (response, ignored) = infer(app, caller, request).await?;
     drop(hold);
     let kept = app.budget.keep(frame(&response)).map_err(|spent| Status::resource_exhausted(spent.to_string()))?;
     let mut answer = Response::new(GrpcBody::new(Single(Next::Data(kept))));
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    if let Some(names) = service::ignored_header(&ignored) {
+    if let Some(names) = ignored_header(&ignored) {
         answer.headers_mut().insert(IGNORED_FIELDS, names);
     }
     Ok(answer)

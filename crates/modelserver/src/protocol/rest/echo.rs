@@ -3,7 +3,7 @@
 use api::request_id;
 use http::{HeaderName, HeaderValue, Request};
 
-use super::Answer;
+use super::answer::Answer;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static(request_id::HEADER);
 

@@ -5,18 +5,19 @@
 
 mod csv;
 mod frame;
+mod split;
 
 use std::{borrow::Cow, collections::BTreeSet};
 
 use bytes::Bytes;
 use http::{StatusCode, header::CONTENT_TYPE};
-use inference::{Datatype, Ignored, TensorMetadata};
-use serde::Deserialize;
-use serde_json::{json, value::RawValue};
+use inference::Ignored;
+use serde_json::value::RawValue;
 
+use self::split::{NAN, Split, is_float, list, object};
 use super::{
-    Asked, POST,
     answer::{Answered, Refusal},
+    asked::{Asked, POST},
     fields::Fields,
     v1::{self, Form},
 };
@@ -79,41 +80,6 @@ fn only_model(app: &App) -> Result<String, InferError> {
             "several models are served, and /invocations names none: use /v1/models/{model}:predict".to_owned(),
         )),
         (None, _) => Err(InferError::NotReady("the server is still loading its models".to_owned())),
-    }
-}
-
-/// A data frame as pandas splits it. Its index says nothing to a model.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Split<'j> {
-    #[serde(borrow, default)]
-    columns: Vec<&'j RawValue>,
-    #[serde(borrow, default)]
-    index: Option<Vec<&'j RawValue>>,
-    #[serde(borrow)]
-    data: Vec<Vec<&'j RawValue>>,
-}
-
-impl<'j> Split<'j> {
-    fn read(value: &'j RawValue) -> Result<Self, InferError> {
-        let split: Self = serde_json::from_str(value.get()).map_err(|error| {
-            let reason = format!("`dataframe_split` is not {{\"columns\": […], \"data\": [[…]]}}: {error}");
-            InferError::Invalid(reason)
-        })?;
-        if let Some(index) = split.index.as_ref().filter(|index| index.len() != split.data.len()) {
-            let (names, rows) = (index.len(), split.data.len());
-            return Err(InferError::Invalid(format!(
-                "`dataframe_split`: `index` has {names} values, and `data` {rows}"
-            )));
-        }
-        let width = split.columns.len();
-        match split.data.iter().position(|row| width > 0 && row.len() != width) {
-            None => Ok(split),
-            Some(row) => Err(InferError::Invalid(format!(
-                "`dataframe_split`: row {row} has {} values, and there are {width} columns",
-                split.data[row].len()
-            ))),
-        }
     }
 }
 
@@ -208,9 +174,6 @@ fn by_record(signature: &Signature, records: &[Fields<'_>]) -> String {
     out
 }
 
-/// What pandas makes of a number that is not there.
-const NAN: &str = "\"NaN\"";
-
 fn place_of(signature: &Signature, name: &str) -> Option<usize> {
     signature.inputs.iter().position(|input| input.name == name)
 }
@@ -231,40 +194,6 @@ fn is_null(value: &RawValue) -> bool {
     value.get() == "null"
 }
 
-fn is_float(input: &TensorMetadata) -> bool {
-    matches!(input.datatype, Datatype::Fp32 | Datatype::Fp64)
-}
-
-/// Appends a list of JSON; `write` appends each value.
-fn list<T>(out: &mut String, values: impl IntoIterator<Item = T>, mut write: impl FnMut(&mut String, T)) {
-    out.push('[');
-    for (place, value) in values.into_iter().enumerate() {
-        if place > 0 {
-            out.push(',');
-        }
-        write(out, value);
-    }
-    out.push(']');
-}
-
-/// Appends an object of JSON, of fields by their names; `write` appends each value.
-fn object<'n, T>(
-    out: &mut String,
-    fields: impl IntoIterator<Item = (&'n str, T)>,
-    mut write: impl FnMut(&mut String, T),
-) {
-    out.push('{');
-    for (place, (name, value)) in fields.into_iter().enumerate() {
-        if place > 0 {
-            out.push(',');
-        }
-        out.push_str(&json!(name).to_string());
-        out.push(':');
-        write(out, value);
-    }
-    out.push('}');
-}
-
 /// Whether the columns are the model's inputs. Those of a model with one input for whole rows are known by their
 /// order alone.
 fn are_inputs(signature: &Signature, names: &[Cow<'_, str>]) -> bool {
@@ -278,6 +207,8 @@ fn are_inputs(signature: &Signature, names: &[Cow<'_, str>]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use inference::{Datatype, TensorMetadata};
+
     use super::*;
 
     fn signature(columns: &[&str]) -> Signature {

@@ -8,9 +8,9 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::json;
 
 use super::{
-    Asked, POST,
     answer::{self, Answered},
-    body, unknown_path,
+    asked::{Asked, POST, unknown_path},
+    body,
 };
 use crate::{error::InferError, repository::LoadRequest};
 

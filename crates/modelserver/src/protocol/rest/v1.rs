@@ -16,9 +16,9 @@ use inference::{Ignored, Nan};
 use serde_json::json;
 
 use super::{
-    Asked, POST, READ,
     answer::{self, Answered, Refusal},
-    body, unknown_path,
+    asked::{Asked, POST, READ, unknown_path},
+    body,
 };
 use crate::{
     error::InferError,

@@ -10,12 +10,12 @@ use inference::{Encoded, HEADER_LENGTH, Ignored, Nan, Request, Response, Tensor}
 use serde_json::{json, value::RawValue};
 
 use super::{
-    Asked, POST, READ,
     answer::{self, Answered, Refusal},
+    asked::{Asked, POST, READ, unknown_path},
     body,
     events::events,
     fields::Fields,
-    generate, statistics, unknown_path,
+    generate, statistics,
 };
 use crate::{
     error::InferError,

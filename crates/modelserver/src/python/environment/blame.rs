@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::{Requirement, Wanted, builder::Told};
+use super::{
+    builder::Told,
+    wanted::{Requirement, Wanted, is_of_name, normal},
+};
 use crate::ServeError;
 
 /// How many lines are named at most.
@@ -42,22 +45,4 @@ fn culprits<'l>(lines: &'l [Requirement], cause: &str) -> Vec<&'l Requirement> {
 /// The requirement without its marker and comment.
 fn bare(text: &str) -> &str {
     text.split([';', '#']).next().unwrap_or(text).trim()
-}
-
-/// The normal name of the package that a requirement asks for; empty for an option.
-pub(super) fn name_of(text: &str) -> String {
-    if text.starts_with('-') {
-        return String::new();
-    }
-    normal(text.split(|c: char| !is_of_name(c)).next().unwrap_or_default())
-}
-
-fn is_of_name(c: char) -> bool {
-    c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')
-}
-
-/// As the package index compares names: lower case, runs of `-`, `_` and `.` as one `-`.
-fn normal(name: &str) -> String {
-    let lower = name.to_ascii_lowercase();
-    lower.split(['-', '_', '.']).filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-")
 }

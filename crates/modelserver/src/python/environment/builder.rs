@@ -15,7 +15,11 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use super::{super::launch, executable, failed, interpreters, io_error, later};
+use super::{
+    super::launch,
+    fault::{failed, io_error, later},
+    program::{executable, on_path, resolve},
+};
 use crate::ServeError;
 
 /// How many of its last lines are kept for an error.
@@ -55,7 +59,7 @@ impl Builder {
     /// `~/.cargo/bin`, or installed as a package of `python3`; if there is none, pip.
     pub(super) fn find(named: Option<&Path>) -> Result<Self, ServeError> {
         if let Some(named) = named {
-            return match interpreters::resolve(named) {
+            return match resolve(named) {
                 Some(program) => Ok(Self::Uv { program, first: &[] }),
                 None => Err(failed(format!("serve.uv is {}, and that is no program", named.display()))),
             };
@@ -63,11 +67,11 @@ impl Builder {
         let beside = std::env::current_exe().ok().and_then(|own| own.parent().map(|folder| folder.join("uv")));
         let home = base::config::variable("HOME").map(PathBuf::from);
         let homes = [".local/bin/uv", ".cargo/bin/uv"].into_iter().filter_map(|end| Some(home.as_ref()?.join(end)));
-        let found = interpreters::on_path("uv").or_else(|| beside.into_iter().chain(homes).find(|path| path.is_file()));
+        let found = on_path("uv").or_else(|| beside.into_iter().chain(homes).find(|path| path.is_file()));
         if let Some(program) = found {
             return Ok(Self::Uv { program, first: &[] });
         }
-        if let Some(program) = interpreters::on_path("python3") {
+        if let Some(program) = on_path("python3") {
             let mut version = uv(&program, &["-m", "uv"]);
             version.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
             if version.status().is_ok_and(|status| status.success()) {

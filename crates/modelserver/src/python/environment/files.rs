@@ -7,7 +7,10 @@ use std::{fs, io, path::Path};
 
 use serde_yaml_ng::Value;
 
-use super::{Requirement, Wanted, failed, io_error};
+use super::{
+    fault::{failed, io_error},
+    wanted::{Requirement, Wanted, name_of},
+};
 use crate::ServeError;
 
 /// How deep `-r` may lead, which also ends loops.
@@ -20,8 +23,18 @@ const OF_CONDA: [&str; 5] = ["pip", "setuptools", "wheel", "ca-certificates", "o
 const OPTIONS: [&str; 8] =
     ["-i", "--index-url", "--extra-index-url", "-f", "--find-links", "--no-index", "--no-binary", "--only-binary"];
 
-/// See [`Wanted::of_folder`].
-pub(super) fn of_folder(folder: &Path) -> Result<Option<Wanted>, ServeError> {
+impl Wanted {
+    /// What the files beside a model say: `python_env.yaml`, else `conda.yaml`, else `requirements.txt`. `None` if
+    /// there is none of them.
+    ///
+    /// # Errors
+    /// [`ServeError::Environment`] names the file, the line and what cannot be done.
+    pub(crate) fn of_folder(folder: &Path) -> Result<Option<Self>, ServeError> {
+        of_folder(folder)
+    }
+}
+
+fn of_folder(folder: &Path) -> Result<Option<Wanted>, ServeError> {
     type Read = fn(&Path, &str) -> Result<Wanted, ServeError>;
     let kinds: [(&str, Read); 3] =
         [("python_env.yaml", python_env), ("conda.yaml", conda), ("requirements.txt", requirements)];
@@ -143,7 +156,7 @@ fn python_env(file: &Path, text: &str) -> Result<Wanted, ServeError> {
         for item in list(file, &yaml[part], part)? {
             let Some(item) = item.as_str() else { return Err(odd(file, text, item)) };
             // pip and wheel are for building, which uv does.
-            let name = super::blame::name_of(item);
+            let name = name_of(item);
             if part == "build_dependencies" && (name == "pip" || name == "wheel") {
                 continue;
             }
@@ -162,7 +175,7 @@ fn conda(file: &Path, text: &str) -> Result<Wanted, ServeError> {
         if let Some(package) = item.as_str() {
             // `conda-forge::python=3.11`
             let spec = package.rsplit("::").next().unwrap_or(package).trim();
-            let name = super::blame::name_of(spec.split('=').next().unwrap_or_default());
+            let name = name_of(spec.split('=').next().unwrap_or_default());
             match name.as_str() {
                 "python" => wanted.python = conda_version(spec),
                 name if OF_CONDA.contains(&name) => {}

@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use super::{builder::Builder, failed};
+use super::{builder::Builder, fault::failed, program::is_program};
 use crate::ServeError;
 
 /// The oldest version that the workers' package runs in.
@@ -15,25 +15,6 @@ const OLDEST: [u32; 2] = [3, 9];
 const ASK: [&str; 4] = ["-I", "-S", "-c", "import sys; print('.'.join(map(str, sys.version_info[:3])))"];
 /// No machine has more interpreters that matter.
 const MOST: usize = 64;
-
-/// The program of this name on the PATH.
-pub(super) fn on_path(name: &str) -> Option<PathBuf> {
-    let path = base::config::variable("PATH")?;
-    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|program| is_program(program))
-}
-
-/// A program that is named by its path, or by its name on the PATH.
-pub(super) fn resolve(named: &Path) -> Option<PathBuf> {
-    if named.components().count() > 1 {
-        return std::path::absolute(named).ok().filter(|path| is_program(path));
-    }
-    on_path(named.to_str()?)
-}
-
-fn is_program(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt as _;
-    path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
-}
 
 /// An interpreter of this version: one that is here, else one that `uv` fetches. Of `3.11.7` another `3.11` does
 /// if there is no other way, and the log says so.

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use super::{
     super::fields::{Fields, MOST},
-    Split, is_float, list, object,
+    split::{NAN, Split, is_float, list, object},
 };
 use crate::{
     error::InferError,
@@ -108,7 +108,7 @@ impl Frame<'_> {
 
 /// A cell's value for an input, for which a number may be missing.
 fn cell<'j>(input: Option<&TensorMetadata>, text: &'j str) -> &'j str {
-    if text == "null" && input.is_some_and(is_float) { super::NAN } else { text }
+    if text == "null" && input.is_some_and(is_float) { NAN } else { text }
 }
 
 fn of_split(value: &RawValue) -> Result<Frame<'_>, InferError> {

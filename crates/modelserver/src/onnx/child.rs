@@ -11,14 +11,11 @@ use bytes::Bytes;
 use inference::Request;
 use rustix::process::{Resource, Rlimit, getrlimit, nice, setrlimit};
 
-use super::wire::{self, Kind, Open};
+use super::apart::wire::{self, Kind, Open};
 use crate::{
     onnx::{OnnxModel, external, graph, library},
     runtime::{Call, Cancel, Last, ModelRuntime as _, Purpose, RuntimeError},
 };
-
-/// The argument that makes `modelway` the process of one ONNX model.
-pub const ONNX_CHILD: &str = "onnx-child";
 
 /// What goes to the thread that runs the model.
 type Job = (Request, Cancel);
