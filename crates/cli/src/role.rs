@@ -17,7 +17,7 @@ use base::{
     config::Loaded,
     net::{bind, require_loopback},
 };
-use store::{SqlTaskQueue, Store};
+use store::Store;
 use tokio::{net::TcpListener, task::JoinHandle};
 
 use crate::{args::BackendKind, exit::Failure, output::tell, settings::Settings};
@@ -147,7 +147,8 @@ pub fn control(settings: Settings) -> Result<ExitCode, Failure> {
         tell(format!("control plane: http://{}", address(&listener)?));
         let tasks = Tasks::new();
         let patience = Duration::from_millis(settings.control.drain_ms) + Duration::from_secs(2);
-        let run = control::run(settings.control, store, listener, tasks.clone(), Clock::system());
+        let wake_ups = store.wake_ups();
+        let run = control::run(settings.control, store, wake_ups, listener, tasks.clone(), Clock::system());
         until_signal(Running::start("control", tasks, run), patience).await
     })
 }
@@ -181,21 +182,10 @@ pub fn worker(loaded: &Loaded<Settings>) -> Result<ExitCode, Failure> {
         let tasks = Tasks::new();
         let backend = open_backend(loaded, &tasks).await?;
         tell(format!("worker: http://{} ({})", address(&listener)?, backend.scope()));
-        let run = run_worker(settings, store, backend, listener, tasks.clone());
+        let wake_ups = store.wake_ups();
+        let run = worker::run(settings.worker, store, wake_ups, backend, listener, tasks.clone(), Clock::system());
         until_signal(Running::start("worker", tasks, run), Duration::from_secs(12)).await
     })
-}
-
-async fn run_worker(
-    settings: Settings,
-    store: Store,
-    backend: Arc<dyn Backend>,
-    listener: TcpListener,
-    tasks: Tasks,
-) -> Result<(), worker::WorkerError> {
-    let clock = Clock::system();
-    let queue = Arc::new(SqlTaskQueue::new(store.clone(), clock.clone()));
-    worker::run(settings.worker, store, queue, backend, listener, tasks, clock).await
 }
 
 async fn open_backend(loaded: &Loaded<Settings>, tasks: &Tasks) -> Result<Arc<dyn Backend>, Failure> {

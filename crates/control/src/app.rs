@@ -12,6 +12,7 @@ use api::{State, Timestamp};
 use base::{Clock, Tasks};
 use store::Store;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use wake::Announcer;
 
 use crate::{Config, error::Error, metrics::Metrics, watch::Hub};
 
@@ -31,8 +32,9 @@ pub(crate) struct App {
 }
 
 impl App {
-    pub(crate) fn new(config: Config, store: Store, tasks: Tasks, clock: Clock) -> Self {
-        let metrics = Metrics::new();
+    pub(crate) fn new(config: Config, store: Store, announcer: Announcer, tasks: Tasks, clock: Clock) -> Self {
+        let metrics = Metrics::new(announcer.failed());
+        let store = store.announcing(announcer);
         let watch = Hub::new(store.clone(), &config, tasks.clone(), metrics.route_watchers.clone());
         let log_streams = Arc::new(Semaphore::new(config.max_log_streams));
         Self { config, store, clock, metrics, watch, tasks, log_streams }

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use base::{Clock, Tasks};
 use store::Store;
 use tokio::net::TcpListener;
+use wake::{Announcer, WakeUps};
 
 pub use config::Config;
 pub use openapi::openapi;
@@ -37,20 +38,22 @@ pub enum ControlError {
 }
 
 /// Serves the control plane on `listener` until `tasks` are told to end. Then finishes the requests in flight (at most
-/// [`Config::drain_ms`]) and returns.
+/// [`Config::drain_ms`]) and returns. `wake_ups` takes hints of the tasks that requests queue.
 ///
 /// # Errors
 /// [`ControlError`], before any request was served.
 pub async fn run(
     config: Config,
     store: Store,
+    wake_ups: Arc<dyn WakeUps>,
     listener: TcpListener,
     tasks: Tasks,
     clock: Clock,
 ) -> Result<(), ControlError> {
     let address = listener.local_addr().map_err(ControlError::Listener)?;
     let limits = serve::Limits::of(&config);
-    let app = Arc::new(app::App::new(config, store, tasks.child(), clock));
+    let announcer = Announcer::start(wake_ups, &tasks.child());
+    let app = Arc::new(app::App::new(config, store, announcer, tasks.child(), clock));
     app.watch.start();
     let router = router::router(Arc::clone(&app));
     tracing::info!(%address, "the control plane listens");

@@ -45,7 +45,8 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    pub(crate) fn new() -> Self {
+    /// All at zero. `hints_failed` is counted elsewhere.
+    pub(crate) fn new(hints_failed: Counter) -> Self {
         let mut metrics = Self {
             registry: base::metrics::registry(),
             requests: Family::default(),
@@ -74,6 +75,8 @@ impl Metrics {
             m.route_watchers.clone()
         });
         metrics.register("modelway_deployments", "Deployments by state", |m| m.deployments.clone());
+        let help = "Hints to workers that could not be sent; workers find the tasks when they look";
+        metrics.registry.register("modelway_control_hints_failed", help, hints_failed);
         metrics.register("modelway_control_store_up", "1 while the database answers", |m| m.store_up.clone());
         metrics
     }

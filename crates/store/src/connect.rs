@@ -1,7 +1,7 @@
 //! Where the database is, and how each connection to it is set up.
 
 use std::{
-    io,
+    fmt, io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -29,7 +29,7 @@ pub(crate) enum Kind {
 }
 
 /// Where the database is.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) enum Place {
     Memory,
     File(PathBuf),
@@ -52,6 +52,16 @@ struct NoFile {
 #[derive(Debug, thiserror::Error)]
 #[error("the database did not answer within {0:?}")]
 struct Silent(Duration);
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Memory => f.write_str("Memory"),
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::Postgres(url) => f.debug_tuple("Postgres").field(&without_password(url)).finish(),
+        }
+    }
+}
 
 impl Place {
     pub(crate) fn parse(url: &str) -> Result<Self, StoreError> {

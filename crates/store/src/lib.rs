@@ -30,6 +30,7 @@ mod row;
 mod stray;
 mod task_queue;
 mod transaction;
+mod wake_ups;
 mod worker;
 
 use std::{
@@ -48,7 +49,7 @@ pub use idempotency::Idempotent;
 pub use lease::{Fence, Lease};
 pub use prune::Pruned;
 pub use route::RoutePage;
-pub use task_queue::SqlTaskQueue;
+pub use task_queue::{Receipt, Task, TaskQueue};
 pub use worker::WorkerRecord;
 
 use crate::{
@@ -67,8 +68,9 @@ pub struct Store {
     /// Counts this process's own commits, so that a reader in the same process need not wait for its
     /// next look. A hint like any other.
     hint: Arc<watch::Sender<u64>>,
-    /// Counts this process's own wake-ups that are due at once.
-    woken: Arc<watch::Sender<u64>>,
+    /// Sends hints of the tasks that this process queues.
+    announcer: Option<wake::Announcer>,
+    place: Arc<Place>,
 }
 
 impl Store {
@@ -99,8 +101,15 @@ impl Store {
             kind: place.kind(),
             turn: Arc::new(Semaphore::new(place.writers())),
             hint: Arc::new(watch::Sender::new(0)),
-            woken: Arc::new(watch::Sender::new(0)),
+            announcer: None,
+            place: Arc::new(place),
         })
+    }
+
+    /// The same database, for one who has workers told of the tasks that it queues.
+    #[must_use]
+    pub fn announcing(self, announcer: wake::Announcer) -> Self {
+        Self { announcer: Some(announcer), ..self }
     }
 
     /// Which schema a database has, without bringing it up to date. `None` if there is none yet.

@@ -1,4 +1,7 @@
-//! The task queue on SQL.
+//! The queue of tasks, in SQL.
+//!
+//! A task says: "look at this deployment". Losing, repeating or reordering any of them costs latency only, because workers
+//! also scan. A task that was taken and not acknowledged comes back.
 //!
 //! One row a deployment. `due_at` says when anybody may take it; taking sets it to the end of the lease, and
 //! sets a token that no other taking has. A wake-up of a held task is remembered beside it (`again_at`)
@@ -14,12 +17,10 @@ use std::{
 };
 
 use api::{DeploymentId, Timestamp};
-use async_trait::async_trait;
 use base::Clock;
-use queue::{QueueError, Receipt, Task, TaskQueue};
 use rand::{Rng as _, seq::SliceRandom as _};
 use tokio::{
-    sync,
+    sync::{self, watch},
     time::{Instant, timeout, timeout_at},
 };
 
@@ -33,23 +34,93 @@ const LOOK_EVERY_MS: std::ops::Range<u64> = 75..125;
 /// How many of the tasks that are due are tried before looking again.
 const CANDIDATES: i64 = 16;
 
-/// [`TaskQueue`] in the database's own `task` table: one row a deployment, so waking is an upsert and can
-/// be part of the change's own transaction.
+/// A task that a worker has taken: it is nobody else's until its lease has passed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Task {
+    /// Which deployment to look at.
+    pub deployment: DeploymentId,
+    /// Proof of the taking. Acknowledging or renewing with one that was taken over does nothing.
+    pub receipt: Receipt,
+}
+
+/// A fencing token of one taking of one task. Opaque to workers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt(pub String);
+
+/// The queue of tasks in the database's `task` table: one row a deployment, so queueing is an upsert and can be part of the
+/// change's own transaction. Deliveries are at least once; one deployment is one task however often it is woken.
+/// Clones are the same one.
 #[derive(Clone, Debug)]
-pub struct SqlTaskQueue {
+pub struct TaskQueue {
     store: Store,
     clock: Clock,
     /// Of those of one process who wait, one looks.
     looking: Arc<sync::Mutex<()>>,
     /// Takings whose caller left before it learned of them: nobody works on those.
     left: Arc<Mutex<Vec<Taking>>>,
+    /// Counts the hints that a task is due.
+    hints: Arc<watch::Sender<u64>>,
 }
 
-impl SqlTaskQueue {
+impl TaskQueue {
     /// The queue of this database.
     #[must_use]
     pub fn new(store: Store, clock: Clock) -> Self {
-        Self { store, clock, looking: Arc::default(), left: Arc::default() }
+        Self { store, clock, looking: Arc::default(), left: Arc::default(), hints: Arc::new(watch::Sender::new(0)) }
+    }
+
+    /// Has whoever waits for a task look at once.
+    pub fn hint(&self) {
+        self.hints.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Asks for a look at a deployment after `delay`. Waking one that waits already keeps the earlier time; waking one that
+    /// a worker holds makes it come again after that worker is done.
+    pub async fn wake(&self, deployment: DeploymentId, delay: Duration) -> Result<(), StoreError> {
+        let due = self.now().after(delay);
+        self.store.write_one(waking(deployment, due)).await?;
+        if delay.is_zero() {
+            self.hint();
+        }
+        Ok(())
+    }
+
+    /// The next task that is due, held for `lease`. Waits for one, at most about a second; then `None`.
+    /// A caller may drop the future at any moment: what it was about to get is due again at the latest when
+    /// this handle is asked again.
+    pub async fn next(&self, lease: Duration) -> Result<Option<Task>, StoreError> {
+        self.wait_and_take(lease).await
+    }
+
+    /// Holds a task for `lease` from now on. `false` if it was ended or taken over: stop working on it.
+    pub async fn renew(&self, receipt: &Receipt, lease: Duration) -> Result<bool, StoreError> {
+        let Some((deployment, token)) = parts(receipt) else { return Ok(false) };
+        let renewal =
+            sqlx::query("UPDATE task SET due_at = $1 WHERE deployment = $2 AND token = $3 RETURNING deployment");
+        let renewal = renewal.bind(self.now().after(lease).0).bind(deployment).bind(token);
+        Ok(self.store.write_one(renewal).await?.is_some())
+    }
+
+    /// Ends a task. One that was woken meanwhile stays in the queue and is due when that asked for it: at
+    /// once, or after its delay.
+    pub async fn ack(&self, receipt: &Receipt) -> Result<(), StoreError> {
+        let Some((deployment, token)) = parts(receipt) else { return Ok(()) };
+        // In this order: while a task is held, wake-ups are only added to it, so one that is not there to be
+        // deleted is there to come again, or is no longer ours.
+        let end = sqlx::query(
+            "DELETE FROM task WHERE deployment = $1 AND token = $2 AND again_at IS NULL RETURNING deployment",
+        );
+        let ended = self.store.write_one(end.bind(deployment).bind(token.clone())).await?;
+        if ended.is_none() {
+            let again = sqlx::query(
+                "UPDATE task SET token = NULL, due_at = again_at, again_at = NULL \
+                 WHERE deployment = $1 AND token = $2 AND again_at IS NOT NULL RETURNING deployment",
+            );
+            if self.store.write_one(again.bind(deployment).bind(token)).await?.is_some() {
+                self.hint();
+            }
+        }
+        Ok(())
     }
 
     fn now(&self) -> Timestamp {
@@ -130,9 +201,9 @@ impl SqlTaskQueue {
         let deadline = Instant::now() + WAIT;
         let Ok(_looking) = timeout_at(deadline, self.looking.lock()).await else { return Ok(None) };
         self.give_back().await?;
-        let mut woken = self.store.woken.subscribe();
+        let mut hints = self.hints.subscribe();
         loop {
-            woken.mark_unchanged();
+            hints.mark_unchanged();
             let look_again = Duration::from_millis(rand::rng().random_range(LOOK_EVERY_MS));
             let wait = match self.take(lease).await? {
                 Ok(task) => return Ok(Some(task)),
@@ -142,8 +213,8 @@ impl SqlTaskQueue {
             if Instant::now() >= deadline {
                 return Ok(None);
             }
-            // The sender lives in the store that this queue holds; what ends the wait does not matter.
-            let _ = timeout(wait, woken.changed()).await;
+            // This queue holds the sender; what ends the wait does not matter.
+            let _ = timeout(wait, hints.changed()).await;
         }
     }
 }
@@ -187,59 +258,10 @@ fn waking<'q>(deployment: DeploymentId, due: Timestamp) -> sqlx::query::Query<'q
     .bind(due.0)
 }
 
-fn unavailable(source: StoreError) -> QueueError {
-    QueueError { queue: "sql", source: Box::new(source) }
-}
-
 /// What a receipt proves; `None` for one that this queue never gave.
 fn parts(receipt: &Receipt) -> Option<(i64, String)> {
     let (deployment, token) = receipt.0.split_once(':')?;
     // Nothing but a token reaches the database.
     let token = uuid::Uuid::try_parse(token).ok()?;
     Some((deployment.parse().ok()?, token.to_string()))
-}
-
-#[async_trait]
-impl TaskQueue for SqlTaskQueue {
-    async fn wake(&self, deployment: DeploymentId, delay: Duration) -> Result<(), QueueError> {
-        let due = self.now().after(delay);
-        self.store.write_one(waking(deployment, due)).await.map_err(unavailable)?;
-        if delay.is_zero() {
-            self.store.announce_task();
-        }
-        Ok(())
-    }
-
-    async fn next(&self, lease: Duration) -> Result<Option<Task>, QueueError> {
-        self.wait_and_take(lease).await.map_err(unavailable)
-    }
-
-    async fn renew(&self, receipt: &Receipt, lease: Duration) -> Result<bool, QueueError> {
-        let Some((deployment, token)) = parts(receipt) else { return Ok(false) };
-        let renewal =
-            sqlx::query("UPDATE task SET due_at = $1 WHERE deployment = $2 AND token = $3 RETURNING deployment");
-        let renewal = renewal.bind(self.now().after(lease).0).bind(deployment).bind(token);
-        Ok(self.store.write_one(renewal).await.map_err(unavailable)?.is_some())
-    }
-
-    async fn ack(&self, receipt: &Receipt) -> Result<(), QueueError> {
-        let Some((deployment, token)) = parts(receipt) else { return Ok(()) };
-        // In this order: while a task is held, wake-ups are only added to it, so one that is not there to be
-        // deleted is there to come again, or is no longer ours.
-        let end = sqlx::query(
-            "DELETE FROM task WHERE deployment = $1 AND token = $2 AND again_at IS NULL RETURNING deployment",
-        );
-        let ended = self.store.write_one(end.bind(deployment).bind(token.clone())).await.map_err(unavailable)?;
-        if ended.is_none() {
-            let again = sqlx::query(
-                "UPDATE task SET token = NULL, due_at = again_at, again_at = NULL \
-                 WHERE deployment = $1 AND token = $2 AND again_at IS NOT NULL RETURNING deployment",
-            );
-            let again = self.store.write_one(again.bind(deployment).bind(token)).await.map_err(unavailable)?;
-            if again.is_some() {
-                self.store.announce_task();
-            }
-        }
-        Ok(())
-    }
 }

@@ -5,16 +5,14 @@ use std::{
     time::Duration,
 };
 
+use api::DeploymentId;
 use sqlx::{
     Any, Transaction,
     any::{AnyArguments, AnyRow},
     pool::PoolConnection,
     query::Query,
 };
-use tokio::{
-    sync::{OwnedSemaphorePermit, watch},
-    time::timeout,
-};
+use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
 use crate::{Sql, Store, StoreError, connect::Kind};
 
@@ -156,15 +154,13 @@ impl Store {
 
     /// Tells this process's readers that something was committed.
     pub(crate) fn announce(&self) {
-        bump(&self.hint);
+        self.hint.send_modify(|count| *count = count.wrapping_add(1));
     }
 
-    /// Tells this process's waiting workers that a task is due.
-    pub(crate) fn announce_task(&self) {
-        bump(&self.woken);
+    /// Has a worker told that this deployment's task is due.
+    pub(crate) fn announce_task(&self, id: DeploymentId) {
+        if let Some(announcer) = &self.announcer {
+            announcer.tell(id);
+        }
     }
-}
-
-fn bump(counter: &watch::Sender<u64>) {
-    counter.send_modify(|count| *count = count.wrapping_add(1));
 }

@@ -18,8 +18,7 @@ use api::{
 };
 use backend::{Backend, BackendError, Replica};
 use base::{Clock, Tasks};
-use queue::{Receipt, TaskQueue};
-use store::{DeploymentRecord, Lease, Lineage, Store, StoreError};
+use store::{DeploymentRecord, Lease, Lineage, Receipt, Store, StoreError, TaskQueue};
 
 use crate::{
     ends,
@@ -88,7 +87,7 @@ impl From<BackendError> for PassError {
 #[derive(Clone)]
 pub(crate) struct Reconciler {
     pub(crate) store: Store,
-    pub(crate) queue: Arc<dyn TaskQueue>,
+    pub(crate) queue: TaskQueue,
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) shelf: Arc<Shelf>,
     pub(crate) owner: Arc<str>,

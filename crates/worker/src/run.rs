@@ -9,13 +9,13 @@ use std::{
 use api::DeploymentId;
 use backend::Backend;
 use base::{Clock, Tasks};
-use futures::StreamExt;
-use queue::{Receipt, Task, TaskQueue};
-use store::{Store, StoreError};
+use futures::{StreamExt as _, stream::BoxStream};
+use store::{Receipt, Store, StoreError, Task, TaskQueue};
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, mpsc},
 };
+use wake::WakeUps;
 
 use crate::{
     Config,
@@ -61,14 +61,14 @@ pub enum WorkerError {
 
 /// Works until `tasks` are told to end: then finishes what it has in hand and leaves every replica running.
 ///
-/// `listener` is for the worker's own HTTP server: logs, health and metrics.
+/// `wake_ups` brings hints that tasks are due. `listener` is for the worker's own HTTP server: logs, health and metrics.
 ///
 /// # Errors
 /// [`WorkerError::OtherScope`] at the start if a worker of another scope is alive on this database.
 pub async fn run(
     config: Config,
     store: Store,
-    queue: Arc<dyn TaskQueue>,
+    wake_ups: Arc<dyn WakeUps>,
     backend: Arc<dyn Backend>,
     listener: TcpListener,
     tasks: Tasks,
@@ -83,8 +83,8 @@ pub async fn run(
     };
     let owner: Arc<str> = format!("worker-{:016x}", rand::random::<u64>()).into();
     let reconciler = Reconciler {
+        queue: TaskQueue::new(store.clone(), clock.clone()),
         store,
-        queue,
         backend,
         shelf: Arc::new(Shelf::new(metrics.remembered.clone())),
         owner: Arc::clone(&owner),
@@ -124,6 +124,7 @@ pub async fn run(
     );
     own.spawn(http::serve(listener, front, own.clone()));
     own.spawn(worker.clone().listen());
+    own.spawn(worker.clone().heed(wake_ups.listen(&owner)));
     let (findings, found) = mpsc::channel(FINDINGS);
     own.spawn(worker.clone().pull(found));
     let (reconciler, interval_ms) = (worker.reconciler.clone(), worker.config.scan_interval_ms);
@@ -197,6 +198,16 @@ impl Worker {
             };
             if !self.wake(id, Duration::ZERO).await {
                 self.revive(id);
+            }
+        }
+    }
+
+    /// Looks for tasks as soon as it gets a hint of one.
+    async fn heed(self, mut hints: BoxStream<'static, DeploymentId>) {
+        loop {
+            tokio::select! {
+                Some(_) = hints.next() => self.reconciler.queue.hint(),
+                () = self.tasks().stopping() => return,
             }
         }
     }

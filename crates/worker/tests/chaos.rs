@@ -9,7 +9,6 @@ use backend::{Backend, fake};
 use base::Tasks;
 use modelway_worker::Config;
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use store::SqlTaskQueue;
 use support::{Site, eventually, open, quick, spec};
 use tokio::{net::TcpListener, runtime::Runtime};
 
@@ -29,9 +28,9 @@ impl Mortal {
         let (machine, clock) = (site.machine.clone(), site.clock.clone());
         runtime.spawn(async move {
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-            let queue = std::sync::Arc::new(SqlTaskQueue::new(store.clone(), clock.clone()));
+            let wake_ups = store.wake_ups();
             let machine = std::sync::Arc::new(machine);
-            modelway_worker::run(config(), store, queue, machine, listener, Tasks::new(), clock).await
+            modelway_worker::run(config(), store, wake_ups, machine, listener, Tasks::new(), clock).await
         });
         Self(Some(runtime))
     }

@@ -13,11 +13,7 @@ use backend::{
 use base::serve::conformance::{Subject, suite};
 use modelway_worker::{Config, WorkerError};
 use store::WorkerRecord;
-use support::{
-    PATIENCE, Site,
-    around::{Deaf, Hard},
-    behaving, eventually, open, quick, spec, within,
-};
+use support::{PATIENCE, Site, around::Hard, behaving, eventually, lose_every_task, open, quick, spec, within};
 
 /// No scan comes in time to help.
 fn unscanned() -> Config {
@@ -235,9 +231,10 @@ async fn a_worker_that_ends_leaves_its_replicas_to_the_next_one() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_queue_that_loses_everything_costs_only_time() {
     let site = Site::new(taking(1)).await;
+    lose_every_task(&site.folder).await;
     let store = open(&site.folder).await;
     let config = Config { scan_interval_ms: 30, ..quick() };
-    let worker = site.start_with(config, store, Arc::new(Deaf), Arc::new(site.machine.clone())).await;
+    let worker = site.start_with(config, store, Arc::new(site.machine.clone())).await;
     let id = site.create(&spec("iris", 2)).await;
     let record = site.until(id, State::Active).await;
     assert!(site.machine.crash(&record.status.replica_status[0].id));
@@ -292,11 +289,10 @@ async fn a_worker_of_another_scope_refuses_to_start() {
     };
     site.store.worker_seen(&other, Duration::from_mins(1)).await.expect("seen");
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let queue = Arc::new(store::SqlTaskQueue::new(site.store.clone(), site.clock.clone()));
     let run = modelway_worker::run(
         Config { forget_after_ms: 60_000, ..quick() },
         site.store.clone(),
-        queue,
+        site.store.wake_ups(),
         Arc::new(site.machine.clone()),
         listener,
         base::Tasks::new(),

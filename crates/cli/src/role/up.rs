@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 
 use super::{
     FEW_THREADS, Running, Signals, address, at_once, listen, lock::Hold, make_folder, open_backend, open_store,
-    run_worker, with_runtime,
+    with_runtime,
 };
 use crate::{
     exit::{Failure, chain},
@@ -145,14 +145,16 @@ fn compose(
 ) -> Up {
     let clock = Clock::system();
     let drain = Duration::from_millis(settings.gateway.drain_ms);
-    let tasks = Tasks::new();
-    let run = control::run(settings.control.clone(), store.clone(), listeners.control, tasks.clone(), clock.clone());
+    let wake_ups = Arc::new(wake::Local::default());
+    let (hints, tasks) = (wake_ups.clone(), Tasks::new());
+    let run = control::run(settings.control, store.clone(), hints, listeners.control, tasks.clone(), clock.clone());
     let control = Running::start("control", tasks, run);
     let tasks = Tasks::new();
-    let run = gateway::run(settings.gateway.clone(), listeners.gateway, tasks.clone(), clock, modelserver::reflect);
+    let run = gateway::run(settings.gateway, listeners.gateway, tasks.clone(), clock.clone(), modelserver::reflect);
     let gateway = Running::start("gateway", tasks, run);
     let tasks = Tasks::new();
-    let run = run_worker(settings, store.clone(), Arc::clone(&backend), listeners.worker, tasks.clone());
+    let (at, backend_of_worker) = (listeners.worker, Arc::clone(&backend));
+    let run = worker::run(settings.worker, store.clone(), wake_ups, backend_of_worker, at, tasks.clone(), clock);
     let worker = Running::start("worker", tasks, run);
     Up { gateway, control, worker, backend, backend_tasks, store, epoch, urls, drain, hold }
 }

@@ -71,7 +71,7 @@ pub(crate) async fn plane_over(store: Store, config: Config) -> Plane {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("it is bound");
     let tasks = Tasks::new();
-    let run = modelway_control::run(config, store.clone(), listener, tasks.clone(), Clock::system());
+    let run = modelway_control::run(config, store.clone(), store.wake_ups(), listener, tasks.clone(), Clock::system());
     let ended = tasks.spawn(run);
     let client = base::client::builder().timeout(PATIENCE).build().expect("a client");
     Plane { address, store, tasks, ended, client }

@@ -73,7 +73,7 @@ impl Store {
         route::put_policy(&mut sql, id, spec, false).await?;
         sql.commit().await?;
         self.announce();
-        self.announce_task();
+        self.announce_task(id);
         Ok(record)
     }
 
@@ -196,7 +196,7 @@ impl Store {
         route::put_policy(&mut sql, id, spec, false).await?;
         sql.commit().await?;
         self.announce();
-        self.announce_task();
+        self.announce_task(id);
         Ok(record)
     }
 
@@ -233,7 +233,7 @@ impl Store {
         route::put_policy(&mut sql, id, &old.spec, true).await?;
         sql.commit().await?;
         self.announce();
-        self.announce_task();
+        self.announce_task(id);
         let status = DeploymentStatus { state: State::Deleting, ..old.status };
         Ok(DeploymentRecord { status, generation: old.generation + 1, deleting_since: Some(now), ..old })
     }

@@ -101,7 +101,7 @@ impl Model {
 async fn play(steps: Vec<Step>) {
     let clock = Clock::manual(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000));
     let store = Store::open("memory:", Duration::ZERO).await.expect("it opens");
-    let queue = SqlTaskQueue::new(store, clock.clone());
+    let queue = TaskQueue::new(store, clock.clone());
     let mut model = Model::default();
     let mut receipts: Vec<Receipt> = Vec::new();
     for step in steps {

@@ -7,10 +7,12 @@ extern crate modelway_store as store;
 
 mod deployments;
 mod forms;
+mod hints;
 mod leases;
 mod opening;
 mod prune;
 mod queue;
+mod queue_life;
 mod registry;
 mod routes;
 mod scale;

@@ -1,51 +1,20 @@
-//! The SQL task queue, by the suite that every task queue passes.
+//! The queue of tasks.
 
 use std::{
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use base::Clock;
-use queue::{TaskQueue as _, conformance};
+use base::{Clock, Tasks};
+use futures::StreamExt as _;
 use serde_json::json;
-use store::SqlTaskQueue;
+use store::TaskQueue;
+use wake::{Announcer, Local, WakeUps as _};
 
-use crate::support::{Database, NOW, create, execute, named, on_both, postgres, spec, sqlite, text_of};
-
-async fn subject(database: Database, clock: Clock) -> conformance::Subject {
-    // Two stores: what one process knows by its own hints must reach the other one, too.
-    let (one, other) = (database.open().await, database.open().await);
-    // The files live on until their handles are closed.
-    conformance::Subject {
-        workers: [
-            Arc::new(SqlTaskQueue::new(one, clock.clone())),
-            Arc::new(Kept { queue: SqlTaskQueue::new(other, clock.clone()), _database: database }),
-        ],
-        clock,
-    }
-}
-
-/// A queue that keeps its database's folder.
-struct Kept {
-    queue: SqlTaskQueue,
-    _database: Database,
-}
-
-#[async_trait::async_trait]
-impl queue::TaskQueue for Kept {
-    async fn wake(&self, deployment: api::DeploymentId, delay: Duration) -> Result<(), queue::QueueError> {
-        self.queue.wake(deployment, delay).await
-    }
-    async fn next(&self, lease: Duration) -> Result<Option<queue::Task>, queue::QueueError> {
-        self.queue.next(lease).await
-    }
-    async fn renew(&self, receipt: &queue::Receipt, lease: Duration) -> Result<bool, queue::QueueError> {
-        self.queue.renew(receipt, lease).await
-    }
-    async fn ack(&self, receipt: &queue::Receipt) -> Result<(), queue::QueueError> {
-        self.queue.ack(receipt).await
-    }
-}
+use crate::{
+    queue_life::{Subject, suite},
+    support::{Database, NOW, create, execute, named, on_both, postgres, spec, sqlite, text_of},
+};
 
 fn still() -> Clock {
     Clock::manual(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000))
@@ -53,27 +22,27 @@ fn still() -> Clock {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_queue_conforms_on_sqlite() {
-    conformance::suite(async || subject(sqlite(), still()).await).await;
+    suite(async || Subject::new(sqlite(), still()).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_queue_conforms_on_postgres() {
-    conformance::suite(async || subject(postgres().await, still()).await).await;
+    suite(async || Subject::new(postgres().await, still()).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_queue_conforms_by_the_machines_clock() {
-    conformance::suite(async || subject(sqlite(), Clock::system()).await).await;
+    suite(async || Subject::new(sqlite(), Clock::system()).await).await;
 }
 
 on_both! {
     what_people_do_wakes_the_worker_in_the_same_transaction
-    a_wake_up_in_the_same_process_is_not_waited_for
+    a_hint_in_the_same_process_is_not_waited_for
 }
 
 async fn what_people_do_wakes_the_worker_in_the_same_transaction(database: Database) {
     let store = database.open().await;
-    let queue = SqlTaskQueue::new(store.clone(), Clock::system());
+    let queue = TaskQueue::new(store.clone(), Clock::system());
     let next = async || {
         let task = queue.next(Duration::from_secs(60)).await.unwrap()?;
         queue.ack(&task.receipt).await.unwrap();
@@ -90,9 +59,20 @@ async fn what_people_do_wakes_the_worker_in_the_same_transaction(database: Datab
     assert_eq!(next().await, Some(id));
 }
 
-async fn a_wake_up_in_the_same_process_is_not_waited_for(database: Database) {
-    let store = database.open().await;
-    let queue = SqlTaskQueue::new(store.clone(), Clock::system());
+async fn a_hint_in_the_same_process_is_not_waited_for(database: Database) {
+    let (tasks, way) = (Tasks::new(), Local::default());
+    let store = database.open().await.announcing(Announcer::start(Arc::new(way.clone()), &tasks));
+    let queue = TaskQueue::new(store.clone(), Clock::system());
+    let (heard, mut hints) = (queue.clone(), way.listen("worker-1"));
+    let hearing = tasks.child();
+    tasks.spawn(async move {
+        loop {
+            tokio::select! {
+                Some(_) = hints.next() => heard.hint(),
+                () = hearing.stopping() => return,
+            }
+        }
+    });
     let mut quickest = Duration::MAX;
     // The median would be near half a look's interval if nobody told the waiting one.
     for _ in 0..10 {
@@ -108,6 +88,7 @@ async fn a_wake_up_in_the_same_process_is_not_waited_for(database: Database) {
         queue.ack(&task.receipt).await.unwrap();
     }
     assert!(quickest < Duration::from_millis(40), "{quickest:?}");
+    tasks.stop();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -122,7 +103,7 @@ async fn a_taker_that_leaves_during_its_commit_takes_nothing_along() {
          WHEN (OLD.token IS NULL AND NEW.token IS NOT NULL) EXECUTE FUNCTION slow()",
     )
     .await;
-    let queue = SqlTaskQueue::new(store.clone(), Clock::system());
+    let queue = TaskQueue::new(store.clone(), Clock::system());
     let id = create(&store, &spec(json!({}))).await;
     let is_committing = async || {
         let sql = "SELECT COUNT(*)::text AS text FROM pg_stat_activity \

@@ -10,7 +10,6 @@ use async_trait::async_trait;
 use backend::{Backend, BackendError, Capabilities, Replica, fake::FakeBackend};
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use queue::{QueueError, Receipt, Task, TaskQueue};
 
 /// A backend that takes its time to start anything, and is unavailable for the first few calls.
 pub(crate) struct Hard {
@@ -93,27 +92,5 @@ impl Backend for Hard {
 
     async fn shutdown(&self, patience: Duration, epoch: &Epoch) -> Result<(), BackendError> {
         self.machine.shutdown(patience, epoch).await
-    }
-}
-
-/// A queue that loses every message and is never well.
-pub(crate) struct Deaf;
-
-#[async_trait]
-impl TaskQueue for Deaf {
-    async fn wake(&self, _: DeploymentId, _: Duration) -> Result<(), QueueError> {
-        Ok(())
-    }
-
-    async fn next(&self, _: Duration) -> Result<Option<Task>, QueueError> {
-        Err(QueueError { queue: "deaf", source: "it hears nothing".into() })
-    }
-
-    async fn renew(&self, _: &Receipt, _: Duration) -> Result<bool, QueueError> {
-        Ok(false)
-    }
-
-    async fn ack(&self, _: &Receipt) -> Result<(), QueueError> {
-        Ok(())
     }
 }

@@ -17,8 +17,7 @@ use backend::{
 };
 use base::{Clock, Tasks};
 use modelway_worker::{Config, WorkerError};
-use queue::TaskQueue;
-use store::{DeploymentRecord, Order, SqlTaskQueue, Store, StoreError};
+use store::{DeploymentRecord, Order, Store, StoreError};
 use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinHandle};
 
@@ -102,21 +101,16 @@ impl Site {
     /// A worker whose backend is something around the machine.
     pub(crate) async fn start_over(&self, config: Config, backend: Arc<dyn Backend>) -> Running {
         let store = open(&self.folder).await;
-        let queue = SqlTaskQueue::new(store.clone(), self.clock.clone());
-        self.start_with(config, store, Arc::new(queue), backend).await
+        self.start_with(config, store, backend).await
     }
 
-    pub(crate) async fn start_with(
-        &self,
-        config: Config,
-        store: Store,
-        queue: Arc<dyn TaskQueue>,
-        backend: Arc<dyn Backend>,
-    ) -> Running {
+    pub(crate) async fn start_with(&self, config: Config, store: Store, backend: Arc<dyn Backend>) -> Running {
+        let wake_ups = store.wake_ups();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let addr = listener.local_addr().expect("an address").to_string();
         let tasks = Tasks::new();
-        let worker = modelway_worker::run(config, store, queue, backend, listener, tasks.clone(), self.clock.clone());
+        let worker =
+            modelway_worker::run(config, store, wake_ups, backend, listener, tasks.clone(), self.clock.clone());
         let done = tasks.child().spawn(worker);
         Running { tasks, addr, done }
     }
@@ -161,6 +155,16 @@ impl Site {
 pub(crate) async fn open(folder: &TempDir) -> Store {
     let url = format!("sqlite://{}", folder.path().join("modelway.db").display());
     Store::open(&url, PATIENCE).await.expect("a database")
+}
+
+/// From here on, no task that is queued is ever there.
+pub(crate) async fn lose_every_task(folder: &TempDir) {
+    use sqlx::Connection as _;
+    let url = format!("sqlite://{}", folder.path().join("modelway.db").display());
+    let mut connection = sqlx::SqliteConnection::connect(&url).await.expect("a connection");
+    let trigger = "CREATE TRIGGER lose AFTER INSERT ON task BEGIN DELETE FROM task; END";
+    sqlx::raw_sql(trigger).execute(&mut connection).await.expect("a trigger");
+    connection.close().await.expect("closed");
 }
 
 /// Waits until `look` gives something.

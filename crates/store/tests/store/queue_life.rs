@@ -1,15 +1,16 @@
-//! What every task queue must do, as one suite that each implementation's tests call.
+//! The life of tasks in the queue, as one suite.
 //!
 //! The suite moves the clock that it is given and asks again until something happens, so it runs with a
 //! clock that stands still between two moves as well as with the machine's, where it merely takes longer.
 
-use std::{collections::BTreeMap, future::poll_fn, sync::Arc, task::Poll, time::Duration};
+use std::{collections::BTreeMap, future::poll_fn, task::Poll, time::Duration};
 
 use api::DeploymentId;
 use base::Clock;
+use store::{Receipt, Task, TaskQueue};
 use tokio::{task::JoinSet, time::Instant};
 
-use crate::{Receipt, Task, TaskQueue};
+use crate::support::Database;
 
 /// Longer than any step of the suite takes, so that no lease runs out by itself.
 const LONG: Duration = Duration::from_secs(600);
@@ -17,14 +18,21 @@ const LONG: Duration = Duration::from_secs(600);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// An empty queue under test.
-pub struct Subject {
-    /// Handles on this one queue, as two workers' processes hold them.
-    pub workers: [Arc<dyn TaskQueue>; 2],
-    /// The clock that the queue goes by.
-    pub clock: Clock,
+pub(crate) struct Subject {
+    /// Two workers' processes on this one queue.
+    workers: [TaskQueue; 2],
+    clock: Clock,
+    /// The file lives on until the suite is over.
+    _database: Database,
 }
 
 impl Subject {
+    pub(crate) async fn new(database: Database, clock: Clock) -> Self {
+        // Two stores: what one process knows by its own hints must reach the other one, too.
+        let workers = [database.open().await, database.open().await].map(|store| TaskQueue::new(store, clock.clone()));
+        Self { workers, clock, _database: database }
+    }
+
     /// The next task of a worker, asked for until there is one, while time passes in steps of `step`.
     async fn take(&self, worker: usize, lease: Duration, step: Duration) -> Task {
         let started = Instant::now();
@@ -54,23 +62,20 @@ impl Subject {
 }
 
 /// Runs the whole suite; `fresh` makes an empty queue for each part of it.
-///
-/// # Panics
-/// If the queue breaks its contract.
-pub async fn suite(fresh: impl AsyncFn() -> Subject) {
+pub(crate) async fn suite(fresh: impl AsyncFn() -> Subject) {
     // Each part has a queue of its own and mostly waits: they run at once.
     tokio::join!(
-        async { a_woken_deployment_is_one_task_until_it_is_acknowledged(fresh().await).await },
-        async { a_dead_holder_loses_nothing(fresh().await).await },
-        async { a_late_holder_changes_nothing(fresh().await).await },
-        async { renewing_keeps_a_task_from_others(fresh().await).await },
-        async { waking_a_held_task_makes_it_come_again(fresh().await).await },
-        async { a_delayed_wake_up_of_a_held_task_comes_at_its_time(fresh().await).await },
-        async { of_two_delays_the_earlier_holds(fresh().await).await },
-        async { takers_at_once_share_the_tasks_out(fresh().await).await },
-        async { a_waiting_taker_gets_what_is_woken_meanwhile(fresh().await).await },
-        async { a_strange_receipt_does_nothing(fresh().await).await },
-        async { a_taker_that_leaves_takes_nothing_along(fresh().await).await },
+        Box::pin(async { a_woken_deployment_is_one_task_until_it_is_acknowledged(fresh().await).await }),
+        Box::pin(async { a_dead_holder_loses_nothing(fresh().await).await }),
+        Box::pin(async { a_late_holder_changes_nothing(fresh().await).await }),
+        Box::pin(async { renewing_keeps_a_task_from_others(fresh().await).await }),
+        Box::pin(async { waking_a_held_task_makes_it_come_again(fresh().await).await }),
+        Box::pin(async { a_delayed_wake_up_of_a_held_task_comes_at_its_time(fresh().await).await }),
+        Box::pin(async { of_two_delays_the_earlier_holds(fresh().await).await }),
+        Box::pin(async { takers_at_once_share_the_tasks_out(fresh().await).await }),
+        Box::pin(async { a_waiting_taker_gets_what_is_woken_meanwhile(fresh().await).await }),
+        Box::pin(async { a_strange_receipt_does_nothing(fresh().await).await }),
+        Box::pin(async { a_taker_that_leaves_takes_nothing_along(fresh().await).await }),
     );
 }
 
@@ -214,7 +219,7 @@ async fn a_taker_that_leaves_takes_nothing_along(queue: Subject) {
     // It leaves at the first moment at which it would have to wait, at the second, and so on.
     for moment in 1..40 {
         queue.wake(1, Duration::ZERO).await;
-        let mut next = queue.workers[0].next(LONG);
+        let mut next = Box::pin(queue.workers[0].next(LONG));
         let mut waits = 0;
         let task = poll_fn(|context| match next.as_mut().poll(context) {
             Poll::Ready(task) => Poll::Ready(task.expect("the queue answers")),
