@@ -174,6 +174,9 @@ pub enum InferError {
         /// The bound.
         limit: usize,
     },
+    /// Nobody's: the memory that the run needs is held by other runs now.
+    #[error("{0}")]
+    MemoryFull(String),
     /// The answer did not come in time.
     #[error("no answer within {0} ms (serve.request_timeout_ms, or the request's own `timeout`)")]
     TimedOut(u128),
@@ -194,6 +197,7 @@ impl InferError {
             Self::NotFound(_) => "not_found",
             Self::NotReady(_) => "not_ready",
             Self::QueueFull { .. } => "queue_full",
+            Self::MemoryFull(_) => "memory_full",
             Self::TimedOut(_) => "timeout",
             Self::Failed(_) => "model_failed",
         }
@@ -211,6 +215,7 @@ impl From<RuntimeError> for InferError {
         match error {
             RuntimeError::Rejected(reason) => Self::Invalid(reason),
             RuntimeError::Unavailable(reason) => Self::NotReady(reason),
+            RuntimeError::MemoryFull(reason) => Self::MemoryFull(reason),
             RuntimeError::Cancelled => Self::Failed("the run was ended from outside".to_owned()),
             RuntimeError::Failed(reason) => Self::Failed(reason),
         }

@@ -322,12 +322,15 @@ impl OnnxModel {
                 names.zip(values).collect::<Vec<_>>().into()
             };
             let run = move || session.run_with_options(given, options);
-            let made = if *optional { without_panic(run)? } else { run() };
-            match made {
+            let (made, crowded_out) = memory::of_a_run(|| if *optional { without_panic(run) } else { Ok(run()) });
+            match made? {
                 Ok(made) => {
                     *has_run = true;
                     bounded(&made, call.outputs, signature, *largest)?;
                     collect(&made, call.outputs, signature)
+                }
+                Err(error) if crowded_out && words::is_of_memory(error.message()) => {
+                    Err(RuntimeError::MemoryFull(words::of_crowded_memory(call.inputs)))
                 }
                 Err(error) => Err(sort(&error, &signature.inputs, symbols, call.inputs, *has_run)),
             }

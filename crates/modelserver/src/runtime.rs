@@ -140,6 +140,9 @@ pub enum RuntimeError {
     /// What runs the model is being restarted; later it may work.
     #[error("{0}")]
     Unavailable(String),
+    /// Other runs hold the memory that this one needs; later it may work.
+    #[error("{0}")]
+    MemoryFull(String),
     /// The model failed.
     #[error("{0}")]
     Failed(String),
@@ -270,6 +273,12 @@ impl Up {
         if let Some(known) = &self.0 {
             known.store(up, Ordering::Release);
         }
+    }
+
+    /// Whether a run that another runtime of the same model could not begin may be begun here. Where runtimes do not come
+    /// and go, another one would only say the same.
+    pub(crate) fn takes_over(&self) -> bool {
+        self.0.is_some() && self.is_up()
     }
 
     /// How it is.

@@ -37,6 +37,8 @@ mod inputs;
 mod libraries;
 #[path = "serve/life.rs"]
 mod life;
+#[path = "serve/memory.rs"]
+mod memory;
 #[path = "serve/odd_models.rs"]
 mod odd_models;
 #[path = "serve/own_metrics.rs"]

@@ -8,6 +8,7 @@
 //! - A large block that is given back is kept for the next run of the same thread, but only until somebody else needs the
 //!   memory. Small ones are the system's business.
 //! - What there is no memory for is told as C++ tells it, by an exception. The runtime does not look for a null pointer.
+//! - A run that gets no memory is told whether it would get it on an idle server ([`of_a_run`]).
 //!
 //! **Invariant:** nothing is shared between threads in a run but a counter, and that only for a block that is new.
 #![allow(unsafe_code, reason = "an allocator for a library in C++ has no safe form; it is only here")]
@@ -43,6 +44,8 @@ const SHARDS: usize = 64;
 static MOST: AtomicUsize = AtomicUsize::new(0);
 /// What they take, those included that are kept.
 static HELD: AtomicUsize = AtomicUsize::new(0);
+/// What was taken outside of runs: the weights of all models.
+static LOADED: AtomicUsize = AtomicUsize::new(0);
 /// Blocks that are kept, by their sizes.
 static KEPT: [Mutex<BTreeMap<usize, Vec<Address>>>; SHARDS] = [const { Mutex::new(BTreeMap::new()) }; SHARDS];
 
@@ -61,6 +64,66 @@ struct Head {
     large: usize,
     /// Whether it is kept for other runs.
     kept: bool,
+    /// Whether a run took it.
+    of_run: bool,
+}
+
+/// The run of a thread.
+#[derive(Clone, Copy, Debug, Default)]
+struct Run {
+    /// What it holds in large blocks, in bytes.
+    held: usize,
+    /// Whether it did not get a block that it would get if no other run held memory.
+    crowded_out: bool,
+}
+
+thread_local! {
+    static RUN: Cell<Option<Run>> = const { Cell::new(None) };
+}
+
+/// Runs `work`, and returns whether it lacked memory only because other runs hold it.
+pub(super) fn of_a_run<T>(work: impl FnOnce() -> T) -> (T, bool) {
+    struct Over;
+    impl Drop for Over {
+        fn drop(&mut self) {
+            RUN.set(None);
+        }
+    }
+    RUN.set(Some(Run::default()));
+    let over = Over;
+    let made = work();
+    let crowded_out = RUN.get().is_some_and(|run| run.crowded_out);
+    drop(over);
+    (made, crowded_out)
+}
+
+/// Notes for the run of this thread that it does not get `size` bytes more.
+fn refuse(size: usize) {
+    if let Some(run) = RUN.get() {
+        let for_runs = MOST.load(Ordering::Relaxed).saturating_sub(LOADED.load(Ordering::Relaxed));
+        let crowded_out = run.held.saturating_add(size) <= for_runs;
+        RUN.set(Some(Run { crowded_out, ..run }));
+    }
+}
+
+/// Counts a large block that was taken, and returns whether a run took it.
+fn count(size: usize) -> bool {
+    if let Some(run) = RUN.get() {
+        RUN.set(Some(Run { held: run.held + size, ..run }));
+        return true;
+    }
+    LOADED.fetch_add(size, Ordering::Relaxed);
+    false
+}
+
+/// Counts a large block that is given back.
+fn count_back(size: usize, of_run: bool) {
+    if !of_run {
+        LOADED.fetch_sub(size, Ordering::Relaxed);
+    } else if let Some(run) = RUN.get() {
+        // Another run may have taken it.
+        RUN.set(Some(Run { held: run.held.saturating_sub(size), ..run }));
+    }
 }
 
 /// An allocator as the runtime wants it.
@@ -181,15 +244,19 @@ fn block(size: usize, kept: bool) -> *mut c_void {
         // SAFETY: any size may be asked for.
         let begin = unsafe { libc::malloc(size + 3 * ALIGNED) };
         if begin.is_null() {
+            refuse(size);
             return begin;
         }
-        return behind(Head { begin, large: 0, kept });
+        return behind(Head { begin, large: 0, kept, of_run: false });
     }
-    let Some(size) = class(size) else { return ptr::null_mut() };
+    let size = class(size).unwrap_or(usize::MAX);
     let reused = if kept { take(size) } else { None };
     match reused.or_else(|| map(size)) {
-        Some((Address(begin), large)) => behind(Head { begin, large, kept }),
-        None => ptr::null_mut(),
+        Some((Address(begin), large)) => behind(Head { begin, large, kept, of_run: count(large) }),
+        None => {
+            refuse(size);
+            ptr::null_mut()
+        }
     }
 }
 
@@ -266,7 +333,10 @@ extern "system" fn free(_: *mut OrtAllocator, at: *mut c_void) {
         return;
     }
     // SAFETY: the runtime gives back what it got here, once; a head stands before it.
-    let Head { begin, large, kept } = unsafe { at.byte_sub(ALIGNED).cast::<Head>().read() };
+    let Head { begin, large, kept, of_run } = unsafe { at.byte_sub(ALIGNED).cast::<Head>().read() };
+    if large > 0 {
+        count_back(large, of_run);
+    }
     match (large, kept) {
         // SAFETY: as above.
         (0, _) => unsafe { libc::free(begin) },

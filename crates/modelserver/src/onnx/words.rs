@@ -90,19 +90,15 @@ pub(super) fn of_run(message: &str, fault: Fault, wanted: &[TensorMetadata], giv
             return format!("input `{name}` has the shape {:?}, the model wants {:?}", given.shape, wanted.shape);
         }
     }
-    let shapes = || {
-        let each = given.iter().map(|input| format!("`{}` {:?}", input.name, input.shape));
-        each.collect::<Vec<_>>().join(", ")
-    };
     // Where graphs are in graphs, the last of each is the operator that failed, and its words.
     let last = |word: &str| message.rfind(word).map(|place| message[place + word.len()..].trim());
     let operator = last("while running ").and_then(|rest| rest.split(' ').next());
     let said = without_source(last("Status Message: ").unwrap_or(message));
-    if OUT_OF_MEMORY.iter().any(|word| message.contains(word)) {
+    if is_of_memory(message) {
         let operator = operator.map_or_else(String::new, |operator| format!(" in its {operator}"));
         return format!(
             "the model asks for more memory{operator} than there is, with inputs of the shapes {}",
-            shapes()
+            shapes(given)
         );
     }
     let whose = match fault {
@@ -110,9 +106,26 @@ pub(super) fn of_run(message: &str, fault: Fault, wanted: &[TensorMetadata], giv
         Fault::Model => "the model failed",
     };
     match operator {
-        Some(operator) => format!("{whose} in its {operator}: {said} (the inputs' shapes: {})", shapes()),
+        Some(operator) => format!("{whose} in its {operator}: {said} (the inputs' shapes: {})", shapes(given)),
         None => format!("{whose}: {said}"),
     }
+}
+
+/// Why a run failed whose memory other runs hold.
+pub(super) fn of_crowded_memory(given: &[Tensor]) -> String {
+    format!(
+        "the model asks for more memory than other requests leave now, with inputs of the shapes {}: try again",
+        shapes(given)
+    )
+}
+
+fn shapes(given: &[Tensor]) -> String {
+    given.iter().map(|input| format!("`{}` {:?}", input.name, input.shape)).collect::<Vec<_>>().join(", ")
+}
+
+/// Whether the runtime says that it got no memory.
+pub(super) fn is_of_memory(message: &str) -> bool {
+    OUT_OF_MEMORY.iter().any(|word| message.contains(word))
 }
 
 /// What the runtime and its libraries say of a size that there is no memory for.

@@ -181,12 +181,13 @@ impl From<Refused> for Status {
 impl From<InferError> for Status {
     fn from(error: InferError) -> Self {
         let words = error.to_string();
-        let not_begun = matches!(error, InferError::NotReady(_) | InferError::QueueFull { .. });
+        let not_begun =
+            matches!(error, InferError::NotReady(_) | InferError::QueueFull { .. } | InferError::MemoryFull(_));
         let mut status = match error {
             InferError::Invalid(_) => Self::invalid_argument(words),
             InferError::NotFound(_) => Self::not_found(words),
             InferError::NotReady(_) => Self::unavailable(words),
-            InferError::QueueFull { .. } => Self::resource_exhausted(words),
+            InferError::QueueFull { .. } | InferError::MemoryFull(_) => Self::resource_exhausted(words),
             InferError::TimedOut(_) => Self::deadline_exceeded(words),
             InferError::Unsupported(_) => Self::unimplemented(words),
             InferError::Failed(_) => Self::internal(words),

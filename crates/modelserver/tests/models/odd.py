@@ -63,8 +63,8 @@ def external(folder):
     save(folder, nodes, [tensor("x", FLOAT, shape)], [tensor("y", FLOAT, shape)], [matrix, vector], **how)
 
 
-def endless(folder, limit):
-    """Counts from x, for ever, if it is beyond the limit."""
+def counting():
+    """What counts from x for as long as it is told."""
     scalar = []
     body_in = [tensor("i", TensorProto.INT64, scalar), tensor("on", TensorProto.BOOL, scalar), tensor("c", FLOAT, ["n"])]
     body_out = [tensor("still", TensorProto.BOOL, scalar), tensor("more", FLOAT, ["n"])]
@@ -74,10 +74,15 @@ def endless(folder, limit):
         body_in,
         body_out,
     )
+    return helper.make_node("Loop", ["", "go", "x"], ["y"], body=body)
+
+
+def endless(folder, limit):
+    """Counts from x, for ever, if it is beyond the limit."""
     nodes = [
         helper.make_node("ReduceMax", ["x"], ["most"], keepdims=0),
         helper.make_node("Greater", ["most", "limit"], ["go"]),
-        helper.make_node("Loop", ["", "go", "x"], ["y"], body=body),
+        counting(),
     ]
     initializers = [constant("step", FLOAT, [1], [1.0]), constant("limit", FLOAT, [], [limit])]
     save(folder, nodes, [tensor("x", FLOAT, ["n"])], [tensor("y", FLOAT, ["n"])], initializers)
@@ -182,6 +187,24 @@ def values(root):
     one_node(root / "no_kernel", "Acosh", [TensorProto.DOUBLE], [["n"]], tensor("y", TensorProto.DOUBLE, ["n"]))
 
 
+def memory(root):
+    """`peak` takes as much memory as it is told, `held` keeps it for as long as it counts from x, which is for ever if x is beyond 100."""
+    size, one = tensor("size", TensorProto.INT64, [1]), constant("one", FLOAT, [1], [1.0])
+    many = [helper.make_node("Expand", ["one", "size"], ["many"]), helper.make_node("ReduceMax", ["many"], ["most"])]
+    save(root / "peak", many, [size], [tensor("most", FLOAT, [1])], [one])
+    nodes = [
+        *many,
+        helper.make_node("Mul", ["x", "most"], ["far"]),
+        helper.make_node("Greater", ["far", "limit"], ["over"]),
+        helper.make_node("Squeeze", ["over"], ["go"]),
+        counting(),
+        helper.make_node("ReduceMin", ["many"], ["least"]),
+        helper.make_node("Add", ["y", "least"], ["sum"]),
+    ]
+    initializers = [one, constant("step", FLOAT, [1], [1.0]), constant("limit", FLOAT, [1], [100.0])]
+    save(root / "held", nodes, [size, tensor("x", FLOAT, [1])], [tensor("sum", FLOAT, [1])], initializers)
+
+
 def recurrent(folder):
     """A GRU over x, whose first dimension is time. The runtime does not survive a time of 0."""
     weights = [
@@ -191,6 +214,34 @@ def recurrent(folder):
     nodes = [helper.make_node("GRU", ["x", "w", "r"], ["y", "last"], hidden_size=2)]
     outputs = [tensor("y", FLOAT, ["t", 1, "b", 2]), tensor("last", FLOAT, [1, "b", 2])]
     save(folder, nodes, [tensor("x", FLOAT, ["t", "b", 3])], outputs, weights)
+
+
+def recurrent_inside(root):
+    """The same GRU: `sliced` over the steps of x from `start` on, `shortened` over all but the first two, `flagged` over
+    all of x if `flag` is true."""
+    x, flag = tensor("x", FLOAT, ["t", 1, 3]), tensor("flag", TensorProto.BOOL, [1])
+    weights = [constant("w", FLOAT, [1, 6, 3], [0.1] * 18), constant("r", FLOAT, [1, 6, 2], [0.1] * 12)]
+    last = tensor("last", FLOAT, [1, 1, 2])
+    gru = lambda steps: helper.make_node("GRU", [steps, "w", "r"], ["", "last"], hidden_size=2)
+    cut = [helper.make_node("Slice", ["x", "start", "end"], ["rest"]), gru("rest")]
+    end, start = (constant(name, TensorProto.INT64, [1], [value]) for name, value in (("end", 1 << 40), ("start", 2)))
+    save(root / "sliced", cut, [x, tensor("start", TensorProto.INT64, [1])], [last], [*weights, end])
+    save(root / "shortened", cut, [x], [last], [*weights, start, end])
+    nothing = helper.make_node("Constant", [], ["last"], value=constant("none", FLOAT, [1, 1, 2], [0.0] * 2))
+    run, leave = (helper.make_graph([node], "body", [], [last]) for node in (gru("x"), nothing))
+    nodes = [
+        helper.make_node("Squeeze", ["flag"], ["is"]),
+        helper.make_node("If", ["is"], ["last"], then_branch=run, else_branch=leave),
+    ]
+    save(root / "flagged", nodes, [x, flag], [last], weights)
+
+
+def below(folder):
+    """Counts from x for ever if the number k is below 0."""
+    nodes = [helper.make_node("Less", ["k", "zero"], ["go"]), counting()]
+    initializers = [constant("step", FLOAT, [1], [1.0]), constant("zero", TensorProto.INT64, [], [0])]
+    inputs = [tensor("x", FLOAT, ["n"]), tensor("k", TensorProto.INT64, [])]
+    save(folder, nodes, inputs, [tensor("y", FLOAT, ["n"])], initializers)
 
 
 def frames(folder):
@@ -203,6 +254,9 @@ def frames(folder):
 def make(root):
     frames(root / "frames")
     recurrent(root / "recurrent")
+    recurrent_inside(root)
+    below(root / "below")
+    memory(root)
     gate(root / "gate")
     unranked(root / "unranked")
     scaled(root / "scaled")

@@ -170,6 +170,7 @@ enum Failure {
     Rejected(String),
     Cancelled,
     Unavailable(String),
+    MemoryFull(String),
     Failed(String),
 }
 
@@ -178,6 +179,7 @@ pub(in crate::onnx) fn error(error: RuntimeError) -> Body {
         RuntimeError::Rejected(words) => Failure::Rejected(words),
         RuntimeError::Cancelled => Failure::Cancelled,
         RuntimeError::Unavailable(words) => Failure::Unavailable(words),
+        RuntimeError::MemoryFull(words) => Failure::MemoryFull(words),
         RuntimeError::Failed(words) => Failure::Failed(words),
     })
 }
@@ -187,6 +189,7 @@ pub(in crate::onnx) fn read_error(bytes: &Bytes) -> RuntimeError {
         Ok(Failure::Rejected(words)) => RuntimeError::Rejected(words),
         Ok(Failure::Cancelled) => RuntimeError::Cancelled,
         Ok(Failure::Unavailable(words)) => RuntimeError::Unavailable(words),
+        Ok(Failure::MemoryFull(words)) => RuntimeError::MemoryFull(words),
         Ok(Failure::Failed(words)) => RuntimeError::Failed(words),
         Err(error) => RuntimeError::Failed(format!("the model's process sent no error: {error}")),
     }

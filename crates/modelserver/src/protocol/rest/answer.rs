@@ -200,14 +200,15 @@ impl From<InferError> for Refusal {
         let status = match &error {
             InferError::Invalid(_) => StatusCode::BAD_REQUEST,
             InferError::NotFound(_) => StatusCode::NOT_FOUND,
-            InferError::NotReady(_) | InferError::QueueFull { .. } | InferError::TimedOut(_) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            InferError::NotReady(_)
+            | InferError::QueueFull { .. }
+            | InferError::MemoryFull(_)
+            | InferError::TimedOut(_) => StatusCode::SERVICE_UNAVAILABLE,
             InferError::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
             InferError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         let refusal = Self::new(status, error.to_string());
-        let later = matches!(error, InferError::NotReady(_) | InferError::QueueFull { .. });
+        let later = matches!(error, InferError::NotReady(_) | InferError::QueueFull { .. } | InferError::MemoryFull(_));
         if later { refusal.later() } else { refusal }
     }
 }

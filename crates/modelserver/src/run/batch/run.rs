@@ -76,7 +76,7 @@ impl Worker {
             Answer::One(answer) => {
                 let made = run_once(self.runtime.as_mut(), call);
                 if let Err(RuntimeError::Unavailable(_)) = made
-                    && self.all.iter().any(Up::is_up)
+                    && self.all.iter().any(Up::takes_over)
                 {
                     self.hand_over(Job { answer: Answer::One(answer), ..job });
                     return None;
@@ -105,7 +105,7 @@ impl Worker {
                 let mut sink = Streamed { answers, handle: self.handle.as_ref() };
                 let result = run(self.runtime.as_mut(), call, &mut sink);
                 if let Err(RuntimeError::Unavailable(_)) = result
-                    && self.all.iter().any(Up::is_up)
+                    && self.all.iter().any(Up::takes_over)
                 {
                     self.hand_over(Job { answer: Answer::Each(sink.answers), ..job });
                     return None;
@@ -172,9 +172,12 @@ impl Worker {
                 }
                 None
             }
-            Err(RuntimeError::Rejected(_) | RuntimeError::Unavailable(_) | RuntimeError::Failed(_)) => {
-                self.one_by_one(jobs)
-            }
+            Err(
+                RuntimeError::Rejected(_)
+                | RuntimeError::Unavailable(_)
+                | RuntimeError::MemoryFull(_)
+                | RuntimeError::Failed(_),
+            ) => self.one_by_one(jobs),
         }
     }
 
