@@ -209,9 +209,10 @@ impl Guard {
         if sent == 0 { Ok(()) } else { Err(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EPERM)) }
     }
 
-    /// Sends a signal to a group that has none but the worker's own processes.
+    /// Sends a signal to a group that has none but the worker's own processes. As with `kill`, it is enough that one of them
+    /// gets it.
     fn signal_group(&self, group: i32, number: i32) -> Result<(), i32> {
-        let mut reached = Vec::new();
+        let (mut reached, mut sent, mut refused) = (Vec::new(), false, None);
         for _ in 0..LOOKS {
             let all: Vec<i32> = members(group).collect();
             if !all.iter().all(|pid| self.is_below(*pid)) {
@@ -224,13 +225,18 @@ impl Guard {
             for pid in news {
                 reached.push(pid);
                 match self.signal_process(pid, Some(group), number) {
+                    Ok(()) => sent = true,
                     // It has ended, or left the group.
-                    Ok(()) | Err(libc::ESRCH) => {}
-                    Err(error) => return Err(error),
+                    Err(libc::ESRCH) => {}
+                    Err(error) => refused = refused.or(Some(error)),
                 }
             }
         }
-        if reached.is_empty() { Err(libc::ESRCH) } else { Ok(()) }
+        match refused {
+            Some(error) if !sent => Err(error),
+            Some(_) | None if !reached.is_empty() => Ok(()),
+            Some(_) | None => Err(libc::ESRCH),
+        }
     }
 
     fn ready(&self) -> PollFlags {

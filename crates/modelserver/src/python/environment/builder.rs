@@ -164,9 +164,7 @@ impl Builder {
     fn run(&self, mut command: Command, until: Instant) -> Result<Told, ServeError> {
         let program = PathBuf::from(command.get_program());
         let failure = |source| io_error(self.name(), &program)(source);
-        for unwanted in UNWANTED {
-            command.env_remove(unwanted);
-        }
+        without_unwanted(&mut command);
         tracing::debug!(?command, "building");
         let (words, writer) = io::pipe().map_err(failure)?;
         command.stdin(Stdio::null()).stdout(writer.try_clone().map_err(failure)?).stderr(writer);
@@ -185,9 +183,16 @@ impl Builder {
     }
 }
 
+fn without_unwanted(command: &mut Command) {
+    for unwanted in UNWANTED {
+        command.env_remove(unwanted);
+    }
+}
+
 /// A command of `uv`.
 fn uv(program: &Path, first: &[&str]) -> Command {
     let mut command = Command::new(program);
+    without_unwanted(&mut command);
     command.args(first).args(["--color", "never", "--no-progress", "--no-config"]);
     command
 }
