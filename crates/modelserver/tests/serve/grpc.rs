@@ -65,6 +65,21 @@ async fn grpc_answers_on_the_same_port_with_typed_and_with_raw_contents() {
 }
 
 #[tokio::test]
+async fn elements_in_another_field_than_their_types_are_refused() {
+    let server = Server::of("identity/INT8").await;
+    let mut client = client(&server).await;
+    let both = InferTensorContents { int_contents: vec![1, 2], fp32_contents: vec![0.5], ..Default::default() };
+    let other = InferTensorContents { int64_contents: vec![1, 2], ..Default::default() };
+    for (contents, field) in [(both, "fp32_contents"), (other, "int64_contents")] {
+        let asked = request("INT8", vec![input("x", "INT8", Some(contents))]);
+        let status = client.model_infer(asked).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+        let words = format!("input `x`: {field} has elements, and those of INT8 belong in int_contents");
+        assert!(status.message().starts_with(&words), "{status}");
+    }
+}
+
+#[tokio::test]
 async fn halves_and_strings_travel_raw() {
     let server = Server::of("identity/FP16").await;
     let mut halves = request("FP16", vec![input("x", "FP16", None)]);

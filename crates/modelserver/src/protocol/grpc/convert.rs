@@ -1,6 +1,6 @@
 //! Messages of gRPC as requests and responses of the protocol, and back.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, mem::take};
 
 use bytes::BytesMut;
 use inference::{
@@ -124,30 +124,61 @@ pub(super) fn unload_dependents(parameters: &HashMap<String, ModelRepositoryPara
 }
 
 /// Elements out of the field for their type; the small integers share those of 32 bits.
-fn typed(datatype: Datatype, contents: InferTensorContents) -> Result<Data, String> {
+fn typed(datatype: Datatype, mut contents: InferTensorContents) -> Result<Data, String> {
     fn narrow<W: Copy + std::fmt::Display, N: TryFrom<W>>(wide: &[W], datatype: Datatype) -> Result<Vec<N>, String> {
         let narrow = |(place, wide): (usize, &W)| {
             N::try_from(*wide).map_err(|_| format!("element {place} is {wide}, which {datatype} cannot hold"))
         };
         wide.iter().enumerate().map(narrow).collect()
     }
-    Ok(match datatype {
-        Datatype::Bool => Data::Bool(contents.bool_contents),
-        Datatype::Uint8 => Data::Uint8(narrow(&contents.uint_contents, datatype)?),
-        Datatype::Uint16 => Data::Uint16(narrow(&contents.uint_contents, datatype)?),
-        Datatype::Uint32 => Data::Uint32(contents.uint_contents),
-        Datatype::Uint64 => Data::Uint64(contents.uint64_contents),
-        Datatype::Int8 => Data::Int8(narrow(&contents.int_contents, datatype)?),
-        Datatype::Int16 => Data::Int16(narrow(&contents.int_contents, datatype)?),
-        Datatype::Int32 => Data::Int32(contents.int_contents),
-        Datatype::Int64 => Data::Int64(contents.int64_contents),
-        Datatype::Fp32 => Data::Fp32(contents.fp32_contents),
-        Datatype::Fp64 => Data::Fp64(contents.fp64_contents),
-        Datatype::Bytes => Data::Bytes(contents.bytes_contents),
+    let (field, data) = match datatype {
+        Datatype::Bool => ("bool_contents", Data::Bool(take(&mut contents.bool_contents))),
+        Datatype::Uint8 => ("uint_contents", Data::Uint8(narrow(&take(&mut contents.uint_contents), datatype)?)),
+        Datatype::Uint16 => ("uint_contents", Data::Uint16(narrow(&take(&mut contents.uint_contents), datatype)?)),
+        Datatype::Uint32 => ("uint_contents", Data::Uint32(take(&mut contents.uint_contents))),
+        Datatype::Uint64 => ("uint64_contents", Data::Uint64(take(&mut contents.uint64_contents))),
+        Datatype::Int8 => ("int_contents", Data::Int8(narrow(&take(&mut contents.int_contents), datatype)?)),
+        Datatype::Int16 => ("int_contents", Data::Int16(narrow(&take(&mut contents.int_contents), datatype)?)),
+        Datatype::Int32 => ("int_contents", Data::Int32(take(&mut contents.int_contents))),
+        Datatype::Int64 => ("int64_contents", Data::Int64(take(&mut contents.int64_contents))),
+        Datatype::Fp32 => ("fp32_contents", Data::Fp32(take(&mut contents.fp32_contents))),
+        Datatype::Fp64 => ("fp64_contents", Data::Fp64(take(&mut contents.fp64_contents))),
+        Datatype::Bytes => ("bytes_contents", Data::Bytes(take(&mut contents.bytes_contents))),
         Datatype::Fp16 | Datatype::Bf16 => {
             return Err(format!("{datatype} has no typed contents in gRPC: send raw_input_contents"));
         }
-    })
+    };
+    match filled(&contents) {
+        Some(other) => {
+            Err(format!("{other} has elements, and those of {datatype} belong in {field}: leave {other} out"))
+        }
+        None => Ok(data),
+    }
+}
+
+/// The name of a field that has elements.
+fn filled(contents: &InferTensorContents) -> Option<&'static str> {
+    let InferTensorContents {
+        bool_contents,
+        int_contents,
+        int64_contents,
+        uint_contents,
+        uint64_contents,
+        fp32_contents,
+        fp64_contents,
+        bytes_contents,
+    } = contents;
+    let fields = [
+        ("bool_contents", bool_contents.is_empty()),
+        ("int_contents", int_contents.is_empty()),
+        ("int64_contents", int64_contents.is_empty()),
+        ("uint_contents", uint_contents.is_empty()),
+        ("uint64_contents", uint64_contents.is_empty()),
+        ("fp32_contents", fp32_contents.is_empty()),
+        ("fp64_contents", fp64_contents.is_empty()),
+        ("bytes_contents", bytes_contents.is_empty()),
+    ];
+    fields.into_iter().find_map(|(name, is_empty)| (!is_empty).then_some(name))
 }
 
 /// Outputs are raw if the inputs were, or if one of them has no typed form.
