@@ -5,7 +5,7 @@ from modelway import AbstractModel, Tensor
 
 
 class Streamer(AbstractModel):
-    """Counts up, to `most` or without end; a file that is named is written to when the generator is closed."""
+    """Counts up, to `most` or without end; when the generator is closed, `made` gets how far it came, and `closed` a word."""
 
     def predict(
         self,
@@ -16,6 +16,7 @@ class Streamer(AbstractModel):
         pause: float = 0.0,
         wide: int = 1,
         closed: str = "",
+        made: str = "",
     ) -> Iterator[Tensor["INT64", -1]]:
         number = 0
         try:
@@ -26,6 +27,9 @@ class Streamer(AbstractModel):
             if fault:
                 raise ValueError("no more numbers")
         finally:
+            if made:
+                with open(made, "w") as file:
+                    file.write(str(number))
             if closed:
                 with open(closed, "a") as file:
                     file.write("closed")
