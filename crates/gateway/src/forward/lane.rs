@@ -98,7 +98,7 @@ impl Lane {
     /// Probes until there is an answer. Until then the replica gets no request.
     async fn probe(&self, replica: &Arc<Replica>) {
         let mut hangs = false;
-        while probe::report(replica, PROBE_PATIENCE).await.is_none() {
+        while probe::is_silent(replica, PROBE_PATIENCE).await {
             if !std::mem::replace(&mut hangs, true) {
                 replica.hangs();
                 let (replica, seconds) = (&replica.id, PROBE_PATIENCE.as_secs());

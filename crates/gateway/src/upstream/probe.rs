@@ -1,6 +1,6 @@
 //! Asks a replica for one of its pages, on a connection of its own.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use api::replica::SELF_REPORT_PATH;
 use http::{
@@ -30,6 +30,20 @@ pub(crate) async fn report(replica: &Replica, patience: Duration) -> Option<Vec<
     Some(if page.status.is_success() { page.body } else { Vec::new() })
 }
 
+/// Whether a replica lets a question of its own connection wait. One at which nobody listens does not hang: it has ended,
+/// or finishes what it has begun.
+pub(crate) async fn is_silent(replica: &Replica, patience: Duration) -> bool {
+    let asked = async {
+        match Socket::connect(&replica.address, patience).await {
+            Ok(socket) => {
+                ask(socket, SELF_REPORT_PATH, "*/*", patience, |_, length| length <= LONGEST_REPORT).await.is_none()
+            }
+            Err(error) => !matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound),
+        }
+    };
+    timeout(patience, asked).await.unwrap_or(true)
+}
+
 /// The page at `path`. `None` if it did not come whole within `patience`. `may_grow` gets the length of each piece and of
 /// all so far with it, and says whether to read on.
 pub(crate) async fn get(
@@ -39,17 +53,21 @@ pub(crate) async fn get(
     patience: Duration,
     may_grow: impl FnMut(usize, usize) -> bool,
 ) -> Option<Page> {
-    timeout(patience, ask(replica, path, accept, patience, may_grow)).await.ok().flatten()
+    let asked = async {
+        let socket = Socket::connect(&replica.address, patience).await.ok()?;
+        ask(socket, path, accept, patience, may_grow).await
+    };
+    timeout(patience, asked).await.ok().flatten()
 }
 
 async fn ask(
-    replica: &Replica,
+    socket: Socket,
     path: &'static str,
     accept: &'static str,
     patience: Duration,
     mut may_grow: impl FnMut(usize, usize) -> bool,
 ) -> Option<Page> {
-    let mut link = Link::new(Socket::connect(&replica.address, patience).await.ok()?);
+    let mut link = Link::new(socket);
     let mut request = Request::new(SendBody::Held(None));
     *request.uri_mut() = http::Uri::from_static(path);
     request.headers_mut().insert(HOST, HeaderValue::from_static("localhost"));
