@@ -20,6 +20,12 @@ const NO_METHODS: [(&str, &str); 5] = [
     ("", "there is no such method; reflection lists the methods"),
 ];
 
+/// A gRPC call took longer than its caller allowed.
+pub const CALL_LATE: &str = "the call took longer than its own grpc-timeout";
+
+/// The methods of an inference server, for `Allow`.
+pub const METHODS: &str = "GET, HEAD, OPTIONS, POST";
+
 /// A compressed gRPC message in a call without `grpc-encoding`; INTERNAL, as the gRPC specification says.
 pub const COMPRESSION_UNNAMED: &str = "the message is marked as compressed, but the header grpc-encoding is missing";
 

@@ -6,6 +6,7 @@
 pub mod client;
 pub mod clock;
 pub mod config;
+pub mod grpc;
 pub mod guard;
 pub mod memory;
 pub mod metrics;

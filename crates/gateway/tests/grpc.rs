@@ -8,7 +8,7 @@ use api::route::form1::Route;
 use bytes::Bytes;
 use harness::{
     Control, Gateway, Manner, Replica,
-    grpc::{begin, call, framed, infer, messages, pieces, send},
+    grpc::{begin, call, framed, infer, messages, pieces, send, whole},
     route,
 };
 use http_body_util::{BodyExt as _, Full};
@@ -280,7 +280,7 @@ async fn a_change_of_health_is_told_to_those_who_watch_until_the_gateway_ends() 
     let mut check = vec![0x0a, 4];
     check.extend_from_slice(b"iris");
     let body = Full::<Bytes>::from(framed(&check));
-    let (mut answer, _connection) = begin(&gateway, "grpc.health.v1.Health/Watch", None, body).await;
+    let (mut answer, _connection) = begin(&gateway, "grpc.health.v1.Health/Watch", &[], body).await;
     let mut next = async || {
         let next = tokio::time::timeout(std::time::Duration::from_secs(20), answer.frame());
         next.await.expect("a frame in time").expect("a frame").unwrap()
@@ -295,6 +295,34 @@ async fn a_change_of_health_is_told_to_those_who_watch_until_the_gateway_ends() 
     }
     gateway.begin_stop();
     assert_eq!(next().await.into_trailers().unwrap()["grpc-status"], "14");
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_call_ends_when_its_callers_own_time_is_up() {
+    let (replica, _control, gateway) = Gateway::simple(Manner::Never).await;
+    let call = async |path: &str, timeout: &str, message: &[u8]| {
+        let body = Full::<Bytes>::from(framed(message));
+        let answer = whole(begin(&gateway, path, &[("grpc-timeout", timeout)], body).await);
+        tokio::time::timeout(std::time::Duration::from_secs(20), answer).await.expect("an end in time")
+    };
+    let reply = call("inference.GRPCInferenceService/ModelInfer", "300m", &infer("iris")).await;
+    assert_eq!(reply.status().0, "4", "{:?}", reply.status());
+    // The replica is told how much of the time is left.
+    let left = replica.seen.lock().unwrap()["grpc-timeout"].to_str().unwrap().to_owned();
+    let micros: u32 = left.strip_suffix('u').unwrap().parse().unwrap();
+    assert!((1..300_000).contains(&micros), "{left}");
+    let reply = call("grpc.health.v1.Health/Watch", "100m", &[]).await;
+    assert_eq!((reply.status().0, &reply.message[..]), ("4", &framed(&[8, 1])[..]), "{:?}", reply.status());
+    // One whose time is up before its message is there is not sent on.
+    let before = replica.requests();
+    let reply = call("inference.GRPCInferenceService/ModelInfer", "0n", &infer("iris")).await;
+    assert_eq!((reply.status().0, replica.requests()), ("4", before), "{:?}", reply.status());
+    for wrong in ["1", "1s", "123456789S", "-1S"] {
+        let reply = call("inference.GRPCInferenceService/ModelInfer", wrong, &infer("iris")).await;
+        let (status, words) = reply.status();
+        assert!(status == "3" && words.contains(wrong) && words.contains("eight digits"), "{wrong}: {status} {words}");
+    }
     gateway.stop().await;
 }
 

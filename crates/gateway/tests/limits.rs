@@ -10,8 +10,14 @@ use std::{
 };
 
 use base::serve::conformance::{Subject, suite};
+use bytes::Bytes;
 use futures::StreamExt as _;
-use harness::{Control, Gateway, Manner, Replica, config, eventually, read_all, route};
+use harness::{
+    Control, Gateway, Manner, Replica, config, eventually,
+    grpc::{begin, call, framed, infer, whole},
+    read_all, route,
+};
+use http_body_util::Full;
 use modelway_gateway::Config;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -62,6 +68,45 @@ async fn a_body_without_a_length_is_refused_when_it_gets_too_long_and_costs_no_m
     let grown = resident_mb().saturating_sub(before);
     assert!(grown < 100, "a gigabyte grew this process by {grown} MB");
     assert_eq!(gateway.infer("iris").await.0, 200, "the next one is served");
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_watch_takes_a_place_among_the_requests_in_flight() {
+    let (_replica, _control, gateway) = simple(|config| config.max_in_flight = 1, Manner::Grpc).await;
+    let watch = || begin(&gateway, "grpc.health.v1.Health/Watch", &[], Full::<Bytes>::from(framed(&[])));
+    let watched = watch().await;
+    let (status, words) = (call(&gateway, "ModelInfer", &infer("iris")).await, whole(watch().await).await);
+    for refused in [&status, &words] {
+        let (status, words) = refused.status();
+        assert!(status == "14" && words.contains("gateway.max_in_flight"), "{status} {words}");
+    }
+    drop(watched);
+    eventually("the place to be free", || async {
+        if call(&gateway, "ModelInfer", &infer("iris")).await.status().0 == "0" { Ok(()) } else { Err(()) }
+    })
+    .await;
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn the_beginning_of_a_stream_counts_among_the_bodies_in_memory_until_the_replica_takes_it() {
+    let (_replica, _control, gateway) = simple(|_| {}, Manner::DeafGrpc).await;
+    let mut message = infer("iris");
+    // A field of 500,000 bytes.
+    message.extend_from_slice(&[0x3a, 0xa0, 0xc2, 0x1e]);
+    message.resize(message.len() + 500_000, 0);
+    let body = Full::<Bytes>::from(framed(&message));
+    let stream = begin(&gateway, "inference.GRPCInferenceService/ModelStreamInfer", &[], body);
+    let held = |text: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix("modelway_gateway_held_bytes "));
+        line.and_then(|count| count.parse::<usize>().ok()).unwrap()
+    };
+    tokio::select! {
+        _ = stream => panic!("the replica answered"),
+        () = gateway.until("the beginning to count", "/metrics", |text| held(text) > 400_000) => {}
+    }
+    gateway.until("the beginning to be let go", "/metrics", |text| held(text) == 0).await;
     gateway.stop().await;
 }
 

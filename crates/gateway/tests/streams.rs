@@ -197,6 +197,11 @@ impl Client {
     /// Sends no more. What comes, the status and its words.
     async fn end(mut self) -> (Vec<u8>, String, String) {
         self.sends = None;
+        self.last().await
+    }
+
+    /// What comes, the status and its words.
+    async fn last(mut self) -> (Vec<u8>, String, String) {
         loop {
             let frame = tokio::time::timeout(PATIENCE, self.body.frame()).await.expect("the end in time");
             match frame.expect("a status").expect("no reset").into_data() {
@@ -300,6 +305,20 @@ async fn a_stream_whose_replica_breaks_off_ends_with_a_status_that_says_so() {
     assert!(words.starts_with("a broke off within its answer (") && words.ends_with("is not sent again"), "{words}");
     let (_, _, metrics) = gateway.get("/metrics").await;
     assert!(metrics.contains(r#"requests_total{deployment="md-1",revision="1",code="502"} 1"#), "{metrics}");
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_ends_when_its_callers_own_time_is_up() {
+    let (iris, digits) = (Scripted::echo("a", false).await, Scripted::echo("b", false).await);
+    let (_control, gateway) = before(&iris, &digits).await;
+    let client = Client::begin(&gateway, framed(&infer("iris")), &[("grpc-timeout", "400m")]).await;
+    let (came, status, words) = client.last().await;
+    assert_eq!((came, &*status), (framed(&infer("iris")), "4"), "{words}");
+    assert!(words.contains("grpc-timeout"), "{words}");
+    let (_, _, metrics) = gateway.get("/metrics").await;
+    assert!(metrics.contains(r#"requests_total{deployment="md-1",revision="1",code="504"} 1"#), "{metrics}");
+    assert!(metrics.contains(r#"requests_in_flight{deployment="md-1"} 0"#), "{metrics}");
     gateway.stop().await;
 }
 

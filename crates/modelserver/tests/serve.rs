@@ -21,6 +21,8 @@ mod classes;
 mod clients;
 #[path = "serve/crashes.rs"]
 mod crashes;
+#[path = "serve/deadlines.rs"]
+mod deadlines;
 #[path = "serve/doors.rs"]
 mod doors;
 #[path = "serve/frames.rs"]

@@ -164,6 +164,10 @@ fn inference() -> Vec<Ask> {
         call("no message", 3, INFER, &[], Bytes::new()),
         call("a message that breaks off", 3, INFER, &[], cut),
         call("two messages", 3, INFER, &[], framed.repeat(2)),
+        call("a time", 0, INFER, &[("grpc-timeout", "20S")], framed.clone()),
+        call("a time that is up", 4, INFER, &[("grpc-timeout", "0n")], framed.clone()),
+        call("a time that cannot be read", 3, INFER, &[("grpc-timeout", "1s")], framed.clone()),
+        call("a time for a watch", 4, &format!("{HEALTH}/Watch"), &[("grpc-timeout", "300m")], frame(&[], false)),
         call("gzip", 0, INFER, &encoding("gzip"), packed.clone()),
         call(
             "gzip that may be answered so",

@@ -380,7 +380,7 @@ fn heads() -> Vec<Ask> {
             421,
             format!("GET http://example.org/v2 HTTP/1.1\r\n{closing}x-request-id: asked\r\n\r\n"),
         ),
-        raw("a star", 404, format!("OPTIONS * HTTP/1.1\r\n{closing}x-request-id: asked\r\n\r\n")),
+        raw("a star", 204, format!("OPTIONS * HTTP/1.1\r\n{closing}x-request-id: asked\r\n\r\n")),
         raw("CONNECT", 405, format!("CONNECT 127.0.0.1:80 HTTP/1.1\r\n{closing}x-request-id: asked\r\n\r\n")),
         raw("a method in small letters", 405, format!("get /v2 HTTP/1.1\r\n{closing}x-request-id: asked\r\n\r\n")),
         raw("an upgrade to HTTP/2", 200, live("upgrade: h2c\r\nhttp2-settings: AAMAAABkAARAAAAAAAIAAAAA\r\n")),

@@ -85,6 +85,8 @@ impl Limits {
 pub(crate) struct Admission {
     limits: Arc<Limits>,
     held: usize,
+    /// Whether it has a place among the requests in flight, and which deployment's that is.
+    entered: bool,
     place: Option<Arc<Endpoint>>,
     streaming: bool,
 }
@@ -92,7 +94,7 @@ pub(crate) struct Admission {
 impl Admission {
     /// Nothing yet.
     pub(crate) fn new(limits: &Arc<Limits>) -> Self {
-        Self { limits: Arc::clone(limits), held: 0, place: None, streaming: false }
+        Self { limits: Arc::clone(limits), held: 0, entered: false, place: None, streaming: false }
     }
 
     /// Counts `more` bytes of a held body; false if that would be too many, and then nothing is counted.
@@ -119,14 +121,25 @@ impl Admission {
         })
     }
 
+    /// Takes a place among the requests in flight of the gateway, for one that no replica answers.
+    pub(crate) fn enter_own(&mut self, counters: &Counters) -> Result<(), Refusal> {
+        self.take_any().map_err(|full| {
+            counters.refused(Reason::Full);
+            full.refusal("")
+        })
+    }
+
+    fn take_any(&mut self) -> Result<(), Full> {
+        self.entered = true;
+        let all = self.limits.counts.in_flight.fetch_add(1, Ordering::AcqRel);
+        if all < self.limits.in_flight { Ok(()) } else { Err(Full::Gateway(self.limits.in_flight)) }
+    }
+
     fn take_place(&mut self, endpoint: &Arc<Endpoint>, streaming: bool) -> Result<(), Full> {
+        self.take_any()?;
         let limits = Arc::clone(&self.limits);
-        let all = limits.counts.in_flight.fetch_add(1, Ordering::AcqRel);
         let own = endpoint.live.in_flight.fetch_add(1, Ordering::AcqRel);
         self.place = Some(Arc::clone(endpoint));
-        if all >= limits.in_flight {
-            return Err(Full::Gateway(limits.in_flight));
-        }
         if own >= limits.in_flight_per_deployment {
             return Err(Full::Deployment(limits.in_flight_per_deployment));
         }
@@ -146,9 +159,11 @@ impl Drop for Admission {
         if self.held > 0 {
             self.limits.counts.held_bytes.fetch_sub(self.held, Ordering::AcqRel);
         }
+        if self.entered {
+            self.limits.counts.in_flight.fetch_sub(1, Ordering::AcqRel);
+        }
         let Some(endpoint) = &self.place else { return };
         endpoint.live.in_flight.fetch_sub(1, Ordering::AcqRel);
-        self.limits.counts.in_flight.fetch_sub(1, Ordering::AcqRel);
         if self.streaming {
             endpoint.live.streaming.fetch_sub(1, Ordering::AcqRel);
         }

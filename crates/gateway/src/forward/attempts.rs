@@ -16,6 +16,7 @@ use std::{
     time::Duration,
 };
 
+use base::grpc::{TIMEOUT, timeout_value};
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode};
 use tokio::time::Instant;
@@ -60,6 +61,8 @@ pub(crate) struct Call {
     pub(crate) protocol: Protocol,
     /// When the request's head was read.
     pub(crate) started: Instant,
+    /// When the caller's own time for the call is up.
+    pub(crate) until: Option<Instant>,
     pub(crate) alarm: Alarm,
     /// From now to the head of an answer, all tries together.
     pub(crate) timeout: Duration,
@@ -115,6 +118,10 @@ pub(crate) async fn forward(call: Call, head: Request<()>, body: Received) -> Re
             replica: &replica,
             id: id.as_ref(),
         };
+        if let Some(until) = call.until {
+            let left = until.saturating_duration_since(Instant::now());
+            outgoing.headers_mut().insert(TIMEOUT.clone(), timeout_value(left));
+        }
         let answer = line.send(&mut outgoing, &mut alarm, extend).await;
         drop((in_hand, trial));
         let error = match answer {

@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
+use tokio::time::Instant;
 
 use super::lane::Lane;
 use crate::{
@@ -98,7 +99,7 @@ pub(crate) async fn body(
     let mut pieces = Pieces { first: None, all: BytesMut::new(), expected: announced.unwrap_or(0).min(holdable) };
     let mut length = 0_u64;
     let mut pace = pace(config);
-    while let Some(frame) = next(&mut body, &mut pace, alarm, config).await? {
+    while let Some(frame) = next(&mut body, &mut pace, None, alarm, config).await? {
         let data = frame.into_data().unwrap_or_default();
         let room = admission.hold(data.len());
         length += data.len() as u64;
@@ -125,12 +126,13 @@ pub(crate) struct FirstMessage {
 }
 
 /// The body of a gRPC call until its model is known and, if it is short and does not stream, to its end. What streams is
-/// never held. `None`: a stream on which nothing came.
+/// never held. `until` is when the caller's own time is up. `None`: a stream on which nothing came.
 pub(crate) async fn call(
     lane: &Lane,
     mut body: Incoming,
     encoding: Option<&[u8]>,
     streams: bool,
+    until: Option<Instant>,
     admission: &mut Admission,
     alarm: &mut Alarm,
 ) -> Result<Option<FirstMessage>, Refusal> {
@@ -142,7 +144,7 @@ pub(crate) async fn call(
     let mut pace = pace(config);
     loop {
         let mut ended = true;
-        if let Some(frame) = next(&mut body, &mut pace, alarm, config).await? {
+        if let Some(frame) = next(&mut body, &mut pace, until, alarm, config).await? {
             let data = frame.into_data().unwrap_or_default();
             room &= admission.hold(data.len());
             length += data.len();
@@ -206,14 +208,17 @@ impl Pieces {
 async fn next(
     body: &mut Incoming,
     pace: &mut Pace,
+    until: Option<Instant>,
     alarm: &mut Alarm,
     config: &Config,
 ) -> Result<Option<Frame<Bytes>>, Refusal> {
     let frame = poll_fn(|cx| match Pin::new(&mut *body).poll_frame(cx) {
         Poll::Ready(frame) => Poll::Ready(Ok(frame)),
         Poll::Pending => {
-            alarm.set(pace.wait());
-            alarm.poll(cx).map(|()| Err(too_slow(config)))
+            let patience = pace.wait();
+            let is_late = until.is_some_and(|until| until <= patience);
+            alarm.set(until.filter(|_| is_late).unwrap_or(patience));
+            alarm.poll(cx).map(|()| Err(if is_late { Refusal::late() } else { too_slow(config) }))
         }
     });
     match frame.await? {

@@ -22,7 +22,7 @@ use crate::{
     },
 };
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// A body that is no replica's and goes on for as long as its client likes.
 pub(crate) type BoxBody = UnsyncBoxBody<Bytes, BoxError>;
 type Polled = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
@@ -218,6 +218,15 @@ impl ReplicaBody {
 }
 
 impl OutBody {
+    /// The rest of it is not sent; what is recorded of the request is `status`.
+    pub(crate) fn gave_up(&mut self, status: StatusCode) {
+        if let Self::Replica(body) = self
+            && let Some(flight) = &mut body.flight
+        {
+            flight.code = status.as_u16();
+        }
+    }
+
     /// The timer, once the answer is over.
     pub(crate) fn take_alarm(&mut self) -> Option<Alarm> {
         match self {

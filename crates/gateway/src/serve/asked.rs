@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderValue, Request};
+use http::{HeaderValue, Request, StatusCode};
 use tokio::time::Instant;
 
 use super::name::Named;
@@ -25,6 +25,8 @@ pub(crate) struct Asked {
     pub(crate) started: Instant,
     pub(crate) id: HeaderValue,
     pub(crate) protocol: Protocol,
+    /// When the caller's own time for the call is up.
+    pub(crate) until: Option<Instant>,
 }
 
 /// A request whose endpoint is known and whose body is there, or comes.
@@ -38,18 +40,22 @@ pub(crate) struct Ready {
     pub(crate) body: Received,
     pub(crate) admission: Admission,
     pub(crate) alarm: Alarm,
-    /// The caller's own timeout.
-    pub(crate) wanted: Option<Duration>,
 }
 
 impl Ready {
     /// Takes a place among the requests in flight and chooses the revision: what is forwarded then.
     pub(crate) fn admit(mut self) -> Result<(Call, Request<()>, Received), Refusal> {
+        let now = Instant::now();
+        if self.asked.until.is_some_and(|until| until <= now) {
+            self.named.endpoint.count_refusal(StatusCode::GATEWAY_TIMEOUT);
+            return Err(Refusal::late());
+        }
         let revision = self.enter()?;
         let draft = self.draft();
-        let Self { lane, asked, named, head, body, admission, alarm, wanted } = self;
+        let Self { lane, asked, named, head, body, admission, alarm } = self;
         let route = Duration::from_millis(named.endpoint.route.request_timeout_ms);
-        let timeout = wanted.map_or(route, |wanted| wanted.min(route));
+        // What the client took to send its body is not the replica's, but it is the caller's own time.
+        let timeout = asked.until.map_or(route, |until| until.saturating_duration_since(now).min(route));
         let call = Call {
             lane,
             admission,
@@ -57,9 +63,10 @@ impl Ready {
             versioned: named.version.is_some(),
             protocol: asked.protocol,
             started: asked.started,
+            until: asked.until,
             alarm,
             timeout,
-            gap: if named.streams { RESTING } else { timeout },
+            gap: if named.streams { RESTING } else { route },
             draft,
             endpoint: named.endpoint,
         };

@@ -1,7 +1,8 @@
 //! One gRPC call until a replica is asked: its model is named by its first message, and on a stream by each.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
@@ -31,7 +32,7 @@ use crate::{
 /// Answers a call.
 pub(crate) async fn answer(conn: &Conn, asked: Asked, request: Request<Incoming>) -> Result<Response<Answer>, Refusal> {
     let Some(method) = own::model_method(request.uri().path()) else {
-        return own::answer_grpc(&conn.app, request).await;
+        return own::answer_grpc(conn, request).await;
     };
     let (parts, body) = request.into_parts();
     let streams = method == "ModelStreamInfer";
@@ -39,7 +40,7 @@ pub(crate) async fn answer(conn: &Conn, asked: Asked, request: Request<Incoming>
     let mut alarm = conn.alarm(asked.started);
     let encoding = parts.headers.get(&grpc::ENCODING).cloned();
     let encoding = encoding.as_ref().map(HeaderValue::as_bytes);
-    let first = receive::call(&conn.lane, body, encoding, streams, &mut admission, &mut alarm).await?;
+    let first = receive::call(&conn.lane, body, encoding, streams, asked.until, &mut admission, &mut alarm).await?;
     let Some(first) = first else { return Ok(OutBody::grpc(None).map(Answer::One)) };
     let answer_encoding = grpc::answer_encoding(&parts.headers);
     let call = Open {
@@ -48,7 +49,6 @@ pub(crate) async fn answer(conn: &Conn, asked: Asked, request: Request<Incoming>
         kind: matches!(method, "ModelInfer" | "ModelStreamInfer").then_some("grpc_infer"),
         streams,
         asks_readiness: method == "ModelReady",
-        wanted: parts.headers.get(&grpc::TIMEOUT).and_then(|value| grpc::read_timeout(value.as_bytes())),
         head: asked.protocol.outgoing(parts, asked.id.clone(), None),
         asked,
     };
@@ -59,6 +59,8 @@ pub(crate) async fn answer(conn: &Conn, asked: Asked, request: Request<Incoming>
             return call.of(model, body, admission, alarm).await.map(|it| it.map(Answer::One));
         }
     };
+    // It counts until the replica has taken the last of it.
+    let head = Bytes::from_owner(Counted { bytes: head, _admission: admission });
     let split = Split::new(head, rest, encoding, conn.lane.gateway.config.buffer_body_bytes);
     let mut call = call;
     call.head.headers_mut().remove(&grpc::ACCEPT_ENCODING);
@@ -74,6 +76,18 @@ pub(crate) async fn answer(conn: &Conn, asked: Asked, request: Request<Incoming>
     Ok(head.map(|()| Answer::Merged(merged)))
 }
 
+/// The beginning of a stream, counted among the bodies held in memory.
+struct Counted {
+    bytes: Bytes,
+    _admission: Admission,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 /// A call whose model is to be found.
 #[derive(Clone, Debug)]
 struct Open {
@@ -84,7 +98,6 @@ struct Open {
     streams: bool,
     /// It asks no more than whether a model is ready.
     asks_readiness: bool,
-    wanted: Option<Duration>,
     head: Request<()>,
 }
 
@@ -97,7 +110,7 @@ impl Open {
         admission: Admission,
         alarm: Alarm,
     ) -> Result<Response<OutBody>, Refusal> {
-        let Self { app, lane, asked, kind, streams, asks_readiness, wanted, head } = self;
+        let Self { app, lane, asked, kind, streams, asks_readiness, head } = self;
         let endpoint = match name::endpoint(&app, &model.name).await {
             // As Triton has it: no error.
             Err(_) if asks_readiness => return Ok(OutBody::grpc(Some(&[]))),
@@ -107,7 +120,7 @@ impl Open {
             found => found?,
         };
         let named = Named { endpoint, version: model.version, kind, streams };
-        let (call, head, body) = Ready { lane, asked, named, head, body, admission, alarm, wanted }.admit()?;
+        let (call, head, body) = Ready { lane, asked, named, head, body, admission, alarm }.admit()?;
         forward(call, head, body).await
     }
 }

@@ -114,6 +114,13 @@ impl Merged {
         self.opening.push(Box::pin(async move { (model, id, opening.await) }));
     }
 
+    /// The rest of the stream is not sent; what is recorded of it is `status`.
+    pub(crate) fn gave_up(&mut self, status: StatusCode) {
+        for (body, _) in &mut self.bodies {
+            body.gave_up(status);
+        }
+    }
+
     pub(crate) fn is_over(&self) -> bool {
         self.over
     }

@@ -3,14 +3,20 @@
 use std::sync::Arc;
 
 use api::words;
+use bytes::Bytes;
 use futures::{StreamExt as _, future, stream};
-use http::{HeaderValue, Method, Request, Response, StatusCode, header::CONTENT_TYPE, request::Parts};
+use http::{
+    HeaderValue, Method, Request, Response, StatusCode,
+    header::{ALLOW, CONTENT_TYPE},
+    request::Parts,
+};
 use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt as _, BodyStream, StreamBody};
 use hyper::body::Incoming;
 
-use super::{app::App, health, metrics, served::Answer};
+use super::{app::App, connection::Conn, health, metrics, served::Answer};
 use crate::{
+    admit::limits::Admission,
     forward::reply::{BoxBody, OutBody},
     observe::exposition,
     wire::{
@@ -34,7 +40,10 @@ const EXTENSIONS: [&str; 6] =
 
 /// Answers with a page.
 pub(crate) async fn answer(app: &Arc<App>, page: Own, asked: &Parts) -> Result<Response<OutBody>, Refusal> {
-    if !matches!(asked.method, Method::GET | Method::HEAD) {
+    if page == Own::Asterisk && asked.method != Method::OPTIONS {
+        return Err(Refusal::method("*", "OPTIONS", &asked.method));
+    }
+    if page != Own::Asterisk && !matches!(asked.method, Method::GET | Method::HEAD) {
         // The target of CONNECT is no path.
         let path = Some(asked.uri.path()).filter(|path| !path.is_empty()).unwrap_or("/");
         return Err(Refusal::method(path, "GET, HEAD", &asked.method));
@@ -58,6 +67,12 @@ pub(crate) async fn answer(app: &Arc<App>, page: Own, asked: &Parts) -> Result<R
         Own::Version => {
             let mut response = Response::new(env!("CARGO_PKG_VERSION").into());
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+            response
+        }
+        Own::Asterisk => {
+            let mut response = Response::new(Bytes::new());
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static(words::METHODS));
             response
         }
         Own::Models => json(StatusCode::OK, models(app).await),
@@ -99,7 +114,8 @@ pub(crate) fn model_method(path: &str) -> Option<&'static str> {
 }
 
 /// Answers a gRPC call that no replica is asked for.
-pub(crate) async fn answer_grpc(app: &Arc<App>, request: Request<Incoming>) -> Result<Response<Answer>, Refusal> {
+pub(crate) async fn answer_grpc(conn: &Conn, request: Request<Incoming>) -> Result<Response<Answer>, Refusal> {
+    let app = &conn.app;
     let is_ready = app.gateway.not_ready().is_none();
     let mut parts = request.uri().path().splitn(3, '/').skip(1);
     let response = match (parts.next().unwrap_or_default(), parts.next().unwrap_or_default()) {
@@ -112,8 +128,14 @@ pub(crate) async fn answer_grpc(app: &Arc<App>, request: Request<Incoming>) -> R
         }
         (SERVICE, method) => return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, words::no_method(method))),
         (health::SERVICE, "Check") => health::check(app, request).await?,
-        (health::SERVICE, "Watch") => return health::watch(app, request).await.map(|it| until_end(app, it)),
-        (REFLECTION | REFLECTION_ALPHA, _) => return Ok(until_end(app, (app.reflect)(request).await)),
+        (health::SERVICE, "Watch") => {
+            let place = place(conn)?;
+            return health::watch(app, request).await.map(|it| until_end(app, it, place));
+        }
+        (REFLECTION | REFLECTION_ALPHA, _) => {
+            let place = place(conn)?;
+            return Ok(until_end(app, (app.reflect)(request).await, place));
+        }
         // As tonic has it: no words.
         (health::SERVICE, _) => return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, "")),
         (other, _) => return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, words::no_service(other, SERVICE))),
@@ -121,8 +143,15 @@ pub(crate) async fn answer_grpc(app: &Arc<App>, request: Request<Incoming>) -> R
     Ok(response.map(Answer::One))
 }
 
-/// An answer that may go on for as long as its client likes, and ends with the gateway.
-fn until_end(app: &Arc<App>, response: Response<BoxBody>) -> Response<Answer> {
+/// A place among the requests in flight, for an answer that may go on for as long as its client likes.
+fn place(conn: &Conn) -> Result<Admission, Refusal> {
+    let mut admission = Admission::new(&conn.lane.limits);
+    admission.enter_own(&conn.lane.gateway.counters)?;
+    Ok(admission)
+}
+
+/// An answer that may go on for as long as its client likes, and ends with the gateway. It holds its place until then.
+fn until_end(app: &Arc<App>, response: Response<BoxBody>, place: Admission) -> Response<Answer> {
     if response.body().is_end_stream() {
         return response.map(Answer::Open);
     }
@@ -131,6 +160,7 @@ fn until_end(app: &Arc<App>, response: Response<BoxBody>) -> Response<Answer> {
     let last = stream::once(future::ready(Ok(Frame::trailers(end))));
     response.map(|body| {
         let frames = BodyStream::new(body).take_until(async move { tasks.stopping().await });
+        let frames = frames.inspect(move |_| _ = &place);
         Answer::Open(StreamBody::new(frames.chain(last)).boxed_unsync())
     })
 }

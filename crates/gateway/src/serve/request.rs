@@ -8,7 +8,8 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use http::{HeaderValue, Method, Request, Response, Version, header::CONTENT_LENGTH};
+use base::grpc::{is_call, timeout};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header::CONTENT_LENGTH};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -33,7 +34,7 @@ const TOO_MANY_CALLS: &str = "this gateway has as many calls over HTTP/2 under w
 /// Answers one request.
 pub(crate) async fn handle(conn: Arc<Conn>, request: Request<Incoming>) -> Result<Response<Served>, Infallible> {
     let busy = conn.begin(request.version());
-    let asked = identify(&conn, &request);
+    let mut asked = identify(&conn, &request);
     let Asked { id, protocol, .. } = asked.clone();
     // hyper leaves the body out by itself over HTTP/1, not over HTTP/2.
     let bare = request.method() == Method::HEAD && request.version() == Version::HTTP_2;
@@ -42,11 +43,13 @@ pub(crate) async fn handle(conn: Arc<Conn>, request: Request<Incoming>) -> Resul
         gateway.counters.refused(Reason::Full);
         Err(Refusal::unavailable(TOO_MANY_CALLS))
     } else {
-        authorise(&request, &gateway.config, &gateway.counters)
+        authorise(&request, &gateway.config, &gateway.counters).and_then(|()| until(&asked, &request))
     };
+    asked.until = allowed.as_ref().ok().copied().flatten();
+    let until = asked.until;
     let answered = match (allowed, protocol) {
-        (Ok(()), Protocol::Http) => answer(&conn, asked, request).await.map(|it| it.map(Answer::One)),
-        (Ok(()), Protocol::Grpc) => Box::pin(call::answer(&conn, asked, request)).await,
+        (Ok(_), Protocol::Http) => answer(&conn, asked, request).await.map(|it| it.map(Answer::One)),
+        (Ok(_), Protocol::Grpc) => Box::pin(call::answer(&conn, asked, request)).await,
         (Err(refusal), _) => Err(refusal),
     };
     let mut response = answered.unwrap_or_else(|refusal| refuse(&conn, protocol, refusal).map(Answer::One));
@@ -54,12 +57,23 @@ pub(crate) async fn handle(conn: Arc<Conn>, request: Request<Incoming>) -> Resul
         leave_out_own(&mut response);
     }
     response.headers_mut().insert(REQUEST_ID.clone(), id);
-    Ok(response.map(|body| Served::new(body, busy)))
+    Ok(response.map(|body| Served::new(body, busy, until)))
 }
 
 fn identify(conn: &Conn, request: &Request<Incoming>) -> Asked {
-    let protocol = if grpc::is_grpc(request) { Protocol::Grpc } else { Protocol::Http };
-    Asked { started: Instant::now(), id: conn.lane.gateway.ids.of(request.headers()), protocol }
+    let protocol = if is_call(request) { Protocol::Grpc } else { Protocol::Http };
+    Asked { started: Instant::now(), id: conn.lane.gateway.ids.of(request.headers()), protocol, until: None }
+}
+
+/// When the time is up that the caller of gRPC gives its call.
+fn until(asked: &Asked, request: &Request<Incoming>) -> Result<Option<Instant>, Refusal> {
+    match asked.protocol {
+        Protocol::Http => Ok(None),
+        Protocol::Grpc => match timeout(request.headers()) {
+            Ok(timeout) => Ok(timeout.map(|timeout| asked.started + timeout)),
+            Err(words) => Err(Refusal::new(StatusCode::BAD_REQUEST, words)),
+        },
+    }
 }
 
 async fn answer(conn: &Conn, asked: Asked, request: Request<Incoming>) -> Result<Response<OutBody>, Refusal> {
@@ -75,7 +89,7 @@ async fn answer(conn: &Conn, asked: Asked, request: Request<Incoming>) -> Result
     let body = receive::body(&conn.lane, body, length, &mut admission, &mut alarm).await;
     let body = body.inspect_err(|refusal| named.endpoint.count_refusal(refusal.status))?;
     let head = asked.protocol.outgoing(parts, asked.id.clone(), length.filter(|_| body.streams()));
-    let ready = Ready { lane: Arc::clone(&conn.lane), asked, named, head, body, admission, alarm, wanted: None };
+    let ready = Ready { lane: Arc::clone(&conn.lane), asked, named, head, body, admission, alarm };
     let (call, head, body) = ready.admit()?;
     forward(call, head, body).await
 }

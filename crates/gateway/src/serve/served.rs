@@ -10,9 +10,13 @@ use std::{
 use base::serve::{taking, untaken};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use tokio::time::Instant;
 
 use super::{connection::Busy, merged::Merged};
-use crate::forward::reply::{BoxBody, OutBody};
+use crate::{
+    forward::reply::{BoxBody, BoxError, OutBody},
+    wire::{alarm::Alarm, grpc, refusal::Refusal},
+};
 
 /// Over HTTP/2 hyper gets so much at a time: it keeps that of each call whose client has no room for it.
 const PIECE: usize = 64 << 10;
@@ -35,27 +39,51 @@ pub(crate) struct Served {
     busy: Busy,
     /// What is left of a large piece.
     rest: Bytes,
+    /// Goes off when the caller's own time for the call is up.
+    until: Option<Box<Alarm>>,
 }
 
 impl Served {
-    pub(crate) fn new(body: Answer, busy: Busy) -> Self {
-        Self { body, busy, rest: Bytes::new() }
+    /// `until` is when the caller's own time for the call is up.
+    pub(crate) fn new(body: Answer, busy: Busy, until: Option<Instant>) -> Self {
+        let until = until.map(|until| Box::new(Alarm::new(until)));
+        Self { body, busy, rest: Bytes::new(), until }
+    }
+
+    /// The next frame of the answer, or the status that ends it when the caller's time is up.
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let polled = match &mut self.body {
+            Answer::One(body) => Pin::new(body).poll_frame(cx),
+            Answer::Open(body) => Pin::new(body).poll_frame(cx),
+            Answer::Merged(merged) => merged.poll(cx),
+        };
+        let (Poll::Pending, Some(alarm)) = (&polled, &mut self.until) else { return polled };
+        ready!(alarm.poll(cx));
+        self.until = None;
+        let late = Refusal::late();
+        match &mut self.body {
+            Answer::One(body) => body.gave_up(late.status),
+            Answer::Merged(merged) => merged.gave_up(late.status),
+            Answer::Open(_) => {}
+        }
+        let is_announced = self.size_hint().exact().is_some();
+        self.body = Answer::One(OutBody::Own(None));
+        Poll::Ready(Some(if is_announced {
+            Err(late.words.into())
+        } else {
+            Ok(Frame::trailers(grpc::trailers(&late)))
+        }))
     }
 }
 
 impl Body for Served {
     type Data = Bytes;
-    type Error = <OutBody as Body>::Error;
+    type Error = BoxError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         taking::asked();
         let mut frame = if self.rest.is_empty() {
-            let polled = match &mut self.body {
-                Answer::One(body) => Pin::new(body).poll_frame(cx),
-                Answer::Open(body) => Pin::new(body).poll_frame(cx),
-                Answer::Merged(merged) => merged.poll(cx),
-            };
-            match ready!(polled) {
+            match ready!(self.poll_body(cx)) {
                 Some(Ok(frame)) => frame,
                 end => return Poll::Ready(end),
             }

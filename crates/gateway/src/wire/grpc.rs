@@ -1,9 +1,7 @@
-//! gRPC's own words: its prefix, its statuses and its timeouts.
-
-use std::time::Duration;
+//! gRPC's own words: its prefix and its statuses.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header::CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
 
 use super::refusal::Refusal;
 
@@ -19,35 +17,8 @@ pub(crate) const PREFIX: usize = 5;
 pub(crate) const KIND: HeaderValue = HeaderValue::from_static("application/grpc");
 static STATUS: HeaderName = HeaderName::from_static("grpc-status");
 static MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
-pub(crate) static TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 pub(crate) static ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 pub(crate) static ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
-
-/// Whether a request is gRPC.
-pub(crate) fn is_grpc<B>(request: &Request<B>) -> bool {
-    request.version() == Version::HTTP_2
-        && request.method() == Method::POST
-        && request.headers().get(CONTENT_TYPE).is_some_and(|kind| {
-            let rest = kind.as_bytes().strip_prefix(b"application/grpc");
-            // `application/grpc-web` is another protocol.
-            rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
-        })
-}
-
-/// `grpc-timeout`: up to eight digits and a unit.
-pub(crate) fn read_timeout(value: &[u8]) -> Option<Duration> {
-    let (unit, digits) = value.split_last()?;
-    let count: u64 = std::str::from_utf8(digits).ok().filter(|digits| digits.len() <= 8)?.parse().ok()?;
-    Some(match unit {
-        b'H' => Duration::from_secs(count * 3600),
-        b'M' => Duration::from_secs(count * 60),
-        b'S' => Duration::from_secs(count),
-        b'm' => Duration::from_millis(count),
-        b'u' => Duration::from_micros(count),
-        b'n' => Duration::from_nanos(count),
-        _ => return None,
-    })
-}
 
 /// A `ServerMetadataResponse`.
 pub(crate) fn server_metadata(extensions: &[&str]) -> Vec<u8> {
@@ -151,31 +122,6 @@ pub(crate) fn all_well() -> HeaderMap {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn timeouts_are_read_in_all_units_and_nothing_else_is() {
-        assert_eq!(read_timeout(b"5S"), Some(Duration::from_secs(5)));
-        assert_eq!(read_timeout(b"100m"), Some(Duration::from_millis(100)));
-        assert_eq!(read_timeout(b"99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
-        for wrong in [&b""[..], b"S", b"5", b"123456789S", b"-1S"] {
-            assert_eq!(read_timeout(wrong), None);
-        }
-    }
-
-    #[test]
-    fn grpc_web_is_another_protocol() {
-        for (kind, wanted) in [
-            ("application/grpc", true),
-            ("application/grpc+proto", true),
-            ("application/grpc;charset=utf-8", true),
-            ("application/grpc-web", false),
-            ("application/grpc-web+proto", false),
-            ("application/json", false),
-        ] {
-            let request = Request::post("/").version(Version::HTTP_2).header(CONTENT_TYPE, kind).body(()).unwrap();
-            assert_eq!(is_grpc(&request), wanted, "{kind}");
-        }
-    }
 
     #[test]
     fn words_that_no_header_can_hold_are_encoded() {

@@ -58,6 +58,8 @@ pub(crate) enum Own {
     Metrics,
     /// The metrics of all replicas.
     ReplicaMetrics,
+    /// The server as a whole, which is asked for its methods: `*`.
+    Asterisk,
 }
 
 /// Reads a path.
@@ -89,6 +91,7 @@ pub(crate) fn read(path: &str) -> Target<'_> {
             "/v1/models" => Target::Own(Own::Models),
             "/metrics" => Target::Own(Own::Metrics),
             "/metrics/replicas" => Target::Own(Own::ReplicaMetrics),
+            "*" => Target::Own(Own::Asterisk),
             _ => Target::Unknown(path),
         },
     }

@@ -37,6 +37,11 @@ impl Refusal {
         Self { retry_after: Some(1), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, words) }
     }
 
+    /// The caller's own time for its call is up.
+    pub(crate) fn late() -> Self {
+        Self::new(StatusCode::GATEWAY_TIMEOUT, api::words::CALL_LATE)
+    }
+
     /// Closes the connection after the answer.
     pub(crate) fn closing(self) -> Self {
         Self { close: true, ..self }

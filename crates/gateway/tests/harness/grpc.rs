@@ -41,18 +41,22 @@ pub(crate) async fn send<B>(gateway: &Gateway, path: &str, encoding: Option<&str
 where
     B: http_body::Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + Unpin + 'static,
 {
-    let (response, _connection) = begin(gateway, path, encoding, body).await;
+    whole(begin(gateway, path, &[("grpc-encoding", encoding.unwrap_or("identity"))], body).await).await
+}
+
+/// All of an answer.
+pub(crate) async fn whole((response, _connection): (Response<Incoming>, Tasks)) -> Reply {
     let (parts, body) = response.into_parts();
     let body = body.collect().await.unwrap();
     let trailers = body.trailers().cloned().unwrap_or_default();
     Reply { headers: parts.headers, message: body.to_bytes().to_vec(), trailers }
 }
 
-/// The head of an answer, and the tasks of its connection.
+/// The head of the answer to a call with these headers, and the tasks of its connection.
 pub(crate) async fn begin<B>(
     gateway: &Gateway,
     path: &str,
-    encoding: Option<&str>,
+    headers: &[(&str, &str)],
     body: B,
 ) -> (Response<Incoming>, Tasks)
 where
@@ -63,13 +67,13 @@ where
     let (mut sender, connection) =
         hyper::client::conn::http2::handshake(Executor(tasks.clone()), TokioIo::new(stream)).await.unwrap();
     tasks.spawn(connection);
-    let request = Request::post(format!("http://{}/{path}", gateway.addr))
+    let mut request = Request::post(format!("http://{}/{path}", gateway.addr))
         .header("content-type", "application/grpc")
-        .header("grpc-encoding", encoding.unwrap_or("identity"))
-        .header("te", "trailers")
-        .body(body)
-        .unwrap();
-    let response = sender.send_request(request).await.unwrap();
+        .header("te", "trailers");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let response = sender.send_request(request.body(body).unwrap()).await.unwrap();
     assert_eq!(response.status(), 200, "gRPC says everything in its own status");
     (response, tasks)
 }

@@ -5,6 +5,7 @@
 //! and in time unless it is a stream.
 
 mod convert;
+mod deadline;
 mod describe;
 mod health;
 mod infer;
@@ -24,7 +25,7 @@ pub use messages::{health_proto, proto};
 pub use reflection::{Reflected, reflect};
 
 use api::{replica::NOT_BEGUN_HEADER, words};
-use http::{Method, Version, header::CONTENT_TYPE};
+use deadline::Deadline;
 use hyper::body::Incoming;
 use proto::grpc_inference_service_server::{GrpcInferenceServiceServer, SERVICE_NAME};
 use tonic::{
@@ -48,17 +49,6 @@ const PREDICT: &str = "ModelInfer";
 /// The one method whose requests go on for as long as the client likes.
 const STREAM: &str = "ModelStreamInfer";
 
-/// Whether a request speaks gRPC.
-pub(crate) fn is_grpc(request: &http::Request<Incoming>) -> bool {
-    if request.version() != Version::HTTP_2 || request.method() != Method::POST {
-        return false;
-    }
-    let content_type = request.headers().get(CONTENT_TYPE);
-    let rest = content_type.and_then(|value| value.as_bytes().strip_prefix(b"application/grpc"));
-    // `application/grpc-web` is another protocol.
-    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
-}
-
 /// Whether a method changes what is served.
 pub(crate) fn changes(path: &str) -> bool {
     path.contains("/RepositoryModel")
@@ -78,8 +68,16 @@ pub(crate) fn not_admitted(words: String) -> Answer {
     refused(Status::permission_denied(words))
 }
 
-/// Answers a gRPC request.
+/// Answers a gRPC request within the time that its caller gives it.
 pub(crate) async fn answer(app: Arc<App>, caller: Caller, request: http::Request<Incoming>) -> Answer {
+    match Deadline::of(request.headers()) {
+        Ok(None) => answer_in_time(app, caller, request).await,
+        Ok(Some(deadline)) => deadline.hold(answer_in_time(app, caller, request)).await,
+        Err(words) => refused(Status::invalid_argument(words)),
+    }
+}
+
+async fn answer_in_time(app: Arc<App>, caller: Caller, request: http::Request<Incoming>) -> Answer {
     let mut parts = request.uri().path().splitn(3, '/').skip(1);
     match (parts.next().unwrap_or_default(), parts.next().unwrap_or_default()) {
         (SERVICE_NAME, PREDICT) if unary::is_plain(&request) => {

@@ -25,7 +25,7 @@ use api::{
     replica::SELF_REPORT_PATH,
 };
 use asked::{Asked, READ, unknown_path};
-use base::serve::Peer;
+use base::{grpc::is_call, serve::Peer};
 use cloud_event::Event;
 use echo::Echo;
 use http::{Request, StatusCode, request::Parts};
@@ -41,7 +41,7 @@ use crate::{
 pub(crate) fn refuse(request: &Request<Incoming>, status: StatusCode, words: &str) -> Answer {
     let echo = Echo::of(request);
     let is_busy = status == StatusCode::SERVICE_UNAVAILABLE;
-    if grpc::is_grpc(request) {
+    if is_call(request) {
         return echo.onto(grpc::refuse(words, is_busy));
     }
     let refusal = answer::Refusal::new(status, words);
@@ -52,7 +52,7 @@ pub(crate) fn refuse(request: &Request<Incoming>, status: StatusCode, words: &st
 pub(crate) async fn answer(app: Arc<App>, peer: Peer, request: Request<Incoming>) -> Result<Answer, Infallible> {
     let caller = Caller(peer.number());
     let echo = Echo::of(&request);
-    let grpc = grpc::is_grpc(&request);
+    let grpc = is_call(&request);
     let changes = grpc && grpc::changes(request.uri().path());
     if let Err(refusal) = app.admit(request.headers(), request.uri(), changes) {
         let words = refusal.to_string();
@@ -143,6 +143,10 @@ async fn dispatch(asked: Asked<'_>) -> answer::Answered {
         "/v1/models" => {
             asked.only(READ)?;
             answer::json(&json!({"models": app.models.names()}))
+        }
+        "*" => {
+            asked.only(&[Method::OPTIONS])?;
+            Ok(answer::methods())
         }
         path => Err(unknown_path(path)),
     }

@@ -269,6 +269,14 @@ pub(super) fn bytes(content_type: &'static str, body: Bytes) -> Answer {
     answer
 }
 
+/// The methods of the whole server: what `OPTIONS *` asks for.
+pub(super) fn methods() -> Answer {
+    let mut answer = Response::new(Body::Full(Full::default()));
+    *answer.status_mut() = StatusCode::NO_CONTENT;
+    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(words::METHODS));
+    answer
+}
+
 pub(super) fn with_status(status: StatusCode, mut answer: Answer) -> Answer {
     *answer.status_mut() = status;
     answer
