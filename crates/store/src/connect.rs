@@ -1,4 +1,4 @@
-//! Where the database is, and how each connection to it is set up.
+//! The location of the database, and the setup of each connection.
 
 use std::{
     fmt, io,
@@ -14,14 +14,14 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::{StoreError, error, transaction::WRITE_PATIENCE};
 
-/// The connections of one process. SQLite: one writes, the others read beside it.
+/// The connections of one process. SQLite: one connection writes, the others read.
 const SQLITE_CONNECTIONS: u32 = 4;
 const POSTGRES_CONNECTIONS: u32 = 10;
-/// How long a caller waits for a connection to PostgreSQL: sqlx asks a server that refuses again and again
-/// until then, and everybody who asks meanwhile is kept waiting for the bad news.
+/// How long a caller waits for a connection to PostgreSQL. If the server refuses, sqlx retries until then, and all
+/// callers wait that long for the error.
 const POSTGRES_CONNECTION_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Which of the two databases it is.
+/// The kind of database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Sqlite,
@@ -38,7 +38,7 @@ pub(crate) enum Place {
 
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "`{0}` names no database; write sqlite:///path/modelway.db (without options), postgres://user@host/database or memory:"
+    "`{0}` is not a database URL; write sqlite:///path/modelway.db (without options), postgres://user@host/database or memory:"
 )]
 struct NotADatabase(String);
 
@@ -86,7 +86,7 @@ impl Place {
         }
     }
 
-    /// Whether there can be a database: a file that is not there holds none.
+    /// Whether there can be a database: a missing file contains none.
     pub(crate) fn is_there(&self) -> bool {
         match self {
             Self::Memory => false,
@@ -100,7 +100,7 @@ impl Place {
         !matches!(self, Self::Memory)
     }
 
-    /// How many of this process may write at once.
+    /// How many connections of this process may write at once.
     pub(crate) fn writers(&self) -> usize {
         match self.kind() {
             Kind::Sqlite => 1,
@@ -108,7 +108,7 @@ impl Place {
         }
     }
 
-    /// Makes the database's file if it is absent, readable by its owner only: SQLite gives its companions
+    /// Creates the file of the database if it is absent, readable only by its owner. SQLite gives its companion files
     /// (`-wal`, `-shm`) the same mode.
     pub(crate) fn create_private(&self) -> Result<(), StoreError> {
         let Self::File(path) = self else { return Ok(()) };
@@ -129,14 +129,14 @@ impl Place {
         Ok(url.parse()?)
     }
 
-    /// One connection, outside any pool.
+    /// One connection outside any pool.
     pub(crate) async fn connect(&self) -> Result<AnyConnection, StoreError> {
         let mut connection = AnyConnection::connect_with(&self.options()?).await?;
         set_up(&mut connection, self.kind()).await?;
         Ok(connection)
     }
 
-    /// Connections as they are needed.
+    /// Opens connections as they are needed.
     pub(crate) fn pool(&self) -> Result<AnyPool, StoreError> {
         let kind = self.kind();
         let options = AnyPoolOptions::new()
@@ -158,19 +158,19 @@ impl Place {
     }
 }
 
-/// Whether a connection is outside any transaction. SQLite ends a transaction by itself when the disk is
-/// full or fails, and sqlx, which then cannot roll it back, would count it for ever.
+/// Whether a connection is outside any transaction. SQLite ends a transaction by itself when the disk is full or fails.
+/// sqlx then cannot roll it back, and would count it permanently.
 async fn is_usable(connection: &mut AnyConnection) -> Result<bool, sqlx::Error> {
-    // Behind a rollback that may still be under way.
+    // Runs after a rollback that may still be in progress.
     connection.ping().await?;
     Ok(!connection.is_in_transaction())
 }
 
-/// What every connection needs before its first statement.
+/// The statements that each connection runs first.
 async fn set_up(connection: &mut AnyConnection, kind: Kind) -> Result<(), sqlx::Error> {
     let sql = match kind {
         Kind::Sqlite => "PRAGMA busy_timeout = 10000; PRAGMA foreign_keys = ON; PRAGMA journal_size_limit = 67108864",
-        // A worker that was stopped in the middle of a transaction must not stop all others.
+        // A worker that was suspended within a transaction must not block all others.
         Kind::Postgres => {
             "SET lock_timeout = '10s'; SET statement_timeout = '30s'; \
              SET idle_in_transaction_session_timeout = '30s'; SET default_transaction_isolation = 'read committed'"
@@ -180,7 +180,7 @@ async fn set_up(connection: &mut AnyConnection, kind: Kind) -> Result<(), sqlx::
     Ok(())
 }
 
-/// Tries until it works, for at most `patience`; not again where waiting cannot help.
+/// Retries until it succeeds, for at most `patience`; does not retry errors that waiting cannot solve.
 pub(crate) async fn patiently<F>(patience: Duration, mut attempt: impl FnMut() -> F) -> Result<(), StoreError>
 where
     F: Future<Output = Result<(), StoreError>>,
@@ -188,7 +188,7 @@ where
     let deadline = Instant::now() + patience;
     let mut wait = Duration::from_millis(20);
     loop {
-        // A server that takes the connection and says nothing would hold us for ever.
+        // A server that accepts the connection but does not answer would block us without end.
         let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
         let outcome =
             timeout(left, attempt()).await.unwrap_or_else(|_| Err(StoreError::Unavailable(Box::new(Silent(patience)))));
@@ -216,7 +216,7 @@ fn percent_encoded(path: &Path) -> String {
     })
 }
 
-/// A URL as it may be shown.
+/// A URL without its password.
 fn without_password(url: &str) -> String {
     match (url.find("://"), url.rfind('@')) {
         (Some(scheme), Some(at)) if scheme < at => format!("{}://…{}", &url[..scheme], &url[at..]),

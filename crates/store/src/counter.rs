@@ -1,17 +1,17 @@
-//! Numbers that are given once. Their order is the order of commits: taking one holds its counter's row
-//! until the transaction ends.
+//! Numbers that are assigned once, in the order of commits: taking a number locks the row of its counter until the
+//! transaction ends.
 
 use crate::{Sql, StoreError, row::Columns as _};
 
-/// A counter. Take them in the order in which they stand here, lest PostgreSQL finds a deadlock.
+/// A counter. Take them in the order of this list, to avoid deadlocks in PostgreSQL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Counter {
     Deployment,
     Event,
     Route,
-    /// The newest version of the route table whose tombstone is no longer kept.
+    /// The newest version of the route table whose tombstone was removed.
     RoutePruned,
-    /// Not for its number: whoever takes it is alone among those who announce workers.
+    /// Used as a lock, not for its number: only one transaction at a time registers workers.
     Worker,
 }
 
@@ -36,7 +36,7 @@ impl Counter {
         Ok(row.int("value")? - count + 1)
     }
 
-    /// The last number that was taken by a committed transaction.
+    /// The last number that a committed transaction took.
     pub(crate) async fn last(self, sql: &mut Sql) -> Result<i64, StoreError> {
         let row = sqlx::query("SELECT value FROM counter WHERE name = $1").bind(self.name()).fetch_one(sql).await?;
         row.int("value")

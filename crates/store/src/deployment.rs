@@ -1,4 +1,4 @@
-//! Deployments, as they are read.
+//! Reading deployments.
 
 mod change;
 mod observed;
@@ -17,37 +17,37 @@ use crate::{
     row::{Columns as _, clean},
 };
 
-/// A deployment as it stands in SQL.
+/// A deployment, as stored in SQL.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeploymentRecord {
     /// Its number.
     pub id: DeploymentId,
-    /// What is wanted.
+    /// The specification.
     pub spec: DeploymentSpec,
-    /// What became of it.
+    /// The status.
     pub status: DeploymentStatus,
-    /// The revision that is wanted: the newest one, or an older one whose content a person went back to.
+    /// The wanted revision: the newest one, or an older one after a rollback.
     pub revision: RevisionNumber,
-    /// Grows with each change of the specification: the ETag.
+    /// Increases with each change of the specification: the ETag.
     pub generation: i64,
     /// When it was created.
     pub created_at: Timestamp,
-    /// When its specification last changed.
+    /// When the specification last changed.
     pub updated_at: Timestamp,
-    /// When its deletion was asked for.
+    /// When the deletion was requested.
     pub deleting_since: Option<Timestamp>,
 }
 
 impl DeploymentRecord {
-    /// How many replicas are wanted: none of one that is to go.
+    /// The number of wanted replicas: 0 for a deployment that is being deleted.
     #[must_use]
     pub fn wanted_replicas(&self) -> u32 {
         if self.deleting_since.is_some() { 0 } else { self.spec.replicas }
     }
 }
 
-/// Which deployments a list shows. Everything that is set must hold. One that is being deleted has given
-/// up its name and its model, and is found by neither.
+/// The filter of a list. All set fields must match. A deployment that is being deleted has released its name and its
+/// model, and matches neither.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeploymentFilter {
     /// Exactly this name.
@@ -60,17 +60,17 @@ pub struct DeploymentFilter {
     pub model: Option<String>,
 }
 
-/// One page of a list, in the order of ids.
+/// One page of a list, sorted by id.
 #[derive(Clone, Debug)]
 pub struct Page<T> {
-    /// What it shows.
+    /// The items.
     pub items: Vec<T>,
-    /// Pass it to get the next page; absent on the last.
+    /// Pass it to get the next page; absent on the last page.
     pub next: Option<i64>,
 }
 
 impl<T> Page<T> {
-    /// The page that `rows`, one more than `limit` if there are more, make.
+    /// Builds the page from `rows`; one row more than `limit` means that there is a next page.
     pub(crate) fn cut(
         mut rows: Vec<AnyRow>,
         limit: i64,
@@ -86,22 +86,22 @@ impl<T> Page<T> {
     }
 }
 
-/// What a scan needs to know to see that a deployment is as it should be, without reading all of it.
+/// The columns that a scan needs to see whether a deployment is settled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SettledRow {
     /// Its number.
     pub id: DeploymentId,
-    /// Whether a worker found, at this very generation, nothing left to do.
+    /// Whether a worker found the deployment settled at the current generation.
     pub settled: bool,
-    /// The state that it then stood in.
+    /// The state at that time.
     pub state: State,
     /// The revision that is wanted.
     pub revision: RevisionNumber,
-    /// How many replicas are wanted.
+    /// The number of wanted replicas.
     pub replicas: u32,
-    /// How requests were then shared out.
+    /// The distribution of requests at that time.
     pub traffic: Vec<Share>,
-    /// The newest fence that was given.
+    /// The highest assigned fence.
     pub fence: Fence,
 }
 
@@ -128,7 +128,7 @@ impl Store {
     ) -> Result<Page<DeploymentRecord>, StoreError> {
         let limit = i64::from(limit.max(1));
         let mut wanted = Vec::new();
-        // The text is made of our own pieces only; what a person wrote is bound.
+        // The SQL text consists of our own parts only; values from users are bound.
         let mut sql = concat!("SELECT ", record_columns!(), " FROM deployment WHERE id > $1").to_owned();
         for (column, value) in [
             ("name", filter.name.as_deref()),
@@ -157,8 +157,8 @@ impl Store {
         Page::cut(rows, limit, read, |record| record.id.0)
     }
 
-    /// Worker: what it needs to reconcile one deployment: the record, the revisions `numbers`, the
-    /// wanted one and those that have a share of the traffic, in the order of numbers. `None` if the deployment is gone; a revision that is gone is
+    /// For workers: the data to reconcile one deployment: the record and the revisions `numbers`, the wanted one and
+    /// those with a share of the traffic, sorted by number. `None` if the deployment was removed; removed revisions are
     /// left out.
     pub async fn deployment_wanted(
         &self,
@@ -166,7 +166,7 @@ impl Store {
         numbers: &[RevisionNumber],
     ) -> Result<Option<(DeploymentRecord, Vec<Revision>)>, StoreError> {
         let mut sql = self.read().await?;
-        // Revisions first: a record that was read later can only want one that is newer than all of them.
+        // Read the revisions first: a record that is read later can only want a newer one.
         for _ in 0..8 {
             let kept = revision::kept(&mut sql, id).await?;
             let Some(record) = get(&mut sql, id).await? else { return Ok(None) };
@@ -183,11 +183,11 @@ impl Store {
         }
         Err(StoreError::Corrupt {
             what: "deployment without its revision",
-            source: format!("{id} names a revision that is not kept").into(),
+            source: format!("{id} refers to a revision that does not exist").into(),
         })
     }
 
-    /// Worker: a page of all deployments, as little of each as a scan needs, after `after`.
+    /// For workers: a page of all deployments after `after`, with the columns that a scan needs.
     pub async fn deployment_scan(&self, after: Option<i64>, limit: u32) -> Result<Page<SettledRow>, StoreError> {
         let limit = i64::from(limit.max(1));
         let rows = sqlx::query(
@@ -212,18 +212,18 @@ impl Store {
         Page::cut(rows, limit, settled, |row| row.id.0)
     }
 
-    /// The highest number that a deployment was given so far.
+    /// The highest id that was assigned to a deployment.
     pub async fn deployment_last(&self) -> Result<DeploymentId, StoreError> {
         Ok(DeploymentId(Counter::Deployment.last(&mut *self.read().await?).await?))
     }
 
-    /// Whether this database has deleted the deployment lately (in the last 30 days).
+    /// Whether this database has deleted the deployment in the last 30 days.
     pub async fn deployment_is_gone(&self, id: DeploymentId) -> Result<bool, StoreError> {
         let row = sqlx::query("SELECT deployment FROM gone WHERE deployment = $1").bind(id.0);
         Ok(row.fetch_optional(&mut *self.read().await?).await?.is_some())
     }
 
-    /// How many deployments stand in each state; every state is named.
+    /// The number of deployments in each state; every state is included.
     pub async fn deployment_count(&self) -> Result<Vec<(State, u64)>, StoreError> {
         let rows = sqlx::query("SELECT state, COUNT(*) AS n FROM deployment GROUP BY state")
             .fetch_all(&mut *self.read().await?)
@@ -246,7 +246,7 @@ fn state(row: &AnyRow) -> Result<State, StoreError> {
     })
 }
 
-/// The traffic that was last written. A process of 0.1.0 knows only the revision that serves.
+/// The last written traffic. A process of 0.1.0 knows only the revision that serves.
 fn traffic(row: &AnyRow) -> Result<Vec<Share>, StoreError> {
     let serving = match row.maybe_int("serving_revision")? {
         Some(_) => Some(RevisionNumber(row.small("serving_revision")?)),
@@ -269,7 +269,7 @@ fn read(row: &AnyRow) -> Result<DeploymentRecord, StoreError> {
     Ok(DeploymentRecord {
         id: DeploymentId(row.int("id")?),
         spec: row.record("spec", "deployment's specification")?,
-        // The column knows of a deletion that the worker who wrote the status did not.
+        // The column shows a deletion that the worker did not know about when it wrote the status.
         status: DeploymentStatus { state: state(row)?, traffic: traffic(row)?, ..status },
         revision: RevisionNumber(row.small("revision")?),
         generation: row.int("generation")?,

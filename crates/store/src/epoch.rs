@@ -1,7 +1,7 @@
-//! The histories of this database.
+//! The epochs of this database.
 //!
-//! A database that was restored from an older copy gives numbers of deployments, revisions and fences a second time. What
-//! was started under the first ones must not be taken for what the second ones mean, so it goes on under a new name.
+//! A database that was restored from an older copy assigns ids of deployments, numbers of revisions and fences a second
+//! time. To keep the old and the new ones apart, it continues with a new epoch.
 
 use api::{Epoch, Fence};
 
@@ -14,12 +14,12 @@ use crate::{
 const CURRENT: &str = "epoch";
 const FORMER: &str = "former_epochs";
 
-/// The names that this database has and had.
+/// The current and the former epochs of this database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lineage {
-    /// Its name now.
+    /// The current epoch.
     pub current: Epoch,
-    /// Those before, the oldest first.
+    /// The former epochs, oldest first.
     pub former: Vec<Epoch>,
 }
 
@@ -32,13 +32,13 @@ impl Lineage {
 }
 
 impl Store {
-    /// The names that this database has and had.
+    /// The current and the former epochs of this database.
     pub async fn lineage(&self) -> Result<Lineage, StoreError> {
         lineage(&mut *self.read().await?).await
     }
 
-    /// Begins a new epoch, unless `seen` is not the current one any more. All leases end, so that nobody goes on under the
-    /// old name. Gives the names after that, and whether this call has changed them.
+    /// Begins a new epoch, unless `seen` is no longer the current one. All leases end, so that no worker continues
+    /// under the old epoch. Returns the epochs after that, and whether this call has changed them.
     pub async fn epoch_renew(&self, seen: &Epoch) -> Result<(Lineage, bool), StoreError> {
         let mut sql = self.write(Care::Durable).await?;
         let fresh = uuid::Uuid::new_v4().to_string();

@@ -1,58 +1,57 @@
-//! Why the store refused, and which of those reasons a database's own error means.
+//! The errors of the store, and how errors of the database map to them.
 
 use sqlx::error::DatabaseError;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why the store refused, sorted by what the caller should do.
+/// Why the store refused, grouped by what the caller should do.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// There is no such thing.
+    /// It does not exist.
     #[error("{what} does not exist")]
     NotFound {
-        /// What was asked for, as in `deployment 7`.
+        /// The missing item, as in `deployment 7`.
         what: String,
     },
-    /// Another one has that name, or uses it.
+    /// Another item has that name, or uses this item.
     #[error("{reason}")]
     Conflict {
-        /// A stable word: `name_taken`, `in_use`, `exists`, `deleting`, `other_scope`,
-        /// `idempotency_key_reused`.
+        /// A stable code: `name_taken`, `in_use`, `exists`, `deleting`, `other_scope`, `idempotency_key_reused`.
         code: &'static str,
-        /// A sentence: what is in the way and what to do.
+        /// A sentence that says what the conflict is and what to do.
         reason: String,
     },
-    /// It changed since the caller read it.
+    /// The deployment has changed since the caller read it.
     #[error("the deployment has changed since it was read; read it again and repeat the change")]
     Stale,
-    /// The caller's lease was taken over.
+    /// The lease of the caller was taken over.
     #[error("this worker's lease was taken over")]
     Fenced,
-    /// The database was written by a newer Modelway.
+    /// A newer Modelway wrote the database.
     #[error(
-        "the database is at schema {found}, newer than this Modelway knows ({known}); install the newer Modelway, nothing was changed"
+        "the database is at schema {found}, newer than this version of Modelway supports ({known}); install the newer version; nothing was changed"
     )]
     TooNew {
         /// The database's schema version.
         found: i64,
-        /// The newest one known here.
+        /// The newest schema version that this Modelway knows.
         known: i64,
     },
-    /// Asking again may work.
+    /// A retry may work.
     #[error("the database is unavailable")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// A stored value cannot be read: a defect or a damaged database.
-    #[error("the database holds a {what} that cannot be read")]
+    /// A stored value is invalid: a bug or a damaged database.
+    #[error("the database contains an invalid {what}")]
     Corrupt {
-        /// What it is.
+        /// What the value is.
         what: &'static str,
-        /// What is wrong with it.
+        /// Why it is invalid.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 
-/// A database's refusal, with what to do about it.
+/// An error of the database, with what to do about it.
 #[derive(Debug, thiserror::Error)]
 #[error("{advice}")]
 struct Advised {
@@ -69,8 +68,9 @@ fn corrupt(what: &'static str, advice: &'static str, source: impl Into<BoxError>
     StoreError::Corrupt { what, source: Box::new(Advised { advice, source: source.into() }) }
 }
 
-const RESTORE: &str = "the database is damaged, or is not Modelway's; restore it from a backup, or name another one";
-const DISK_FULL: &str = "the disk that holds the database is full; free some of it; nothing of this change was kept";
+const RESTORE: &str =
+    "the database is damaged, or does not belong to Modelway; restore it from a backup, or use another one";
+const DISK_FULL: &str = "the disk that holds the database is full; free some space; no part of this change was saved";
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
@@ -78,13 +78,16 @@ impl From<sqlx::Error> for StoreError {
             return match fault(database.as_ref()) {
                 Fault::Damaged => corrupt("page", RESTORE, error),
                 Fault::Full => unavailable(DISK_FULL, error),
-                Fault::Busy => unavailable("another process has been writing to the database for too long", error),
+                Fault::Busy => unavailable("another process held the write lock of the database for too long", error),
                 Fault::ReadOnly => unavailable("the database's file or its disk cannot be written", error),
                 Fault::Missing | Fault::Other => Self::Unavailable(Box::new(error)),
             };
         }
         if matches!(error, sqlx::Error::PoolTimedOut) {
-            return unavailable("it gave no connection in time: it is gone, or all of them were in use", error);
+            return unavailable(
+                "no connection was available in time: the database is down, or all connections are in use",
+                error,
+            );
         }
         if matches!(
             error,
@@ -101,25 +104,25 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
-/// What a database's error code means.
+/// The meaning of a database's error code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// The file or a page of it is not a database's.
+    /// The file, or a page of it, does not belong to a database.
     Damaged,
     /// No space is left.
     Full,
-    /// Another one holds a lock.
+    /// Another connection holds a lock.
     Busy,
-    /// It cannot be written.
+    /// The database is not writable.
     ReadOnly,
-    /// There is no such file or database.
+    /// The file or the database does not exist.
     Missing,
     /// Anything else.
     Other,
 }
 
-/// Sorts an error of either database: PostgreSQL's codes have five characters, SQLite's are numbers whose
-/// lowest byte is the kind.
+/// Maps an error of either database: PostgreSQL's codes have five characters, SQLite's are numbers whose lowest byte is
+/// the kind.
 pub(crate) fn fault(error: &dyn DatabaseError) -> Fault {
     let code = error.code().unwrap_or_default();
     if code.len() == 5 {
@@ -142,17 +145,17 @@ pub(crate) fn fault(error: &dyn DatabaseError) -> Fault {
     }
 }
 
-/// Whether a statement failed because the value is taken.
+/// Whether a statement failed because the value already exists.
 pub(crate) fn is_taken(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(DatabaseError::is_unique_violation)
 }
 
-/// Whether a statement failed because a row that it names is gone, or because others name its row.
+/// Whether a statement failed because it refers to a missing row, or because other rows refer to its row.
 pub(crate) fn is_referenced(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(DatabaseError::is_foreign_key_violation)
 }
 
-/// Whether opening the database may work a moment later: it starts, restarts, is busy, or is not reached.
+/// Whether opening the database may work a moment later: it is starting, restarting, busy, or unreachable.
 pub(crate) fn may_pass(error: &StoreError) -> bool {
     let StoreError::Unavailable(source) = error else { return false };
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(source.as_ref());
@@ -160,7 +163,7 @@ pub(crate) fn may_pass(error: &StoreError) -> bool {
         match error.downcast_ref::<sqlx::Error>() {
             Some(sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut) => return true,
             Some(sqlx::Error::Database(database)) => {
-                // 57P03: it starts. 53300: too many connections. 08…: the connection broke.
+                // 57P03: it is starting. 53300: too many connections. 08…: the connection broke.
                 let code = database.code().unwrap_or_default();
                 return fault(database.as_ref()) == Fault::Busy
                     || code == "57P03"
@@ -203,7 +206,7 @@ mod tests {
             assert!(made < 100, "the limit was never reached");
         };
         let StoreError::Unavailable(advice) = &error else { panic!("{error:?}") };
-        assert!(advice.to_string().contains("free some of it"), "{advice}");
+        assert!(advice.to_string().contains("free some space"), "{advice}");
         assert!(advice.source().is_some(), "the database's own words are kept");
         // The broken connection goes, and with it the limit.
         assert_eq!(create().await.expect("there is room again").id.0, made + 1, "what was refused left nothing");

@@ -1,4 +1,4 @@
-//! The decision log.
+//! Events.
 
 use api::{DeploymentId, Event, RevisionNumber, Timestamp, event::NewEvent};
 use sqlx::any::AnyRow;
@@ -11,20 +11,20 @@ use crate::{
     transaction::Care,
 };
 
-/// The longest message that is kept, in bytes: log lines and causes find their way into messages.
+/// Maximum length of a stored message, in bytes: messages may contain log lines and causes.
 const MAX_MESSAGE: usize = 8 * 1024;
 
-/// Which end of the log comes first.
+/// The order of the events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Order {
-    /// As it was written.
+    /// Oldest first.
     #[default]
     OldestFirst,
-    /// Backwards.
+    /// Newest first.
     NewestFirst,
 }
 
-/// The columns that [`read`] reads, of those events.
+/// The columns that [`read`] needs, for the given events.
 macro_rules! select_events {
     ($which:literal) => {
         concat!("SELECT id, deployment, revision, at, actor, kind, message, evidence FROM event ", $which)
@@ -32,8 +32,8 @@ macro_rules! select_events {
 }
 
 impl Store {
-    /// A page of events of one deployment or of all, in `order`, from the one that follows `after` in it. Those
-    /// of a deployment that is gone are still there.
+    /// A page of events of one deployment or of all, in `order`, after the event `after`. Includes events of removed
+    /// deployments.
     pub async fn event_list(
         &self,
         deployment: Option<DeploymentId>,
@@ -63,8 +63,8 @@ impl Store {
         Page::cut(rows, limit, read, |event| event.id)
     }
 
-    /// Writes an event that somebody other than a worker tells of. `key` names it: the same key again within a day, or a
-    /// deployment that is gone, writes nothing.
+    /// Writes an event that does not come from a worker. `key` identifies it: if the same key was written within a day,
+    /// or the deployment was removed, nothing is written.
     pub async fn event_once(
         &self,
         deployment: DeploymentId,
@@ -102,7 +102,7 @@ fn read(row: &AnyRow) -> Result<Event, StoreError> {
     })
 }
 
-/// Writes events in their order.
+/// Writes events in the given order.
 pub(crate) async fn write(
     sql: &mut Sql,
     deployment: DeploymentId,

@@ -1,4 +1,4 @@
-//! Repeating a `POST` safely.
+//! Idempotency keys: they make a `POST` safe to repeat.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use crate::{
     row::{Columns as _, clean},
 };
 
-/// How long a key is remembered.
+/// How long a key is kept.
 const KEPT: Duration = Duration::from_secs(24 * 3600);
 
-/// An `Idempotency-Key` and the digest of the payload that it came with. Kept for a day.
+/// An `Idempotency-Key` and the digest of its payload. Kept for a day.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Idempotent {
     /// The key, at most 255 characters.
@@ -25,10 +25,10 @@ fn forgotten(now: Timestamp) -> i64 {
     now.0.saturating_sub(i64::try_from(KEPT.as_micros()).unwrap_or(i64::MAX))
 }
 
-/// Remembers that `key` made `deployment`; `Some` of the one that it has made before.
+/// Records that `key` created `deployment`. If the key has created one before, returns that one.
 ///
 /// # Errors
-/// [`StoreError::Conflict`] `idempotency_key_reused` if it came with another payload then.
+/// [`StoreError::Conflict`] `idempotency_key_reused` if the key came with another payload before.
 pub(crate) async fn claim(
     sql: &mut Sql,
     key: &Idempotent,
@@ -61,14 +61,14 @@ pub(crate) async fn claim(
         return Err(StoreError::Conflict {
             code: "idempotency_key_reused",
             reason: format!(
-                "this Idempotency-Key came with another payload before, and made {made}; use a new key for a new deployment"
+                "this Idempotency-Key was used with another payload, and created {made}; use a new key for a new deployment"
             ),
         });
     }
     Ok(Some(made))
 }
 
-/// Forgets the keys that came long ago; how many those were.
+/// Removes old keys; returns their number.
 pub(crate) async fn forget(sql: &mut Sql, now: Timestamp) -> Result<u64, StoreError> {
     let old = sqlx::query("DELETE FROM idempotency WHERE created_at <= $1").bind(forgotten(now));
     Ok(old.execute(sql).await?.rows_affected())

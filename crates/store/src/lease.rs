@@ -1,7 +1,7 @@
-//! The lease on a deployment: one worker at a time, and a token that unmasks one that was too slow.
+//! The lease on a deployment: only one worker holds it at a time, and its token exposes a worker that was too slow.
 //!
-//! A lease that ran out is still its owner's until somebody takes it: time alone fences nobody, the next
-//! taking does.
+//! An expired lease still belongs to its owner until another worker takes it: only the next taking fences the owner,
+//! not time alone.
 
 #[cfg(test)]
 mod tests;
@@ -15,28 +15,28 @@ use crate::{
     row::{Columns as _, clean},
 };
 
-/// Grows with each taking of a deployment's lease.
+/// Increases each time the lease of a deployment is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Fence(pub i64);
 
-/// A worker's hold on one deployment.
+/// The lease of a worker on one deployment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
     /// The deployment.
     pub deployment: DeploymentId,
-    /// Who holds it.
+    /// The worker that holds it.
     pub owner: String,
     /// The fencing token.
     pub fence: Fence,
-    /// The epoch that it was taken in.
+    /// The epoch in which it was taken.
     pub epoch: Epoch,
-    /// Until when, unless renewed.
+    /// When it expires, unless it is renewed.
     pub until: Timestamp,
 }
 
 impl Store {
-    /// Takes the lease of a deployment if nobody holds it. The fence grows with each taking. `None` if
-    /// somebody holds it (this owner too), or the deployment is gone.
+    /// Takes the lease of a deployment if nobody holds it. The fence increases with each taking. `None` if a worker
+    /// holds it (including this one), or the deployment was removed.
     pub async fn lease_acquire(
         &self,
         deployment: DeploymentId,
@@ -58,10 +58,10 @@ impl Store {
         .transpose()
     }
 
-    /// Holds on for `hold` from now.
+    /// Extends the lease to `hold` from now.
     ///
     /// # Errors
-    /// [`StoreError::Fenced`] if it was taken over.
+    /// [`StoreError::Fenced`] if the lease was taken over.
     pub async fn lease_renew(&self, lease: &Lease, hold: Duration, now: Timestamp) -> Result<Lease, StoreError> {
         let until = now.after(hold);
         let renewal = sqlx::query(
@@ -74,7 +74,7 @@ impl Store {
         }
     }
 
-    /// Lets go. Harmless if it was taken over.
+    /// Releases the lease. Does nothing if it was taken over.
     pub async fn lease_release(&self, lease: &Lease) -> Result<(), StoreError> {
         let release = sqlx::query(
             "UPDATE deployment SET lease_owner = NULL, lease_until = 0 \

@@ -1,17 +1,16 @@
-//! The truth: everything that Modelway must not forget, in SQL.
+//! The store: all state that Modelway must not lose, in SQL.
 //!
-//! One SQL text serves SQLite and PostgreSQL: columns are TEXT or BIGINT, times are microseconds, structured
-//! values are JSON text. Methods are named noun first. A change, its revision, its event and its wake-up
-//! commit in one transaction, so there is no moment in which one is there without the others.
+//! The same SQL text serves SQLite and PostgreSQL: columns are TEXT or BIGINT, times are microseconds, structured
+//! values are JSON text. Method names begin with the noun. A change, its revision, its event and its wake-up commit in
+//! one transaction, so no reader sees one without the others.
 //!
-//! Two workers never hold one deployment: each taking of its lease makes a greater fencing token, and
-//! everything that a worker writes names its token. Numbers (ids, versions of routes) come from counter
-//! rows inside the transaction, so they are never reused and their order is the order of commits.
-//! PostgreSQL transactions lock in one order: a deployment's row, its task, then the counters `deployment`,
-//! `event`, `route`.
+//! Two workers never hold one deployment: each taking of its lease creates a higher fencing token, and every write of a
+//! worker contains its token. Numbers (ids, versions of routes) come from counter rows within the transaction, so they
+//! are never reused and their order is the order of commits. PostgreSQL transactions lock in one order: the row of a
+//! deployment, its task, then the counters `deployment`, `event`, `route`.
 //!
-//! **Invariant:** nothing here reads the clock; `now` is a parameter. (The queue, which is a loop, holds one.)
-//! No task runs in the background.
+//! **Invariant:** nothing here reads the clock; `now` is a parameter. (The queue, which is a loop, holds one.) No task
+//! runs in the background.
 
 mod connect;
 mod counter;
@@ -57,16 +56,16 @@ use crate::{
     row::Columns as _,
 };
 
-/// The database. Clones are the same one.
+/// The database. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Store {
     pool: sqlx::AnyPool,
     kind: Kind,
-    /// SQLite has one writer at a time. Those of this process queue here, in order, rather than wake up now
-    /// and then to find the file locked.
+    /// SQLite has one writer at a time. The writers of this process queue here, in order, instead of polling a locked
+    /// file.
     turn: Arc<Semaphore>,
-    /// Counts this process's own commits, so that a reader in the same process need not wait for its
-    /// next look. A hint like any other.
+    /// Counts the commits of this process, so that a reader in the same process does not need to wait for its next
+    /// poll. It is only a hint.
     hint: Arc<watch::Sender<u64>>,
     /// Sends hints of the tasks that this process queues.
     announcer: Option<wake::Announcer>,
@@ -74,13 +73,12 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens `sqlite:///path/file.db` (made if absent; the path is taken as it is written) or
-    /// `postgres://…`, and brings its schema up to date. Several may start at once. `memory:` is a database
-    /// of its own that ends with the last clone.
+    /// Opens `sqlite:///path/file.db` (created if absent; the path is used as written) or `postgres://…`, and migrates
+    /// its schema. Several processes may start at once. `memory:` is a separate database that ends with the last clone.
     ///
     /// # Errors
-    /// [`StoreError::TooNew`] before anything is touched; [`StoreError::Corrupt`] for a file that is not
-    /// ours; [`StoreError::Unavailable`] after `patience`, or at once where waiting cannot help.
+    /// [`StoreError::TooNew`] before any change; [`StoreError::Corrupt`] for a file that is not Modelway's;
+    /// [`StoreError::Unavailable`] after `patience`, or at once if waiting cannot help.
     pub async fn open(url: &str, patience: Duration) -> Result<Self, StoreError> {
         let place = Place::parse(url)?;
         place.create_private()?;
@@ -133,40 +131,40 @@ impl Store {
         Ok(found.filter(|found| *found > 0).map(|found| Schema { found, known: migration::known() }))
     }
 
-    /// Names this database: the same for all who open it, another for any other database.
+    /// The random name of this database: the same for all who open it.
     pub async fn epoch(&self) -> Result<String, StoreError> {
         let row = sqlx::query("SELECT value FROM property WHERE name = 'epoch'").fetch_one(&self.pool).await?;
         row.text("value")
     }
 
-    /// Whether it answers.
+    /// Checks that the database answers.
     pub async fn ping(&self) -> Result<(), StoreError> {
         let mut connection = self.pool.acquire().await?;
         sqlx::query("SELECT value FROM counter WHERE name = 'route'").fetch_one(&mut *connection).await?;
         Ok(())
     }
 
-    /// Changes whenever this process has committed something that others wait to see: a deployment, a
-    /// route, an event, the registry. Leases and tasks do not count.
+    /// Changes whenever this process has committed data that others wait for: a deployment, a route, an event, the
+    /// registry. Leases and tasks do not count.
     #[must_use]
     pub fn hints(&self) -> watch::Receiver<u64> {
         self.hint.subscribe()
     }
 
-    /// A connection for reading. Where there is only one (`memory:`), a caller holds no second.
+    /// A connection for reading. If there is only one (`memory:`), a caller must not hold a second one.
     async fn read(&self) -> Result<sqlx::pool::PoolConnection<sqlx::Any>, StoreError> {
         Ok(self.pool.acquire().await?)
     }
 }
 
-/// The version of a database's schema.
+/// The schema version of a database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Schema {
-    /// The database's.
+    /// The version of the database.
     pub found: i64,
-    /// The newest one known here.
+    /// The newest version that this Modelway knows.
     pub known: i64,
 }
 
-/// What a statement runs on.
+/// A connection or a transaction.
 pub(crate) type Sql = AnyConnection;

@@ -1,9 +1,8 @@
-//! Brings a database's schema up to date.
+//! Migrates the schema of a database.
 //!
-//! Each migration and the row that says that it ran are one transaction, so a process that dies in the
-//! middle leaves nothing behind, and the next one to open the database begins again. Those who come at the
-//! same time wait for the first and then find nothing left to do. A migration is never changed once it was
-//! released; a further one is added.
+//! Each migration and the row that records it are one transaction. So a process that dies within a migration leaves
+//! nothing behind, and the next one starts it again. Processes that start at the same time wait for the first one, and
+//! then find nothing to do. A released migration is never changed; a new one is added instead.
 
 use sqlx::{Connection as _, Row as _, any::AnyRow};
 
@@ -13,7 +12,7 @@ use crate::{
     row::Columns as _,
 };
 
-/// In the order in which they run; the first one makes version 1.
+/// In order; the first migration creates version 1.
 const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0001_initial.sql"),
     include_str!("../migrations/0002_bounds.sql"),
@@ -23,11 +22,11 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0006_traffic.sql"),
 ];
 
-/// Any number that other programs on the same PostgreSQL server will hardly use ("modelway").
+/// A number that other programs on the same PostgreSQL server are unlikely to use ("modelway").
 const ADVISORY_LOCK: &str = "SELECT pg_advisory_xact_lock(7885631562835751289)";
 
 #[derive(Debug, thiserror::Error)]
-#[error("it has tables (such as `{0}`), but not Modelway's; it is another program's, name another file")]
+#[error("it has tables (such as `{0}`), but not those of Modelway; it belongs to another program, so use another file")]
 struct Foreign(String);
 
 /// The newest version.
@@ -75,7 +74,7 @@ async fn apply(sql: &mut Sql, kind: Kind, number: i64, migration: &'static str) 
     Ok(tx.commit().await?)
 }
 
-/// The newest migration that ran; 0 for an empty database.
+/// The newest migration that was applied; 0 for an empty database.
 pub(crate) async fn version(sql: &mut Sql, kind: Kind) -> Result<i64, StoreError> {
     let there = match kind {
         Kind::Sqlite => "SELECT COUNT(*) AS n FROM sqlite_master WHERE type = 'table' AND name = 'modelway_schema'",
@@ -97,7 +96,7 @@ async fn refuse_foreign(sql: &mut Sql) -> Result<(), StoreError> {
         None => Ok(()),
         Some(row) => {
             let name: String = row.try_get("name")?;
-            // Another process has finished the first migration since we looked.
+            // Another process has finished the first migration in the meantime.
             if name == "modelway_schema" {
                 return Ok(());
             }

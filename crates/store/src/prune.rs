@@ -1,10 +1,10 @@
-//! What is forgotten, and when: everything here that would otherwise grow with time, and not with what there is.
+//! Removes old data: everything that would otherwise grow with time.
 //!
-//! Each step finds by an index what is over its bound and deletes it in small transactions, so that it costs
-//! little where there is little to do, and a writer who waits does not wait long. Two that prune at once, or one
-//! that dies in the middle, harm nothing: what is left is found the next time.
+//! Each step uses an index to find data over its limit, and deletes it in small transactions. So it costs little if
+//! there is little to delete, and other writers do not wait long. Two concurrent runs, or one that dies halfway, do no
+//! harm: the next run finds the rest.
 //!
-//! **Invariant:** nothing that a living deployment needs is touched, except the oldest of its events.
+//! **Invariant:** nothing that an existing deployment needs is removed, except its oldest events.
 
 use std::time::Duration;
 
@@ -12,16 +12,16 @@ use api::{DeploymentId, Timestamp};
 
 use crate::{Store, StoreError, counter::Counter, idempotency, row::Columns as _, transaction::Care};
 
-/// How many of a deployment's events stay: the newest.
+/// The number of newest events that are kept for a deployment.
 const EVENTS_KEPT: i64 = 1_000;
-/// For how long the events of a deployment that is gone stay.
+/// How long the events of a removed deployment are kept.
 const STORY_KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
-/// For how long gateways are told one by one what is gone. One that was away for longer begins anew.
+/// How long tombstones are kept for gateways. A gateway that was disconnected for longer loads the whole table again.
 const TOMBSTONES_KEPT: Duration = Duration::from_secs(24 * 3600);
-/// How many deployments are found at once.
+/// How many deployments are processed at once.
 const BATCH: i64 = 50;
 
-/// How much was forgotten.
+/// The numbers of removed items.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pruned {
     /// Events.
@@ -37,12 +37,12 @@ fn before(now: Timestamp, time: Duration) -> i64 {
 }
 
 impl Store {
-    /// Forgets: of each deployment, all events but the newest 1,000; of one that is gone, all events after 30 days
-    /// and its route's tombstone after a day; `Idempotency-Key`s after a day. To be called now and then, by
-    /// anybody.
+    /// Removes: of each deployment, all events but the newest 1,000; of a removed deployment, all events after 30 days
+    /// and the tombstone of its route after a day; `Idempotency-Key`s after a day. Any process may call it
+    /// periodically.
     pub async fn prune(&self, now: Timestamp) -> Result<Pruned, StoreError> {
         Ok(Pruned {
-            // First: tombstones are found by what the next step removes.
+            // First, because the next step removes the rows by which tombstones are found.
             tombstones: self.prune_tombstones(before(now, TOMBSTONES_KEPT)).await?,
             events: self.prune_stories(before(now, STORY_KEPT)).await? + self.prune_events().await?,
             keys: self.prune_keys(now).await?,
@@ -57,7 +57,7 @@ impl Store {
             return Ok(0);
         }
         let mut sql = self.write(Care::Recoverable).await?;
-        // Two that come at once: the second one sees what the first has left.
+        // With two concurrent runs, the second one sees what the first has left.
         Counter::RoutePruned.take(&mut sql, 0).await?;
         let newest = sqlx::query(OLD).bind(until).fetch_one(&mut *sql).await?.maybe_int("newest")?;
         let deleted = sqlx::query(
@@ -67,7 +67,7 @@ impl Store {
         .execute(&mut *sql)
         .await?
         .rows_affected();
-        // Clocks differ between machines, so an older version may come to its end after a newer one.
+        // Clocks differ between machines, so an older version may expire after a newer one.
         sqlx::query("UPDATE counter SET value = $1 WHERE name = 'route_pruned' AND value < $1")
             .bind(newest.unwrap_or(0))
             .execute(&mut *sql)

@@ -1,8 +1,7 @@
 //! Registered models and their versions.
 //!
-//! Deployments and the revisions that they keep refer to the versions that they were made from, and the
-//! database itself refuses to drop a version that is referred to. So there is no moment in which one could
-//! vanish between being resolved and being used.
+//! Deployments and their kept revisions refer to the registered versions, and the database itself refuses to delete a
+//! version that is referred to. So a version cannot vanish between being resolved and being used.
 
 use api::{
     DeploymentSpec, Timestamp,
@@ -18,7 +17,7 @@ use crate::{
     transaction::Care,
 };
 
-/// How many of the deployments that are in the way are named.
+/// How many of the conflicting deployments an error lists.
 const NAMED: i64 = 5;
 
 impl Store {
@@ -59,7 +58,7 @@ impl Store {
         }
     }
 
-    /// A page of models in the order of names, after the name `after`, and the name to go on from.
+    /// A page of models sorted by name, after the name `after`, and the name for the next page.
     pub async fn model_list(
         &self,
         after: Option<&str>,
@@ -151,7 +150,7 @@ impl Store {
         found.ok_or_else(|| missing(model, version))
     }
 
-    /// All versions of a model: numeric names as numbers, then the others by creation.
+    /// All versions of a model: numeric names in numeric order, then the others by creation.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] for the model.
@@ -169,21 +168,21 @@ impl Store {
             known.fetch_optional(&mut *sql).await?.ok_or_else(|| missing_model(model))?;
         }
         let mut versions = rows.iter().map(read_version).collect::<Result<Vec<_>, _>>()?;
-        // Stable: those that are no numbers keep their order.
+        // The sort is stable: versions that are not numbers keep their order.
         versions.sort_by_key(|version| number(&version.version).map_or((1, 0), |number| (0, number)));
         Ok(versions)
     }
 
-    /// Removes a version that no deployment names, and that no revision which one keeps was made from.
+    /// Removes a version that no deployment refers to, and that no kept revision was created from.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] `in_use`, naming the deployments; [`StoreError::NotFound`].
+    /// [`StoreError::Conflict`] `in_use`, with the deployments; [`StoreError::NotFound`].
     pub async fn model_version_delete(&self, model: &str, version: &str) -> Result<(), StoreError> {
         let mut sql = self.write(Care::Durable).await?;
         let in_use = |users: String| StoreError::Conflict {
             code: "in_use",
             reason: format!(
-                "version `{version}` of the model `{model}` is used, or kept to go back to, by {users}; delete them, or let them serve other versions"
+                "version `{version}` of the model `{model}` is used, or kept for a rollback, by {users}; delete them, or change them to another version"
             ),
         };
         let users = users(&mut sql, model, version).await?;
@@ -208,10 +207,10 @@ impl Store {
     }
 }
 
-/// The registry's entry that a specification names, if it names one.
+/// The registry entry that a specification refers to, if it refers to one.
 ///
 /// # Errors
-/// [`StoreError::NotFound`] if there is none.
+/// [`StoreError::NotFound`] if it does not exist.
 pub(crate) async fn resolve(sql: &mut Sql, spec: &DeploymentSpec) -> Result<Option<ModelVersion>, StoreError> {
     match &spec.model {
         ModelSource::Bucket(_) => Ok(None),
@@ -222,7 +221,7 @@ pub(crate) async fn resolve(sql: &mut Sql, spec: &DeploymentSpec) -> Result<Opti
     }
 }
 
-/// That the registered version which a specification names does not exist.
+/// The error for a specification that refers to a missing registered version.
 pub(crate) fn missing_version(spec: &DeploymentSpec) -> StoreError {
     match &spec.model {
         ModelSource::Registered(model) => missing(&model.name, &model.version),
@@ -241,7 +240,7 @@ async fn get(sql: &mut Sql, model: &str, version: &str) -> Result<Option<ModelVe
     row.as_ref().map(read_version).transpose()
 }
 
-/// The first few deployments that use a version, and how many more there are.
+/// The first deployments that use a version, and how many more there are.
 async fn users(sql: &mut Sql, model: &str, version: &str) -> Result<Vec<String>, StoreError> {
     let rows = sqlx::query(
         "SELECT id, name FROM deployment WHERE (model_name = $1 AND model_version = $2) \
@@ -289,7 +288,7 @@ fn missing(model: &str, version: &str) -> StoreError {
     StoreError::NotFound { what: format!("version `{version}` of the registered model `{model}`") }
 }
 
-/// `7` and `v7` are not the same: only plain digits are a number.
+/// `7` and `v7` are different: only plain digits are a number.
 fn number(version: &str) -> Option<u128> {
     version.bytes().all(|byte| byte.is_ascii_digit()).then(|| version.parse().ok()).flatten()
 }

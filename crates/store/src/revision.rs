@@ -1,4 +1,4 @@
-//! The revisions of a deployment: immutable, numbered from 1, the older ones dropped in time.
+//! The revisions of a deployment: immutable, numbered from 1. Old ones are removed.
 
 use api::{
     DeploymentId, Revision, RevisionNumber, Timestamp,
@@ -14,19 +14,19 @@ use crate::{
     transaction::Care,
 };
 
-/// How many of the newest revisions stay, for going back to.
+/// How many of the newest revisions are kept for rollbacks.
 const KEPT: usize = 10;
 
 impl Store {
-    /// The revisions that a deployment can go back to, the newest first. None of one that is gone.
+    /// The revisions that a deployment can roll back to, newest first. Empty for a removed deployment.
     pub async fn revision_list(&self, deployment: DeploymentId) -> Result<Vec<Revision>, StoreError> {
         kept(&mut *self.read().await?, deployment).await
     }
 
-    /// Worker: writes down which files a revision serves, unless that is known. The caller reads the revision again.
+    /// For workers: stores the files of a revision, unless they are known. The caller reads the revision again.
     ///
     /// # Errors
-    /// [`StoreError::Fenced`] if the lease was taken over: nothing was written.
+    /// [`StoreError::Fenced`] if the lease was taken over; then nothing was written.
     pub async fn revision_pin(
         &self,
         lease: &Lease,
@@ -36,7 +36,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         let pin = Pin { files: files.clone(), at: now };
         let mut sql = self.write(Care::Durable).await?;
-        // The row's lock, so that nobody takes the lease over before this is committed.
+        // Locks the row, so that no other worker takes the lease over before the commit.
         let held = sqlx::query(
             "UPDATE deployment SET fence = fence WHERE id = $1 AND fence = $2 AND lease_owner = $3 RETURNING id",
         )
@@ -59,7 +59,7 @@ impl Store {
     }
 }
 
-/// A deployment's revisions, the newest first.
+/// The revisions of a deployment, newest first.
 pub(crate) async fn kept(sql: &mut Sql, deployment: DeploymentId) -> Result<Vec<Revision>, StoreError> {
     let rows = sqlx::query(
         "SELECT deployment, number, created_at, spec, pin FROM revision WHERE deployment = $1 ORDER BY number DESC",
@@ -80,7 +80,7 @@ fn read(row: &AnyRow) -> Result<Revision, StoreError> {
     })
 }
 
-/// Writes a revision, with the name and version of the registered model that it was made from.
+/// Writes a revision, with the name and version of the registered model that it was created from.
 pub(crate) async fn insert(
     sql: &mut Sql,
     deployment: DeploymentId,
@@ -105,19 +105,19 @@ pub(crate) async fn insert(
     Ok(())
 }
 
-/// What a changed specification makes of the wanted revision.
+/// How a changed specification affects the wanted revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// What runs does not change.
+    /// The content does not change.
     Same,
-    /// A person goes back to one that is kept: nothing is rebuilt.
+    /// A rollback to a kept revision: nothing is rebuilt.
     Back(RevisionNumber),
-    /// It is a new one.
+    /// A new revision.
     New(RevisionNumber),
 }
 
-/// Compares `content` with the kept revisions (the newest first), of which `wanted` is wanted now. An older one of the
-/// same content is not taken again: what stands at its address may have changed since.
+/// Compares `content` with the kept revisions (newest first), of which `wanted` is the wanted one. An older revision
+/// with the same content is not reused, because the files at its address may have changed since.
 pub(crate) fn next(kept: &[Revision], wanted: RevisionNumber, content: &RevisionSpec) -> Next {
     if kept.iter().any(|revision| revision.number == wanted && revision.spec == *content) {
         return Next::Same;
@@ -125,12 +125,12 @@ pub(crate) fn next(kept: &[Revision], wanted: RevisionNumber, content: &Revision
     new(kept, wanted)
 }
 
-/// A revision after all that are kept (the newest first).
+/// A revision with a number after all kept ones (newest first).
 pub(crate) fn new(kept: &[Revision], wanted: RevisionNumber) -> Next {
     Next::New(RevisionNumber(kept.first().map_or(wanted, |newest| newest.number).0 + 1))
 }
 
-/// The registered version that a revision was made from, if it was.
+/// The registered version that a revision was created from, if any.
 pub(crate) async fn registered(
     sql: &mut Sql,
     deployment: DeploymentId,
@@ -146,7 +146,7 @@ pub(crate) async fn registered(
     Ok(name.zip(version).map(|(name, version)| RegisteredRef { name, version }))
 }
 
-/// Drops old revisions: all but the newest ten, `wanted` and those with a share of the traffic.
+/// Removes old revisions: all but the newest ten, `wanted` and those with a share of the traffic.
 pub(crate) async fn prune(
     sql: &mut Sql,
     deployment: DeploymentId,
@@ -167,7 +167,7 @@ pub(crate) async fn prune(
     Ok(())
 }
 
-/// Frees the registered versions that a deployment's revisions were made from.
+/// Releases the registered versions that the revisions of a deployment were created from.
 pub(crate) async fn let_models_go(sql: &mut Sql, deployment: DeploymentId) -> Result<(), StoreError> {
     sqlx::query("UPDATE revision SET model_name = NULL, model_version = NULL WHERE deployment = $1")
         .bind(deployment.0)

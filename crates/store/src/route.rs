@@ -1,8 +1,8 @@
-//! The route table, versioned over all entries so that a gateway can ask for what came after.
+//! The route table. Versions increase over all entries, so that a gateway can ask for newer changes.
 //!
-//! An endpoint's policy and its deployment's targets stand in one row, each with a version of its own. What a person sets is
-//! written by the store as part of the change; where requests go is written by the worker. Neither can bring an old value of
-//! the other back.
+//! The policy of an endpoint and the targets of its deployment are in one row, each with its own version. The store
+//! writes the policy as part of a user's change; the worker writes the targets. Neither can overwrite the other with an
+//! old value.
 
 use api::{
     DeploymentId, DeploymentSpec, EndpointId, State,
@@ -19,30 +19,30 @@ use crate::{
     row::{Columns as _, json, record},
 };
 
-/// What changed after a version, in the order of versions.
+/// The changes after a version, sorted by version.
 #[derive(Clone, Debug)]
 pub struct RoutePage {
     after: i64,
     rows: Vec<Row>,
-    /// The table's version up to which this is complete.
+    /// The version up to which this is complete.
     pub version: i64,
-    /// Whether more is to be asked for after `version`.
+    /// Whether there are more changes after `version`.
     pub more: bool,
-    /// The newest version whose tombstone is no longer kept: whoever follows from an older one may not be told
-    /// of an endpoint's end, and must begin anew.
+    /// The newest version whose tombstone was removed. A reader with an older version may miss the removal of an
+    /// endpoint, and must load the whole table again.
     pub pruned: i64,
 }
 
 impl RoutePage {
-    /// The newest change of each entry that changed after `since`: what the reader had before the first of these pages, as
-    /// a half of a row may be older than the page before. Without what is gone where the page begins at 0.
+    /// The newest change of each entry that changed after `since`, the version of the reader before the first page.
+    /// (One half of a row may be older than the previous page.) Without tombstones if the page begins at 0.
     #[must_use]
     pub fn changes(self, since: i64) -> Vec<Change> {
         let since = since.min(self.after);
         self.rows.into_iter().flat_map(|row| row.changes_after(since)).collect()
     }
 
-    /// The same as whole routes.
+    /// The same changes as whole routes.
     #[must_use]
     pub fn whole_routes(self) -> Vec<form1::RouteChange> {
         let whole = |row: Row| form1::RouteChange {
@@ -62,12 +62,13 @@ macro_rules! row_columns {
 }
 
 impl Store {
-    /// What changed after version `after`: at most `limit` deployments, each with its endpoint. A version that this table
-    /// never had (the database was restored from a backup) counts as 0: the page's `version` is then the smaller one.
+    /// The changes after version `after`: at most `limit` deployments, each with its endpoint. If this table never had
+    /// that version (the database was restored from a backup), it counts as 0; the `version` of the page is then
+    /// smaller.
     pub async fn route_changes(&self, after: i64, limit: u32) -> Result<RoutePage, StoreError> {
         let limit = i64::from(limit.max(1));
         let mut sql = self.read().await?;
-        // Before the rows: those that come between are newer, and every one up to the newest is seen.
+        // Read before the rows: rows that are added in between are newer, and all rows up to the newest one are seen.
         let table = Counter::Route.last(&mut sql).await?;
         let after = if after > table { 0 } else { after };
         let query = if after == 0 {
@@ -80,7 +81,7 @@ impl Store {
             concat!("SELECT ", row_columns!(), " FROM route WHERE version > $1 ORDER BY version LIMIT $2")
         };
         let rows = sqlx::query(query).bind(after).bind(limit + 1).fetch_all(&mut *sql).await?;
-        // After the rows: had one been forgotten before they were read, this tells.
+        // Read after the rows: shows whether a tombstone was removed before they were read.
         let pruned = Counter::RoutePruned.last(&mut sql).await?;
         let most = usize::try_from(limit).unwrap_or(usize::MAX);
         let more = rows.len() > most;
@@ -90,14 +91,14 @@ impl Store {
     }
 }
 
-/// A deployment's row.
+/// The row of a deployment.
 #[derive(Clone, Debug)]
 struct Row {
     deployment: DeploymentId,
     version: i64,
     /// The versions of both halves.
     versions: (i64, i64),
-    /// `None` once it is gone.
+    /// `None` once the deployment is removed.
     halves: Option<(Policy, Targets)>,
 }
 
@@ -113,7 +114,7 @@ impl Row {
                 }
                 None => (versions, None),
             },
-            // A process of 0.1.0 wrote it.
+            // A process of 0.1.0 wrote the row.
             None => match row.maybe_text("route")? {
                 Some(_) => ((version, version), Some(row.json::<Route>("route", "route")?.split(deployment))),
                 None => ((version, version), None),
@@ -133,7 +134,7 @@ impl Row {
         newer.map(|(version, entry)| Change { version, entry })
     }
 
-    /// Writes what has changed since, with a new version.
+    /// Writes the changed halves with a new version.
     async fn write(self, sql: &mut Sql, halves: Option<(Policy, Targets)>) -> Result<(), StoreError> {
         if self.halves == halves {
             return Ok(());
@@ -168,7 +169,7 @@ impl Row {
     }
 }
 
-/// What a specification says of its endpoint. Of one that is being deleted, the name is free for others.
+/// The policy that a specification implies. If the deployment is being deleted, its name is free for others.
 fn policy(id: DeploymentId, spec: &DeploymentSpec, deleting: bool) -> Policy {
     Policy {
         deployment: id,
@@ -181,7 +182,7 @@ fn policy(id: DeploymentId, spec: &DeploymentSpec, deleting: bool) -> Policy {
     }
 }
 
-/// A new deployment's: nothing serves.
+/// The targets of a new deployment: nothing serves.
 fn no_targets(spec: &DeploymentSpec) -> Targets {
     Targets {
         state: State::Pending,
@@ -199,7 +200,7 @@ async fn get(sql: &mut Sql, id: DeploymentId) -> Result<Row, StoreError> {
     Ok(row.await?.as_ref().map(Row::read).transpose()?.unwrap_or(none))
 }
 
-/// Writes what the specification says of the endpoint.
+/// Writes the policy of the endpoint.
 pub(crate) async fn put_policy(
     sql: &mut Sql,
     id: DeploymentId,
@@ -211,7 +212,7 @@ pub(crate) async fn put_policy(
     row.write(sql, Some((policy(id, spec, deleting), targets))).await
 }
 
-/// Writes where requests go. `spec` is what the specification says now.
+/// Writes the targets. `spec` is the current specification.
 pub(crate) async fn put_targets(
     sql: &mut Sql,
     id: DeploymentId,

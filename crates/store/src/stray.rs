@@ -1,4 +1,4 @@
-//! Replicas that are not this database's: what workers have seen, and what a person wants ended.
+//! Stray replicas: the ones that workers have seen, and the ones that a person wants to end.
 
 use api::{DeploymentId, ReplicaId, Timestamp, event::NewEvent, stray::Stray};
 use sqlx::any::AnyRow;
@@ -10,7 +10,7 @@ use crate::{
 };
 
 impl Store {
-    /// All strays, in the order of their names.
+    /// All strays, sorted by name.
     pub async fn stray_list(&self) -> Result<Vec<Stray>, StoreError> {
         let rows = sqlx::query("SELECT since, ending, stray FROM stray ORDER BY replica, scope LIMIT 10000")
             .fetch_all(&mut *self.read().await?)
@@ -18,8 +18,8 @@ impl Store {
         rows.iter().map(read).collect()
     }
 
-    /// Worker: these are the strays of its scope, and there are no others. Writes only what differs from what is known, and
-    /// gives the strays with what a person asked for; `since` of one that is new is `now`.
+    /// For workers: replaces the list of strays of their scope. Writes only differences, and returns the strays with
+    /// the requests of people; a new stray gets `now` as `since`.
     pub async fn strays_seen(&self, scope: &str, seen: &[Stray], now: Timestamp) -> Result<Vec<Stray>, StoreError> {
         let known = of_scope(&mut *self.read().await?, scope).await?;
         let merged = merge(seen, &known, now);
@@ -27,7 +27,7 @@ impl Store {
             return Ok(known);
         }
         let mut sql = self.write(Care::Recoverable).await?;
-        // A person may have asked for something since.
+        // A person may have requested its end in the meantime.
         let known = of_scope(&mut sql, scope).await?;
         let merged = merge(seen, &known, now);
         sqlx::query("DELETE FROM stray WHERE scope = $1").bind(clean(scope)).execute(&mut *sql).await?;
@@ -45,10 +45,10 @@ impl Store {
         Ok(merged)
     }
 
-    /// A person's order: workers end these when they look the next time.
+    /// A person requests the end of strays: workers end them at their next scan.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] if one is not known: then none is ended.
+    /// [`StoreError::NotFound`] if one does not exist: then none is ended.
     pub async fn strays_end(&self, replicas: &[ReplicaId]) -> Result<(), StoreError> {
         let mut sql = self.write(Care::Durable).await?;
         for replica in replicas {
@@ -64,7 +64,7 @@ impl Store {
         sql.commit().await
     }
 
-    /// Writes an event under the number of a deployment that this database may not know. `key` names it: the same key again
+    /// Writes an event with the id of a deployment that this database may not know. `key` identifies it: the same key
     /// within a day writes nothing.
     pub async fn event_of_stray(
         &self,
@@ -96,7 +96,7 @@ fn read(row: &AnyRow) -> Result<Stray, StoreError> {
     Ok(Stray { since: Timestamp(row.int("since")?), ending: row.int("ending")? != 0, ..stray })
 }
 
-/// What is seen, with what is known of it. One that was started again since is another one.
+/// The observed strays with the stored data. A stray that was restarted since counts as a new one.
 fn merge(seen: &[Stray], known: &[Stray], now: Timestamp) -> Vec<Stray> {
     let mut merged: Vec<Stray> = seen
         .iter()

@@ -3,10 +3,9 @@
 //! A task says: "look at this deployment". Losing, repeating or reordering any of them costs latency only, because workers
 //! also scan. A task that was taken and not acknowledged comes back.
 //!
-//! One row a deployment. `due_at` says when anybody may take it; taking sets it to the end of the lease, and
-//! sets a token that no other taking has. A wake-up of a held task is remembered beside it (`again_at`)
-//! and becomes its `due_at` when the holder is done. So a holder that dies needs nobody to clean up: its
-//! task is simply due again.
+//! There is one row per deployment. `due_at` says when a worker may take it; taking it sets `due_at` to the end of the
+//! lease, and sets a unique token. A wake-up of a held task is stored in `again_at`, which becomes `due_at` when the
+//! holder is done. So no cleanup is needed when a holder dies: its task is simply due again.
 
 #[cfg(test)]
 mod tests;
@@ -28,10 +27,10 @@ use crate::{Sql, Store, StoreError, row::Columns as _, transaction::Care};
 
 /// How long [`TaskQueue::next`] waits.
 const WAIT: Duration = Duration::from_secs(1);
-/// How often it looks for what other processes woke, in milliseconds; a bit less or more, so that many
-/// workers do not look at the same moment.
+/// Interval of checking for wake-ups from other processes, in milliseconds; with jitter, so that many workers do not
+/// check at the same moment.
 const LOOK_EVERY_MS: std::ops::Range<u64> = 75..125;
-/// How many of the tasks that are due are tried before looking again.
+/// How many due tasks are tried before reading again.
 const CANDIDATES: i64 = 16;
 
 /// A task that a worker has taken: it is nobody else's until its lease has passed.
@@ -54,9 +53,9 @@ pub struct Receipt(pub String);
 pub struct TaskQueue {
     store: Store,
     clock: Clock,
-    /// Of those of one process who wait, one looks.
+    /// Of the waiting callers of one process, only one polls.
     looking: Arc<sync::Mutex<()>>,
-    /// Takings whose caller left before it learned of them: nobody works on those.
+    /// Tasks that were taken for a caller who left before getting them: nobody works on them.
     left: Arc<Mutex<Vec<Taking>>>,
     /// Counts the hints that a task is due.
     hints: Arc<watch::Sender<u64>>,
@@ -127,10 +126,10 @@ impl TaskQueue {
         self.clock.now().into()
     }
 
-    /// Takes a task that is due, or says when the next one will be.
+    /// Takes a due task, or returns when the next one is due.
     async fn take(&self, lease: Duration) -> Result<Result<Task, Option<Timestamp>>, StoreError> {
         let now = self.now();
-        // Reading first: whoever finds nothing to do has taken no lock.
+        // Reads first, so that a caller without a due task takes no lock.
         let rows = sqlx::query("SELECT deployment, due_at FROM task ORDER BY due_at LIMIT $1")
             .bind(CANDIDATES)
             .fetch_all(&mut *self.store.read().await?)
@@ -146,7 +145,7 @@ impl TaskQueue {
             }
             due.push(DeploymentId(row.int("deployment")?));
         }
-        // The oldest first; where another worker was faster it took that one, and takes the next.
+        // Oldest first; if another worker was faster, tries the next one.
         if let Some((_, others)) = due.split_first_mut() {
             others.shuffle(&mut rand::rng());
         }
@@ -166,7 +165,7 @@ impl TaskQueue {
     ) -> Result<Option<Task>, StoreError> {
         let token = uuid::Uuid::new_v4().to_string();
         let mut guard = Guard { left: &self.left, taking: Some(Taking { deployment, token: token.clone() }) };
-        // A wake-up for later that nobody has answered outlives its task's holder.
+        // A pending delayed wake-up survives the end of the holder's task.
         let claim = sqlx::query(
             "UPDATE task SET token = $1, due_at = $2, again_at = CASE WHEN again_at > $3 THEN again_at ELSE NULL END \
              WHERE deployment = $4 AND due_at <= $3 RETURNING deployment",
@@ -181,7 +180,7 @@ impl TaskQueue {
         Ok(claimed.map(|_| Task { deployment, receipt: Receipt(format!("{}:{token}", deployment.0)) }))
     }
 
-    /// Gives back what was taken for callers who left.
+    /// Returns the tasks that were taken for callers who left.
     async fn give_back(&self) -> Result<(), StoreError> {
         loop {
             let last = self.left.lock().unwrap_or_else(PoisonError::into_inner).last().cloned();
@@ -226,8 +225,8 @@ struct Taking {
     token: String,
 }
 
-/// Notes a taking whose caller left in the middle. There is at most one for each call that was given up,
-/// and the next call begins by giving them back.
+/// Records a taking whose caller left halfway. There is at most one for each cancelled call, and the next call first
+/// returns them.
 struct Guard<'q> {
     left: &'q Mutex<Vec<Taking>>,
     taking: Option<Taking>,
@@ -239,7 +238,7 @@ impl Drop for Guard<'_> {
     }
 }
 
-/// Wakes a deployment's task as part of a transaction.
+/// Wakes the task of a deployment as part of a transaction.
 pub(crate) async fn wake(sql: &mut Sql, deployment: DeploymentId, due: Timestamp) -> Result<(), StoreError> {
     waking(deployment, due).execute(sql).await?;
     Ok(())
@@ -261,7 +260,7 @@ fn waking<'q>(deployment: DeploymentId, due: Timestamp) -> sqlx::query::Query<'q
 /// What a receipt proves; `None` for one that this queue never gave.
 fn parts(receipt: &Receipt) -> Option<(i64, String)> {
     let (deployment, token) = receipt.0.split_once(':')?;
-    // Nothing but a token reaches the database.
+    // Only tokens reach the database.
     let token = uuid::Uuid::try_parse(token).ok()?;
     Some((deployment.parse().ok()?, token.to_string()))
 }

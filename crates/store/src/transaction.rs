@@ -1,4 +1,4 @@
-//! Writing: transactions that take the write lock at once, and what becomes of it when they commit.
+//! Write transactions: they take the write lock at once. Also the effects of a commit.
 
 use std::{
     ops::{Deref, DerefMut},
@@ -16,27 +16,27 @@ use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
 use crate::{Sql, Store, StoreError, connect::Kind};
 
-/// How long a writer waits for its turn before the caller is told that the database is unavailable.
+/// How long a writer waits for its turn before the error "unavailable".
 pub(crate) const WRITE_PATIENCE: Duration = Duration::from_secs(10);
 
-/// What a commit must survive. (PostgreSQL's always survives a power cut.)
+/// Which failures a commit must survive. (PostgreSQL's commits always survive a power cut.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Care {
-    /// A power cut: what a person was told is done. On SQLite it costs a flush of the disk.
+    /// A power cut: for changes that a user was told are done. On SQLite this costs a flush of the disk.
     Durable,
-    /// The death of any process, but not a power cut, which ends every holder of a lease too: leases,
-    /// tasks, observations. Workers find them again.
+    /// The death of any process, but not a power cut, which also ends every lease holder: for leases, tasks and
+    /// observations. Workers find them again.
     Recoverable,
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("this process's other writers kept the database busy for {WRITE_PATIENCE:?}")]
+#[error("other writers of this process held the write lock for {WRITE_PATIENCE:?}")]
 struct NoTurn;
 
-/// A transaction that holds the write lock (SQLite). Rolled back unless committed.
+/// A transaction that holds the write lock (SQLite). It is rolled back unless committed.
 #[derive(Debug)]
 pub(crate) struct Write {
-    // Before the permit: the next one's turn begins when this transaction is over.
+    // Declared before the permit: the turn of the next writer begins when this transaction is over.
     held: Held,
     _turn: OwnedSemaphorePermit,
 }
@@ -47,9 +47,9 @@ enum Held {
     Postgres(Session),
 }
 
-/// A PostgreSQL connection in a transaction. Where a caller leaves in the middle of it (a client hangs up)
-/// the connection is closed, which ends the transaction: sqlx would put one that was left while it began
-/// back among the others with its transaction still open, and whatever came next on it would be lost.
+/// A PostgreSQL connection in a transaction. If its caller leaves halfway (a client disconnects), the connection is
+/// closed, which ends the transaction. Otherwise sqlx could return a connection with an open transaction to the pool,
+/// and its next statements would be lost.
 #[derive(Debug)]
 struct Session {
     connection: PoolConnection<Any>,
@@ -103,7 +103,7 @@ impl DerefMut for Write {
 }
 
 impl Write {
-    /// Keeps what was written.
+    /// Commits.
     pub(crate) async fn commit(self) -> Result<(), StoreError> {
         match self.held {
             Held::Sqlite(tx) => Ok(tx.commit().await?),
@@ -111,7 +111,7 @@ impl Write {
         }
     }
 
-    /// Keeps nothing, and is over when this returns.
+    /// Rolls back, and returns when that is done.
     pub(crate) async fn abandon(self) -> Result<(), StoreError> {
         match self.held {
             Held::Sqlite(tx) => Ok(tx.rollback().await?),
@@ -121,14 +121,14 @@ impl Write {
 }
 
 impl Store {
-    /// Begins to write.
+    /// Begins a write transaction.
     pub(crate) async fn write(&self, care: Care) -> Result<Write, StoreError> {
         let turn = timeout(WRITE_PATIENCE, self.turn.clone().acquire_owned())
             .await
             .map_err(|_| StoreError::Unavailable(Box::new(NoTurn)))?
             .map_err(|closed| StoreError::Unavailable(Box::new(closed)))?;
-        // IMMEDIATE: one that only begins to write later would find, too late to wait, that another one
-        // had written since it began.
+        // IMMEDIATE: a transaction that starts to write later could find, too late to wait, that another one has
+        // written since it began.
         let held = match (self.kind, care) {
             (Kind::Postgres, _) => Held::Postgres(Session::begin(self.pool.acquire().await?).await?),
             (Kind::Sqlite, Care::Durable) => {
@@ -141,7 +141,7 @@ impl Store {
         Ok(Write { held, _turn: turn })
     }
 
-    /// Runs one recoverable statement that writes, and returns the one row that it answers with, if any.
+    /// Runs one recoverable write statement, and returns its row, if any.
     pub(crate) async fn write_one(&self, query: Query<'_, Any, AnyArguments>) -> Result<Option<AnyRow>, StoreError> {
         if self.kind == Kind::Postgres {
             return Ok(query.fetch_optional(&self.pool).await?);
@@ -152,7 +152,7 @@ impl Store {
         Ok(row)
     }
 
-    /// Tells this process's readers that something was committed.
+    /// Tells the readers of this process that something was committed.
     pub(crate) fn announce(&self) {
         self.hint.send_modify(|count| *count = count.wrapping_add(1));
     }

@@ -1,4 +1,4 @@
-//! Which workers live, where they answer, and whose machine the replicas are on.
+//! The live workers, their addresses, and the scope of their replicas.
 
 use std::time::Duration;
 
@@ -11,29 +11,29 @@ use crate::{
     transaction::Care,
 };
 
-/// A worker that was seen lately.
+/// A worker that was seen recently.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkerRecord {
     /// Its name, unique for each start.
     pub id: String,
-    /// Its backend's scope.
+    /// The scope of its backend.
     pub scope: String,
-    /// `host:port` of its own HTTP server, which answers for logs.
+    /// `host:port` of its HTTP server, which provides logs.
     pub address: String,
     /// When it was last seen.
     pub seen_at: Timestamp,
 }
 
 impl Store {
-    /// Says that a worker lives. Forgets those not seen for `forget_after`.
+    /// Records that a worker is alive. Removes workers not seen for `forget_after`.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] `other_scope` if a worker of another scope was seen within `forget_after`:
-    /// two machines' process backends on one database would each start every replica.
+    /// [`StoreError::Conflict`] `other_scope` if a worker of another scope was seen within `forget_after`: the process
+    /// backends of two machines on one database would each start every replica.
     pub async fn worker_seen(&self, worker: &WorkerRecord, forget_after: Duration) -> Result<(), StoreError> {
         let forgotten = worker.seen_at.0.saturating_sub(i64::try_from(forget_after.as_micros()).unwrap_or(i64::MAX));
         let mut sql = self.write(Care::Recoverable).await?;
-        // Two that come at once: the second one sees the first.
+        // Of two concurrent calls, the second one sees the first.
         Counter::Worker.take(&mut sql, 1).await?;
         let other = sqlx::query(
             "SELECT id, scope, address FROM worker WHERE scope <> $1 AND id <> $2 AND seen_at > $3 LIMIT 1",
@@ -70,7 +70,7 @@ impl Store {
         sql.commit().await
     }
 
-    /// The workers seen since `since`, the latest first.
+    /// The workers seen since `since`, latest first.
     pub async fn worker_list(&self, since: Timestamp) -> Result<Vec<WorkerRecord>, StoreError> {
         let rows = sqlx::query(
             "SELECT id, scope, address, seen_at FROM worker WHERE seen_at >= $1 ORDER BY seen_at DESC, id LIMIT 1000",
@@ -90,7 +90,7 @@ impl Store {
             .collect()
     }
 
-    /// A worker ends in good order.
+    /// Unregisters a worker at shutdown.
     pub async fn worker_gone(&self, id: &str) -> Result<(), StoreError> {
         self.write_one(sqlx::query("DELETE FROM worker WHERE id = $1 RETURNING id").bind(clean(id))).await?;
         Ok(())

@@ -1,7 +1,6 @@
-//! What people do to a deployment: create, replace, delete.
+//! Changes of a deployment by users: create, replace, delete.
 //!
-//! Each is one transaction over everything that it means: the deployment, its revision, its events, its
-//! route and its wake-up.
+//! Each change is one transaction that includes the deployment, its revision, its events, its route and its wake-up.
 
 use api::{
     DeploymentId, DeploymentSpec, DeploymentStatus, Revision, RevisionNumber, State, Timestamp, event::NewEvent,
@@ -23,14 +22,13 @@ use crate::{
 };
 
 impl Store {
-    /// Creates a deployment: itself, revision 1, event `created`, a route that leads nowhere yet, and its
-    /// wake-up, in one transaction. Resolves a registered model; faults in that are
-    /// [`StoreError::NotFound`].
+    /// Creates a deployment in one transaction: the deployment, revision 1, event `created`, a route without replicas,
+    /// and its wake-up. Resolves a registered model; if that fails, the error is [`StoreError::NotFound`].
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] `name_taken`; with `idempotency` used before for another payload,
-    /// `idempotency_key_reused`. Used before for this payload: the deployment that it made, as it is now,
-    /// or [`StoreError::NotFound`] if that was deleted.
+    /// [`StoreError::Conflict`] `name_taken`. If `idempotency` was used before with another payload,
+    /// `idempotency_key_reused`. If it was used before with this payload, returns the deployment that it created in its
+    /// current state, or [`StoreError::NotFound`] if that was deleted.
     pub async fn deployment_create(
         &self,
         spec: &DeploymentSpec,
@@ -77,9 +75,9 @@ impl Store {
         Ok(record)
     }
 
-    /// Replaces a specification: with a new revision if it changes what runs, with events, and with a wake-up, in one
-    /// transaction. A specification equal to the present one changes nothing. With `if_generation`, only if nobody
-    /// changed it since.
+    /// Replaces a specification in one transaction: with a new revision if the change affects what runs, with events,
+    /// and with a wake-up. A specification that equals the current one changes nothing. With `if_generation`, only if
+    /// the deployment has not changed since.
     ///
     /// # Errors
     /// [`StoreError::Stale`], [`StoreError::NotFound`], [`StoreError::Conflict`] (`name_taken`, `deleting`).
@@ -101,7 +99,7 @@ impl Store {
         self.change(sql, old, spec, &kept, None, now).await
     }
 
-    /// Makes a new revision of the same specification, which takes the model's files as they are now.
+    /// Creates a new revision with the same specification and the current files of the model.
     ///
     /// # Errors
     /// [`StoreError::Stale`], [`StoreError::NotFound`], [`StoreError::Conflict`] (`deleting`).
@@ -120,12 +118,13 @@ impl Store {
         self.change(sql, old, &spec, &kept, Some(next), now).await
     }
 
-    /// Goes back to a revision that is kept: what runs is again what that one ran, and nothing of it is built anew. The
-    /// name, the labels, the number of replicas and all else that is no part of a revision stay. Under another name than
-    /// the revision had, it becomes a new one.
+    /// Rolls back to a kept revision: its content runs again, and nothing is rebuilt. The name, the labels, the number
+    /// of replicas and everything else outside a revision do not change. If the name of the deployment has changed
+    /// since, it becomes a new revision.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] if the deployment or the revision is not there; as [`Store::deployment_replace`].
+    /// [`StoreError::NotFound`] if the deployment or the revision does not exist; otherwise as
+    /// [`Store::deployment_replace`].
     pub async fn deployment_restore(
         &self,
         id: DeploymentId,
@@ -150,8 +149,8 @@ impl Store {
         self.change(sql, old, &spec, &kept, back, now).await
     }
 
-    /// Writes a changed specification, with all that follows from it. Which revision comes of it is `next`, or else what
-    /// the specification says.
+    /// Writes a changed specification, with all its consequences. The resulting revision is `next`, or otherwise
+    /// follows from the specification.
     async fn change(
         &self,
         mut sql: Write,

@@ -1,4 +1,4 @@
-//! What workers do to a deployment, each time under their lease.
+//! Changes of a deployment by workers, each under their lease.
 
 use api::{DeploymentStatus, RevisionNumber, State, Timestamp, event::NewEvent, route::Targets};
 
@@ -9,12 +9,12 @@ use crate::{
 };
 
 impl Store {
-    /// Worker: writes status, targets and events in one transaction, under its lease. The targets' version
-    /// grows only if they differ; without any, they stay as they are. One that is being deleted
-    /// stands as `deleting`, whatever the worker says. `settled_at` names the generation at which nothing is left to do.
+    /// For workers: writes status, targets and events in one transaction, under the lease. The version of the targets
+    /// increases only if they differ; without targets, they do not change. A deployment that is being deleted keeps the
+    /// state `deleting`. `settled_at` is the generation at which the deployment is settled.
     ///
     /// # Errors
-    /// [`StoreError::Fenced`] if the lease was taken over: nothing was written.
+    /// [`StoreError::Fenced`] if the lease was taken over; then nothing was written.
     pub async fn deployment_observed(
         &self,
         lease: &Lease,
@@ -56,11 +56,11 @@ impl Store {
         Ok(())
     }
 
-    /// Worker: a deleted deployment's replicas are gone: removes it, its revisions and its route (whose
-    /// tombstone stays for the gateways). Its events stay until [`Store::prune`] forgets them.
+    /// For workers: the replicas of a deleted deployment have ended. Removes it, its revisions and its route (whose
+    /// tombstone remains for the gateways). Its events remain until [`Store::prune`] removes them.
     ///
     /// # Errors
-    /// [`StoreError::Fenced`] if the lease was taken over, or nobody asked for the deletion.
+    /// [`StoreError::Fenced`] if the lease was taken over, or if the deletion was not requested.
     pub async fn deployment_purge(&self, lease: &Lease, now: Timestamp) -> Result<(), StoreError> {
         let mut sql = self.write(Care::Recoverable).await?;
         let gone = sqlx::query(

@@ -159,5 +159,5 @@ async fn a_record_of_a_later_form_is_refused_in_words(database: Database) {
     let error = store.deployment_get(DeploymentId(1)).await.unwrap_err();
     assert!(matches!(error, StoreError::Corrupt { .. }), "{error:?}");
     let source = std::error::Error::source(&error).unwrap().to_string();
-    assert!(source.contains("form 3") && source.contains("upgrade"), "{source}");
+    assert!(source.contains("format 3") && source.contains("upgrade"), "{source}");
 }
