@@ -1,4 +1,4 @@
-//! What a worker can be told.
+//! The settings of a worker.
 
 use base::config::{Faults, Section};
 use serde::{Deserialize, Serialize};
@@ -7,28 +7,29 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Where the worker's own HTTP server listens, `host:port`: logs, health, metrics. Port 0 takes a free one.
+    /// Address of the worker's own HTTP server, `host:port`: logs, health, metrics. Port 0 chooses a free port.
     pub addr: String,
-    /// The `host:port` at which control planes reach that server, if it differs from what it is bound to.
+    /// The `host:port` at which control planes reach that server, if it differs from the bound address.
     pub advertise_addr: Option<String>,
-    /// How many deployments are worked on at the same time.
+    /// Maximum number of deployments that are reconciled at the same time.
     pub concurrency: u32,
-    /// For how many milliseconds a deployment is held; renewed while it is worked on. When a worker dies,
-    /// others can take over what it had in hand after this time.
+    /// Duration of a deployment's lease, in milliseconds; it is renewed during the work. If a worker dies, other
+    /// workers can take over its deployments after this time.
     pub lease_ms: u64,
-    /// How many milliseconds lie between two scans for what no wake-up has told of.
+    /// Interval of scans for changes without a wake-up, in milliseconds.
     pub scan_interval_ms: u64,
-    /// How many milliseconds lie between two looks for what the database need no longer keep.
+    /// Interval of pruning old data from the database, in milliseconds.
     pub prune_interval_ms: u64,
-    /// How many milliseconds lie between two signs of life.
+    /// Interval of heartbeats, in milliseconds.
     pub heartbeat_ms: u64,
-    /// After how many milliseconds without a sign of life a worker counts as gone.
+    /// Time without a heartbeat after which a worker counts as gone, in milliseconds.
     pub forget_after_ms: u64,
-    /// How many milliseconds gateways have to see that a replica left the route, before it is told to end.
+    /// Time for gateways to notice that a replica was removed from the route, before the replica is told to stop, in
+    /// milliseconds.
     pub route_settle_ms: u64,
-    /// After how many milliseconds a revision that is not ready counts as failed.
+    /// Time after which a revision that is not ready counts as failed, in milliseconds.
     pub start_deadline_ms: u64,
-    /// The longest wait, in milliseconds, before a deployment whose reconciliation failed is tried again.
+    /// Maximum delay before a failed reconciliation is retried, in milliseconds.
     pub retry_cap_ms: u64,
 }
 
@@ -67,7 +68,7 @@ impl Section for Config {
             ("retry_cap_ms", self.retry_cap_ms),
         ]);
         faults.pauses(&[("route_settle_ms", self.route_settle_ms)]);
-        // A worker that lives must not count as gone between two signs of life.
+        // A live worker must not count as gone between two heartbeats.
         faults.at_most(("heartbeat_ms", self.heartbeat_ms), ("forget_after_ms", self.forget_after_ms));
     }
 }

@@ -1,10 +1,10 @@
-//! Replicas that ended by themselves since the last look, each as an event: a deployment that serves with the others says
-//! nothing else of it.
+//! Events for replicas that ended by themselves since the last observation. Otherwise the status of a deployment that
+//! keeps serving would not show it.
 
 use api::{deployment::ReplicaView, event::NewEvent, replica::ReplicaState};
 use serde_json::json;
 
-/// The events, from the replicas that were written down last and those of now.
+/// The events, from the stored replicas and the current ones.
 pub(crate) fn events(before: &[ReplicaView], after: &[ReplicaView]) -> Vec<NewEvent> {
     let ended = after.iter().filter(|now| {
         let was = before.iter().find(|was| was.id == now.id);
@@ -17,7 +17,7 @@ fn waits(replica: &ReplicaView) -> bool {
     replica.state == ReplicaState::BackingOff
 }
 
-/// Whether an end lies between two looks at one replica. That it was started again after an end that was seen is none.
+/// Whether a replica ended between two observations. The restart after an end that was already observed does not count.
 fn has_ended(was: &ReplicaView, now: &ReplicaView) -> bool {
     let known = was.restarts + u32::from(waits(was));
     now.restarts + u32::from(waits(now)) > known
@@ -30,8 +30,8 @@ fn event(replica: &ReplicaView) -> NewEvent {
         actor: "worker",
         kind: "replica_ended",
         message: match &replica.reason {
-            Some(reason) => format!("{id} ended by itself and is started again: {reason}"),
-            None => format!("{id} ended by itself and was started again"),
+            Some(reason) => format!("{id} ended by itself and will be restarted: {reason}"),
+            None => format!("{id} ended by itself and was restarted"),
         },
         evidence: json!({ "replica": id, "restarts": replica.restarts, "reason": replica.reason }),
     }

@@ -1,4 +1,4 @@
-//! The worker's sign of life.
+//! The heartbeat of a worker.
 
 use std::time::Duration;
 
@@ -9,24 +9,24 @@ use store::{Store, StoreError, WorkerRecord};
 
 use crate::jobs::Job;
 
-/// Says in the database that the worker lives.
+/// Records in the database that the worker is alive.
 #[derive(Clone)]
 pub(crate) struct Heartbeat {
     pub(crate) store: Store,
     pub(crate) clock: Clock,
     /// The worker's name.
     pub(crate) owner: String,
-    /// Its backend's scope.
+    /// The scope of its backend.
     pub(crate) scope: String,
-    /// Where it answers.
+    /// The address of its HTTP server.
     pub(crate) address: String,
     pub(crate) every: Duration,
-    /// When others count as gone.
+    /// After this time without a heartbeat, other workers count as gone.
     pub(crate) forget_after: Duration,
 }
 
 impl Heartbeat {
-    /// Says it once.
+    /// Writes one heartbeat.
     pub(crate) async fn beat(&self) -> Result<(), StoreError> {
         let record = WorkerRecord {
             id: self.owner.clone(),
@@ -50,7 +50,7 @@ impl Job for Heartbeat {
 
     async fn turn(&self) {
         if let Err(error) = self.beat().await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "the worker could not show that it lives");
+            tracing::warn!(error = &error as &dyn std::error::Error, "cannot write the heartbeat");
         }
     }
 }

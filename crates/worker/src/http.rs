@@ -1,6 +1,6 @@
 //! The worker's own HTTP server: the logs of its replicas, health and metrics.
 //!
-//! **Invariant:** it only tells. Nothing can be changed here.
+//! **Invariant:** it is read-only.
 
 use std::{
     convert::Infallible,
@@ -36,15 +36,15 @@ use tokio::net::TcpListener;
 
 use crate::logs;
 
-/// How many lines of a log are shown unless asked for otherwise.
+/// Default number of log lines.
 const TAIL: usize = 100;
-/// Bounds of connections.
+/// Limits of connections.
 const LIMITS: Limits = Limits {
     connections: 1_024,
     calls: base::serve::MOST_CALLS,
     head: Duration::from_secs(10),
     idle: Duration::from_secs(60),
-    // A paused `logs -f` is such a client.
+    // A paused `logs -f` reads nothing for a long time.
     stall: Duration::from_secs(300),
     full: FULL,
     slow: SLOW,
@@ -56,10 +56,10 @@ connection: close\r\ncontent-length: 122\r\n\r\n\
 const SLOW: &str = "HTTP/1.1 408 Request Timeout\r\ncontent-type: application/problem+json\r\nconnection: close\r\n\
 content-length: 132\r\n\r\n\
 {\"status\":408,\"title\":\"Request Timeout\",\"code\":\"slow_header\",\"detail\":\"the request's headers took too long: send them in one piece\"}";
-/// The most lines that can be asked for.
+/// Maximum number of log lines.
 const MAX_TAIL: usize = 10_000;
 
-/// What the handlers answer from.
+/// The state of the handlers.
 #[derive(Clone)]
 pub(crate) struct Front {
     backend: Arc<dyn Backend>,
@@ -83,7 +83,7 @@ impl Front {
     }
 }
 
-/// Answers until told to end.
+/// Serves until told to stop.
 pub(crate) async fn serve(listener: TcpListener, front: Front, tasks: Tasks) {
     let router = Router::new()
         .route("/v1/replicas/{replica}/logs", get(replica_logs))
@@ -163,7 +163,7 @@ async fn deployment_logs(
         Ok(lineage) => lineage,
         Err(error) => return refuse(StatusCode::SERVICE_UNAVAILABLE, "unavailable", error),
     };
-    // What another database has started under the same number is another deployment.
+    // Replicas of another database with the same deployment number belong to another deployment.
     let ours = move |replica: &Replica| {
         let epoch = replica.origin.as_ref().map(|origin| &origin.epoch);
         epoch.is_none_or(|epoch| *epoch == lineage.current || lineage.former.contains(epoch))
@@ -189,7 +189,7 @@ async fn metrics(State(front): State<Front>) -> Response {
     ([(CONTENT_TYPE, base::metrics::CONTENT_TYPE)], base::metrics::encode(&front.registry)).into_response()
 }
 
-/// A log as a body that ends when the worker does.
+/// A log as a response body that ends when the worker stops.
 fn text(log: logs::Log, front: &Front) -> Response {
     let tasks = front.tasks.clone();
     let log = log.take_until(async move { tasks.stopping().await });
@@ -197,7 +197,7 @@ fn text(log: logs::Log, front: &Front) -> Response {
 }
 
 fn unavailable(error: &BackendError) -> Response {
-    tracing::warn!(error = error as &dyn std::error::Error, "a log could not be read");
+    tracing::warn!(error = error as &dyn std::error::Error, "cannot read a log");
     refuse(StatusCode::SERVICE_UNAVAILABLE, "unavailable", error)
 }
 

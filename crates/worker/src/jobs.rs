@@ -1,26 +1,26 @@
-//! What a worker does again and again. Each job is in a file of its own; [`start`] starts them.
+//! The periodic jobs of a worker. Each job is in its own file; [`start`] starts them.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 use base::Tasks;
 
-/// Something that is done again and again.
+/// A periodic job.
 #[async_trait]
 pub(crate) trait Job: Send + 'static {
-    /// How long to wait before the first turn.
+    /// The delay before the first run.
     fn first(&self) -> Duration {
         Duration::ZERO
     }
 
-    /// How long to wait after a turn.
+    /// The delay after a run.
     fn pause(&self) -> Duration;
 
-    /// One turn. It tells of its own failures; the next turn tries again.
+    /// One run. It logs its own failures; the next run tries again.
     async fn turn(&self);
 }
 
-/// Starts jobs. Each ends after the turn that it has in hand when the tasks are told to end.
+/// Starts jobs. When the tasks are told to end, each job finishes its current run.
 pub(crate) fn start(tasks: &Tasks, jobs: Vec<Box<dyn Job>>) {
     for job in jobs {
         let stop = tasks.clone();
@@ -39,7 +39,7 @@ pub(crate) fn start(tasks: &Tasks, jobs: Vec<Box<dyn Job>>) {
     }
 }
 
-/// An interval, a little changed: several workers that were started together shall not do the same together.
+/// An interval with jitter, so that workers that were started together do not act at the same moments.
 pub(crate) fn jittered(interval_ms: u64) -> Duration {
     Duration::from_millis(interval_ms).mul_f64(rand::random_range(0.9..1.1))
 }

@@ -1,12 +1,11 @@
-//! Makes what runs agree with what is wanted.
+//! Reconciles the actual state with the desired state.
 //!
-//! A worker takes wake-ups from the queue; each one names a deployment and nothing else. Under the
-//! deployment's lease it reads what is wanted and what runs, [`plan`]s one step, takes it, and writes what
-//! became of it. A scan finds what no wake-up told of. So a lost message, a crash and a second worker share
-//! one code path.
+//! A worker takes wake-ups from the queue; each one contains the id of a deployment and nothing else. Under the lease
+//! of the deployment it reads the desired and the actual state, [`plan`]s one step, takes it, and writes the result. A
+//! scan finds changes without a wake-up. So a lost message, a crash and a second worker use the same code path.
 //!
-//! **Invariant:** a worker holds nothing that another one could not do without: what it remembers only
-//! spares it a wait. Ending one leaves every replica running.
+//! **Invariant:** a worker holds no state that another one would need; its memory only saves waits. Stopping a worker
+//! leaves every replica running.
 
 mod config;
 mod ends;

@@ -1,4 +1,4 @@
-//! The logs of all replicas of a deployment as one, each line led by its replica's name.
+//! Merges the logs of all replicas of a deployment. Each line begins with the name of its replica.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -10,18 +10,18 @@ use futures::{
     stream::{BoxStream, SelectAll},
 };
 
-/// The longest line that is kept together.
+/// Maximum length of a line that is not split.
 const MAX_LINE: usize = 64 * 1024;
-/// The most replicas whose logs are shown as one.
+/// Maximum number of replicas in a merged log.
 const MAX_REPLICAS: usize = 64;
-/// How much of a replica's log is shown that appears while its deployment is followed.
+/// How many lines of an existing log are shown if its replica appears while the log is followed.
 const NEWCOMER_TAIL: usize = 1_000;
 
 /// Pieces of a log.
 pub(crate) type Log = BoxStream<'static, std::io::Result<Bytes>>;
 
-/// The last `tail` lines of each replica, and with `follow` what comes after, also of replicas that come
-/// after. `None` if there are no replicas and none are waited for. Only of replicas that are `ours`.
+/// The last `tail` lines of each replica. With `follow`, also new lines, and lines of new replicas. `None` if there are
+/// no replicas and `follow` is not set. Only replicas that are `ours` count.
 pub(crate) async fn of_deployment(
     backend: Arc<dyn Backend>,
     id: DeploymentId,
@@ -29,7 +29,7 @@ pub(crate) async fn of_deployment(
     follow: bool,
     ours: impl Fn(&Replica) -> bool + Send + Sync + 'static,
 ) -> Result<Option<Log>, BackendError> {
-    // From before the first look on, so that nothing falls in between.
+    // Subscribe before the first observation, so that no change is missed.
     let changes = backend.changes();
     let mut known = HashSet::new();
     let first = newcomers(&*backend, id, (tail, follow), &ours, &mut known).await?;
@@ -71,7 +71,7 @@ fn following(
     }
 }
 
-/// The logs of replicas that are not yet `known`.
+/// The logs of replicas that are not `known` yet.
 async fn newcomers(
     backend: &dyn Backend,
     id: DeploymentId,
@@ -92,7 +92,7 @@ async fn newcomers(
     Ok(logs)
 }
 
-/// Puts `lead` before each line. A piece that ends within a line waits for the rest of it.
+/// Puts `lead` before each line. An incomplete line at the end of a piece waits for its rest.
 fn led_by(lead: String, mut log: Log) -> impl Stream<Item = std::io::Result<Bytes>> {
     async_stream::stream! {
         let mut rest = BytesMut::new();

@@ -13,20 +13,20 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-/// How the work on one deployment ended.
+/// The outcome of a pass over one deployment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// Nothing is left to do.
+    /// The deployment is settled.
     Settled,
-    /// Something is still under way.
+    /// Work is still in progress.
     Underway,
-    /// Nothing of the deployment is left.
+    /// The deployment was removed.
     Gone,
-    /// Another worker had it.
+    /// Another worker held the lease.
     Busy,
-    /// Another worker took it over meanwhile.
+    /// Another worker took the lease over during the pass.
     Fenced,
-    /// It did not work and will be tried again.
+    /// The pass failed and will be retried.
     Failed,
 }
 
@@ -51,7 +51,7 @@ struct OutcomeLabel {
     outcome: &'static str,
 }
 
-/// A worker's counters. Clones count together.
+/// The metrics of a worker. Clones share the same values.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
     reconciles: Family<OutcomeLabel, Counter>,
@@ -70,7 +70,7 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// Counters at zero, named in `registry`.
+    /// Creates the metrics and registers them in `registry`.
     pub(crate) fn new(registry: &mut Registry) -> Self {
         let metrics = Self {
             reconciles: Family::default(),
@@ -88,30 +88,26 @@ impl Metrics {
             restores: Counter::default(),
         };
         let to = registry.sub_registry_with_prefix("modelway_worker");
-        to.register("reconciles", "Deployments that were worked on, by outcome", metrics.reconciles.clone());
+        to.register("reconciles", "Passes over deployments, by outcome", metrics.reconciles.clone());
         to.register_with_unit(
             "reconcile_duration",
-            "Time spent on one deployment, waits for the gateways included",
+            "Time of one pass over a deployment, including waits for the gateways",
             Unit::Seconds,
             metrics.reconcile_seconds.clone(),
         );
-        to.register("in_hand", "Deployments that are being worked on", metrics.in_hand.clone());
-        to.register("unsettled", "Deployments that this worker has seen unsettled", metrics.remembered.clone());
+        to.register("in_hand", "Deployments in progress", metrics.in_hand.clone());
+        to.register("unsettled", "Unsettled deployments that this worker knows", metrics.remembered.clone());
         to.register("queue_errors", "Failed calls of the task queue", metrics.queue_errors.clone());
-        to.register("scans", "Scans that were completed", metrics.scans.clone());
+        to.register("scans", "Completed scans", metrics.scans.clone());
         to.register("scan_errors", "Scans that failed", metrics.scan_errors.clone());
-        to.register("scan_found", "Deployments that a scan found different", metrics.scan_found.clone());
+        to.register("scan_found", "Deployments that a scan handed over", metrics.scan_found.clone());
         to.register_with_unit("scan_duration", "Time of one scan", Unit::Seconds, metrics.scan_seconds.clone());
         to.register("scanned_deployments", "Deployments in the last scan", metrics.scanned.clone());
-        to.register(
-            "strays_removed",
-            "Deleted deployments of which something still ran",
-            metrics.strays_removed.clone(),
-        );
-        to.register("stray_replicas", "Replicas that run here and are not this database's", metrics.strays.clone());
+        to.register("strays_removed", "Deleted deployments with running replicas", metrics.strays_removed.clone());
+        to.register("stray_replicas", "Running replicas that do not belong to this database", metrics.strays.clone());
         to.register(
             "database_restores",
-            "Times that the database was found to be an older copy",
+            "How often the database turned out to be an older copy",
             metrics.restores.clone(),
         );
         for outcome in Outcome::ALL {

@@ -1,16 +1,16 @@
-//! What to do next about one deployment: a pure function of what is wanted and what runs.
+//! Decides the next step for one deployment: a pure function of the desired and the actual state.
 //!
-//! [`plan`] is told nothing of what happened, only how things stand; calling it again after any crash gives
-//! the step that is then right. Which revision gets which share of the requests is decided by [`crate::rollout`], and how
-//! many replicas each has by [`crate::scaling`]; the plan makes it so. Replicas that are to end leave the route
-//! first, and are told to end by a *later* step, after the gateways had [`Rules::route_settle`] to see it.
+//! [`plan`] gets only the current state, and no history; after any crash, calling it again gives the right step.
+//! [`crate::rollout`] decides the share of requests of each revision, and [`crate::scaling`] the number of replicas;
+//! the plan implements both. Replicas that must end are first removed from the route. A *later* step tells them to
+//! stop, after the gateways had [`Rules::route_settle`] to notice.
 //!
-//! What cannot be read back from SQL and from the backend, namely since when things are so, is
-//! [`Memory`]. Forgetting it is always safe and merely costs those waits again. Remembering it while
-//! another worker commits routes is not: what it says of the route holds under one lease only.
+//! [`Memory`] holds what SQL and the backend do not store: since when a state has lasted. It is always safe to forget
+//! it; the waits then start again. It is not safe to keep it while another worker commits routes: its statements about
+//! the route are valid under one lease only.
 //!
-//! **Invariant:** no I/O and no clock; `now` is a parameter. The targets never name a replica that was not
-//! ready when it was observed.
+//! **Invariant:** no I/O and no clock; `now` is a parameter. The targets contain only replicas that were observed as
+//! ready.
 
 mod events;
 mod status;
@@ -33,93 +33,93 @@ use store::DeploymentRecord;
 
 use self::status::Trouble;
 
-/// When to look again at replicas that were told to end, should nobody tell that they have.
+/// When to check replicas that were told to stop again, if no event arrives before.
 const DRAIN_GLANCE: Duration = Duration::from_secs(1);
-/// When to look again if a call has not yet made what it was asked for.
+/// When to check again whether a call had its effect.
 const STARTED_GLANCE: Duration = Duration::from_secs(1);
-/// When to offer a revision again that the backend has rejected.
+/// When to retry a revision that the backend has rejected.
 const REJECTED_GLANCE: Duration = Duration::from_mins(1);
 
-/// The waits that a plan keeps to.
+/// The delays that a plan respects.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
-    /// How long after a replica left the route it may be told to end.
+    /// The minimum time between the removal of a replica from the route and its stop.
     pub route_settle: Duration,
-    /// How long a revision may take to become ready before it counts as failed.
+    /// The time after which a revision that is not ready counts as failed.
     pub start_deadline: Duration,
 }
 
-/// What SQL says, and what was decided on it.
+/// The state in SQL, and the decisions that were based on it.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted<'w> {
-    /// The deployment, with the status that was last written.
+    /// The deployment, with its last written status.
     pub record: &'w DeploymentRecord,
-    /// The bodies of its revisions, at least of the wanted one.
+    /// The contents of its revisions, at least of the wanted one.
     pub revisions: &'w [Revision],
-    /// How requests are shared out.
+    /// The distribution of requests.
     pub traffic: &'w [Share],
-    /// How many replicas of each revision are wanted; none of one that is not named.
+    /// The number of wanted replicas of each revision; 0 for a revision that is not listed.
     pub counts: &'w BTreeMap<RevisionNumber, u32>,
-    /// Who starts a replica again that ended by itself.
+    /// Who restarts a replica that ended by itself.
     pub restarts: Restarts,
-    /// The backend has just rejected the wanted revision, with this reason.
+    /// The reason if the backend has just rejected the wanted revision.
     pub rejected: Option<&'w str>,
 }
 
-/// Since when things are so, as of the last step that was committed under this lease.
+/// Since when states have lasted, as of the last step that was committed under this lease.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// Replicas that run and are not in the committed route.
+    /// Running replicas that are not in the committed route.
     unrouted: BTreeMap<ReplicaId, Timestamp>,
-    /// The wanted revision, while it lacks ready replicas.
+    /// The wanted revision, while too few of its replicas are ready.
     starting: Option<(RevisionNumber, Timestamp)>,
 }
 
 impl Memory {
-    /// What still holds when the lease has ended.
+    /// The part that is still valid after the lease has ended.
     #[must_use]
     pub fn beyond_the_lease(self) -> Option<Self> {
         self.starting.is_some().then(|| Self { unrouted: BTreeMap::new(), starting: self.starting })
     }
 }
 
-/// One call of the backend.
+/// One call to the backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Act {
-    /// Have so many replicas of a revision, without some of those that there are.
+    /// Run this many replicas of a revision, and end the given ones.
     Ensure {
         /// Which revision.
         revision: RevisionNumber,
-        /// How many replicas.
+        /// The number of replicas.
         want: u32,
-        /// Those to end. No committed route names them.
+        /// The replicas to end. No committed route contains them.
         retire: Vec<ReplicaId>,
     },
     /// End this revision.
     Remove(RevisionNumber),
 }
 
-/// What to do, and what to write once it is done.
+/// The step to take, and the data to write after it.
 #[derive(Clone, Debug)]
 pub struct Step {
-    /// Calls of the backend. They are safe with regard to the route of the *last* committed step.
+    /// Calls to the backend. They are safe with respect to the route of the *last* committed step.
     pub acts: Vec<Act>,
-    /// How the deployment stands.
+    /// The status of the deployment.
     pub status: DeploymentStatus,
-    /// Where its requests go.
+    /// The targets of its requests.
     pub targets: Targets,
-    /// What was decided.
+    /// The decisions, as events.
     pub events: Vec<NewEvent>,
-    /// When the gateways will have seen that replicas have left the route: commit this step, keep the
-    /// lease for that long, and plan again.
+    /// When the gateways will have noticed that replicas were removed from the route: commit this step, keep the lease
+    /// until then, and plan again.
     pub settle: Option<Duration>,
-    /// When to look again although nobody has told of a change.
+    /// When to check again if no event arrives before.
     pub look_again: Option<Duration>,
-    /// Everything is as it was asked for: nothing is left to do until something changes.
+    /// The deployment is settled: nothing to do until something changes.
     pub settled: bool,
-    /// The deployment was deleted and nothing of it runs: it can be forgotten.
+    /// The deployment was deleted and none of its replicas run: it can be removed.
     pub gone: bool,
-    /// What to remember once this step's route is committed.
+    /// The memory after the route of this step is committed.
     pub memory: Memory,
 }
 
@@ -134,7 +134,7 @@ pub fn plan(now: Timestamp, rules: Rules, wanted: Wanted<'_>, observed: &[Replic
     groups.step(now, rules, wanted, before, &trouble)
 }
 
-/// The replicas, by revision, as one plan sees them.
+/// The replicas by revision, as one plan sees them.
 #[derive(Debug)]
 struct Groups<'o> {
     observed: &'o [Replica],
@@ -143,7 +143,7 @@ struct Groups<'o> {
     counts: &'o BTreeMap<RevisionNumber, u32>,
     /// The wanted revision.
     newest: RevisionNumber,
-    /// How many replicas of it are wanted: none of a deployment that is to go.
+    /// How many replicas of it are wanted: 0 for a deployment that is being deleted.
     want: u32,
 }
 
@@ -154,7 +154,7 @@ impl<'o> Groups<'o> {
             by_revision.entry(replica.revision).or_default().push(replica);
         }
         for group in by_revision.values_mut() {
-            // The backend has the same order, and ends the last ones first.
+            // The backend uses the same order, and ends the last ones first.
             let backs_off = |r: &Replica| r.state == ReplicaState::BackingOff;
             group.sort_by_key(|r| (!r.is_ready(), backs_off(r), r.id.0.len(), &r.id.0));
         }
@@ -163,17 +163,17 @@ impl<'o> Groups<'o> {
         Self { observed, by_revision, traffic, counts, newest, want: counts.get(&newest).copied().unwrap_or(0) }
     }
 
-    /// Those that are not stopping, the ones that the backend would keep first.
+    /// The replicas that are not stopping, in the order in which the backend keeps them.
     fn live(&self, revision: RevisionNumber) -> &[&'o Replica] {
         self.by_revision.get(&revision).map_or(&[], Vec::as_slice)
     }
 
-    /// How many replicas a revision shall have.
+    /// The wanted number of replicas of a revision.
     fn count(&self, revision: RevisionNumber) -> u32 {
         self.counts.get(&revision).copied().unwrap_or(0)
     }
 
-    /// The ready ones among those that a revision shall have.
+    /// The ready replicas, up to the wanted number of the revision.
     fn ready(&self, revision: RevisionNumber) -> impl Iterator<Item = &'o Replica> {
         let live = self.live(revision).iter().take(index(self.count(revision))).copied();
         live.filter(|replica| replica.is_ready())
@@ -183,12 +183,12 @@ impl<'o> Groups<'o> {
         self.ready(revision).count() >= index(self.count(revision))
     }
 
-    /// The revision that requests go to now, or most of them.
+    /// The revision that gets the requests now, or most of them.
     fn serving(&self) -> Option<RevisionNumber> {
         main_share(self.traffic).map(|share| share.revision).filter(|revision| self.ready(*revision).next().is_some())
     }
 
-    /// Whether everything runs that shall, nothing else does, and requests go to the wanted revision.
+    /// Whether exactly the wanted replicas run, and requests go to the wanted revision.
     fn is_settled(&self) -> bool {
         let all = self.counts.iter().all(|(revision, count)| self.live(*revision).len() == index(*count));
         let main = main_share(self.traffic).map(|share| share.revision);
@@ -230,7 +230,7 @@ impl<'o> Groups<'o> {
         }
     }
 
-    /// Where requests go, to those that are ready.
+    /// The targets: the ready replicas.
     fn targets(&self, wanted: Wanted<'_>, status: &DeploymentStatus) -> Targets {
         let body = |number| wanted.revisions.iter().find(|revision| revision.number == number);
         let routed =
@@ -253,7 +253,7 @@ impl<'o> Groups<'o> {
         }
     }
 
-    /// Since when each running replica is out of the route, if `targets` are what is committed.
+    /// Since when each running replica is out of the route, if `targets` are committed.
     fn unrouted(&self, now: Timestamp, before: &Memory, targets: &Targets) -> BTreeMap<ReplicaId, Timestamp> {
         let routed: BTreeSet<_> =
             targets.revisions.iter().flat_map(|revision| revision.replicas.iter().map(|replica| &replica.id)).collect();
@@ -265,10 +265,10 @@ impl<'o> Groups<'o> {
         .collect()
     }
 
-    /// The calls that are due, and when further ones will be.
+    /// The calls that are due, and when the next ones will be.
     fn due(&self, now: Timestamp, rules: Rules, wanted: Wanted<'_>, before: &Memory) -> Due {
-        // How long this replica may still be asked: by the committed route, and by a gateway that has not
-        // seen it yet.
+        // How long this replica may still get requests: by the committed route, and from a gateway that has not noticed
+        // the change yet.
         let asked = |replica: &Replica| match before.unrouted.get(&replica.id) {
             _ if replica.state != ReplicaState::Ready => Duration::ZERO,
             Some(since) => until(now, since.after(rules.route_settle)),
@@ -317,8 +317,9 @@ impl<'o> Groups<'o> {
     }
 }
 
-/// How many replicas a revision may have. Of one whose files nobody knows, a single replica looks what is there, so that
-/// all others serve the same. Replicas of older versions never say what they serve. They stay, also while they do not answer.
+/// The maximum number of replicas of a revision. If the files of the revision are not known yet, a single replica finds
+/// them first, so that all others serve the same. Replicas of older versions never report their files. They stay, even
+/// while they do not answer.
 fn allowed(revision: &Revision, live: &[&Replica]) -> u32 {
     if revision.pin.is_some() || !revision.spec.needs_pin() {
         return u32::MAX;
@@ -328,7 +329,7 @@ fn allowed(revision: &Revision, live: &[&Replica]) -> u32 {
     count(running.max(silent + 1))
 }
 
-/// The calls that are due, and when to look again.
+/// The calls that are due, and when to check again.
 #[derive(Debug, Default)]
 struct Due {
     acts: Vec<Act>,
@@ -339,10 +340,10 @@ struct Due {
 /// Why nothing serves.
 fn reason(record: &DeploymentRecord, status: &DeploymentStatus) -> String {
     match (status.state, &status.error) {
-        (State::Idle, _) => "it is scaled to 0 replicas; scale it up to serve".to_owned(),
+        (State::Idle, _) => "it is scaled to 0 replicas; scale it up".to_owned(),
         (State::Deleting, _) => "it is being deleted".to_owned(),
         (_, Some(StatusError { message, .. })) => message.clone(),
-        (_, None) => format!("revision {} is starting, none of its replicas is ready yet", record.revision),
+        (_, None) => format!("revision {} is starting; none of its replicas is ready yet", record.revision),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Has the database forget what it need no longer keep. Several workers may do so at once.
+//! Prunes old data from the database. Several workers may do this at the same time.
 
 use std::time::Duration;
 
@@ -25,9 +25,9 @@ impl Job for Prune {
     async fn turn(&self) {
         match self.store.prune(Timestamp::from(self.clock.now())).await {
             Ok(pruned) if pruned == Pruned::default() => {}
-            Ok(pruned) => tracing::info!(?pruned, "the database has forgotten what was old"),
+            Ok(pruned) => tracing::info!(?pruned, "pruned old data from the database"),
             Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "nothing old could be forgotten");
+                tracing::warn!(error = &error as &dyn std::error::Error, "cannot prune old data");
             }
         }
     }

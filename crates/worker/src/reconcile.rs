@@ -1,11 +1,11 @@
-//! Make the machines agree with the database, one deployment at a time.
+//! Reconciles the machines with the database, one deployment at a time.
 //!
-//! A pass holds the deployment's lease, renewed in the background, and every write and every call of the
-//! backend carries its fence. It looks, plans, acts until there is nothing more to do at this moment, and
-//! commits what became of it. Where replicas must first leave the route, it commits, waits for the gateways
-//! and goes on under the same lease, because only under one lease is it known what the route says.
+//! A pass holds the lease of the deployment, which is renewed in the background. Every write and every call to the
+//! backend carries its fence. The pass observes, plans and acts until nothing more can be done now, and commits the
+//! result. If replicas must first be removed from the route, it commits, waits for the gateways and continues under the
+//! same lease, because the content of the route is known only under one lease.
 //!
-//! **Invariant:** a pass is told nothing but which deployment. Cutting one off anywhere is harmless.
+//! **Invariant:** a pass gets only the id of the deployment. Interrupting it at any point is safe.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -29,25 +29,25 @@ use crate::{
     standing::{Known, Standing, standing},
 };
 
-/// How often a pass calls the backend before it leaves the rest to the next one.
+/// Maximum number of backend calls per pass.
 const MAX_ACTS: usize = 16;
-/// How often a pass waits for the gateways before it leaves the rest to the next one.
+/// Maximum number of waits for the gateways per pass.
 const MAX_SETTLES: usize = 4;
-/// So many failures of the backend in a row are worth a user's attention.
+/// The number of consecutive backend failures that is shown to the user.
 const PATIENT_FAILURES: u32 = 3;
-/// The fence of a deployment that was deleted: nobody can hold its lease, and ids are not used again in one epoch.
+/// The fence of a deleted deployment: nobody can hold its lease, and ids are not reused in one epoch.
 const NOBODYS_FENCE: i64 = i64::MAX;
 
-/// How a pass ended.
+/// The outcome of a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pass {
-    /// Nothing is left to do.
+    /// The deployment is settled.
     Settled,
-    /// Something is under way; look again then, if nobody has told of a change before.
+    /// Work is in progress; check again after this time, if no event arrives before.
     Underway(Option<Duration>),
-    /// Nothing of the deployment is left.
+    /// The deployment was removed.
     Gone,
-    /// Another worker holds it.
+    /// Another worker holds the lease.
     Busy,
 }
 
@@ -56,9 +56,7 @@ pub(crate) enum Pass {
 pub(crate) enum PassError {
     #[error("another worker has taken this deployment over")]
     Fenced,
-    #[error(
-        "a fence that the database gave is older than one that the backend has seen (fence {given}, newest {newest})"
-    )]
+    #[error("a fence from the database is older than one that the backend has seen (fence {given}, newest {newest})")]
     Behind { given: i64, newest: i64 },
     #[error("the database was restored from an older copy")]
     Restored,
@@ -83,7 +81,7 @@ impl From<BackendError> for PassError {
     }
 }
 
-/// Everything that a pass needs. Clones are the same worker.
+/// The dependencies of a pass. Clones are the same worker.
 #[derive(Clone)]
 pub(crate) struct Reconciler {
     pub(crate) store: Store,
@@ -99,7 +97,7 @@ pub(crate) struct Reconciler {
     pub(crate) lineage: Arc<Mutex<Option<Lineage>>>,
 }
 
-/// The lease of the pass in hand: its renewer writes it, the pass reads it.
+/// The lease of the current pass: its renewer writes it, the pass reads it.
 struct Held(Mutex<Lease>);
 
 impl Held {
@@ -117,8 +115,7 @@ impl Reconciler {
         self.clock.now().into()
     }
 
-    /// Takes one deployment as far as it can be taken now. The task's `receipt` is renewed along with the
-    /// lease.
+    /// Takes all steps that are possible now for one deployment. Renews the task's `receipt` together with the lease.
     pub(crate) async fn reconcile(&self, id: DeploymentId, receipt: Option<&Receipt>) -> Result<Pass, PassError> {
         let Some(lease) = self.store.lease_acquire(id, &self.owner, self.hold, self.now()).await? else {
             return match self.store.deployment_wanted(id, &[]).await? {
@@ -132,27 +129,28 @@ impl Reconciler {
             error = self.renew(&held, receipt) => Err(error),
         };
         if let Err(PassError::Behind { given, newest }) = result {
-            let why =
-                format!("the backend has seen fence {newest} of {id}, and the database has given {given} at most");
+            let why = format!(
+                "the backend has seen fence {newest} of {id}, but the highest fence in the database is {given}"
+            );
             result = Err(self.restored_or_fenced(&held.get(), &why).await?);
         }
         if let Err(PassError::Backend(error)) = &result
             && self.shelf.failures(id) >= PATIENT_FAILURES
             && let Err(error) = self.say_why(id, &held, error).await
         {
-            tracing::warn!(deployment = %id, error = &error as &dyn std::error::Error, "the status does not say why");
+            tracing::warn!(deployment = %id, error = &error as &dyn std::error::Error, "cannot write the reason to the status");
         }
         if !matches!(result, Ok(Pass::Gone) | Err(PassError::Fenced | PassError::Restored)) {
-            // Should this fail, the lease lapses by itself.
+            // If this fails, the lease expires by itself.
             if let Err(error) = self.store.lease_release(&held.get()).await {
-                tracing::warn!(deployment = %id, error = &error as &dyn std::error::Error, "a lease is not released");
+                tracing::warn!(deployment = %id, error = &error as &dyn std::error::Error, "cannot release a lease");
             }
         }
         result
     }
 
-    /// What it means that somebody has acted under a number that this worker does not know. Another worker has taken the
-    /// deployment over, unless the database still says that this one has it: then it has forgotten what it gave.
+    /// Interprets a fence that this worker does not know. Usually another worker has taken the deployment over. But if
+    /// the database still says that this worker holds it, then the database has lost assigned numbers.
     async fn restored_or_fenced(&self, lease: &Lease, why: &str) -> Result<PassError, PassError> {
         match self.store.lease_renew(lease, self.hold, self.now()).await {
             Ok(_) => self.restored(lease.deployment, &lease.epoch, why).await,
@@ -161,8 +159,8 @@ impl Reconciler {
         }
     }
 
-    /// The database went back in time: goes on under a new epoch, and says so once. Whatever it knows of what runs is taken
-    /// over; the rest is not touched.
+    /// The database went back in time: continues in a new epoch, and reports it once. Replicas that the database knows
+    /// are taken over; the rest is left alone.
     pub(crate) async fn restored(&self, id: DeploymentId, epoch: &Epoch, why: &str) -> Result<PassError, PassError> {
         let (lineage, renewed) = self.store.epoch_renew(epoch).await?;
         self.knows(&lineage);
@@ -181,18 +179,18 @@ impl Reconciler {
         Ok(PassError::Restored)
     }
 
-    /// Remembers the database's names.
+    /// Caches the epochs of the database.
     pub(crate) fn knows(&self, lineage: &Lineage) {
         *self.lineage.lock().unwrap_or_else(PoisonError::into_inner) = Some(lineage.clone());
     }
 
-    /// The epoch that this worker has last worked in.
+    /// The epoch in which this worker last worked.
     pub(crate) fn known_epoch(&self) -> Option<Epoch> {
         let known = self.lineage.lock().unwrap_or_else(PoisonError::into_inner);
         known.as_ref().map(|lineage| lineage.current.clone())
     }
 
-    /// The database's names, as they were when a lease was taken in this epoch.
+    /// The epochs of the database, as of the taking of a lease in this epoch.
     async fn lineage(&self, epoch: &Epoch) -> Result<Lineage, PassError> {
         let known = self.lineage.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(known) = known.filter(|known| known.current == *epoch) {
@@ -206,7 +204,8 @@ impl Reconciler {
         Ok(read)
     }
 
-    /// Ends what runs for a deployment that this database has deleted. What runs for one that it never had is left alone.
+    /// Ends the replicas of a deployment that this database has deleted. Replicas of a deployment that it never had are
+    /// left alone.
     pub(crate) async fn remove_gone(&self, id: DeploymentId) -> Result<Pass, PassError> {
         self.shelf.forget(id);
         let observed = self.backend.observe(id).await?;
@@ -222,35 +221,36 @@ impl Reconciler {
         Ok(Pass::Gone)
     }
 
-    /// Keeps the lease and the task; ends only when the lease is lost.
+    /// Renews the lease and the task; returns only when the lease is lost.
     async fn renew(&self, held: &Held, receipt: Option<&Receipt>) -> PassError {
         loop {
             tokio::time::sleep(self.hold / 3).await;
             match self.store.lease_renew(&held.get(), self.hold, self.now()).await {
                 Ok(lease) => held.set(lease),
                 Err(StoreError::Fenced) => return PassError::Fenced,
-                // It may be renewed in time by the next attempt; if not, the fence stops us.
+                // The next attempt may still be in time; if not, the fence protects the deployment.
                 Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "a lease could not be renewed");
+                    tracing::warn!(error = &error as &dyn std::error::Error, "cannot renew a lease");
                 }
             }
-            // The lease is what guards the deployment: a task that comes a second time finds it taken.
+            // The lease protects the deployment: if the task is delivered again, the other worker finds the lease
+            // taken.
             if let Some(receipt) = receipt
                 && let Err(error) = self.queue.renew(receipt, self.hold).await
             {
-                tracing::debug!(error = &error as &dyn std::error::Error, "a task could not be renewed");
+                tracing::debug!(error = &error as &dyn std::error::Error, "cannot renew a task");
             }
         }
     }
 
-    /// Puts a failure of the backend that does not pass into the status. State and route stay: nothing is
-    /// known of the replicas. The next pass that succeeds writes a status without it.
+    /// Puts a lasting failure of the backend into the status. State and route stay, because nothing is known about the
+    /// replicas. The next successful pass writes a status without it.
     async fn say_why(&self, id: DeploymentId, held: &Held, error: &BackendError) -> Result<(), PassError> {
         let Some((record, _)) = self.store.deployment_wanted(id, &[]).await? else { return Ok(()) };
         let source = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
         let error = StatusError {
             code: "backend_unavailable".to_owned(),
-            message: format!("{error}{source}; the worker goes on trying"),
+            message: format!("{error}{source}; the worker keeps trying"),
             revision: record.revision,
             log: Vec::new(),
         };
@@ -303,8 +303,8 @@ impl Reconciler {
         Ok(Pass::Underway(Some(Duration::ZERO)))
     }
 
-    /// Plans and acts until nothing more can be done at this moment; gives what is then to be committed.
-    /// `None` if the deployment is gone.
+    /// Plans and acts until nothing more can be done now; returns the data to commit. `None` if the deployment was
+    /// removed.
     async fn act(
         &self,
         id: DeploymentId,
@@ -354,11 +354,11 @@ impl Reconciler {
         }
     }
 
-    /// Writes down which files revisions serve, once their first replicas have found them: before the plan that follows
-    /// sends traffic there or starts more replicas.
+    /// Stores the files of revisions whose first replicas have found them, before the next plan sends traffic there or
+    /// starts more replicas.
     async fn pin(&self, revisions: &mut [Revision], observed: &[Replica], held: &Held) -> Result<(), PassError> {
         for revision in revisions.iter_mut().filter(|revision| revision.pin.is_none()) {
-            // One that ends may have found other files than the one that is started in its place.
+            // A replica that is stopping may have found other files than its replacement.
             let lives = |replica: &&Replica| replica.state != ReplicaState::Stopping;
             let found = observed.iter().filter(|replica| replica.revision == revision.number).filter(lives);
             let Some(files) = found.filter_map(|replica| replica.files.clone()).next() else { continue };
@@ -373,14 +373,14 @@ impl Reconciler {
         Ok(())
     }
 
-    /// What runs of this database's replicas of a deployment.
+    /// The running replicas of a deployment that belong to this database.
     async fn observe(&self, id: DeploymentId, epoch: &Epoch) -> Result<Vec<Replica>, PassError> {
         let mut observed = self.backend.observe(id).await?;
         observed.retain(|replica| replica.is_of(epoch));
         Ok(observed)
     }
 
-    /// Marks replicas of an earlier epoch, or of none, that are what this database wants under their numbers.
+    /// Marks replicas of an earlier epoch, or without an epoch, that are what this database wants under their numbers.
     async fn take_over(
         &self,
         record: &DeploymentRecord,
@@ -391,7 +391,7 @@ impl Reconciler {
     ) -> Result<(), PassError> {
         let lease = held.get();
         let known = |number| revisions.iter().any(|revision| revision.number == number);
-        // The wanted revision may be an old one that a person went back to.
+        // The wanted revision may be an old one, after a rollback.
         let kept = match all.iter().all(|replica| known(replica.revision)) {
             true => revisions.to_vec(),
             false => self.store.revision_list(record.id).await?,
@@ -412,7 +412,7 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Calls the backend; gives the reason if it rejects the revision.
+    /// Calls the backend; returns the reason if it rejects the revision.
     async fn call(
         &self,
         id: DeploymentId,

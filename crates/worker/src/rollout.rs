@@ -1,9 +1,10 @@
-//! Which revision gets which share of the requests: a pure function of the traffic before and of what is ready.
+//! Decides the share of requests of each revision: a pure function of the previous traffic and the ready replicas.
 //!
-//! All requests go to the wanted revision once all of its replicas are ready, until then to the one before. A pinned revision
-//! keeps its share of 0 beside that, so that it can be named, until it is unpinned.
+//! All requests go to the wanted revision once all of its replicas are ready, and until then to the previous one. A
+//! pinned revision keeps its share of 0 next to that, so that clients can address it, until it is unpinned.
 //!
-//! The state is the traffic itself: it is written with each step, in the deployment's status and in a column of its own.
+//! The traffic itself is the state: it is written with each step, in the status of the deployment and in its own
+//! column.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +15,7 @@ use api::{
 use backend::Replica;
 use store::DeploymentRecord;
 
-/// How requests are shared out next. Where nothing is ready, the revision that served last is the one to serve again.
+/// The next distribution of requests. If nothing is ready, the revision that served last will serve again.
 #[must_use]
 pub fn next(record: &DeploymentRecord, observed: &[Replica]) -> Vec<Share> {
     let before = &record.status.traffic;

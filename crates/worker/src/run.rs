@@ -1,4 +1,4 @@
-//! The loops of a worker, and their beginning and end.
+//! The loops of a worker, and their start and shutdown.
 
 use std::{
     collections::HashSet,
@@ -30,36 +30,36 @@ use crate::{
     shelf::Shelf,
 };
 
-/// The shortest wait before another look.
+/// The minimum delay before the next observation.
 const GLANCE: Duration = Duration::from_millis(50);
-/// When to ask again for what the database must be told, while it is away.
+/// How often to retry a necessary write while the database is unavailable.
 const AWAY_GLANCE: Duration = Duration::from_secs(1);
-/// When to come back to a deployment that another worker holds.
+/// When to return to a deployment whose lease another worker holds.
 const BUSY_GLANCE: Duration = Duration::from_millis(250);
-/// The first wait after a failure; each further one is twice as long.
+/// The delay after the first failure; it doubles with each further one.
 const FIRST_RETRY: Duration = Duration::from_millis(200);
-/// The longest wait before the queue or the database is asked again.
+/// The maximum delay before the queue or the database is asked again.
 const OUTAGE_CAP: Duration = Duration::from_secs(5);
-/// How many findings of a scan may wait for a free hand; the scan waits for the others.
+/// How many deployments found by a scan may wait for processing; the scan waits to add more.
 const FINDINGS: usize = 256;
-/// How long the passes in hand may take to end.
+/// How long the current passes may take at shutdown.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Why a worker ended early.
+/// Why a worker ended unexpectedly.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
-    /// Another worker's replicas are out of this one's reach.
+    /// This worker cannot reach the replicas of another worker.
     #[error("this worker cannot join the others on this database: {0}")]
     OtherScope(String),
-    /// It could not be registered.
+    /// The worker could not be registered.
     #[error("the worker could not be registered in the database")]
     Store(#[source] StoreError),
-    /// Its listener has no address.
+    /// The listener has no address.
     #[error("the worker's own address is not known")]
     Listener(#[source] std::io::Error),
 }
 
-/// Works until `tasks` are told to end: then finishes what it has in hand and leaves every replica running.
+/// Works until `tasks` are told to end. Then finishes its current passes and leaves every replica running.
 ///
 /// `wake_ups` brings hints that tasks are due. `listener` is for the worker's own HTTP server: logs, health and metrics.
 ///
@@ -138,7 +138,7 @@ pub async fn run(
         tracing::warn!("work in hand did not end within {} s; its leases will lapse", PATIENCE.as_secs());
     }
     if let Err(error) = worker.reconciler.store.worker_gone(&owner).await {
-        tracing::warn!(error = &error as &dyn std::error::Error, "the worker could not sign off");
+        tracing::warn!(error = &error as &dyn std::error::Error, "cannot unregister the worker");
     }
     Ok(())
 }
@@ -148,7 +148,7 @@ struct Worker {
     config: Arc<Config>,
     reconciler: Reconciler,
     metrics: Metrics,
-    /// The deployments that are kept up without the database.
+    /// The deployments whose replicas are restarted without the database.
     reviving: Arc<Mutex<HashSet<DeploymentId>>>,
 }
 
@@ -157,7 +157,7 @@ impl Worker {
         &self.reconciler.tasks
     }
 
-    /// Signs on, however long the database takes. `false` if told to end meanwhile.
+    /// Registers the worker, however long the database takes. `false` if told to stop during that time.
     async fn register(&self, heartbeat: &Heartbeat) -> Result<bool, WorkerError> {
         let mut failures = 0;
         loop {
@@ -165,7 +165,7 @@ impl Worker {
                 Ok(()) => return Ok(true),
                 Err(StoreError::Conflict { reason, .. }) => return Err(WorkerError::OtherScope(reason)),
                 Err(error @ StoreError::Unavailable(_)) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "the worker cannot sign on yet");
+                    tracing::warn!(error = &error as &dyn std::error::Error, "cannot register the worker yet");
                 }
                 Err(error) => return Err(WorkerError::Store(error)),
             }
@@ -176,7 +176,7 @@ impl Worker {
         }
     }
 
-    /// Sleeps; `false` if told to end.
+    /// Sleeps; `false` if told to stop.
     async fn pause(&self, time: Duration) -> bool {
         tokio::select! {
             () = tokio::time::sleep(time) => true,
@@ -184,7 +184,7 @@ impl Worker {
         }
     }
 
-    /// Passes on what the backend tells.
+    /// Forwards the changes that the backend reports.
     async fn listen(self) {
         let mut changes = self.reconciler.backend.changes();
         loop {
@@ -193,7 +193,7 @@ impl Worker {
                 () = self.tasks().stopping() => return,
             };
             let Some(id) = changed else {
-                tracing::error!("the backend tells of no more changes; only scans will find them");
+                tracing::error!("the backend reports no more changes; only scans will find them");
                 return;
             };
             if !self.wake(id, Duration::ZERO).await {
@@ -217,14 +217,14 @@ impl Worker {
         let woken = self.reconciler.queue.wake(id, delay).await;
         if let Err(error) = &woken {
             self.metrics.queue_errors.inc();
-            tracing::warn!(deployment = %id, error = error as &dyn std::error::Error, "a deployment could not be woken");
+            tracing::warn!(deployment = %id, error = error as &dyn std::error::Error, "cannot wake a deployment");
         }
         woken.is_ok()
     }
 
-    /// Has replicas that ended started again although the database cannot be asked: it is away, or its disk is full. They
-    /// are what was wanted when it was last asked. Ends once it can be asked again: a scan would not tell what ended and
-    /// runs again by then.
+    /// Restarts replicas that ended, although the database cannot be asked: it is unavailable, or its disk is full.
+    /// These replicas were wanted when the database last answered. Stops once it answers again, because a scan would
+    /// not report a replica that ended and already runs again.
     fn revive(&self, id: DeploymentId) {
         let Some(epoch) = self.reconciler.known_epoch() else { return };
         if !self.reviving.lock().unwrap_or_else(PoisonError::into_inner).insert(id) {
@@ -237,7 +237,7 @@ impl Worker {
                     Ok(due) => due.map(|due| due.since(worker.reconciler.now()).max(GLANCE)),
                     Err(error) => {
                         let error = &error as &dyn std::error::Error;
-                        tracing::warn!(deployment = %id, error, "replicas are not started again");
+                        tracing::warn!(deployment = %id, error, "cannot restart replicas");
                         None
                     }
                 };
@@ -252,7 +252,7 @@ impl Worker {
         });
     }
 
-    /// Takes tasks off the queue, and what scans have found, as many at a time as may be worked on.
+    /// Takes tasks from the queue and from scans, at most as many at a time as the settings allow.
     async fn pull(self, mut found: mpsc::Receiver<DeploymentId>) {
         let free = Arc::new(Semaphore::new(usize::try_from(self.config.concurrency).unwrap_or(1)));
         let mut failures = 0;
@@ -279,8 +279,8 @@ impl Worker {
                 Err(error) => {
                     failures += 1;
                     self.metrics.queue_errors.inc();
-                    tracing::warn!(error = &error as &dyn std::error::Error, "the queue gave no task");
-                    // Not while waiting here: what scans find needs no queue.
+                    tracing::warn!(error = &error as &dyn std::error::Error, "cannot get a task from the queue");
+                    // Do not wait here: the results of scans need no queue.
                     let wait = backoff(failures, OUTAGE_CAP);
                     let found = tokio::select! {
                         found = found.recv() => found,
@@ -294,7 +294,7 @@ impl Worker {
         }
     }
 
-    /// Works on one deployment and says when to look at it again.
+    /// Runs a pass over one deployment and schedules the next one.
     async fn handle(&self, work: Work) {
         let (id, receipt) = match &work {
             Work::Task(task) => (task.deployment, Some(&task.receipt)),
@@ -311,21 +311,20 @@ impl Worker {
             }
             self.metrics.in_hand.dec();
         }
-        // The acknowledgement comes before the next wake-up: a task that is woken while it is held is due at
-        // once.
+        // Acknowledge before the next wake-up: a task that is woken while it is held is due at once.
         if let Some(receipt) = receipt
             && let Err(error) = self.reconciler.queue.ack(receipt).await
         {
             self.metrics.queue_errors.inc();
-            tracing::warn!(deployment = %id, error = &error as &dyn std::error::Error, "a task could not be ended");
+            tracing::warn!(deployment = %id, error = &error as &dyn std::error::Error, "cannot acknowledge a task");
         }
-        // What is due later than the next scan is left to it, as it comes without a message.
+        // A pass that is due later than the next scan is left to the scan.
         if let Some(again) = again.filter(|again| *again < Duration::from_millis(self.config.scan_interval_ms)) {
             self.wake(id, again).await;
         }
     }
 
-    /// One pass over one deployment; gives when to look again.
+    /// One pass over one deployment; returns when to check again.
     async fn work(&self, id: DeploymentId, receipt: Option<&Receipt>) -> Option<Duration> {
         let start = Instant::now();
         let result = Box::pin(self.reconciler.reconcile(id, receipt)).await;
@@ -346,7 +345,7 @@ impl Worker {
                 shelf.rest(id, self.reconciler.now().after(wait));
                 tracing::warn!(
                     deployment = %id, failures, error = &error as &dyn std::error::Error,
-                    "a deployment could not be worked on; trying again in {wait:?}"
+                    "cannot reconcile a deployment; trying again in {wait:?}"
                 );
                 if matches!(error, PassError::Store(StoreError::Unavailable(_))) {
                     self.revive(id);
@@ -362,7 +361,7 @@ impl Worker {
     }
 }
 
-/// What asks for a look at a deployment.
+/// The source of a pass.
 #[derive(Debug)]
 enum Work {
     /// The queue.
@@ -371,7 +370,7 @@ enum Work {
     Finding(DeploymentId),
 }
 
-/// Twice as long with each failure, up to `cap`; between half of that and all of it, by chance.
+/// Doubles with each failure, up to `cap`; a random value between half of that and all of it.
 fn backoff(failures: u32, cap: Duration) -> Duration {
     let longest = FIRST_RETRY.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(cap);
     longest.mul_f64(rand::random_range(0.5..=1.0))

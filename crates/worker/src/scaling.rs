@@ -1,4 +1,4 @@
-//! How many replicas each revision has: a pure function of what was asked for and of the traffic.
+//! Decides the number of replicas of each revision: a pure function of the requested number and the traffic.
 
 use std::collections::BTreeMap;
 
@@ -7,9 +7,9 @@ use api::{
     traffic::{Role, Share},
 };
 
-/// The replicas of each revision that shall have any, where `replicas` of `wanted` were asked for. The wanted revision is
-/// scaled, and so is each one that requests go to: the wanted one may take long, or never get ready. A pinned one without a
-/// share keeps one replica, unless the deployment was scaled to 0.
+/// The number of replicas of each revision, where `replicas` of `wanted` are requested. The wanted revision is scaled,
+/// and so is each revision that gets requests, because the wanted one may take long or never become ready. A pinned
+/// revision without a share keeps one replica, unless the deployment is scaled to 0.
 #[must_use]
 pub fn counts(wanted: RevisionNumber, replicas: u32, traffic: &[Share]) -> BTreeMap<RevisionNumber, u32> {
     if replicas == 0 {

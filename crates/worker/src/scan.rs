@@ -1,11 +1,11 @@
-//! Finds what no wake-up told of: lost messages, replicas that ended while no worker lived, strays.
+//! Finds changes without a wake-up: lost messages, replicas that ended while no worker ran, strays.
 //!
-//! One look at everything that runs is laid beside a few columns of every deployment. A deployment at rest
-//! costs a comparison; only those that differ, or are not at rest, are worked on: by this very worker, so
-//! that a queue which loses everything costs latency and nothing else.
+//! One observation of all running replicas is compared with a few columns of every deployment. A settled deployment
+//! costs one comparison. Deployments that differ or are not settled are processed by this worker itself, so a queue
+//! that loses everything only costs latency.
 //!
 //! **Invariant:** a scan changes nothing by itself, except that it ends replicas of deployments that this database has
-//! deleted, and strays that a person wants ended.
+//! deleted, and strays that a person wants to end.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -39,12 +39,12 @@ use crate::{
 /// How many deployments are read at once.
 const PAGE: u32 = 2_000;
 
-/// What runs for one deployment.
+/// The running replicas of one deployment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Seen {
-    /// How many replicas of each revision; `None` if not all of them are ready.
+    /// The number of replicas of each revision; `None` if not all of them are ready.
     ready: Option<BTreeMap<RevisionNumber, u32>>,
-    /// The newest fence that a replica carries.
+    /// The highest fence of a replica.
     fence: i64,
 }
 
@@ -64,7 +64,7 @@ fn see<'r>(observed: impl Iterator<Item = &'r Replica>) -> HashMap<DeploymentId,
     seen
 }
 
-/// Whether nothing has changed since a worker found nothing left to do.
+/// Whether nothing has changed since a worker found the deployment settled.
 fn is_at_rest(row: &SettledRow, seen: Option<&Seen>) -> bool {
     if !row.settled {
         return false;
@@ -79,12 +79,12 @@ fn is_at_rest(row: &SettledRow, seen: Option<&Seen>) -> bool {
     }
 }
 
-/// Scans again and again.
+/// The periodic scan.
 pub(crate) struct Scan {
     pub(crate) reconciler: Reconciler,
     pub(crate) metrics: Metrics,
     pub(crate) findings: mpsc::Sender<DeploymentId>,
-    /// Whether a scan was completed since the start.
+    /// Whether a scan has completed since the start.
     pub(crate) scanned: Arc<AtomicBool>,
     pub(crate) interval_ms: u64,
 }
@@ -99,7 +99,7 @@ impl Job for Scan {
         let start = Instant::now();
         let scanned = loop {
             match scan(&self.reconciler, &self.metrics, &self.findings).await {
-                // It was told of, and now things look otherwise.
+                // The difference was reported, and now the state is a different one.
                 Err(PassError::Restored) if !self.reconciler.tasks.is_stopping() => {}
                 scanned => break scanned,
             }
@@ -118,14 +118,14 @@ impl Job for Scan {
     }
 }
 
-/// Scans once, and hands over what needs a look; gives the number of deployments.
+/// Scans once, and hands over the deployments that need a pass; returns the number of deployments.
 async fn scan(
     reconciler: &Reconciler,
     metrics: &Metrics,
     findings: &mpsc::Sender<DeploymentId>,
 ) -> Result<usize, PassError> {
-    // What runs is looked at first: a deployment that is made meanwhile is then merely looked at in vain,
-    // while the other way round its replicas would seem to be strays.
+    // Observe the replicas first: then a deployment that is created during the scan only gets an unnecessary pass. In
+    // the other order, its replicas would look like strays.
     let observed = reconciler.backend.observe_all().await?;
     let lineage = reconciler.store.lineage().await?;
     reconciler.knows(&lineage);
@@ -141,14 +141,17 @@ async fn scan(
         for row in &page.items {
             let seen = seen.remove(&row.id);
             if let Some(fence) = seen.as_ref().map(|seen| seen.fence).filter(|fence| *fence > row.fence.0) {
-                let why = format!("a replica of {} carries fence {fence}, and {} was given", row.id, row.fence.0);
+                let why = format!(
+                    "a replica of {} carries fence {fence}, but the highest fence in the database is {}",
+                    row.id, row.fence.0
+                );
                 return Err(reconciler.restored(row.id, &lineage.current, &why).await?);
             }
             if is_at_rest(row, seen.as_ref()) || reconciler.shelf.is_resting(row.id, now) {
                 continue;
             }
             metrics.scan_found.inc();
-            // Nobody takes it when the worker ends.
+            // Nobody receives it when the worker stops.
             if findings.send(row.id).await.is_err() {
                 return Ok(rows);
             }
@@ -168,7 +171,7 @@ async fn scan(
     Ok(rows)
 }
 
-/// This database's replicas of deployments that it does not know: it has deleted them, or it was restored.
+/// Replicas of this database for unknown deployments: it has deleted them, or it was restored.
 async fn unknown(
     reconciler: &Reconciler,
     lineage: &Lineage,
@@ -182,7 +185,7 @@ async fn unknown(
         }
         let last = reconciler.store.deployment_last().await?;
         if *id > last {
-            let why = format!("replicas of {id} run, and the newest deployment that it knows is {last}");
+            let why = format!("replicas of {id} run, but the newest deployment in the database is {last}");
             return Err(reconciler.restored(*id, &lineage.current, &why).await?);
         }
         reconciler.remove_gone(*id).await?;
@@ -194,7 +197,7 @@ async fn unknown(
     Ok(strays.map(|replica| stray(replica, StrayReason::UnknownDeployment)).collect())
 }
 
-/// Replicas that do not carry the present epoch. Deployments that will take some of them over are handed over.
+/// Replicas without the current epoch. Deployments that will take some of them over are handed over.
 async fn of_others(
     reconciler: &Reconciler,
     lineage: &Lineage,

@@ -1,6 +1,5 @@
-//! What a worker remembers from one pass over a deployment to the next: only of those that are unsettled,
-//! so that ten thousand deployments at rest take no room here. It also keeps two tasks of this worker off
-//! one deployment.
+//! The memory of a worker from one pass over a deployment to the next. It holds only unsettled deployments, so that ten
+//! thousand settled ones need no memory. It also prevents two tasks of this worker from processing the same deployment.
 
 use std::{
     collections::HashMap,
@@ -12,7 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 
 use crate::plan::Memory;
 
-/// Notes by deployment.
+/// Entries by deployment.
 #[derive(Debug)]
 pub(crate) struct Shelf {
     notes: Mutex<HashMap<DeploymentId, Note>>,
@@ -23,15 +22,15 @@ pub(crate) struct Shelf {
 struct Note {
     memory: Option<Memory>,
     failures: u32,
-    /// Until when nobody need look again by himself, because an attempt is due then.
+    /// No pass is needed until this time, because a retry is scheduled for then.
     resting_until: Option<Timestamp>,
     in_hand: bool,
-    /// Somebody asked for a look while it was in hand.
+    /// A pass was requested during the current one.
     again: bool,
 }
 
 impl Shelf {
-    /// An empty one, whose length `length` shows.
+    /// An empty shelf; the gauge `length` shows its size.
     pub(crate) fn new(length: Gauge) -> Self {
         Self { notes: Mutex::default(), length }
     }
@@ -52,7 +51,7 @@ impl Shelf {
         failures
     }
 
-    /// Begins to work on a deployment. `false` if that is going on: it will then be looked at once more.
+    /// Begins a pass over a deployment. `false` if one is running: another pass will follow it.
     pub(crate) fn take_in_hand(&self, id: DeploymentId) -> bool {
         let mut taken = false;
         self.change(id, |note| {
@@ -63,7 +62,7 @@ impl Shelf {
         taken
     }
 
-    /// Ends a look. `false` if another one was asked for meanwhile: the deployment is still in hand.
+    /// Ends a pass. `false` if another one was requested meanwhile: the deployment stays in progress.
     pub(crate) fn put_down(&self, id: DeploymentId) -> bool {
         let mut down = false;
         self.change(id, |note| {
@@ -74,32 +73,32 @@ impl Shelf {
         down
     }
 
-    /// What is remembered of a deployment.
+    /// The memory of a deployment.
     pub(crate) fn memory(&self, id: DeploymentId) -> Memory {
         self.notes().get(&id).and_then(|note| note.memory.clone()).unwrap_or_default()
     }
 
-    /// Remembers this instead; `None` is nothing.
+    /// Replaces the memory; `None` removes it.
     pub(crate) fn remember(&self, id: DeploymentId, memory: Option<Memory>) {
         self.change(id, |note| note.memory = memory);
     }
 
-    /// A pass has failed. Gives how many have in a row.
+    /// Records a failed pass. Returns the number of consecutive failures.
     pub(crate) fn failed(&self, id: DeploymentId) -> u32 {
         self.change(id, |note| note.failures = note.failures.saturating_add(1))
     }
 
-    /// How many passes have failed since the last that succeeded.
+    /// The number of failed passes since the last success.
     pub(crate) fn failures(&self, id: DeploymentId) -> u32 {
         self.notes().get(&id).map_or(0, |note| note.failures)
     }
 
-    /// The next attempt at a failing deployment is due then.
+    /// When the next attempt at a failing deployment is due.
     pub(crate) fn rest(&self, id: DeploymentId, until: Timestamp) {
         self.change(id, |note| note.resting_until = Some(until));
     }
 
-    /// A pass has succeeded.
+    /// Records a successful pass.
     pub(crate) fn succeeded(&self, id: DeploymentId) {
         self.change(id, |note| (note.failures, note.resting_until) = (0, None));
     }
@@ -109,7 +108,7 @@ impl Shelf {
         self.notes().get(&id).is_some_and(|note| note.resting_until.is_some_and(|until| until > now))
     }
 
-    /// Forgets a deployment.
+    /// Removes a deployment.
     pub(crate) fn forget(&self, id: DeploymentId) {
         self.change(id, |note| (note.memory, note.failures, note.resting_until) = (None, 0, None));
     }

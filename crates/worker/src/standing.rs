@@ -1,11 +1,12 @@
-//! Whose a replica is: a pure function of the mark that it carries and of what the database knows.
+//! Decides whose a replica is: a pure function of its mark and of the data in the database.
 //!
-//! A replica is this database's if it was started in its present epoch. One of an earlier epoch, or of version 0.1.0, which
-//! marked none, is taken over if it runs what the database means by that number. All others are strays: they belong to
-//! another database, or to what this one was before it was restored from an older copy, and may serve somebody.
+//! A replica belongs to this database if it was started in the current epoch. A replica of an earlier epoch, or of
+//! version 0.1.0, which wrote no marks, is taken over if it runs what the database records under that number. All
+//! others are strays: they belong to another database, or to this one before it was restored from an older copy, and
+//! may serve clients.
 //!
-//! A replica can also prove that the database went back in time: it carries a number of the present epoch that the database
-//! has not given yet.
+//! A replica can also prove that the database went back in time: it carries a number of the current epoch that the
+//! database has not assigned yet.
 
 use std::time::Duration;
 
@@ -13,34 +14,34 @@ use api::{Revision, Timestamp, stray::StrayReason};
 use backend::Replica;
 use store::Lineage;
 
-/// By how much the clocks of a control plane and of a worker may differ.
+/// The maximum clock difference between a control plane and a worker.
 const CLOCK_SKEW: Duration = Duration::from_secs(60);
 
-/// What the database knows of a deployment.
+/// The data of a deployment in the database.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Known<'k> {
     /// When it was created.
     pub(crate) created_at: Timestamp,
-    /// The newest fence that was given.
+    /// The highest assigned fence.
     pub(crate) fence: i64,
-    /// Its revisions that are kept; the newest is among them.
+    /// Its kept revisions, including the newest.
     pub(crate) revisions: &'k [Revision],
 }
 
 /// Whose a replica is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
-    /// This database's.
+    /// It belongs to this database.
     Ours,
-    /// It runs what this database wants under that number, and is to be marked: with the time at which its revision was made.
+    /// It runs what this database wants under that number, and must be marked with the creation time of its revision.
     Heir(Timestamp),
-    /// Nobody's here.
+    /// A stray.
     Stray(StrayReason),
-    /// This database's, which was put back since: why that is certain.
+    /// It belongs to this database, which was restored since; the text is the evidence.
     Ahead(String),
 }
 
-/// Whose `replica` is. `known` is what the database knows of its deployment, read after the replica was seen.
+/// Whose `replica` is. `known` is the data of its deployment, read after the replica was observed.
 pub(crate) fn standing(replica: &Replica, lineage: &Lineage, known: Option<Known<'_>>) -> Standing {
     let Some(known) = known else {
         let other = replica.origin.as_ref().is_some_and(|origin| !is_of(lineage, origin));
@@ -49,7 +50,7 @@ pub(crate) fn standing(replica: &Replica, lineage: &Lineage, known: Option<Known
     let made_at = known.revisions.iter().find(|it| it.number == replica.revision).map(|revision| revision.created_at);
     let is_new = known.revisions.iter().all(|revision| revision.number < replica.revision);
     let Some(origin) = &replica.origin else {
-        // It cannot have been started before what it runs was made.
+        // It cannot have been started before its revision was created.
         let made_at = made_at.unwrap_or(known.created_at);
         let is_older = replica.started_at.is_some_and(|started| started.after(CLOCK_SKEW) < made_at);
         return match (is_new, is_older) {
@@ -63,12 +64,12 @@ pub(crate) fn standing(replica: &Replica, lineage: &Lineage, known: Option<Known
         return if origin.fence > known.fence {
             let (given, newest) = (origin.fence, known.fence);
             Standing::Ahead(format!(
-                "{id} was started under fence {given}, and the database has given {newest} at most"
+                "{id} was started under fence {given}, but the highest fence in the database is {newest}"
             ))
         } else if is_new {
-            Standing::Ahead(format!("{id} runs a revision that the database has not made yet"))
+            Standing::Ahead(format!("{id} runs a revision that the database has not created yet"))
         } else if made_at.is_some_and(|made_at| made_at != origin.made_at) {
-            Standing::Ahead(format!("{id} runs another revision than the database means by that number"))
+            Standing::Ahead(format!("{id} runs another revision than the one with that number in the database"))
         } else {
             Standing::Ours
         };

@@ -1,4 +1,5 @@
-//! Replicas that run here and are not this database's: they are told of, and ended only when a person asks for it.
+//! Stray replicas: running replicas that do not belong to this database. They are reported, and ended only when a
+//! person asks for it.
 
 use api::{Epoch, Timestamp, event::NewEvent, stray::Stray, stray::StrayReason};
 use backend::Replica;
@@ -6,7 +7,7 @@ use serde_json::json;
 
 use crate::reconcile::{PassError, Reconciler};
 
-/// What is told of a replica that is nobody's here.
+/// The report about a stray.
 pub(crate) fn stray(replica: Replica, reason: StrayReason) -> Stray {
     Stray {
         replica: replica.id,
@@ -16,26 +17,26 @@ pub(crate) fn stray(replica: Replica, reason: StrayReason) -> Stray {
         reason,
         epoch: replica.origin.map(|origin| origin.epoch),
         started_at: replica.started_at,
-        // Both are known to the database only.
+        // Only the database knows these two.
         since: Timestamp(0),
         ending: false,
     }
 }
 
 impl Reconciler {
-    /// Writes down which strays there are, tells of new ones, and ends those that a person wants ended.
+    /// Stores the current strays, reports new ones, and ends those that a person wants to end.
     pub(crate) async fn strays_seen(&self, seen: &[Stray]) -> Result<(), PassError> {
         let now = self.now();
         let strays = self.store.strays_seen(&self.backend.scope(), seen, now).await?;
         let ours = self.store.lineage().await?.current;
         for stray in &strays {
             if stray.ending {
-                tracing::info!(replica = %stray.replica, "a stray replica is ended, as a person asked");
+                tracing::info!(replica = %stray.replica, "ending a stray replica, as a person requested");
                 if stray.epoch.as_ref() == Some(&ours)
                     && self.store.deployment_wanted(stray.deployment, &[]).await?.is_none()
                 {
-                    // One of this epoch is a stray only while the database has no such deployment. No replica is of an
-                    // epoch without a name, so this ends it.
+                    // A replica of this epoch is a stray only while the database has no such deployment. No replica has
+                    // an empty epoch, so this ends it.
                     self.backend.end_stray(&stray.replica, &Epoch(String::new())).await?;
                 } else {
                     self.backend.end_stray(&stray.replica, &ours).await?;
@@ -68,7 +69,7 @@ fn words(stray: &Stray) -> String {
         StrayReason::OtherDatabase => "another database started it".to_owned(),
         StrayReason::UnknownDeployment => format!("this database has no deployment {}", stray.deployment),
         StrayReason::UnknownRevision => format!(
-            "this database does not have the revision {} that it was started for, as after it was restored from an older copy",
+            "this database does not have revision {}, for which it was started; the database may have been restored from an older copy",
             stray.revision
         ),
     };

@@ -132,7 +132,7 @@ fn the_old_revision_serves_until_all_of_the_new_one_is_ready_and_then_drains() {
     assert!(world.pass().events.is_empty(), "the change is written already");
     assert_eq!((world.serving(), world.alive(1), world.alive(2)), (vec![1], 2, 2));
     assert_eq!(world.record.status.state, State::Active);
-    assert_eq!(world.record.status.notes, ["revision 2 is starting beside 1"]);
+    assert_eq!(world.record.status.notes, ["revision 2 is starting; revision 1 serves until it is ready"]);
 
     world.become_ready(|r| r.id.0.ends_with("-0"));
     world.pass();

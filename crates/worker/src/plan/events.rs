@@ -1,5 +1,4 @@
-//! What a step decided, for the decision log: only what differs from the status that was last written,
-//! so that repeating a step says nothing twice.
+//! The events of a step: only differences from the last written status, so that a repeated step writes no event twice.
 
 use api::{DeploymentStatus, State, event::NewEvent};
 use serde_json::{Value, json};
@@ -36,12 +35,13 @@ pub(super) fn events(record: &DeploymentRecord, after: &DeploymentStatus, groups
     }
     let cause = |otherwise: String| after.error.as_ref().map_or(otherwise, |error| error.message.clone());
     let ready = format!("{} of {} replicas are ready", after.ready_replicas, groups.want);
-    // While the revision before serves well beside the newest, the change itself is the news, and written.
+    // While the previous revision serves well next to the newest one, the change itself is the news, and is already
+    // written.
     let rolling_out = after.state == State::Active && after.serving_revision != Some(groups.newest);
     if before.state != after.state && !rolling_out {
         let (kind, message) = match after.state {
             State::Pending => ("pending", cause(format!("nothing serves yet: {ready}"))),
-            State::Active => ("active", format!("it serves as it should: {ready}")),
+            State::Active => ("active", format!("it serves: {ready}")),
             State::Degraded => ("degraded", cause(ready)),
             State::Failed => ("failed", cause("nothing serves".to_owned())),
             State::Idle => ("idle", "it is scaled to 0 replicas".to_owned()),

@@ -1,4 +1,4 @@
-//! How a deployment stands, in the user's words.
+//! The status of a deployment, with texts for the user.
 
 use std::time::Duration;
 
@@ -13,25 +13,25 @@ use backend::Replica;
 
 use super::{Groups, Memory, Rules, Wanted, count};
 
-/// So many restarts without being ready in between are a loop.
+/// The number of restarts without becoming ready that counts as a crash loop.
 pub(super) const LOOP: u32 = 3;
-/// The most notes that a status carries.
+/// Maximum number of notes in a status.
 const MAX_NOTES: usize = 16;
-/// The word for a revision that took too long.
+/// The code for a revision that took too long to start.
 const START_TIMEOUT: &str = "start_timeout";
-/// What a backend calls the end of a process that says nothing more of itself.
+/// The code of the backend for a process that ended without a more specific reason.
 const CRASH_LOOP: &str = "crash_loop";
-/// The same, as long as it is no loop.
+/// The same code before it counts as a crash loop.
 const CRASHED: &str = "crashed";
 
-/// What is wrong with the wanted revision.
+/// The problem of the wanted revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Trouble {
-    /// Nothing that is known.
+    /// No known problem.
     None,
-    /// Something went wrong; trying again may help.
+    /// A problem that a retry may solve.
     Passing(StatusError),
-    /// Trying again has not helped, or cannot.
+    /// A problem that retries did not or cannot solve.
     Hopeless(StatusError),
 }
 
@@ -48,7 +48,7 @@ impl Trouble {
     }
 }
 
-/// What is wrong with the wanted revision, while it lacks ready replicas.
+/// The problem of the wanted revision, while too few of its replicas are ready.
 pub(super) fn trouble(
     now: Timestamp,
     rules: Rules,
@@ -76,7 +76,7 @@ pub(super) fn trouble(
     if waited.is_some_and(|waited| waited >= rules.start_deadline) {
         return Trouble::Hopeless(timeout(rules.start_deadline, newest, failing));
     }
-    // A worker that has just begun does not know since when; what was written still holds until it heals.
+    // A new worker does not know since when; the written status remains until the problem is solved.
     let written = wanted.record.status.error.as_ref();
     if let Some(error) = written.filter(|error| error.code == START_TIMEOUT && error.revision == newest) {
         return Trouble::Hopeless(error.clone());
@@ -99,7 +99,7 @@ pub(super) fn status(wanted: Wanted<'_>, groups: &Groups<'_>, trouble: &Trouble)
             let starts = wanted.record.status.state == State::Pending && !trouble.is_hopeless();
             let state = match incomplete {
                 None => State::Active,
-                // Its replicas get ready one by one: nothing is amiss.
+                // Its replicas become ready one by one: no problem.
                 Some(_) if starts => State::Pending,
                 Some(_) => State::Degraded,
             };
@@ -123,7 +123,8 @@ pub(super) fn status(wanted: Wanted<'_>, groups: &Groups<'_>, trouble: &Trouble)
     }
 }
 
-/// The replica whose failure says most: one that cannot be helped before one that ended most often.
+/// The replica with the most significant failure: first one that retries cannot help, then the one that ended most
+/// often.
 fn worst<'r>(live: &[&'r Replica]) -> Option<&'r Replica> {
     let failing = live.iter().copied().filter(|r| r.state != ReplicaState::Ready && r.failure.is_some());
     failing.max_by_key(|replica| (replica.failure.as_ref().is_some_and(|f| f.permanent), replica.restarts))
@@ -133,7 +134,7 @@ fn is_lost(replica: &Replica) -> bool {
     replica.failure.as_ref().is_some_and(|failure| failure.permanent) || replica.restarts >= LOOP
 }
 
-/// What happened to a replica, and how often if it happens over and over.
+/// What happened to a replica, and how often if it happens repeatedly.
 fn failure(replica: &Replica) -> Option<StatusError> {
     let failure = replica.failure.as_ref()?;
     let mut error = failure.error.clone();
@@ -142,12 +143,8 @@ fn failure(replica: &Replica) -> Option<StatusError> {
         CRASHED.clone_into(&mut error.code);
     }
     if !failure.permanent && replica.restarts >= LOOP {
-        error.message = format!(
-            "{} was started {} times and ended by itself each time: {}",
-            replica.id,
-            replica.restarts + 1,
-            error.message
-        );
+        error.message =
+            format!("{} was started {} times and ended each time: {}", replica.id, replica.restarts + 1, error.message);
     }
     Some(error)
 }
@@ -156,7 +153,7 @@ fn timeout(deadline: Duration, revision: RevisionNumber, failing: Option<&Replic
     let last = failing.and_then(failure);
     let why = last.as_ref().map_or_else(
         || "it starts but does not become ready; see its log".to_owned(),
-        |error| format!("the last that was seen: {}", error.message),
+        |error| format!("last error: {}", error.message),
     );
     StatusError {
         code: START_TIMEOUT.to_owned(),
@@ -170,7 +167,7 @@ fn artifact(groups: &Groups<'_>, revision: RevisionNumber) -> Option<String> {
     groups.live(revision).iter().find_map(|replica| replica.artifact.clone())
 }
 
-/// What a revision is pinned to, or was to have in the first place.
+/// The digest that a revision is pinned to, or that its specification requires.
 fn digest(wanted: Wanted<'_>, number: RevisionNumber) -> Option<String> {
     let revision = wanted.revisions.iter().find(|revision| revision.number == number)?;
     match (&revision.pin, &revision.spec.content) {
@@ -184,7 +181,9 @@ fn notes(groups: &Groups<'_>, serving: Option<RevisionNumber>, trouble: &Trouble
     let mut notes = Vec::new();
     if let Some(old) = serving.filter(|number| *number != groups.newest) {
         notes.push(match trouble {
-            Trouble::None | Trouble::Passing(_) => format!("revision {} is starting beside {old}", groups.newest),
+            Trouble::None | Trouble::Passing(_) => {
+                format!("revision {} is starting; revision {old} serves until it is ready", groups.newest)
+            }
             Trouble::Hopeless(_) => format!("revision {old} serves because revision {} failed", groups.newest),
         });
     }
