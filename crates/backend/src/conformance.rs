@@ -1,7 +1,7 @@
-//! What every backend promises, as cases that each implementation runs against itself.
+//! The conformance suite for backends: cases that each implementation runs.
 //!
-//! A case waits for what it expects and panics if it does not come; nothing here sleeps for a fixed time.
-//! The cases use deployments of their own, so all of them can share one place.
+//! A case waits for an expected state and panics if it does not come; nothing here sleeps for a fixed time. The cases
+//! use separate deployments, so all of them can share one machine.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -17,21 +17,21 @@ use futures::StreamExt;
 
 use crate::{Backend, BackendError, Replica};
 
-/// How long a case waits for what must come.
+/// How long a case waits for an expected state.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long it waits between two looks.
+/// The interval between two checks.
 const GLANCE: Duration = Duration::from_millis(10);
 
-/// A machine, or what passes for one, that a backend works on.
+/// The machine, real or simulated, that a backend uses.
 #[async_trait]
 pub trait Place: Send + Sync {
-    /// Opens the backend as a new process would: what an earlier one has started is still there.
+    /// Opens the backend as a new process would: replicas of an earlier one still run.
     async fn open(&self) -> Arc<dyn Backend>;
 
     /// A revision whose replicas become ready.
     fn revision(&self, deployment: DeploymentId, number: RevisionNumber) -> Revision;
 
-    /// A revision whose replicas end by themselves before they are ready, and back off for a short while.
+    /// A revision whose replicas end by themselves before they are ready, with a short back-off.
     fn broken(&self, deployment: DeploymentId, number: RevisionNumber) -> Revision;
 }
 
@@ -57,13 +57,13 @@ pub fn revision(deployment: DeploymentId, number: RevisionNumber, uri: &str) -> 
 /// The epoch of most cases.
 const HERE: &str = "6f1c";
 
-/// A fence of an epoch that continues no other.
+/// A fence of an epoch without former epochs.
 #[must_use]
 pub fn fence_of(epoch: &str, number: i64) -> Fence {
     Fence { epoch: Epoch(epoch.to_owned()), former: Vec::new(), number }
 }
 
-/// A fence of the epoch that the cases are played in.
+/// A fence of the epoch of the cases.
 #[must_use]
 pub fn fence(number: i64) -> Fence {
     fence_of(HERE, number)
@@ -72,7 +72,7 @@ pub fn fence(number: i64) -> Fence {
 /// Runs every case, one after the other, and leaves nothing running.
 ///
 /// # Panics
-/// When a promise is broken.
+/// If a case fails.
 pub async fn run(place: &dyn Place) {
     changes_tell_when_a_replica_becomes_ready(place, DeploymentId(101)).await;
     ensuring_again_starts_nothing_more(place, DeploymentId(102)).await;
@@ -366,7 +366,7 @@ async fn what_ended_is_revived_without_a_fence(place: &dyn Place, id: Deployment
     let backs_off = || async { observe(&*backend, id).await.iter().any(|it| it.state == ReplicaState::BackingOff) };
     eventually("it to end by itself", backs_off).await;
 
-    // As a new worker would, which has never been told of the revision.
+    // Like a new worker, which has never seen the revision.
     let backend = place.open().await;
     let again = || async {
         assert_eq!(backend.revive(id, &other).await.expect("revive"), None, "another epoch's is left alone");
@@ -393,7 +393,7 @@ async fn shutdown_leaves_nothing_but_other_epochs_replicas(place: &dyn Place, id
     assert_eq!(backend.observe_all().await.expect("observe_all"), [], "something survived the shutdown");
 }
 
-/// What must be equal for two replicas to be the same running instance.
+/// The values that are equal if two replicas are the same running instance.
 fn starts(replicas: &[Replica]) -> Vec<(ReplicaId, Option<Timestamp>, u32)> {
     replicas.iter().map(|r| (r.id.clone(), r.started_at, r.restarts)).collect()
 }
@@ -419,7 +419,7 @@ async fn ready(backend: &dyn Backend, id: DeploymentId, count: usize) -> Vec<Rep
     observe(backend, id).await
 }
 
-/// Removes what is of this epoch, and again, until nothing of it is left.
+/// Removes the replicas of this epoch, and repeats until none is left.
 async fn remove_all(backend: &dyn Backend, id: DeploymentId, fence: &Fence) {
     let empty = || async {
         backend.remove(id, None, fence).await.expect("remove");
@@ -428,7 +428,7 @@ async fn remove_all(backend: &dyn Backend, id: DeploymentId, fence: &Fence) {
     eventually(&format!("{id} to be gone"), empty).await;
 }
 
-/// Removes, and again, until nothing is left.
+/// Removes all replicas, and repeats until none is left.
 async fn gone(backend: &dyn Backend, id: DeploymentId, revision: Option<RevisionNumber>, number: i64) {
     let fence = fence(number);
     let empty = || async {

@@ -1,10 +1,10 @@
-//! A backend that runs nothing, for tests and for measuring the control plane.
+//! A backend that runs nothing, for tests and for measurements of the control plane.
 //!
-//! It keeps every promise of [`Backend`] in memory: clones are the same machine, so a clone is what a new
-//! process would find there. A revision says by its environment how its replicas shall behave, so that a
-//! test can ask for it through the API as well; without a word they become ready.
+//! It implements all of [`Backend`] in memory. Clones are the same machine, so a clone behaves like a new process on
+//! that machine. The environment of a revision selects the behaviour of its replicas, so that a test can choose it
+//! through the API too. By default they become ready.
 //!
-//! **Invariant:** no process, no file, no socket. What it calls an address answers nothing.
+//! **Invariant:** no process, no file, no socket. Nothing answers at its addresses.
 
 use std::{
     collections::BTreeMap,
@@ -31,31 +31,31 @@ use tokio::sync::broadcast;
 
 use crate::{Backend, BackendError, Capabilities, Failure, Replica, Restarts};
 
-/// The environment variable of a revision that says how its replicas behave: [`CRASH`], [`HANG`] or
+/// The environment variable of a revision that selects the behaviour of its replicas: [`CRASH`], [`HANG`] or
 /// [`INVALID`].
 pub const BEHAVIOUR: &str = "MODELWAY_FAKE";
 /// A replica ends by itself instead of becoming ready.
 pub const CRASH: &str = "crash";
 /// A replica starts and never becomes ready.
 pub const HANG: &str = "hang";
-/// A replica ends by itself and says that a person must change its model.
+/// A replica ends by itself and reports that a person must change its model.
 pub const INVALID: &str = "invalid";
 
-/// How many changes a slow listener may lag behind before it is told of every deployment instead.
+/// How many changes a slow listener may lag behind before it gets a change for every deployment instead.
 const CHANGES: usize = 1_024;
 
-/// How quick the pretended replicas are.
+/// The timing of the simulated replicas.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// How long a replica takes to become ready (or to crash), in milliseconds. At 0 it is ready when
-    /// `ensure` returns.
+    /// How long a replica takes to become ready (or to crash), in milliseconds. With 0 it is ready when `ensure`
+    /// returns.
     pub ready_after_ms: u64,
-    /// How long a replica that was told to end is seen stopping, in milliseconds.
+    /// How long a replica that was told to stop is observed as stopping, in milliseconds.
     pub drain_ms: u64,
     /// How long a replica that ended by itself backs off, in milliseconds.
     pub backoff_ms: u64,
-    /// The address that every replica pretends to listen on, `host:port`.
+    /// The address of every replica, `host:port`.
     pub address: String,
 }
 
@@ -76,7 +76,7 @@ impl Section for Config {
     }
 }
 
-/// The backend. Clones are the same pretended machine.
+/// The backend. Clones are the same simulated machine.
 #[derive(Clone, Debug)]
 pub struct FakeBackend {
     config: Arc<Config>,
@@ -94,9 +94,9 @@ struct Machine {
 
 #[derive(Debug, Default)]
 struct Slots {
-    /// The newest fence of each epoch.
+    /// The highest fence of each epoch.
     fences: BTreeMap<Epoch, i64>,
-    /// By revision and ordinal, which is also the order of names that people expect.
+    /// By revision and ordinal, which is also the natural order of names.
     replicas: BTreeMap<(RevisionNumber, u32), Slot>,
 }
 
@@ -104,11 +104,11 @@ struct Slots {
 struct Slot {
     replica: Replica,
     behaviour: Option<String>,
-    /// Grows with each start and stop: a timer that was set before is then stale.
+    /// Increases with each start and stop; it makes earlier timers stale.
     turn: u64,
 }
 
-/// What a timer does to a slot once its time has come.
+/// What a timer does to a slot when it fires.
 #[derive(Clone, Copy)]
 enum Then {
     Settle,
@@ -123,13 +123,13 @@ impl FakeBackend {
         Self { config: Arc::new(config), machine: Arc::default(), changes, tasks, clock }
     }
 
-    /// How many processes were started since the machine was made, restarts included.
+    /// How many processes were started since the machine was created, including restarts.
     #[must_use]
     pub fn starts(&self) -> u64 {
         self.machine().starts
     }
 
-    /// Ends one replica as if it had crashed. Says whether it was running.
+    /// Ends one replica as if it had crashed. Returns whether it was running.
     #[must_use]
     pub fn crash(&self, id: &ReplicaId) -> bool {
         let now = Timestamp::from(self.clock.now());
@@ -150,7 +150,7 @@ impl FakeBackend {
         self.machine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Nobody listening is no failure: there is nothing to hear later that `observe` does not show.
+    /// It is no error if nobody listens: `observe` shows everything later.
     fn tell(&self, deployment: DeploymentId) {
         let _ = self.changes.send(deployment);
     }
@@ -182,7 +182,7 @@ impl FakeBackend {
         });
     }
 
-    /// A started replica has had its time: it is ready, or it crashes, or it hangs, as it was told.
+    /// The start time of a replica is over: it is ready, crashes, or hangs, as selected.
     fn settle(&self, slot: &mut Slot, now: Timestamp) {
         match slot.behaviour.as_deref() {
             Some(HANG) => {}
@@ -195,7 +195,7 @@ impl FakeBackend {
         }
     }
 
-    /// Does `then` to a slot after `wait` unless it was started or stopped again meanwhile.
+    /// Does `then` to a slot after `wait` unless it was started or stopped again since.
     fn later(&self, key: (DeploymentId, RevisionNumber, u32), turn: u64, wait_ms: u64, then: Then) {
         let this = self.clone();
         self.tasks.spawn(async move {
@@ -222,7 +222,7 @@ impl FakeBackend {
         });
     }
 
-    /// Tells these replicas of a deployment to end.
+    /// Tells these replicas of a deployment to stop.
     fn stop(&self, slots: &mut Slots, deployment: DeploymentId, keys: &[(RevisionNumber, u32)]) {
         for &key in keys {
             let Some(slot) = slots.replicas.get_mut(&key) else { continue };
@@ -487,7 +487,7 @@ impl FakeBackend {
     }
 }
 
-/// It serves what it was told to, as if that had been there.
+/// It serves the requested model, as if it had been there.
 fn found_files(revision: &Revision) -> Option<FoundFiles> {
     let ModelContent::Artifact { uris, .. } = &revision.spec.content else { return None };
     let digest = revision.pin.as_ref().map_or_else(|| format!("sha256:{:064}", 0), |pin| pin.files.digest.clone());

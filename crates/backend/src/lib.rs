@@ -1,8 +1,8 @@
-//! The seam behind which replicas run, and its implementations.
+//! The trait for places where replicas run, and its implementations.
 //!
-//! A backend is told how many replicas of a revision there shall be and says what there is. It decides
-//! nothing about traffic, and it remembers nothing that it cannot read back from the machine: a new
-//! process finds the replicas that an old one left.
+//! A backend gets the wanted number of replicas of a revision, and reports the actual ones. It decides nothing about
+//! traffic, and it stores nothing that it cannot read back from the machine: a new process finds the replicas of an old
+//! one.
 
 pub mod conformance;
 pub mod fake;
@@ -22,65 +22,65 @@ use futures::stream::BoxStream;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why a backend failed, sorted by what the caller should do.
+/// Why a backend failed, grouped by what the caller should do.
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
-    /// Asking again may work.
+    /// A retry may work.
     #[error("the {backend} backend is unavailable")]
     Unavailable {
-        /// Which backend.
+        /// The kind of backend.
         backend: &'static str,
-        /// What happened.
+        /// The cause.
         #[source]
         source: BoxError,
     },
     /// A person must change the deployment.
     #[error("the {backend} backend rejects this deployment: {reason}")]
     Rejected {
-        /// Which backend.
+        /// The kind of backend.
         backend: &'static str,
         /// A sentence: what is wrong and what to do.
         reason: String,
     },
-    /// Another worker has taken over; stop working on this deployment.
+    /// Another worker has taken the deployment over; stop working on it.
     #[error("this worker's lease was taken over (fence {given}, newest {newest})")]
     Fenced {
         /// The caller's fencing token.
         given: i64,
-        /// The newest one seen.
+        /// The highest fence that the backend has seen.
         newest: i64,
     },
 }
 
-/// One replica, as its backend sees it.
+/// One replica, as its backend observes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replica {
-    /// Its name.
+    /// The name of the replica.
     pub id: ReplicaId,
-    /// Whose replica.
+    /// The deployment.
     pub deployment: DeploymentId,
-    /// What it runs.
+    /// The revision.
     pub revision: RevisionNumber,
-    /// Where it stands.
+    /// The state.
     pub state: ReplicaState,
-    /// Where it takes requests; `None` while it has no address, as a pod that waits for a machine has none.
+    /// The address for requests; `None` if it has none yet, such as a pending pod.
     pub address: Option<Address>,
-    /// When its present process started.
+    /// When its current process started.
     pub started_at: Option<Timestamp>,
-    /// How often it was started again after it ended by itself.
+    /// How often it was restarted after it ended by itself.
     pub restarts: u32,
-    /// How its last process ended, if it ended by itself. Stays after the restart until it is ready.
+    /// How its last process ended, if it ended by itself. It stays after the restart until the replica is ready.
     pub failure: Option<Failure>,
-    /// When a replica that backs off will be due: call [`Backend::ensure`] then, unless the backend
-    /// [restarts replicas itself](Capabilities::restarts).
+    /// When a replica in back-off is due: then call [`Backend::ensure`], unless the backend [restarts replicas
+    /// itself](Capabilities::restarts).
     pub retry_at: Option<Timestamp>,
-    /// The artefact that it serves, once it said so.
+    /// The artefact that it serves, once it has reported it.
     pub artifact: Option<String>,
-    /// The files of the artefact, once it said so. Replicas of older versions never do.
+    /// The files of the artefact, once it has reported them. Replicas of older versions never do.
     pub files: Option<FoundFiles>,
-    /// What a user should know, such as limits that this machine cannot enforce.
+    /// Facts for the user, such as limits that this machine cannot enforce.
     pub notes: Vec<String>,
-    /// Who started it. `None` if that was a version without epochs (0.1.0).
+    /// Who started it. `None` for a version without epochs (0.1.0).
     pub origin: Option<Origin>,
 }
 
@@ -103,47 +103,48 @@ impl Replica {
 pub struct Failure {
     /// What happened, with the last lines of the log.
     pub error: StatusError,
-    /// Whether starting it again is hopeless until a person changes something.
+    /// Whether a restart cannot help until a person changes something.
     pub permanent: bool,
 }
 
-/// What a backend can do, and a caller must do where it cannot.
+/// The capabilities of a backend. The caller must do what a backend cannot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
-    /// It ends exactly the replicas that [`Backend::ensure`] is told to retire. Otherwise they are a wish, and it may end
-    /// others of that revision in their place.
+    /// It ends exactly the replicas in `retire` of [`Backend::ensure`]. Otherwise they are a preference, and it may end
+    /// other replicas of that revision instead.
     pub exact_victims: bool,
-    /// Who starts a replica again that ended by itself.
+    /// Who restarts a replica that ended by itself.
     pub restarts: Restarts,
 }
 
-/// Who starts a replica again that ended by itself.
+/// Who restarts a replica that ended by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Restarts {
-    /// The caller, by [`Backend::ensure`] once its [`Replica::retry_at`] has come.
+    /// The caller, with [`Backend::ensure`] after [`Replica::retry_at`].
     Caller,
-    /// The backend. [`Replica::retry_at`] is only for people to read.
+    /// The backend. [`Replica::retry_at`] is only information.
     Backend,
 }
 
 /// A place where replicas can run.
 ///
-/// Several databases may use one place, one after the other or at the same time. A call with a [`Fence`] concerns the
-/// replicas of its epoch and no others, even those of the same deployment and revision: they keep their names and run on.
+/// Several databases may use one place, one after the other or at the same time. A call with a [`Fence`] affects only
+/// the replicas of its epoch. Other replicas, even of the same deployment and revision, keep their names and continue
+/// to run.
 #[async_trait]
 pub trait Backend: Send + Sync + 'static {
-    /// Names the kind and the place, such as `process:3f2a`. Workers of one database share one scope.
+    /// The kind and the place, such as `process:3f2a`. The workers of one database share one scope.
     fn scope(&self) -> String;
 
-    /// What this backend can do. The same for as long as it lives.
+    /// The capabilities of this backend. They never change.
     fn capabilities(&self) -> Capabilities;
 
-    /// Makes `want` replicas of `revision` run. Tells those that `retire` names to drain and end; then starts missing ones,
-    /// starts again those whose back-off has passed, and tells surplus ones to end: those that are not ready first, then the
-    /// last by their numbers. Returns without waiting for readiness. Calling it again is harmless: one that is gone or told
-    /// to end already is passed over. Name only replicas that were observed under the present lease.
-    /// `fence` is the caller's lease; one that is older than the newest seen of its epoch is refused, and so is any of an
-    /// epoch that a later one continues.
+    /// Runs `want` replicas of `revision`. Tells the replicas in `retire` to drain and stop. Then it starts missing
+    /// replicas, restarts those whose back-off is over, and tells surplus ones to stop: first those that are not ready,
+    /// then those with the highest ordinals. Returns without waiting for readiness. Repeated calls are harmless:
+    /// replicas in `retire` that are gone or already stopping are skipped. Retire only replicas that were observed
+    /// under the current lease. `fence` is the lease of the caller. A fence that is older than the highest one seen of
+    /// its epoch is refused, and so is a fence of an epoch that a later one continues.
     async fn ensure(
         &self,
         revision: &Revision,
@@ -152,8 +153,8 @@ pub trait Backend: Send + Sync + 'static {
         fence: &Fence,
     ) -> Result<(), BackendError>;
 
-    /// Marks replicas of a deployment as those of the fence's epoch: `replicas` are names, each with the time at which its
-    /// revision was made. A replica that is gone is left out.
+    /// Marks replicas of a deployment as those of the fence's epoch. `replicas` are names, each with the creation time
+    /// of its revision. A replica that is gone is skipped.
     async fn take_over(
         &self,
         deployment: DeploymentId,
@@ -161,14 +162,14 @@ pub trait Backend: Send + Sync + 'static {
         fence: &Fence,
     ) -> Result<(), BackendError>;
 
-    /// What runs under one deployment's number, whoever started it, in the order of the replicas' names.
+    /// The replicas with one deployment number, of all epochs, sorted by name.
     async fn observe(&self, deployment: DeploymentId) -> Result<Vec<Replica>, BackendError>;
 
-    /// What runs at all, in the order of the replicas' names.
+    /// All replicas, sorted by name.
     async fn observe_all(&self) -> Result<Vec<Replica>, BackendError>;
 
-    /// Tells every replica of a deployment (or of just one of its revisions) to drain and end, and forgets
-    /// it when it has. Call it until `observe` shows nothing. Its log files are kept a while.
+    /// Tells every replica of a deployment (or of one of its revisions) to drain and stop, and removes it when it has
+    /// ended. Call it until `observe` returns nothing. The log files are kept for some time.
     async fn remove(
         &self,
         deployment: DeploymentId,
@@ -176,21 +177,21 @@ pub trait Backend: Send + Sync + 'static {
         fence: &Fence,
     ) -> Result<(), BackendError>;
 
-    /// Starts again those replicas of a deployment, of this epoch, that ended by themselves and whose back-off has passed, as
-    /// they were last asked for. For a worker that cannot ask its database: nothing else is changed, so it needs no fence.
-    /// Gives when the next one is due, if any is.
+    /// Restarts the replicas of a deployment, of this epoch, that ended by themselves and whose back-off is over, with
+    /// their last known specification. It is for a worker that cannot ask its database: it changes nothing else, so it
+    /// needs no fence. Returns when the next replica is due, if any.
     async fn revive(&self, deployment: DeploymentId, epoch: &Epoch) -> Result<Option<Timestamp>, BackendError>;
 
-    /// A person's order: tells a replica to drain and end, whoever started it. Does nothing to one of the epoch `ours`, and
-    /// nothing if there is none of that name.
+    /// Tells a stray replica to drain and stop, of any epoch, because a person asked for it. Does nothing if it belongs
+    /// to the epoch `ours`, or does not exist.
     async fn end_stray(&self, replica: &ReplicaId, ours: &Epoch) -> Result<(), BackendError>;
 
-    /// Deployments whose replicas have changed by themselves: became ready, ended. May repeat; never ends
-    /// while the backend lives.
+    /// The deployments whose replicas have changed by themselves: became ready, ended. May repeat; never ends while the
+    /// backend exists.
     fn changes(&self) -> BoxStream<'static, DeploymentId>;
 
-    /// The log of one replica: its last `tail` lines, and, with `follow`, what comes after until the
-    /// caller drops the stream. `None` if the replica is unknown.
+    /// The log of one replica: its last `tail` lines, and, with `follow`, new output until the caller drops the stream.
+    /// `None` if the replica is unknown.
     async fn logs(
         &self,
         replica: &ReplicaId,

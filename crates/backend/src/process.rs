@@ -1,12 +1,11 @@
-//! Replicas as processes of this machine: `modelway serve`, each in its own process group.
+//! Replicas as processes on this machine: `modelway serve`, each in its own process group.
 //!
-//! The truth is on disk and in the kernel, never in this process alone. Each replica has a folder with a
-//! record ([`slot`]), changed only under its deployment's lock; its process is named beyond doubt
-//! ([`identity`]); what happens to it is noticed by a watcher ([`watch`]). So a backend that starts finds
-//! everything that an earlier one left, several can share one data directory, and `kill -9` at any moment
-//! leaves no replica unknown and none doubled.
+//! The state is on disk and in the kernel, never in this process alone. Each replica has a folder with a record
+//! ([`slot`]), which changes only under the lock of its deployment. Its process is identified reliably ([`identity`]),
+//! and a watcher observes it ([`watch`]). So a new backend finds everything that an earlier one left, several backends
+//! can share one data directory, and after `kill -9` at any moment no replica is unknown and none is doubled.
 //!
-//! **Invariant:** a process that cannot be proved to be a replica of this data directory is never touched.
+//! **Invariant:** a process is never touched unless it is proved to be a replica of this data directory.
 
 mod backoff;
 mod cgroup;
@@ -61,50 +60,50 @@ use self::{
 };
 use crate::{Backend, BackendError, BoxError, Capabilities, Failure, Replica, Restarts};
 
-/// The kind, as errors name it.
+/// The kind of backend, for errors.
 const BACKEND: &str = "process";
-/// Changes that a slow listener may fall behind before it is told to look at everything.
+/// How many changes a slow listener may lag behind before it must check everything.
 const CHANGES: usize = 1_024;
-/// How long a look waits for the first word of replicas that it did not know.
+/// How long an observation waits for the first report of unknown replicas.
 const FIRST_WORD: Duration = Duration::from_millis(1_500);
-/// How often a followed log is read. Nothing is read while nobody follows.
+/// Interval of reading a followed log. Nothing is read while nobody follows.
 const FOLLOW_PAUSE: Duration = Duration::from_millis(200);
-/// How long the kernel may take to end a process that was killed.
+/// How long the kernel may take to end a killed process.
 const AFTER_KILL: Duration = Duration::from_secs(2);
 
 /// Settings of the process backend.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Where replicas are kept; set from `--data-dir`.
+    /// The folder for replicas; set from `--data-dir`.
     pub data_dir: PathBuf,
-    /// The program that replicas are, called with `serve …`. This very program if none is named.
+    /// The program of replicas, called with `serve …`. The default is this program.
     pub executable: Option<PathBuf>,
     /// Environment variables of every replica.
     pub serve_env: BTreeMap<String, String>,
-    /// How long a replica that was told to end goes on answering, in milliseconds.
+    /// How long a replica that was told to stop continues to answer, in milliseconds.
     pub drain_ms: u64,
-    /// How long after `drain_ms` and its deployment's `request_timeout_ms` a replica that still runs is killed, in
+    /// A replica that still runs this time after `drain_ms` and its deployment's `request_timeout_ms` is killed; in
     /// milliseconds.
     pub kill_after_ms: u64,
-    /// The bound of the first random wait before a replica that ended is started again, in milliseconds. It
-    /// doubles with each failure in a row.
+    /// Upper bound of the first random delay before a replica that ended is restarted, in milliseconds. It doubles with
+    /// each consecutive failure.
     pub backoff_base_ms: u64,
-    /// The bound that these waits grow to, in milliseconds.
+    /// Maximum of this upper bound, in milliseconds.
     pub backoff_cap_ms: u64,
-    /// A replica that was ready for so long, in milliseconds, begins with short waits again.
+    /// A replica that was ready for this time, in milliseconds, starts again with short delays.
     pub backoff_reset_ms: u64,
-    /// The first wait after a failure that a person must mend, in milliseconds.
+    /// The first delay after a failure that a person must fix, in milliseconds.
     pub permanent_retry_ms: u64,
-    /// A replica that does not say for so long, in milliseconds, how it is, is killed.
+    /// A replica that sends no report for this time, in milliseconds, is killed.
     pub unresponsive_ms: u64,
-    /// A log that is longer, in bytes, is copied aside and begun anew. One copy is kept.
+    /// A log longer than this, in bytes, is rotated. One copy is kept.
     pub log_max_bytes: u64,
-    /// How often logs are measured, in milliseconds.
+    /// Interval of checking the size of logs, in milliseconds.
     pub log_check_ms: u64,
-    /// How many logs of replicas that are gone are kept.
+    /// How many logs of removed replicas are kept.
     pub ended_logs_max: usize,
-    /// How long these may be in all, in bytes.
+    /// Maximum total size of these logs, in bytes.
     pub ended_logs_max_bytes: u64,
 }
 
@@ -160,7 +159,7 @@ pub struct ProcessBackend(Arc<Supervisor>);
 
 impl ProcessBackend {
     /// Opens a data directory and adopts the replicas that run there. Replicas outlive the backend: only
-    /// [`Backend::shutdown`] ends them all.
+    /// [`Backend::shutdown`] ends them.
     ///
     /// # Errors
     /// [`BackendError::Unavailable`] if the data directory cannot be used, with the file and the reason.
@@ -176,7 +175,7 @@ impl ProcessBackend {
         Ok(backend)
     }
 
-    /// Does something on a thread that may block.
+    /// Runs something on a thread that may block.
     async fn blocking<T: Send + 'static, E: Into<BackendError> + Send + 'static>(
         &self,
         work: impl FnOnce(&Arc<Supervisor>) -> Result<T, E> + Send + 'static,
@@ -195,7 +194,7 @@ impl ProcessBackend {
             let watches = self.0.watches.lock().unwrap_or_else(PoisonError::into_inner);
             watches.values().map(watch::Watch::tried).collect()
         };
-        // Whoever is late is shown by its record.
+        // For late watchers, the record is used.
         let _ = timeout(FIRST_WORD, join_all(waits)).await;
     }
 
@@ -352,7 +351,7 @@ impl Backend for ProcessBackend {
                 match changes.recv().await {
                     Ok(deployment) => yield deployment,
                     Err(broadcast::error::RecvError::Lagged(_)) => {
-                        // What was missed is not known, so it may be anything.
+                        // It is unknown which changes were missed, so any deployment may have changed.
                         let mut all: Vec<_> = match backend.records(None).await {
                             Ok(records) => records.into_iter().map(|(name, _)| name.deployment).collect(),
                             Err(_) => Vec::new(),
@@ -415,7 +414,7 @@ impl Backend for ProcessBackend {
     }
 }
 
-/// Waits until all of these have ended, at most `patience`. Says whether they have.
+/// Waits until all of these have ended, at most `patience`. Returns whether they have.
 async fn all_end(processes: &[(Name, Identity)], patience: Duration) -> Result<bool, BackendError> {
     let mut pidfds = Vec::new();
     for (_, process) in processes {
@@ -442,7 +441,7 @@ fn open_log(supervisor: &Supervisor, replica: &ReplicaId, lines: usize, follow: 
     }
 }
 
-/// What is appended to a log, until its replica is gone.
+/// New output of a log, until its replica is gone.
 fn grow(mut follower: Follower, tasks: Tasks) -> impl futures::Stream<Item = io::Result<Bytes>> + Send {
     async_stream::stream! {
         loop {

@@ -1,14 +1,14 @@
-//! How long a replica that ended by itself waits before it is started again.
+//! The delay before a replica that ended by itself is restarted.
 
 use std::time::Duration;
 
 use super::Config;
 
-/// The wait after `failures` failures in a row (from 1). `chance` is uniform in `0.0..1.0`.
+/// The delay after `failures` consecutive failures (from 1). `chance` is uniform in `0.0..1.0`.
 ///
-/// Exponential with full jitter, so that replicas that fell together do not rise together (AWS Architecture
-/// Blog, "Exponential Backoff And Jitter"). After a permanent failure the wait is long and nearly sure:
-/// only a person can mend it, and a retry only saves them from asking for one.
+/// Exponential with full jitter, so that replicas that failed together do not restart together (AWS Architecture Blog,
+/// "Exponential Backoff And Jitter"). After a permanent failure the delay is long and almost fixed: only a person can
+/// fix it, and a retry only saves a command.
 pub(super) fn wait(config: &Config, failures: u32, permanent: bool, chance: f64) -> Duration {
     let base = if permanent { config.permanent_retry_ms } else { config.backoff_base_ms };
     let doublings = failures.saturating_sub(1).min(32);

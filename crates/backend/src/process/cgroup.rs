@@ -1,9 +1,9 @@
-//! Limits of CPU and memory, by control groups of version 1 or 2, whichever the machine has.
+//! Limits of CPU and memory with control groups, version 1 or 2.
 //!
-//! Groups stand below the group that this process is in, so that what bounds it bounds its replicas too;
-//! where that is not allowed (version 2 takes no children beside processes), below the root of the mount.
-//! A replica without limits gets no group. A machine that allows none of it is not an error: the replica
-//! runs, and a note in its status says what is not enforced and why.
+//! Groups are created below the group of this process, so that its limits apply to its replicas too. Where that is
+//! impossible (in version 2, a group with processes has no children), they are created below the root of the mount. A
+//! replica without limits gets no group. If a machine allows no groups, that is not an error: the replica runs, and a
+//! note in its status says which limit is not enforced and why.
 
 use std::{
     fs, io,
@@ -13,12 +13,12 @@ use std::{
 
 use api::deployment::Resources;
 
-/// The span over which CPU time is counted, in microseconds: the kernel's default.
+/// The period of CPU accounting, in microseconds: the default of the kernel.
 const CPU_PERIOD_MICROS: i128 = 100_000;
-/// The kernel takes no smaller share of CPU time in a period.
+/// The minimum CPU time per period that the kernel accepts.
 const CPU_QUOTA_MIN_MICROS: i128 = 1_000;
 
-/// Sets limits, as far as this machine lets it. Looks at the machine when the first limit is wanted.
+/// Sets limits as far as this machine allows. Examines the machine when the first limit is needed.
 #[derive(Debug)]
 pub(super) struct Limiter {
     node: String,
@@ -26,7 +26,7 @@ pub(super) struct Limiter {
     memory: OnceLock<Result<Place, String>>,
 }
 
-/// A group below which groups can be made.
+/// A group below which groups can be created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Place {
     version: Version,
@@ -39,7 +39,7 @@ enum Version {
     Two,
 }
 
-/// The groups made for one replica, and what could not be done.
+/// The groups of one replica, and the limits that could not be set.
 #[derive(Debug, Default)]
 pub(super) struct Groups {
     /// Their folders.
@@ -49,7 +49,7 @@ pub(super) struct Groups {
 }
 
 impl Limiter {
-    /// `node` names this data directory's groups.
+    /// `node` is in the name of the groups of this data directory.
     pub(super) fn new(node: &str) -> Self {
         Self { node: node.to_owned(), cpu: OnceLock::new(), memory: OnceLock::new() }
     }
@@ -58,7 +58,7 @@ impl Limiter {
         place(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?, controller, &self.node)
     }
 
-    /// Makes the groups of one replica, with its limits set. Doing it again changes them.
+    /// Creates the groups of one replica with its limits. A repeated call changes them.
     pub(super) fn prepare(&self, replica: &str, limits: &Resources) -> Groups {
         let mut made = Groups::default();
         if let Some(cpu) = &limits.cpu {
@@ -78,13 +78,13 @@ impl Limiter {
             made.add(("memory", place), &self.node, replica, |version, group| match version {
                 Version::One => {
                     fs::write(group.join("memory.limit_in_bytes"), &bytes)?;
-                    // Memory and swap together: not every kernel counts it, and without swap it is the same.
+                    // Memory and swap together: some kernels do not count swap; without swap it is the same limit.
                     swap_off(&group.join("memory.memsw.limit_in_bytes"), &bytes)
                 }
                 Version::Two => {
                     fs::write(group.join("memory.max"), &bytes)?;
                     swap_off(&group.join("memory.swap.max"), "0")?;
-                    // Half a replica is of no use: its processes go together.
+                    // The kernel kills all processes of a replica together.
                     fs::write(group.join("memory.oom.group"), "1")
                 }
             });
@@ -120,7 +120,7 @@ impl Groups {
         let made = place.clone().and_then(|place| {
             let group = parent_below(&place.group, node).join(replica);
             let make = || make_parent(&place.group, place.version, controller, node).and_then(|()| make_dir(&group));
-            // The last replica to go takes the parent along, perhaps between our two steps.
+            // The last replica to end also removes the parent, perhaps between our two steps.
             make().or_else(|_| make()).and_then(|()| set(place.version, &group)).map_err(|error| {
                 remove(std::slice::from_ref(&group));
                 format!("{} cannot be set: {error}", group.display())
@@ -140,7 +140,7 @@ pub(super) fn enter(groups: &[PathBuf], pid: u32) -> io::Result<()> {
     groups.iter().try_for_each(|group| fs::write(group.join("cgroup.procs"), pid.to_string()))
 }
 
-/// How many processes of these groups the kernel has killed for want of memory.
+/// How many processes of these groups the kernel has killed because of the memory limit.
 pub(super) fn oom_kills(groups: &[PathBuf]) -> u64 {
     groups
         .iter()
@@ -150,8 +150,8 @@ pub(super) fn oom_kills(groups: &[PathBuf]) -> u64 {
         .sum()
 }
 
-/// Removes groups that nobody is in, and what stood above them if they were the last. One that is still in
-/// use is left to [`Limiter::tidy`].
+/// Removes empty groups, and their parents if they were the last children. A group that is still in use is left to
+/// [`Limiter::tidy`].
 pub(super) fn remove(groups: &[PathBuf]) {
     for group in groups {
         match fs::remove_dir(group) {
@@ -162,7 +162,7 @@ pub(super) fn remove(groups: &[PathBuf]) {
                 continue;
             }
         }
-        // `modelway/<node>`: the kernel refuses to remove a group that has others below it.
+        // `modelway/<node>`: the kernel does not remove a group with children.
         for above in group.ancestors().skip(1).take(2) {
             if fs::remove_dir(above).is_err() {
                 break;
@@ -186,7 +186,7 @@ fn read(path: &str) -> Result<String, String> {
     fs::read_to_string(path).map_err(|error| format!("{path} cannot be read: {error}"))
 }
 
-/// The first place where groups with this controller can be made, or why there is none.
+/// The first place where groups with this controller can be created, or the reason why there is none.
 fn place(mounts: &str, own: &str, controller: &str, node: &str) -> Result<Place, String> {
     let Some(mount) = Mount::of_controller(mounts, controller) else {
         return Err(format!("the kernel's {controller} controller is not mounted"));
@@ -205,7 +205,7 @@ fn parent_below(group: &Path, node: &str) -> PathBuf {
     group.join("modelway").join(node)
 }
 
-/// Makes `<group>/modelway/<node>`, with the controller handed down to it.
+/// Creates `<group>/modelway/<node>`, and enables the controller there.
 fn make_parent(group: &Path, version: Version, controller: &str, node: &str) -> io::Result<()> {
     let (modelway, parent) = (group.join("modelway"), parent_below(group, node));
     for (above, folder) in [(group, &modelway), (&modelway, &parent)] {
@@ -221,11 +221,11 @@ fn hand_down(group: &Path, version: Version, controller: &str) -> io::Result<()>
     if version == Version::One || is_handed { Ok(()) } else { fs::write(&file, format!("+{controller}")) }
 }
 
-/// Where a hierarchy of groups is mounted.
+/// The mount point of a hierarchy of groups.
 #[derive(Debug, PartialEq, Eq)]
 struct Mount {
     version: Version,
-    /// Which group of the hierarchy is shown there.
+    /// The group of the hierarchy at the mount point.
     root: String,
     point: PathBuf,
 }
@@ -253,7 +253,7 @@ impl Mount {
             .next()
     }
 
-    /// The folders of this process's own group and of the mount itself.
+    /// The folder of this process's own group, and that of the mount.
     fn candidates(&self, own: &str, controller: &str) -> Vec<PathBuf> {
         let own = own.lines().find_map(|line| {
             let mut parts = line.splitn(3, ':').skip(1);
@@ -326,7 +326,7 @@ mod tests {
     #[test]
     fn a_group_that_may_not_have_others_below_it_is_named_in_the_note() {
         let root = tempfile::tempdir().expect("a folder");
-        // A file where the folder should be: even root cannot make it.
+        // A file at the place of the folder: even root cannot create the folder.
         fs::write(root.path().join("modelway"), "").expect("it is written");
         let mounts = format!("41 31 0:38 / {} rw - cgroup cgroup rw,cpu\n", root.path().display());
         let reason = place(&mounts, "3:cpu:/\n", "cpu", "n").expect_err("it cannot be made");

@@ -1,4 +1,4 @@
-//! Why a replica ended, in the user's words.
+//! Why a replica ended, in a text for the user.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -16,22 +16,22 @@ use super::{
     slot::{LastFailure, Record, Run},
 };
 
-/// The file into which a replica writes why it cannot serve.
+/// The file for the reason why a replica cannot serve.
 pub(super) const TERMINATION_FILE: &str = "termination.json";
-/// A message longer than this is not one.
+/// Maximum length of a valid message.
 const TERMINATION_MAX_BYTES: u64 = 64 * 1024;
 const LOG_LINES: usize = 20;
 
-/// What is known of an end.
+/// How a process ended.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum End {
-    /// By itself.
+    /// It ended by itself.
     Exited(Exit),
-    /// It was killed here, because it had stopped answering for so long.
+    /// It was killed by the backend, because it had not answered for this time.
     Silent(Duration),
 }
 
-/// Puts an end into words, with everything that the slot tells of it.
+/// Describes an end, with all information in the slot.
 pub(super) fn explain(slot: &Path, record: &Record, run: &Run, revision: RevisionNumber, end: End) -> LastFailure {
     let words = last_words(&slot.join(TERMINATION_FILE));
     let out_of_memory = cgroup::oom_kills(&record.groups) > run.oom_kills_before;
@@ -40,7 +40,7 @@ pub(super) fn explain(slot: &Path, record: &Record, run: &Run, revision: Revisio
     LastFailure { error, permanent: is_permanent(end) }
 }
 
-/// The files that a process found which said why it ended.
+/// The files that a process found, if it reported why it ended.
 pub(super) fn files(slot: &Path) -> Option<FoundFiles> {
     last_words(&slot.join(TERMINATION_FILE))?.files
 }

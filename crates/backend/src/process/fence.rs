@@ -1,8 +1,8 @@
-//! The newest fence of each epoch, as it stands in a deployment's lock file.
+//! The highest fence of each epoch, in the lock file of a deployment.
 //!
-//! A line is twenty digits, a space and the epoch. A number is written over the one before, always as long, so that no crash
-//! can leave half a number and no disk is too full for it. The first line of a file of version 0.1.0 is a number alone: the
-//! fence of a database that nobody can name, which binds nobody any more.
+//! A line contains twenty digits, a space and the epoch. A number overwrites the previous one with the same length, so
+//! that a crash cannot leave half a number, and a full disk does not matter. The first line of a file of version 0.1.0
+//! contains only a number: the fence of an unknown database, which is no longer used.
 
 use std::{
     fs::File,
@@ -14,10 +14,10 @@ use api::Fence;
 use super::unavailable;
 use crate::BackendError;
 
-/// What no worker can go beyond: the epoch is over.
+/// The number of an epoch that is over; no fence is higher.
 const CLOSED: i64 = i64::MAX;
 
-/// The number of one epoch, and where in the file it stands.
+/// The number of one epoch, and its position in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Entry {
     at: usize,
@@ -36,8 +36,8 @@ fn find(text: &str, epoch: &str) -> Option<Entry> {
     None
 }
 
-/// Refuses a fence that is older than the newest one seen of its epoch, else remembers it, and closes the epochs that its
-/// own continues.
+/// Refuses a fence that is older than the highest one seen of its epoch. Otherwise stores it, and closes the former
+/// epochs of its own.
 pub(super) fn admit(file: &mut File, fence: &Fence) -> Result<(), BackendError> {
     let text = read(file).map_err(unavailable)?;
     let known = find(&text, &fence.epoch.0);
@@ -50,7 +50,7 @@ pub(super) fn admit(file: &mut File, fence: &Fence) -> Result<(), BackendError> 
         Some(entry) if entry.number == fence.number => {}
         Some(entry) => write_at(file, entry.at, &digits(fence.number)).map_err(unavailable)?,
         None => {
-            // A crash may have cut the last line short.
+            // A crash may have truncated the last line.
             let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
             let line = format!("{end}{} {}\n", digits(fence.number), fence.epoch.0);
             write_at(file, text.len(), &line).map_err(unavailable)?;
@@ -72,7 +72,7 @@ fn read(file: &mut File) -> io::Result<String> {
     let mut bytes = Vec::new();
     file.seek(SeekFrom::Start(0))?;
     file.read_to_end(&mut bytes)?;
-    // Bytes that are no text are part of no line that is known; their count must stay.
+    // Invalid UTF-8 is not part of a known line; its length must not change.
     Ok(bytes.iter().map(|byte| if byte.is_ascii() { char::from(*byte) } else { '?' }).collect())
 }
 

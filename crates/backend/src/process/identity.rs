@@ -1,10 +1,10 @@
-//! Which process is meant, beyond any doubt.
+//! Identifies a process reliably.
 //!
-//! A number is reused as soon as its process is gone, so a process is named by its number, the tick of its
-//! start and the boot that both belong to. Before anything is signalled, a pidfd is opened and the name is
-//! checked again: from then on the kernel keeps the pidfd on that very process.
+//! A pid is reused as soon as its process is gone, so a process is identified by its pid, its start time in ticks and
+//! the boot id. Before a signal is sent, a pidfd is opened and the identity is checked again: from then on the pidfd
+//! refers to that process.
 //!
-//! **Invariant:** no signal reaches a process whose name was not checked.
+//! **Invariant:** no signal is sent to a process whose identity was not checked.
 
 use std::{fs, io, os::fd::OwnedFd, sync::OnceLock};
 
@@ -16,39 +16,39 @@ use serde::{Deserialize, Serialize};
 
 use super::pidfd::Pidfd;
 
-/// The environment variable that tells in which epoch a replica was started. Its record says in which one it is now.
+/// The environment variable with the epoch in which a replica was started. Its record contains its current epoch.
 pub(super) const EPOCH: &str = "MODELWAY_REPLICA_EPOCH";
 
-/// The name of one process, for ever.
+/// The permanent identity of one process.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Identity {
-    /// Its number.
+    /// Its pid.
     pub(super) pid: u32,
-    /// When it started, in clock ticks since the boot.
+    /// Its start time, in clock ticks since the boot.
     pub(super) start_ticks: u64,
-    /// The boot that it belongs to.
+    /// The boot id.
     pub(super) boot: String,
 }
 
-/// How a process ended, as far as can be known.
+/// How a process ended, as far as it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Exit {
-    /// It returned this status.
+    /// It exited with this status.
     Status(i32),
     /// This signal killed it.
     Signal(i32),
-    /// Somebody else's child: the status went to its parent.
+    /// It was a child of another process, which got the status.
     Unknown,
 }
 
 impl Identity {
-    /// The process that has this number now; `None` if there is none.
+    /// The process that has this pid now; `None` if there is none.
     pub(super) fn of(pid: u32) -> Option<Self> {
         let stat = Stat::read(pid)?;
         Some(Self { pid, start_ticks: stat.start_ticks, boot: boot_id().to_owned() })
     }
 
-    /// Whether it still runs. A zombie does not.
+    /// Whether it is running. A zombie is not.
     pub(super) fn is_alive(&self) -> bool {
         self.stat().is_some_and(|stat| !stat.is_dead())
     }
@@ -81,7 +81,7 @@ impl Identity {
             Err(rustix::io::Errno::SRCH | rustix::io::Errno::INVAL) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        // Checked after opening: now the number cannot be passed on under us.
+        // Checked after opening: now the pid cannot be reused.
         Ok(self.stat().is_some().then_some(fd))
     }
 
@@ -90,7 +90,7 @@ impl Identity {
         self.open()?.map(Pidfd::watch).transpose()
     }
 
-    /// Sends a signal to it, if it still runs.
+    /// Sends it a signal if it is running.
     pub(super) fn signal(&self, signal: Signal) -> io::Result<()> {
         let Some(fd) = self.open()? else { return Ok(()) };
         match pidfd_send_signal(fd, signal) {
@@ -99,10 +99,10 @@ impl Identity {
         }
     }
 
-    /// Kills it and everything in the process group that it leads.
+    /// Kills it and its process group, which it leads.
     ///
-    /// Its children may outlive it. While it is a zombie, its group is surely its own; once it is gone, the
-    /// number may mean another group, and only processes that carry `mark` in their environment are killed.
+    /// Its children may outlive it. While it is a zombie, the group is certainly its own. Once it is gone, the number
+    /// may refer to another group, and only processes that carry `mark` in their environment are killed.
     pub(super) fn kill_group(&self, mark: &str) -> io::Result<()> {
         let Some(pid) = self.raw().filter(|pid| !pid.is_init()) else { return Ok(()) };
         if let Some(stat) = self.stat() {
@@ -126,7 +126,7 @@ impl Identity {
         Ok(())
     }
 
-    /// How it ended, once it has. Takes its remains if it is a child of this process.
+    /// How it ended, once it has. Reaps it if it is a child of this process.
     pub(super) fn reap(&self) -> Exit {
         let remains = self.stat();
         let status = self.raw().and_then(|pid| waitpid(Some(pid), WaitOptions::NOHANG).ok().flatten());
@@ -136,7 +136,7 @@ impl Identity {
                 (None, Some(signal)) => Exit::Signal(signal),
                 (None, None) => Exit::Unknown,
             },
-            // Another process's zombie: the kernel shows its status to its owner.
+            // The zombie of another process: the kernel shows its status to its owner.
             (None, Some(Stat { state: b'Z', exit_code: Some(code), .. })) => match (code & 0x7f, code >> 8) {
                 (0, status) => Exit::Status(status & 0xff),
                 (signal, _) => Exit::Signal(signal),
@@ -146,7 +146,7 @@ impl Identity {
     }
 }
 
-/// The process that was started with both of these argument pairs, looked for among all.
+/// Searches all processes for the one that was started with both of these argument pairs.
 pub(super) fn find_by_arguments(pairs: [(&str, &str); 2]) -> Option<Identity> {
     all_pids().filter(|pid| has_arguments(*pid, pairs)).find_map(|pid| Identity::of(pid).filter(Identity::is_alive))
 }
@@ -177,7 +177,7 @@ fn has_environment(pid: u32, entry: &str) -> bool {
         .is_ok_and(|environment| environment.split(|byte| *byte == 0).any(|found| found == entry.as_bytes()))
 }
 
-/// What `/proc/<pid>/stat` says; its fields are numbered as in proc(5).
+/// The content of `/proc/<pid>/stat`; its fields are numbered as in proc(5).
 #[derive(Debug)]
 struct Stat {
     state: u8,
@@ -192,7 +192,7 @@ impl Stat {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        // The second field is the program's name in parentheses, which may hold anything, `)` included.
+        // The second field is the name of the program in parentheses, which may contain anything, including `)`.
         let fields: Vec<&str> = text.get(text.rfind(')')? + 1..)?.split_ascii_whitespace().collect();
         let field = |number: usize| fields.get(number - 3);
         Some(Self {

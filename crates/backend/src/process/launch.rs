@@ -21,15 +21,15 @@ use super::{
     slot::{self, Phase, Record, Run},
 };
 
-/// The setting of a replica that says how long its requests may take.
+/// The setting of a replica for its request timeout.
 const REQUEST_TIMEOUT: &str = "MODELWAY__SERVE__REQUEST_TIMEOUT_MS";
-/// The variable in which a replica is told the settings of single models, as JSON.
+/// The variable with the settings of single models for a replica, as JSON.
 const MODELS: &str = "MODELWAY__SERVE__MODELS";
 
-/// The setting of a replica that chooses its model's interpreter.
+/// The setting of a replica for the interpreter of its model.
 const MODEL_PYTHON: &str = "MODELWAY__SERVE__MODEL_PYTHON";
 
-/// The environment variable that tells a replica's processes from all others.
+/// The environment variable that marks the processes of a replica.
 const MARK: &str = "MODELWAY_REPLICA_SOCKET";
 
 /// What every launch needs.
@@ -37,29 +37,29 @@ const MARK: &str = "MODELWAY_REPLICA_SOCKET";
 pub(super) struct Launcher {
     /// The settings.
     pub(super) config: Config,
-    /// Where things stand.
+    /// The folders.
     pub(super) layout: Layout,
     /// The program.
     pub(super) program: PathBuf,
     /// This process.
     pub(super) me: Option<Identity>,
-    /// Limits.
+    /// The limiter.
     pub(super) limiter: cgroup::Limiter,
 }
 
 impl Launcher {
-    /// Starts `record`'s replica; the caller holds the deployment's lock. On return the slot says that it
-    /// runs. A crash at any point leaves a slot from which [`Self::recover`] finds what became of it.
+    /// Starts the replica of `record`; the caller holds the lock of the deployment. On return the slot says that it
+    /// runs. After a crash at any point, [`Self::recover`] finds out from the slot what happened.
     pub(super) fn launch(&self, mut record: Record, revision: &Revision, now: Timestamp) -> io::Result<Record> {
         let slot = self.layout.slot(&record.id);
-        // Before anything is written: nothing was started then.
+        // Before any write: nothing was started yet.
         let from_files = secrets::read(&revision.spec.env_from_file)?;
         record.phase = Phase::Launching;
         record.request_timeout_ms = revision.spec.request_timeout_ms;
         record.memory_limit = revision.spec.limit_res.memory.as_ref().map(ToString::to_string);
         slot::write(&slot, &record)?;
         slot::write_revision(&slot, revision)?;
-        // Only now: groups without a slot may be tidied away at any time.
+        // Only now, because groups without a slot may be removed at any time.
         let groups = self.limiter.prepare(&record.id.0, &revision.spec.limit_res);
         record.groups = groups.folders;
         record.notes = groups.notes;
@@ -81,13 +81,13 @@ impl Launcher {
             .stderr(out)
             .spawn()
             .map_err(|error| at("start", &self.program, error))?;
-        // It stays a zombie until it is reaped here, so it has a name even if it has ended already.
+        // It stays a zombie until it is reaped here, so it has an identity even if it has already ended.
         let process = Identity::of(child.id())
             .ok_or_else(|| io::Error::other(format!("/proc does not show process {}", child.id())))?;
         self.settle(record, process, now, log_from, oom_kills_before)
     }
 
-    /// Finds out what became of a launch whose launcher died. `None`: nothing was started.
+    /// Finds out what happened to a launch whose launcher died. `None`: nothing was started.
     pub(super) fn recover(&self, record: Record, now: Timestamp) -> io::Result<Option<Record>> {
         match self.find(&record.id) {
             Some(process) => {
@@ -99,11 +99,11 @@ impl Launcher {
         }
     }
 
-    /// The process that serves this replica's name on this data directory's socket.
+    /// The process that serves the name of this replica on the socket of this data directory.
     pub(super) fn find(&self, replica: &ReplicaId) -> Option<Identity> {
         let socket = self.layout.socket(replica);
         let arguments = [("--replica-id", replica.0.as_str()), ("--socket", socket.to_str()?)];
-        // The kernel lets go of our lock a moment before it shows the new program's arguments.
+        // The kernel releases our lock a moment before it shows the arguments of the new program.
         (0..3).find_map(|attempt| {
             if attempt > 0 {
                 std::thread::sleep(std::time::Duration::from_millis(10));
@@ -112,7 +112,7 @@ impl Launcher {
         })
     }
 
-    /// All processes that serve a replica on a socket of this data directory, whether or not a record names them.
+    /// All processes that serve a replica on a socket of this data directory, with or without a record.
     pub(super) fn find_all(&self) -> Vec<(Name, Identity)> {
         let name = |socket: &str| {
             let name = Name::parse(Path::new(socket).file_stem()?.to_str()?)?;
@@ -121,15 +121,15 @@ impl Launcher {
         all_with_argument("--socket").filter_map(|(socket, process)| Some((name(&socket)?, process))).collect()
     }
 
-    /// Whether the process that a record names runs and is no replica of that name. Only a record that was changed
-    /// by another hand, or came from elsewhere, can say so.
+    /// Whether the process in a record runs and is not a replica of that name. This happens only if a record was edited
+    /// or copied from elsewhere.
     pub(super) fn names_a_stranger(&self, record: &Record) -> bool {
         let socket = self.layout.socket(&record.id);
         let Some((run, socket)) = record.run().zip(socket.to_str()) else { return false };
         run.process.is_alive() && !run.process.has_arguments([("--replica-id", &record.id.0), ("--socket", socket)])
     }
 
-    /// What every process of a replica carries in its environment: the path of its socket is nobody else's.
+    /// The mark in the environment of every process of a replica: the path of its socket is unique.
     pub(super) fn mark(&self, replica: &ReplicaId) -> String {
         format!("{MARK}={}", self.layout.socket(replica).display())
     }
@@ -164,7 +164,7 @@ impl Launcher {
     fn command(&self, replica: &ReplicaId, revision: &Revision) -> Command {
         let mut command = Command::new(&self.program);
         command.args(self.arguments(replica, revision));
-        // Our own settings are not the replica's.
+        // Modelway's own settings are not for the replica.
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"MODELWAY__")) {
             command.env_remove(name);
         }
@@ -176,7 +176,7 @@ impl Launcher {
         command
     }
 
-    /// What a user should know of request timeouts that are set for replicas and end requests of this one early.
+    /// Notes about request timeouts in the settings of replicas that are shorter than the timeout of the deployment.
     fn too_short(&self, revision: &Revision) -> Vec<String> {
         let whole = revision.spec.request_timeout_ms;
         let told = |what: &str, set: u64| {
@@ -202,11 +202,11 @@ impl Launcher {
     fn arguments(&self, replica: &ReplicaId, revision: &Revision) -> Vec<OsString> {
         let spec = &revision.spec;
         let mut arguments: Vec<OsString> = vec!["serve".into()];
-        // What users write may begin with a hyphen.
+        // User input may begin with a hyphen.
         let mut say = |flag: &str, value: &str| arguments.push(format!("{flag}={value}").into());
         if let ModelContent::Artifact { uris, digest } = &spec.content {
             let pin = revision.pin.as_ref();
-            // Where the files were found comes first: it also says which version an address stood for.
+            // The location where the files were found comes first: it contains the version that an address resolved to.
             let found = pin.map(|pin| &pin.files.uri);
             for uri in found.into_iter().chain(uris.iter().filter(|uri| Some(*uri) != found)) {
                 say("--model-uri", uri);
@@ -224,13 +224,13 @@ impl Launcher {
         }
         say("--model-version", &spec.model_version);
         say("--drain-ms", &self.config.drain_ms.to_string());
-        // What a person has set is the model's; the rest of our environment is its server's.
+        // Variables from the user are for the model; the rest of our environment is for its server.
         let set = self.config.serve_env.keys().chain(spec.env.keys()).chain(spec.env_from_file.keys());
         let ours = |name: &str| name.starts_with("MODELWAY__") || name == "MODELWAY_CONFIG";
         for name in set.filter(|name| !ours(name)).collect::<BTreeSet<_>>() {
             say("--pass-env", name);
         }
-        // By these two a replica is found whose number was never written down: see `find`.
+        // These two arguments identify a replica whose pid was never recorded: see `find`.
         arguments.extend(["--replica-id".into(), (&replica.0).into()]);
         arguments.extend(["--socket".into(), self.layout.socket(replica).into()]);
         arguments.extend(["--termination-message".into(), self.layout.slot(replica).join(TERMINATION_FILE).into()]);
@@ -238,7 +238,7 @@ impl Launcher {
     }
 }
 
-/// This very program, also when its file was replaced by an upgrade meanwhile.
+/// This program, even if an upgrade has replaced its file.
 pub(super) fn own_program() -> PathBuf {
     std::env::current_exe().ok().filter(|path| path.exists()).unwrap_or_else(|| PathBuf::from("/proc/self/exe"))
 }

@@ -1,4 +1,4 @@
-//! Where everything stands below the data directory.
+//! The folders and files in the data directory.
 
 use std::{
     fs,
@@ -9,24 +9,24 @@ use std::{
 
 use api::{DeploymentId, ReplicaId, RevisionNumber};
 
-/// The longest path that a Unix socket can have, in bytes, and the longest name of a replica's socket.
+/// The maximum length of the path of a Unix socket, in bytes, and the maximum length of the name of a replica's socket.
 const SOCKET_PATH_MAX: usize = 107;
 const SOCKET_NAME_MAX: usize = 48;
 
-/// The folders of one data directory, made and checked.
+/// The folders of one data directory, created and checked.
 #[derive(Clone, Debug)]
 pub(super) struct Layout {
-    /// A random name that the data directory keeps.
+    /// A random name that is stored in the data directory.
     pub(super) node: String,
     replicas: PathBuf,
     sockets: PathBuf,
 }
 
 impl Layout {
-    /// Makes what is missing below `data_dir`.
+    /// Creates what is missing in `data_dir`.
     pub(super) fn open(data_dir: &Path) -> io::Result<Self> {
         base::private::folder(data_dir).map_err(|error| at("create", data_dir, error))?;
-        // Children have another working directory.
+        // An absolute path, because children have another working directory.
         let data_dir = data_dir.canonicalize().map_err(|error| at("find", data_dir, error))?;
         let node = node_id(&data_dir)?;
         let replicas = private_dir(data_dir.join("replicas"))?;
@@ -40,7 +40,7 @@ impl Layout {
         Ok(Self { node, replicas, sockets: private_dir(sockets)? })
     }
 
-    /// Makes the folder of all replicas again, if somebody removed it.
+    /// Creates the folder of all replicas again, if somebody removed it.
     pub(super) fn restore(&self) -> io::Result<()> {
         private_dir(private_dir(self.replicas.clone())?.join(".ended")).map(|_| ())
     }
@@ -50,22 +50,22 @@ impl Layout {
         self.replicas.join(&replica.0)
     }
 
-    /// The socket on which one replica listens.
+    /// The socket of one replica.
     pub(super) fn socket(&self, replica: &ReplicaId) -> PathBuf {
         self.sockets.join(format!("{replica}.sock"))
     }
 
-    /// The lock under which one deployment's replicas change.
+    /// The lock for changes of a deployment's replicas.
     pub(super) fn lock(&self, deployment: DeploymentId) -> PathBuf {
         self.replicas.join(format!("{deployment}.lock"))
     }
 
-    /// The folder of the logs of replicas that are gone.
+    /// The folder for the logs of removed replicas.
     pub(super) fn ended(&self) -> PathBuf {
         self.replicas.join(".ended")
     }
 
-    /// The names of all replicas that have a folder, or of one deployment's, in order.
+    /// The sorted names of all replicas that have a folder, or of those of one deployment.
     pub(super) fn names(&self, only: Option<DeploymentId>) -> io::Result<Vec<Name>> {
         let mut names: Vec<Name> = fs::read_dir(&self.replicas)
             .map_err(|error| at("read", &self.replicas, error))?
@@ -90,19 +90,19 @@ impl Layout {
     }
 }
 
-/// The parts of a replica's name: `md-26-r3-0`.
+/// The parts of the name of a replica: `md-26-r3-0`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Name {
-    /// Whose replica.
+    /// The deployment.
     pub(super) deployment: DeploymentId,
-    /// What it runs.
+    /// The revision.
     pub(super) revision: RevisionNumber,
-    /// Which one of them, from 0.
+    /// The ordinal, from 0.
     pub(super) ordinal: u32,
 }
 
 impl Name {
-    /// Reads a name; `None` if the text is none.
+    /// Parses a name; `None` if it is invalid.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (rest, ordinal) = text.rsplit_once('-')?;
         let (deployment, revision) = rest.rsplit_once("-r")?;
@@ -114,18 +114,18 @@ impl Name {
         (name.id().0 == text).then_some(name)
     }
 
-    /// The name as the rest of the system knows it.
+    /// The name as an id.
     pub(super) fn id(self) -> ReplicaId {
         ReplicaId(format!("{}-r{}-{}", self.deployment, self.revision, self.ordinal))
     }
 }
 
-/// The error, with what was tried and where.
+/// The error, with the operation and the path.
 pub(super) fn at(verb: &str, path: &Path, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("cannot {verb} {}: {error}", path.display()))
 }
 
-/// Makes a folder that is nobody else's, or refuses one that is.
+/// Creates a folder owned by this user; refuses one of another user.
 fn private_dir(path: PathBuf) -> io::Result<PathBuf> {
     match fs::DirBuilder::new().mode(0o700).create(&path) {
         Ok(()) => return Ok(path),
@@ -145,7 +145,7 @@ fn private_dir(path: PathBuf) -> io::Result<PathBuf> {
     Ok(path)
 }
 
-/// The data directory's own name: made once, also when several processes open it at the same time.
+/// The name of the data directory. It is created once, even if several processes open the directory at the same time.
 fn node_id(data_dir: &Path) -> io::Result<String> {
     let path = data_dir.join("node-id");
     if !path.exists() {
@@ -153,7 +153,7 @@ fn node_id(data_dir: &Path) -> io::Result<String> {
         let name = format!("{:016x}\n", rand::random::<u64>());
         let written = base::private::create(&fresh).and_then(|mut file| file.write_all(name.as_bytes()));
         written.map_err(|error| at("write", &fresh, error))?;
-        // A link, unlike a rename, never replaces the name that another process gave meanwhile.
+        // Unlike a rename, a link never replaces a name that another process has just created.
         let linked = fs::hard_link(&fresh, &path);
         fs::remove_file(&fresh).map_err(|error| at("remove", &fresh, error))?;
         match linked {

@@ -1,8 +1,8 @@
-//! The replicas' logs: appended by the replicas themselves, bounded and shown here.
+//! The logs of replicas: the replicas append to them; here they are limited and read.
 //!
-//! A log that has grown too long is copied aside and cut to nothing in place, because the replica keeps its
-//! file open. What it writes in the instant between the two is lost; what followers have not yet seen is
-//! not, for they finish the copy first. A replica that is gone leaves its log for a while.
+//! A log that is too long is copied and then truncated in place, because the replica keeps the file open. Output in the
+//! moment between the two is lost. Followers lose nothing, because they finish the copy first. The log of a removed
+//! replica is kept for some time.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -19,12 +19,12 @@ use super::layout::at;
 const LOG: &str = "log";
 const OLDER: &str = "log.1";
 const CHUNK_BYTES: usize = 64 * 1024;
-/// A failure shows lines of at most so many characters.
+/// Maximum length of a line in an error, in characters.
 const LINE_MAX_CHARS: usize = 500;
-/// A look at the end of a log reads no more than this.
+/// Maximum number of bytes that are read from the end of a log.
 const TAIL_MAX_BYTES: u64 = 4 << 20;
 
-/// Opens a slot's log for a new process to append to, and says where its lines will begin.
+/// Opens the log of a slot for a new process, and returns the offset of its first line.
 pub(super) fn open_for_append(slot: &Path) -> io::Result<(File, u64)> {
     let path = slot.join(LOG);
     let file = base::private::append(&path).map_err(|error| at("open", &path, error))?;
@@ -32,12 +32,12 @@ pub(super) fn open_for_append(slot: &Path) -> io::Result<(File, u64)> {
     Ok((file, from))
 }
 
-/// The last lines that were written from the offset `from` on, each cut to a readable length.
+/// The last lines after the offset `from`, each cut to a readable length.
 pub(super) fn last_lines(slot: &Path, from: u64, lines: usize) -> Vec<String> {
     let read = || {
         let file = File::open(slot.join(LOG))?;
         let len = file.metadata()?.len();
-        // A log shorter than its offset was cut meanwhile.
+        // A log that is shorter than its offset was truncated in the meantime.
         let from = if len < from { 0 } else { from };
         read_range(&file, from.max(len.saturating_sub(CHUNK_BYTES as u64)), len)
     };
@@ -56,7 +56,7 @@ fn cut(line: &str) -> String {
     }
 }
 
-/// The last `lines` lines of a log and of the part that was copied aside, and where the log ends.
+/// The last `lines` lines of a log and its rotated part, and the offset of the end.
 pub(super) fn tail(slot: &Path, lines: usize) -> io::Result<(Vec<u8>, u64)> {
     let file = File::open(slot.join(LOG))?;
     let len = file.metadata()?.len();
@@ -97,7 +97,7 @@ fn tail_of(file: &File, len: u64, lines: usize) -> io::Result<Vec<u8>> {
     }
 }
 
-/// A last line that is not ended yet counts too.
+/// An incomplete last line counts too.
 fn count_lines(text: &[u8]) -> usize {
     let ends = text.iter().filter(|byte| **byte == b'\n').count();
     ends + usize::from(text.last().is_some_and(|byte| *byte != b'\n'))
@@ -116,7 +116,7 @@ fn read_range(file: &File, from: u64, to: u64) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// Copies a log aside and empties it, if it is longer than `max` bytes and nobody else is at it.
+/// Rotates a log: copies and truncates it, if it is longer than `max` bytes and nobody else is doing it.
 pub(super) fn rotate(slot: &Path, max: u64) -> io::Result<bool> {
     let path = slot.join(LOG);
     let mut log = match OpenOptions::new().read(true).write(true).open(&path) {
@@ -138,7 +138,7 @@ pub(super) fn rotate(slot: &Path, max: u64) -> io::Result<bool> {
         io::copy(&mut log, &mut copy)
     });
     if let Err(error) = copied {
-        // On a full disk the bound matters more than the lines.
+        // On a full disk the limit is more important than the lines.
         tracing::warn!(slot = %slot.display(), %error, "a log is cut without a copy");
         let _ = fs::remove_file(&fresh);
         return log.set_len(0).map(|()| true);
@@ -148,7 +148,7 @@ pub(super) fn rotate(slot: &Path, max: u64) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Reads a log as it grows.
+/// Follows a log.
 #[derive(Debug)]
 pub(super) struct Follower {
     slot: PathBuf,
@@ -158,10 +158,10 @@ pub(super) struct Follower {
     unread: Option<File>,
 }
 
-/// What a follower found.
+/// The result of one read.
 #[derive(Debug)]
 pub(super) enum Step {
-    /// New lines, or parts of them.
+    /// New lines, or parts of lines.
     Grown(Bytes),
     /// Nothing new.
     Quiet,
@@ -176,9 +176,9 @@ impl Follower {
         Ok(Self { slot: slot.to_owned(), log, at, older: inode(&slot.join(OLDER)), unread: None })
     }
 
-    /// What came since the last step. Reads a file, so it blocks for a moment.
+    /// New output since the last step. Reads a file, so it blocks for a moment.
     pub(super) fn step(&mut self) -> io::Result<Step> {
-        // Against a rotation halfway.
+        // Protects against a rotation at the same time.
         self.log.lock_shared()?;
         let step = self.locked_step();
         self.log.unlock()?;
@@ -223,7 +223,7 @@ fn inode(path: &Path) -> Option<u64> {
     fs::metadata(path).ok().map(|found| found.ino())
 }
 
-/// Keeps the log of a replica that is gone, and forgets the oldest of these over the bounds.
+/// Keeps the log of a removed replica, and deletes the oldest logs over the limits.
 pub(super) fn keep(slot: &Path, replica: &ReplicaId, ended: &Path, now: Timestamp, bounds: Bounds) -> io::Result<()> {
     match fs::rename(slot.join(LOG), ended.join(format!("{replica}-{}.log", now.0))) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -242,17 +242,17 @@ pub(super) fn keep(slot: &Path, replica: &ReplicaId, ended: &Path, now: Timestam
     Ok(())
 }
 
-/// The newest log that a replica has left.
+/// The newest log of a removed replica.
 pub(super) fn kept_of(ended: &Path, replica: &ReplicaId) -> io::Result<Option<PathBuf>> {
     Ok(kept(ended)?.into_iter().rev().find(|log| log.replica == replica.0).map(|log| log.path))
 }
 
-/// How many logs of replicas that are gone are kept.
+/// How many logs of removed replicas are kept.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
-    /// So many files.
+    /// Maximum number of files.
     pub(super) files: usize,
-    /// So many bytes in all; the newest is kept whatever its size.
+    /// Maximum total size in bytes; the newest log is always kept.
     pub(super) bytes: u64,
 }
 

@@ -1,4 +1,4 @@
-//! Asks a replica how it is, over its own socket.
+//! Requests the report of a replica over its socket.
 
 use std::{path::Path, pin::pin, time::Duration};
 
@@ -10,24 +10,24 @@ use hyper::{Request, StatusCode, client::conn::http1, header::HOST};
 use hyper_util::rt::TokioIo;
 use tokio::{net::UnixStream, time::timeout};
 
-/// A report is a few hundred bytes.
+/// Maximum size of a report; a real one has a few hundred bytes.
 const REPORT_MAX_BYTES: usize = 64 * 1024;
 
 /// Why there is no report.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ProbeError {
-    /// Nobody listens there.
+    /// Nobody listens on the socket.
     #[error("nobody listens on the socket")]
     Absent(#[source] std::io::Error),
     /// No answer in time.
     #[error("no answer within {0:?}")]
     Silent(Duration),
-    /// An answer, but no report.
+    /// An invalid answer.
     #[error("the answer is no report: {0}")]
     Garbled(String),
 }
 
-/// One report. With `after`, the replica answers when its `seq` is greater, or after at most 30 s.
+/// Requests one report. With `after`, the replica answers when its `seq` is greater, or after at most 30 s.
 pub(super) async fn report(socket: &Path, after: Option<u64>, patience: Duration) -> Result<SelfReport, ProbeError> {
     timeout(patience, ask(socket, after)).await.unwrap_or(Err(ProbeError::Silent(patience)))
 }
@@ -52,7 +52,7 @@ async fn ask(socket: &Path, after: Option<u64>) -> Result<SelfReport, ProbeError
     };
     match select(pin!(exchange), pin!(connection)).await {
         Either::Left((report, _)) => report,
-        // The connection has ended; what it brought is in the exchange's hands.
+        // The connection has ended; its data is in the exchange.
         Either::Right((_, exchange)) => exchange.await,
     }
 }

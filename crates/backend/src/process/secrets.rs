@@ -1,4 +1,4 @@
-//! Values of environment variables that stand in files. They are read when a replica starts, and kept nowhere.
+//! Reads values of environment variables from files when a replica starts. The values are not stored.
 
 use std::{
     collections::BTreeMap,
@@ -9,10 +9,10 @@ use std::{
     path::Path,
 };
 
-/// What the kernel takes for one variable, less room for its name.
+/// The maximum size of one variable in the kernel, less room for its name.
 const MAX_VALUE_BYTES: u64 = 64 * 1024;
 
-/// A file whose content cannot be a variable's value: what is wrong and what to do.
+/// A file whose content cannot be the value of a variable, with the reason and what to do.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Unusable(String);
@@ -20,7 +20,7 @@ pub(super) struct Unusable(String);
 /// The variables with their values.
 ///
 /// # Errors
-/// An [`Unusable`] inside, which names the variable and the file and never shows the content.
+/// An [`Unusable`] inside, which contains the variable and the file but never the content.
 pub(super) fn read(files: &BTreeMap<String, String>) -> io::Result<Vec<(String, OsString)>> {
     let value = |(name, path): (&String, &String)| match value(Path::new(path)) {
         Ok(value) => Ok((name.clone(), value)),
@@ -33,7 +33,7 @@ pub(super) fn read(files: &BTreeMap<String, String>) -> io::Result<Vec<(String, 
 }
 
 fn value(path: &Path) -> Result<OsString, String> {
-    // Opening a pipe would wait for whoever writes into it.
+    // Opening a pipe would block until somebody writes to it.
     let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
     let file = File::options().read(true).custom_flags(nonblocking).open(path);
     let file = file.map_err(|error| {

@@ -1,12 +1,11 @@
-//! What the disk remembers of one replica, and the lock under which it changes.
+//! The record of one replica on disk, and the lock under which it changes.
 //!
-//! A slot is a folder with the record of a replica, its log and its last words. The record is replaced as a
-//! whole, and always says what is about to be done before it is done: a process is started only from a slot
-//! that says [`Phase::Launching`], so that whoever comes after a crash knows that one may be running, and
-//! finds it by its arguments.
+//! A slot is a folder with the record of a replica, its log and its termination message. The record is replaced as a
+//! whole, and always announces a step before it is taken: a process is started only from a slot in
+//! [`Phase::Launching`]. So after a crash it is known that a process may be running, and it is found by its arguments.
 //!
-//! **Invariant:** a record changes only under its deployment's [`DeploymentLock`], and only by a caller whose
-//! fence was not older than the newest one seen, or because the replica's process itself changed.
+//! **Invariant:** a record changes only under the [`DeploymentLock`] of its deployment, and only by a caller whose
+//! fence is not older than the highest one seen, or because the process of the replica itself changed.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -32,54 +31,54 @@ use crate::BackendError;
 
 const RECORD: &str = "replica.json";
 const REVISION: &str = "revision.json";
-/// The length that a file has from the start, in bytes.
+/// The initial size of a record file, in bytes.
 const ROOM: usize = 16 << 10;
-/// By how much a longer one can grow in place, in bytes.
+/// By how much a longer record can grow in place, in bytes.
 const SLACK: usize = 4 << 10;
-/// How long to wait for a lock, and for how long between two attempts.
+/// How long to wait for a lock, and the delay between two attempts.
 const LOCK_PATIENCE: Duration = Duration::from_secs(30);
 const LOCK_PAUSE: Duration = Duration::from_millis(1);
 
 /// One replica.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Record {
-    /// Its name.
+    /// The name of the replica.
     pub(super) id: ReplicaId,
-    /// Where it stands.
+    /// The phase of the replica.
     #[serde(flatten)]
     pub(super) phase: Phase,
-    /// How often it was started again.
+    /// How often it was restarted.
     pub(super) restarts: u32,
-    /// How often in a row it ended by itself; long health makes it zero.
+    /// How often in a row it ended by itself; a long healthy time resets it.
     pub(super) failures: u32,
     /// How its last process ended, until a later one is ready.
     pub(super) failure: Option<LastFailure>,
     /// The files that its processes found.
     #[serde(default)]
     pub(super) files: Option<FoundFiles>,
-    /// Control groups that its processes live in.
+    /// The control groups of its processes.
     pub(super) groups: Vec<PathBuf>,
-    /// The limit of memory, as the user wrote it.
+    /// The memory limit, as the user wrote it.
     pub(super) memory_limit: Option<String>,
-    /// How long its requests may take, in milliseconds.
+    /// Its request timeout, in milliseconds.
     #[serde(default)]
     pub(super) request_timeout_ms: u64,
-    /// What a user should know.
+    /// Facts for the user.
     pub(super) notes: Vec<String>,
-    /// Who started it; a version without epochs (0.1.0) wrote none.
+    /// Who started it; a version without epochs (0.1.0) did not record it.
     #[serde(default)]
     pub(super) origin: Option<Origin>,
 }
 
-/// Where a replica stands.
+/// The phase of a replica.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "phase", rename_all = "snake_case")]
 pub(super) enum Phase {
-    /// A process is about to be started, or was and its number is not written down yet.
+    /// A process is about to be started, or was started and its pid is not recorded yet.
     Launching,
     /// It has a process.
     Running(Run),
-    /// It has a process that was told to end.
+    /// It has a process that was told to stop.
     Stopping {
         /// The process.
         run: Run,
@@ -88,31 +87,31 @@ pub(super) enum Phase {
     },
     /// Its process ended by itself.
     BackingOff {
-        /// When it may be started again.
+        /// When it may be restarted.
         retry_at: Timestamp,
     },
 }
 
-/// One life of a replica.
+/// One process of a replica, from start to end.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Run {
     /// The process.
     pub(super) process: Identity,
-    /// Its parent: the one who learns how it ends.
+    /// Its parent process, which learns how it ends.
     pub(super) launcher: Option<Identity>,
     /// When it was started.
     pub(super) started_at: Timestamp,
     /// When it was first ready.
     pub(super) ready_since: Option<Timestamp>,
-    /// What it served then.
+    /// What it served when it became ready.
     pub(super) artifact: Option<String>,
-    /// Where in the log its lines begin.
+    /// The offset of its first line in the log.
     pub(super) log_from: u64,
-    /// The groups' count of processes killed for want of memory, before.
+    /// The groups' count of processes killed because of the memory limit, before the start.
     pub(super) oom_kills_before: u64,
 }
 
-/// How a replica ended by itself, as it is kept.
+/// How a replica ended by itself, as stored.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct LastFailure {
     /// What happened.
@@ -122,14 +121,14 @@ pub(super) struct LastFailure {
 }
 
 impl Run {
-    /// Whether it was ready when somebody last asked, and has not ended since.
+    /// Whether it was ready at the last report, and has not ended since.
     pub(super) fn was_ready(&self) -> bool {
         self.ready_since.is_some() && self.process.is_alive()
     }
 }
 
 impl Record {
-    /// The process that it has, if any.
+    /// Its process, if any.
     pub(super) fn run(&self) -> Option<&Run> {
         match &self.phase {
             Phase::Running(run) | Phase::Stopping { run, .. } => Some(run),
@@ -142,7 +141,7 @@ impl Record {
         self.origin.as_ref().is_some_and(|origin| origin.epoch == *epoch)
     }
 
-    /// Whether it was told to end.
+    /// Whether it was told to stop.
     pub(super) fn stopping_since(&self) -> Option<Timestamp> {
         match &self.phase {
             Phase::Stopping { since, .. } => Some(*since),
@@ -151,14 +150,14 @@ impl Record {
     }
 }
 
-/// What was found in a slot.
+/// The content of a slot.
 #[derive(Debug)]
 pub(super) enum Found {
     /// A record.
     Record(Box<Record>),
-    /// A folder whose record was never written, or is gone.
+    /// A folder whose record was never written, or was removed.
     Nothing,
-    /// A record that cannot be read, and why.
+    /// An unreadable record, with the reason.
     Damaged(String),
 }
 
@@ -176,8 +175,8 @@ pub(super) fn read(slot: &Path) -> io::Result<Found> {
     })
 }
 
-/// Replaces a slot's record as a whole; makes the slot if it is missing. In a slot that was written before it needs no space:
-/// a replica that ends is started again on a full disk too.
+/// Replaces the record of a slot as a whole; creates the slot if it is missing. If the slot was written before, this
+/// needs no space, so a replica that ends is restarted even on a full disk.
 pub(super) fn write(slot: &Path, record: &Record) -> io::Result<()> {
     match fs::create_dir(slot) {
         Ok(()) => {}
@@ -187,7 +186,7 @@ pub(super) fn write(slot: &Path, record: &Record) -> io::Result<()> {
     let path = slot.join(RECORD);
     let text = |record| Ok(serde_json::to_vec_pretty(record)?);
     let written = match text(record).and_then(|text| replace(&path, text)) {
-        // It has grown by the lines of a log, which can be read there too.
+        // The record has grown by the lines of a log. The log file still has them, so they can be left out.
         Err(error) if is_full(&error) && record.failure.as_ref().is_some_and(|it| !it.error.log.is_empty()) => {
             let mut record = record.clone();
             record.failure.iter_mut().for_each(|failure| failure.error.log.clear());
@@ -202,24 +201,24 @@ fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// Writes JSON over the text before the last one, and lets the two change places.
+/// Writes JSON over the older text, and then exchanges the two files.
 fn replace(path: &Path, mut text: Vec<u8>) -> io::Result<()> {
     let spare = path.with_extension("json.new");
     let mut file = base::private::options().write(true).create(true).truncate(false).open(&spare)?;
     let room = usize::try_from(file.metadata()?.len()).unwrap_or(0);
-    // Blanks after a JSON value are part of no value.
+    // Blanks after a JSON value are allowed.
     text.resize(if text.len() > room { ROOM.max(text.len() + SLACK) } else { room }, b' ');
     file.write_all(&text)?;
     match renameat_with(CWD, &spare, CWD, path, RenameFlags::EXCHANGE) {
         Ok(()) => Ok(()),
-        // There is no record yet, or the file system cannot do this.
+        // There is no record yet, or the file system does not support it.
         Err(Errno::NOENT | Errno::INVAL | Errno::NOSYS) => fs::rename(&spare, path),
         Err(error) => Err(error.into()),
     }
 }
 
-/// Keeps the revision that a slot's replica runs, so that it can be started again while nobody can be asked. It is written
-/// twice at first: then a pin that comes later needs no space.
+/// Stores the revision of a replica, so that it can be restarted without the database. The first time it is written
+/// twice, so that a later pin needs no space.
 pub(super) fn write_revision(slot: &Path, revision: &Revision) -> io::Result<()> {
     let path = slot.join(REVISION);
     let text = serde_json::to_vec(revision)?;
@@ -231,7 +230,7 @@ pub(super) fn write_revision(slot: &Path, revision: &Revision) -> io::Result<()>
     first.and_then(|()| replace(&path, text)).map_err(|error| at("write", &path, error))
 }
 
-/// The revision that a slot's replica runs, if it was kept.
+/// The revision of a replica, if it was stored.
 pub(super) fn revision(slot: &Path) -> io::Result<Option<Revision>> {
     match fs::read(slot.join(REVISION)) {
         Ok(text) => Ok(serde_json::from_slice(&text).ok()),
@@ -240,17 +239,17 @@ pub(super) fn revision(slot: &Path) -> io::Result<Option<Revision>> {
     }
 }
 
-/// The right to change one deployment's replicas, held against every process of the data directory. It is
-/// released when dropped, and by the kernel when its holder dies.
+/// The right to change the replicas of one deployment, across all processes that use the data directory. It is released
+/// when dropped, and by the kernel when its holder dies.
 ///
-/// A child shares it from its birth until it runs its own program. So whoever gets the lock after a crash
-/// sees either no child, or one whose arguments can be read.
+/// A child process shares it until it executes its own program. So whoever gets the lock after a crash sees either no
+/// child, or one with readable arguments.
 #[derive(Debug)]
 pub(super) struct DeploymentLock(File);
 
 impl DeploymentLock {
-    /// Waits for the lock, which is held for no longer than it takes to start processes: somebody who holds
-    /// it for longer hangs, and must not make everybody else hang too.
+    /// Waits for the lock. It is normally held only while processes are started. A holder that keeps it longer hangs,
+    /// and must not block others too.
     pub(super) fn take(layout: &Layout, deployment: api::DeploymentId) -> io::Result<Self> {
         let path = layout.lock(deployment);
         let begun = Instant::now();
@@ -277,7 +276,7 @@ impl DeploymentLock {
                 }
                 Err(TryLockError::Error(error)) => return Err(at("lock", &path, error)),
             }
-            // It may have been tidied away between the opening and the locking.
+            // It may have been removed between opening and locking.
             let ours = file.metadata()?.ino();
             match fs::metadata(&path) {
                 Ok(found) if found.ino() == ours => return Ok(Self(file)),
@@ -288,14 +287,14 @@ impl DeploymentLock {
         }
     }
 
-    /// Refuses a fence that is older than the newest one seen of its epoch, else remembers it.
+    /// Refuses a fence that is older than the highest one seen of its epoch. Otherwise stores it.
     pub(super) fn check(&mut self, fence: &Fence) -> Result<(), BackendError> {
         fence::admit(&mut self.0, fence)
     }
 }
 
-/// Removes the locks of deployments that have had no replica for `age`: their ids never come back, and a
-/// worker that old has long lost its lease.
+/// Removes the locks of deployments that have had no replica for `age`: their ids are never reused, and a worker that
+/// old has lost its lease.
 pub(super) fn tidy_locks(layout: &Layout, now: std::time::SystemTime, age: Duration) -> io::Result<()> {
     let in_use: std::collections::HashSet<_> = layout.names(None)?.iter().map(|name: &Name| name.deployment).collect();
     for (deployment, path) in layout.locks()? {

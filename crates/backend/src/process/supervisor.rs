@@ -1,7 +1,7 @@
-//! The steps that change replicas, each under its deployment's lock.
+//! The operations that change replicas, each under the lock of the deployment.
 //!
-//! Everything here blocks its thread, on files and for the moment that starting a process takes, and is
-//! called from blocking tasks. Nothing here waits for a replica.
+//! Everything here blocks its thread, on files and while a process is started, and is called from blocking tasks.
+//! Nothing here waits for a replica.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -37,35 +37,35 @@ use super::{
 };
 use crate::BackendError;
 
-/// The replicas of one data directory, as this process handles them.
+/// The replicas of one data directory, as handled by this process.
 #[derive(Debug)]
 pub(super) struct Supervisor {
     /// Starts processes.
     pub(super) launcher: Launcher,
-    /// Watchers live here.
+    /// The tasks of the watchers.
     pub(super) tasks: Tasks,
-    /// The time.
+    /// The clock.
     pub(super) clock: Clock,
-    /// Whom this process watches, by the replica's name.
+    /// The watched processes, by the name of the replica.
     pub(super) watches: Mutex<HashMap<ReplicaId, Watch>>,
-    /// Deployments whose replicas changed by themselves.
+    /// The deployments whose replicas changed by themselves.
     pub(super) changes: broadcast::Sender<DeploymentId>,
-    /// Set once everything is being ended.
+    /// Set when all replicas are being ended.
     pub(super) closed: AtomicBool,
 }
 
 impl Supervisor {
-    /// The time, as it is written down.
+    /// The current time, as recorded.
     pub(super) fn now(&self) -> Timestamp {
         self.clock.now().into()
     }
 
-    /// Tells whoever listens. Nobody may, which is no failure: they read everything when they come.
+    /// Notifies listeners. It is no error if there are none: they read everything when they start.
     pub(super) fn changed(&self, deployment: DeploymentId) {
         let _ = self.changes.send(deployment);
     }
 
-    /// All records, or one deployment's, in order. Takes no lock, so each is a moment's view.
+    /// All records, or those of one deployment, sorted. Takes no lock, so each is a snapshot.
     pub(super) fn records(&self, only: Option<DeploymentId>) -> io::Result<Vec<(Name, Record)>> {
         let mut records = Vec::new();
         for name in self.launcher.layout.names(only)? {
@@ -78,8 +78,8 @@ impl Supervisor {
         Ok(records)
     }
 
-    /// One deployment's records, after everything that a crash has cut short was finished or undone. What has a damaged record
-    /// and may be of another epoch than `ours` is left alone.
+    /// The records of one deployment, after completing or undoing everything that a crash interrupted. A replica with a
+    /// damaged record that may be of another epoch than `ours` is left alone.
     fn settled(
         self: &Arc<Self>,
         _lock: &DeploymentLock,
@@ -129,7 +129,7 @@ impl Supervisor {
         Ok(records)
     }
 
-    /// Finishes what earlier processes left, and watches what runs.
+    /// Completes the work of earlier processes, and watches running replicas.
     pub(super) fn adopt(self: &Arc<Self>) -> io::Result<()> {
         let layout = &self.launcher.layout;
         let deployments: HashSet<DeploymentId> = layout.names(None)?.iter().map(|name| name.deployment).collect();
@@ -137,7 +137,7 @@ impl Supervisor {
             let lock = DeploymentLock::take(layout, deployment)?;
             self.disown_strangers(&lock, deployment)?;
             for (name, record) in self.settled(&lock, deployment, None)? {
-                // The signal may be what the crash has cut short.
+                // The crash may have prevented the signal.
                 if let Phase::Stopping { run, .. } = &record.phase {
                     run.process.signal(Signal::TERM)?;
                 }
@@ -148,7 +148,7 @@ impl Supervisor {
         slot::tidy_locks(layout, self.clock.now(), Duration::from_secs(24 * 3_600))
     }
 
-    /// Forgets processes that records name by mistake, so that the replicas' own are looked for.
+    /// Clears processes that are in records by mistake, so that the replicas' real processes are searched.
     fn disown_strangers(&self, _lock: &DeploymentLock, deployment: DeploymentId) -> io::Result<()> {
         for (name, record) in self.records(Some(deployment))? {
             if self.launcher.names_a_stranger(&record) {
@@ -194,13 +194,13 @@ impl Supervisor {
     ) -> io::Result<()> {
         let mut ours = self.settled(lock, revision.deployment, Some(&fence.epoch))?;
         ours.retain(|(name, record)| name.revision == revision.number && record.is_of(&fence.epoch));
-        // Those of other epochs keep their places too.
+        // Replicas of other epochs keep their ordinals too.
         let names = self.launcher.layout.names(Some(revision.deployment))?.into_iter();
         let taken: HashSet<u32> = names.filter(|it| it.revision == revision.number).map(|it| it.ordinal).collect();
         ours.retain(|(_, record)| record.stopping_since().is_none());
         let (retired, mut ours): (Vec<_>, Vec<_>) =
             ours.into_iter().partition(|(_, record)| retire.contains(&record.id));
-        // Those that serve stay, and among equals the oldest.
+        // Replicas that serve are kept first, then the oldest.
         ours.sort_by_key(|(name, record)| (self.rank(record), name.ordinal));
         let want = usize::try_from(want).unwrap_or(usize::MAX);
         let surplus = ours.split_off(ours.len().min(want));
@@ -289,12 +289,12 @@ impl Supervisor {
                 next = Some(next.map_or(retry_at, |next| next.min(retry_at)));
                 continue;
             }
-            // One that a version before 0.2.0 started waits for the database.
+            // A replica that a version before 0.2.0 started waits for the database.
             let Some(mut revision) = slot::revision(&self.launcher.layout.slot(&record.id))? else { continue };
             if record.origin.as_ref().is_none_or(|origin| origin.made_at != revision.created_at) {
                 continue;
             }
-            // It was kept before its files were found.
+            // The revision was stored before its files were found.
             if revision.pin.is_none() {
                 revision.pin = record.files.clone().map(|files| Pin { files, at: revision.created_at });
             }
@@ -327,8 +327,8 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Tells every replica of an epoch to end, also those whose records somebody removed, and starts no more. Gives their
-    /// processes.
+    /// Tells every replica of an epoch to stop, even those whose records were removed, and starts no more. Returns
+    /// their processes.
     pub(super) fn close(self: &Arc<Self>, ours: &Epoch) -> io::Result<Vec<(Name, Identity)>> {
         self.closed.store(true, Ordering::Release);
         let layout = &self.launcher.layout;
@@ -357,7 +357,7 @@ impl Supervisor {
         Ok(processes)
     }
 
-    /// Tells one replica to drain and end; the caller holds the lock. Telling it again does nothing.
+    /// Tells one replica to drain and stop; the caller holds the lock. A second call does nothing.
     fn end(self: &Arc<Self>, name: Name, record: Record) -> io::Result<()> {
         match record.phase {
             Phase::Running(run) => {
@@ -376,7 +376,7 @@ impl Supervisor {
         }
     }
 
-    /// Writes down that a process is ready, and with what.
+    /// Records that a process is ready, and what it serves.
     pub(super) fn became_ready(
         &self,
         name: Name,
@@ -398,8 +398,8 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Writes down that a process has ended, unless another watcher was first: one that was told to end is
-    /// forgotten, another one backs off.
+    /// Records that a process has ended, unless another watcher was first. A replica that was told to stop is removed;
+    /// any other one backs off.
     pub(super) fn ended(&self, name: Name, process: &Identity, end: End) -> io::Result<()> {
         let _lock = DeploymentLock::take(&self.launcher.layout, name.deployment)?;
         let Some(record) = self.record_of(name, process)? else { return Ok(()) };
@@ -417,12 +417,12 @@ impl Supervisor {
         let wait = backoff::wait(config, failures, failure.permanent, rand::random());
         tracing::warn!(replica = %record.id, failures, ?wait, reason = failure.error.message, "a replica ended by itself");
         let phase = Phase::BackingOff { retry_at: now.after(wait) };
-        // One that ends soon may not have been heard before.
+        // A replica that ends early may not have been observed before.
         let files = ending::files(&slot).or(record.files);
         slot::write(&slot, &Record { phase, failures, failure: Some(failure), files, ..record })
     }
 
-    /// The slot's record, if it is about this very process.
+    /// The record of the slot, if it is about this process.
     fn record_of(&self, name: Name, process: &Identity) -> io::Result<Option<Record>> {
         Ok(match slot::read(&self.launcher.layout.slot(&name.id()))? {
             Found::Record(record) if record.run().is_some_and(|run| run.process == *process) => Some(*record),
@@ -440,7 +440,7 @@ impl Supervisor {
         remove_slot(&slot)
     }
 
-    /// Cuts logs that have grown too long.
+    /// Rotates logs that are too long.
     pub(super) fn rotate_logs(&self) -> io::Result<()> {
         for name in self.launcher.layout.names(None)? {
             log::rotate(&self.launcher.layout.slot(&name.id()), self.launcher.config.log_max_bytes)?;
@@ -448,7 +448,7 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Whether the replica's own last word was that it predicts.
+    /// Whether the last report of the replica said that it predicts.
     fn is_ready(&self, record: &Record) -> bool {
         let watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
         record.run().is_some_and(|run| {
@@ -481,7 +481,7 @@ fn remove_slot(slot: &Path) -> io::Result<()> {
     }
 }
 
-/// Refuses what processes of this machine cannot run.
+/// Refuses what processes on this machine cannot run.
 fn check_runnable(revision: &Revision) -> Result<(), BackendError> {
     let reject = |reason: String| Err(BackendError::Rejected { backend: BACKEND, reason });
     if let ModelContent::Image { reference } = &revision.spec.content {

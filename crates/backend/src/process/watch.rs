@@ -1,8 +1,8 @@
-//! Follows one life of one replica: asks it how it is, and notices when it ends.
+//! Watches one process of one replica: requests its reports, and notices when it ends.
 //!
-//! Nothing polls a replica that is well: its readiness comes by a request that it answers when something
-//! changes, its end by a pidfd. A replica that once answered and then is silent for long is killed, for
-//! nobody else can tell that it hangs.
+//! A healthy replica is not polled: its readiness comes from a request that it answers when its state changes, its end
+//! from a pidfd. A replica that once answered and then sends no report for a long time is killed, because nobody else
+//! can detect that it hangs.
 
 use std::{
     path::PathBuf,
@@ -29,33 +29,33 @@ use super::{
     supervisor::Supervisor,
 };
 
-/// How long a replica may take to answer a question that needs no waiting.
+/// Timeout of a request that the replica answers at once.
 const ANSWER: Duration = Duration::from_secs(1);
-/// How long a replica may take to answer when it waits for a change (30 s at most) before.
+/// Timeout of a request for which the replica waits for a change (30 s at most).
 const CHANGE: Duration = Duration::from_secs(45);
-/// The pause between attempts to reach a replica grows from the first to the second, and to the third once
-/// it has been reached.
+/// The delay between attempts to reach a replica grows from the first to the second value, and to the third once it has
+/// been reached.
 const PAUSES: [Duration; 3] = [Duration::from_millis(5), Duration::from_millis(100), Duration::from_secs(1)];
-/// So many refused attempts in a row and a replica that was ready no longer is.
+/// After this many consecutive refused attempts, a ready replica is no longer ready.
 const REFUSALS: u32 = 3;
-/// How long another worker has to write down how its own child ended, for only it knows.
+/// How long another worker has to record how its own child ended, because only it knows.
 const PARENT_FIRST: Duration = Duration::from_secs(1);
 
-/// A process that is being followed.
+/// A watched process.
 #[derive(Debug)]
 pub(super) struct Watch {
-    /// Which one.
+    /// The identity of the process.
     pub(super) process: Identity,
     live: watch::Receiver<Live>,
     stop: watch::Sender<Option<Timestamp>>,
 }
 
-/// What is known of a process beyond its record.
+/// What is known about a process besides its record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Live {
-    /// Whether it was tried to reach it at all.
+    /// Whether there was an attempt to reach it.
     tried: bool,
-    /// Its own last word; `None` if it has not said one to this process.
+    /// Its last reported state; `None` if it has sent no report to this process.
     pub(super) state: Option<ReplicaState>,
     /// The artefact that it serves.
     pub(super) artifact: Option<String>,
@@ -64,12 +64,12 @@ pub(super) struct Live {
 }
 
 impl Live {
-    /// What a process's own report says.
+    /// The content of a report.
     fn of(report: SelfReport) -> Self {
         Self { tried: true, state: Some(report.state), artifact: report.artifact, files: report.files }
     }
 
-    /// What is known of a process that does not answer.
+    /// What is known about a process that does not answer.
     fn unheard() -> Self {
         Self { tried: true, state: Some(ReplicaState::Starting), artifact: None, files: None }
     }
@@ -81,7 +81,7 @@ impl Watch {
         self.live.borrow().clone()
     }
 
-    /// Whether the process predicts. Before it has spoken to us, what it told our predecessor holds.
+    /// Whether the process predicts. Until it reports to us, the state that our predecessor recorded is used.
     pub(super) fn is_ready(&self, run: &Run) -> bool {
         match self.live.borrow().state {
             Some(state) => state == ReplicaState::Ready,
@@ -89,18 +89,18 @@ impl Watch {
         }
     }
 
-    /// Resolves once it was tried to reach the process, or it is gone.
+    /// Resolves after an attempt to reach the process, or when it is gone.
     pub(super) fn tried(&self) -> impl Future<Output = ()> + Send + 'static {
         let mut live = self.live.clone();
         async move {
-            // An error means that the watcher has ended: there is nothing left to wait for.
+            // An error means that the watcher has ended: there is nothing to wait for.
             let _ = live.wait_for(|live| live.tried).await;
         }
     }
 }
 
 impl Supervisor {
-    /// Makes sure that a record's process is followed. Says whether it was not before.
+    /// Makes sure that the process of a record is watched. Returns whether it was not watched before.
     pub(super) fn attach(self: &Arc<Self>, name: Name, record: &Record) -> bool {
         let Some(run) = record.run() else { return false };
         if self.tasks.is_stopping() {
@@ -117,7 +117,7 @@ impl Supervisor {
             });
             return false;
         }
-        // The record may have been read a while ago: a process that runs is the newer one.
+        // The record may have been read some time ago: a running process is the newer one.
         if watches.get(&record.id).is_some_and(|watch| watch.process.is_alive()) {
             return false;
         }
@@ -141,7 +141,7 @@ struct Watcher {
     supervisor: Arc<Supervisor>,
     name: Name,
     run: Run,
-    /// What it has begun may take so long to end.
+    /// Its running requests may take this time to finish.
     request_timeout: Duration,
     socket: PathBuf,
     live: watch::Sender<Live>,
@@ -152,7 +152,7 @@ impl Watcher {
         let pidfd = match self.run.process.watch() {
             Ok(pidfd) => pidfd,
             Err(error) => {
-                // The next look at this replica tries again.
+                // The next observation of this replica tries again.
                 tracing::error!(replica = %self.name.id(), %error, "a replica cannot be watched");
                 return self.detach();
             }
@@ -175,7 +175,7 @@ impl Watcher {
             }
         }
         self.live.send_replace(Live { tried: false, ..Live::unheard() });
-        // Its children first: while it is a zombie of ours, nobody else can have its number.
+        // Its children first: while it is our zombie, no other process can have its pid.
         self.kill();
         let exit = self.run.process.reap();
         let launcher_is_another = self
@@ -190,14 +190,14 @@ impl Watcher {
         let (supervisor, name, process) = (Arc::clone(&self.supervisor), self.name, self.run.process.clone());
         let written = self.supervisor.tasks.spawn_blocking(move || supervisor.ended(name, &process, end)).await;
         if let Ok(Err(error)) = written {
-            // The record still names the dead process, so the next look at it comes here again.
+            // The record still contains the dead process, so the next observation retries this.
             tracing::error!(replica = %self.name.id(), %error, "the end of a replica cannot be written down");
             sleep(ANSWER).await;
         }
         self.detach();
     }
 
-    /// Stops watching; whoever waits for a word is told that there will be none.
+    /// Stops watching; waiting callers learn that there will be no report.
     fn detach(self) {
         let mut watches = self.supervisor.watches.lock().unwrap_or_else(PoisonError::into_inner);
         if watches.get(&self.name.id()).is_some_and(|watch| watch.process == self.run.process) {
@@ -218,9 +218,9 @@ impl Watcher {
         }
     }
 
-    /// Resolves when a process that was told to end has had its time.
+    /// Resolves when a process that was told to stop has used up its time.
     async fn overdue(&self, mut stop: watch::Receiver<Option<Timestamp>>) {
-        // The sender lives as long as this watcher's entry; without it nobody can tell the process to end.
+        // The sender exists as long as this watcher's entry; without it nobody can tell the process to stop.
         let Ok(since) = stop.wait_for(Option::is_some).await.map(|since| *since) else {
             return std::future::pending().await;
         };
@@ -230,11 +230,10 @@ impl Watcher {
         sleep(due.saturating_sub(passed)).await;
     }
 
-    /// Asks the process how it is, again and again. Returns when it has been silent for too long, and for
-    /// how long that was.
+    /// Requests reports in a loop. Returns when there was no report for too long, with that time.
     async fn converse(&self) -> Duration {
         let patience = Duration::from_millis(self.supervisor.launcher.config.unresponsive_ms);
-        // One that was ready under our predecessor owes us an answer from the start.
+        // A replica that was ready under our predecessor must answer from the start.
         let mut heard = self.run.ready_since.map(|_| Instant::now());
         let (mut seq, mut pause, mut refusals) = (None, PAUSES[0], 0);
         loop {
@@ -247,11 +246,11 @@ impl Watcher {
                     let state = report.state;
                     self.learn(Live::of(report)).await;
                     if state == ReplicaState::Stopping {
-                        // Its last change is its end: a question that waits for another would only delay it.
+                        // The next change is its end, so a request that waits for a change would only delay it.
                         seq = None;
                         sleep(ANSWER).await;
                     } else if !news && asked.elapsed() < ANSWER {
-                        // A replica that does not wait for a change, as it should, must not make us spin.
+                        // If a replica wrongly does not wait for a change, this loop must not spin.
                         sleep(ANSWER).await;
                     }
                     continue;
@@ -260,7 +259,7 @@ impl Watcher {
                     tracing::debug!(replica = %self.name.id(), ?stranger, "another process answers on the socket");
                     refusals += 1;
                 }
-                // It may only have waited for longer than we did: ask once more, for an answer at once.
+                // Its wait may only have been longer than our timeout: request a report that needs no wait.
                 Err(ProbeError::Silent(_)) if seq.take().is_some() => continue,
                 Err(ProbeError::Silent(_)) => {}
                 Err(ProbeError::Absent(_) | ProbeError::Garbled(_)) => refusals += 1,
@@ -281,7 +280,7 @@ impl Watcher {
         self.live.send_if_modified(|live| !std::mem::replace(&mut live.tried, true));
     }
 
-    /// Takes note of a process's word: first on disk, then for everybody.
+    /// Handles a report: first stores it on disk, then publishes it.
     async fn learn(&self, live: Live) {
         if *self.live.borrow() == live {
             return;
