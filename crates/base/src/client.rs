@@ -1,4 +1,4 @@
-//! Calling over HTTP.
+//! HTTP clients.
 
 use std::{sync::Once, time::Duration};
 
@@ -7,25 +7,25 @@ use reqwest::{
     redirect::{Attempt, Policy},
 };
 
-/// How long a connection may take to be made.
+/// Connect timeout.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How many times a server may send us elsewhere.
+/// Maximum number of redirects.
 const MAX_REDIRECTS: usize = 5;
 
 static CRYPTO: Once = Once::new();
 
-/// Makes ring the TLS provider of this process. Calling it again is harmless.
+/// Installs ring as the TLS provider of this process. Repeated calls are harmless.
 pub fn install_crypto() {
     CRYPTO.call_once(|| {
-        // It fails only where a provider is installed already, which serves as well.
+        // It fails only if a provider is already installed, which works as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
     });
 }
 
-/// A client builder with our TLS provider, a bounded time to connect and a name. A server may send us elsewhere, but not
-/// from https to http; nobody is told the address that we came from, which may be signed. It sets no bound on the whole
-/// answer, because some never end (watches, logs): give requests that should end a `timeout` each.
+/// A client builder with our TLS provider, a connect timeout and a user agent. It follows redirects, but not from https
+/// to http, and sends no `Referer`, because the previous URL may be signed. It sets no timeout for the whole answer,
+/// because some answers never end (watches, logs): give each request that should end a `timeout`.
 pub fn builder() -> reqwest::ClientBuilder {
     install_crypto();
     reqwest::Client::builder()
@@ -39,7 +39,7 @@ pub fn builder() -> reqwest::ClientBuilder {
         .user_agent(concat!("modelway/", env!("CARGO_PKG_VERSION")))
 }
 
-/// Why a redirect is not followed, as half a sentence.
+/// Why a redirect is not followed, as a part of a sentence.
 #[must_use]
 pub fn bad_redirect(attempt: &Attempt<'_>) -> Option<&'static str> {
     why_not(attempt.previous(), attempt.url())
@@ -47,12 +47,12 @@ pub fn bad_redirect(attempt: &Attempt<'_>) -> Option<&'static str> {
 
 fn why_not(previous: &[Url], next: &Url) -> Option<&'static str> {
     if next.scheme() == "http" && previous.last().is_some_and(|last| last.scheme() == "https") {
-        return Some("it sends us from https to http, where anybody on the way can read and change what is sent");
+        return Some("it redirects from https to http, which is not encrypted");
     }
-    (previous.len() > MAX_REDIRECTS).then_some("it sends us around in circles")
+    (previous.len() > MAX_REDIRECTS).then_some("it redirects too often")
 }
 
-/// [`builder`], for calling `url` only: on this machine itself a proxy of the environment would lead astray.
+/// A [`builder`] for calls to `url` only. For a server on this machine it ignores the proxy of the environment.
 pub fn builder_for(url: &str) -> reqwest::ClientBuilder {
     let host_onwards = url.split_once("://").map_or(url, |(_, rest)| rest);
     let authority = host_onwards.split(['/', '?']).next().unwrap_or_default();
@@ -71,7 +71,7 @@ mod tests {
         assert_eq!(why_not(std::slice::from_ref(&plain), &plain), None);
         assert_eq!(why_not(std::slice::from_ref(&safe), &safe), None);
         assert!(why_not(&[plain.clone(), safe.clone()], &plain).unwrap().contains("from https to http"));
-        assert!(why_not(&vec![safe.clone(); 6], &safe).unwrap().contains("circles"));
+        assert!(why_not(&vec![safe.clone(); 6], &safe).unwrap().contains("redirects too often"));
     }
 
     #[test]

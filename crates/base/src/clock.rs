@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// Tells the time. Loops hold one; pure code takes the time itself as a parameter.
+/// A clock. Loops hold one; pure code takes the time as a parameter.
 #[derive(Clone, Debug, Default)]
 pub struct Clock(Option<Arc<Mutex<SystemTime>>>);
 
@@ -16,13 +16,13 @@ impl Clock {
         Self(None)
     }
 
-    /// A clock that stands at `start` until a test moves it. Clones move together.
+    /// A clock that stays at `start` until a test moves it. Clones move together.
     #[must_use]
     pub fn manual(start: SystemTime) -> Self {
         Self(Some(Arc::new(Mutex::new(start))))
     }
 
-    /// The time now.
+    /// The current time.
     #[must_use]
     #[allow(clippy::disallowed_methods, reason = "this is the one place that asks the machine")]
     pub fn now(&self) -> SystemTime {
@@ -32,7 +32,7 @@ impl Clock {
         }
     }
 
-    /// Moves a manual clock forward; the machine's clock moves by itself.
+    /// Moves a manual clock forward. The system clock cannot be moved.
     pub fn advance(&self, by: Duration) {
         if let Some(time) = &self.0 {
             *time.lock().unwrap_or_else(PoisonError::into_inner) += by;

@@ -1,10 +1,11 @@
-//! Settings in layers: defaults, then a file, then the environment, then flags. The later layer wins.
+//! Settings in layers: defaults, then a file, then environment variables, then flags. A later layer overrides an
+//! earlier one.
 //!
-//! The defaults are a value of the settings' own type, so they are also the list of all keys: whatever a layer
-//! names beside them is a fault that names the nearest known key and where it was written. Every value is
-//! tried by itself against the type, so that a wrong one is reported with its source, and all at once.
+//! The defaults are a value of the settings' type, so they also define all keys. A key that the defaults do not have is
+//! a fault, which suggests the nearest known key and names its source. Each value is checked separately against the
+//! type, so that all wrong values are reported at once, each with its source.
 //!
-//! **Invariant:** this module alone reads the environment.
+//! **Invariant:** only this module reads the environment.
 
 mod check;
 mod dump;
@@ -21,46 +22,46 @@ use serde_json::Value;
 
 pub use check::{Faults, Section};
 
-/// The file that is read from the working directory if no other is named.
+/// The default file in the working directory.
 pub const DEFAULT_FILE: &str = "modelway.toml";
 /// The environment variable that names the file.
 pub const FILE_VARIABLE: &str = "MODELWAY_CONFIG";
-/// What the environment variables of settings begin with; `MODELWAY__GATEWAY__ADDR` is `gateway.addr`.
+/// The prefix of the environment variables for settings; `MODELWAY__GATEWAY__ADDR` is `gateway.addr`.
 pub const PREFIX: &str = "MODELWAY__";
 
-/// One thing wrong with the settings.
+/// One fault in the settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// Where it was written: a file, a variable, a flag.
+    /// The source: a file, a variable, a flag.
     pub source: String,
     /// A sentence: what is wrong and what to do.
     pub detail: String,
 }
 
-/// Everything that is wrong with the settings.
+/// All faults in the settings.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct ConfigError(pub Vec<Fault>);
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the settings cannot be used:")?;
+        write!(f, "the settings are invalid:")?;
         self.0.iter().try_for_each(|fault| write!(f, "\n  {}: {}", fault.source, fault.detail))
     }
 }
 
-/// The value of an environment variable that is no setting, such as `HOME`; `None` if unset or empty.
+/// The value of an environment variable that is not a setting, such as `HOME`; `None` if unset or empty.
 #[must_use]
 #[allow(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
 pub fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// All environment variables whose names are text.
+/// All environment variables with UTF-8 names and values.
 pub fn variables() -> impl Iterator<Item = (String, OsString)> {
     std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
 }
 
-/// Settings as text, of which nobody knows the type yet, or as values of their type.
+/// A given value: text whose type is not known yet, or a typed value.
 #[derive(Clone, Debug)]
 enum Given {
     Text(String),
@@ -74,7 +75,7 @@ struct Entry {
     source: String,
 }
 
-/// The layers above the defaults, the strongest last.
+/// The layers above the defaults, in increasing order of precedence.
 #[derive(Clone, Debug, Default)]
 pub struct Layers {
     entries: Vec<Entry>,
@@ -82,13 +83,13 @@ pub struct Layers {
 }
 
 impl Layers {
-    /// Nothing but the defaults.
+    /// Only the defaults.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a file: `named`, else the one that `MODELWAY_CONFIG` names, else `./modelway.toml` if it is there.
+    /// Adds a file: `named`, otherwise the one in `MODELWAY_CONFIG`, otherwise `./modelway.toml` if it exists.
     #[must_use]
     pub fn file(self, named: Option<&Path>) -> Self {
         let named = named.map(Path::to_owned).or_else(|| variable(FILE_VARIABLE).map(PathBuf::from));
@@ -100,7 +101,7 @@ impl Layers {
         }
     }
 
-    /// Adds what `text` says, which came from `source`.
+    /// Adds the TOML `text` from `source`.
     #[must_use]
     pub fn toml(mut self, source: &str, text: &str) -> Self {
         match toml::from_str::<Value>(text) {
@@ -112,11 +113,11 @@ impl Layers {
                 });
                 self
             }
-            Err(error) => self.fault(format!("file {source}"), format!("this is not TOML: {error}")),
+            Err(error) => self.fault(format!("file {source}"), format!("this is not valid TOML: {error}")),
         }
     }
 
-    /// Adds the process's environment.
+    /// Adds the environment of the process.
     #[must_use]
     pub fn environment(self) -> Self {
         let variables = std::env::vars_os()
@@ -124,7 +125,7 @@ impl Layers {
         self.variables(variables)
     }
 
-    /// Adds the variables among these that begin with [`PREFIX`].
+    /// Adds the variables that begin with [`PREFIX`].
     #[must_use]
     pub fn variables(mut self, variables: impl IntoIterator<Item = (String, String)>) -> Self {
         let mut ours: Vec<_> = variables.into_iter().filter(|(name, _)| name.starts_with(PREFIX)).collect();
@@ -136,7 +137,7 @@ impl Layers {
         self
     }
 
-    /// Adds a flag's value under a dotted key, as in `flag("--gateway-addr", "gateway.addr", "127.0.0.1:80")`.
+    /// Adds the value of a flag under a dotted key, as in `flag("--gateway-addr", "gateway.addr", "127.0.0.1:80")`.
     #[must_use]
     pub fn flag(mut self, flag: &str, key: &str, value: impl Into<Value>) -> Self {
         self.entries.push(Entry {
@@ -147,7 +148,7 @@ impl Layers {
         self
     }
 
-    /// Adds text from a flag under a dotted key: it is read as a variable of the environment would be.
+    /// Adds text from a flag under a dotted key. It is parsed like an environment variable.
     #[must_use]
     pub fn text(mut self, source: &str, key: &str, text: &str) -> Self {
         let path = key.split('.').map(str::to_owned).collect();
@@ -155,8 +156,8 @@ impl Layers {
         self
     }
 
-    /// Adds a default that is not known beforehand, such as one made of another setting: every other layer wins
-    /// over it. `source` says what it was made of.
+    /// Adds a default that is computed, for example from another setting. Every other layer overrides it. `source` says
+    /// what it was computed from.
     #[must_use]
     pub fn derived(mut self, source: &str, key: &str, value: impl Into<Value>) -> Self {
         let path = key.split('.').map(str::to_owned).collect();
@@ -174,10 +175,10 @@ impl Layers {
         }
     }
 
-    /// Puts the layers over the defaults.
+    /// Applies the layers to the defaults.
     ///
     /// # Errors
-    /// Everything that is wrong in any layer.
+    /// All faults in all layers.
     pub fn load<T: Serialize + DeserializeOwned + Default>(self) -> Result<Loaded<T>, ConfigError> {
         let defaults = match serde_json::to_value(T::default()) {
             Ok(defaults) => defaults,
@@ -215,7 +216,7 @@ fn defect(error: &serde_json::Error) -> Fault {
     Fault { source: "defaults".to_owned(), detail: error.to_string() }
 }
 
-/// Settings, and where each of them came from.
+/// The effective settings and their sources.
 #[derive(Clone, Debug)]
 pub struct Loaded<T> {
     /// The settings.
@@ -225,10 +226,10 @@ pub struct Loaded<T> {
 }
 
 impl<T: Section> Loaded<T> {
-    /// The same, if all values can work.
+    /// Returns the same, if all values are valid.
     ///
     /// # Errors
-    /// Every value that cannot, with its source.
+    /// Every invalid value, with its source.
     pub fn checked(self) -> Result<Self, ConfigError> {
         let mut faults = Faults::default();
         self.settings.check(&mut faults);
@@ -238,14 +239,15 @@ impl<T: Section> Loaded<T> {
 }
 
 impl<T> Loaded<T> {
-    /// Where the value under a dotted key came from; `None` if it is the type's own default.
+    /// The source of the value under a dotted key; `None` if it is the default of the type.
     #[must_use]
     pub fn source(&self, key: &str) -> Option<&str> {
         let path: Vec<_> = key.split('.').map(str::to_owned).collect();
         self.sources.get(&path).map(String::as_str)
     }
 
-    /// What some layer set below a section, by dotted key, as text that [`Layers::variables`] reads as the same value.
+    /// The values that a layer set in a section, by dotted key, as text that [`Layers::variables`] parses to the same
+    /// value.
     #[must_use]
     pub fn set_below(&self, section: &str) -> BTreeMap<String, String> {
         let below = self.sources.keys().filter(|path| path.first().is_some_and(|first| first == section));
@@ -257,15 +259,14 @@ impl<T> Loaded<T> {
         below.filter_map(|path| Some((path.join("."), text(path)?))).collect()
     }
 
-    /// Everything that holds, as TOML, with the source of each value in a comment. Passwords in URLs are
-    /// left out.
+    /// All effective settings as TOML, with the source of each value in a comment. Passwords in URLs are removed.
     #[must_use]
     pub fn dump(&self) -> String {
         dump::render(&self.tree, &self.sources)
     }
 }
 
-/// Splits an entry into single values; keys that the defaults do not have are faults.
+/// Splits an entry into single values. Keys that the defaults do not have are faults.
 fn leaves(defaults: &Value, entry: Entry, faults: &mut Vec<Fault>) -> Vec<Entry> {
     let mut shape = Some(defaults);
     for (depth, key) in entry.path.iter().enumerate() {
@@ -280,7 +281,7 @@ fn leaves(defaults: &Value, entry: Entry, faults: &mut Vec<Fault>) -> Vec<Entry>
             },
             Some(Value::Object(_) | Value::Null) | None => None,
             Some(_) => {
-                let detail = format!("`{}` is one value and has no keys below it", entry.path[..depth].join("."));
+                let detail = format!("`{}` is a single value and has no keys below it", entry.path[..depth].join("."));
                 faults.push(Fault { source: entry.source, detail });
                 return Vec::new();
             }
@@ -314,12 +315,12 @@ fn unknown<'k>(above: &[String], key: &str, known: impl Iterator<Item = &'k str>
         .min_by_key(|(distance, _)| *distance);
     let hint = match near {
         Some((_, near)) => format!("did you mean `{}`?", full(near)),
-        None => format!("the known keys there are {}", known.collect::<Vec<_>>().join(", ")),
+        None => format!("the known keys are {}", known.collect::<Vec<_>>().join(", ")),
     };
     Fault { source: source.to_owned(), detail: format!("`{}` is not a setting; {hint}", full(key)) }
 }
 
-/// The value that an entry means: the first reading that the type takes.
+/// The parsed value of an entry: the first interpretation that the type accepts.
 fn fit<T: DeserializeOwned>(defaults: &Value, entry: &Entry) -> Result<Value, String> {
     let readings = match &entry.given {
         Given::Value(value) => vec![value.clone()],
@@ -345,8 +346,8 @@ fn fit<T: DeserializeOwned>(defaults: &Value, entry: &Entry) -> Result<Value, St
     Err(reason.unwrap_or_default())
 }
 
-/// What is wrong with an entry that the type does not take. Of a section below a name that anybody may choose, of
-/// which the defaults know nothing, each key is tried by itself, so that the fault names it.
+/// The fault of an entry that does not fit the type. In a section with free names, which the defaults do not know, each
+/// key is checked separately, so that the fault names it.
 fn misfits<T: DeserializeOwned>(defaults: &Value, entry: Entry, reason: String) -> Vec<Fault> {
     if let Given::Value(Value::Object(fields)) = &entry.given {
         let below = fields.iter().filter_map(|(key, value)| {
@@ -367,13 +368,13 @@ fn misfits<T: DeserializeOwned>(defaults: &Value, entry: Entry, reason: String) 
     vec![Fault { source: entry.source, detail }]
 }
 
-/// The fields that serde would have taken instead of one that it does not know; it tells them in its message only.
+/// The fields that serde expected instead of an unknown one; they are only in the text of its error.
 fn fields_instead(reason: &str) -> Option<Vec<&str>> {
     let expected = reason.strip_prefix("unknown field `")?.split_once("expected ")?.1;
     Some(expected.split('`').skip(1).step_by(2).collect())
 }
 
-/// Notes where a value came from, and each value below it.
+/// Records the source of a value, and of each value below it.
 fn note_sources(sources: &mut BTreeMap<Vec<String>, String>, path: &[String], value: &Value, source: &str) {
     let Some(fields) = value.as_object().filter(|fields| !fields.is_empty()) else {
         sources.insert(path.to_vec(), source.to_owned());

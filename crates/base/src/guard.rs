@@ -1,17 +1,16 @@
-//! Keeps web pages away from a server that asks nobody for a key.
+//! Protects a server without authentication from web pages.
 //!
-//! A server on loopback is out of reach of the network, but not of the browser on the same machine. Two
-//! tricks let a page reach it: *DNS rebinding* (the page's own name is made to point to 127.0.0.1, so
-//! the browser believes that it talks to the page's server) and *cross-site requests* (a form or a
-//! script that posts blindly). The first shows in `Host`, which then holds the page's name; the second
-//! shows in `Origin`, which browsers always add to such requests.
+//! The network cannot reach a server on loopback, but the browser on the same machine can. A web page has two ways to
+//! use it: *DNS rebinding* (the page's host name resolves to 127.0.0.1, so the browser sends the page's requests to
+//! this server) and *cross-site requests* (a form or a script that posts without reading the answer). The first shows
+//! in `Host`, which contains the host name of the page; the second shows in `Origin`, which browsers always add to such
+//! requests.
 //!
-//! So `Host` must be a name that no attacker can own: `localhost`, an IP address (an address is not
-//! looked up, hence cannot be rebound) or one that the settings allow. `Origin`, where there is one, must
-//! be a loopback name, the very `Host`, or an allowed one. Programs send no `Origin` and are not concerned.
+//! So `Host` must be a name that no attacker can own: `localhost`, an IP address (it is not resolved, so it cannot be
+//! rebound) or a name in the settings. `Origin`, if present, must be a loopback name, equal to `Host`, or in the
+//! settings. Programs send no `Origin` and are not affected.
 //!
-//! **Invariant:** pure and without allocation where the request is let through: it stands on the request
-//! path of the gateway.
+//! **Invariant:** pure, and without allocation if the request passes, because it is on the request path of the gateway.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -20,20 +19,20 @@ use http::{
     header::{HOST, ORIGIN},
 };
 
-/// Why a request was not let through. `Display` says what to set.
+/// Why a request was refused. `Display` says which setting to change.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// There are several `Host` headers, or one that is no host: two readers could understand it differently.
-    #[error("the request has no readable Host; send exactly one, as in `Host: localhost:8081`")]
+    /// There are several `Host` headers, or an invalid one: two readers could interpret them differently.
+    #[error("the request has no valid Host; send exactly one, as in `Host: localhost:8081`")]
     HostUnreadable,
-    /// `Host` is a name that somebody else may own.
+    /// An attacker may own the name in `Host`.
     #[error(
-        "this server asks for no key, so it answers only to loopback names and IP addresses, not to `{0}`; add that name to `allowed_hosts` if it is this server's"
+        "this server has no authentication, so it accepts only loopback names and IP addresses as Host, not `{0}`; if that is a name of this server, add it to `allowed_hosts`"
     )]
     HostNotAllowed(String),
     /// A web page of another site sent the request.
     #[error(
-        "this server asks for no key, so it takes nothing from the web page at `{0}`; add that host to `allowed_hosts` if you trust the page"
+        "this server has no authentication, so it refuses requests of the web page at `{0}`; if you trust the page, add its host to `allowed_hosts`"
     )]
     OriginNotAllowed(String),
 }
@@ -49,7 +48,7 @@ impl Refusal {
         }
     }
 
-    /// A stable word for programs.
+    /// A stable code for programs.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
@@ -60,16 +59,16 @@ impl Refusal {
     }
 }
 
-/// Lets a request through, or says why not.
+/// Returns an error if the request must be refused.
 ///
-/// `authority` is the one of the request's target (`:authority` in HTTP/2); it comes before `Host`.
-/// `allowed` holds further host names, with or without a port: `models.example.org`, `*.example.org` for
-/// every name below, `*` for every name at all (which switches the check off).
+/// `authority` is from the request target (`:authority` in HTTP/2); it takes precedence over `Host`. `allowed` lists
+/// further host names, with or without a port: `models.example.org`, `*.example.org` for all subdomains, `*` for any
+/// name (which disables the check).
 ///
-/// A request without any host passes: no browser sends one.
+/// A request without a host passes, because browsers always send one.
 ///
 /// # Errors
-/// [`Refusal`], whose text is meant for the caller.
+/// [`Refusal`], with a text for the caller.
 pub fn check(headers: &HeaderMap, authority: Option<&str>, allowed: &[String]) -> Result<(), Refusal> {
     if allowed.iter().any(|name| name == "*") {
         return Ok(());
@@ -93,7 +92,7 @@ pub fn check(headers: &HeaderMap, authority: Option<&str>, allowed: &[String]) -
     }
 }
 
-/// Whether `name` (without a port) can only mean this machine.
+/// Whether `name` (without a port) always means this machine.
 #[must_use]
 pub fn is_loopback(name: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(name);
@@ -163,7 +162,7 @@ fn ends_with_ignore_case(name: &str, suffix: &str) -> bool {
     name.len() > suffix.len() && name[name.len() - suffix.len()..].eq_ignore_ascii_case(suffix)
 }
 
-/// As much of a stranger's text as belongs into an answer.
+/// The part of an untrusted text that an answer repeats.
 fn shown(text: &str) -> String {
     text.chars().take(100).filter(|c| !c.is_control()).collect()
 }

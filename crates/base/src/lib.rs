@@ -1,7 +1,6 @@
-//! What every role needs before it can do its own work: tasks that shutdown waits for, a clock, settings,
-//! telemetry, listening and calling over HTTP.
+//! The basis of every role: tasks that shutdown waits for, a clock, settings, telemetry, HTTP servers and clients.
 //!
-//! **Invariant:** no word of the domain (deployment, model, route) occurs here.
+//! **Invariant:** this crate knows no domain term (deployment, model, route).
 
 pub mod client;
 pub mod clock;

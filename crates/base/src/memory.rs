@@ -1,7 +1,8 @@
-//! A bound on the memory that this process allocates, and a part of it that only Rust code gets.
+//! A limit on the memory that this process allocates. A part of it is reserved for Rust code.
 //!
-//! Libraries in other languages see a failed allocation and give up what they were doing. Rust code aborts the process.
-//! So the kernel's limit stands a little below the bound. What fails there is tried again by [`Allocator`] up to the bound.
+//! Libraries in other languages handle a failed allocation by giving up their operation. Rust code aborts the process.
+//! So the kernel's limit is a little below the full limit, and [`Allocator`] retries a failed allocation with the full
+//! limit.
 #![allow(unsafe_code, reason = "an allocator has no safe form; it hands everything to the system's")]
 
 use std::{
@@ -14,16 +15,16 @@ use std::{
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// The part of the bound that is kept for Rust code, as a divisor.
+/// The part of the limit that is reserved for Rust code, as a divisor.
 const KEPT: u64 = 20;
 
-/// The bound; 0 while there is none.
+/// The limit; 0 if there is none.
 static BOUND: AtomicU64 = AtomicU64::new(0);
-/// Held while the kernel's limit is changed.
+/// Held while the limit of the kernel is changed.
 static CHANGING: Mutex<()> = Mutex::new(());
 
-/// Lets this process allocate at most so many bytes (`RLIMIT_DATA`), of which a twentieth is for Rust code alone. May be
-/// called again. Where the kernel refuses, nothing changes.
+/// Limits the allocations of this process to this many bytes (`RLIMIT_DATA`), of which a twentieth is reserved for Rust
+/// code. May be called again. If the kernel refuses, nothing changes.
 pub fn bound(most: u64) {
     let _changing = CHANGING.lock().unwrap_or_else(PoisonError::into_inner);
     if limit(most - most / KEPT) {
@@ -37,11 +38,11 @@ fn limit(bytes: u64) -> bool {
     setrlimit(Resource::Data, Rlimit { current: Some(current), maximum }).is_ok()
 }
 
-/// The system's allocator, which also gives out the part of the bound that is kept for Rust code.
+/// The system allocator, which can also use the part of the limit that is reserved for Rust code.
 #[derive(Debug)]
 pub struct Allocator;
 
-/// Allocates again, with the whole bound.
+/// Retries an allocation with the full limit.
 #[cold]
 fn again(allocate: impl Fn() -> *mut u8) -> *mut u8 {
     if BOUND.load(Ordering::Relaxed) == 0 {
@@ -55,7 +56,7 @@ fn again(allocate: impl Fn() -> *mut u8) -> *mut u8 {
     made
 }
 
-// SAFETY: every call is the system's allocator's, with the caller's own promises; a second call follows only where the
+// SAFETY: every call goes to the system allocator, with the guarantees of our caller; a second call follows only if the
 // first one allocated nothing.
 unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {

@@ -10,10 +10,10 @@ use prometheus_client::{
 };
 use rustix::time::{ClockId, clock_gettime};
 
-/// The media type of what [`encode`] writes.
+/// The media type of the output of [`encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// A registry that holds the process's own metrics: CPU seconds, resident memory, open files.
+/// A registry with metrics of the process: CPU seconds, resident memory, open files.
 #[must_use]
 pub fn registry() -> Registry {
     let mut registry = Registry::default();
@@ -27,23 +27,23 @@ pub fn encode(registry: &Registry) -> String {
     let mut written = String::new();
     match text::encode(&mut written, registry) {
         Ok(()) => written,
-        // A String takes everything, so this is a defect of some collector: a scrape that shows it is
-        // better than one that shows nothing.
+        // Writing to a String cannot fail, so a collector has a bug. A scrape that shows it is better than an empty
+        // one.
         Err(error) => format!("{written}# the rest cannot be written: {error}\n# EOF\n"),
     }
 }
 
-/// What a process has used of its machine.
+/// The resources that a process has used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// CPU time of all its threads so far, in microseconds.
     pub cpu_micros: u64,
-    /// Resident memory in bytes; 0 where `/proc` does not say.
+    /// Resident memory in bytes; 0 if `/proc` is not available.
     pub memory_bytes: u64,
 }
 
 impl Usage {
-    /// This process's.
+    /// The usage of this process.
     #[must_use]
     pub fn of_self() -> Self {
         let cpu = clock_gettime(ClockId::ProcessCPUTime);

@@ -1,4 +1,4 @@
-//! Listening: sockets whose errors say which setting to change, and the limits around them.
+//! Listening sockets, with errors that name the setting to change, and checks of addresses.
 
 use std::{
     io,
@@ -13,45 +13,45 @@ use rustix::{
 };
 use tokio::net::{TcpListener, TcpSocket, lookup_host};
 
-/// Connections that the kernel holds for us until they are accepted; it lowers this to `somaxconn`.
+/// Maximum number of connections that wait in the kernel to be accepted; the kernel lowers it to `somaxconn`.
 const BACKLOG: u32 = 4096;
 
-/// Why nothing listens.
+/// Why listening failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// Another process listens there.
-    #[error("{addr} is taken by another process; stop that one, or choose another address with {setting}")]
+    /// Another process listens on the address.
+    #[error("another process already listens on {addr}; stop it, or choose another address with {setting}")]
     Taken {
         /// The address.
         addr: String,
-        /// What sets it.
+        /// The name of the setting.
         setting: String,
     },
-    /// The machine refuses.
-    #[error("{addr} cannot be listened on: {source}; choose another address with {setting}")]
+    /// The operating system refuses.
+    #[error("cannot listen on {addr}: {source}; choose another address with {setting}")]
     Refused {
         /// The address.
         addr: String,
-        /// What sets it.
+        /// The name of the setting.
         setting: String,
-        /// What the machine says.
+        /// The error of the operating system.
         #[source]
         source: io::Error,
     },
 }
 
-/// Whether the other end of a connection neither sends nor takes anything any more.
+/// Whether the other end of a connection has closed both directions.
 pub fn is_hung_up(socket: &impl AsFd) -> bool {
     let mut looked = [PollFd::new(socket, PollFlags::empty())];
-    // A signal that comes meanwhile says nothing of the connection.
+    // An interrupting signal says nothing about the connection.
     let asked = retry_on_intr(|| poll(&mut looked, Some(&Timespec::default())));
     asked.is_err() || looked[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
 }
 
-/// Listens on `addr` (`host:port`; port 0 takes any free one). `setting` names, for the error, what sets it.
+/// Listens on `addr` (`host:port`; port 0 chooses a free port). `setting` is the name of the setting, for errors.
 ///
 /// # Errors
-/// [`BindError::Taken`] where another process listens, [`BindError::Refused`] for all else.
+/// [`BindError::Taken`] if another process listens, otherwise [`BindError::Refused`].
 pub async fn bind(addr: &str, setting: &str) -> Result<TcpListener, BindError> {
     let refused = |source: io::Error| {
         let (addr, setting) = (addr.to_owned(), setting.to_owned());
@@ -73,13 +73,13 @@ pub async fn bind(addr: &str, setting: &str) -> Result<TcpListener, BindError> {
 
 fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // A port whose old connections still linger in the kernel is free.
+    // A port whose old connections still linger in the kernel counts as free.
     socket.set_reuseaddr(true)?;
     socket.bind(addr)?;
     socket.listen(BACKLOG)
 }
 
-/// Raises this process's soft limit of open files to its hard one. Returns the limit that holds now.
+/// Raises the soft limit of open files to the hard limit. Returns the new limit.
 ///
 /// # Errors
 /// The kernel's refusal.
@@ -91,7 +91,7 @@ pub fn raise_open_files() -> io::Result<u64> {
     Ok(limits.maximum.unwrap_or(u64::MAX))
 }
 
-/// The address is open to other machines, and nobody said that this is meant.
+/// Other machines can reach the address, and no setting allows that.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{setting} is {addr}, which other machines can reach, and there is no authentication yet; listen on 127.0.0.1, \
@@ -102,7 +102,7 @@ pub struct NotLoopback {
     setting: String,
 }
 
-/// Refuses an address that other machines can reach, unless `allow_unauthenticated`.
+/// Refuses an address that other machines can reach, unless `allow_unauthenticated` is set.
 ///
 /// # Errors
 /// [`NotLoopback`], which says what to do.
@@ -113,7 +113,7 @@ pub fn require_loopback(addr: &str, setting: &str, allow_unauthenticated: bool) 
     Err(NotLoopback { addr: addr.to_owned(), setting: setting.to_owned() })
 }
 
-/// Whether `addr` is written as `host:port`; an IPv6 address is in brackets.
+/// Whether `addr` has the form `host:port`; an IPv6 address is in brackets.
 #[must_use]
 pub fn is_address(addr: &str) -> bool {
     let Some((host, port)) = addr.rsplit_once(':') else { return false };
@@ -124,7 +124,7 @@ pub fn is_address(addr: &str) -> bool {
 /// Whether only this machine can reach `host:port`.
 #[must_use]
 pub fn is_loopback(addr: &str) -> bool {
-    // The last colon of a bare `[::1]` is part of the host.
+    // The last colon of `[::1]` is part of the host.
     let host = addr.rsplit_once(':').filter(|_| !addr.ends_with(']')).map_or(addr, |(host, _)| host);
     let host = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
@@ -139,13 +139,16 @@ mod tests {
         let first = bind("127.0.0.1:0", "--gateway-addr").await.expect("a free port");
         let addr = first.local_addr().expect("it is bound").to_string();
         let error = bind(&addr, "--gateway-addr").await.expect_err("it is taken").to_string();
-        assert!(error.contains(&addr) && error.contains("--gateway-addr") && error.contains("taken"), "{error}");
+        assert!(
+            error.contains(&addr) && error.contains("--gateway-addr") && error.contains("already listens"),
+            "{error}"
+        );
     }
 
     #[tokio::test]
     async fn an_address_without_a_port_is_refused_in_words() {
         let error = bind("127.0.0.1", "control.addr").await.expect_err("it has no port").to_string();
-        assert!(error.contains("127.0.0.1 cannot be listened on"), "{error}");
+        assert!(error.contains("cannot listen on 127.0.0.1"), "{error}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Files and folders that only their owner may read.
+//! Files and folders that only their owner can read.
 
 use std::{
     fs::{DirBuilder, File, OpenOptions},
@@ -7,19 +7,19 @@ use std::{
     path::Path,
 };
 
-/// For their owner to read and write.
+/// Readable and writable by the owner only.
 const MODE: u32 = 0o600;
 
-/// Makes a folder, and those above it, if they are not there. One that is there keeps its mode: it may be one for all, such
-/// as `/tmp`.
+/// Creates a folder and its parents if they do not exist. An existing folder keeps its mode, because it may be shared,
+/// such as `/tmp`.
 ///
 /// # Errors
-/// Whatever the machine says.
+/// Any error of the operating system.
 pub fn folder(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-/// Options that make a file private where they make one. Say what else the file is opened for.
+/// Options that create a file as private. The caller adds how to open it.
 #[must_use]
 pub fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
@@ -27,24 +27,24 @@ pub fn options() -> OpenOptions {
     options
 }
 
-/// An empty file to be written: a new one, or the one that is there, made private as far as it is ours.
+/// Opens an empty file for writing: a new one, or an existing one, which is made private if we own it.
 ///
 /// # Errors
-/// Whatever the machine says.
+/// Any error of the operating system.
 pub fn create(path: &Path) -> io::Result<File> {
     restrict(options().write(true).create(true).truncate(true).open(path)?)
 }
 
-/// A file to be added to: a new one, or the one that is there, made private as far as it is ours.
+/// Opens a file for appending: a new one, or an existing one, which is made private if we own it.
 ///
 /// # Errors
-/// Whatever the machine says.
+/// Any error of the operating system.
 pub fn append(path: &Path) -> io::Result<File> {
     restrict(options().append(true).create(true).open(path)?)
 }
 
-/// Takes a file from everybody else that an earlier version made for all. A device or a pipe, such as `/dev/stdout`, stays as
-/// it is, and so does the file of another user, who alone may change who reads it.
+/// Makes a file private that an earlier version created as readable by all. Does not change a device or a pipe, such as
+/// `/dev/stdout`, or the file of another user, who alone may change its mode.
 fn restrict(file: File) -> io::Result<File> {
     let metadata = file.metadata()?;
     let mut permissions = metadata.permissions();

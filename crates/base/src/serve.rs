@@ -1,22 +1,23 @@
-//! Serves HTTP/1 and HTTP/2 on a listener: accepts, bounds, times out and lets go of connections.
+//! Serves HTTP/1 and HTTP/2 on a listener: accepts, limits, times out and closes connections.
 //!
-//! A client that is slow, silent or gone costs a bounded time and a bounded number of places:
+//! A client that is slow, silent or disconnected occupies a limited number of places for a limited time:
 //!
-//! - from its acceptance a connection has [`Limits::head`] until the first request's head is complete, whatever it
-//!   sends or does not send; the same from the first byte of each later head of HTTP/1 on;
+//! - a connection has [`Limits::head`] from its acceptance until the first request header is complete, whatever it
+//!   sends. In HTTP/1, each later header has the same time from its first byte;
 //! - between requests it may be idle for [`Limits::idle`];
-//! - while an answer is owed, the client must take some of it within [`Limits::stall`]; over HTTP/2 this holds for each call, and
-//!   ends that call alone. A connection whose client has not taken the last pieces of answers gets a GOAWAY after that time, or
-//!   twice that at most, and is closed when it has passed again;
-//! - all connections together have at most [`Limits::calls`] over HTTP/2;
-//! - a connection beyond [`Limits::connections`] is told so, and one whose request is no HTTP.
+//! - while an answer is pending, the client must read some of it within [`Limits::stall`]. Over HTTP/2 this applies to
+//!   each call, and ends only that call. If a client does not read the last pieces of answers, its connection gets a
+//!   GOAWAY after that time to twice that time, and is closed after the same time again;
+//! - all connections together may have [`Limits::calls`] calls over HTTP/2;
+//! - a connection above [`Limits::connections`], or with a request that is not valid HTTP, gets an error response.
 //!
-//! A client that ends its half of an HTTP/1 connection after a request still gets the answer. It is told from one that
-//! is gone by what a socket says when something is sent: `100 Continue` before an answer, a comment between events. A client
-//! that is gone ends its connection, and with it its requests. Where an answer is given although the request was not read to its end, what still comes is
-//! read for a moment: closing a connection with bytes unread would reset it, and the client would lose the answer.
+//! A client that closes its sending half of an HTTP/1 connection after a request still gets its answer. To distinguish
+//! it from a client that is gone, the server sends something and checks the socket: `100 Continue` before an answer, a
+//! comment between events. If the client is gone, its connection and its requests end. If an answer is sent before the
+//! whole request was read, the server reads the rest for a short time: closing a connection with unread bytes would
+//! reset it, and the client would lose the answer.
 //!
-//! **Invariant:** a request costs no timer and no lock here.
+//! **Invariant:** a request uses no timer and no lock here.
 
 mod body;
 pub mod broken;
@@ -49,38 +50,39 @@ use crate::Tasks;
 use stream::Stream;
 use untaken::Calls;
 
-/// How long to wait after the machine refused to hand over a connection, as when it has no file descriptors left.
+/// The delay after a failed accept, for example without free file descriptors.
 const REST_AFTER_FAILURE: Duration = Duration::from_millis(50);
 
-/// [`Limits::calls`] of every listener. A call costs about 25 KiB beside its body, and each connection may have a thousand.
+/// The [`Limits::calls`] of every listener. A call uses about 25 KiB besides its body, and each connection may have a
+/// thousand.
 pub const MOST_CALLS: usize = 20_000;
 
-/// Refused connections that are read to their end at one time, so that their clients read the refusal.
+/// Maximum number of refused connections that are read at one time, so that their clients can read the error.
 const MOST_REFUSED: usize = 256;
 
-/// Bounds of connections.
+/// Limits of connections.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at one time.
+    /// Maximum number of connections.
     pub connections: usize,
-    /// From the acceptance of a connection to the end of the first request's head.
+    /// From the acceptance of a connection to the end of the first request header.
     pub head: Duration,
-    /// Calls over HTTP/2 at one time, of all connections, beside the first of each. A piece of an answer that its client has
-    /// not taken counts as one.
+    /// Maximum number of HTTP/2 calls of all connections, not counting the first call of each. A piece of an answer
+    /// that its client has not read counts as one call.
     pub calls: usize,
-    /// The longest time without a request.
+    /// The maximum time without a request.
     pub idle: Duration,
-    /// The longest time for which a client takes nothing of an answer.
+    /// The maximum time in which a client reads nothing of an answer.
     pub stall: Duration,
-    /// What is told, in HTTP/1.1, to a connection beyond the bound.
+    /// The HTTP/1.1 response to a connection above the limit.
     pub full: &'static str,
-    /// What is told, in HTTP/1.1, to a client whose head took too long.
+    /// The HTTP/1.1 response to a client whose header took too long.
     pub slow: &'static str,
-    /// How a client is told that its request is no HTTP.
+    /// The response to a request that is not valid HTTP.
     pub words: Words,
 }
 
-/// Where connections come from.
+/// The source of connections.
 #[derive(Clone, Copy, Debug)]
 pub enum Source<'l> {
     /// A TCP port.
@@ -94,9 +96,9 @@ impl Source<'_> {
         match self {
             Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
-                // Answers are written whole; waiting for more would only delay them.
+                // Answers are written as a whole; Nagle's algorithm would only delay them.
                 stream.set_nodelay(true)?;
-                // The kernel forgets what a peer that is gone never took.
+                // The kernel discards data that a disconnected peer never read.
                 let stall = u32::try_from(limits.stall.as_millis()).unwrap_or(u32::MAX);
                 sockopt::set_tcp_user_timeout(&stream, stall)?;
                 sockopt::set_socket_keepalive(&stream, true)?;
@@ -107,25 +109,25 @@ impl Source<'_> {
     }
 }
 
-/// What happens to connections.
+/// Callbacks for the life of connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// One was accepted.
+    /// A connection was accepted.
     Opened,
-    /// One that was accepted is closed.
+    /// An accepted connection was closed.
     Closed,
-    /// One was refused at the bound.
+    /// A connection was refused at the limit.
     Refused,
 }
 
-/// When connections end.
+/// How connections end.
 #[derive(Clone, Debug, Default)]
 pub struct Ending {
-    /// Once these are told to end, HTTP/2 clients are told to go elsewhere. Requests are still answered.
+    /// When these are told to end, HTTP/2 clients get a GOAWAY. Requests are still answered.
     pub draining: Tasks,
-    /// The connections' tasks. Once these are told to end, each connection ends after its requests in flight.
+    /// The tasks of the connections. When these are told to end, each connection closes after its requests in flight.
     pub connections: Tasks,
-    /// Once these are told to end, whatever is still open is closed.
+    /// When these are told to end, all remaining connections are closed.
     pub cut: Tasks,
 }
 
@@ -144,14 +146,15 @@ pub trait Answer: Send + Sync + 'static {
         request: Request<Incoming>,
     ) -> impl Future<Output = Result<Response<Self::Body>, Infallible>> + Send;
 
-    /// Refuses a request before it is answered, as this server writes errors.
+    /// Refuses a request before it is handled, in the error format of this server.
     fn refuse(&self, request: &Request<Incoming>, status: StatusCode, words: &str) -> Response<Self::Body>;
 
-    /// Is told what happens to connections.
+    /// Receives the callbacks for connections.
     fn changed(&self, _: Change) {}
 }
 
-/// Tells clients that their connection is one too many, and reads for a moment what they still send, so that they read it.
+/// Sends the error to connections above the limit. It then reads for a short time what they still send, so that they
+/// can read the error.
 #[derive(Debug)]
 pub struct Refusals(Arc<Semaphore>);
 
@@ -162,7 +165,7 @@ impl Default for Refusals {
 }
 
 impl Refusals {
-    /// Tells one of TCP. It is read from in a task of `tasks`.
+    /// Refuses one TCP connection. A task of `tasks` reads from it.
     pub fn refuse_tcp(&self, stream: TcpStream, words: &str, tasks: &Tasks) {
         self.refuse(Stream::Tcp(stream), words, tasks);
     }
@@ -178,8 +181,8 @@ impl Refusals {
     }
 }
 
-/// Accepts from a TCP port until `tasks` are told to end, which ends each connection after its requests in flight. What is still
-/// open then is closed when the tasks that come back are told to end.
+/// Accepts from a TCP port until `tasks` are told to end. Then each connection closes after its requests in flight.
+/// When the returned tasks are told to end, the remaining connections are closed.
 pub async fn accept_until_stopped<A: Answer>(
     listener: TcpListener,
     limits: Limits,
@@ -204,7 +207,7 @@ pub async fn accept<A: Answer>(listener: Source<'_>, limits: Limits, answer: &Ar
             Ok(stream) => stream,
             Err(error) => {
                 if !std::mem::replace(&mut failing, true) {
-                    tracing::warn!("a connection could not be accepted: {error}; the next ones are tried");
+                    tracing::warn!("cannot accept a connection: {error}; the server keeps accepting");
                 }
                 tokio::time::sleep(REST_AFTER_FAILURE).await;
                 continue;

@@ -1,4 +1,4 @@
-//! Background tasks that shutdown can wait for.
+//! Background tasks that shutdown waits for.
 
 use std::{future::Future, time::Duration};
 
@@ -8,9 +8,9 @@ use tokio_util::{
     task::TaskTracker,
 };
 
-/// The tasks of one role, and the word that tells them to end. Clones are the same tasks.
+/// The tasks of one role, and their stop signal. Clones share them.
 ///
-/// A task ends when it is done, or soon after [`Tasks::stopping`] resolves: each one watches it.
+/// A task ends when it is done, or soon after [`Tasks::stopping`] resolves, which each task must watch.
 #[derive(Clone, Debug, Default)]
 pub struct Tasks {
     tracker: TaskTracker,
@@ -29,7 +29,7 @@ impl Tasks {
         self.tracker.spawn(task)
     }
 
-    /// Starts a task on another runtime than the one that this is called from.
+    /// Starts a task on another runtime than the current one.
     pub fn spawn_on<T: Send + 'static>(
         &self,
         runtime: &Handle,
@@ -38,34 +38,34 @@ impl Tasks {
         self.tracker.spawn_on(task, runtime)
     }
 
-    /// Starts work that blocks its thread.
+    /// Starts blocking work.
     pub fn spawn_blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
         self.tracker.spawn_blocking(work)
     }
 
-    /// Resolves once these tasks are told to end.
+    /// Resolves when these tasks are told to end.
     pub fn stopping(&self) -> WaitForCancellationFuture<'_> {
         self.stop.cancelled()
     }
 
-    /// Whether these tasks were told to end.
+    /// Whether these tasks have been told to end.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.stop.is_cancelled()
     }
 
-    /// Tells these tasks to end, without waiting.
+    /// Tells these tasks to end, without waiting for them.
     pub fn stop(&self) {
         self.stop.cancel();
     }
 
-    /// Tasks of their own that are told to end when these are. They are not waited for here.
+    /// Child tasks that are told to end together with these. They are not waited for here.
     #[must_use]
     pub fn child(&self) -> Self {
         Self { tracker: TaskTracker::new(), stop: self.stop.child_token() }
     }
 
-    /// Tells these tasks to end and waits for them, at most `patience`. Says whether all of them ended.
+    /// Tells these tasks to end and waits at most `patience` for them. Returns whether all of them ended.
     pub async fn stop_and_wait(&self, patience: Duration) -> bool {
         self.stop.cancel();
         self.tracker.close();

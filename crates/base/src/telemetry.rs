@@ -1,4 +1,4 @@
-//! Log lines on standard error: for people as text, for machines as JSON.
+//! Log lines on standard error, as text for people or as JSON for machines.
 
 use std::io::{self, IsTerminal as _, Write};
 
@@ -10,18 +10,18 @@ use crate::{
     visible,
 };
 
-/// How log lines are written.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
-    /// One readable line each, in colour on a terminal.
+    /// One text line each, in colour on a terminal.
     #[default]
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// What is logged, and how.
+/// The log settings.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
@@ -41,7 +41,7 @@ impl Section for Config {
     fn check(&self, faults: &mut Faults) {
         if let Err(TelemetryError::Filter { filter, reason }) = self.parsed() {
             let form = "write a level such as `info`, or `warn,modelway_gateway=debug`";
-            faults.add("filter", format!("`{filter}`, which cannot be read: {reason}; {form}"));
+            faults.add("filter", format!("`{filter}`, which is invalid: {reason}; {form}"));
         }
     }
 }
@@ -54,31 +54,31 @@ impl Config {
     }
 }
 
-/// Why there is no log.
+/// Why logging could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    /// The filter cannot be read.
+    /// The filter is invalid.
     #[error(
-        "telemetry.filter `{filter}` cannot be read: {reason}; write a level such as `info`, or `warn,modelway_gateway=debug`"
+        "telemetry.filter `{filter}` is invalid: {reason}; write a level such as `info`, or `warn,modelway_gateway=debug`"
     )]
     Filter {
-        /// As it was given.
+        /// The filter as given.
         filter: String,
         /// What is wrong with it.
         reason: String,
     },
     /// It was called before.
-    #[error("the log is set up already")]
+    #[error("logging has already been started")]
     Again,
 }
 
-/// Starts logging to standard error. Once in a process.
+/// Starts logging to standard error. May be called once per process.
 ///
 /// # Errors
-/// [`TelemetryError::Filter`] for a filter that cannot be read, [`TelemetryError::Again`] for a second call.
+/// [`TelemetryError::Filter`] for an invalid filter, [`TelemetryError::Again`] for a second call.
 pub fn init(config: &Config) -> Result<(), TelemetryError> {
     let filter = config.parsed()?;
-    // A line that cannot be written, for the terminal is closed or the disk is full, is lost; it harms nothing else.
+    // A line that cannot be written, because the terminal is closed or the disk is full, is lost without other effects.
     let format = config.format;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -91,8 +91,8 @@ pub fn init(config: &Config) -> Result<(), TelemetryError> {
     .map_err(|_| TelemetryError::Again)
 }
 
-/// Writes log lines so that no terminal obeys what a model said. Each write is one line: the formatter's colours are its
-/// own, it escapes those in values itself.
+/// Writes log lines so that text from models cannot control the terminal. Each write is one line. The colours are the
+/// formatter's own; it escapes the values itself.
 struct Visible<W> {
     format: Format,
     to: W,

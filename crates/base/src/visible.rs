@@ -1,11 +1,12 @@
-//! Text from elsewhere, made safe to show on a terminal.
+//! Makes untrusted text safe to show on a terminal.
 //!
-//! A model's error, its log and a server's answer can hold characters that a terminal obeys: they clear the screen, write
-//! to the clipboard, forge a line, or turn text around. Here each of them becomes an escape that is read as text.
+//! A model's error, its log and a server's answer can contain control characters for a terminal: they clear the screen,
+//! write to the clipboard, forge a line, or reverse text. Here each of them is replaced by a visible escape.
 
 use std::{borrow::Cow, fmt::Write as _};
 
-/// Whether a terminal obeys `c`, or shows other characters elsewhere because of it. Joiners are part of words.
+/// Whether `c` controls a terminal, or changes how other characters are shown. Joiners are allowed, because they are
+/// part of words.
 fn is_obeyed(c: char) -> bool {
     c.is_control()
         || matches!(
@@ -31,7 +32,7 @@ fn as_text(c: char, into: &mut String) {
     into.extend(c.escape_default());
 }
 
-/// `text` on one line: line breaks and tabs are escapes too.
+/// `text` on one line: line breaks and tabs are escaped too.
 #[must_use]
 pub fn line(text: &str) -> Cow<'_, str> {
     escaped(text, &[], as_text)
@@ -43,19 +44,19 @@ pub fn lines(text: &str) -> Cow<'_, str> {
     escaped(text, &['\n', '\t'], as_text)
 }
 
-/// `text` as a part of other text: its further lines are indented, so that none looks like a line of that.
+/// `text` as a part of other text: its further lines are indented, so that they do not look like lines of that text.
 #[must_use]
 pub fn part(text: &str) -> String {
     lines(text.trim_end()).replace('\n', "\n    ")
 }
 
-/// A line of a log that has colours of its own.
+/// A log line that has colours of its own.
 #[must_use]
 pub fn coloured_line(text: &str) -> Cow<'_, str> {
     escaped(text, &['\x1b'], as_text)
 }
 
-/// A JSON document with the same meaning. Such characters occur in its strings only.
+/// A JSON document with the same meaning. Such characters occur only in its strings.
 #[must_use]
 pub fn json(document: &str) -> Cow<'_, str> {
     escaped(document, &['\n', '\t'], |c, into| {
@@ -66,13 +67,13 @@ pub fn json(document: &str) -> Cow<'_, str> {
     })
 }
 
-/// Whether a document has characters that [`json`] would escape.
+/// Whether [`json`] would change a document.
 #[must_use]
 pub fn is_plain(document: &str) -> bool {
     matches!(json(document), Cow::Borrowed(_))
 }
 
-/// Bytes that come in pieces, such as a log. What is no UTF-8 becomes escapes, as `\xff`.
+/// Bytes that arrive in pieces, such as a log. Invalid UTF-8 becomes escapes, as `\xff`.
 #[derive(Debug, Default)]
 pub struct Pieces {
     /// The beginning of a character.
@@ -98,7 +99,7 @@ impl Pieces {
         text
     }
 
-    /// What is left of a character that never ended.
+    /// The rest: an incomplete character.
     #[must_use]
     pub fn end(self) -> String {
         hexadecimal(&self.begun)

@@ -123,7 +123,7 @@ fn a_command_line_that_cannot_be_meant_is_answered_with_its_mistake_and_status_2
     let modelway = Modelway::new();
     for (line, words) in [
         (&["serve"][..], "there is nothing to serve"),
-        (&["up", "--gateway-addr", "foo"][..], "`foo`, which is no address; write HOST:PORT"),
+        (&["up", "--gateway-addr", "foo"][..], "`foo`, which is not an address; write HOST:PORT"),
         (&["scale", "iris", "many"][..], "write a whole number from 0 to 1000"),
         (&["up", "--set", "gateway.adr=x"][..], "`gateway.adr` is not a setting"),
     ] {

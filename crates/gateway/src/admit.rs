@@ -1,4 +1,4 @@
-//! Whether a request may come in: by what its head says, and by the bounds on what is in flight.
+//! Admission of a request: checks of its header, and limits on requests in flight and memory.
 
 pub(crate) mod authorise;
 pub(crate) mod limits;

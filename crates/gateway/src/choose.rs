@@ -1,4 +1,4 @@
-//! Where a request goes: to which revision, and to which of its replicas.
+//! Chooses the revision and the replica of a request.
 
 pub(crate) mod replica;
 pub(crate) mod split;

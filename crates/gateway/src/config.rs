@@ -8,58 +8,60 @@ use serde::{Deserialize, Serialize};
 /// More serving threads than any machine has CPUs.
 const MOST_THREADS: usize = 4_096;
 
-/// How the gateway listens, what it bounds and where it keeps things.
+/// The settings of the gateway: listeners, limits, paths.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Where it listens, `host:port`.
+    /// Address to listen on, `host:port`.
     pub addr: String,
-    /// The control plane whose routes it watches.
+    /// URL of the control plane whose routes it watches.
     pub control_url: String,
-    /// Names of this server beside loopback names and IP addresses; `*` switches the check of Host and Origin
-    /// off.
+    /// Host names of this server, besides loopback names and IP addresses; `*` disables the check of Host and Origin.
     pub allowed_hosts: Vec<String>,
-    /// Where the last route table is kept; without it a restarted gateway needs the control plane once.
+    /// File for the last route table; without it a restarted gateway needs the control plane once.
     pub table_file: Option<PathBuf>,
-    /// The folder of the prediction log; without it nothing is recorded.
+    /// Folder of the prediction log; without it nothing is recorded.
     pub predictions_dir: Option<PathBuf>,
-    /// Threads that serve requests; 0 is one for each CPU.
+    /// Number of threads that serve requests; 0 is one per CPU.
     pub threads: usize,
-    /// Connections of clients open at once. More are answered 503 and closed.
+    /// Maximum number of client connections. Further ones get 503 and are closed.
     pub max_connections: usize,
-    /// Requests being answered at once. More are answered 503.
+    /// Maximum number of requests in flight. Further ones get 503.
     pub max_in_flight: usize,
-    /// Requests being answered at once for one deployment. More are answered 429. Bodies that are longer than
+    /// Maximum number of requests in flight per deployment. Further ones get 429. Bodies that are longer than
     /// `buffer_body_bytes` take at most half of these places.
     pub max_in_flight_per_deployment: usize,
-    /// The longest request body. Longer ones are answered 413.
+    /// Maximum size of a request body, in bytes. Longer ones get 413.
     pub max_body_bytes: u64,
-    /// Bodies up to this length are held in memory, so that they can be sent to another replica; longer ones
-    /// stream.
+    /// Bodies up to this size, in bytes, are held in memory, so that they can be sent to another replica; longer ones
+    /// are streamed.
     pub buffer_body_bytes: usize,
-    /// All held bodies together; at this bound bodies stream.
+    /// Maximum size of all held bodies together, in bytes; at this limit bodies are streamed.
     pub buffer_total_bytes: usize,
-    /// From the first byte of a request to the end of its headers; then 408.
+    /// Timeout from the first byte of a request to the end of its headers, in milliseconds; then 408.
     pub header_timeout_ms: u64,
-    /// Between two pieces of a request body; then 408. Also 408: less than 4 KiB a second on average after that time.
+    /// Maximum pause between two pieces of a request body, in milliseconds; then 408. After that time, an average rate
+    /// below 4 KiB a second also gets 408.
     pub body_idle_timeout_ms: u64,
-    /// How long a client may take nothing of an answer; then its connection is closed, or over HTTP/2 its call reset.
+    /// How long a client may read nothing of an answer, in milliseconds; then its connection is closed, or over HTTP/2
+    /// its call is reset.
     pub write_timeout_ms: u64,
-    /// How long a connection may stay without a request.
+    /// How long a connection may stay without a request, in milliseconds.
     pub idle_timeout_ms: u64,
-    /// How long a connection to a replica may take to be made.
+    /// Connect timeout to a replica, in milliseconds.
     pub connect_timeout_ms: u64,
-    /// How often a request that a replica did not take is offered to another one.
+    /// Maximum number of other replicas for a request that a replica did not accept.
     pub retries: u32,
-    /// At shutdown: how long requests in flight may take to end. The log says if a deployment's request timeout is longer.
+    /// At shutdown: how long requests in flight may take, in milliseconds. The log says if a deployment's request
+    /// timeout is longer.
     pub drain_ms: u64,
-    /// Records that wait to be written; more are dropped and counted.
+    /// Maximum number of records that wait to be written; further ones are dropped and counted.
     pub record_queue: usize,
-    /// The most of one request's inputs, and of its outputs, that goes into a record.
+    /// Maximum size of a request's inputs, and of its outputs, in a record, in bytes.
     pub record_payload_bytes: usize,
-    /// The prediction log begins a new file at this size.
+    /// Size at which the prediction log begins a new file, in bytes.
     pub record_file_bytes: u64,
-    /// All files of the prediction log together; the oldest go.
+    /// Maximum size of all files of the prediction log, in bytes; the oldest are deleted.
     pub record_total_bytes: u64,
 }
 

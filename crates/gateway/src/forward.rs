@@ -1,5 +1,4 @@
-//! There and back: a request to a replica, to another one where the first did not answer it, and the answer to the
-//! client.
+//! Forwards a request to a replica, retries it at another one if necessary, and returns the answer to the client.
 
 pub(crate) mod attempts;
 pub(crate) mod flight;

@@ -1,29 +1,29 @@
-//! The data plane: takes requests for models and has a replica answer them.
+//! The data plane: accepts requests for models and forwards them to replicas.
 //!
-//! It knows the control plane only by the route table that it watches ([`table`]), and no request waits for
-//! that: the last table serves, also one read from disk after a restart. `serve/request.rs` reads as a request goes:
-//! identify, authorise, name the endpoint, admit, forward, observe.
+//! It knows the control plane only through the route table that it watches ([`table`]), and no request waits for it:
+//! the last table is used, even one that was read from disk after a restart. `serve/request.rs` follows the steps of a
+//! request: identify, authorise, name the endpoint, admit, forward, observe.
 //!
-//! A folder may import only from those above it; `tests/layout.rs` holds that:
+//! A folder may import only from the folders above it; `tests/layout.rs` checks that:
 //!
-//! | folder | what is there |
+//! | folder | content |
 //! |---|---|
-//! | [`wire`] | paths, headers, gRPC's words, refusals, timers |
+//! | [`wire`] | paths, headers, gRPC encoding, refusals, timers |
 //! | [`table`] | endpoints, health of replicas, the watch, the copy on disk |
 //! | [`upstream`] | connections to replicas, and bodies on them |
-//! | [`observe`] | counters, prediction records, lost requests, replicas' metrics and use of the machine |
-//! | [`admit`] | what a request's head may be, bounds |
-//! | [`choose`] | which revision, which replica |
-//! | [`forward`] | the loop of attempts, bodies there and back |
+//! | [`observe`] | counters, prediction records, lost requests, metrics and resource usage of replicas |
+//! | [`admit`] | checks of the header, limits |
+//! | [`choose`] | choice of the revision and the replica |
+//! | [`forward`] | the loop of attempts, bodies in both directions |
 //! | [`serve`] | connections, threads, requests, the gateway's own pages |
 //!
-//! What makes it cheap: one thread's event loop does all of a request, connections to replicas are driven by the
-//! request that uses them ([`upstream::http1`]), timeouts share one timer a connection ([`wire::alarm`]) or are found by
-//! a walk ([`serve::connection`]), counters hang on the route ([`table::stats`]), records leave in batches
-//! ([`observe::records`]).
+//! Why it is fast: the event loop of one thread handles a whole request; the request that uses a connection to a
+//! replica also drives it ([`upstream::http1`]); timeouts share one timer per connection ([`wire::alarm`]) or are found
+//! by a periodic walk ([`serve::connection`]); counters are part of the route ([`table::stats`]); records are written
+//! in batches ([`observe::records`]).
 //!
-//! **Invariant:** on a request's way there is no lock that a slow party holds, no database, no control plane, and no
-//! buffer, queue or wait without a bound.
+//! **Invariant:** on the path of a request there is no lock that a slow client or replica holds, no database, no
+//! control plane, and no unlimited buffer, queue or wait.
 
 mod admit;
 mod choose;
@@ -52,22 +52,23 @@ use crate::{
     table::{saved, watch},
 };
 
-/// Why a gateway ended before it was told to.
+/// Why the gateway ended unexpectedly.
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
-    /// The machine gives no threads or event loops.
+    /// The machine provides no threads or event loops.
     #[error("the gateway cannot start its threads; the machine may be out of memory, threads or file descriptors")]
     Threads(#[source] io::Error),
     /// A serving thread panicked.
-    #[error("a serving thread of the gateway ended by a defect: {0}")]
+    #[error("a serving thread of the gateway panicked: {0}")]
     Defect(String),
 }
 
-/// Serves on `listener` until `tasks` are told to end; then accepts nothing more, finishes what is in flight within
-/// [`Config::drain_ms`], and writes what is left of the records. `reflect` is that of the model servers.
+/// Serves on `listener` until `tasks` are told to end. Then it accepts nothing more, finishes the requests in flight
+/// within [`Config::drain_ms`], and writes the remaining records. `reflect` is the reflection service of the model
+/// servers.
 ///
 /// # Errors
-/// [`GatewayError`], where it cannot serve at all.
+/// [`GatewayError`], if it cannot serve.
 pub async fn run(
     config: Config,
     listener: TcpListener,
@@ -125,7 +126,7 @@ pub async fn run(
     ended
 }
 
-/// Writes records now and then, and what is left of them when all requests are done.
+/// Writes records periodically, and the remaining ones after all requests are done.
 async fn record(app: Arc<App>, mut done: tokio::sync::oneshot::Receiver<()>) {
     let gateway = &app.gateway;
     let Some(folder) = gateway.config.predictions_dir.clone() else { return };

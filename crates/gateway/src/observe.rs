@@ -1,4 +1,4 @@
-//! What is counted and recorded of requests.
+//! Counters and records of requests.
 
 pub(crate) mod counters;
 pub(crate) mod exposition;

@@ -1,4 +1,4 @@
-//! The server: accepts connections, answers requests, and what it says of itself.
+//! The server: accepts connections, answers requests, and has its own pages.
 
 pub(crate) mod accept;
 pub(crate) mod app;

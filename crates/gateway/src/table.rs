@@ -1,4 +1,4 @@
-//! What is served: endpoints, their revisions and replicas, how they follow the control plane, and the copy on disk.
+//! The route table: endpoints with their revisions and replicas, the watch of the control plane, and the copy on disk.
 
 pub(crate) mod endpoint;
 pub(crate) mod fatal;

@@ -1,4 +1,4 @@
-//! Bytes and words on the wire: what a request's path, headers and first message say, and how a refusal is written.
+//! Parsing and formatting: paths, headers and first messages of requests, and errors.
 //!
 //! **Invariant:** nothing here knows an endpoint, a connection or a setting.
 

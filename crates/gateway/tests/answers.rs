@@ -215,8 +215,8 @@ async fn an_answer_that_cannot_be_read_or_in_two_ways_is_502_and_sent_again_only
             let (code, _, words) = gateway.post("/v2/models/iris/infer", body).await;
             assert_eq!(code, 502, "{answer:.100}");
             let (when, times) =
-                if answer.is_empty() { ("before it answered", 2) } else { ("in the head of its answer", 1) };
-            assert!(words.contains(&format!("a broke off {when}")), "{answer:.100}: {words}");
+                if answer.is_empty() { ("before it answered", 2) } else { ("in the header of its answer", 1) };
+            assert!(words.contains(&format!("the connection to a broke {when}")), "{answer:.100}: {words}");
             assert_eq!(replica.requests(), times, "{answer:.100}: times that it was sent");
         }
     }

@@ -95,7 +95,7 @@ async fn a_fatal_call_ends_two_replicas_at_most() {
     let reply = call(&gateway, "ModelInfer", &message).await;
     let (status, words) = reply.status();
     assert_eq!((status, replicas.iter().filter(|replica| replica.is_dead()).count()), ("14", 2), "{words}");
-    assert!(words.contains("had broken off with it before"), "{words}");
+    assert!(words.contains("had broken with it before"), "{words}");
     gateway.stop().await;
 }
 

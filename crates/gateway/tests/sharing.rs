@@ -309,11 +309,11 @@ async fn calls_over_http2_of_all_connections_are_bounded_and_the_first_of_each_i
     assert!(answers.len() > 9_000, "{} calls are no more than there may be", answers.len());
     assert_eq!(refused.headers()["grpc-status"], "14");
     let words = refused.headers()["grpc-message"].to_str().unwrap();
-    assert!(words.contains("as many calls over HTTP/2 under way as it takes"), "{words}");
+    assert!(words.contains("has reached its limit of HTTP/2 calls"), "{words}");
     let refused = connections.last().unwrap().get("/v1/models").await;
     assert_eq!(refused.status(), 503);
     let words = refused.into_body().collect().await.unwrap().to_bytes();
-    assert!(words.starts_with(b"{\"error\":\"this gateway has as many calls over HTTP/2"), "{words:?}");
+    assert!(words.starts_with(b"{\"error\":\"this gateway has reached its limit of HTTP/2 calls"), "{words:?}");
     assert_eq!(status(&gateway).await, "0", "the first call of a connection is answered");
     drop((answers, connections));
     let narrow = Narrow::connect(&gateway).await;

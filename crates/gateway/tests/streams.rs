@@ -277,7 +277,10 @@ async fn the_answers_of_every_model_are_compressed_as_the_head_says() {
     client.send(framed(&infer("digits"))).await;
     let (came, status, words) = client.end().await;
     assert!(!iris.seen.lock().unwrap().contains_key("grpc-accept-encoding"));
-    assert_eq!((came, &*status, &*words), (framed(&infer("iris")), "14", "a replica compresses its answers unasked"));
+    assert_eq!(
+        (came, &*status, &*words),
+        (framed(&infer("iris")), "14", "a replica compresses its answers without being asked")
+    );
     gateway.stop().await;
 }
 
@@ -302,7 +305,10 @@ async fn a_stream_whose_replica_breaks_off_ends_with_a_status_that_says_so() {
     iris.close.notify_waiters();
     let (came, status, words) = client.end().await;
     assert_eq!((came, &*status), (framed(&infer("iris")), "14"), "{words}");
-    assert!(words.starts_with("a broke off within its answer (") && words.ends_with("is not sent again"), "{words}");
+    assert!(
+        words.starts_with("a broke the connection within its answer (") && words.ends_with("is not sent again"),
+        "{words}"
+    );
     let (_, _, metrics) = gateway.get("/metrics").await;
     assert!(metrics.contains(r#"requests_total{deployment="md-1",revision="1",code="502"} 1"#), "{metrics}");
     gateway.stop().await;

@@ -1,20 +1,20 @@
-//! Values that fit their types and cannot work all the same.
+//! Checks values that have the right type but are invalid.
 
 use reqwest::Url;
 
 use super::Fault;
 use crate::net::is_address;
 
-/// A year: nobody means to wait longer.
+/// One year: a longer time is assumed to be a mistake.
 const LONGEST_MS: u64 = 366 * 24 * 3_600_000;
 
-/// A section of the settings, which knows its own values.
+/// A section of the settings that can check its own values.
 pub trait Section {
-    /// Says which values cannot work, and why. Nothing is corrected.
+    /// Reports which values are invalid, and why. It corrects nothing.
     fn check(&self, faults: &mut Faults);
 }
 
-/// The values of all sections that cannot work.
+/// The invalid values of all sections.
 #[derive(Debug, Default)]
 pub struct Faults {
     section: Vec<String>,
@@ -25,24 +25,24 @@ pub struct Faults {
 struct Wrong {
     path: Vec<String>,
     reason: String,
-    /// The same about the other one of two values that do not go together.
+    /// The same fault at the other one of two conflicting values.
     or: Option<Box<Wrong>>,
 }
 
 impl Faults {
-    /// Checks a section that stands below this one under `name`.
+    /// Checks the section `name` within this one.
     pub fn section(&mut self, name: &str, section: &impl Section) {
         self.below(name, |faults| section.check(faults));
     }
 
-    /// Checks what stands below `name` with `check`.
+    /// Checks the part under `name` with `check`.
     pub fn below(&mut self, name: &str, check: impl FnOnce(&mut Self)) {
         self.section.push(name.to_owned());
         check(self);
         self.section.pop();
     }
 
-    /// The value of `key` cannot work. `reason` goes on after "is": `0, which would refuse everything`.
+    /// Reports the value of `key`. `reason` continues the sentence after "is": `0, which would refuse everything`.
     pub fn add(&mut self, key: &str, reason: impl Into<String>) {
         let wrong = self.wrong(key, reason.into());
         self.found.push(wrong);
@@ -52,7 +52,7 @@ impl Faults {
         Wrong { path: self.section.iter().cloned().chain([key.to_owned()]).collect(), reason, or: None }
     }
 
-    /// Counts and sizes of which there must be at least one.
+    /// Counts and sizes that must be at least one.
     pub fn positive(&mut self, values: &[(&str, u64)]) {
         for (key, value) in values {
             if *value == 0 {
@@ -61,13 +61,13 @@ impl Faults {
         }
     }
 
-    /// Milliseconds of which there must be at least one.
+    /// Milliseconds that must be at least one.
     pub fn times(&mut self, values: &[(&str, u64)]) {
         self.positive(values);
         self.pauses(values);
     }
 
-    /// Milliseconds, of which there may be none.
+    /// Milliseconds that may be zero.
     pub fn pauses(&mut self, values: &[(&str, u64)]) {
         for (key, value) in values {
             if *value > LONGEST_MS {
@@ -76,7 +76,7 @@ impl Faults {
         }
     }
 
-    /// The first value may not be above the second.
+    /// The first value must not be above the second one.
     pub fn at_most(&mut self, (key, value): (&str, u64), (other, most): (&str, u64)) {
         if value > most {
             let less = self.wrong(other, format!("{most}, which is less than {value}, the value of `{key}`"));
@@ -88,11 +88,11 @@ impl Faults {
     /// `HOST:PORT`.
     pub fn address(&mut self, key: &str, value: &str) {
         if !is_address(value) {
-            self.add(key, format!("`{value}`, which is no address; write HOST:PORT, as in 127.0.0.1:8080"));
+            self.add(key, format!("`{value}`, which is not an address; write HOST:PORT, as in 127.0.0.1:8080"));
         }
     }
 
-    /// The URL of one of our servers.
+    /// The URL of a Modelway server.
     pub fn url(&mut self, key: &str, value: &str) {
         let is_one = |url: &Url| matches!(url.scheme(), "http" | "https") && url.has_host() && url.query().is_none();
         if !Url::parse(value).is_ok_and(|url| is_one(&url)) {
@@ -103,14 +103,15 @@ impl Faults {
         }
     }
 
-    /// Names of hosts, as [`crate::guard`] reads them.
+    /// Host names in the format of [`crate::guard`].
     pub fn hosts(&mut self, key: &str, values: &[String]) {
         for value in values {
             let name = value.strip_prefix("*.").unwrap_or(value);
             let plain = |c: char| c.is_ascii_alphanumeric() || "-_.:[]".contains(c);
             if value != "*" && (name.is_empty() || !name.chars().all(plain)) {
-                let reason =
-                    format!("a list with `{value}`, which is no host; write models.example.org, *.example.org or *");
+                let reason = format!(
+                    "a list with `{value}`, which is not a host name; write models.example.org, *.example.org or *"
+                );
                 self.add(key, reason);
             }
         }
@@ -118,7 +119,7 @@ impl Faults {
 
     pub(super) fn into_faults(self, source: impl Fn(&[String]) -> Option<String>) -> Vec<Fault> {
         let fault = |wrong: Wrong| {
-            // Of two values, the one that somebody has set.
+            // Of two conflicting values, reports the one that is not a default.
             let set = wrong.or.as_ref().filter(|or| source(&wrong.path).is_none() && source(&or.path).is_some());
             let Wrong { path, reason, .. } = set.map_or(&wrong, |or| &**or);
             let detail = format!("`{}` is {reason}", path.join("."));

@@ -52,7 +52,7 @@ fn toml_value(value: &Value) -> String {
     toml::Value::try_from(shown).map_or_else(|_| shown.to_string(), |value| value.to_string())
 }
 
-/// `scheme://user:secret@host` without the secret.
+/// `scheme://user:secret@host` without the password.
 fn without_password(text: &str) -> Value {
     let masked = || {
         let (scheme, rest) = text.split_once("://")?;

@@ -54,8 +54,8 @@ fn values_that_cannot_work_are_said_all_at_once_with_their_sources() {
     let layers = Layers::new().toml("modelway.toml", "[gateway]\nthreads = 0").flag("--addr", "gateway.addr", "here");
     let error = layers.load::<Settings>().expect("the types fit").checked().expect_err("the values do not");
     let said = error.to_string();
-    let expected = "the settings cannot be used:
-  flag --addr: `gateway.addr` is `here`, which is no address; write HOST:PORT, as in 127.0.0.1:8080
+    let expected = "the settings are invalid:
+  flag --addr: `gateway.addr` is `here`, which is not an address; write HOST:PORT, as in 127.0.0.1:8080
   file modelway.toml: `gateway.threads` is 0, and must be at least 1";
     assert_eq!(said, expected);
 }
@@ -106,7 +106,7 @@ fn an_unknown_key_in_any_layer_is_a_fault_that_names_the_nearest_and_the_source(
         ("file x.toml", "`gatway` is not a setting; did you mean `gateway`?"),
         ("file x.toml", "`store.urll` is not a setting; did you mean `store.url`?"),
         ("variable MODELWAY__GATEWAY__ADRR", "`gateway.adrr` is not a setting; did you mean `gateway.addr`?"),
-        ("variable MODELWAY__STORE__URL__X", "`store.url` is one value and has no keys below it"),
+        ("variable MODELWAY__STORE__URL__X", "`store.url` is a single value and has no keys below it"),
     ];
     assert_eq!(faults, expected.map(|(source, detail)| (source.to_owned(), detail.to_owned())));
 }

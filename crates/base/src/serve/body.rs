@@ -1,4 +1,4 @@
-//! The body of an answer, which tells the connection's watch how far it is.
+//! The body of an answer, which reports its progress to the watch of the connection.
 
 use std::{
     pin::Pin,
@@ -12,7 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::{taking, untaken, watch::Watch};
 
-/// A request until its answer has been handed to the connection.
+/// A request until its answer has been passed to the connection.
 #[derive(Debug)]
 pub(super) struct InFlight {
     watch: Arc<Watch>,
@@ -26,7 +26,7 @@ impl InFlight {
         Self { watch, idle, is_one_too_many }
     }
 
-    /// Whether all connections together have too many.
+    /// Whether all connections together have too many calls.
     pub(super) fn is_one_too_many(&self) -> bool {
         self.is_one_too_many
     }
@@ -38,24 +38,24 @@ impl Drop for InFlight {
     }
 }
 
-/// Bytes that are handed over at a time, so that a client's progress through a large answer is seen. Over HTTP/2 many
-/// calls share the client's connection, and hyper keeps a piece of each.
+/// The size of the pieces, so that a client's progress through a large answer is visible. Over HTTP/2 many calls share
+/// the connection, and hyper keeps a piece of each.
 const SLICE: usize = 512 << 10;
 const SLICE_OF_CALL: usize = 128 << 10;
 
-/// An event that says nothing, for a client that may be gone.
+/// An empty event, to test whether a client is still connected.
 const COMMENT: &[u8] = b":\n\n";
 
-/// A body whose pieces are asked for as the client takes them.
+/// A body that is polled for pieces as the client reads them.
 #[derive(Debug)]
 pub(super) struct Watched<B> {
     body: B,
-    /// What is left of a large piece.
+    /// The rest of a large piece.
     rest: Bytes,
     request: InFlight,
-    /// The client has to take something next. Over HTTP/2 [`taking`] knows that.
+    /// The client has to read next. Over HTTP/2, [`taking`] tracks this.
     owed: bool,
-    /// Only its length is told: it answers `HEAD`. hyper leaves bodies out by itself over HTTP/1, not over HTTP/2.
+    /// Only the length is sent: it answers `HEAD`. hyper omits bodies itself over HTTP/1, but not over HTTP/2.
     bare: bool,
 }
 
@@ -88,7 +88,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Watched<B> {
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let this = self.get_mut();
-        // It is the model's turn, and then the client's again.
+        // The model produces the next piece, and then the client has to read it.
         this.set_owed(false);
         taking::asked();
         let mut data = std::mem::take(&mut this.rest);
@@ -124,7 +124,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Watched<B> {
     }
 
     fn size_hint(&self) -> SizeHint {
-        // Asked before the first piece; after that it is of no use to anybody.
+        // Called before the first piece; afterwards nobody needs it.
         self.body.size_hint()
     }
 }

@@ -1,5 +1,5 @@
-//! What every listener must do about clients that are silent, slow, half gone or too many, as one suite that the tests of each
-//! listener call.
+//! The conformance suite for listeners: how they treat clients that are silent, slow, half closed or too many. The
+//! tests of each listener call it.
 
 use std::{fmt::Write as _, io, net::SocketAddr, time::Duration};
 
@@ -9,12 +9,12 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// How long the suite waits for what must happen.
+/// How long the suite waits for an expected event.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How often a client that drips sends a byte, and how often is asked again.
+/// The interval of a client that sends single bytes, and of repeated checks.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Beginnings of requests that never get an end.
+/// Beginnings of requests that never become complete.
 const BEGINNINGS: [&str; 7] = [
     "",
     "P",
@@ -25,21 +25,21 @@ const BEGINNINGS: [&str; 7] = [
     "GET / HTTP/1.1\r\nhost: localhost\r\nx: ",
 ];
 
-/// A listener under test. A head, and what stands for it, may take it a second or two at most.
+/// A listener under test. Its header timeouts should be one or two seconds at most.
 #[derive(Clone, Copy, Debug)]
 pub struct Subject<'s> {
-    /// Where it listens.
+    /// Its address.
     pub address: SocketAddr,
-    /// Its most connections at one time.
+    /// Its maximum number of connections.
     pub connections: usize,
-    /// A path that is answered with 200.
+    /// A path that answers 200.
     pub path: &'s str,
 }
 
 /// Runs the whole suite.
 ///
 /// # Panics
-/// If the listener breaks its contract.
+/// If the listener violates its contract.
 pub async fn suite(subject: Subject<'_>) {
     a_half_closing_client_gets_its_answer(subject).await;
     heads_that_never_end_give_their_places_back(subject).await;
@@ -55,7 +55,7 @@ impl Subject<'_> {
         format!("GET {} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n", self.path)
     }
 
-    /// What a client gets that ends its half right after its request.
+    /// The answer to a client that closes its sending half right after its request.
     async fn answer(self) -> io::Result<String> {
         let mut stream = self.connect().await;
         stream.write_all(self.get().as_bytes()).await?;
@@ -89,11 +89,11 @@ async fn heads_that_never_end_give_their_places_back(subject: Subject<'_>) {
     let mut held = Vec::new();
     for number in 0..subject.connections {
         let mut stream = subject.connect().await;
-        // It may be one too many: earlier connections go by and by.
+        // There may still be one too many, because earlier connections close with a delay.
         let _ = stream.write_all(BEGINNINGS[number % BEGINNINGS.len()].as_bytes()).await;
         held.push(stream);
     }
-    // A head of which there is always some more to come.
+    // A header that never becomes complete.
     let dripping = async {
         let mut stream = subject.connect().await;
         let mut head = String::from("GET / HTTP/1.1\r\n");
@@ -126,7 +126,7 @@ async fn one_too_many_is_told_so(subject: Subject<'_>) {
             }
             let mut stream = subject.connect().await;
             let sent = stream.write_all(request.as_bytes()).await;
-            // A place may have become free meanwhile.
+            // A place may have become free in the meantime.
             let answer = rest(&mut stream).await.expect("a client that sent its request is not reset");
             if answer.starts_with("HTTP/1.1 503") {
                 sent.expect("the refusal waits for the request");

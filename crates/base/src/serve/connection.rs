@@ -33,35 +33,35 @@ use super::{
 };
 use crate::Tasks;
 
-/// How often HTTP/2 clients must show that they live.
+/// Interval of pings to HTTP/2 clients.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
-/// What is read ahead of an HTTP/1 request, and so the longest head.
+/// The read buffer for an HTTP/1 request, which is also the maximum size of its header.
 const MOST_READ_AHEAD: usize = 256 << 10;
 
-/// A client that ended its half of the connection is taken to be there for so long.
+/// How long a client that closed its sending half is assumed to be connected.
 const HALF_CLOSED: Duration = Duration::from_secs(1);
 
-/// How often it is looked whether it is gone.
+/// Interval of checking whether it is gone.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
-/// What a client is told whose call is one too many.
-const TOO_MANY_CALLS: &str = "this server has as many calls over HTTP/2 under way as it takes at one time: try again";
+/// The error for an HTTP/2 call above the limit.
+const TOO_MANY_CALLS: &str = "this server has reached its limit of HTTP/2 calls: try again";
 
-/// Why a connection is ended from here.
+/// Why the server closes a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Overdue {
-    /// The head of a request did not come, or nothing at all.
+    /// The header of a request, or the first byte, did not arrive in time.
     Head,
-    /// No request came for too long.
+    /// The idle timeout.
     Idle,
-    /// The client does not take its answer.
+    /// The client does not read its answer.
     Stalled,
-    /// The client has not taken the last piece of an answer over HTTP/2.
+    /// The client has not read the last piece of an answer over HTTP/2.
     Untaken,
-    /// The client is not there any more.
+    /// The client is gone.
     Gone,
-    /// The server ends, and waits no more.
+    /// The server is shutting down, and the drain time is over.
     Cut,
 }
 
@@ -87,7 +87,7 @@ pub(super) async fn serve<A: Answer>(
                 None => answer.answer(Peer(Arc::clone(&watch)), request).await?,
                 Some(words) => answer.refuse(&request, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, words),
             };
-            // Whoever refuses a request may have left some of it unread, and hyper then closes the connection over HTTP/1.
+            // An error response may leave some of the request unread; hyper then closes the connection over HTTP/1.
             if answered.status().as_u16() >= 400 && version != Version::HTTP_2 {
                 watch.set_unread();
             }
@@ -118,7 +118,7 @@ pub(super) async fn serve<A: Answer>(
                 draining = true;
                 watch.set_draining();
             }
-            // Told before its first request, a client would get no answer here.
+            // If it got a GOAWAY before its first request, the client would get no answer here.
             let leaves = draining && watch.is_http2();
             if !told && (leaves || end.as_mut().poll(context).is_ready()) {
                 told = true;
@@ -126,7 +126,7 @@ pub(super) async fn serve<A: Answer>(
             }
             if let Poll::Ready(ended) = connection.as_mut().poll(context) {
                 if let Err(error) = ended {
-                    // Clients break off all the time, and some speak no HTTP.
+                    // Clients often disconnect, and some do not speak HTTP.
                     tracing::debug!("a connection ended: {error}");
                 }
                 return Poll::Ready(None);
@@ -135,7 +135,7 @@ pub(super) async fn serve<A: Answer>(
                 context.waker().wake_by_ref();
             }
             match clock.poll(context) {
-                // An HTTP/2 client is told, and has as long again to go.
+                // An HTTP/2 client gets a GOAWAY, and then the same time again to close.
                 Poll::Ready(Overdue::Idle | Overdue::Untaken) if !told => {
                     told = true;
                     connection.as_mut().graceful_shutdown();
@@ -160,24 +160,24 @@ pub(super) async fn serve<A: Answer>(
     }
 }
 
-/// Looks when a connection is overdue. Its timer is set anew only when it rings, or when something is due sooner.
+/// Checks when a connection is overdue. Its timer is reset only when it fires, or when an earlier deadline appears.
 struct Clock<'w> {
     watch: &'w Watch,
     limits: &'w Limits,
     timer: Pin<Box<Sleep>>,
-    /// When the timer rings.
+    /// When the timer fires.
     armed: u64,
-    /// Until when a later head must end that has begun.
+    /// The deadline of a later header that has begun.
     head_until: Option<u64>,
-    /// Until when something that is owed must be taken.
+    /// The deadline for reading pending data.
     owed_until: Option<u64>,
-    /// When the turn ends in which pieces over HTTP/2 must be taken that were given before.
+    /// The end of the period in which the client must read HTTP/2 pieces that were sent before.
     turn_until: Option<u64>,
-    /// Until when the connection must have ended, if no request is in flight then.
+    /// The deadline for closing the connection if no request is in flight then.
     last: Option<u64>,
-    /// When a client that ended its half of the connection is asked next whether it is there.
+    /// When to test the next time whether a client with a closed sending half is still connected.
     ask_at: Option<u64>,
-    /// For which part of the answer it was asked last.
+    /// The part of the answer at the last test.
     last_asked: Option<Answering>,
 }
 
@@ -199,7 +199,7 @@ impl<'w> Clock<'w> {
         }
     }
 
-    /// The connection ends, and has so long for that.
+    /// The connection closes, within this time.
     fn give(&mut self, time: Duration) {
         self.last = Some(self.watch.after(time));
     }
@@ -233,10 +233,10 @@ impl<'w> Clock<'w> {
         self.timer.as_mut().reset(self.watch.at(due));
     }
 
-    /// What is due next, in milliseconds, and what that would mean. Time is asked for only where something is late.
+    /// The next deadline in milliseconds, and its meaning. Reads the time only if something is late.
     fn due(&mut self) -> (u64, Overdue) {
         let watch = self.watch;
-        // A client may have sent a request before it was told to go: that is still answered.
+        // A client may have sent a request before it got the GOAWAY: it is still answered.
         let idle = self.last.filter(|_| !watch.has_requests()).unwrap_or_else(|| watch.idle_until());
         let mut due = (idle, if watch.spoke() { Overdue::Idle } else { Overdue::Head });
         if watch.spoke() && watch.in_head() {
@@ -262,7 +262,7 @@ impl<'w> Clock<'w> {
         due.min((watch.write_until(), Overdue::Stalled)).min((self.gone_at(), Overdue::Gone))
     }
 
-    /// When the client is gone, or asked whether it is.
+    /// When the client is considered gone, or when to test it.
     fn gone_at(&mut self) -> u64 {
         let watch = self.watch;
         if !watch.is_half_closed() || !watch.has_requests() {
@@ -274,12 +274,12 @@ impl<'w> Clock<'w> {
         *self.ask_at.get_or_insert_with(|| watch.after(HALF_CLOSED))
     }
 
-    /// A client that only ended its half of the connection waits for its answer; one that is gone resets it when
-    /// something is sent. False: nothing can be sent that would not be a part of the answer, and nothing of the answer is
-    /// there to be sent, so that it counts as gone.
+    /// A client that closed only its sending half waits for its answer; a client that is gone resets the connection
+    /// when the server sends something. Returns false if nothing can be sent that is not part of the answer, and no
+    /// answer data is available: then the client is considered gone.
     fn asks(&mut self) -> bool {
         let watch = self.watch;
-        // What was sent before has been answered by now if it is.
+        // Data that was sent before has caused a reset by now if the client is gone.
         let first = self.last_asked.replace(watch.answering()) != Some(watch.answering());
         match watch.answering() {
             Answering::No if first => watch.ask(),
@@ -294,8 +294,8 @@ impl<'w> Clock<'w> {
 
 fn builder(tasks: &Tasks, stall: Duration) -> auto::Builder<Executor> {
     let mut builder = auto::Builder::new(Executor { tasks: tasks.clone(), stall });
-    // Without `pipeline_flush`: it keeps an answer back while anything of a body is unread, and loses one that refuses
-    // the body. Without a time-out for heads: one for each request costs more than the watch does.
+    // Without `pipeline_flush`: it holds an answer back while a part of a body is unread, and loses an answer that
+    // refuses the body. Without hyper's header timeout: a timer for each request costs more than the watch.
     builder.http1().half_close(true).header_read_timeout(None).max_buf_size(MOST_READ_AHEAD);
     builder
         .http2()
@@ -309,7 +309,7 @@ fn builder(tasks: &Tasks, stall: Duration) -> auto::Builder<Executor> {
     builder
 }
 
-/// Starts hyper's tasks, one for each call over HTTP/2, among ours, so that the end waits for them.
+/// Runs hyper's tasks, one for each HTTP/2 call, as tasks of ours, so that shutdown waits for them.
 #[derive(Clone)]
 struct Executor {
     tasks: Tasks,

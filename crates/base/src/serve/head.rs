@@ -1,22 +1,24 @@
-//! The bound on the head of an HTTP/2 request. It is checked here because the answer that h2 gives by itself has no body.
+//! The limit for the header of an HTTP/2 request. It is checked here because the error response of h2 itself has no
+//! body.
 
 use http::{Request, Version};
 
-/// What is told of a head that is too large, over HTTP/1 and HTTP/2.
+/// The error for a header that is too large, over HTTP/1 and HTTP/2.
 pub(super) const TOO_LARGE: &str = "the request's headers are too long or too many: at most 100 headers are read, and 256 \
                                     KiB in all (16 KiB over HTTP/2)";
 
-/// What h2 reads of a head. It answers a longer one without a body, and ends the connection at four times as much.
+/// The header size that h2 reads. It answers a longer header without a body, and closes the connection at four times
+/// the size.
 pub const MOST_READ: u32 = 1 << 20;
 
-/// Headers of a request.
+/// Maximum number of headers of a request.
 const MOST_HEADERS: usize = 100;
 
-/// Bytes of a request's path and headers, without HTTP/2's 32 for each. A client may have a thousand requests under way on one
-/// connection, so they are fewer than over HTTP/1.
+/// Maximum size of a request's path and headers, without HTTP/2's 32 bytes per header. It is smaller than over HTTP/1,
+/// because a client may have a thousand requests in progress on one connection.
 const LONGEST: usize = 16 << 10;
 
-/// What to answer to a request whose head is too large, with 431. Over HTTP/1 hyper refuses it.
+/// The 431 response for a request whose header is too large. Over HTTP/1, hyper refuses it.
 pub fn too_large<B>(request: &Request<B>) -> Option<&'static str> {
     if request.version() != Version::HTTP_2 {
         return None;

@@ -1,4 +1,4 @@
-//! A connection's socket in hyper's hands: notes what hyper does not tell.
+//! The socket of a connection as hyper uses it. It records facts that hyper does not report.
 
 use std::{
     io,
@@ -15,21 +15,21 @@ use super::{
     watch::Watch,
 };
 
-/// A client that takes so many bytes has done something about an answer that was stuck.
+/// The progress, in bytes, after which an answer no longer counts as stuck.
 const PROGRESS: usize = 256 << 10;
 
-/// A response that every client of HTTP/1.1 passes over.
+/// A response that every HTTP/1.1 client ignores.
 const STILL_THERE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// The socket that hyper reads and writes. It goes back to the connection's task when hyper drops it.
+/// The socket that hyper reads and writes. It returns to the task of the connection when hyper drops it.
 #[derive(Debug)]
 pub(super) struct Socket {
     stream: Option<Stream>,
     watch: Arc<Watch>,
     stall: u64,
-    /// What is to be written is stuck, and so many bytes of it went since that was noted.
+    /// Writing is stuck; so many bytes were written since that was noted.
     stuck: Option<usize>,
-    /// Bytes wait that are another request's.
+    /// Unread bytes belong to another request.
     more: bool,
     words: Words,
     unreadable: Unreadable,
@@ -42,7 +42,7 @@ impl Socket {
         Self { stream: Some(stream), watch, stall, stuck: None, more: false, words, unreadable }
     }
 
-    /// How much of `bytes` goes to the client as it is.
+    /// How much of `bytes` goes to the client unchanged.
     fn look_at(&mut self, bytes: &[u8]) -> usize {
         let length = self.unreadable.replace(bytes, self.words);
         if self.unreadable.is_some() {
@@ -51,14 +51,15 @@ impl Socket {
         length
     }
 
-    /// Finds out whether the client is still there while it waits for an answer: hyper does not read meanwhile.
+    /// Tests whether the client is still connected while it waits for an answer, because hyper does not read during
+    /// that time.
     fn look(&mut self, context: &mut Context<'_>) {
         let Some(stream) = self.stream.as_ref().filter(|_| !self.more && self.watch.is_waited_for()) else { return };
         if self.watch.is_half_closed() {
             let mut gone = false;
             if self.watch.take_ask() && self.stuck.is_none() {
                 let sent = either!(stream, stream => stream.try_write(STILL_THERE));
-                // A part of it would stand in the middle of the answer.
+                // A partial write would corrupt the answer.
                 gone = sent.is_ok_and(|sent| sent < STILL_THERE.len());
             }
             if gone || stream.is_hung_up() {
@@ -156,7 +157,7 @@ impl AsyncWrite for Socket {
         true
     }
 
-    /// Called when nothing is left to be written.
+    /// Called when all data has been written.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.stuck.take().is_some() {
             self.watch.set_write_until(None);
@@ -169,7 +170,7 @@ impl AsyncWrite for Socket {
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let Some(stream) = &mut this.stream else { return Poll::Ready(Ok(())) };
-        // A client that is gone need not be told.
+        // A client that is gone needs no error response.
         let _told = ready!(either!(stream, stream => this.unreadable.poll_write(stream, context)));
         either!(stream, stream => Pin::new(stream).poll_shutdown(context))
     }

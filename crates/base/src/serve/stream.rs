@@ -1,4 +1,4 @@
-//! A connected socket, of either kind.
+//! A connected socket, TCP or Unix.
 
 use std::{
     io,
@@ -12,7 +12,7 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
-/// How long, and how much, is read of a client that got its answer and still sends.
+/// How long, and how much, the server reads from a client that got its answer and still sends.
 const LINGER: Duration = Duration::from_secs(2);
 const MOST_LINGERED: usize = 64 << 20;
 
@@ -35,13 +35,13 @@ macro_rules! either {
 pub(super) use either;
 
 impl Stream {
-    /// Says something, if the client takes it at once.
+    /// Sends data, if the socket accepts it at once.
     pub(super) fn say(&self, words: &str) {
         let _ = either!(self, stream => stream.try_write(words.as_bytes()));
     }
 
-    /// Ends our half, and reads what still comes for a while: closing with bytes unread would reset the connection,
-    /// and the client might lose what it was told.
+    /// Closes our half, and reads for a short time what still arrives: closing with unread bytes would reset the
+    /// connection, and the client could lose the answer.
     pub(super) async fn linger(self) {
         if shutdown(self.fd(), Shutdown::Write).is_err() {
             return;
@@ -68,7 +68,7 @@ impl Stream {
         either!(self, stream => stream.as_fd())
     }
 
-    /// Looks at the next byte without taking it. `Ok(0)`: the client sends nothing more.
+    /// Peeks at the next byte. `Ok(0)`: the client has closed its sending half.
     pub(super) fn peek(&self) -> io::Result<usize> {
         let look = || {
             let (_, count) = recv(self.fd(), &mut [0_u8][..], RecvFlags::PEEK | RecvFlags::DONTWAIT)?;
@@ -77,7 +77,7 @@ impl Stream {
         either!(self, stream => stream.try_io(Interest::READABLE, look))
     }
 
-    /// Whether the client takes nothing more either.
+    /// Whether the client has closed its receiving half too.
     pub(super) fn is_hung_up(&self) -> bool {
         crate::net::is_hung_up(&self.fd())
     }

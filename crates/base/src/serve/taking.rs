@@ -1,11 +1,12 @@
-//! Ends a call over HTTP/2 whose client takes nothing of its answer.
+//! Ends an HTTP/2 call whose client does not read its answer.
 //!
-//! HTTP/2 has a window for each call. While a client leaves it shut, hyper keeps the piece of the answer that it has, and
-//! does not ask the body for another one. The socket is free meanwhile and the client answers pings, so nothing else
-//! shows that the call stands still. A body therefore says when it [`gave`] a piece and when it is [`asked`] for the
-//! next one, and hyper's task for the call runs within [`while_taken`]. The other calls of the connection go on.
+//! HTTP/2 has a flow-control window for each call. While the window of a client is full, hyper keeps the current piece
+//! of the answer and does not poll the body for another one. The socket still works and the client answers pings, so
+//! nothing else shows that the call is stuck. Therefore a body reports when it [`gave`] a piece and when it is
+//! [`asked`] for the next one, and hyper's task for the call runs within [`while_taken`]. The other calls of the
+//! connection continue.
 //!
-//! **Invariant:** a call whose client takes its answer costs no timer and no allocation here.
+//! **Invariant:** a call whose client reads its answer uses no timer and no allocation here.
 
 use std::{
     cell::Cell,
@@ -29,18 +30,18 @@ thread_local! {
     static LAST: Cell<Last> = const { Cell::new(Last::Nothing) };
 }
 
-/// A body is asked for a piece: its client has room for one.
+/// A body was polled for a piece: its client has room for one.
 pub fn asked() {
     LAST.set(Last::Asked);
 }
 
-/// A body gives a piece, which its client has to take next.
+/// A body returned a piece, which its client has to read next.
 pub fn gave() {
     LAST.set(Last::Gave);
 }
 
-/// Runs hyper's task for one call over HTTP/2. Drops it, which resets the call, once its client has had no room for
-/// the next piece of the answer for `most`.
+/// Runs hyper's task for one HTTP/2 call. Drops it, which resets the call, if its client has had no room for the next
+/// piece of the answer for `most`.
 pub async fn while_taken(call: impl Future, most: Duration) {
     let mut call = pin!(call);
     let mut waits_since: Option<Instant> = None;

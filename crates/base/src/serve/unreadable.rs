@@ -1,4 +1,4 @@
-//! What a client is told whose request is no HTTP. Hyper answers it by itself, without a word; here its answer gets a body.
+//! The response to a request that is not valid HTTP. hyper's own response has no body; here it gets one.
 
 use std::{
     io,
@@ -11,24 +11,24 @@ use tokio::io::AsyncWrite;
 
 use super::head::TOO_LARGE;
 
-/// How a server writes an error: the body's type, and the body.
+/// The error format of a server: the media type, and the body.
 pub type Words = fn(StatusCode, &str) -> (&'static str, String);
 
-/// The longest answer of hyper's own.
+/// The maximum length of hyper's own responses.
 const LONGEST: usize = 256;
 
-/// The statuses that hyper answers by itself.
+/// The statuses that hyper sends by itself.
 const OWN: [StatusCode; 3] =
     [StatusCode::BAD_REQUEST, StatusCode::URI_TOO_LONG, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE];
 
-/// What takes the place of hyper's answer. Nothing until there is one.
+/// The replacement for hyper's response; empty until there is one.
 #[derive(Debug, Default)]
 pub struct Unreadable(Vec<u8>);
 
 impl Unreadable {
-    /// Looks at what is to be written over HTTP/1 while no request is being answered and every answer has been written,
-    /// and says how much of it goes to the client as it is. If that is nothing, it is hyper's answer: it counts as written, and
-    /// what takes its place is written by [`Self::poll_write`].
+    /// Checks what is written over HTTP/1 while no request is in progress and every answer has been written, and
+    /// returns how much of it goes to the client unchanged. If that is nothing, it is hyper's own response: it counts
+    /// as written, and [`Self::poll_write`] writes the replacement.
     pub fn replace(&mut self, bytes: &[u8], words: Words) -> usize {
         let Some((at, status)) = answer_in(bytes) else { return bytes.len() };
         if at == 0 {
@@ -37,16 +37,16 @@ impl Unreadable {
         at
     }
 
-    /// Whether there was such an answer.
+    /// Whether there was such a response.
     #[must_use]
     pub fn is_some(&self) -> bool {
         !self.0.is_empty()
     }
 
-    /// Writes it. To be called when the connection is shut down; the client may still be sending then.
+    /// Writes the replacement. Called at shutdown of the connection; the client may still be sending.
     ///
     /// # Errors
-    /// What the socket says.
+    /// Any error of the socket.
     pub fn poll_write(&mut self, mut to: impl AsyncWrite + Unpin, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.0.is_empty() {
             let count = ready!(Pin::new(&mut to).poll_write(cx, &self.0))?;
@@ -59,7 +59,7 @@ impl Unreadable {
     }
 }
 
-/// Where hyper's answer begins, which is always the last one, and its status.
+/// The position of hyper's response, which is always the last one, and its status.
 fn answer_in(bytes: &[u8]) -> Option<(usize, StatusCode)> {
     if !bytes.ends_with(b"\r\n\r\n") {
         return None;

@@ -1,11 +1,11 @@
-//! What calls over HTTP/2 hold: the calls of all connections, and the pieces of answers that clients have not taken.
+//! Counts HTTP/2 calls of all connections, and pieces of answers that clients have not read.
 //!
-//! HTTP/2 lets a client have a thousand calls on one connection, so the bound on connections bounds nothing here. And
-//! hyper ends its task for a call once it has given the last piece of the answer to h2, which keeps that piece for as
-//! long as the client leaves its window shut. Nothing that watches the task sees this, so each piece is counted until
-//! h2 drops it, and a connection that keeps pieces for too long is ended.
+//! A client may have a thousand HTTP/2 calls on one connection, so the limit on connections is not enough. And hyper
+//! ends its task for a call once it has passed the last piece of the answer to h2, which keeps that piece while the
+//! client's window is full. Code that watches the task does not see this. So each piece is counted until h2 drops it,
+//! and a connection that keeps pieces for too long is closed.
 //!
-//! **Invariant:** a piece that is taken costs one allocation and no clock here.
+//! **Invariant:** a piece that is read costs one allocation and no clock here.
 
 use std::sync::{
     Arc,
@@ -17,10 +17,10 @@ use std::sync::{
 
 use bytes::Bytes;
 
-/// What one connection may hold without being counted among all: a call and a piece of its answer.
+/// What one connection may hold without being counted: one call and one piece of its answer.
 const FREE: usize = 2;
 
-/// Calls, and pieces of answers, of all connections of a listener beyond the first ones of each.
+/// Calls and pieces of answers of all connections of a listener, except the first ones of each.
 #[derive(Debug)]
 pub struct Calls {
     held: AtomicUsize,
@@ -28,50 +28,50 @@ pub struct Calls {
 }
 
 impl Calls {
-    /// None yet, and at most so many.
+    /// An empty counter with this limit.
     #[must_use]
     pub fn new(most: usize) -> Self {
         Self { held: AtomicUsize::new(0), most }
     }
 }
 
-/// What one connection holds.
+/// The calls and pieces of one connection.
 #[derive(Debug)]
 pub struct Held {
     calls: Arc<Calls>,
     count: AtomicUsize,
-    /// Pieces given in even turns, and in odd ones.
+    /// Pieces sent in even periods, and in odd ones.
     pieces: [AtomicUsize; 2],
     turn: AtomicUsize,
 }
 
 impl Held {
-    /// Nothing yet.
+    /// Empty.
     #[must_use]
     pub fn new(calls: Arc<Calls>) -> Self {
         Self { calls, count: AtomicUsize::new(0), pieces: Default::default(), turn: AtomicUsize::new(0) }
     }
 
-    /// Another call, or another piece. `false`: all connections together hold too much.
+    /// Adds a call or a piece. `false`: all connections together hold too many.
     #[must_use]
     pub fn add(&self) -> bool {
         self.count.fetch_add(1, AcqRel) < FREE || self.calls.held.fetch_add(1, AcqRel) < self.calls.most
     }
 
-    /// A call or a piece ends.
+    /// Removes a call or a piece.
     pub fn remove(&self) {
         if self.count.fetch_sub(1, AcqRel) > FREE {
             self.calls.held.fetch_sub(1, AcqRel);
         }
     }
 
-    /// Whether the client has to take something.
+    /// Whether the client has unread pieces.
     #[must_use]
     pub fn has_pieces(&self) -> bool {
         self.pieces.iter().any(|pieces| pieces.load(Acquire) > 0)
     }
 
-    /// Begins the next turn. `false`: the client has not taken a piece that was given before this turn.
+    /// Begins the next period. `false`: the client has not read a piece that was sent before this period.
     #[must_use]
     pub fn next_turn(&self) -> bool {
         let next = self.turn.load(Relaxed) ^ 1;
@@ -83,7 +83,7 @@ impl Held {
     }
 }
 
-/// A piece of an answer until h2 drops it.
+/// A piece of an answer, until h2 drops it.
 struct Piece {
     bytes: Bytes,
     held: Arc<Held>,
@@ -94,7 +94,7 @@ struct Piece {
 pub fn counted(bytes: Bytes, held: &Arc<Held>) -> Bytes {
     let turn = held.turn.load(Relaxed);
     held.pieces[turn].fetch_add(1, AcqRel);
-    // The call that it answers was let in.
+    // Its call was already admitted.
     let _ = held.add();
     Bytes::from_owner(Piece { bytes, held: Arc::clone(held), turn })
 }

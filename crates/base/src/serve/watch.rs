@@ -1,4 +1,4 @@
-//! What is known of one connection while hyper holds its socket.
+//! The state of one connection while hyper holds its socket.
 
 use std::{
     sync::{
@@ -24,13 +24,13 @@ const NEVER: u64 = u64::MAX;
 /// The client's half of the connection.
 mod half {
     pub(super) const OPEN: u8 = 0;
-    /// It sends nothing more.
+    /// It is closed for sending.
     pub(super) const CLOSED: u8 = 1;
-    /// It takes nothing more either.
+    /// It is closed for receiving too.
     pub(super) const GONE: u8 = 2;
 }
 
-/// How far the answer of an HTTP/1 request is.
+/// The progress of an HTTP/1 answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answering {
     /// It has not begun.
@@ -41,40 +41,40 @@ pub(super) enum Answering {
     Events = 2,
 }
 
-/// The state of a connection, which its socket, its requests and its task share.
+/// The state that the socket, the requests and the task of a connection share.
 #[derive(Debug)]
 pub(super) struct Watch {
     number: u64,
     born: Instant,
-    /// Requests whose answers were not all handed to the socket.
+    /// Requests whose answers were not completely passed to the socket.
     requests: AtomicUsize,
-    /// Something of an answer may not have been written yet.
+    /// A part of an answer may not have been written yet.
     unflushed: AtomicBool,
-    /// Whether there has been one.
+    /// Whether there has been a request.
     spoke: AtomicBool,
     http2: AtomicBool,
     http10: AtomicBool,
-    /// Bytes came while there was no request.
+    /// Bytes arrived while there was no request.
     head_begun: AtomicBool,
-    /// Milliseconds from `born` on: until when the next request must have come.
+    /// The deadline of the next request, in milliseconds since `born`.
     idle_until: AtomicU64,
-    /// Until when the socket must take some of what is to be written.
+    /// The deadline for the socket to write some data.
     write_until: AtomicU64,
-    /// Answers of which the client has to take something next.
+    /// Answers whose client has to read next.
     owed: AtomicUsize,
-    /// Something of an answer was taken.
+    /// A part of an answer was read.
     taken: AtomicBool,
     half: AtomicU8,
-    /// The client is to be sent something that shows whether it is there.
+    /// Send the client something that shows whether it is connected.
     ask: AtomicBool,
     answer: AtomicU8,
-    /// The last request may not have been read to its end, and its answer then closes the connection.
+    /// The last request may not have been read completely; its answer then closes the connection.
     unread: AtomicBool,
-    /// Its answers say that it ends.
+    /// Its answers announce the close.
     draining: AtomicBool,
-    /// What its calls hold over HTTP/2.
+    /// Its HTTP/2 calls and pieces.
     held: Arc<Held>,
-    /// The socket, when hyper has let go of it.
+    /// The socket, after hyper has released it.
     stream: Mutex<Option<Stream>>,
 }
 
@@ -109,18 +109,18 @@ impl Watch {
         millis(self.born.elapsed())
     }
 
-    /// What will be so long after now.
+    /// The time after this duration.
     pub(super) fn after(&self, time: Duration) -> u64 {
         self.now().saturating_add(millis(time))
     }
 
-    /// The instant at so many milliseconds; far away for what is later than any timer.
+    /// The instant at this many milliseconds; far in the future if it exceeds any timer.
     pub(super) fn at(&self, millis: u64) -> Instant {
         const FAR: u64 = 365 * 24 * 3_600_000;
         self.born + Duration::from_millis(millis.min(FAR))
     }
 
-    /// A request begins. `false`: there are too many.
+    /// Begins a request. `false`: there are too many.
     pub(super) fn begin(&self, version: http::Version) -> bool {
         self.requests.fetch_add(1, AcqRel);
         self.unflushed.store(true, Relaxed);
@@ -148,14 +148,14 @@ impl Watch {
         self.requests.load(Acquire) > 0
     }
 
-    /// Everything was written.
+    /// All data was written.
     pub(super) fn flushed(&self) {
         if self.unflushed.load(Relaxed) && !self.has_requests() {
             self.unflushed.store(false, Relaxed);
         }
     }
 
-    /// Whether what is written next is an answer of hyper's own, if it is an answer: no request's is under way.
+    /// Whether the next written data, if it is an answer, is one of hyper's own: no request is in progress.
     pub(super) fn owes_nothing(&self) -> bool {
         !self.has_requests() && !self.unflushed.load(Relaxed) && !self.is_http2()
     }
@@ -168,19 +168,19 @@ impl Watch {
         self.spoke() && self.http2.load(Relaxed)
     }
 
-    /// Bytes came.
+    /// Bytes arrived.
     pub(super) fn read(&self) {
         if !self.head_begun.load(Relaxed) && !self.has_requests() {
             self.head_begun.store(true, Relaxed);
         }
     }
 
-    /// Whether a head has begun and not ended.
+    /// Whether a header has begun and is not complete.
     pub(super) fn in_head(&self) -> bool {
         self.head_begun.load(Relaxed) && !self.is_http2() && !self.has_requests()
     }
 
-    /// Until when the next head must be complete.
+    /// The deadline of the next header.
     pub(super) fn idle_until(&self) -> u64 {
         if self.has_requests() { NEVER } else { self.idle_until.load(Acquire) }
     }
@@ -206,7 +206,7 @@ impl Watch {
         self.owed.load(Acquire) > 0
     }
 
-    /// Whether something was taken since this was asked last.
+    /// Whether data was read since the last call.
     pub(super) fn took(&self) -> bool {
         self.taken.load(Relaxed) && self.taken.swap(false, Relaxed)
     }
@@ -231,12 +231,12 @@ impl Watch {
         self.unread.load(Relaxed)
     }
 
-    /// Whether a client waits whose end hyper does not look for.
+    /// Whether a client is waiting whose disconnect hyper does not detect.
     pub(super) fn is_waited_for(&self) -> bool {
         !self.http2.load(Relaxed) && self.has_requests()
     }
 
-    /// The client's half of the connection has ended; `gone`: it is known that the other one has too.
+    /// The client's half of the connection was closed; `gone`: the other half is known to be closed too.
     pub(super) fn set_closed(&self, gone: bool) {
         self.half.fetch_max(if gone { half::GONE } else { half::CLOSED }, AcqRel);
     }
@@ -249,17 +249,17 @@ impl Watch {
         self.half.load(Acquire) == half::GONE
     }
 
-    /// Sends the client something that shows whether it is still there.
+    /// Requests that the client is sent something that shows whether it is connected.
     pub(super) fn ask(&self) {
         self.ask.store(true, Relaxed);
     }
 
-    /// Whether that is to be sent now, between two heads.
+    /// Whether to send that now, between two headers.
     pub(super) fn take_ask(&self) -> bool {
         self.answering() == Answering::No && self.take_any_ask() && !self.http10.load(Relaxed)
     }
 
-    /// Whether that is to be sent now, between two events.
+    /// Whether to send that now, between two events.
     pub(super) fn take_ask_of_events(&self) -> bool {
         self.answering() == Answering::Events && self.take_any_ask()
     }
@@ -293,12 +293,12 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(NEVER)
 }
 
-/// The client at the other end of a connection.
+/// The client of a connection.
 #[derive(Clone, Debug)]
 pub struct Peer(pub(super) Arc<Watch>);
 
 impl Peer {
-    /// A number that no other connection of this process has.
+    /// A number that is unique within this process.
     #[must_use]
     pub fn number(&self) -> u64 {
         self.0.number

@@ -1,4 +1,4 @@
-//! Whether a request may come in at all, by its head: not too large, and from nobody's web page.
+//! Checks the header of a request: its size, and that no web page of another site sent it.
 
 use base::{guard, serve};
 use http::{Request, StatusCode, uri::Authority};
@@ -9,7 +9,7 @@ use crate::{
     wire::refusal::Refusal,
 };
 
-/// Lets a request in, or says why not.
+/// Returns an error if the request must be refused.
 pub(crate) fn authorise<B>(request: &Request<B>, config: &Config, counters: &Counters) -> Result<(), Refusal> {
     if let Some(words) = serve::head_too_large(request) {
         return Err(Refusal::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, words));

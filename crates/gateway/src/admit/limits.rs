@@ -1,7 +1,8 @@
-//! The bounds on requests in flight and on bodies in memory.
+//! The limits on requests in flight and on bodies in memory.
 //!
-//! A request takes its place once all of a held body has come, so that clients that send slowly keep nobody out. A body
-//! that is sent on while it comes needs its place before; of these a deployment takes at most half of its places.
+//! A request takes its place once all of a held body has arrived, so that clients that send slowly keep nobody out. A
+//! body that is forwarded while it arrives needs its place before; such bodies take at most half of the places of a
+//! deployment.
 
 use std::sync::{
     Arc,
@@ -17,16 +18,16 @@ use crate::{
     wire::refusal::Refusal,
 };
 
-/// What is counted over all threads.
+/// The counters over all threads.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
-    /// Requests being answered.
+    /// Requests in flight.
     pub(crate) in_flight: AtomicUsize,
     /// Bytes of bodies held in memory.
     pub(crate) held_bytes: AtomicUsize,
 }
 
-/// The bounds, for one thread: what is cloned for each request is no other thread's.
+/// The limits for one thread: the values that are cloned for each request are not shared with other threads.
 #[derive(Debug)]
 pub(crate) struct Limits {
     counts: Arc<Counts>,
@@ -35,14 +36,14 @@ pub(crate) struct Limits {
     held_bytes: usize,
 }
 
-/// Which bound is reached.
+/// Which limit is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Full {
     /// `gateway.max_in_flight`.
     Gateway(usize),
     /// `gateway.max_in_flight_per_deployment`.
     Deployment(usize),
-    /// Half of that, for bodies that are sent on while they come.
+    /// Half of that, for bodies that are forwarded while they arrive.
     Streaming(usize),
 }
 
@@ -80,7 +81,7 @@ impl Limits {
     }
 }
 
-/// What one request holds of the bounds, until it is over.
+/// The share of one request in the limits, until it is over.
 #[derive(Debug)]
 pub(crate) struct Admission {
     limits: Arc<Limits>,
@@ -92,12 +93,12 @@ pub(crate) struct Admission {
 }
 
 impl Admission {
-    /// Nothing yet.
+    /// An empty share.
     pub(crate) fn new(limits: &Arc<Limits>) -> Self {
         Self { limits: Arc::clone(limits), held: 0, entered: false, place: None, streaming: false }
     }
 
-    /// Counts `more` bytes of a held body; false if that would be too many, and then nothing is counted.
+    /// Adds `more` bytes of a held body; false if that exceeds the limit, and then nothing is counted.
     pub(crate) fn hold(&mut self, more: usize) -> bool {
         let bytes = &self.limits.counts.held_bytes;
         if bytes.fetch_add(more, Ordering::AcqRel) + more > self.limits.held_bytes {

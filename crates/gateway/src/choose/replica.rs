@@ -1,18 +1,17 @@
-//! Which replica a request goes to.
+//! Chooses the replica of a request.
 //!
-//! The one with the fewest requests outstanding wins: over all of them where they are few, else over two taken at
-//! random ("power of two choices", Mitzenmacher 2001), which costs the same however many there are.
+//! The replica with the fewest outstanding requests is chosen: among all of them if there are few, otherwise among two
+//! random ones ("power of two choices", Mitzenmacher 2001), which costs the same for any number of replicas.
 
 use std::sync::{Arc, atomic::Ordering};
 
 use super::split::GOLDEN;
 use crate::table::{endpoint::Revision, replica::Replica};
 
-/// Up to here all replicas are compared.
+/// Up to this number all replicas are compared.
 const FEW: usize = 8;
 
-/// The replica that a request goes to, not one of `tried`. Ejected ones are chosen only when no other is left, hung
-/// ones never.
+/// The replica for a request, not one of `tried`. Ejected ones are chosen only if no other is left, hung ones never.
 pub(crate) fn choose<'r>(
     revision: &'r Revision,
     tried: &[Arc<Replica>],
@@ -35,7 +34,7 @@ pub(crate) fn choose<'r>(
             (false, false) => {}
         }
     }
-    // Beginning at another one each time makes equals take turns.
+    // A different start each time makes equal replicas take turns.
     let around = || (0..replicas.len()).map(|i| &replicas[(turn.wrapping_add(i)) % replicas.len()]);
     let fewest = |among: &mut dyn Iterator<Item = &'r Arc<Replica>>| among.min_by_key(|replica| outstanding(replica));
     fewest(&mut around().filter(|replica| fresh(replica) && !replica.is_ejected(&now_ms)))

@@ -1,7 +1,7 @@
-//! Which revision a request goes to.
+//! Chooses the revision of a request.
 //!
-//! Revisions share by weight along a sequence of low discrepancy (multiples of the golden ratio), so that
-//! already a hundred requests divide as the weights say.
+//! Revisions get their weights along a low-discrepancy sequence (multiples of the golden ratio), so that even a hundred
+//! requests are divided according to the weights.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -16,7 +16,7 @@ use crate::{
 /// 2^32 over the golden ratio.
 pub(super) const GOLDEN: u32 = 0x9E37_79B9;
 
-/// The revision that a request goes to, or why there is none.
+/// The revision for a request, or why there is none.
 pub(crate) fn choose<'e>(endpoint: &'e Endpoint, version: Option<&str>) -> Result<&'e Arc<Revision>, Refusal> {
     revision(endpoint, version).ok_or_else(|| none(endpoint, version))
 }
@@ -36,7 +36,7 @@ fn none(endpoint: &Endpoint, version: Option<&str>) -> Refusal {
     }
 }
 
-/// By its version where one is named, else by weight. `None` if no such revision has a replica.
+/// By its version if one is given, otherwise by weight. `None` if no such revision has a replica.
 pub(crate) fn revision<'e>(endpoint: &'e Endpoint, version: Option<&str>) -> Option<&'e Arc<Revision>> {
     let serving = || endpoint.revisions.iter().filter(|revision| !revision.replicas.is_empty());
     if let Some(version) = version {
@@ -48,7 +48,7 @@ pub(crate) fn revision<'e>(endpoint: &'e Endpoint, version: Option<&str>) -> Opt
         return Some(only).filter(|only| !only.replicas.is_empty());
     }
     if endpoint.total_weight == 0 {
-        // All of the weight is on revisions without a replica. An answer of the newest is better than none.
+        // All revisions with a weight have no replica. An answer of the newest revision is better than none.
         return serving().max_by_key(|revision| revision.number);
     }
     let turn = endpoint.live.turn.fetch_add(1, Ordering::Relaxed).wrapping_mul(GOLDEN);

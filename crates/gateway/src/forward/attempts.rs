@@ -1,12 +1,13 @@
-//! The loop that has a replica answer a request, over HTTP and over gRPC.
+//! The loop of attempts to get an answer from a replica, over HTTP and gRPC.
 //!
-//! A request that no replica has begun is offered to another one: the connection could not be made, it had ended before
-//! anything was sent, or the replica says that it has not begun (`x-modelway-not-begun`: it is full, or stops).
+//! A request that no replica has begun is sent to another one: the connection failed, it closed before anything was
+//! sent, or the replica says that it has not begun (`x-modelway-not-begun`: it is full or stopping).
 //!
-//! A request that may have begun is tried once more only if its connection died before the first byte of an answer, its
-//! route says that it is idempotent, and all of it is still at hand. It may be what ended the replica. So at each
-//! replica only one such request is tried at a time, and one that ended a second replica is not tried again: it costs
-//! two replicas, and nobody beside it is turned away. It is remembered, and costs one if it comes again. After a time-out nothing is tried again.
+//! A request that may have begun is retried once, only if its connection broke before the first byte of an answer, its
+//! route says that it is idempotent, and its whole body is still held. Such a request may be what crashed the replica.
+//! So each replica gets only one such request at a time, and a request that crashed a second replica is not retried: it
+//! crashes two replicas at most, and no other request is refused because of it. It is remembered, and gets only one
+//! attempt if it comes again. After a timeout nothing is retried.
 
 use std::{
     future::{Future as _, poll_fn},
@@ -46,36 +47,37 @@ use crate::{
     },
 };
 
-/// How often a request that waits for its second try looks for another replica, as those before it end more of them.
+/// How often a request that waits for its second attempt looks for another replica, because requests before it may
+/// crash more of them.
 const MOST_WAITS: usize = 16;
 
-/// A request that is admitted, and what is known of it.
+/// An admitted request, and what is known about it.
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) lane: Arc<Lane>,
     pub(crate) admission: Admission,
     pub(crate) endpoint: Arc<Endpoint>,
     pub(crate) revision: Arc<Revision>,
-    /// Whether the client named the version.
+    /// Whether the client specified the version.
     pub(crate) versioned: bool,
     pub(crate) protocol: Protocol,
-    /// When the request's head was read.
+    /// When the header of the request was read.
     pub(crate) started: Instant,
     /// When the caller's own time for the call is up.
     pub(crate) until: Option<Instant>,
     pub(crate) alarm: Alarm,
-    /// From now to the head of an answer, all tries together.
+    /// The time until the header of an answer, for all attempts together.
     pub(crate) timeout: Duration,
-    /// The longest pause within an answer.
+    /// The maximum pause within an answer.
     pub(crate) gap: Duration,
     pub(crate) draft: Option<Draft>,
 }
 
-/// Has a replica answer. `head` is what it gets beside the body.
+/// Gets an answer from a replica. `head` is what it gets besides the body.
 pub(crate) async fn forward(call: Call, head: Request<()>, body: Received) -> Result<Response<OutBody>, Refusal> {
     let id = head.headers().get(&REQUEST_ID).cloned();
     let Call { lane, endpoint, protocol, timeout, mut alarm, .. } = call;
-    // What it takes to send the request once more.
+    // What is needed to send the request once more.
     let spare = body.held().cloned();
     let (body, progress) = body.into_sending(&lane.gateway.config);
     let streams = matches!(body, SendBody::Part(..));
@@ -89,7 +91,7 @@ pub(crate) async fn forward(call: Call, head: Request<()>, body: Received) -> Re
         suspected: spare.as_ref().is_some_and(|body| endpoint.live.fatal.knows(body)),
         ended: None,
     };
-    // What the client took to send its body is not the replica's.
+    // The time that the client took to send its body does not count for the replica.
     let begun = Instant::now();
     alarm.set(begun + timeout);
     let mut sent = begun;
@@ -138,7 +140,7 @@ pub(crate) async fn forward(call: Call, head: Request<()>, body: Received) -> Re
                     && attempts.has_other(&replica)
                 {
                     replica.answered_badly(lane.gateway.now_ms());
-                    attempts.failed(&replica, &format!("it answered {} and had not begun", code.as_u16()));
+                    attempts.failed(&replica, &format!("it answered {} without beginning the request", code.as_u16()));
                     *outgoing.body_mut() = SendBody::held(body.clone());
                     continue;
                 }
@@ -192,17 +194,17 @@ pub(crate) async fn forward(call: Call, head: Request<()>, body: Received) -> Re
                     *outgoing.body_mut() = SendBody::held(body.clone());
                 }
                 if reused {
-                    // A kept connection that had ended meanwhile says nothing about its replica.
+                    // A kept connection that had closed meanwhile says nothing about its replica.
                     lane.gateway.counters.stale.inc();
                 } else {
-                    attempts.unreachable(&replica, "it ended its connection at once");
+                    attempts.unreachable(&replica, "it closed the connection at once");
                 }
                 continue;
             }
             SendError::TimedOut => {
-                // A client in a hurry says nothing about the replica.
+                // A short timeout of the client says nothing about the replica.
                 if timeout >= Duration::from_millis(endpoint.route.request_timeout_ms) {
-                    // One slow request proves nothing; one that hangs must not have every second one hang with it.
+                    // One slow request proves nothing, but a hanging replica must not make every second request hang.
                     replica.answered_badly(lane.gateway.now_ms());
                 }
                 endpoint.live.own.get().count(504);
@@ -218,13 +220,13 @@ pub(crate) async fn forward(call: Call, head: Request<()>, body: Received) -> Re
                 line.forget(&lane, &replica);
                 match again {
                     Some(body) => {
-                        attempts.failed(&replica, "it turned the request away");
+                        attempts.failed(&replica, "it refused the request");
                         *outgoing.body_mut() = SendBody::held(body.clone());
                         continue;
                     }
                     None => {
                         endpoint.live.own.get().count(503);
-                        Refusal::unavailable(format!("{} turned the request away; try again", replica.id))
+                        Refusal::unavailable(format!("{} refused the request; try again", replica.id))
                     }
                 }
             }
@@ -262,44 +264,44 @@ fn judge(replica: &Replica, code: StatusCode, now_ms: impl FnOnce() -> u64) {
     }
 }
 
-/// Who had a try, and how that ended.
+/// The attempted replicas, and the results.
 struct Attempts<'a> {
     lane: &'a Arc<Lane>,
     endpoint: &'a Arc<Endpoint>,
     revision: Arc<Revision>,
     tried: Vec<(Arc<Replica>, String)>,
     versioned: bool,
-    /// The same request ended replicas a short while ago.
+    /// The same request crashed replicas a short time ago.
     suspected: bool,
-    /// The replica that broke off with this request in its hands.
+    /// The replica whose connection broke with this request.
     ended: Option<Ended>,
 }
 
-/// How a replica broke off with a request in its hands.
+/// How the connection to a replica broke with a request.
 struct Ended {
     replica: String,
     error: String,
-    /// Whether a part of its answer had come.
+    /// Whether a part of the answer had arrived.
     answering: bool,
 }
 
-/// One try: the replica, and what is held of it meanwhile.
+/// One attempt: the replica, and its resources.
 struct Turn {
     replica: Arc<Replica>,
     claim: Claim,
     line: Line,
-    /// Whether the connection was there before.
+    /// Whether the connection existed before.
     reused: bool,
     trial: Option<Trial>,
 }
 
 impl Attempts<'_> {
-    /// Whether one more try is allowed after the one under way.
+    /// Whether another attempt is allowed after the current one.
     fn left(&self) -> bool {
         self.tried.len() < self.lane.gateway.config.retries as usize
     }
 
-    /// Whether there is a replica that has not had its try.
+    /// Whether there is a replica without an attempt.
     fn has_other(&self, replica: &Arc<Replica>) -> bool {
         let had = |other: &Arc<Replica>| {
             Arc::ptr_eq(other, replica) || self.tried.iter().any(|(tried, _)| Arc::ptr_eq(tried, other))
@@ -307,20 +309,20 @@ impl Attempts<'_> {
         self.revision.replicas.iter().any(|other| !had(other) && !other.is_hung())
     }
 
-    /// Notes that a replica did not begin the request.
+    /// Records that a replica did not begin the request.
     fn failed(&mut self, replica: &Arc<Replica>, how: &str) {
         self.lane.gateway.counters.retries.inc();
         self.tried.push((Arc::clone(replica), how.to_owned()));
         self.refresh();
     }
 
-    /// Notes that no connection to a replica can be made.
+    /// Records that no connection to a replica can be made.
     fn unreachable(&mut self, replica: &Arc<Replica>, how: &str) {
         replica.eject(self.lane.gateway.now_ms());
         self.failed(replica, how);
     }
 
-    /// Notes that a replica's connection died with the request in its hands. `Ok` if it may be tried once more.
+    /// Records that the connection to a replica broke with the request. `Ok` if the request may be retried once.
     fn broke_off(
         &mut self,
         replica: &Arc<Replica>,
@@ -336,21 +338,19 @@ impl Attempts<'_> {
             replica = &replica.id,
             before = self.ended.as_ref().map(|before| &before.replica),
             deployment = %self.endpoint.id,
-            "a replica broke off with this request in its hands: {error}"
+            "the connection to a replica broke with this request: {error}"
         );
         let first = self.ended.as_ref().map(|before| before.replica.as_str());
         loss::broke_off(&self.lane.gateway, self.endpoint, &self.revision, replica, id, error, first);
         let why = match (spare, first) {
-            _ if !self.endpoint.route.idempotent => {
-                "the deployment says that its requests are not idempotent".to_owned()
-            }
-            (None, _) => "its body was sent on while it came, and is gone".to_owned(),
+            _ if !self.endpoint.route.idempotent => "the requests of the deployment are not idempotent".to_owned(),
+            (None, _) => "its body was forwarded while it arrived, and is no longer available".to_owned(),
             (Some(body), Some(first)) => {
                 self.endpoint.live.fatal.remember(body);
-                format!("{first} had broken off with it before, so it may be what ended both")
+                format!("the connection to {first} had broken with it before, so it may have crashed both")
             }
-            (Some(_), None) if *answering => "a part of its answer had come".to_owned(),
-            (Some(_), None) if self.suspected => "the same request ended two replicas a short while ago".to_owned(),
+            (Some(_), None) if *answering => "a part of its answer had arrived".to_owned(),
+            (Some(_), None) if self.suspected => "the same request crashed two replicas a short time ago".to_owned(),
             (Some(_), None) => {
                 self.failed(replica, error);
                 self.ended = Some(ended);
@@ -361,14 +361,15 @@ impl Attempts<'_> {
         Err(self.refuse(StatusCode::BAD_GATEWAY, &why))
     }
 
-    /// Tells of a request that may have begun.
+    /// Reports a request that may have begun.
     fn refuse(&self, status: StatusCode, why: &str) -> Refusal {
         self.endpoint.live.own.get().count(status.as_u16());
         let words = match &self.ended {
             Some(Ended { replica, error, answering }) => {
-                let when = if *answering { "in the head of its answer" } else { "before it answered" };
+                let when = if *answering { "in the header of its answer" } else { "before it answered" };
                 format!(
-                    "{replica} broke off {when} ({error}); the request may have been begun and is not sent again: {why}"
+                    "the connection to {replica} broke {when} ({error}); the request may have begun and is not sent again: \
+                     {why}"
                 )
             }
             None => why.to_owned(),
@@ -376,7 +377,7 @@ impl Attempts<'_> {
         Refusal::new(status, words)
     }
 
-    /// The table may have moved on: what failed is perhaps no longer a replica, and a new one is there.
+    /// The table may have changed: the failed replica may be gone, and a new one may exist.
     fn refresh(&mut self) {
         let Some(newer) = self.lane.gateway.table.of(self.endpoint.key) else { return };
         let version = self.versioned.then_some(&*self.revision.model_version);
@@ -393,7 +394,7 @@ impl Attempts<'_> {
         let now = || self.lane.gateway.now_ms();
         let tried: Vec<_> = self.tried.iter().map(|(replica, _)| Arc::clone(replica)).collect();
         let fits = self.tried.len() <= self.lane.gateway.config.retries as usize;
-        // With every replica tried, the first may have been unlucky: a crash is often over in a moment.
+        // If every replica was tried, the first one may have recovered: a crash is often short.
         let choose = |tried: &[Arc<Replica>]| choose::replica::choose(&self.revision, tried, now).map(Arc::clone);
         choose(&tried).or_else(|| choose(&[])).filter(|_| fits).ok_or_else(|| self.nobody())
     }
@@ -418,7 +419,7 @@ impl Attempts<'_> {
         })
     }
 
-    /// The next replica that can be reached; `None` if the time is up before it may be tried.
+    /// The next reachable replica; `None` if the time is up first.
     async fn turn(&mut self, protocol: Protocol, streams: bool, alarm: &mut Alarm) -> Result<Option<Turn>, Refusal> {
         let mut waits = 0;
         loop {
@@ -428,7 +429,7 @@ impl Attempts<'_> {
             if self.suspected || self.ended.is_some() {
                 let Some(begun) = Trial::begin(&replica, alarm).await else { return Ok(None) };
                 waits += 1;
-                // The one before may have ended this replica too.
+                // The request before this one may have crashed this replica too.
                 let gone = replica.is_ejected(|| self.lane.gateway.now_ms()) || replica.is_hung();
                 if gone && waits < MOST_WAITS && self.has_other(&replica) {
                     continue;
@@ -443,11 +444,11 @@ impl Attempts<'_> {
     }
 }
 
-/// The place of the one request that is tried at a replica although it may have ended another one.
+/// The place of the one request that may run at a replica although it may have crashed another one.
 struct Trial(Arc<Replica>);
 
 impl Trial {
-    /// Waits for it; `None` if the time is up before.
+    /// Waits for the place; `None` if the time is up first.
     async fn begin(replica: &Arc<Replica>, alarm: &mut Alarm) -> Option<Self> {
         let mut free = pin!(replica.trial().acquire());
         let taken = poll_fn(|cx| match free.as_mut().poll(cx) {

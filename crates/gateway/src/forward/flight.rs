@@ -1,4 +1,4 @@
-//! One request that is being answered: what it holds while it is, and what is counted when it is over.
+//! One request in flight: its resources, and the counters at its end.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,12 +17,12 @@ use crate::{
     wire::grpc,
 };
 
-/// One request outstanding at a replica.
+/// One outstanding request at a replica.
 #[derive(Debug)]
 pub(crate) struct Claim(pub(crate) Arc<Replica>);
 
 impl Claim {
-    /// Counts a request that it gets at `tick`.
+    /// Counts a request that the replica gets at `tick`.
     pub(crate) fn new(replica: &Arc<Replica>, tick: u32) -> Self {
         replica.asked(tick);
         Self(Arc::clone(replica))
@@ -39,25 +39,25 @@ impl Drop for Claim {
 #[derive(Debug)]
 pub(crate) struct Flight {
     pub(crate) lane: Arc<Lane>,
-    /// Kept for its end only.
+    /// Kept only to be dropped at the end.
     pub(crate) _admission: Admission,
     pub(crate) endpoint: Arc<Endpoint>,
     pub(crate) revision: Arc<Revision>,
     pub(crate) claim: Claim,
     /// The request's id.
     pub(crate) id: Option<HeaderValue>,
-    /// When the request's head was read.
+    /// When the header of the request was read.
     pub(crate) started: Instant,
-    /// When the attempt began that was answered.
+    /// When the answered attempt began.
     pub(crate) sent: Instant,
     pub(crate) code: u16,
     pub(crate) draft: Option<Draft>,
-    /// Whether the answer came to its end.
+    /// Whether the answer was complete.
     pub(crate) whole: bool,
 }
 
 impl Flight {
-    /// Notes a piece of the answer.
+    /// Records a piece of the answer.
     pub(crate) fn saw_output(&mut self, data: &[u8]) {
         self.claim.0.heard(self.lane.tick());
         if let Some(payloads) = self.draft.as_mut().and_then(|draft| draft.payloads.as_mut()) {
@@ -65,14 +65,14 @@ impl Flight {
         }
     }
 
-    /// Notes how a gRPC answer ended.
+    /// Records how a gRPC answer ended.
     pub(crate) fn saw_trailers(&mut self, trailers: &HeaderMap) {
         if let Some(code) = grpc::http_code(trailers) {
             self.code = code.as_u16();
         }
     }
 
-    /// The replica stopped in the middle of its answer; `error`: its connection did.
+    /// The replica stopped within its answer; `error`: its connection broke.
     pub(crate) fn broke_off(&mut self, error: Option<&str>) {
         let gateway = &self.lane.gateway;
         self.claim.0.eject(gateway.now_ms());
@@ -81,13 +81,13 @@ impl Flight {
         }
     }
 
-    /// Gives a connection back to its pool.
+    /// Returns a connection to its pool.
     pub(crate) fn keep(&self, mut link: Link) {
         link.used_at = self.lane.tick();
         self.lane.pool.keep(&self.claim.0, link);
     }
 
-    /// Gives the connection of a stream back to its pool.
+    /// Returns the connection of a stream to its pool.
     pub(crate) fn keep_stream(&self, grpc: Grpc) {
         self.lane.pool.keep_stream(&self.claim.0, grpc, self.lane.tick());
     }

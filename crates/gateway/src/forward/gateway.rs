@@ -1,4 +1,4 @@
-//! What all serving threads share.
+//! The state that all serving threads share.
 
 use std::{
     sync::{Arc, atomic::AtomicU64},
@@ -17,7 +17,7 @@ use crate::{
     wire::headers::Ids,
 };
 
-/// What all serving threads share.
+/// The state that all serving threads share.
 #[derive(Debug)]
 pub(crate) struct Gateway {
     pub(crate) config: Config,
@@ -27,9 +27,9 @@ pub(crate) struct Gateway {
     pub(crate) ids: Ids,
     pub(crate) counts: Arc<Counts>,
     pub(crate) counters: Counters,
-    /// Records that the disk did not take.
+    /// Records that could not be written to disk.
     pub(crate) records_lost: Arc<AtomicU64>,
-    /// Requests that were lost with a replica, until the control plane knows of them.
+    /// Lost requests, until they are reported to the control plane.
     pub(crate) lost: Lost,
     started: Instant,
 }
@@ -55,18 +55,18 @@ impl Gateway {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
     }
 
-    /// The time of day.
+    /// The current wall-clock time.
     pub(crate) fn now(&self) -> Timestamp {
         let now: SystemTime = self.clock.now();
         now.into()
     }
 
-    /// Why it cannot serve yet.
+    /// Why the gateway cannot serve yet.
     pub(crate) fn not_ready(&self) -> Option<&'static str> {
         if self.tasks.is_stopping() {
             Some("this gateway is shutting down")
         } else if !self.table.holds() {
-            Some("this gateway has no route table yet: it waits for the control plane (gateway.control_url)")
+            Some("this gateway has no route table yet: it is waiting for the control plane (gateway.control_url)")
         } else {
             None
         }

@@ -1,4 +1,4 @@
-//! What a replica gets beside the body, and what a client gets beside the answer.
+//! The headers of a request to a replica, and of an answer to a client.
 
 use http::{
     HeaderMap, HeaderValue, Request, StatusCode, Uri, Version,
@@ -12,7 +12,7 @@ use crate::wire::{
     headers::{DEPLOYMENT, NOT_BEGUN, REPLICA, REQUEST_ID, REVISION, remove_hop_by_hop},
 };
 
-/// How a request is spoken.
+/// The protocol of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Protocol {
     Http,
@@ -20,7 +20,7 @@ pub(crate) enum Protocol {
 }
 
 impl Protocol {
-    /// The status of HTTP that says the same as an answer's head.
+    /// The HTTP status that corresponds to the header of an answer.
     pub(crate) fn code(self, status: StatusCode, headers: &HeaderMap) -> StatusCode {
         match self {
             Self::Http => status,
@@ -28,7 +28,7 @@ impl Protocol {
         }
     }
 
-    /// A request's head on its way to a replica. `length` is that of a body which is sent on while it comes.
+    /// The header of a request to a replica. `length` is that of a body which is forwarded while it arrives.
     pub(crate) fn outgoing(self, mut parts: Parts, id: HeaderValue, length: Option<u64>) -> Request<()> {
         remove_hop_by_hop(&mut parts.headers);
         parts.headers.insert(REQUEST_ID.clone(), id);
@@ -47,7 +47,7 @@ impl Protocol {
                 parts.version = Version::HTTP_11;
             }
             Self::Grpc => {
-                // A replica may get a part of it only. hyper writes the length of a body that is held.
+                // A replica may get only a part of it. hyper writes the length of a held body.
                 parts.headers.remove(CONTENT_LENGTH);
                 parts.headers.insert(TE, HeaderValue::from_static("trailers"));
                 let path = parts.uri.path();
@@ -59,7 +59,7 @@ impl Protocol {
     }
 }
 
-/// Makes an answer's headers those that the client gets: without what concerns one connection, and with who answered.
+/// Changes an answer's headers for the client: removes those for one connection, and adds who answered.
 pub(crate) fn stamp(headers: &mut HeaderMap, flight: &Flight) {
     remove_hop_by_hop(headers);
     headers.remove(&NOT_BEGUN);

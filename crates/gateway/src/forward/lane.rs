@@ -1,4 +1,4 @@
-//! What one serving thread forwards with: its connections to replicas, its records, its clock.
+//! What one serving thread needs to forward requests: connections to replicas, records, a clock.
 
 use std::{
     sync::{
@@ -19,32 +19,32 @@ use crate::{
     upstream::{pool::Pool, probe},
 };
 
-/// The clock of timeouts of connections.
+/// The clock for connection timeouts.
 pub(crate) const TICK: Duration = Duration::from_millis(250);
-/// Connections to replicas are closed after so many ticks without a request.
+/// Connections to replicas are closed after this many ticks without a request.
 const IDLE_LINK: u32 = 120;
-/// A replica that owes answers is probed when it has said nothing for so many ticks.
+/// A replica with outstanding requests is probed if it has sent nothing for this many ticks.
 const SILENCE: u32 = 4;
-/// How long a probe waits. A replica that is only busy answers one at once.
+/// Timeout of a probe. A replica that is only busy answers at once.
 const PROBE_PATIENCE: Duration = Duration::from_secs(2);
-/// Between two probes of a replica that hangs.
+/// The delay between two probes of a hung replica.
 const PROBE_PAUSE: Duration = Duration::from_secs(1);
 
-/// What one serving thread forwards with.
+/// The state that one serving thread needs to forward requests.
 #[derive(Debug)]
 pub(crate) struct Lane {
-    /// Which thread.
+    /// The index of the thread.
     pub(crate) index: usize,
-    /// What all of them share.
+    /// The shared state.
     pub(crate) gateway: Arc<Gateway>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) pool: Pool,
     /// Records that wait to be written.
     pub(crate) records: Arc<Records>,
-    /// The gateway's own share of each request's time.
+    /// The gateway's own share of the time of each request.
     pub(crate) added: Histogram,
     tick: AtomicU32,
-    /// The end waits no more for what is in flight.
+    /// Shutdown no longer waits for requests in flight.
     cuts: AtomicBool,
 }
 
@@ -67,17 +67,17 @@ impl Lane {
         self.tick.load(Ordering::Relaxed)
     }
 
-    /// The thread ends now: what is dropped from now on is cut off.
+    /// The thread ends now: requests that are dropped from now on count as cut off.
     pub(crate) fn cut(&self) {
         self.cuts.store(true, Ordering::Relaxed);
     }
 
-    /// Whether what is dropped now is cut off by the end.
+    /// Whether requests that are dropped now are cut off by the shutdown.
     pub(crate) fn cuts(&self) -> bool {
         self.cuts.load(Ordering::Relaxed)
     }
 
-    /// Moves the clock on.
+    /// Advances the clock.
     pub(crate) fn count_tick(&self) -> u32 {
         let ticks = self.gateway.now_ms() / u64::try_from(TICK.as_millis()).unwrap_or(250);
         let now = u32::try_from(ticks).unwrap_or(u32::MAX).saturating_add(1);
@@ -85,7 +85,7 @@ impl Lane {
         now
     }
 
-    /// Closes what nobody has used for long, and probes who owes answers and says nothing.
+    /// Closes idle connections, and probes silent replicas with outstanding requests.
     pub(crate) fn look_after_replicas(self: &Arc<Self>) {
         let now = self.tick();
         self.pool.close_idle(now.saturating_sub(IDLE_LINK));
@@ -95,7 +95,7 @@ impl Lane {
         }
     }
 
-    /// Probes until there is an answer. Until then the replica gets no request.
+    /// Probes until there is an answer. Until then the replica gets no requests.
     async fn probe(&self, replica: &Arc<Replica>) {
         let mut hangs = false;
         while probe::is_silent(replica, PROBE_PATIENCE).await {
@@ -104,7 +104,7 @@ impl Lane {
                 let (replica, seconds) = (&replica.id, PROBE_PATIENCE.as_secs());
                 tracing::warn!(
                     replica,
-                    "a replica owes answers and answers no probe within {seconds} s; it is avoided"
+                    "a replica with outstanding requests did not answer a probe within {seconds} s; it gets no requests"
                 );
             }
             tokio::select! {
@@ -112,7 +112,7 @@ impl Lane {
                 () = self.gateway.tasks.stopping() => return,
             }
             if Arc::strong_count(replica) == 1 {
-                // No route names it any more.
+                // No route contains it any more.
                 return;
             }
         }

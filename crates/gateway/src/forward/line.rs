@@ -1,4 +1,4 @@
-//! A connection to a replica, of whichever protocol.
+//! A connection to a replica, for any protocol.
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,13 +25,13 @@ pub(crate) enum Line {
     Http1(Link),
     /// For the calls of many clients.
     Shared(Grpc),
-    /// For this stream alone.
+    /// For this stream only.
     Own(Grpc),
 }
 
 impl Line {
-    /// A connection that is there already, or a new one; and which of both. A stream gets its own: one whose messages
-    /// the model does not take must not hold up the calls of others.
+    /// An existing connection or a new one, and which of both. A stream gets its own: if the model does not read its
+    /// messages, they must not block the calls of others.
     pub(crate) async fn to(
         lane: &Lane,
         replica: &Arc<Replica>,
@@ -58,8 +58,8 @@ impl Line {
         }
     }
 
-    /// Sends a request and waits for the answer's head: see [`Link::send`] and [`Grpc::send`]. The body of an answer over
-    /// HTTP/1 is read from the connection itself.
+    /// Sends a request and waits for the header of the answer: see [`Link::send`] and [`Grpc::send`]. The body of an
+    /// answer over HTTP/1 is read from the connection itself.
     pub(crate) async fn send(
         &mut self,
         request: &mut Request<SendBody>,
@@ -72,7 +72,7 @@ impl Line {
         }
     }
 
-    /// It is of no more use.
+    /// It can no longer be used.
     pub(crate) fn forget(self, lane: &Lane, replica: &Arc<Replica>) {
         match self {
             Self::Http1(_) | Self::Own(_) => {}

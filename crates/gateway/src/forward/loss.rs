@@ -1,4 +1,4 @@
-//! Notes what a replica, or the end of the gateway, did to requests.
+//! Records requests that were lost because of a replica or the shutdown of the gateway.
 
 use api::{
     ReplicaId, RevisionNumber,
@@ -26,7 +26,8 @@ fn lost(endpoint: &Endpoint, revision: &Revision, replica: &Replica, how: Loss, 
     }
 }
 
-/// A replica broke off with a request in its hands. `before`: the replica that had broken off with the same request.
+/// The connection to a replica broke with a request. `before`: the replica whose connection broke with the same request
+/// before.
 pub(crate) fn broke_off(
     gateway: &Gateway,
     endpoint: &Endpoint,
@@ -36,7 +37,7 @@ pub(crate) fn broke_off(
     error: &str,
     before: Option<&str>,
 ) {
-    // A replica that is told to end has left the route before.
+    // A replica that is told to stop was removed from the route before.
     let routed = gateway.table.of(endpoint.key).is_some_and(|newest| {
         newest.revisions.iter().any(|revision| revision.replicas.iter().any(|other| std::ptr::eq(&**other, replica)))
     });
@@ -49,7 +50,7 @@ pub(crate) fn broke_off(
     gateway.lost.note(LostRequests { error, suspect, ..lost(endpoint, revision, replica, how, id) });
 }
 
-/// A request that a replica has in its hands. Dropped when the gateway waits no more, it is noted.
+/// A request at a replica. If it is dropped after the drain time, the loss is recorded.
 pub(crate) struct InHand<'a> {
     pub(crate) lane: &'a Lane,
     pub(crate) endpoint: &'a Endpoint,

@@ -1,4 +1,4 @@
-//! Takes a request's body as far as it is needed to choose what to do with it: short ones whole, long ones in part.
+//! Reads the body of a request as far as needed: short bodies completely, long ones partly.
 
 use std::{future::poll_fn, pin::Pin, sync::Arc, task::Poll, time::Duration};
 
@@ -24,19 +24,19 @@ use crate::{
     },
 };
 
-/// A request's body.
+/// The body of a request.
 #[derive(Debug)]
 pub(crate) enum Received {
-    /// All of it.
+    /// The whole body.
     Held(Bytes),
-    /// Longer than is held, or than there is room to hold: what came, what comes, and how much of that is allowed.
+    /// Longer than the limit or the free memory for held bodies: what has arrived, the rest, and its maximum length.
     Long { head: Bytes, rest: Incoming, allowed: u64 },
-    /// The messages for one model of a stream for several.
+    /// The messages for one model of a stream for several models.
     Part(Part),
 }
 
 impl Received {
-    /// What is there of it.
+    /// The part that has arrived.
     pub(crate) fn bytes(&self) -> &[u8] {
         match self {
             Self::Held(bytes) | Self::Long { head: bytes, .. } => bytes,
@@ -44,7 +44,7 @@ impl Received {
         }
     }
 
-    /// All of it, if it is there.
+    /// The whole body, if it has arrived.
     pub(crate) fn held(&self) -> Option<&Bytes> {
         match self {
             Self::Held(bytes) => Some(bytes),
@@ -52,12 +52,12 @@ impl Received {
         }
     }
 
-    /// Whether it is sent on while it comes.
+    /// Whether it is forwarded while it arrives.
     pub(crate) fn streams(&self) -> bool {
         matches!(self, Self::Long { .. } | Self::Part(_))
     }
 
-    /// As it is sent, and, where it is sent on while it comes, what comes of that.
+    /// The body to send, and, if it is forwarded while it arrives, its progress.
     pub(crate) fn into_sending(self, config: &Config) -> (SendBody, Option<Arc<StreamProgress>>) {
         match self {
             Self::Held(bytes) => (SendBody::held(bytes), None),
@@ -71,12 +71,12 @@ impl Received {
     }
 }
 
-/// How slowly bodies may come.
+/// The minimum rate of bodies.
 fn pace(config: &Config) -> Pace {
     Pace::new(Duration::from_millis(config.body_idle_timeout_ms))
 }
 
-/// The body of a request whose length is `announced`, if it is.
+/// The body of a request with `announced` length, if any.
 pub(crate) async fn body(
     lane: &Lane,
     mut body: Incoming,
@@ -162,7 +162,7 @@ pub(crate) async fn call(
                 return Err(Refusal::new(StatusCode::BAD_REQUEST, words));
             }
             Found::More if full => {
-                let words = "the model's name is too far behind in the message; write its fields in order";
+                let words = "the name of the model comes too late in the message; write its fields in order";
                 return Err(Refusal::new(StatusCode::BAD_REQUEST, words));
             }
             Found::Model | Found::More => continue,
@@ -178,11 +178,11 @@ pub(crate) async fn call(
     }
 }
 
-/// Pieces of a body. The first is mostly all of it; only a second one makes copying worth while.
+/// Pieces of a body. Usually the first one is the whole body; only a second one makes copying worth while.
 struct Pieces {
     first: Option<Bytes>,
     all: BytesMut,
-    /// The length that it will have, as far as that is known.
+    /// Its length, as far as it is known.
     expected: u64,
 }
 
@@ -238,19 +238,19 @@ fn too_long(config: &Config) -> Refusal {
 
 fn too_slow(config: &Config) -> Refusal {
     let words = format!(
-        "the body comes too slowly: nothing for {} ms (gateway.body_idle_timeout_ms), or less than 4 KiB a second",
+        "the body arrives too slowly: nothing for {} ms (gateway.body_idle_timeout_ms), or less than 4 KiB a second",
         config.body_idle_timeout_ms
     );
     Refusal::new(StatusCode::REQUEST_TIMEOUT, words).closing()
 }
 
-/// Whether the client, not the replica, ended a request whose body was sent on while it came.
+/// Whether the client, not the replica, ended a request whose body was forwarded while it arrived.
 pub(crate) fn blame_client(progress: &StreamProgress, config: &Config) -> Option<Refusal> {
     match progress.state() {
         StreamState::TooLong => Some(too_long(config)),
         StreamState::Stalled => Some(too_slow(config)),
         StreamState::Broken => {
-            Some(Refusal::new(StatusCode::BAD_REQUEST, "the request's body broke off before its end").closing())
+            Some(Refusal::new(StatusCode::BAD_REQUEST, "the body of the request ended early").closing())
         }
         StreamState::Open | StreamState::Done => None,
     }

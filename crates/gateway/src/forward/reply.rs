@@ -1,4 +1,4 @@
-//! Bodies of answers on their way to a client.
+//! Bodies of answers to a client.
 
 use std::{
     pin::Pin,
@@ -27,24 +27,24 @@ pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub(crate) type BoxBody = UnsyncBoxBody<Bytes, BoxError>;
 type Polled = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
 
-/// An answer's body, on its way to a client.
+/// The body of an answer to a client.
 #[derive(Debug)]
 pub(crate) enum OutBody {
-    /// The gateway's own words.
+    /// A text of the gateway.
     Own(Option<Bytes>),
-    /// The gateway's own gRPC message, and the trailers that end it.
+    /// A gRPC message of the gateway, and its trailers.
     Message(Option<Bytes>, Option<Box<HeaderMap>>),
-    /// A replica's.
+    /// A body from a replica.
     Replica(ReplicaBody),
 }
 
 impl OutBody {
-    /// These words.
+    /// This text.
     pub(crate) fn own(words: impl Into<Bytes>) -> Self {
         Self::Own(Some(words.into()).filter(|bytes| !bytes.is_empty()))
     }
 
-    /// An answer over gRPC: one message, or none.
+    /// A gRPC answer: one message, or none.
     pub(crate) fn grpc(message: Option<&[u8]>) -> Response<Self> {
         grpc::response(Self::Message(message.map(grpc::frame), Some(Box::new(grpc::all_well()))))
     }
@@ -82,14 +82,14 @@ impl Body for OutBody {
     }
 }
 
-/// Where a replica's answer comes from.
+/// The source of a replica's answer.
 #[derive(Debug)]
 pub(crate) enum Source {
     /// A connection of its own.
     Http1(Link),
-    /// `_place` is that among the calls of its connection; kept for its end only.
+    /// `_place` is its place among the calls of the connection; kept only to be dropped at the end.
     Http2 { incoming: Incoming, _place: Place },
-    /// A connection of HTTP/2 of its own.
+    /// A separate HTTP/2 connection.
     Stream { incoming: Incoming, grpc: Grpc },
     /// Nothing more comes.
     Ended,
@@ -123,8 +123,8 @@ impl Source {
     }
 }
 
-/// A replica's answer. Reading it drives the connection that it comes on; at its end the connection goes back to
-/// the pool and the request is over.
+/// The answer of a replica. Reading it drives its connection; at its end the connection returns to the pool and the
+/// request is over.
 #[derive(Debug)]
 pub(crate) struct ReplicaBody {
     source: Source,
@@ -132,12 +132,12 @@ pub(crate) struct ReplicaBody {
     flight: Option<Box<Flight>>,
     alarm: Option<Alarm>,
     idle: Duration,
-    /// Whether something came since the alarm was set.
+    /// Whether data arrived since the alarm was set.
     moved: bool,
 }
 
 impl ReplicaBody {
-    /// `idle` bounds the wait for each next piece.
+    /// `idle` limits the wait for each next piece.
     pub(crate) fn new(source: Source, flight: Box<Flight>, alarm: Alarm, idle: Duration) -> Self {
         let mut body = Self { source, flight: Some(flight), alarm: Some(alarm), idle, moved: true };
         if body.source.is_end_stream() {
@@ -162,7 +162,7 @@ impl ReplicaBody {
             }
             Poll::Ready(Some(Err(error))) => {
                 let error = causes(&*error);
-                let words = format!("broke off within its answer ({error}); the request is not sent again");
+                let words = format!("broke the connection within its answer ({error}); the request is not sent again");
                 self.fail(StatusCode::BAD_GATEWAY, &words, Some(&error))
             }
             Poll::Ready(None) => {
@@ -181,8 +181,8 @@ impl ReplicaBody {
         }
     }
 
-    /// The replica stopped within its answer; `error`: its connection did. A gRPC call ends with a status that says so,
-    /// unless its length was announced.
+    /// The replica stopped within its answer; `error`: its connection broke. A gRPC call ends with a status that says
+    /// so, unless its length was announced.
     fn fail(&mut self, status: StatusCode, how: &str, error: Option<&str>) -> Polled {
         let is_grpc = matches!(self.source, Source::Http2 { .. } | Source::Stream { .. });
         let says_so = is_grpc && self.source.size_hint().exact().is_none();

@@ -12,7 +12,7 @@ impl Count {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// What was counted.
+    /// The current count.
     pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -23,11 +23,11 @@ impl Count {
 pub(crate) enum Reason {
     /// Host or Origin.
     Host,
-    /// No such path.
+    /// Unknown path.
     Path,
-    /// No such model or version.
+    /// Unknown model or version.
     Model,
-    /// A bound on requests in flight.
+    /// A limit on requests in flight.
     Full,
 }
 
@@ -38,13 +38,13 @@ pub(crate) const REASONS: [&str; 4] = ["host", "path", "model", "in_flight"];
 pub(crate) struct Counters {
     /// By [`Reason`], in the order of [`REASONS`].
     pub(crate) refused: [Count; REASONS.len()],
-    /// Requests sent to a replica once more.
+    /// Retried requests.
     pub(crate) retries: Count,
-    /// Kept connections that had ended when they were needed.
+    /// Kept connections that had closed when they were needed.
     pub(crate) stale: Count,
-    /// Connections beyond the bound.
+    /// Connections above the limit.
     pub(crate) connections_refused: Count,
-    /// Requests in whose hands a replica ended, or its connection did, before it answered.
+    /// Requests whose replica, or its connection, ended before it answered.
     pub(crate) broken: Count,
 }
 

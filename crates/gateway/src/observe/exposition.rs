@@ -1,11 +1,11 @@
-//! Metrics pages of several replicas as one page, in Prometheus's text format 0.0.4.
+//! Merges the metrics pages of several replicas into one page, in Prometheus text format 0.0.4.
 //!
-//! A page is read line by line, as that format or as OpenMetrics; a line that cannot be read is dropped and counted. Each
-//! series gets the labels of its replica. A label of the model's own that is called like one of these becomes
-//! `exported_…`, as in Prometheus. A family stands once, with the first help that was given. Replicas that declare one
-//! name with different types make it `untyped`: their values are kept.
+//! A page is read line by line, as that format or as OpenMetrics; a malformed line is dropped and counted. Each series
+//! gets the labels of its replica. A model's own label with one of these names becomes `exported_…`, as in Prometheus.
+//! Each family occurs once, with the first help text. If replicas declare one name with different types, it becomes
+//! `untyped`: their values are kept.
 //!
-//! **Invariant:** whatever replicas say, the page can be read, and no series stands twice.
+//! **Invariant:** whatever replicas send, the page is valid, and no series occurs twice.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -21,7 +21,7 @@ const UP: &str = "modelway_replica_up";
 const DROPPED: &str = "modelway_replica_scrape_dropped_lines";
 const NOT_ASKED: &str = "modelway_replicas_not_asked";
 
-/// A family's type, as a page declares it.
+/// The type of a family, as a page declares it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Counter,
@@ -29,7 +29,7 @@ enum Kind {
     Histogram,
     Summary,
     Untyped,
-    /// Of OpenMetrics only: these are written as gauges or `untyped`.
+    /// Only in OpenMetrics: these are written as gauges or `untyped`.
     Info,
     StateSet,
     GaugeHistogram,
@@ -59,7 +59,7 @@ impl Kind {
         }
     }
 
-    /// What follows the family's name in its samples' names.
+    /// The suffixes of the family's name in the names of its samples.
     fn suffixes(self) -> &'static [&'static str] {
         match self {
             Self::Histogram => &["_bucket", "_sum", "_count"],
@@ -69,7 +69,7 @@ impl Kind {
     }
 }
 
-/// Whose page.
+/// The replica of a page.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Source<'s> {
     pub(crate) deployment: &'s str,
@@ -99,38 +99,38 @@ struct Family {
     samples: String,
 }
 
-/// What a page has declared of a family.
+/// The declarations of a page for a family.
 #[derive(Clone, Debug)]
 struct Declared {
     kind: Kind,
     help: Option<String>,
 }
 
-/// The page.
+/// The merged page.
 #[derive(Debug)]
 pub(crate) struct Exposition {
     families: BTreeMap<String, Family>,
-    /// Which family a sample's name belongs to.
+    /// The family of a sample's name.
     owners: HashMap<String, String>,
-    /// Bytes that samples may still take.
+    /// How many bytes samples may still use.
     room: usize,
     up: String,
     dropped: String,
 }
 
 impl Exposition {
-    /// An empty page whose samples may take `most` bytes.
+    /// An empty page with at most `most` bytes of samples.
     pub(crate) fn new(most: usize) -> Self {
         let (families, owners, up, dropped) = Default::default();
         Self { families, owners, room: most, up, dropped }
     }
 
-    /// Notes a replica that gave no page.
+    /// Records a replica without a page.
     pub(crate) fn add_missing(&mut self, source: &Source<'_>) {
         self.note(&source.labels(), false, 0);
     }
 
-    /// Takes over a replica's page.
+    /// Adds the page of a replica.
     pub(crate) fn add(&mut self, page: &[u8], is_open_metrics: bool, source: &Source<'_>) {
         let labels = source.labels();
         let mut declared = HashMap::new();
@@ -158,7 +158,7 @@ impl Exposition {
             });
             if is_taken { taken += 1 } else { dropped += 1 }
         }
-        // A page of which nothing can be read is none, as one of HTML.
+        // A page without any readable line, such as HTML, does not count as a page.
         self.note(&labels, taken > 0 || dropped == 0, dropped);
     }
 
@@ -168,7 +168,7 @@ impl Exposition {
         }
     }
 
-    /// Takes a sample over, if its name does not belong to another family.
+    /// Adds a sample, if its name does not belong to another family.
     fn take(
         &mut self,
         sample: &Sample<'_>,
@@ -201,7 +201,7 @@ impl Exposition {
         true
     }
 
-    /// Has all samples' names of a family belong to it. False if one of them is another's.
+    /// Reserves the sample names of a family. False if one of them belongs to another family.
     fn claim(&mut self, family: &str, sample: &str, kind: Kind) -> bool {
         if [UP, DROPPED, NOT_ASKED].contains(&family) {
             return false;
@@ -212,7 +212,7 @@ impl Exposition {
             return true;
         }
         let mut names: Vec<_> = kind.suffixes().iter().map(|suffix| format!("{family}{suffix}")).collect();
-        // The family's own name has a line of its own, its type's.
+        // The name of the family itself has its own TYPE line.
         names.push(family.to_owned());
         let is_free = names.iter().all(|name| self.owners.get(name).is_none_or(|owner| owner == family));
         if is_free {
@@ -221,7 +221,7 @@ impl Exposition {
         is_free
     }
 
-    /// The page's text. `not_asked` is how many replicas there are beyond those that were asked.
+    /// The text of the page. `not_asked` is the number of replicas that were not scraped.
     pub(crate) fn write(self, not_asked: usize) -> String {
         let mut text = String::with_capacity(self.up.len() + self.dropped.len() + self.families.len() * 128);
         let head = |text: &mut String, name: &str, help: Option<&str>, kind: &str| {
@@ -240,7 +240,7 @@ impl Exposition {
         for (name, family) in self.families {
             head(&mut text, &name, family.help.as_deref(), family.kind.word());
             if family.kind == Kind::Untyped {
-                // Samples of different names are families of their own to whoever reads this.
+                // A reader treats samples with different names as separate families.
                 let mut lines: Vec<_> = family.samples.lines().collect();
                 lines.sort_by_key(|line| line.split('{').next());
                 for line in lines {
@@ -255,7 +255,7 @@ impl Exposition {
     }
 }
 
-/// Reads `HELP name text` and `TYPE name kind`; other comments say nothing.
+/// Parses `HELP name text` and `TYPE name kind`; other comments are ignored.
 fn declare<'l>(comment: &'l str, declared: &mut HashMap<&'l str, Declared>) {
     let Some((word, rest)) = comment.split_once([' ', '\t']) else { return };
     if !matches!(word, "HELP" | "TYPE") {
@@ -273,8 +273,8 @@ fn declare<'l>(comment: &'l str, declared: &mut HashMap<&'l str, Declared>) {
     }
 }
 
-/// The family that a sample belongs to on the page that is written, and what its page declared of it. `None` if the
-/// declared type has no such sample.
+/// The family of a sample on the merged page, and the declarations of its own page. `None` if the declared type has no
+/// such sample.
 fn family_of<'s>(
     name: &'s str,
     declared: &HashMap<&str, Declared>,
@@ -313,7 +313,7 @@ fn family_of<'s>(
     found.or(Some((name, Declared { kind: Kind::Untyped, help: None })))
 }
 
-/// Whether a sample has the label that its type needs.
+/// Whether a sample has the label that its type requires.
 fn is_whole(sample: &Sample<'_>, family: &str, kind: Kind) -> bool {
     let needed = match (kind, &sample.name[family.len()..]) {
         (Kind::Histogram, "_bucket") => "le",

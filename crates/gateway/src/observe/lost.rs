@@ -1,6 +1,7 @@
-//! Requests that were lost with a replica, until the control plane knows of them: it makes events of them.
+//! Lost requests, until they are reported to the control plane, which makes events of them.
 //!
-//! **Invariant:** a request only notes its loss. What waits is bounded, and a replica is told of once a minute at most.
+//! **Invariant:** a request only records its loss. The number of waiting reports is limited, and a replica is reported
+//! at most once a minute.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -19,17 +20,17 @@ use tokio::{
 
 use crate::wire::refusal::causes;
 
-/// After a loss, so long for others to come with it.
+/// The delay after a loss, to collect further ones.
 const GATHER: Duration = Duration::from_millis(500);
-/// Between two words about one replica.
+/// The minimum time between two reports about one replica.
 const PAUSE: Duration = Duration::from_secs(60);
-/// After the control plane did not take them.
+/// The delay after a failed report.
 const AFTER_FAILURE: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(5);
-/// At the end.
+/// The timeout at shutdown.
 const LAST_PATIENCE: Duration = Duration::from_secs(1);
 
-/// What waits to be told.
+/// The waiting reports.
 #[derive(Debug, Default)]
 pub(crate) struct Lost {
     waiting: Mutex<HashMap<(DeploymentId, ReplicaId, Loss), Waiting>>,
@@ -38,7 +39,7 @@ pub(crate) struct Lost {
 
 #[derive(Debug)]
 struct Waiting {
-    /// `None`: everything was told.
+    /// `None`: everything was reported.
     lost: Option<LostRequests>,
     not_before: Instant,
 }
@@ -48,7 +49,7 @@ impl Lost {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes requests. Losses of more than [`MOST_LOST`] replicas at one time are in the log only.
+    /// Records requests. Losses of more than [`MOST_LOST`] replicas at one time are only logged.
     pub(crate) fn note(&self, more: LostRequests) {
         let mut waiting = self.lock();
         let full = waiting.len() >= MOST_LOST;
@@ -71,7 +72,7 @@ impl Lost {
         self.noted.notify_one();
     }
 
-    /// What is due; `all`: also what is not.
+    /// The reports that are due; `all`: also the others.
     fn take(&self, all: bool) -> Vec<LostRequests> {
         let now = Instant::now();
         let mut due = Vec::new();
@@ -88,30 +89,30 @@ impl Lost {
         due
     }
 
-    /// When something is due next. Also what was told stands here for a while.
+    /// When the next report is due. Sent reports stay here for some time, too.
     fn due(&self) -> Option<Instant> {
         self.lock().values().map(|waiting| waiting.not_before).min()
     }
 }
 
-/// Tells the control plane, until `ended` resolves; then once more.
+/// Reports to the control plane until `ended` resolves; then once more.
 pub(crate) async fn tell(lost: &Lost, control_url: &str, mut ended: oneshot::Receiver<()>) {
     let client = match base::client::builder_for(control_url).build() {
         Ok(client) => client,
         Err(error) => {
-            tracing::error!("the control plane cannot be told of lost requests: {}", causes(&error));
+            tracing::error!("cannot report lost requests to the control plane: {}", causes(&error));
             return;
         }
     };
     let url = format!("{}{LOST_PATH}", control_url.trim_end_matches('/'));
-    // What the control plane has not taken is told again as it is, so that it can tell that it was told twice.
+    // A failed report is repeated unchanged, so that the control plane can detect duplicates.
     let mut batch = Vec::new();
     let mut failed = false;
     loop {
         let wait = async {
             match lost.due() {
                 _ if failed => tokio::time::sleep(AFTER_FAILURE).await,
-                // What is noted meanwhile may be due earlier: of another replica.
+                // Losses of another replica that are recorded meanwhile may be due earlier.
                 Some(due) => tokio::select! {
                     () = tokio::time::sleep_until(due) => {}
                     () = lost.noted.notified() => {}
@@ -133,18 +134,18 @@ pub(crate) async fn tell(lost: &Lost, control_url: &str, mut ended: oneshot::Rec
             let told = told.and_then(reqwest::Response::error_for_status);
             match told {
                 Ok(_) => batch.clear(),
-                // A control plane of another version, or one that thinks them wrong: asking again helps nobody.
+                // The control plane has another version or rejects the reports: a retry does not help.
                 Err(error) if error.status().is_some_and(|status| status.is_client_error()) => {
-                    tracing::warn!("the control plane takes no word of lost requests: {}", causes(&error));
+                    tracing::warn!("the control plane rejects reports of lost requests: {}", causes(&error));
                     batch.clear();
                 }
-                Err(error) => tracing::debug!("lost requests cannot be told yet: {}", causes(&error)),
+                Err(error) => tracing::debug!("cannot report lost requests yet: {}", causes(&error)),
             }
             failed = !batch.is_empty();
         }
         if last {
             if failed {
-                tracing::warn!("the control plane was not told of requests that were lost: {batch:?}");
+                tracing::warn!("lost requests were not reported to the control plane: {batch:?}");
             }
             return;
         }

@@ -1,4 +1,4 @@
-//! The metrics pages of all replicas as one, for Prometheus. Replicas are asked when somebody scrapes.
+//! Merges the metrics pages of all replicas for Prometheus. Replicas are scraped on request.
 
 use std::{
     fmt,
@@ -28,14 +28,14 @@ use crate::{
 
 const PATH: &str = "/metrics";
 const ACCEPT: &str = "text/plain;version=0.0.4, application/openmetrics-text;version=1.0.0;q=0.5";
-/// The longest page of one replica.
+/// Maximum size of the page of one replica.
 const LONGEST: usize = 4 << 20;
-/// All pages of one scrape, as replicas send them.
+/// Maximum size of all pages of one scrape, as sent by the replicas.
 const LONGEST_IN_ALL: usize = 32 << 20;
 
 type Scrape = BoxFuture<'static, Bytes>;
 
-/// The scrape under way: whoever asks meanwhile gets the same page.
+/// The current scrape: concurrent requests share it.
 #[derive(Default)]
 pub(crate) struct Pages(Mutex<Option<WeakShared<Scrape>>>);
 
@@ -46,7 +46,7 @@ impl fmt::Debug for Pages {
 }
 
 impl Pages {
-    /// The scrape under way, or the one that `begin` begins.
+    /// The current scrape, or the one that `begin` starts.
     pub(crate) fn join<F>(&self, begin: impl FnOnce() -> F) -> Shared<Scrape>
     where
         F: Future<Output = Bytes> + Send + 'static,
@@ -61,7 +61,7 @@ impl Pages {
     }
 }
 
-/// Asks all replicas for their metrics and makes one page of them.
+/// Scrapes all replicas and merges their pages.
 pub(crate) async fn collect(table: Arc<Table>, tasks: Tasks) -> Bytes {
     let room = AtomicUsize::new(LONGEST_IN_ALL);
     let asking = survey::of_all(&table, |replica| {

@@ -1,12 +1,12 @@
-//! The prediction log: which request was answered by whom, how and how fast.
+//! The prediction log: who answered which request, with what result and how fast.
 //!
-//! Each serving thread writes a record's line into a bounded list of its own, which costs no wake-up and less than handing
-//! the record to another thread would. One task takes the lists a few times a second and appends them to a file: it has
-//! little to do, so that it does not hold up a serving thread on the same CPU. Where it cannot keep up, or the disk refuses,
+//! Each serving thread writes the line of a record into its own bounded list. This needs no wake-up, and costs less
+//! than passing the record to another thread. One task takes the lists a few times a second and appends them to a file.
+//! It has little to do, so it does not delay a serving thread on the same CPU. If it cannot keep up, or the disk fails,
 //! records are dropped and counted: a prediction never waits for its record.
 //!
-//! One record is one JSON object a line, in files named by the time of their first record. Inputs and outputs are
-//! there only where the deployment asks for it, cut to a bound, with their true length beside them.
+//! Each record is a line of JSON. A file is named after the time of its first record. Inputs and outputs are included
+//! only if the deployment asks for them, cut to a limit, with their original length.
 
 use std::{
     fs::File,
@@ -31,31 +31,31 @@ use crate::{
     },
 };
 
-/// How often the lists are emptied.
+/// Interval of emptying the lists.
 pub(crate) const FLUSH_EVERY: Duration = Duration::from_millis(250);
-/// Payloads that wait on one thread; beyond it records go without them.
+/// Maximum number of payloads that wait on one thread; further records have none.
 const WAITING_PAYLOAD_BYTES: usize = 32 << 20;
-/// Emptied lists of lines are used again up to this size.
+/// Emptied lists of lines are reused up to this size.
 const SPARE_BYTES: usize = 4 << 20;
-/// A file is ended after this long even if it is small.
+/// A file is closed after this time even if it is small.
 const FILE_MICROS: i64 = 3_600_000_000;
 
-/// What is known of a request before it is answered.
+/// What is known about a request before it is answered.
 #[derive(Debug)]
 pub(crate) struct Draft {
     /// `infer`, `predict` …
     pub(crate) kind: &'static str,
     /// The request's id.
     pub(crate) id: HeaderValue,
-    /// Inputs and outputs, where the deployment logs them.
+    /// Inputs and outputs, if the deployment logs them.
     pub(crate) payloads: Option<Box<Payloads>>,
 }
 
 impl Draft {
-    /// Of a prediction with this body, of which at most `most` bytes are kept where `log` wants them.
+    /// For a prediction with this body, of which at most `most` bytes are kept if `log` wants them.
     pub(crate) fn new(kind: &'static str, id: HeaderValue, log: LogPayloads, body: &[u8], most: usize) -> Self {
         let logged = match log {
-            // Tensors of protobuf are no text; the log holds who, when and how fast.
+            // Protobuf tensors are not text; the log contains who, when and how fast.
             _ if kind == "grpc_infer" => false,
             LogPayloads::None => false,
             LogPayloads::Sample => rand::random_range(0..100) == 0,
@@ -77,7 +77,7 @@ pub(crate) struct Payloads {
     pub(crate) output: Payload,
 }
 
-/// The beginning of a body, and how long all of it was.
+/// The beginning of a body, and its whole length.
 #[derive(Debug, Default)]
 pub(crate) struct Payload {
     bytes: Vec<u8>,
@@ -85,7 +85,7 @@ pub(crate) struct Payload {
 }
 
 impl Payload {
-    /// Adds a piece; keeps `most` bytes in all.
+    /// Adds a piece; keeps `most` bytes in total.
     pub(crate) fn add(&mut self, data: &[u8], most: usize) {
         let left = most.saturating_sub(self.bytes.len());
         self.bytes.extend_from_slice(&data[..data.len().min(left)]);
@@ -93,7 +93,7 @@ impl Payload {
     }
 
     fn json(&self) -> serde_json::Value {
-        // Cutting may split a character; what is no text at all is not shown.
+        // Cutting may split a character; invalid text is not shown.
         let text = match std::str::from_utf8(&self.bytes) {
             Ok(text) => Some(text),
             Err(error) if error.error_len().is_none() => std::str::from_utf8(&self.bytes[..error.valid_up_to()]).ok(),
@@ -112,19 +112,19 @@ pub(crate) struct Record<'a> {
     pub(crate) revision: &'a Revision,
     pub(crate) replica: &'a Replica,
     pub(crate) code: u16,
-    /// Whether the answer came to its end.
+    /// Whether the answer was complete.
     pub(crate) whole: bool,
     pub(crate) latency_us: u64,
 }
 
 impl Record<'_> {
-    /// All but the payloads.
+    /// Everything but the payloads.
     fn write(&self, line: &mut Vec<u8>, second: &mut Second) {
         let mut number = itoa::Buffer::new();
         line.extend_from_slice(b"{\"time\":\"");
         second.write(self.at, line);
         line.extend_from_slice(b"\",\"id\":\"");
-        // Ids are checked to be plain when they come in.
+        // Request ids are validated on arrival.
         line.extend_from_slice(self.draft.id.as_bytes());
         line.extend_from_slice(b"\",\"deployment\":\"");
         line.extend_from_slice(self.endpoint.label().as_bytes());
@@ -145,7 +145,7 @@ impl Record<'_> {
     }
 }
 
-/// Writes timestamps; those of the same second share the work.
+/// Writes timestamps; those within one second share the work.
 #[derive(Debug, Default)]
 struct Second {
     at: i64,
@@ -171,12 +171,12 @@ impl Second {
     }
 }
 
-/// The records of one thread that wait to be written.
+/// The waiting records of one thread.
 #[derive(Debug)]
 pub(crate) struct Records {
     waiting: Mutex<Waiting>,
     most: usize,
-    /// Records that were dropped because too many waited.
+    /// Records that were dropped because too many were waiting.
     pub(crate) dropped: AtomicU64,
     /// Records that lost their payloads for the same reason.
     pub(crate) bare: AtomicU64,
@@ -186,7 +186,7 @@ pub(crate) struct Records {
 struct Waiting {
     count: usize,
     lines: Vec<u8>,
-    /// Those that belong at the end of a line, and where it lacks its end.
+    /// The payloads that belong at the end of a line, and where the line is incomplete.
     payloads: Vec<(usize, Box<Payloads>)>,
     payload_bytes: usize,
     second: Second,
@@ -202,17 +202,17 @@ impl Records {
         }
     }
 
-    /// Whether anything is recorded.
+    /// Whether records are written at all.
     pub(crate) fn wanted(&self) -> bool {
         self.most > 0
     }
 
-    /// Only the writer ever takes it too, for a moment.
+    /// Only the writer also takes this lock, for a moment.
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a record in line, or drops and counts it.
+    /// Queues a record, or drops and counts it.
     pub(crate) fn push(&self, mut record: Record<'_>) {
         let mut waiting = self.lock();
         if waiting.count >= self.most {
@@ -235,12 +235,12 @@ impl Records {
         lines.extend_from_slice(b"}\n");
     }
 
-    /// Whether nothing waits.
+    /// Whether no record is waiting.
     pub(crate) fn is_empty(&self) -> bool {
         self.lock().count == 0
     }
 
-    /// What waits. The next lines go into `empty`.
+    /// Takes the waiting lines. The next lines go into `empty`.
     fn take(&self, empty: Vec<u8>) -> Waiting {
         let mut waiting = self.lock();
         let second = std::mem::take(&mut waiting.second);
@@ -248,7 +248,7 @@ impl Records {
     }
 }
 
-/// The file that records go to.
+/// The current file.
 #[derive(Debug)]
 struct Open {
     file: File,
@@ -267,7 +267,7 @@ pub(crate) struct Writer {
     /// Emptied lists of lines, for the next records.
     spare: Vec<Vec<u8>>,
     failing: bool,
-    /// Records that the disk did not take.
+    /// Records that could not be written to disk.
     lost: Arc<AtomicU64>,
 }
 
@@ -284,7 +284,7 @@ impl Writer {
         }
     }
 
-    /// Writes what waits. Blocks for as long as the disk takes.
+    /// Writes the waiting records. Blocks as long as the disk takes.
     pub(crate) fn flush(&mut self, lists: &[Arc<Records>], now: Timestamp) {
         for list in lists {
             let Waiting { count, mut lines, payloads, .. } = list.take(self.spare.pop().unwrap_or_default());
@@ -301,9 +301,7 @@ impl Writer {
                     self.lost.fetch_add(count as u64, Ordering::Relaxed);
                     if !std::mem::replace(&mut self.failing, true) {
                         let folder = self.folder.display();
-                        tracing::warn!(
-                            "predictions cannot be recorded in {folder}: {error}; they are served all the same"
-                        );
+                        tracing::warn!("cannot record predictions in {folder}: {error}; they are still served");
                     }
                 }
             }
@@ -323,7 +321,7 @@ impl Writer {
         if self.open.is_none() {
             std::fs::create_dir_all(&self.folder)?;
             prune(&self.folder, self.total_bytes.saturating_sub(self.file_bytes))?;
-            // Names sort as times do.
+            // Sorting by name sorts by time.
             let path = self.folder.join(format!("{}.jsonl", now.to_string().replace(':', "-")));
             let file = base::private::append(&path)?;
             let length = file.metadata()?.len();
@@ -331,7 +329,7 @@ impl Writer {
         }
         let Some(open) = &mut self.open else { return Ok(()) };
         if let Err(error) = open.file.write_all(lines) {
-            // A line cut in the middle would spoil the next one.
+            // A truncated line would make the next one invalid.
             let cut = open.file.set_len(open.length);
             if open.length == 0 {
                 let _removed = std::fs::remove_file(&open.path);
@@ -363,7 +361,7 @@ fn completed(lines: &[u8], payloads: Vec<(usize, Box<Payloads>)>) -> Vec<u8> {
     whole
 }
 
-/// Removes the oldest files until at most `most` bytes are left. Other gateways may do so in the same folder.
+/// Deletes the oldest files until at most `most` bytes are left. Other gateways may do so in the same folder.
 fn prune(folder: &Path, most: u64) -> io::Result<()> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder)? {
@@ -386,7 +384,7 @@ fn prune(folder: &Path, most: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Nothing for a file that somebody has removed.
+/// Nothing for a file that was already deleted.
 fn unless_gone<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

@@ -1,8 +1,8 @@
-//! One line of a metrics page, in Prometheus's text format or in OpenMetrics.
+//! One line of a metrics page, in Prometheus text format or OpenMetrics.
 
 use std::borrow::Cow;
 
-/// The most labels of a series.
+/// Maximum number of labels of a series.
 const MOST_LABELS: usize = 64;
 
 /// Names and values of labels.
@@ -12,14 +12,14 @@ type Labels<'l> = Vec<(Cow<'l, str>, String)>;
 #[derive(Debug, PartialEq)]
 pub(super) struct Sample<'l> {
     pub(super) name: &'l str,
-    /// No name stands twice.
+    /// No name occurs twice.
     pub(super) labels: Labels<'l>,
     /// A number as Prometheus writes it.
     pub(super) value: Cow<'l, str>,
 }
 
 impl Sample<'_> {
-    /// Puts `exported_` before labels that are called like others, until no label is.
+    /// Puts `exported_` before labels with a name in `others`, until it is unique.
     pub(super) fn export(&mut self, is_taken: impl Fn(&str) -> bool) {
         for index in 0..self.labels.len() {
             if is_taken(&self.labels[index].0) {
@@ -32,7 +32,7 @@ impl Sample<'_> {
         }
     }
 
-    /// What tells its series from others of the page.
+    /// The key of its series on the page.
     pub(super) fn series(&self) -> String {
         let mut labels: Vec<_> = self.labels.iter().filter(|(_, value)| !value.is_empty()).collect();
         labels.sort_unstable();
@@ -40,7 +40,7 @@ impl Sample<'_> {
     }
 }
 
-/// Reads a line: `name{label="value"} 1.5`, with a timestamp and an exemplar or without, of which nothing is kept.
+/// Parses a line: `name{label="value"} 1.5`, with or without a timestamp and an exemplar, which are dropped.
 pub(super) fn read(line: &str) -> Option<Sample<'_>> {
     let (name, rest) = line.split_at(line.find(|letter: char| !is_letter(letter, true)).unwrap_or(line.len()));
     if !is_name(name) {
@@ -59,7 +59,7 @@ pub(super) fn read(line: &str) -> Option<Sample<'_>> {
     Some(Sample { name, labels, value })
 }
 
-/// Labels up to the closing brace, and what follows it.
+/// The labels up to the closing brace, and the rest.
 fn labels(mut rest: &str) -> Option<(Labels<'_>, &str)> {
     let mut labels = Labels::new();
     loop {
@@ -90,7 +90,7 @@ fn labels(mut rest: &str) -> Option<(Labels<'_>, &str)> {
     }
 }
 
-/// Whether it can be the name of a metric.
+/// Whether it is a valid metric name.
 pub(super) fn is_name(name: &str) -> bool {
     let mut letters = name.chars();
     letters.next().is_some_and(|letter| is_letter(letter, false)) && letters.all(|letter| is_letter(letter, true))
@@ -100,7 +100,8 @@ fn is_letter(letter: char, or_digit: bool) -> bool {
     letter.is_ascii_alphabetic() || matches!(letter, '_' | ':') || or_digit && letter.is_ascii_digit()
 }
 
-/// A text whose `\\`, `\n` and `\"` are resolved; a backslash before anything else stands for itself.
+/// A text with `\\`, `
+/// ` and `\"` unescaped; any other backslash is kept.
 pub(super) fn unescape(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     let mut letters = text.chars();
@@ -119,14 +120,14 @@ pub(super) fn unescape(text: &str) -> String {
     plain
 }
 
-/// A number as Prometheus writes it, if it is one.
+/// A number in Prometheus format, if it is valid.
 pub(super) fn number(word: &str) -> Option<Cow<'_, str>> {
     let value: f64 = word.parse().ok()?;
     Some(match value {
         value if value.is_nan() => "NaN".into(),
         f64::INFINITY if word.contains(['i', 'I']) => "+Inf".into(),
         f64::NEG_INFINITY if word.contains(['i', 'I']) => "-Inf".into(),
-        // `1e999`: Prometheus would not read the page.
+        // `1e999`: Prometheus would reject the page.
         value if value.is_infinite() => return None,
         _ => word.into(),
     })

@@ -1,4 +1,4 @@
-//! Asks every replica the same question, within bounds.
+//! Sends the same request to every replica, within limits.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -6,15 +6,15 @@ use futures::{StreamExt as _, stream};
 
 use crate::table::{replica::Replica, routes::Table};
 
-/// The most replicas that are asked in one survey.
+/// Maximum number of replicas in one survey.
 const MOST: usize = 1_000;
 const AT_ONCE: usize = 32;
-/// For one replica.
+/// Timeout for one replica.
 pub(super) const PATIENCE: Duration = Duration::from_millis(500);
-/// For all of them.
+/// Timeout for all replicas.
 const PATIENCE_IN_ALL: Duration = Duration::from_secs(3);
 
-/// A replica, and whose it is.
+/// A replica, and its deployment.
 #[derive(Debug)]
 pub(super) struct Of {
     /// `md-26`.
@@ -23,16 +23,16 @@ pub(super) struct Of {
     pub(super) replica: Arc<Replica>,
 }
 
-/// What replicas answered.
+/// The answers of the replicas.
 #[derive(Debug)]
 pub(super) struct Survey<T> {
-    /// By deployment and replica; `None` from those that gave no answer in time.
+    /// By deployment and replica; `None` if a replica gave no answer in time.
     pub(super) answers: Vec<(Of, Option<T>)>,
-    /// How many replicas there are beyond the most that are asked.
+    /// The number of replicas that were not asked.
     pub(super) not_asked: usize,
 }
 
-/// Asks all replicas, at most [`MOST`], in the time that there is. A replica that hangs is known to give no answer.
+/// Asks all replicas, at most [`MOST`], within the timeouts. A hung replica counts as having given no answer.
 pub(super) async fn of_all<T, F>(table: &Table, ask: impl Fn(Arc<Replica>) -> F) -> Survey<T>
 where
     F: Future<Output = Option<T>>,
@@ -59,7 +59,7 @@ where
     });
     let mut asking = std::pin::pin!(asking.buffer_unordered(AT_ONCE));
     let mut answers: Vec<Option<T>> = all.iter().map(|_| None).collect();
-    // What has not come by then is left out.
+    // Later answers are left out.
     let _late = tokio::time::timeout(PATIENCE_IN_ALL, async {
         while let Some((index, answer)) = asking.next().await {
             answers[index] = answer;

@@ -1,4 +1,4 @@
-//! What replicas use of their machines, asked of themselves when somebody scrapes.
+//! The resource usage of replicas, requested from them for a scrape.
 
 use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
@@ -14,10 +14,10 @@ use crate::{
     upstream::probe,
 };
 
-/// Answers are used again for this long.
+/// How long answers are cached.
 const FRESH: Duration = Duration::from_secs(5);
 
-/// What one replica has used.
+/// The usage of one replica.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Usage {
     pub(crate) cpu_seconds: f64,
@@ -30,7 +30,7 @@ type Answers = Vec<(String, Weak<Replica>, Usage)>;
 #[derive(Debug, Default)]
 pub(crate) struct Usages(Mutex<Option<(Instant, Answers)>>);
 
-/// Deployment, replica and usage of those that answer.
+/// Deployment, replica and usage of the replicas that answered.
 pub(crate) async fn collect(usages: &Usages, table: &Table) -> Vec<(String, String, Usage)> {
     let known = usages.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let answers = match known {

@@ -1,4 +1,4 @@
-//! Accepts connections and hands each to a serving thread.
+//! Accepts connections and passes each to a serving thread.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -13,16 +13,16 @@ use super::{
     thread::{Accepted, OpenPlace, Thread},
 };
 
-/// Connections that may wait for one thread to take them.
+/// How many connections may wait for one thread to accept them.
 pub(crate) const HANDOVER: usize = 1_024;
-/// How long to wait after the machine refused to hand over a connection, as when it has no file descriptors left.
+/// The delay after a failed accept, for example without free file descriptors.
 const REST_AFTER_FAILURE: Duration = Duration::from_millis(50);
 
 const FULL: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
 connection: close\r\ncontent-length: 105\r\n\r\n\
 {\"error\":\"too many connections are open (gateway.max_connections); close some, or try again in a moment\"}";
 
-/// Accepts connections and hands each to the thread that has the fewest, until told to end.
+/// Accepts connections and passes each to the thread with the fewest connections, until told to end.
 pub(crate) async fn accept(app: &App, listener: TcpListener, lanes: Vec<(Arc<Thread>, mpsc::Sender<Accepted>)>) {
     let refusals = Refusals::default();
     let mut failing = false;
@@ -31,7 +31,7 @@ pub(crate) async fn accept(app: &App, listener: TcpListener, lanes: Vec<(Arc<Thr
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = app.gateway.tasks.stopping() => return,
-            // A thread that ended takes the gateway with it: half of one would be worse than none.
+            // If a thread ends, the whole gateway ends: a part of a gateway would be worse than none.
             _ = &mut any_ended => return,
         };
         match accepted.and_then(|(stream, from)| prepare(stream).map(|stream| (stream, from))) {
@@ -41,7 +41,7 @@ pub(crate) async fn accept(app: &App, listener: TcpListener, lanes: Vec<(Arc<Thr
             }
             Err(error) => {
                 if !std::mem::replace(&mut failing, true) {
-                    tracing::warn!("a connection could not be accepted: {error}; the next ones are tried");
+                    tracing::warn!("cannot accept a connection: {error}; the server keeps accepting");
                 }
                 tokio::time::sleep(REST_AFTER_FAILURE).await;
             }
@@ -69,10 +69,10 @@ async fn hand_over(
     };
     match stream.into_std() {
         Ok(stream) => {
-            // It fails only when the thread ended, which the acceptor notices by itself.
+            // It fails only if the thread ended, which the acceptor detects itself.
             let _sent = lane.send(Accepted { stream, place }).await;
         }
-        Err(error) => tracing::warn!("the connection of {from} could not be handed over: {error}"),
+        Err(error) => tracing::warn!("cannot pass the connection of {from} to its thread: {error}"),
     }
 }
 

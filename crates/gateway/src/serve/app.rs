@@ -1,4 +1,4 @@
-//! What all parts of the server share.
+//! The state that all parts of the server share.
 
 use std::sync::{Arc, atomic::AtomicUsize};
 
@@ -17,31 +17,31 @@ use crate::{
     table::{saved::Position, watch::Watch},
 };
 
-/// Answers a gRPC client that asks for the definitions of the services, which are those of a model server.
+/// Answers gRPC reflection requests. The services are those of a model server.
 pub type Reflect = fn(Request<Incoming>) -> BoxFuture<'static, Response<BoxBody>>;
 
-/// What all parts of the server share.
+/// The state that all parts of the server share.
 #[derive(Debug)]
 pub(crate) struct App {
     pub(crate) gateway: Arc<Gateway>,
-    /// The serving threads'.
+    /// The state of the serving threads.
     pub(crate) lanes: Vec<Arc<Lane>>,
     pub(crate) watch: Arc<Watch>,
-    /// Connections of clients.
+    /// The number of client connections.
     pub(crate) open: AtomicUsize,
-    /// Calls over HTTP/2 of all connections.
+    /// The HTTP/2 calls of all connections.
     pub(crate) calls: Arc<Calls>,
     pub(crate) usages: Usages,
-    /// Where the table stands; told whenever it changes.
+    /// The position of the table; notified whenever it changes.
     pub(crate) moved: watch::Sender<Position>,
     /// Answers reflection.
     pub(crate) reflect: Reflect,
     /// The gateway's own metrics, and those of all replicas, while they are collected.
     pub(crate) pages: Pages,
     pub(crate) replica_pages: Pages,
-    /// Runs what would keep a serving thread's event loop from its requests.
+    /// Runs work that would block the event loop of a serving thread.
     pub(crate) runtime: Handle,
-    /// Held by whoever looks through all names: one at a time.
+    /// Held while all names are searched: one search at a time.
     pub(crate) names: Semaphore,
 }
 
@@ -49,7 +49,7 @@ impl App {
     pub(crate) fn new(gateway: Arc<Gateway>, threads: usize, runtime: Handle, reflect: Reflect) -> Arc<Self> {
         let url = gateway.config.control_url.clone();
         let (table, tasks, clock) = (Arc::clone(&gateway.table), gateway.tasks.clone(), gateway.clock.clone());
-        // The bound on requests in flight is the operator's, and holds over HTTP/2 too.
+        // The operator's limit on requests in flight applies over HTTP/2 too.
         let most_calls = MOST_CALLS.max(gateway.config.max_in_flight);
         Arc::new(Self {
             lanes: (0..threads).map(|index| Lane::new(index, Arc::clone(&gateway))).collect(),

@@ -1,4 +1,4 @@
-//! A request whose endpoint is known, over HTTP or gRPC: admit it, choose its revision, and note what its record will say.
+//! A request with a known endpoint, over HTTP or gRPC: admits it, chooses its revision, and prepares its record.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,11 +15,11 @@ use crate::{
     wire::{alarm::Alarm, refusal::Refusal},
 };
 
-/// For as long as this a stream of requests may rest: its client or its model decides, and HTTP/2's pings notice who is
+/// How long a stream of requests may pause: the client or the model decides, and HTTP/2 pings detect a client that is
 /// gone.
 const RESTING: Duration = Duration::from_secs(86_400);
 
-/// Who asks, as far as that is known from the head.
+/// Who sends the request, as far as the header shows it.
 #[derive(Clone, Debug)]
 pub(crate) struct Asked {
     pub(crate) started: Instant,
@@ -29,13 +29,13 @@ pub(crate) struct Asked {
     pub(crate) until: Option<Instant>,
 }
 
-/// A request whose endpoint is known and whose body is there, or comes.
+/// A request with a known endpoint and a body that has arrived or is arriving.
 #[derive(Debug)]
 pub(crate) struct Ready {
     pub(crate) lane: Arc<Lane>,
     pub(crate) asked: Asked,
     pub(crate) named: Named,
-    /// What the replica gets beside the body.
+    /// What the replica gets besides the body.
     pub(crate) head: Request<()>,
     pub(crate) body: Received,
     pub(crate) admission: Admission,
@@ -43,7 +43,7 @@ pub(crate) struct Ready {
 }
 
 impl Ready {
-    /// Takes a place among the requests in flight and chooses the revision: what is forwarded then.
+    /// Takes a place among the requests in flight and chooses the revision.
     pub(crate) fn admit(mut self) -> Result<(Call, Request<()>, Received), Refusal> {
         let now = Instant::now();
         if self.asked.until.is_some_and(|until| until <= now) {
@@ -83,7 +83,7 @@ impl Ready {
         })
     }
 
-    /// What is recorded of a prediction.
+    /// The record of a prediction.
     fn draft(&self) -> Option<Draft> {
         let kind = self.named.kind.filter(|_| self.lane.records.wanted())?;
         let (log, most) = (self.named.endpoint.route.log_payloads, self.lane.gateway.config.record_payload_bytes);

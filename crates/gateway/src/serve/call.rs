@@ -1,4 +1,4 @@
-//! One gRPC call until a replica is asked: its model is named by its first message, and on a stream by each.
+//! One gRPC call until it is sent to a replica: its first message names its model; on a stream each message does.
 
 use std::sync::Arc;
 
@@ -96,13 +96,13 @@ struct Open {
     asked: Asked,
     kind: Option<&'static str>,
     streams: bool,
-    /// It asks no more than whether a model is ready.
+    /// It only asks whether a model is ready.
     asks_readiness: bool,
     head: Request<()>,
 }
 
 impl Open {
-    /// Has a replica of a model answer.
+    /// Forwards the call to a replica of a model.
     async fn of(
         self,
         model: Model,
@@ -112,7 +112,7 @@ impl Open {
     ) -> Result<Response<OutBody>, Refusal> {
         let Self { app, lane, asked, kind, streams, asks_readiness, head } = self;
         let endpoint = match name::endpoint(&app, &model.name).await {
-            // As Triton has it: no error.
+            // As in Triton: no error.
             Err(_) if asks_readiness => return Ok(OutBody::grpc(Some(&[]))),
             Ok(found) if asks_readiness && !found.serves(model.version.as_deref()) => {
                 return Ok(OutBody::grpc(Some(&[])));

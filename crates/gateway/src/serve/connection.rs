@@ -1,8 +1,8 @@
-//! One client's connection: what its supervisor needs to know, noted as it happens.
+//! The state of one client connection, recorded as it happens.
 //!
-//! Timeouts of connections are not timers. The socket notes the tick (a quarter of a second) of its last progress, and
-//! one task for each thread walks over all connections once a second and ends those that stand too long:
-//! headers that trickle in, a client that takes nothing, nobody speaking.
+//! Connection timeouts are not timers. The socket records the tick (a quarter of a second) of its last progress, and
+//! one task per thread checks all connections once a second and closes those that exceed a limit: headers that arrive
+//! too slowly, a client that does not read, an idle connection.
 
 use std::{
     io,
@@ -29,57 +29,57 @@ use crate::{
     wire::{alarm::Alarm, refusal::error_body},
 };
 
-/// For answers up to this length a copy costs less than what the kernel does for a second piece.
+/// For answers up to this length, a copy is cheaper than a second piece for the kernel.
 const JOINED: usize = 2 << 10;
-/// A client that ended its half of the connection is asked after so many ticks whether it is still there.
+/// If a client closed its sending half, the gateway tests after this many ticks whether it is still connected.
 const HALF_CLOSED: u32 = 4;
-/// A response that every client of HTTP/1.1 passes over; one that is gone resets the connection.
+/// A response that every HTTP/1.1 client ignores; a client that is gone resets the connection.
 const STILL_THERE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// Why a connection is to end.
+/// Why a connection must close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum End {
-    /// After what is in flight.
+    /// After the requests in flight.
     Gracefully = 1,
     /// The headers took too long.
     SlowHeaders = 2,
-    /// Nobody speaks, or the client takes nothing.
+    /// The connection is idle, or the client does not read.
     Stalled = 3,
 }
 
-/// What is known of a connection.
+/// The state of a connection.
 #[derive(Debug)]
 pub(crate) struct Conn {
-    /// What its thread forwards with.
+    /// The forwarding state of its thread.
     pub(crate) lane: Arc<Lane>,
     pub(crate) app: Arc<App>,
-    /// Requests being answered on it.
+    /// Its requests in flight.
     busy: AtomicU32,
-    /// Something of an answer may not have been written yet.
+    /// A part of an answer may not have been written yet.
     unflushed: AtomicBool,
-    /// When the first byte of a request came, and for the first request when the connection was accepted; 0 while none has.
+    /// When the first byte of a request arrived; for the first request, when the connection was accepted; 0 before.
     head_since: AtomicU32,
     /// When the last request ended.
     idle_since: AtomicU32,
-    /// Since when the client takes nothing; 0 while it does.
+    /// Since when the client does not read; 0 while it does.
     blocked_since: AtomicU32,
     /// An [`End`], or 0.
     end: AtomicU8,
-    /// When it was first told to end; 0 while it was not.
+    /// When it was first told to close; 0 before.
     told_since: AtomicU32,
-    /// What its calls hold over HTTP/2.
+    /// Its HTTP/2 calls and pieces.
     pub(crate) held: Arc<Held>,
-    /// When the turn began in which the client has to take the pieces given before it; 0 while it holds none.
+    /// The start of the period in which the client must read the pieces sent before it; 0 if there are none.
     turn_since: AtomicU32,
     waker: AtomicWaker,
-    /// HTTP/2 sends frames between requests; what comes then is no request's head.
+    /// HTTP/2 sends frames between requests; such bytes are not the header of a request.
     pub(crate) http2: AtomicBool,
     /// The client may still be sending a body that nobody reads.
     pub(crate) linger: AtomicBool,
-    /// When the client ended its half of the connection; 0 while it has not.
+    /// When the client closed its sending half; 0 before.
     half_closed: AtomicU32,
-    /// It is to be found out whether the client is still there.
+    /// It must be tested whether the client is still connected.
     ask: AtomicBool,
     /// Something was sent since the last request began, or nothing may be sent before its answer.
     spoken: AtomicBool,
@@ -111,7 +111,7 @@ impl Conn {
         })
     }
 
-    /// A request begins; it ends when the guard goes.
+    /// A request begins; it ends when the guard is dropped.
     pub(crate) fn begin(self: &Arc<Self>, version: Version) -> Busy {
         self.busy.fetch_add(1, Ordering::Relaxed);
         self.unflushed.store(true, Ordering::Relaxed);
@@ -138,7 +138,7 @@ impl Conn {
         *self.alarm.lock().unwrap_or_else(PoisonError::into_inner) = Some(alarm);
     }
 
-    /// Tells the connection to end.
+    /// Tells the connection to close.
     pub(crate) fn end(&self, why: End) {
         if self.end.fetch_max(why as u8, Ordering::AcqRel) == 0 {
             self.told_since.store(self.lane.tick(), Ordering::Relaxed);
@@ -146,7 +146,7 @@ impl Conn {
         self.waker.wake();
     }
 
-    /// Whether, and why, it is to end. Wakes the caller when that changes.
+    /// Whether, and why, it must close. Wakes the caller when that changes.
     pub(crate) fn poll_end(&self, cx: &Context<'_>) -> Option<End> {
         self.waker.register(cx.waker());
         match self.end.load(Ordering::Acquire) {
@@ -157,7 +157,7 @@ impl Conn {
         }
     }
 
-    /// Ends the connection if it has stood too long at tick `now`. Limits are in ticks.
+    /// Closes the connection if it exceeds a limit at tick `now`. Limits are in ticks.
     pub(crate) fn supervise(&self, now: u32, limits: &TickLimits) {
         let older = |since: &AtomicU32, limit: u32| {
             let since = since.load(Ordering::Relaxed);
@@ -170,7 +170,7 @@ impl Conn {
         } else if older(&self.turn_since, limits.write) {
             self.turn_since.store(now, Ordering::Relaxed);
             if !self.held.next_turn() {
-                // The client is told to go first, and has as long again.
+                // The client first gets a GOAWAY, and then the same time again.
                 let is_told = self.told_since.load(Ordering::Relaxed) != 0;
                 self.end(if is_told { End::Stalled } else { End::Gracefully });
             }
@@ -181,7 +181,7 @@ impl Conn {
             if older(&self.head_since, limits.header) {
                 self.end(End::SlowHeaders);
             } else if older(&self.told_since, limits.write) && older(&self.idle_since, limits.write) {
-                // The ends of answers over HTTP/2 lie in hyper's hands, and the client has no room for them.
+                // hyper holds the ends of HTTP/2 answers, and the client has no room for them.
                 self.end(End::Stalled);
             } else if self.head_since.load(Ordering::Relaxed) == 0 && older(&self.idle_since, limits.idle) {
                 self.end(End::Gracefully);
@@ -192,14 +192,14 @@ impl Conn {
         }
     }
 
-    /// Everything was written.
+    /// All data was written.
     fn flushed(&self) {
         if self.unflushed.load(Ordering::Relaxed) && self.busy.load(Ordering::Relaxed) == 0 {
             self.unflushed.store(false, Ordering::Relaxed);
         }
     }
 
-    /// Whether what is written next is an answer of hyper's own, if it is an answer: no request's is under way.
+    /// Whether the next written data, if it is an answer, is one of hyper's own: no request is in progress.
     fn owes_nothing(&self) -> bool {
         self.busy.load(Ordering::Relaxed) == 0
             && !self.unflushed.load(Ordering::Relaxed)
@@ -229,7 +229,7 @@ impl Conn {
     }
 }
 
-/// How long each state of a connection may last, in ticks.
+/// The time limits of the states of a connection, in ticks.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TickLimits {
     pub(crate) header: u32,
@@ -237,13 +237,13 @@ pub(crate) struct TickLimits {
     pub(crate) write: u32,
 }
 
-/// A request that is being answered on a connection.
+/// A request in flight on a connection.
 #[derive(Debug)]
 pub(crate) struct Busy {
     conn: Arc<Conn>,
-    /// It is a call over HTTP/2.
+    /// It is an HTTP/2 call.
     is_counted: bool,
-    /// All connections together hold too much.
+    /// All connections together hold too many calls.
     pub(crate) is_one_too_many: bool,
 }
 
@@ -265,7 +265,7 @@ impl Drop for Busy {
     }
 }
 
-/// Short pieces together, if they fit into `room`.
+/// Joins short pieces, if they fit into `room`.
 fn join<'r>(pieces: &[io::IoSlice<'_>], room: &'r mut [u8]) -> Option<&'r [u8]> {
     let mut length = 0;
     for piece in pieces {
@@ -275,13 +275,13 @@ fn join<'r>(pieces: &[io::IoSlice<'_>], room: &'r mut [u8]) -> Option<&'r [u8]> 
     Some(&room[..length])
 }
 
-/// A client's socket that notes its progress.
+/// A client socket that records its progress.
 #[derive(Debug)]
 pub(crate) struct ClientSocket {
     stream: TcpStream,
     conn: Arc<Conn>,
     unreadable: Unreadable,
-    /// Bytes wait that are another request's.
+    /// Unread bytes belong to another request.
     more: bool,
 }
 
@@ -294,7 +294,8 @@ impl ClientSocket {
         self.stream
     }
 
-    /// Finds out whether the client is still there while it waits for an answer: hyper does not read meanwhile.
+    /// Tests whether the client is still connected while it waits for an answer, because hyper does not read during
+    /// that time.
     fn look(&mut self, cx: &mut Context<'_>) {
         let conn = &*self.conn;
         if self.more || conn.busy.load(Ordering::Relaxed) == 0 || conn.http2.load(Ordering::Relaxed) {
@@ -309,7 +310,7 @@ impl ClientSocket {
             }
         } else if conn.ask.swap(false, Ordering::Relaxed) {
             if !conn.spoken.swap(true, Ordering::Relaxed) {
-                // A part of it would stand in the middle of the answer.
+                // A partial write would corrupt the answer.
                 if self.stream.try_write(STILL_THERE).is_ok_and(|sent| sent < STILL_THERE.len()) {
                     conn.end(End::Stalled);
                 }
@@ -320,7 +321,7 @@ impl ClientSocket {
         }
     }
 
-    /// How much of `bytes` goes to the client as it is.
+    /// How much of `bytes` goes to the client unchanged.
     fn look_at(&mut self, bytes: &[u8]) -> usize {
         let length = self.unreadable.replace(bytes, |_, words| ("application/json", error_body(words)));
         if self.unreadable.is_some() {
@@ -375,7 +376,7 @@ impl AsyncWrite for ClientSocket {
         true
     }
 
-    /// Called when nothing is left to be written.
+    /// Called when all data has been written.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.conn.flushed();
         self.look(cx);
@@ -384,7 +385,7 @@ impl AsyncWrite for ClientSocket {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        // A client that is gone need not be told.
+        // A client that is gone needs no error response.
         let _told = ready!(this.unreadable.poll_write(&mut this.stream, cx));
         Pin::new(&mut this.stream).poll_shutdown(cx)
     }

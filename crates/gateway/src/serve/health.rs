@@ -1,4 +1,4 @@
-//! gRPC's own protocol of health: of the gateway and its services, and of each model by its name.
+//! The gRPC health protocol: the health of the gateway and its services, and of each model by its name.
 
 use std::{convert::Infallible, future::poll_fn, pin::Pin, sync::Arc, time::Duration};
 
@@ -20,11 +20,11 @@ use crate::{
 /// The service's name.
 pub(crate) const SERVICE: &str = "grpc.health.v1.Health";
 
-/// The longest message of a check, and how long it may take.
+/// The maximum size of a check message, and its timeout.
 const LONGEST: usize = 4 << 10;
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The service's words.
+/// The statuses of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Status {
     Serving = 1,
@@ -50,7 +50,7 @@ pub(crate) async fn check(app: &App, request: Request<Incoming>) -> Result<Respo
     }
 }
 
-/// `Health/Watch`: how it stands, and again whenever that changes, until the client leaves or the gateway ends.
+/// `Health/Watch`: sends the status, and each change, until the client disconnects or the gateway stops.
 pub(crate) async fn watch(app: &Arc<App>, request: Request<Incoming>) -> Result<Response<BoxBody>, Refusal> {
     let watching =
         Watching { service: service(request).await?, moved: app.moved.subscribe(), told: None, app: Arc::clone(app) };
@@ -61,7 +61,7 @@ pub(crate) async fn watch(app: &Arc<App>, request: Request<Incoming>) -> Result<
     Ok(grpc::response(StreamBody::new(statuses).map_err(|never| match never {}).boxed_unsync()))
 }
 
-/// One client that watches.
+/// One watching client.
 struct Watching {
     app: Arc<App>,
     service: String,
@@ -98,7 +98,7 @@ fn status(app: &App, service: &str) -> Status {
     }
 }
 
-/// The service that a check asks for: field 1 of its message, as a model's name is.
+/// The service name of a check: field 1 of its message, like the name of a model.
 async fn service(request: Request<Incoming>) -> Result<String, Refusal> {
     let mut scanner = Scanner::new(request.headers().get(&grpc::ENCODING).map(HeaderValue::as_bytes));
     let mut body = request.into_body();
@@ -107,7 +107,7 @@ async fn service(request: Request<Incoming>) -> Result<String, Refusal> {
             let frame = frame.map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, error.to_string()))?;
             let data: Bytes = frame.into_data().unwrap_or_default();
             if scanner.read(&data)? < data.len() || scanner.left() > LONGEST {
-                return Err(Refusal::new(StatusCode::BAD_REQUEST, "this is no HealthCheckRequest"));
+                return Err(Refusal::new(StatusCode::BAD_REQUEST, "this is not a HealthCheckRequest"));
             }
         }
         if scanner.whole() {

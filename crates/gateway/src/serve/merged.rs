@@ -1,9 +1,9 @@
-//! The answers of several models on one stream, each message whole.
+//! Merges the answers of several models on one stream; each message stays whole.
 //!
-//! Answers of one model come in its replica's order, those of different models as they are made. The stream ends when
-//! the client's has ended and every replica's, or with the first that ends badly.
+//! Answers of one model come in the order of its replica, those of different models as they are produced. The stream
+//! ends when the client and all replicas have ended theirs, or with the first failure.
 //!
-//! The head of the stream is sent once and names one compression. So every replica is asked for the same one.
+//! The header of the stream is sent once and names one compression. So all replicas are asked for the same one.
 
 use std::{
     collections::VecDeque,
@@ -27,14 +27,14 @@ use crate::{
     },
 };
 
-/// The most messages for models that cannot be reached whose answers wait for their turn.
+/// Maximum number of unanswered messages for models that cannot be reached.
 const MOST_LOST: usize = 64;
 const CUT: &str = "a replica ended within a message";
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type Polled = Option<Result<Frame<Bytes>, BoxError>>;
 type Opened = Result<Response<OutBody>, Refusal>;
-/// Has a replica of a model answer its part of the stream.
+/// Sends a model's part of the stream to a replica.
 pub(crate) type Opener = Box<dyn Fn(Model, Part) -> BoxFuture<'static, Opened> + Send>;
 
 /// The answers of several models.
@@ -42,12 +42,12 @@ pub(crate) struct Merged {
     split: Split,
     open: Opener,
     opening: FuturesUnordered<BoxFuture<'static, (Model, Option<String>, Opened)>>,
-    /// The compression that every replica was asked for.
+    /// The requested compression of every replica.
     encoding: Option<HeaderValue>,
     /// Of the first answer.
     head: Option<Parts>,
     bodies: Vec<(OutBody, Boundary)>,
-    /// The one that is in the middle of a message.
+    /// The answer that is within a message.
     pen: Option<usize>,
     turn: usize,
     lost: VecDeque<(String, String)>,
@@ -65,7 +65,7 @@ impl fmt::Debug for Merged {
 }
 
 impl Merged {
-    /// A stream whose first message is for `model`. Answers may be compressed by `encoding`.
+    /// A stream whose first message is for `model`. Answers may be compressed with `encoding`.
     pub(crate) fn new(split: Split, open: Opener, model: Model, encoding: Option<HeaderValue>) -> Self {
         let mut merged = Self {
             split,
@@ -86,8 +86,8 @@ impl Merged {
         merged
     }
 
-    /// The head of the stream: that of the first answer, with the replica that gives it, or one of the gateway's own if
-    /// no replica is asked for the first message.
+    /// The header of the stream: that of the first answer, with its replica, or one of the gateway if no replica gets
+    /// the first message.
     pub(crate) async fn head(&mut self) -> Response<()> {
         let first = poll_fn(|cx| {
             self.hear(cx);
@@ -108,7 +108,7 @@ impl Merged {
         head
     }
 
-    /// `id` is that of the message that was read, if one was.
+    /// `id` is that of the message that was read, if any.
     fn begin(&mut self, model: Model, part: Part, id: Option<String>) {
         let opening = (self.open)(model.clone(), part);
         self.opening.push(Box::pin(async move { (model, id, opening.await) }));
@@ -147,7 +147,10 @@ impl Merged {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => {
                         let Some(within) = self.bodies[index].1.pass(&data) else {
-                            return self.refuse(StatusCode::BAD_GATEWAY, "a replica compresses its answers unasked");
+                            return self.refuse(
+                                StatusCode::BAD_GATEWAY,
+                                "a replica compresses its answers without being asked",
+                            );
                         };
                         (self.pen, self.turn) = (within.then_some(index), index + 1);
                         return Poll::Ready(Some(Ok(Frame::data(data))));
@@ -186,7 +189,7 @@ impl Merged {
         (self.pen, self.one_ended) = (None, true);
     }
 
-    /// Opens what new models need, and takes over what is open.
+    /// Opens the parts of new models, and adds the ones that were opened.
     fn hear(&mut self, cx: &mut Context<'_>) {
         loop {
             while self.listens && self.lost.len() < MOST_LOST {
@@ -213,7 +216,7 @@ impl Merged {
         }
     }
 
-    /// The next frame of whoever has one, in turn; of the one within a message while there is one.
+    /// The next frame, from each answer in turn; within a message, only from that answer.
     fn poll_bodies(&mut self, cx: &mut Context<'_>) -> Poll<(usize, Polled)> {
         let count = self.bodies.len();
         let order = match self.pen {
@@ -229,7 +232,7 @@ impl Merged {
     }
 }
 
-/// Where in a stream of messages its reader stands.
+/// The position of a reader in a stream of messages.
 #[derive(Debug, Default)]
 struct Boundary {
     /// Whether a message may be compressed.
@@ -240,7 +243,7 @@ struct Boundary {
 }
 
 impl Boundary {
-    /// Passes over some bytes. Says whether they end within a message; `None` if one is compressed that may not be.
+    /// Skips some bytes. Returns whether they end within a message; `None` if a message is compressed that must not be.
     fn pass(&mut self, mut data: &[u8]) -> Option<bool> {
         while !data.is_empty() {
             if self.left == 0 {
@@ -264,11 +267,11 @@ impl Boundary {
     }
 }
 
-/// `ModelStreamInferResponse` with an error and the id of the request that it is for.
+/// `ModelStreamInferResponse` with an error and the id of its request.
 fn error(id: &str, why: &str) -> Vec<u8> {
     let mut answer = Vec::new();
     field(3, id.as_bytes(), &mut answer);
-    // The only answer to its request, as Triton says that.
+    // It is the only answer to its request; this is Triton's form for that.
     let mut last = Vec::new();
     field(1, b"triton_final_response", &mut last);
     field(2, &[0x08, 1], &mut last);

@@ -1,7 +1,7 @@
-//! The names and meanings of the gateway's metrics.
+//! The gateway's metrics.
 //!
 //! Series of deployments and replicas are read from the route table at each scrape, so they exist exactly as long as
-//! what they describe, and nobody can make new ones by asking for names that do not exist.
+//! the deployment or replica, and requests for unknown names create no series.
 
 use std::{
     fmt,
@@ -29,18 +29,18 @@ use crate::{
     },
 };
 
-/// Everything as OpenMetrics text. Who asks while it is collected gets the same page: many who ask cost one scrape.
+/// All metrics as OpenMetrics text. Concurrent requests get the same page and cost one scrape.
 pub(crate) async fn of_gateway(app: &Arc<App>) -> Bytes {
     app.pages.join(|| scrape(Arc::clone(app)).map(Bytes::from)).await
 }
 
-/// Asks replicas for their use of the machine, within bounds.
+/// Asks replicas for their resource usage, within limits.
 async fn scrape(app: Arc<App>) -> String {
     let tasks = app.gateway.tasks.clone();
     let asks = Arc::clone(&app);
     let usages = tasks.spawn_on(&app.runtime, async move { usage::collect(&asks.usages, &asks.gateway.table).await });
     let usages = usages.await.unwrap_or_default();
-    // A table of many endpoints takes a while to write out; requests must not wait behind it.
+    // Writing a table of many endpoints takes time; requests must not wait for it.
     let text = tasks.spawn_blocking(move || {
         let mut registry = base::metrics::registry();
         registry.register_collector(Box::new(Scrape { app, usages }));
@@ -54,7 +54,7 @@ pub(crate) async fn of_replicas(app: &Arc<App>) -> Bytes {
     let page = app.replica_pages.join(|| {
         let tasks = app.gateway.tasks.clone();
         let page = pages::collect(Arc::clone(&app.gateway.table), tasks.clone());
-        // Not here: a serving thread's event loop has requests to answer.
+        // Not on this thread: its event loop must answer requests.
         let collecting = tasks.spawn_on(&app.runtime, page);
         async move { collecting.await.unwrap_or_else(|error| format!("# not collected: {error}\n").into()) }
     });
@@ -109,10 +109,10 @@ fn requests(endpoints: &[Arc<Endpoint>], encoder: &mut DescriptorEncoder<'_>) ->
     Ok(())
 }
 
-/// The counts that exist, with their deployment and revision.
+/// The existing counts, with their deployment and revision.
 fn seen(endpoints: &[Arc<Endpoint>]) -> impl Iterator<Item = (&str, String, &Stats)> {
     endpoints.iter().flat_map(|endpoint| {
-        // Only endpoints that were asked get a label.
+        // Only endpoints with requests get a label.
         let own = endpoint.live.own.seen().map(|stats| (text(endpoint.label()), String::new(), stats));
         let revisions = endpoint.revisions.iter().filter_map(move |revision: &Arc<Revision>| {
             revision.live.stats.seen().map(|stats| (text(endpoint.label()), revision.number.to_string(), stats))
@@ -179,15 +179,15 @@ impl Scrape {
         let dropped: u64 = app.lanes.iter().map(|lane| lane.records.dropped.load(Ordering::Relaxed)).sum();
         let bare: u64 = app.lanes.iter().map(|lane| lane.records.bare.load(Ordering::Relaxed)).sum();
         for (name, help, count) in [
-            ("modelway_gateway_retries", "Requests sent to a replica once more", app.gateway.counters.retries.get()),
+            ("modelway_gateway_retries", "Retried requests", app.gateway.counters.retries.get()),
             (
                 "modelway_gateway_stale_connections",
-                "Kept connections to replicas that had ended when they were needed",
+                "Kept connections to replicas that had closed when they were needed",
                 app.gateway.counters.stale.get(),
             ),
             (
                 "modelway_gateway_broken_requests",
-                "Requests in whose hands a replica broke off before it answered",
+                "Requests whose connection to a replica broke before it answered",
                 app.gateway.counters.broken.get(),
             ),
             (
@@ -197,12 +197,12 @@ impl Scrape {
             ),
             (
                 "modelway_gateway_watch_losses",
-                "Times that the watch of the control plane broke off or could not begin",
+                "How often the watch of the control plane broke or could not start",
                 app.watch.losses.load(Ordering::Relaxed),
             ),
             (
                 "modelway_gateway_records_dropped",
-                "Prediction records that were not written, for want of room or because the disk refused",
+                "Prediction records that were not written because the queue was full or the disk failed",
                 dropped + app.gateway.records_lost.load(Ordering::Relaxed),
             ),
             ("modelway_gateway_records_bare", "Prediction records that lost their inputs and outputs", bare),
@@ -223,12 +223,12 @@ impl Scrape {
             ("modelway_gateway_table_version", "Version of the route table", app.gateway.table.version()),
             (
                 "modelway_gateway_table_age_seconds",
-                "Since the control plane last said that the table is complete; -1: never",
+                "Time since the control plane last confirmed that the table is complete; -1: never",
                 age,
             ),
             (
                 "modelway_gateway_watch_connected",
-                "1 while the control plane is watched",
+                "1 while the watch of the control plane is connected",
                 i64::from(app.watch.connected.load(Ordering::Relaxed)),
             ),
         ] {

@@ -1,4 +1,4 @@
-//! Which endpoint a request names: over HTTP in its path, over gRPC in its first message.
+//! Finds the endpoint of a request: over HTTP from its path, over gRPC from its first message.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -15,18 +15,18 @@ use crate::{
     },
 };
 
-/// What a request is for.
+/// The purpose of a request.
 #[derive(Debug)]
 pub(crate) struct Named {
     pub(crate) endpoint: Arc<Endpoint>,
     pub(crate) version: Option<String>,
-    /// What the record calls it; `None` if it predicts nothing.
+    /// Its name in the record; `None` if it is not a prediction.
     pub(crate) kind: Option<&'static str>,
-    /// Requests come one after the other, for as long as the client likes.
+    /// Requests follow each other for as long as the client wants.
     pub(crate) streams: bool,
 }
 
-/// What a path names: something of an endpoint, or a page of the gateway's own.
+/// What a path refers to: a resource of an endpoint, or a page of the gateway.
 pub(crate) async fn of_path(app: &Arc<App>, parts: &Parts) -> Result<Result<Named, Own>, Refusal> {
     let path = parts.uri.path();
     let model = match path::read(path) {
@@ -40,7 +40,7 @@ pub(crate) async fn of_path(app: &Arc<App>, parts: &Parts) -> Result<Result<Name
         Action::Look => (None, (!matches!(parts.method, Method::GET | Method::HEAD)).then_some("GET, HEAD")),
         Action::Other => (None, None),
     };
-    // Nearly always another verb of V1, mistyped.
+    // It is nearly always a mistyped verb of V1.
     if matches!(model.action, Action::Look) && model.name.contains(':') && app.gateway.table.find(&model.name).is_none()
     {
         return Err(nothing_at(app, path));
@@ -58,7 +58,7 @@ fn nothing_at(app: &App, path: &str) -> Refusal {
     Refusal::new(StatusCode::NOT_FOUND, words::nothing_at(path))
 }
 
-/// The endpoint of a name.
+/// The endpoint with this name.
 pub(crate) async fn endpoint(app: &Arc<App>, name: &str) -> Result<Arc<Endpoint>, Refusal> {
     if let Some(endpoint) = app.gateway.table.find(name) {
         if let Some(former) = endpoint.former_of(name) {
@@ -75,14 +75,14 @@ pub(crate) async fn endpoint(app: &Arc<App>, name: &str) -> Result<Arc<Endpoint>
     app.gateway.counters.refused(Reason::Model);
     let near: Vec<_> = near(app, name).await.iter().map(|name| format!("`{name}`")).collect();
     let hint = if near.is_empty() {
-        "GET /v1/models lists those that there are".to_owned()
+        "GET /v1/models lists the models".to_owned()
     } else {
         format!("did you mean {}?", near.join(" or "))
     };
     Err(Refusal::new(StatusCode::NOT_FOUND, words::unknown_model(name, &hint)))
 }
 
-/// Names that look like `name`. Nobody looks while somebody else does: a flood of wrong names costs one thread at most.
+/// Names similar to `name`. Only one search runs at a time, so a flood of wrong names uses one thread at most.
 async fn near(app: &Arc<App>, name: &str) -> Vec<String> {
     let Ok(_turn) = app.names.try_acquire() else { return Vec::new() };
     let (table, name) = (Arc::clone(&app.gateway.table), name.to_owned());

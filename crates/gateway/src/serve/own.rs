@@ -1,4 +1,4 @@
-//! What the gateway answers by itself: health, the list of models, metrics; and their like over gRPC.
+//! The pages of the gateway itself: health, the list of models, metrics; and the corresponding gRPC methods.
 
 use std::sync::Arc;
 
@@ -26,15 +26,15 @@ use crate::{
     },
 };
 
-/// The most names that `GET /v1/models` lists.
+/// Maximum number of names in `GET /v1/models`.
 const LISTED: usize = 10_000;
 
 /// The methods that a replica answers.
 const OF_MODELS: [&str; 6] =
     ["ModelInfer", "ModelStreamInfer", "ModelReady", "ModelMetadata", "ModelConfig", "ModelStatistics"];
 
-/// The extensions of the protocol that work through the gateway, as Triton names them. A server's `model_repository`
-/// does not: models come and go with their deployments.
+/// The protocol extensions that work through the gateway, in Triton's terms. `model_repository` of a server does not,
+/// because models exist through deployments.
 const EXTENSIONS: [&str; 6] =
     ["binary_tensor_data", "generate", "model_configuration", "parameters", "schedule_policy", "statistics"];
 
@@ -91,8 +91,8 @@ pub(crate) async fn answer(app: &Arc<App>, page: Own, asked: &Parts) -> Result<R
     Ok(response.map(OutBody::own))
 }
 
-/// The list of models. Writing it takes a while where there are many: requests must not wait behind it, and it is written
-/// for one client at a time.
+/// The list of models. Writing a long list takes time: requests must not wait for it, and it is written for one client
+/// at a time.
 async fn models(app: &Arc<App>) -> String {
     let _turn = app.names.acquire().await;
     let table = Arc::clone(&app.gateway.table);

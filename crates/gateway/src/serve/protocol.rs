@@ -1,4 +1,4 @@
-//! One client's connection from its first byte to its last.
+//! One client connection from its first byte to its last.
 
 use std::{
     future::poll_fn,
@@ -24,18 +24,18 @@ use super::{
     request,
 };
 
-/// How long a client that still sends is listened to after its answer, so that it reads the answer.
+/// How long the gateway reads from a client that still sends after its answer, so that the client can read the answer.
 const LINGER: Duration = Duration::from_secs(2);
 const LAST_WORDS: Duration = Duration::from_millis(250);
 const HTTP2_KEEP_ALIVE: Duration = Duration::from_secs(20);
-/// What hyper may read ahead of a request.
+/// How much hyper may read ahead of a request.
 const READ_AHEAD: usize = 256 << 10;
 
 const SLOW_HEADERS: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\nconnection: close\r\n\
 content-length: 99\r\n\r\n\
 {\"error\":\"the request's headers took too long (gateway.header_timeout_ms); send them in one piece\"}";
 
-/// Serves a connection until it ends, by itself or because [`Conn::end`] said so.
+/// Serves a connection until it closes, by itself or because of [`Conn::end`].
 pub(crate) async fn serve(stream: TcpStream, conn: Arc<Conn>) {
     let Some(speaks_http2) = speaks_http2(&stream, &conn).await else { return };
     let socket = ClientSocket::new(stream, Arc::clone(&conn));
@@ -67,7 +67,7 @@ async fn serve_http1(socket: ClientSocket, conn: Arc<Conn>) {
         Ok(ended) => log_end(ended),
         Err(End::SlowHeaders) => {
             let mut stream = http.into_parts().io.into_inner().into_stream();
-            // The words fit into the empty send buffer; a client that is gone need not be told.
+            // The text fits into the empty send buffer; a client that is gone does not need it.
             let _told = tokio::time::timeout(LAST_WORDS, stream.write_all(SLOW_HEADERS)).await;
             let _told = tokio::time::timeout(LAST_WORDS, stream.shutdown()).await;
             return;
@@ -77,7 +77,7 @@ async fn serve_http1(socket: ClientSocket, conn: Arc<Conn>) {
     if conn.linger.load(Ordering::Relaxed) {
         let mut stream = http.into_parts().io.into_inner().into_stream();
         let mut scrap = vec![0; 64 << 10];
-        // Closing with bytes unread resets the connection, and the client may lose the answer to that.
+        // Closing with unread bytes resets the connection, and the client may lose the answer.
         let drain = async { while matches!(stream.read(&mut scrap).await, Ok(1..)) {} };
         let _gone = tokio::time::timeout(LINGER, drain).await;
     }
@@ -113,11 +113,11 @@ async fn serve_http2(socket: ClientSocket, conn: Arc<Conn>) {
     log_end(ended.await);
 }
 
-/// Starts hyper's tasks, one for each call.
+/// Runs hyper's tasks, one per call.
 #[derive(Clone)]
 struct Calls {
     tasks: Tasks,
-    /// How long a client may take nothing of an answer.
+    /// How long a client may read nothing of an answer.
     most: Duration,
 }
 
@@ -129,12 +129,12 @@ impl<F: Future<Output: Send> + Send + 'static> hyper::rt::Executor<F> for Calls 
 
 fn log_end(ended: Result<(), hyper::Error>) {
     if let Err(error) = ended {
-        // The client went away, or spoke no HTTP: its own business.
+        // The client disconnected or does not speak HTTP; that is no error of the gateway.
         tracing::debug!("a connection ended: {error}");
     }
 }
 
-/// Waits for the first bytes and says whether they are HTTP/2's. `None` if the connection is over before.
+/// Waits for the first bytes and returns whether they are HTTP/2. `None` if the connection closes before.
 async fn speaks_http2(stream: &TcpStream, conn: &Conn) -> Option<bool> {
     let mut first = [0; 3];
     let peeked = poll_fn(|cx| {
@@ -143,7 +143,7 @@ async fn speaks_http2(stream: &TcpStream, conn: &Conn) -> Option<bool> {
         }
         stream.poll_peek(cx, &mut tokio::io::ReadBuf::new(&mut first)).map(Result::ok)
     });
-    // "PRI * HTTP/2.0": no other method begins so, and clients send it in one piece.
+    // "PRI * HTTP/2.0": no other method begins like this, and clients send it in one piece.
     match peeked.await? {
         0 => None,
         length => Some(length == first.len() && &first == b"PRI"),

@@ -1,7 +1,7 @@
-//! One request, from its head to its answer: identify it, authorise it, name its endpoint, take its body, admit it with a
-//! revision ([`super::asked`]), and forward it. Its answer's end is what is observed.
+//! Handles one request from its header to its answer: identifies and authorises it, finds its endpoint, reads its body,
+//! admits it with a revision ([`super::asked`]), and forwards it. The end of the answer is observed.
 //!
-//! HTTP and gRPC differ in where the model's name stands ([`super::call`] for gRPC) and in how a refusal is written.
+//! HTTP and gRPC differ in where the name of the model is ([`super::call`] for gRPC) and in the format of errors.
 
 use std::{
     convert::Infallible,
@@ -28,15 +28,15 @@ use crate::{
     wire::{grpc, headers::REQUEST_ID, refusal::Refusal},
 };
 
-/// What a client is told whose call is one too many.
-const TOO_MANY_CALLS: &str = "this gateway has as many calls over HTTP/2 under way as it takes at one time: try again";
+/// The error for an HTTP/2 call above the limit.
+const TOO_MANY_CALLS: &str = "this gateway has reached its limit of HTTP/2 calls: try again";
 
 /// Answers one request.
 pub(crate) async fn handle(conn: Arc<Conn>, request: Request<Incoming>) -> Result<Response<Served>, Infallible> {
     let busy = conn.begin(request.version());
     let mut asked = identify(&conn, &request);
     let Asked { id, protocol, .. } = asked.clone();
-    // hyper leaves the body out by itself over HTTP/1, not over HTTP/2.
+    // hyper omits the body itself over HTTP/1, but not over HTTP/2.
     let bare = request.method() == Method::HEAD && request.version() == Version::HTTP_2;
     let gateway = &conn.lane.gateway;
     let allowed = if busy.is_one_too_many {
@@ -110,12 +110,12 @@ fn refuse(conn: &Conn, protocol: Protocol, refusal: Refusal) -> Response<OutBody
     }
 }
 
-/// A body that nobody reads makes an HTTP/1 connection useless for the next request.
+/// After an unread body, an HTTP/1 connection cannot be used for another request.
 fn leave(unread: &Incoming, refusal: Refusal) -> Refusal {
     if unread.is_end_stream() { refusal } else { refusal.closing() }
 }
 
-/// Leaves only the length of the gateway's own words.
+/// Keeps only the length of the gateway's text.
 fn leave_out_own(response: &mut Response<Answer>) {
     if let Answer::One(OutBody::Own(words)) = response.body_mut()
         && let Some(words) = words.take()

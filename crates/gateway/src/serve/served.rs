@@ -1,4 +1,4 @@
-//! An answer's body as a connection sends it. Its end is the end of the request.
+//! The body of an answer as a connection sends it. Its end is the end of the request.
 
 use std::{
     mem,
@@ -18,26 +18,26 @@ use crate::{
     wire::{alarm::Alarm, grpc, refusal::Refusal},
 };
 
-/// Over HTTP/2 hyper gets so much at a time: it keeps that of each call whose client has no room for it.
+/// The size of a piece for hyper over HTTP/2: it holds one for each call whose client has no room for it.
 const PIECE: usize = 64 << 10;
 
 /// An answer's body.
 #[derive(Debug)]
 pub(crate) enum Answer {
-    /// Of one replica, or of the gateway itself.
+    /// From one replica, or from the gateway itself.
     One(OutBody),
-    /// Of a service of the gateway's own, for as long as the client likes.
+    /// From a service of the gateway, for as long as the client wants.
     Open(BoxBody),
-    /// Of the models of a stream.
+    /// From the models of a stream.
     Merged(Box<Merged>),
 }
 
-/// An answer's body, and the mark of its connection that a request is being answered.
+/// The body of an answer, and the mark that a request is in flight on its connection.
 #[derive(Debug)]
 pub(crate) struct Served {
     pub(crate) body: Answer,
     busy: Busy,
-    /// What is left of a large piece.
+    /// The rest of a large piece.
     rest: Bytes,
     /// Goes off when the caller's own time for the call is up.
     until: Option<Box<Alarm>>,

@@ -1,8 +1,8 @@
-//! The threads that serve: each has an event loop, its own connections to clients and to replicas, and shares
-//! with the others only counters and the route table.
+//! The serving threads: each has an event loop and its own connections to clients and replicas, and shares only
+//! counters and the route table with the others.
 //!
-//! A request is answered wholly on the thread that its client's connection was given to, so no step of it
-//! wakes another thread. One acceptor hands out connections, each to the thread that has the fewest.
+//! A request is handled completely on the thread of its client connection, so no step of it wakes another thread. One
+//! acceptor passes each connection to the thread with the fewest connections.
 
 use std::{
     io,
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::forward::lane::{Lane, TICK};
 
-/// Ticks between two walks over the connections.
+/// The number of ticks between two checks of all connections.
 const WALK: u32 = 4;
 
 /// One serving thread.
@@ -42,12 +42,12 @@ impl Thread {
         Arc::new(Self { app, lane, walked, connections, open })
     }
 
-    /// Connections that it has.
+    /// Its number of connections.
     pub(crate) fn open(&self) -> usize {
         self.open.load(Ordering::Acquire)
     }
 
-    /// Runs the thread until `accepted` ends and then its connections, which get at most the drain time.
+    /// Runs the thread until `accepted` ends and then its connections, for at most the drain time.
     pub(crate) fn run(self: &Arc<Self>, mut accepted: mpsc::Receiver<Accepted>) -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let tasks = self.app.gateway.tasks.clone();
@@ -91,7 +91,7 @@ impl Thread {
             let _place = accepted.place;
             match TcpStream::from_std(accepted.stream) {
                 Ok(stream) => protocol::serve(stream, conn).await,
-                Err(error) => tracing::warn!("a connection could not be taken over: {error}"),
+                Err(error) => tracing::warn!("cannot take over a connection: {error}"),
             }
         });
     }
@@ -128,10 +128,10 @@ fn ticks_of(ms: u64) -> u32 {
     u32::try_from(ms / 250).unwrap_or(u32::MAX).max(1)
 }
 
-/// A connection on its way to a thread.
+/// A connection that is passed to a thread.
 #[derive(Debug)]
 pub(crate) struct Accepted {
-    /// Its socket, not blocking.
+    /// Its socket, in non-blocking mode.
     pub(crate) stream: std::net::TcpStream,
     /// Its place among all connections.
     pub(crate) place: OpenPlace,

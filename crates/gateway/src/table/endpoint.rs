@@ -1,4 +1,4 @@
-//! One endpoint as it is served now: its revisions, and what is alive on them.
+//! The current state of one endpoint: its revisions, and their live data.
 
 use std::sync::{
     Arc,
@@ -15,10 +15,10 @@ use http::{HeaderValue, StatusCode};
 use super::{fatal::FatalRequests, replica::Replica, stats::LazyStats};
 use crate::wire::headers::LazyValue;
 
-/// What an endpoint may require of a gateway, of which this version is capable.
+/// The capabilities of this version that an endpoint may require.
 const CAPABILITIES: [&str; 0] = [];
 
-/// One endpoint as it is served now.
+/// The current state of one endpoint.
 #[derive(Debug)]
 pub(crate) struct Endpoint {
     /// Which endpoint.
@@ -26,22 +26,22 @@ pub(crate) struct Endpoint {
     /// The deployment that serves it.
     pub(crate) id: DeploymentId,
     label: LazyValue,
-    /// What the control plane said of all revisions.
+    /// The data from the control plane that concerns all revisions.
     pub(crate) route: Settings,
     /// The revisions, in the route's order.
     pub(crate) revisions: Box<[Arc<Revision>]>,
     /// The sum of the weights of the revisions that have replicas.
     pub(crate) total_weight: u64,
-    /// What survives a change of the route.
+    /// The data that survives a change of the route.
     pub(crate) live: Arc<EndpointLive>,
 }
 
-/// What the control plane said of all revisions of an endpoint: a [`Policy`], and the [`Targets`] without the revisions
-/// themselves.
+/// The data from the control plane that concerns all revisions of an endpoint: a [`Policy`], and the [`Targets`]
+/// without the revisions.
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) name: Option<Box<str>>,
-    /// The name that its replicas still answer to, while they do not to the new one.
+    /// The old name that its replicas answer to, until they answer to the new one.
     pub(crate) former: Option<Box<str>>,
     pub(crate) state: State,
     pub(crate) reason: Option<Box<str>>,
@@ -53,16 +53,16 @@ pub(crate) struct Settings {
     requires: Option<Box<Vec<String>>>,
 }
 
-/// What an endpoint keeps when its route changes.
+/// The data that an endpoint keeps when its route changes.
 #[derive(Debug, Default)]
 pub(crate) struct EndpointLive {
-    /// Requests being answered.
+    /// Requests in flight.
     pub(crate) in_flight: AtomicUsize,
-    /// Those of them whose body is sent on while it comes.
+    /// Those whose body is forwarded while it arrives.
     pub(crate) streaming: AtomicUsize,
-    /// Requests that ended two replicas.
+    /// Requests that crashed two replicas.
     pub(crate) fatal: FatalRequests,
-    /// Counts choices of a revision.
+    /// The number of choices of a revision.
     pub(crate) turn: AtomicU32,
     /// Answers of the gateway itself, such as 503.
     pub(crate) own: LazyStats,
@@ -72,30 +72,30 @@ pub(crate) struct EndpointLive {
 #[derive(Debug)]
 pub(crate) struct Revision {
     label: LazyValue,
-    /// Which one.
+    /// The number of the revision.
     pub(crate) number: u32,
-    /// What `/versions/{v}` names it by.
+    /// The version in `/versions/{v}`.
     pub(crate) model_version: Box<str>,
-    /// Its share.
+    /// Its weight.
     pub(crate) weight: u32,
     /// Its replicas.
     pub(crate) replicas: Box<[Arc<Replica>]>,
-    /// What survives a change of the route.
+    /// The data that survives a change of the route.
     pub(crate) live: Arc<RevisionLive>,
 }
 
-/// What a revision keeps when its route changes.
+/// The data that a revision keeps when its route changes.
 #[derive(Debug, Default)]
 pub(crate) struct RevisionLive {
-    /// Counts choices of a replica.
+    /// The number of choices of a replica.
     pub(crate) turn: AtomicU32,
     /// Its answers.
     pub(crate) stats: LazyStats,
 }
 
 impl Endpoint {
-    /// As its policy and its deployment's targets say. What is alive on `old`, the endpoint's state before, stays alive.
-    /// Without targets nothing serves, and one that requires what this gateway cannot do serves nothing either.
+    /// An endpoint from its policy and the targets of its deployment. Takes over the live data of `old`, its previous
+    /// state. Without targets, or with a capability that this gateway lacks, it serves nothing.
     pub(crate) fn new(key: EndpointId, policy: Policy, targets: Option<Targets>, old: Option<&Self>) -> Self {
         let lacking = lacking(&policy);
         let mut targets = targets.unwrap_or(Targets {
@@ -134,7 +134,7 @@ impl Endpoint {
         }
     }
 
-    /// The policy that it was made from.
+    /// The policy that it was created from.
     pub(crate) fn to_policy(&self) -> Policy {
         Policy {
             deployment: self.id,
@@ -147,7 +147,7 @@ impl Endpoint {
         }
     }
 
-    /// The targets that it was made from, unless it [is refused](Self::is_refused).
+    /// The targets that it was created from, unless it [is refused](Self::is_refused).
     pub(crate) fn to_targets(&self) -> Targets {
         let answers_to = self.route.former.as_deref().or(self.route.name.as_deref());
         Targets {
@@ -158,7 +158,7 @@ impl Endpoint {
         }
     }
 
-    /// Whether it requires what this gateway cannot do, and so is not served.
+    /// Whether it requires a capability that this gateway lacks, and so is not served.
     pub(crate) fn is_refused(&self) -> bool {
         let requires = self.route.requires.iter().flat_map(|requires| requires.iter());
         requires.map(String::as_str).any(|name| !CAPABILITIES.contains(&name))
@@ -169,17 +169,17 @@ impl Endpoint {
         self.label.get(|| self.id.to_string())
     }
 
-    /// The name that people know it by.
+    /// Its name for people.
     pub(crate) fn name(&self) -> String {
         self.route.name.as_deref().map_or_else(|| self.key.to_string(), str::to_owned)
     }
 
-    /// Counts an answer of the gateway's own.
+    /// Counts an answer of the gateway itself.
     pub(crate) fn count_refusal(&self, status: StatusCode) {
         self.live.own.get().count(status.as_u16());
     }
 
-    /// Why it has no replica to send a request to: for the 503.
+    /// Why it has no replica for a request: for the 503.
     pub(crate) fn why_not(&self, asked: &str) -> String {
         match (&self.route.reason, self.route.state) {
             (Some(reason), state) => format!("{asked} is {state}: {reason}"),
@@ -187,29 +187,29 @@ impl Endpoint {
         }
     }
 
-    /// The name that its replicas answer to while they do not to `name`, its new one.
+    /// The name that its replicas answer to, until they answer to its new name `name`.
     pub(crate) fn former_of(&self, name: &str) -> Option<&str> {
         self.route.former.as_deref().filter(|_| self.route.name.as_deref() == Some(name))
     }
 
-    /// How many replicas it has.
+    /// Its number of replicas.
     pub(crate) fn total_replicas(&self) -> usize {
         self.revisions.iter().map(|revision| revision.replicas.len()).sum()
     }
 
-    /// Whether there is a replica: of the version, where one is named.
+    /// Whether there is a replica: of the version, if one is given.
     pub(crate) fn serves(&self, version: Option<&str>) -> bool {
         let of_version = |revision: &&Arc<Revision>| version.is_none_or(|version| *revision.model_version == *version);
         self.revisions.iter().filter(of_version).any(|revision| !revision.replicas.is_empty())
     }
 
-    /// The versions that can be named.
+    /// The versions that a path can name.
     pub(crate) fn versions(&self) -> impl Iterator<Item = &str> {
         self.revisions.iter().map(|revision| &*revision.model_version)
     }
 }
 
-/// What an endpoint requires and this gateway cannot do.
+/// The required capabilities that this gateway lacks.
 pub(super) fn lacking(policy: &Policy) -> Vec<&str> {
     policy.requires.iter().map(String::as_str).filter(|name| !CAPABILITIES.contains(name)).collect()
 }

@@ -1,5 +1,5 @@
-//! Requests that ended replicas, remembered for a while: one that comes again is not tried twice, and not beside others
-//! that are suspected too.
+//! Remembers requests that crashed replicas: one that comes again is not retried, and does not run next to other
+//! suspected requests.
 
 use std::{
     collections::VecDeque,
@@ -12,10 +12,10 @@ use tokio::time::Instant;
 
 /// How long a request is remembered.
 const REMEMBERED: Duration = Duration::from_secs(600);
-/// The most requests that are remembered.
+/// Maximum number of remembered requests.
 const MOST: usize = 64;
 
-/// The requests that ended replicas of one endpoint. Costs nothing until there is one.
+/// The requests that crashed replicas of one endpoint. Costs nothing until there is one.
 #[derive(Debug, Default)]
 pub(crate) struct FatalRequests(OnceLock<Box<Known>>);
 
@@ -26,7 +26,7 @@ struct Known {
 }
 
 impl FatalRequests {
-    /// Remembers a request by its body; one without a body is like all others.
+    /// Remembers a request by its body; requests without a body cannot be distinguished.
     pub(crate) fn remember(&self, body: &[u8]) {
         if body.is_empty() {
             return;
@@ -41,17 +41,17 @@ impl FatalRequests {
         requests.push_back((request, Instant::now()));
     }
 
-    /// Forgets a request: it was answered.
+    /// Removes a request: it was answered.
     pub(crate) fn forget(&self, body: &[u8]) {
         let Some(known) = self.0.get() else { return };
         let request = known.hasher.hash_one(body);
         known.requests.lock().unwrap_or_else(PoisonError::into_inner).retain(|(other, _)| *other != request);
     }
 
-    /// Whether this request ended replicas not long ago.
+    /// Whether this request crashed replicas recently.
     pub(crate) fn knows(&self, body: &[u8]) -> bool {
         let Some(known) = self.0.get() else { return false };
-        // Forgotten in time, so that no later body is hashed in vain.
+        // Removes expired entries, so that no later body is hashed without need.
         let remembers = || {
             let mut requests = known.requests.lock().unwrap_or_else(PoisonError::into_inner);
             requests.retain(|(_, at)| at.elapsed() < REMEMBERED);

@@ -1,6 +1,6 @@
-//! All names in order: for the list of models, and for those who misspell one.
+//! All names in order: for the list of models, and for suggestions.
 //!
-//! **Invariant:** a serving thread's event loop never waits for these: both questions are asked from threads that may
+//! **Invariant:** the event loop of a serving thread never waits for these: both are used only on threads that may
 //! block.
 
 use std::{
@@ -14,10 +14,10 @@ use std::{
 
 use super::{endpoint::Endpoint, shards::Key};
 
-/// Beyond this many names only a name's neighbours in the alphabet are compared with it.
+/// Beyond this number of names, a name is compared only with its alphabetical neighbours.
 pub(super) const ALL_NAMES: usize = 2_000;
 const NEIGHBOURS: usize = 256;
-/// What of a name is compared.
+/// Maximum length of a name that is compared.
 const COMPARED: usize = 64;
 
 /// An endpoint that has a name, by that name.
@@ -73,7 +73,7 @@ impl Ord for Named {
     }
 }
 
-/// The endpoints that have a name, in the order of their names.
+/// The endpoints that have a name, sorted by name.
 #[derive(Debug, Default)]
 pub(super) struct SortedNames(Mutex<BTreeSet<Named>>);
 
@@ -100,7 +100,7 @@ impl SortedNames {
         self.lock().iter().take(most).map(|named| named.name().to_owned()).collect()
     }
 
-    /// The names that may look like `name`.
+    /// The names that may be similar to `name`.
     pub(super) fn around(&self, name: &str) -> Vec<String> {
         let names = self.lock();
         if names.len() <= ALL_NAMES {
@@ -112,19 +112,19 @@ impl SortedNames {
     }
 }
 
-/// Orders numbers as their digits stand in an alphabet.
+/// Sorts numbers as text.
 pub(super) fn digits(number: u64) -> (u128, u32) {
     let count = number.checked_ilog10().unwrap_or(0);
     (u128::from(number) * 10_u128.pow(20 - count), count)
 }
 
-/// What of a name is compared with others.
+/// The part of a name that is compared with others.
 pub(super) fn compared(name: &str) -> &str {
     let end = name.char_indices().map(|(at, _)| at).take_while(|at| *at <= COMPARED).last().unwrap_or(0);
     if name.len() <= COMPARED { name } else { &name[..end] }
 }
 
-/// Those of `known` that look like `name`, at most three, the nearest first.
+/// The names of `known` that are similar to `name`, at most three, nearest first.
 pub(super) fn near(name: &str, known: impl Iterator<Item = String>) -> Vec<String> {
     let mut near: Vec<_> = known
         .filter(|known| known.len().abs_diff(name.len()) <= 3)

@@ -1,10 +1,10 @@
-//! One replica's health: what it has outstanding, and whether it is avoided.
+//! The health of one replica: its outstanding requests, and whether it is avoided.
 //!
-//! A replica that fails is *ejected*: for a time that doubles with each failure it gets nothing while
-//! others can serve. Without this a replica that fails fast would look idle and draw all the load. The last
-//! replica is never ejected in effect: [`choose`](crate::choose::replica::choose) falls back to ejected ones.
+//! A replica that fails is *ejected*: for a time that doubles with each failure it gets no requests while others can
+//! serve. Otherwise a replica that fails fast would look idle and attract all requests. The last replica is never
+//! really ejected: [`choose`](crate::choose::replica::choose) falls back to ejected ones.
 //!
-//! A replica that does not answer a probe is *hung*. It gets nothing at all until it answers one.
+//! A replica that does not answer a probe is *hung*. It gets no requests until it answers one.
 
 use std::sync::{
     OnceLock,
@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 
 use crate::wire::headers::LazyValue;
 
-/// Answers 5xx in a row after which a replica is avoided. A connection that fails does it at once.
+/// The number of consecutive 5xx answers after which a replica is ejected. A failed connection ejects it at once.
 const BAD_ANSWERS: u32 = 5;
 const FIRST_EJECTION_MS: u64 = 500;
 const LONGEST_EJECTION_MS: u64 = 30_000;
@@ -27,27 +27,27 @@ static KEYS: AtomicU64 = AtomicU64::new(0);
 /// One replica.
 #[derive(Debug)]
 pub(crate) struct Replica {
-    /// Tells it from every other one that this process knows or has known.
+    /// A unique number among all replicas of this process.
     pub(crate) key: u64,
     /// Its name.
     pub(crate) id: String,
     label: LazyValue,
     /// Where it listens.
     pub(crate) address: Address,
-    /// Requests that it has not answered wholly.
+    /// Requests that it has not answered completely.
     pub(crate) outstanding: AtomicU32,
-    /// Ejections so far.
+    /// The number of ejections.
     pub(crate) ejections: AtomicU32,
     bad_in_row: AtomicU32,
     ejected_in_row: AtomicU32,
     /// Milliseconds since the gateway started; 0 is never.
     ejected_until: AtomicU64,
-    /// The tick of its last sign of life, or of the request that it has waited for since.
+    /// The tick of its last sign of life, or of the request that has been waiting since.
     heard: AtomicU32,
-    /// Somebody probes it.
+    /// A probe is running.
     probed: AtomicBool,
     hung: AtomicBool,
-    /// Held by the one request that is tried here although it may have ended another replica.
+    /// Held by the one request that is tried here although it may have crashed another replica.
     trial: OnceLock<Box<Semaphore>>,
 }
 
@@ -70,7 +70,7 @@ impl Replica {
         }
     }
 
-    /// The route's words for it.
+    /// A replica from the route.
     pub(crate) fn to_route(&self) -> RouteReplica {
         RouteReplica { id: ReplicaId(self.id.clone()), address: self.address.clone() }
     }
@@ -80,25 +80,25 @@ impl Replica {
         self.label.get(|| self.id.clone())
     }
 
-    /// Whether the route names this very replica.
+    /// Whether the route describes this replica.
     pub(crate) fn is(&self, route: &RouteReplica) -> bool {
         self.id == route.id.0 && self.address == route.address
     }
 
-    /// Whether it is avoided now. `now_ms` is asked only of one that was ever ejected.
+    /// Whether it is ejected now. `now_ms` is evaluated only if it was ever ejected.
     pub(crate) fn is_ejected(&self, now_ms: impl Fn() -> u64) -> bool {
         let until = self.ejected_until.load(Ordering::Relaxed);
         until != 0 && until > now_ms()
     }
 
-    /// Whether it gets nothing until it answers a probe.
+    /// Whether it is hung: it gets no requests until it answers a probe.
     pub(crate) fn is_hung(&self) -> bool {
         self.hung.load(Ordering::Relaxed)
     }
 
-    /// It answered as it should.
+    /// It answered correctly.
     pub(crate) fn answered_well(&self) {
-        // Mostly there is nothing to forget, and then nothing is written.
+        // Usually there is nothing to reset, and then nothing is written.
         if self.bad_in_row.load(Ordering::Relaxed) != 0 {
             self.bad_in_row.store(0, Ordering::Relaxed);
         }
@@ -108,22 +108,22 @@ impl Replica {
         }
     }
 
-    /// It answered with a fault of its own.
+    /// It answered with a server error.
     pub(crate) fn answered_badly(&self, now_ms: u64) {
         if self.bad_in_row.fetch_add(1, Ordering::Relaxed) + 1 >= BAD_ANSWERS {
             self.eject(now_ms);
         }
     }
 
-    /// It could not be reached, or broke off.
+    /// It could not be reached, or its connection broke.
     pub(crate) fn eject(&self, now_ms: u64) {
         if self.is_ejected(|| now_ms) {
-            // Those who were under way when it was ejected tell nothing new.
+            // Requests that were in flight at its ejection give no new information.
             return;
         }
         let times = self.ejected_in_row.fetch_add(1, Ordering::Relaxed).min(6);
         let pause = (FIRST_EJECTION_MS << times).min(LONGEST_EJECTION_MS);
-        // Replicas that failed together should not all be tried again together.
+        // Jitter: replicas that failed together should not be retried together.
         let jitter = rand::random_range(0..=pause / 4);
         self.ejections.fetch_add(1, Ordering::Relaxed);
         self.ejected_until.store(now_ms + pause + jitter, Ordering::Relaxed);
@@ -141,21 +141,22 @@ impl Replica {
         self.outstanding.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// It showed at `tick` that it lives.
+    /// It showed a sign of life at `tick`.
     pub(crate) fn heard(&self, tick: u32) {
         if self.heard.load(Ordering::Relaxed) != tick {
             self.heard.store(tick, Ordering::Relaxed);
         }
     }
 
-    /// Whether it owes answers and has said nothing for `patience` ticks, and nobody probes it. The caller does now.
+    /// Whether it has outstanding requests, has sent nothing for `patience` ticks, and is not being probed. The caller
+    /// then probes it.
     pub(crate) fn begin_probe(&self, tick: u32, patience: u32) -> bool {
         self.outstanding.load(Ordering::Relaxed) > 0
             && tick.saturating_sub(self.heard.load(Ordering::Relaxed)) > patience
             && !self.probed.swap(true, Ordering::Relaxed)
     }
 
-    /// A probe got no answer.
+    /// A probe was not answered.
     pub(crate) fn hangs(&self) {
         if !self.hung.swap(true, Ordering::Relaxed) {
             self.ejections.fetch_add(1, Ordering::Relaxed);
@@ -169,7 +170,7 @@ impl Replica {
         self.probed.store(false, Ordering::Relaxed);
     }
 
-    /// The place of the one request that is tried here although it may have ended another replica.
+    /// The place of the one request that is tried here although it may have crashed another replica.
     pub(crate) fn trial(&self) -> &Semaphore {
         self.trial.get_or_init(|| Box::new(Semaphore::new(1)))
     }

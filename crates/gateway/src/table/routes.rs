@@ -1,14 +1,14 @@
-//! The route table: which endpoint a name means, now.
+//! The route table: the current endpoint of a name.
 //!
-//! The control plane tells of endpoints and of deployments' targets apart; an [`Endpoint`] has both, so that a request
-//! looks once. Targets that no endpoint has, or one that is refused, wait beside the table.
+//! The control plane sends endpoints and targets of deployments separately. An [`Endpoint`] contains both, so that a
+//! request needs one lookup. Targets without an endpoint, or with a refused one, are kept next to the table.
 //!
-//! Endpoints are found by their ids and by their names in [`Shards`], so that a table of 100,000 endpoints costs no
-//! more to change than a small one. What is alive (requests outstanding, ejections, counters) hangs on
-//! [`Revision`](super::endpoint::Revision) and [`Replica`](super::replica::Replica), which a changed endpoint takes over
-//! from the one before it.
+//! Endpoints are found by id and by name in [`Shards`], so that a change of a table with 100,000 endpoints costs no
+//! more than of a small one. Live data (outstanding requests, ejections, counters) belongs to
+//! [`Revision`](super::endpoint::Revision) and [`Replica`](super::replica::Replica); a changed endpoint takes it over
+//! from its previous state.
 //!
-//! **Invariant:** only [`Table::apply`] changes the table, and it is called by one task at a time.
+//! **Invariant:** only [`Table::apply`] changes the table, and one task at a time calls it.
 
 use std::{
     borrow::Borrow,
@@ -32,7 +32,7 @@ use super::{
     shards::{Key, Shards},
 };
 
-/// How many changes are brought in at once: a large table needs no second one beside it while it is loaded.
+/// How many changes are applied at once, so that loading a large table does not need a second copy of it.
 const AT_ONCE: usize = 16_384;
 
 /// An endpoint by its id.
@@ -65,17 +65,17 @@ impl PartialEq for ById {
 
 impl Eq for ById {}
 
-/// What no request looks at.
+/// Data that no request uses.
 #[derive(Debug, Default)]
 struct Aside {
-    /// Targets that no endpoint leads to, or only ones that are refused.
+    /// Targets without an endpoint, or with refused ones only.
     waiting: HashMap<DeploymentId, Targets>,
-    /// Endpoints whose number is not their deployment's, by the deployment.
+    /// Endpoints whose number differs from that of their deployment, by deployment.
     elsewhere: BTreeMap<DeploymentId, HashSet<EndpointId>>,
 }
 
 impl Aside {
-    /// The endpoints that may lead to a deployment.
+    /// The endpoints that may use a deployment.
     fn endpoints_of(&self, id: DeploymentId) -> impl Iterator<Item = EndpointId> {
         [EndpointId::from(id)].into_iter().chain(self.elsewhere.get(&id).into_iter().flatten().copied())
     }
@@ -96,7 +96,7 @@ impl Aside {
     }
 }
 
-/// What is new of some entries; `None` where one is gone.
+/// The new values of some entries; `None` for a removed entry.
 #[derive(Default)]
 struct News {
     policies: HashMap<EndpointId, Option<Policy>>,
@@ -110,7 +110,7 @@ impl News {
             match entry {
                 Entry::Endpoint { key, value } => drop(news.policies.insert(key, value)),
                 Entry::Targets { key, value } => drop(news.targets.insert(key, value)),
-                // What must not be ignored, an endpoint requires.
+                // Unknown kinds are ignored: what must not be ignored is listed in an endpoint's requirements.
                 Entry::Unknown => {}
             }
         }
@@ -123,9 +123,9 @@ impl News {
 pub(crate) struct Table {
     by_id: Shards<ById>,
     by_name: Shards<Named>,
-    /// Names of endpoints that are being renamed, by which their replicas still answer.
+    /// Old names of endpoints that are being renamed, which their replicas still answer to.
     former: ArcSwap<HashMap<Box<str>, EndpointId>>,
-    /// Names in order, for lists and for those who misspell one.
+    /// Names in order, for lists and suggestions.
     sorted: SortedNames,
     aside: Mutex<Aside>,
     holds: AtomicBool,
@@ -148,28 +148,28 @@ impl Table {
         }
     }
 
-    /// Whether a table was ever loaded: an empty one counts.
+    /// Whether a table was ever loaded, including an empty one.
     pub(crate) fn holds(&self) -> bool {
         self.holds.load(Ordering::Acquire)
     }
 
-    /// The version that it stands at.
+    /// Its version.
     pub(crate) fn version(&self) -> i64 {
         self.version.load(Ordering::Acquire)
     }
 
-    /// How many endpoints it has.
+    /// Its number of endpoints.
     pub(crate) fn endpoints(&self) -> usize {
         self.endpoints.load(Ordering::Acquire).unsigned_abs()
     }
 
-    /// The endpoint of a name: `md-` and its id, the name that was given to it, or the one that it is losing.
+    /// The endpoint of a name: `md-` and its id, its name, or its old name during a rename.
     pub(crate) fn find(&self, name: &str) -> Option<Arc<Endpoint>> {
         let named = id_of(name).and_then(|id| self.of(id)).or_else(|| self.by_name.find(name));
         named.or_else(|| self.of(*self.former.load().get(name)?))
     }
 
-    /// The endpoint of this key.
+    /// The endpoint with this key.
     pub(crate) fn of(&self, key: EndpointId) -> Option<Arc<Endpoint>> {
         self.by_id.find(&key)
     }
@@ -196,8 +196,8 @@ impl Table {
         names
     }
 
-    /// Known names that look like `name`, at most three, the nearest first. Bounded work, however many there are: of a
-    /// large table only the names' neighbours in the alphabet are compared, and no ids.
+    /// Known names that are similar to `name`, at most three, nearest first. The work is bounded: in a large table,
+    /// only the alphabetical neighbours are compared, and no ids.
     pub(crate) fn near_names(&self, name: &str) -> Vec<String> {
         let name = names::compared(name);
         let ids = (self.endpoints() <= names::ALL_NAMES).then(|| self.all().map(|endpoint| endpoint.key.to_string()));
@@ -208,13 +208,13 @@ impl Table {
         self.aside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Targets that are known and not served.
+    /// Known targets that are not served.
     pub(crate) fn waiting(&self) -> Vec<(DeploymentId, Targets)> {
         self.aside().waiting.iter().map(|(id, targets)| (*id, targets.clone())).collect()
     }
 
-    /// Brings a batch of changes in, of which the last on an entry counts, and stands at `version` then. With
-    /// `reset` every entry that the batch does not name is forgotten.
+    /// Applies a batch of changes, of which the last one for an entry counts, and sets the version to `version`. With
+    /// `reset`, every entry that is not in the batch is removed.
     pub(crate) fn apply(&self, changes: Vec<Change>, version: i64, reset: bool) {
         let mut aside = self.aside();
         let mut named: (HashSet<EndpointId>, HashSet<DeploymentId>) = Default::default();
@@ -240,13 +240,13 @@ impl Table {
         self.holds.store(true, Ordering::Release);
     }
 
-    /// Brings in what is new of some entries.
+    /// Applies the new values of some entries.
     fn bring_in(&self, aside: &mut Aside, news: News) {
         let News { mut policies, mut targets } = news;
         let touched: HashSet<EndpointId> =
             targets.keys().flat_map(|id| aside.endpoints_of(*id)).chain(policies.keys().copied()).collect();
         let mut next = Vec::with_capacity(touched.len());
-        // How many of the endpoints that change lead to a deployment.
+        // How many of the changed endpoints use a deployment.
         let mut uses: HashMap<DeploymentId, usize> = HashMap::with_capacity(touched.len());
         for key in &touched {
             let old = self.of(*key);
@@ -298,12 +298,12 @@ impl Table {
         tell_refusals(&refusals);
         let former = self.former_after(&gone, &entering);
         if let Some(former) = &former {
-            // A name that an endpoint is losing leads to it all the while.
+            // During a rename, the old name finds the endpoint all the time.
             let mut both = HashMap::clone(&self.former.load());
             both.extend(former.iter().map(|(name, id)| (name.clone(), *id)));
             self.former.store(Arc::new(both));
         }
-        // All that leaves comes before all that enters: a name may pass from one endpoint to another.
+        // First all removals, then all insertions: a name may pass from one endpoint to another.
         unnamed.extend(gone.iter().filter_map(Named::new));
         let named: Vec<_> = entering.iter().filter_map(Named::new).collect();
         self.by_name.edit(&unnamed, &named);
@@ -327,7 +327,7 @@ impl Table {
         endpoint.map(|endpoint| endpoint.to_targets()).or_else(|| aside.waiting.get(&id).cloned())
     }
 
-    /// The names that are being lost, once these endpoints have left and entered; `None` if they stay as they are.
+    /// The old names of renames, after these endpoints were removed and inserted; `None` if they do not change.
     fn former_after(
         &self,
         gone: &[Arc<Endpoint>],
@@ -346,7 +346,7 @@ impl Table {
     }
 }
 
-/// Tells which endpoints are not served for want of a capability.
+/// Logs which endpoints are not served because of a missing capability.
 fn tell_refusals(refusals: &[(EndpointId, String)]) {
     if let [(key, why), others @ ..] = refusals {
         let others = if others.is_empty() { String::new() } else { format!(", nor {} others", others.len()) };
@@ -354,7 +354,7 @@ fn tell_refusals(refusals: &[(EndpointId, String)]) {
     }
 }
 
-/// The id that a name writes out as `md-26`.
+/// The id in a name like `md-26`.
 fn id_of(name: &str) -> Option<EndpointId> {
     let digits = name.strip_prefix("md-")?;
     if digits.starts_with('0') || !digits.bytes().all(|byte| byte.is_ascii_digit()) {

@@ -1,8 +1,8 @@
-//! The last route table on disk: what a gateway serves from when it starts with the control plane gone.
+//! The last route table on disk: a gateway that starts without the control plane serves from it.
 //!
-//! One JSON object a line: first the [`Head`], then each entry. A file of 0.1.0 has whole routes instead. The file is written whole beside the old one and
-//! then takes its name, so that there is always one that is complete. Damage is said in the log and the file
-//! ignored: the control plane has the truth.
+//! The file has one JSON object per line: first the [`Head`], then each entry. A file of 0.1.0 has whole routes
+//! instead. A new file is written completely and then renamed over the old one, so that there is always a complete one.
+//! A damaged file is logged and ignored, because the control plane has the data.
 
 use std::{
     fs::File,
@@ -22,20 +22,20 @@ use tokio::sync::watch;
 
 use super::routes::Table;
 
-/// The form of the file that is written.
+/// The format of the written file.
 const FORM: u32 = 2;
-/// The form that 0.1.0 wrote.
+/// The format of 0.1.0.
 const WHOLE_ROUTES: u32 = 1;
-/// After a change: so long for others to come with it.
+/// The delay after a change, to collect further ones.
 const GATHER: Duration = Duration::from_millis(300);
-/// Writing takes at most this share of the time.
+/// Maximum share of the time for writing.
 const SHARE: u32 = 20;
 const AFTER_FAILURE: Duration = Duration::from_secs(5);
 
-/// Where a table stands.
+/// The position of a table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Position {
-    /// Names the database; `None` before the first table.
+    /// The epoch of the database; `None` before the first table.
     pub(crate) epoch: Option<String>,
     /// The table's version.
     pub(crate) version: i64,
@@ -46,11 +46,11 @@ struct Head {
     form: u32,
     epoch: Option<String>,
     version: i64,
-    /// How many lines follow.
+    /// The number of lines that follow.
     routes: usize,
 }
 
-/// Loads the file into the table. Says where it stands; the beginning if there is no file or it is damaged.
+/// Loads the file into the table. Returns its position; the beginning if there is no valid file.
 pub(crate) fn load(path: &Path, table: &Table) -> Position {
     match read(path) {
         Ok((position, changes)) => {
@@ -62,7 +62,7 @@ pub(crate) fn load(path: &Path, table: &Table) -> Position {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Position::default(),
         Err(error) => {
             let path = path.display();
-            tracing::warn!("the last route table in {path} is of no use ({error}); waiting for the control plane");
+            tracing::warn!("the saved route table in {path} is invalid ({error}); waiting for the control plane");
             Position::default()
         }
     }
@@ -98,7 +98,7 @@ fn halves(change: RouteChange) -> [Change; 2] {
     [endpoint, Entry::Targets { key, value: targets }].map(|entry| Change { version, entry })
 }
 
-/// Writes the table. Blocks for as long as the disk takes.
+/// Writes the table. Blocks as long as the disk takes.
 fn write(path: &Path, table: &Table, position: &Position) -> io::Result<()> {
     let (endpoints, waiting): (Vec<_>, _) = (table.all().collect(), table.waiting());
     let served = endpoints.iter().filter(|endpoint| !endpoint.is_refused()).count();
@@ -129,7 +129,7 @@ fn write(path: &Path, table: &Table, position: &Position) -> io::Result<()> {
         std::fs::rename(&beside, path)
     };
     write().inspect_err(|_| {
-        // On a full disk a half-written file helps nobody.
+        // On a full disk a partial file is useless.
         let _removed = std::fs::remove_file(&beside);
     })
 }
@@ -140,7 +140,7 @@ fn beside(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// Writes the table after it changes, until the tasks are told to end; then once more if it has changed since.
+/// Writes the table after changes, until the tasks are told to end; then once more if it has changed since.
 pub(crate) async fn keep(table: Arc<Table>, path: PathBuf, mut position: watch::Receiver<Position>, tasks: Tasks) {
     let mut failing = false;
     let mut again = false;
@@ -152,7 +152,7 @@ pub(crate) async fn keep(table: Arc<Table>, path: PathBuf, mut position: watch::
         }
         if !changed {
             tokio::select! {
-                // Without a watch nothing changes any more.
+                // Without a watch the table does not change any more.
                 changed = position.changed() => if changed.is_err() { tasks.stopping().await },
                 () = tasks.stopping() => {}
             }
@@ -160,7 +160,7 @@ pub(crate) async fn keep(table: Arc<Table>, path: PathBuf, mut position: watch::
             again = true;
             continue;
         }
-        // Read before the table is: what changes meanwhile makes it be written again, from an older position.
+        // Read before the table: if the table changes meanwhile, it is written again, from an older position.
         let now = position.borrow_and_update().clone();
         let (copied, file) = (Arc::clone(&table), path.clone());
         let begun = Instant::now();
@@ -177,7 +177,7 @@ pub(crate) async fn keep(table: Arc<Table>, path: PathBuf, mut position: watch::
                 again = true;
             }
             Err(error) => {
-                tracing::error!("the route table is no longer kept: {error}");
+                tracing::error!("cannot save the route table: {error}");
                 return;
             }
         }
@@ -188,7 +188,7 @@ pub(crate) async fn keep(table: Arc<Table>, path: PathBuf, mut position: watch::
     }
 }
 
-/// Waits, but not for longer than the tasks run.
+/// Waits, but not longer than the tasks run.
 async fn rest(tasks: &Tasks, pause: Duration) {
     tokio::select! {
         () = tokio::time::sleep(pause) => {}

@@ -1,7 +1,7 @@
-//! Endpoints by one of their names, spread over many small sets, each behind its own atomic pointer.
+//! Endpoints by one of their names, in many small sets, each behind an atomic pointer.
 //!
-//! A reader follows one pointer and never waits. A change copies the few sets that it touches. An endpoint holds its
-//! names itself, so that an entry is one pointer.
+//! A reader follows one pointer and never waits. A change copies the few sets that it affects. An endpoint contains its
+//! names itself, so an entry is one pointer.
 
 use std::{
     borrow::Borrow,
@@ -18,7 +18,7 @@ const SHARDS: usize = 1024;
 
 type Hashes = BuildHasherDefault<DefaultHasher>;
 
-/// An endpoint that is found by one of its names.
+/// An endpoint with one of its names as the key.
 pub(super) trait Key: Hash + Eq + Clone {
     fn endpoint(&self) -> &Arc<Endpoint>;
 }
@@ -32,7 +32,7 @@ impl<K: Key> Shards<K> {
         Self((0..SHARDS).map(|_| ArcSwap::default()).collect())
     }
 
-    /// The endpoint of this name.
+    /// The endpoint with this name.
     pub(super) fn find<Q: Hash + Eq + ?Sized>(&self, name: &Q) -> Option<Arc<Endpoint>>
     where
         K: Borrow<Q>,
@@ -48,8 +48,8 @@ impl<K: Key> Shards<K> {
         })
     }
 
-    /// Takes out those that leave, unless another one has their name by now, and then brings the others in. Says how many
-    /// are more than before.
+    /// Removes endpoints, unless another one has their name now, and then inserts the others. Returns the change of the
+    /// number of entries.
     pub(super) fn edit(&self, leaving: &[K], entering: &[K]) -> isize {
         let mut edits: HashMap<usize, [Vec<&K>; 2]> = HashMap::new();
         for (which, keys) in [leaving, entering].into_iter().enumerate() {

@@ -1,29 +1,29 @@
-//! Counts and distributions, cheap enough for every request.
+//! Counters and histograms that are cheap enough for every request.
 //!
-//! A counter here is one relaxed addition. `/metrics` reads them from the route table itself, so the series of
-//! an endpoint go when it goes, and an endpoint that nobody asks has none.
+//! A counter here is one relaxed addition. `/metrics` reads them from the route table itself, so the series of an
+//! endpoint end with it, and an endpoint without requests has none.
 
 use std::sync::{
     OnceLock,
     atomic::{AtomicU64, Ordering},
 };
 
-/// Upper bounds of the buckets of latencies, in microseconds.
+/// Upper bounds of the latency buckets, in microseconds.
 pub(crate) const LATENCY_US: [u64; 16] = [
     250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
     10_000_000, 30_000_000,
 ];
 
-/// Upper bounds of the buckets of the gateway's own share, in microseconds.
+/// Upper bounds of the buckets of the gateway's own time, in microseconds.
 pub(crate) const ADDED_US: [u64; 16] =
     [10, 20, 30, 50, 75, 100, 150, 250, 500, 1_000, 2_500, 5_000, 10_000, 50_000, 250_000, 1_000_000];
 
-/// Statuses that are counted side by side. Few endpoints answer with more.
+/// The number of statuses that are counted separately. Few endpoints use more.
 const FEW: usize = 6;
-/// A counter holds a status in its upper bits and the answers with it in the others.
+/// A counter holds a status in its upper bits and the number of its answers in the others.
 const COUNT_BITS: u32 = 48;
 
-/// The answers of one revision, made when the first one comes.
+/// The answers of one revision, created at the first one.
 #[derive(Debug, Default)]
 pub(crate) struct LazyStats(OnceLock<Box<Stats>>);
 
@@ -43,7 +43,7 @@ impl LazyStats {
 #[derive(Debug)]
 pub(crate) struct Stats {
     codes: Codes,
-    /// From the end of the request's head to the end of the answer.
+    /// From the end of the request's header to the end of the answer.
     pub(crate) latency: Histogram,
 }
 
@@ -59,7 +59,7 @@ impl Stats {
         self.codes.count(code);
     }
 
-    /// The statuses that were answered, in order, and how often.
+    /// The statuses of the answers, sorted, with their numbers.
     pub(crate) fn codes(&self) -> Vec<(u16, u64)> {
         let mut found = Vec::new();
         let mut codes = Some(&self.codes);
@@ -73,7 +73,7 @@ impl Stats {
     }
 }
 
-/// Counters of those statuses that occur. A counter takes the first status that finds it free, and keeps it.
+/// Counters of the statuses that occur. A counter takes the first status that finds it free, and keeps it.
 #[derive(Debug, Default)]
 struct Codes {
     slots: [AtomicU64; FEW],
@@ -104,7 +104,7 @@ fn code_of(slot: u64) -> u16 {
     u16::try_from(slot >> COUNT_BITS).unwrap_or(u16::MAX)
 }
 
-/// A distribution of durations.
+/// A histogram of durations.
 #[derive(Debug)]
 pub(crate) struct Histogram {
     bounds: &'static [u64; 16],
@@ -124,8 +124,8 @@ impl Histogram {
         self.sum_us.fetch_add(us, Ordering::Relaxed);
     }
 
-    /// Sum in seconds, count, and each bucket's upper bound in seconds with its own count, as `encode_histogram`
-    /// takes them.
+    /// Sum in seconds, count, and the upper bound in seconds and count of each bucket, as `encode_histogram` needs
+    /// them.
     #[allow(clippy::cast_precision_loss, reason = "a sum of microseconds stays below 2^53 for centuries")]
     pub(crate) fn snapshot(&self) -> (f64, u64, Vec<(f64, u64)>) {
         let bounds = self.bounds.iter().map(|us| *us as f64 / 1e6).chain([f64::INFINITY]);

@@ -1,8 +1,8 @@
-//! Follows the control plane's route table.
+//! Watches the route table of the control plane.
 //!
-//! One stream of lines, for as long as both live. Changes are collected and brought in together when the control
-//! plane says that they are complete ([`RouteMessage::Synced`]). When the stream breaks, the gateway goes on
-//! with what it has and asks again, later each time, from the version that it stands at.
+//! The watch is one endless stream of lines. Changes are collected and applied together when the control plane says
+//! that they are complete ([`RouteMessage::Synced`]). If the stream breaks, the gateway continues with its table, and
+//! reconnects with growing delays, from its current version.
 
 use std::{
     sync::{
@@ -23,31 +23,31 @@ use tokio::sync::watch;
 use super::{routes::Table, saved::Position};
 use crate::wire::refusal::causes;
 
-/// The control plane says something every five seconds; silence for this long means that it is gone.
+/// The control plane sends something every five seconds; after this long without data it is considered gone.
 const SILENCE: Duration = Duration::from_secs(20);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// The longest line, and the most changes that wait for their `Synced`.
+/// Maximum length of a line, and maximum number of changes that wait for their `Synced`.
 const LONGEST_LINE: usize = 16 << 20;
 const MOST_WAITING: usize = 1_000_000;
 
-/// Who follows the control plane, and how that stands.
+/// The state of the watch.
 #[derive(Debug)]
 pub(crate) struct Watch {
-    /// The control plane.
+    /// The URL of the control plane.
     pub(crate) url: String,
-    /// How long requests in flight may take to end at shutdown, and the longest request timeout that was seen.
+    /// The drain time at shutdown, and the longest request timeout that was seen.
     pub(crate) drain_ms: u64,
     longest_ms: AtomicU64,
-    /// What is followed.
+    /// The watched table.
     pub(crate) table: Arc<Table>,
     pub(crate) tasks: Tasks,
     pub(crate) clock: Clock,
     /// Whether the control plane answers.
     pub(crate) connected: AtomicBool,
-    /// When the control plane last said that the table is complete; microseconds since 1970, 0 for never.
+    /// When the control plane last confirmed that the table is complete; microseconds since 1970, 0 for never.
     pub(crate) synced_at: AtomicI64,
-    /// Times that the control plane was lost.
+    /// How often the connection to the control plane was lost.
     pub(crate) losses: AtomicU64,
 }
 
@@ -57,7 +57,7 @@ impl Watch {
         Self { url, drain_ms, longest_ms, table, tasks, clock, connected, synced_at, losses }
     }
 
-    /// Tells of a request timeout that is longer than the drain: at shutdown its requests may be cut off.
+    /// Logs a request timeout that is longer than the drain time: at shutdown such requests may be cut off.
     fn compare_with_drain(&self, changes: &[Change]) {
         let timeouts = changes.iter().filter_map(|change| match &change.entry {
             Entry::Endpoint { key, value: Some(policy) } => Some((policy.request_timeout_ms, *key)),
@@ -74,12 +74,12 @@ impl Watch {
     }
 }
 
-/// Watches until the tasks are told to end. `position` is where the table stands, and tells others when it moves.
+/// Watches until the tasks are told to end. `position` is the position of the table, and notifies others of changes.
 pub(crate) async fn run(watch: Arc<Watch>, position: watch::Sender<Position>) {
     let client = match base::client::builder_for(&watch.url).build() {
         Ok(client) => client,
         Err(error) => {
-            tracing::error!("the control plane cannot be watched: {}", causes(&error));
+            tracing::error!("cannot watch the control plane: {}", causes(&error));
             return;
         }
     };
@@ -99,11 +99,11 @@ pub(crate) async fn run(watch: Arc<Watch>, position: watch::Sender<Position>) {
         if was_connected || !failing {
             let (url, held) = (&watch.url, watch.table.endpoints());
             tracing::warn!(
-                "the control plane at {url} is lost: {ended}; serving the {held} endpoints known, and asking again"
+                "lost the control plane at {url}: {ended}; serving the {held} known endpoints and reconnecting"
             );
         }
         failing = true;
-        // Gateways that lost the same control plane should not come back all at once.
+        // Jitter: gateways that lost the same control plane should not reconnect all at once.
         let jittered = pause.mul_f64(rand::random_range(0.5..1.5));
         tokio::select! {
             () = tokio::time::sleep(jittered) => {}
@@ -113,7 +113,7 @@ pub(crate) async fn run(watch: Arc<Watch>, position: watch::Sender<Position>) {
     }
 }
 
-/// Follows one stream until it ends; says why it did.
+/// Follows one stream until it ends; returns the reason.
 async fn follow(
     watch: &Watch,
     client: &reqwest::Client,
@@ -144,12 +144,12 @@ async fn follow(
     loop {
         let chunk = match tokio::time::timeout(SILENCE, response.chunk()).await {
             Ok(Ok(Some(chunk))) => chunk,
-            Ok(Ok(None)) => return "it ended the watch".to_owned(),
+            Ok(Ok(None)) => return "it closed the watch".to_owned(),
             Ok(Err(error)) => return causes(&error),
-            Err(_) => return format!("it said nothing for {} s", SILENCE.as_secs()),
+            Err(_) => return format!("it sent nothing for {} s", SILENCE.as_secs()),
         };
         lines.add(&chunk);
-        // All that one chunk brings is brought in at once: a table is swapped at most once a chunk.
+        // All changes in one chunk are applied at once, so the table changes at most once per chunk.
         let mut complete = None;
         while let Some(line) = lines.next() {
             match serde_json::from_slice(&line) {
@@ -160,7 +160,7 @@ async fn follow(
                 Ok(RouteMessage::Synced { version }) => complete = Some((version, batch.changes.len())),
                 Err(error) => {
                     return format!(
-                        "it said what this gateway does not understand ({error}): are both of one version?"
+                        "it sent a message that this gateway does not understand ({error}); check that both have the same version"
                     );
                 }
             }
@@ -192,7 +192,7 @@ struct Batch {
     reset: bool,
 }
 
-/// Cuts a stream into lines.
+/// Splits a stream into lines.
 #[derive(Default)]
 struct Lines {
     rest: Vec<u8>,

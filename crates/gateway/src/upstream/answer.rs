@@ -1,4 +1,4 @@
-//! What a replica answers over HTTP/1: the head, and how the body that follows is framed (RFC 9112).
+//! The HTTP/1 answer of a replica: its header, and the framing of its body (RFC 9112).
 
 use std::mem::MaybeUninit;
 
@@ -10,32 +10,32 @@ use http::{
 
 use super::decode::Decoder;
 
-/// The longest head of an answer.
+/// Maximum size of the header of an answer.
 const LONGEST_HEAD: usize = 256 << 10;
 const MOST_HEADERS: usize = 100;
-/// The most interim answers before an answer.
+/// Maximum number of interim answers before an answer.
 const MOST_PASSED: usize = 64;
 
-/// The head of an answer, and what follows it.
+/// The header of an answer, and what follows it.
 #[derive(Debug)]
 pub(super) struct Head {
     pub(super) response: Response<()>,
     pub(super) body: Decoder,
-    /// Whether the connection serves another request after this one.
+    /// Whether the connection can be used for another request.
     pub(super) stays: bool,
 }
 
-/// What was seen of an answer's head before.
+/// What was already seen of the header.
 #[derive(Debug, Default)]
 pub(super) struct Looked {
-    /// How much of the input.
+    /// How much of the input was checked.
     at: usize,
-    /// Interim answers, and empty lines between them.
+    /// The number of interim answers, and of empty lines between them.
     passed: usize,
 }
 
-/// Takes the head of the answer to a `method` request off `input`, once all of it is there. Interim answers (1xx) are
-/// passed over. `spare` is a map to put the headers into.
+/// Takes the complete header of the answer to a `method` request from `input`. Interim answers (1xx) are skipped.
+/// `spare` is a map to put the headers into.
 pub(super) fn take(
     input: &mut BytesMut,
     looked: &mut Looked,
@@ -44,7 +44,7 @@ pub(super) fn take(
 ) -> Result<Option<Head>, String> {
     let Looked { at: fresh, passed } = looked;
     loop {
-        // Empty lines before a head are allowed. To the parser they would be a beginning of which all comes again.
+        // Empty lines before a header are allowed. The parser would treat them as an incomplete header.
         if input.first().is_some_and(|first| matches!(first, b'\r' | b'\n')) {
             let lines = input.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
             input.advance(lines);
@@ -53,7 +53,7 @@ pub(super) fn take(
         if *passed > MOST_PASSED {
             return Err("it sends interim answers or empty lines without end".to_owned());
         }
-        // Mostly the first look finds all of it. Parsing what has no end yet, again with each byte, would take long.
+        // Usually the first attempt finds all of it. Parsing an incomplete header again with each byte would take long.
         let new = &input[fresh.saturating_sub(3)..];
         let ends = *fresh == 0
             || memchr::memmem::find(new, b"\n\r\n").or_else(|| memchr::memmem::find(new, b"\n\n")).is_some();
@@ -103,7 +103,7 @@ fn parse(input: &mut BytesMut, method: &Method, spare: &mut HeaderMap) -> Result
             closes |= says(b"close");
             keeps |= says(b"keep-alive");
             if [&b"close"[..], b"keep-alive"].iter().any(|word| value.as_bytes().eq_ignore_ascii_case(word)) {
-                // It concerns this connection only, and names no other header.
+                // It concerns only this connection, and names no other header.
                 continue;
             }
         }
@@ -123,7 +123,7 @@ fn header(head: &Bytes, place: &[[usize; 2]; 2]) -> Option<(HeaderName, HeaderVa
     Some((name, HeaderValue::from_maybe_shared(head.slice(value..value_end)).ok()?))
 }
 
-/// How the body is framed (RFC 9112, 6.3). Of two lengths that contradict each other neither is believed.
+/// The framing of the body (RFC 9112, 6.3). Two contradicting lengths are an error.
 fn framing(status: StatusCode, method: &Method, is_old: bool, headers: &mut HeaderMap) -> Result<Decoder, String> {
     if status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
         return Ok(Decoder::Done);
@@ -135,11 +135,11 @@ fn framing(status: StatusCode, method: &Method, is_old: bool, headers: &mut Head
         if is_old {
             return Err("it has a transfer-encoding, and HTTP/1.0 has none".to_owned());
         }
-        // Any other coding would be taken off the head, and left in the body.
+        // Any other coding would be removed from the header, but remain in the body.
         let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
         let is_chunked = |coding: &HeaderValue| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
         if !codings.next().is_some_and(is_chunked) || codings.next().is_some() {
-            return Err("its transfer-encoding is another than chunked".to_owned());
+            return Err("its transfer-encoding is not chunked".to_owned());
         }
         headers.remove(CONTENT_LENGTH);
         return Ok(Decoder::chunked());
@@ -153,7 +153,7 @@ fn framing(status: StatusCode, method: &Method, is_old: bool, headers: &mut Head
         match (number, length) {
             (Some(number), None) => length = Some(number),
             (Some(number), Some(known)) if number == known => {}
-            (Some(_) | None, _) => return Err("its content-length cannot be read".to_owned()),
+            (Some(_) | None, _) => return Err("its content-length is invalid".to_owned()),
         }
     }
     if values > 1

@@ -1,4 +1,4 @@
-//! Bodies of requests on their way to a replica, and why one got no answer.
+//! Request bodies that are sent to a replica, and why a request got no answer.
 
 use std::{
     pin::Pin,
@@ -20,28 +20,28 @@ use crate::wire::{alarm::Alarm, pace::Pace};
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type Polled = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
 
-/// Why a request got no answer, by what may be done about it.
+/// Why a request got no answer, grouped by what may be done about it.
 #[derive(Debug)]
 pub(crate) enum SendError {
-    /// Nothing of it was sent: it can go elsewhere.
+    /// Nothing of it was sent: another replica can get it.
     Unsent,
-    /// The replica says that it takes nothing of it.
+    /// The replica says that it processed nothing of it.
     TurnedAway,
-    /// The replica ends the connection, and says that it takes nothing of this request on it.
+    /// The replica closes the connection, and says that it processed nothing of this request.
     Closing,
-    /// The connection died after something was sent, or what came on it cannot be read.
+    /// The connection broke after something was sent, or the answer is malformed.
     Broken {
         error: String,
-        /// Whether a part of an answer had come.
+        /// Whether a part of an answer had arrived.
         answering: bool,
     },
-    /// The replica gave up this one request; the connection lives.
+    /// The replica cancelled this request; the connection still works.
     Reset(String),
-    /// The time was up.
+    /// The time is up.
     TimedOut,
 }
 
-/// Whether the time is up, and `extend` knows no reason to wait on.
+/// Whether the time is up, and `extend` gives no reason to continue.
 pub(super) fn is_late(alarm: &mut Alarm, cx: &mut Context<'_>, mut extend: impl FnMut(&mut Alarm) -> bool) -> bool {
     while alarm.poll(cx).is_ready() {
         if !extend(alarm) {
@@ -51,19 +51,19 @@ pub(super) fn is_late(alarm: &mut Alarm, cx: &mut Context<'_>, mut extend: impl 
     false
 }
 
-/// A request's body, on its way to a replica.
+/// A request body that is sent to a replica.
 #[derive(Debug)]
 pub(crate) enum SendBody {
-    /// All of it; `None` once sent, or where there is none.
+    /// The whole body; `None` once sent, or if there is none.
     Held(Option<Bytes>),
-    /// As it comes.
+    /// Forwarded while it arrives.
     Stream(Box<StreamBody>),
     /// The messages for one model of a stream for several, and the place of the call that sends them.
     Part(Part, Option<Place>),
 }
 
 impl SendBody {
-    /// This one.
+    /// This body.
     pub(crate) fn held(bytes: Bytes) -> Self {
         Self::Held(Some(bytes).filter(|bytes| !bytes.is_empty()))
     }
@@ -93,27 +93,27 @@ impl Body for SendBody {
     }
 }
 
-/// What a streamed body came to; shared with whoever waits for the answer.
+/// The progress of a streamed body; shared with the code that waits for the answer.
 #[derive(Debug, Default)]
 pub(crate) struct StreamProgress {
-    /// Bytes that came so far.
+    /// Bytes that have arrived.
     pub(crate) bytes: AtomicU64,
     state: AtomicU8,
 }
 
-/// How a streamed body stands.
+/// The state of a streamed body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum StreamState {
     /// More may come.
     Open = 0,
-    /// All of it was handed on.
+    /// All of it was forwarded.
     Done = 1,
     /// It is longer than allowed.
     TooLong = 2,
     /// The client sends too slowly.
     Stalled = 3,
-    /// The client went away.
+    /// The client disconnected.
     Broken = 4,
 }
 
@@ -133,26 +133,26 @@ impl StreamProgress {
     }
 }
 
-/// A request's body that is handed on as it comes.
+/// A request body that is forwarded while it arrives.
 #[derive(Debug)]
 pub(crate) struct StreamBody {
-    /// What was read already.
+    /// The part that was already read.
     head: Option<Bytes>,
-    /// What comes.
+    /// The rest.
     rest: Incoming,
     pieces: Pieces,
-    /// Bytes that `rest` may still bring.
+    /// How many bytes `rest` may still have.
     allowed: u64,
-    /// How slowly `rest` may come.
+    /// The minimum rate of `rest`.
     pace: Pace,
-    /// Goes off when `rest` came too slowly.
+    /// Fires when `rest` arrives too slowly.
     alarm: Alarm,
-    /// What came of it.
+    /// Its progress.
     progress: Arc<StreamProgress>,
 }
 
 impl StreamBody {
-    /// What was read already and what comes, which is at most `allowed` bytes long.
+    /// A body from the part that was read and the rest, which has at most `allowed` bytes.
     pub(crate) fn new(head: Bytes, rest: Incoming, allowed: u64, pace: Pace) -> Self {
         Self {
             head: Some(head).filter(|head| !head.is_empty()),
@@ -165,7 +165,7 @@ impl StreamBody {
         }
     }
 
-    /// What comes of it, also for whoever waits for the answer.
+    /// Its progress, also for the code that waits for the answer.
     pub(crate) fn progress(&self) -> Arc<StreamProgress> {
         Arc::clone(&self.progress)
     }
@@ -177,7 +177,7 @@ impl StreamBody {
         }
         let (pace, progress, allowed) = (&mut self.pace, &self.progress, &mut self.allowed);
         let mut is_too_long = false;
-        // A replica has no use for a part of a request, so pieces may wait for more.
+        // A replica cannot use a part of a request, so pieces may wait for more.
         let polled = self.pieces.poll(&mut self.rest, cx, |length| {
             pace.came(length);
             progress.bytes.fetch_add(length as u64, Ordering::Relaxed);

@@ -1,48 +1,48 @@
-//! Takes a body off the bytes that follow a head over HTTP/1 (RFC 9112, 6 and 7).
+//! Decodes a body that follows a header over HTTP/1 (RFC 9112, 6 and 7).
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Frame, SizeHint};
 
-/// The longest line before a chunk, with its extensions.
+/// Maximum length of the line before a chunk, with its extensions.
 const LONGEST_LINE: usize = 4 << 10;
 const LONGEST_TRAILERS: usize = 16 << 10;
 const MOST_TRAILERS: usize = 64;
 
-/// Where in a body the reader stands.
+/// The position of the reader in a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Decoder {
-    /// Behind it.
+    /// After the body.
     Done,
-    /// So many bytes are to come.
+    /// This many bytes follow.
     Length(u64),
     /// It ends with the connection.
     UntilClosed,
-    /// Before, within, or behind a chunk, or in the trailers.
+    /// Before, within, or after a chunk, or in the trailers.
     Size,
     Chunk(u64),
     Behind,
     Trailers,
 }
 
-/// What the bytes at hand are good for.
+/// The result of decoding the available bytes.
 #[derive(Debug)]
 pub(super) enum Decoded {
     /// A piece of the body, or its trailers.
     Frame(Frame<Bytes>),
-    /// Nothing before there are more of them.
+    /// More bytes are needed.
     More,
     /// The body has ended.
     End,
 }
 
 impl Decoder {
-    /// A body in chunks.
+    /// A chunked body.
     pub(super) fn chunked() -> Self {
         Self::Size
     }
 
-    /// What is known of the length that is to come.
+    /// What is known about the remaining length.
     pub(super) fn size_hint(self) -> SizeHint {
         match self {
             Self::Done => SizeHint::with_exact(0),
@@ -51,7 +51,7 @@ impl Decoder {
         }
     }
 
-    /// Takes the next piece off `input`.
+    /// Takes the next piece from `input`.
     pub(super) fn take(&mut self, input: &mut BytesMut) -> Result<Decoded, String> {
         loop {
             match self {
@@ -74,7 +74,7 @@ impl Decoder {
                 }
                 Self::Size => {
                     let Some(line) = line(input, LONGEST_LINE)? else { return Ok(Decoded::More) };
-                    *self = match chunk_size(&line).ok_or("the length of a chunk cannot be read")? {
+                    *self = match chunk_size(&line).ok_or("the length of a chunk is invalid")? {
                         0 => Self::Trailers,
                         size => Self::Chunk(size),
                     };
@@ -84,7 +84,7 @@ impl Decoder {
                         return Ok(Decoded::More);
                     }
                     if *input.split_to(2) != *b"\r\n" {
-                        return Err("a chunk is longer than it said".to_owned());
+                        return Err("a chunk is longer than its declared length".to_owned());
                     }
                     *self = Self::Size;
                 }
@@ -100,14 +100,14 @@ impl Decoder {
     }
 }
 
-/// As much as there is of the `left` bytes.
+/// The available part of the `left` bytes.
 fn piece(input: &mut BytesMut, left: &mut u64) -> Bytes {
     let length = input.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
     *left -= length as u64;
     input.split_to(length).freeze()
 }
 
-/// A line without its end, once all of it is there.
+/// A complete line without its end.
 fn line(input: &mut BytesMut, longest: usize) -> Result<Option<BytesMut>, String> {
     let Some(end) = memchr::memchr(b'\n', input) else {
         return if input.len() > longest { Err("a line is too long".to_owned()) } else { Ok(None) };
@@ -120,25 +120,25 @@ fn line(input: &mut BytesMut, longest: usize) -> Result<Option<BytesMut>, String
     Ok(Some(line))
 }
 
-/// The length that a chunk's line says. Its extensions mean nothing here.
+/// The length in the line of a chunk. Extensions are ignored.
 fn chunk_size(line: &[u8]) -> Option<u64> {
     let number = line.split(|byte| *byte == b';').next()?.trim_ascii_end();
     let digits = !number.is_empty() && number.len() <= 16 && number.iter().all(u8::is_ascii_hexdigit);
-    // A carriage return within the line could be read as its end by somebody else.
+    // Another reader could treat a carriage return within the line as its end.
     if !digits || line.contains(&b'\r') {
         return None;
     }
     u64::from_str_radix(std::str::from_utf8(number).ok()?, 16).ok()
 }
 
-/// The trailers, once all of them are there.
+/// The trailers, once they are complete.
 fn trailers(input: &mut BytesMut) -> Result<Option<HeaderMap>, String> {
     if input.starts_with(b"\r\n") {
         let _end = input.split_to(2);
         return Ok(Some(HeaderMap::new()));
     }
     let mut room = [httparse::EMPTY_HEADER; MOST_TRAILERS];
-    let unreadable = |error| format!("its trailers cannot be read: {error}");
+    let unreadable = |error| format!("its trailers are invalid: {error}");
     let (length, read) = match httparse::parse_headers(input, &mut room).map_err(unreadable)? {
         httparse::Status::Complete(read) => read,
         httparse::Status::Partial if input.len() > LONGEST_TRAILERS => {
@@ -150,7 +150,7 @@ fn trailers(input: &mut BytesMut) -> Result<Option<HeaderMap>, String> {
     for header in read {
         let name = HeaderName::from_bytes(header.name.as_bytes());
         let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(header.value)) else {
-            return Err("its trailers cannot be read".to_owned());
+            return Err("its trailers are invalid".to_owned());
         };
         trailers.append(name, value);
     }

@@ -1,10 +1,10 @@
-//! Where hyper's own tasks run.
+//! Runs hyper's own tasks.
 
 use std::future::Future;
 
 use base::Tasks;
 
-/// Starts hyper's own tasks among ours, on the thread that asks.
+/// Runs hyper's own tasks as tasks of ours, on the calling thread.
 #[derive(Clone, Debug)]
 pub(crate) struct Executor(pub(crate) Tasks);
 

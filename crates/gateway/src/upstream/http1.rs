@@ -1,8 +1,8 @@
 //! HTTP/1 connections to replicas.
 //!
-//! Such a connection has no task of its own: whoever sends on it also drives it, until the answer's body has ended and
-//! the connection goes back to its replica's pool. So a request wakes one task instead of two, and nothing of it passes
-//! through a channel.
+//! Such a connection has no task of its own: the request that uses it also drives it, until the body of the answer has
+//! ended and the connection returns to the pool of its replica. So a request wakes one task instead of two, and uses no
+//! channel.
 
 use std::{
     fmt,
@@ -26,7 +26,7 @@ use super::{
 };
 use crate::wire::alarm::Alarm;
 
-/// How much is read at once: this much, or more where much comes.
+/// How much is read at once; more if much data arrives.
 const READ: usize = 8 << 10;
 const MOST_READ: usize = 256 << 10;
 
@@ -41,17 +41,17 @@ pub(crate) struct Link {
 struct Wire {
     socket: Socket,
     outgoing: Outgoing,
-    /// What came and was not taken yet.
+    /// Data that was read and not processed yet.
     input: BytesMut,
     read: usize,
-    /// Whether the input has had room for more than [`READ`] since the connection last rested.
+    /// Whether the input buffer was larger than [`READ`] since the connection was last idle.
     grown: bool,
     /// An empty map for the headers of an answer.
     spare: HeaderMap,
     body: Decoder,
-    /// Whether it serves another request after this one.
+    /// Whether it can be used for another request.
     stays: bool,
-    /// Whether a part of the answer has come.
+    /// Whether a part of the answer has arrived.
     answering: bool,
 }
 
@@ -71,9 +71,9 @@ impl Link {
         Self { wire: Box::new(wire), used_at: 0 }
     }
 
-    /// Sends a request and waits for the answer's head; the body is [`Self::poll_frame`]'s. `alarm` says when to give up;
-    /// `extend` is asked then whether there is a reason to wait on. Of the request only the head is left then, and, if it
-    /// was not sent ([`SendError::Unsent`]), a body that is sent on while it comes.
+    /// Sends a request and waits for the header of the answer; [`Self::poll_frame`] reads the body. `alarm` says when
+    /// to give up; then `extend` is asked whether there is a reason to continue. Afterwards only the header of the
+    /// request is left and, if it was not sent ([`SendError::Unsent`]), a body that is forwarded while it arrives.
     pub(crate) async fn send(
         &mut self,
         request: &mut Request<SendBody>,
@@ -85,7 +85,7 @@ impl Link {
         let answer = poll_fn(|cx| {
             let answer = match &mut looked_at {
                 None if wire.poll_read(cx).is_ready() => {
-                    // A replica has nothing to say now but that it has closed the connection.
+                    // At this time a replica can only have closed the connection.
                     return Poll::Ready(Err(SendError::Unsent));
                 }
                 None => {
@@ -114,37 +114,37 @@ impl Link {
         }
     }
 
-    /// The next piece of the answer's body.
+    /// The next piece of the body of the answer.
     pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, String>>> {
         self.wire.poll_frame(cx).map(Result::transpose)
     }
 
-    /// Whether the answer's body has ended.
+    /// Whether the body of the answer has ended.
     pub(crate) fn is_end_stream(&self) -> bool {
         self.wire.body == Decoder::Done
     }
 
-    /// What is known of the length of what comes of the answer's body.
+    /// What is known about the remaining length of the answer's body.
     pub(crate) fn size_hint(&self) -> SizeHint {
         self.wire.body.size_hint()
     }
 
-    /// Takes the headers of a request that is answered, for those of the next answer.
+    /// Reuses the headers of a finished request for those of the next answer.
     pub(crate) fn reuse(&mut self, mut headers: HeaderMap) {
         headers.clear();
         self.wire.spare = headers;
     }
 
-    /// The connection for the next request, if it serves one.
+    /// The connection for the next request, if it can be used again.
     pub(crate) fn again(mut self) -> Option<Self> {
         let wire = &mut *self.wire;
         let done = wire.body == Decoder::Done && wire.outgoing.is_done();
-        // What comes behind an answer belongs to no request.
+        // Data after an answer belongs to no request.
         if !done || !wire.stays || !wire.input.is_empty() {
             return None;
         }
         wire.outgoing.rest();
-        // It may be larger than what was read of late. `capacity` tells of the rest of it only.
+        // The buffer may be larger than recent reads need. `capacity` covers only its remaining part.
         if std::mem::take(&mut wire.grown) {
             (wire.read, wire.input) = (READ, BytesMut::new());
         }
@@ -153,7 +153,7 @@ impl Link {
 }
 
 impl Wire {
-    /// Sends a request, as far as that goes at once. The socket was found without anything to read a moment ago.
+    /// Sends as much of a request as possible at once. A moment ago the socket had nothing to read.
     fn begin(&mut self, cx: &mut Context<'_>, request: &mut Request<SendBody>) -> Poll<Result<Response<()>, String>> {
         self.outgoing.begin(request);
         (self.stays, self.answering) = (false, false);
@@ -163,7 +163,7 @@ impl Wire {
         }
     }
 
-    /// Sends what is left of the request, and reads until the answer's head is there.
+    /// Sends the rest of the request, and reads until the header of the answer is complete.
     fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
@@ -196,7 +196,7 @@ impl Wire {
         }
     }
 
-    /// The request cannot be sent on. The replica may have answered before it closed.
+    /// The request cannot be sent completely. The replica may have answered before it closed.
     fn poll_late(
         &mut self,
         cx: &mut Context<'_>,
@@ -218,7 +218,7 @@ impl Wire {
         if !self.outgoing.is_done()
             && let Poll::Ready(Err(_)) = self.outgoing.poll(&mut self.socket, cx)
         {
-            // It is answered all the same.
+            // The answer is still used.
             (self.outgoing, self.stays) = (Outgoing::new(), false);
         }
         loop {

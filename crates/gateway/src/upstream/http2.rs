@@ -14,10 +14,10 @@ use super::{
 };
 use crate::wire::{alarm::Alarm, refusal::causes};
 
-/// The most calls that share a connection. Few servers take less of them at a time: RFC 9113, 6.5.2, advises against it.
+/// Maximum number of calls that share a connection. Few servers allow fewer: RFC 9113, 6.5.2, advises against it.
 const MOST_CALLS: u32 = 100;
-/// What a replica may send of one answer before the client has taken it, and of all of a connection: answers that clients
-/// are slow to take do not hold up the others.
+/// How much a replica may send of one answer before the client has read it, and of all answers on a connection: answers
+/// to slow clients do not block the others.
 const ANSWER_AHEAD: u32 = 256 << 10;
 const ANSWERS_AHEAD: u32 = MOST_CALLS * ANSWER_AHEAD;
 
@@ -54,17 +54,17 @@ impl Grpc {
         Ok(Self { sender, place: Place::default() })
     }
 
-    /// Whether it is of no more use.
+    /// Whether it can no longer be used.
     pub(crate) fn is_closed(&self) -> bool {
         self.sender.is_closed()
     }
 
-    /// Whether one more call may use it. To be asked by who keeps it.
+    /// Whether one more call may use it. For the owner of the connection.
     pub(crate) fn has_place(&self) -> bool {
         self.place.count() <= MOST_CALLS as usize && !self.is_closed()
     }
 
-    /// Whether a call uses it. To be asked by who keeps it.
+    /// Whether a call uses it. For the owner of the connection.
     pub(crate) fn is_used(&self) -> bool {
         self.place.count() > 1
     }
@@ -79,8 +79,8 @@ impl Grpc {
         self.place
     }
 
-    /// Sends a request and waits for the answer's head, as [`Link::send`](super::http1::Link::send) does. Of the
-    /// request only the head is left then, and, if it was not sent, the body.
+    /// Sends a request and waits for the header of the answer, like [`Link::send`](super::http1::Link::send).
+    /// Afterwards only the header of the request is left and, if it was not sent, the body.
     pub(crate) async fn send(
         &mut self,
         outgoing: &mut Request<SendBody>,
@@ -112,7 +112,7 @@ impl Grpc {
     }
 }
 
-/// What an error says about this one request.
+/// What an error means for this request.
 fn broken(error: &hyper::Error) -> SendError {
     let mut source = error.source();
     while let Some(cause) = source {
@@ -120,7 +120,7 @@ fn broken(error: &hyper::Error) -> SendError {
             if cause.reason() == Some(h2::Reason::REFUSED_STREAM) {
                 return SendError::TurnedAway;
             }
-            // To the requests that it has begun the replica says nothing of the kind (RFC 9113, 6.8).
+            // For requests that it has begun, the replica sends no such signal (RFC 9113, 6.8).
             if cause.is_go_away() && cause.is_remote() {
                 return SendError::Closing;
             }

@@ -1,6 +1,6 @@
-//! A request on its way to a replica over HTTP/1 (RFC 9112): the head, then the body framed by its length or in chunks.
+//! An HTTP/1 request to a replica (RFC 9112): the header, then the body, framed by its length or in chunks.
 //!
-//! How the body is framed is decided here alone: what a client said of it is not sent on.
+//! The framing of the body is decided only here: what the client said about it is not forwarded.
 
 use std::{
     io::{self, IoSlice, Write as _},
@@ -18,29 +18,29 @@ use tokio::io::AsyncWrite;
 
 use super::body::SendBody;
 
-/// Bodies up to this length are copied behind the head, so that both go out as one piece.
+/// Bodies up to this length are copied behind the header, so that both are sent as one piece.
 const JOINED: usize = 8 << 10;
-/// A buffer that is larger after a request is given back.
+/// A larger buffer is freed after a request.
 const KEPT: usize = 64 << 10;
 
-/// What is left to send of a request.
+/// The unsent part of a request.
 #[derive(Debug)]
 pub(super) struct Outgoing {
-    /// What goes before `piece`, from `written` on.
+    /// The data before `piece`, from `written` on.
     before: Vec<u8>,
     written: usize,
     piece: Bytes,
     after: &'static [u8],
     rest: Rest,
-    /// Whether a byte of it was sent. Before that nothing is taken of a body that is sent on while it comes.
+    /// Whether a byte of it was sent. Before that, nothing is read from a body that is forwarded while it arrives.
     pub(super) begun: bool,
 }
 
-/// What of the body is to come.
+/// The remaining part of the body.
 #[derive(Debug)]
 enum Rest {
     None,
-    /// So many bytes.
+    /// This many bytes.
     Length(SendBody, u64),
     Chunks(SendBody),
 }
@@ -51,7 +51,7 @@ impl Outgoing {
         Self { before: Vec::new(), written: 0, piece: Bytes::new(), after: b"", rest: Rest::None, begun: false }
     }
 
-    /// Sets out to send a request. Its body goes; its head stays.
+    /// Begins to send a request. Takes its body and leaves its header.
     pub(super) fn begin(&mut self, request: &mut Request<SendBody>) {
         let body = std::mem::replace(request.body_mut(), SendBody::Held(None));
         self.before.clear();
@@ -103,7 +103,7 @@ impl Outgoing {
         self.before.extend_from_slice(b"\r\n\r\n");
     }
 
-    /// The body of a request that was not begun, if it is one that is sent on while it comes.
+    /// The body of a request that was not begun, if it is forwarded while it arrives.
     pub(super) fn take_back(&mut self) -> Option<SendBody> {
         match std::mem::replace(&mut self.rest, Rest::None) {
             Rest::None => None,
@@ -120,7 +120,7 @@ impl Outgoing {
         self.written == self.before.len() && self.piece.is_empty() && self.after.is_empty()
     }
 
-    /// Gives large buffers back.
+    /// Frees large buffers.
     pub(super) fn rest(&mut self) {
         self.piece = Bytes::new();
         if self.before.capacity() > KEPT {
@@ -128,7 +128,7 @@ impl Outgoing {
         }
     }
 
-    /// Sends what there is.
+    /// Sends the available data.
     pub(super) fn poll<S: AsyncWrite + Unpin>(&mut self, socket: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             while !self.is_flushed() {
@@ -159,7 +159,7 @@ impl Outgoing {
         }
     }
 
-    /// Puts the next piece of the body in line.
+    /// Queues the next piece of the body.
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let (Rest::Length(body, _) | Rest::Chunks(body)) = &mut self.rest else { return Poll::Ready(Ok(())) };
         let frame = ready!(Pin::new(body).poll_frame(cx)).transpose().map_err(io::Error::other)?;
@@ -189,7 +189,7 @@ impl Outgoing {
     }
 }
 
-/// The length that a request's head says.
+/// The length in the header of the request.
 fn announced(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH).map(HeaderValue::as_bytes).and_then(|it| std::str::from_utf8(it).ok()?.parse().ok())
 }

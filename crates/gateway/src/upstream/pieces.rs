@@ -1,5 +1,5 @@
-//! Joins the small frames of a client's body. A replica takes thousands of them for an attack and closes the connection,
-//! which other requests share.
+//! Joins the small frames of a client's body. A replica treats thousands of them as an attack and closes the
+//! connection, which other requests share.
 
 use std::{
     pin::Pin,
@@ -18,8 +18,8 @@ const SMALL: usize = 4 << 10;
 pub(super) struct Pieces(BytesMut);
 
 impl Pieces {
-    /// The next piece of a body: of [`SMALL`] bytes or more, or the last one. `None` at the end. Frames without data and
-    /// trailers are left out. `came` is told the length of each frame.
+    /// The next piece of a body: [`SMALL`] bytes or more, or the last one. `None` at the end. Frames without data and
+    /// trailers are left out. `came` gets the length of each frame.
     pub(super) fn poll(
         &mut self,
         body: &mut Incoming,
@@ -30,7 +30,7 @@ impl Pieces {
             let data = match ready!(Pin::new(&mut *body).poll_frame(cx)) {
                 Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                // The end is told again.
+                // The end is returned again.
                 None => return Poll::Ready(self.take().map(Ok)),
             };
             came(data.len());
@@ -44,7 +44,7 @@ impl Pieces {
         }
     }
 
-    /// What waits for more, if something does.
+    /// The waiting data, if any.
     pub(super) fn take(&mut self) -> Option<Bytes> {
         Some(self.0.split().freeze()).filter(|bytes| !bytes.is_empty())
     }

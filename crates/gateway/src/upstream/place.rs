@@ -1,16 +1,16 @@
-//! Who uses an HTTP/2 connection.
+//! Counts the users of an HTTP/2 connection.
 
 use std::sync::Arc;
 
 /// A place among the calls of a connection, until it is dropped.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Place {
-    /// It has as many owners as the connection has calls, and who keeps the connection.
+    /// It has as many owners as the connection has calls, plus the owner of the connection.
     one: Arc<()>,
 }
 
 impl Place {
-    /// How many there are, with that of who keeps the connection.
+    /// The number of owners, including that of the connection.
     pub(super) fn count(&self) -> usize {
         Arc::strong_count(&self.one)
     }

@@ -9,7 +9,7 @@ use std::{
 use super::{http1::Link, http2::Grpc};
 use crate::table::replica::Replica;
 
-/// Connections kept to one replica for the next requests.
+/// Maximum number of idle connections to one replica.
 const MAX_IDLE: usize = 256;
 
 /// The connections of one thread.
@@ -21,9 +21,9 @@ pub(crate) struct Pool(Mutex<HashMap<u64, Entry, BuildHasherDefault<Spread>>>);
 struct Entry {
     replica: Weak<Replica>,
     idle: Vec<Link>,
-    /// Those that calls share.
+    /// Connections that calls share.
     grpc: Vec<Grpc>,
-    /// Those that a stream had for itself, and the tick of its end.
+    /// Connections of ended streams, and the tick of their end.
     streams: Vec<(Grpc, u32)>,
 }
 
@@ -34,12 +34,12 @@ impl Entry {
 }
 
 impl Pool {
-    /// Nobody else's event loop touches it: the lock is never waited for.
+    /// No other event loop uses it: the lock never blocks.
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Entry, BuildHasherDefault<Spread>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A connection that waits. [Known](Self::silent) from now on.
+    /// An idle connection. [Known](Self::silent) from now on.
     pub(crate) fn take(&self, replica: &Arc<Replica>) -> Option<Link> {
         self.lock().entry(replica.key).or_insert_with(|| Entry::of(replica)).idle.pop()
     }
@@ -63,7 +63,7 @@ impl Pool {
         Some(streams.swap_remove(free).0)
     }
 
-    /// Keeps the connection of a stream that has ended at `tick` for the next one.
+    /// Keeps the connection of a stream that ended at `tick` for the next one.
     pub(crate) fn keep_stream(&self, replica: &Arc<Replica>, grpc: Grpc, tick: u32) {
         let mut entries = self.lock();
         let streams = &mut entries.entry(replica.key).or_insert_with(|| Entry::of(replica)).streams;
@@ -72,14 +72,14 @@ impl Pool {
         }
     }
 
-    /// A shared HTTP/2 connection that has a place for one more call.
+    /// A shared HTTP/2 connection with a free place.
     pub(crate) fn grpc(&self, replica: &Arc<Replica>) -> Option<Grpc> {
         let mut entries = self.lock();
         let entry = entries.entry(replica.key).or_insert_with(|| Entry::of(replica));
         entry.grpc.iter().find(|grpc| grpc.has_place()).cloned()
     }
 
-    /// Shares an HTTP/2 connection from now on.
+    /// Adds an HTTP/2 connection to the shared ones.
     pub(crate) fn keep_grpc(&self, replica: &Arc<Replica>, grpc: Grpc) {
         let mut entries = self.lock();
         let shared = &mut entries.entry(replica.key).or_insert_with(|| Entry::of(replica)).grpc;
@@ -87,14 +87,14 @@ impl Pool {
         shared.push(grpc);
     }
 
-    /// Shares a connection no longer.
+    /// Removes a connection from the shared ones.
     pub(crate) fn forget_grpc(&self, replica: &Arc<Replica>, grpc: &Grpc) {
         if let Some(entry) = self.lock().get_mut(&replica.key) {
             entry.grpc.retain(|known| !known.is(grpc));
         }
     }
 
-    /// Closes connections that were last used before `tick`, and those to replicas that are gone.
+    /// Closes connections that were last used before `tick`, and those to removed replicas.
     pub(crate) fn close_idle(&self, tick: u32) {
         self.lock().retain(|_, entry| {
             let Some(replica) = entry.replica.upgrade() else { return false };
@@ -113,7 +113,7 @@ impl Pool {
         });
     }
 
-    /// Replicas that owe answers and have said nothing for `patience` ticks; the caller is to probe them.
+    /// Replicas with outstanding requests that have sent nothing for `patience` ticks; the caller must probe them.
     pub(crate) fn silent(&self, tick: u32, patience: u32) -> Vec<Arc<Replica>> {
         let entries = self.lock();
         let known = entries.values().filter_map(|entry| entry.replica.upgrade());
@@ -121,7 +121,7 @@ impl Pool {
     }
 }
 
-/// Spreads keys that count up.
+/// Spreads sequential keys.
 #[derive(Debug, Default)]
 pub(crate) struct Spread(u64);
 

@@ -1,4 +1,4 @@
-//! Asks a replica for one of its pages, on a connection of its own.
+//! Requests a page of a replica on a separate connection.
 
 use std::{io, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::{table::replica::Replica, wire::alarm::Alarm};
 
 const LONGEST_REPORT: usize = 64 << 10;
 
-/// What a replica answered to a GET.
+/// The answer of a replica to a GET.
 #[derive(Debug)]
 pub(crate) struct Page {
     pub(crate) status: StatusCode,
@@ -22,11 +22,11 @@ pub(crate) struct Page {
     pub(crate) body: Vec<u8>,
 }
 
-/// What a replica says of itself: the body of its report if it knows that path, else nothing. `None` if it does not
-/// answer in time.
+/// The report of a replica: its body if the replica knows that path, otherwise empty. `None` if it does not answer in
+/// time.
 pub(crate) async fn report(replica: &Replica, patience: Duration) -> Option<Vec<u8>> {
     let page = get(replica, SELF_REPORT_PATH, "*/*", patience, |_, length| length <= LONGEST_REPORT).await?;
-    // A container that knows nothing of this path lives all the same.
+    // A container that does not know this path is alive nevertheless.
     Some(if page.status.is_success() { page.body } else { Vec::new() })
 }
 

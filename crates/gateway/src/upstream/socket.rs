@@ -1,4 +1,4 @@
-//! A socket to a replica: of TCP or of Unix.
+//! A socket to a replica: TCP or Unix.
 
 use std::{
     io,

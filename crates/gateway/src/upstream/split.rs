@@ -1,8 +1,8 @@
-//! One stream of a client whose messages are for several models: each model's replica gets its own part of it.
+//! Splits a client stream with messages for several models: the replica of each model gets its own part.
 //!
-//! Nothing is queued and no task runs: whichever part is polled reads the next piece off the client's stream, and keeps
-//! it or leaves it to the part that it belongs to. While a piece lies there nothing more is read, so a replica that does
-//! not take its messages holds up the client, as it would alone.
+//! Nothing is queued and no task runs. Whichever part is polled reads the next piece from the client's stream, and
+//! keeps it or leaves it to the part that it belongs to. While a piece waits there, nothing more is read. So a replica
+//! that does not read its messages blocks the client, as it would alone.
 
 use std::{
     collections::VecDeque,
@@ -17,24 +17,24 @@ use hyper::body::Incoming;
 use super::pieces::Pieces;
 use crate::wire::scan::{Found, Scanner};
 
-/// The most models of one stream, without those that cannot be reached.
+/// Maximum number of models of one stream, not counting those that cannot be reached.
 const MOST_MODELS: usize = 64;
-/// The most messages for models that cannot be reached that wait to be answered.
+/// Maximum number of unanswered messages for models that cannot be reached.
 const MOST_LOST: usize = 64;
 
-/// A model as a message names it.
+/// A model as named in a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Model {
     pub(crate) name: String,
     pub(crate) version: Option<String>,
 }
 
-/// Something that the reader of the answers has to do.
+/// A task for the reader of the answers.
 #[derive(Debug)]
 pub(crate) enum News {
-    /// A model that the stream had not named before wants a replica; the id of its first message.
+    /// The stream named a new model, which needs a replica; the id of its first message.
     Model(Model, Part, String),
-    /// A message for a model that cannot be reached: its id, and why.
+    /// A message for a model that cannot be reached: its id, and the reason.
     Lost(String, String),
 }
 
@@ -53,19 +53,19 @@ struct State {
     rest: Incoming,
     pieces: Pieces,
     encoding: Option<Vec<u8>>,
-    /// The longest beginning of a message without its model.
+    /// Maximum length of a message up to the name of its model.
     longest: usize,
-    /// What was read of the stream and belongs to nobody yet.
+    /// Data that was read from the stream and has no owner yet.
     unread: Bytes,
     /// The message whose model is not known yet.
     scanner: Scanner,
     head: BytesMut,
-    /// The part that the rest of the message in hand belongs to, and how much that is.
+    /// The part that the rest of the current message belongs to, and its length.
     current: Option<(usize, usize)>,
     parts: Vec<Known>,
-    /// New models by their parts, with the first message's id; or a message that is lost.
+    /// New models by their parts, with the id of the first message; or a lost message.
     news: VecDeque<Note>,
-    /// What is wrong with the stream.
+    /// The error of the stream.
     fault: Option<String>,
     reader: Option<Waker>,
     ended: bool,
@@ -82,11 +82,11 @@ struct Known {
     model: Model,
     piece: Option<Bytes>,
     waker: Option<Waker>,
-    /// Why it takes no messages.
+    /// Why it accepts no messages.
     lost: Option<String>,
     /// Whether it cannot be reached.
     unreachable: bool,
-    /// Whether its [`Part`] is still there.
+    /// Whether its [`Part`] still exists.
     held: bool,
 }
 
@@ -95,14 +95,14 @@ impl Known {
         Self { model, piece: None, waker: None, lost: None, unreachable: false, held: true }
     }
 
-    /// Whether another model may have its place.
+    /// Whether another model may take its place.
     fn is_free(&self) -> bool {
         self.unreachable && !self.held
     }
 }
 
 impl Split {
-    /// A stream that began with `head`. `longest` bounds the beginning of a message that does not name its model.
+    /// A stream that began with `head`. `longest` limits the beginning of a message without the name of its model.
     pub(crate) fn new(head: Bytes, rest: Incoming, encoding: Option<&[u8]>, longest: usize) -> Self {
         Self(Arc::new(Mutex::new(State {
             rest,
@@ -121,15 +121,15 @@ impl Split {
         })))
     }
 
-    /// The part of one model; messages for it do not become news.
+    /// The part of one model; its messages are no longer reported as news.
     pub(crate) fn part(&self, model: Model) -> Part {
         let mut state = lock(&self.0);
         state.parts.push(Known::new(model));
         Part { index: state.parts.len() - 1, state: Arc::clone(&self.0) }
     }
 
-    /// A model cannot be reached: its messages are answered by `why` from now on. It leaves its place to others that
-    /// come, and is then tried anew.
+    /// A model cannot be reached: its messages are answered with `why` from now on. Other models can take its place;
+    /// then it is tried again.
     pub(crate) fn lose(&self, model: &Model, why: &str) {
         let mut state = lock(&self.0);
         if let Some(part) = state.parts.iter_mut().find(|part| part.model == *model) {
@@ -140,7 +140,7 @@ impl Split {
         state.wake_parts();
     }
 
-    /// What has to be done. Reads on where no part does: `None` once the stream has ended.
+    /// The next task. Reads on if no part does: `None` once the stream has ended.
     pub(crate) fn poll_news(&self, cx: &mut Context<'_>) -> Poll<Option<News>> {
         let mut state = lock(&self.0);
         state.reader = Some(cx.waker().clone());
@@ -166,7 +166,7 @@ impl Split {
         }
     }
 
-    /// What was wrong with the stream, if it ended for that.
+    /// The error of the stream, if it ended because of one.
     pub(crate) fn fault(&self) -> Option<String> {
         lock(&self.0).fault.take()
     }
@@ -179,7 +179,7 @@ impl fmt::Debug for Part {
 }
 
 impl Part {
-    /// The next piece of this model's messages.
+    /// The next piece of the messages for this model.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let mut state = lock(&self.state);
         loop {
@@ -208,7 +208,7 @@ impl Drop for Part {
         if part.lost.is_none() {
             part.lost = Some("its replica ended the stream".to_owned());
         }
-        // It may be the one whom the client's stream would have woken.
+        // It may be the part that the client's stream would have woken.
         state.wake_parts();
     }
 }
@@ -233,7 +233,7 @@ impl State {
         self.wake_parts();
     }
 
-    /// Reads one piece further, and gives it to whom it belongs to.
+    /// Reads one more piece, and gives it to its owner.
     fn advance(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.unread.is_empty() {
             // A message must not wait for the next one.
@@ -258,7 +258,7 @@ impl State {
                     match self.scanner.found() {
                         Found::Model => self.begin_message(),
                         Found::More if self.head.len() > self.longest => {
-                            self.fail("the model's name is too far behind in the message".to_owned());
+                            self.fail("the name of the model comes too late in the message".to_owned());
                         }
                         Found::More => {}
                     }
@@ -269,7 +269,7 @@ impl State {
         Poll::Ready(())
     }
 
-    /// The model of the message in hand is known.
+    /// The model of the current message is known.
     fn begin_message(&mut self) {
         let scanner = std::mem::replace(&mut self.scanner, Scanner::new(self.encoding.as_deref()));
         let head = self.head.split().freeze();
@@ -295,7 +295,7 @@ impl State {
         self.give(index, head);
     }
 
-    /// The place of one more model.
+    /// A place for one more model.
     fn place(&self) -> Option<usize> {
         let free = || self.parts.iter().position(Known::is_free);
         if self.parts.len() < MOST_MODELS { Some(self.parts.len()) } else { free() }

@@ -1,8 +1,8 @@
-//! One timer that many requests share, one after the other.
+//! One timer that many consecutive requests share.
 //!
-//! Setting a timer costs more than the rest of a small request. Deadlines nearly always pass unused, and the
-//! next one is nearly always later than the last, so the timer below is left standing: when it goes off early it
-//! is set to the deadline that holds by then.
+//! Setting a timer costs more than the rest of a small request. Deadlines nearly always pass unused, and the next one
+//! is nearly always later than the last one. So the timer is left as it is: if it fires early, it is set to the current
+//! deadline.
 
 use std::{
     pin::Pin,
@@ -21,7 +21,7 @@ pub(crate) struct Alarm {
 }
 
 impl Alarm {
-    /// Goes off at `due`.
+    /// Fires at `due`.
     pub(crate) fn new(due: Instant) -> Self {
         Self { due, armed: due, sleep: Box::pin(sleep_until(due)) }
     }

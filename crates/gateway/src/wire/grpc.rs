@@ -7,11 +7,11 @@ use super::refusal::Refusal;
 
 /// The inference service.
 pub(crate) const SERVICE: &str = "inference.GRPCInferenceService";
-/// Reflection, and its name before it was final, by which most clients still ask.
+/// The reflection service, and its name before it was final, which most clients still use.
 pub(crate) const REFLECTION: &str = "grpc.reflection.v1.ServerReflection";
 pub(crate) const REFLECTION_ALPHA: &str = "grpc.reflection.v1alpha.ServerReflection";
 
-/// The bytes before a message: whether it is compressed, and its length.
+/// The bytes before a message: a compression flag and its length.
 pub(crate) const PREFIX: usize = 5;
 /// The content type of every answer.
 pub(crate) const KIND: HeaderValue = HeaderValue::from_static("application/grpc");
@@ -32,7 +32,7 @@ pub(crate) fn server_metadata(extensions: &[&str]) -> Vec<u8> {
     out
 }
 
-/// The status of HTTP that says the same as a gRPC status in headers or trailers, where there is one.
+/// The HTTP status that corresponds to the gRPC status in headers or trailers, if there is one.
 pub(crate) fn http_code(headers: &HeaderMap) -> Option<StatusCode> {
     Some(match headers.get(&STATUS)?.as_bytes() {
         b"0" => StatusCode::OK,
@@ -61,7 +61,7 @@ fn grpc_status(status: StatusCode) -> &'static str {
     }
 }
 
-/// The compression that a call's answers may have: that of its own messages, if the client reads it too.
+/// The compression for the answers of a call: that of its own messages, if the client accepts it too.
 pub(crate) fn answer_encoding(headers: &HeaderMap) -> Option<HeaderValue> {
     let own = headers.get(&ENCODING)?;
     let names = headers.get_all(&ACCEPT_ENCODING).iter().flat_map(|names| names.as_bytes().split(|byte| *byte == b','));
@@ -69,20 +69,20 @@ pub(crate) fn answer_encoding(headers: &HeaderMap) -> Option<HeaderValue> {
     (is_read && own != "identity").then(|| own.clone())
 }
 
-/// A refusal as a gRPC status: the headers of an answer without a message.
+/// An error as a gRPC status: the headers of an answer without a message.
 pub(crate) fn refuse(refusal: &Refusal) -> HeaderMap {
     let mut headers = trailers(refusal);
     headers.insert(CONTENT_TYPE, KIND);
     headers
 }
 
-/// A refusal as a gRPC status behind messages.
+/// An error as a gRPC status after messages.
 pub(crate) fn trailers(refusal: &Refusal) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(STATUS.clone(), HeaderValue::from_static(grpc_status(refusal.status)));
     let mut words = String::with_capacity(refusal.words.len());
     for byte in refusal.words.bytes() {
-        // What is not printable, and `%` itself, is percent-encoded.
+        // Non-printable characters and `%` itself are percent-encoded.
         match byte {
             b' '..=b'~' if byte != b'%' => words.push(char::from(byte)),
             _ => words.push_str(&format!("%{byte:02X}")),
@@ -96,7 +96,7 @@ pub(crate) fn trailers(refusal: &Refusal) -> HeaderMap {
     headers
 }
 
-/// The head of an answer.
+/// The header of an answer.
 pub(crate) fn response<B>(body: B) -> Response<B> {
     let mut response = Response::new(body);
     response.headers_mut().insert(CONTENT_TYPE, KIND);
@@ -112,7 +112,7 @@ pub(crate) fn frame(message: &[u8]) -> Bytes {
     framed.freeze()
 }
 
-/// The trailers that say that all went well.
+/// The trailers of a successful answer.
 pub(crate) fn all_well() -> HeaderMap {
     let mut trailers = HeaderMap::with_capacity(1);
     trailers.insert(STATUS.clone(), HeaderValue::from_static("0"));

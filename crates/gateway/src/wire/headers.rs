@@ -15,27 +15,27 @@ pub(crate) static REQUEST_ID: HeaderName = HeaderName::from_static(request_id::H
 pub(crate) static DEPLOYMENT: HeaderName = HeaderName::from_static("x-modelway-deployment");
 pub(crate) static REVISION: HeaderName = HeaderName::from_static("x-modelway-revision");
 pub(crate) static REPLICA: HeaderName = HeaderName::from_static("x-modelway-replica");
-/// A replica's word that it has not begun a request that it refuses.
+/// The header with which a replica says that it has not begun a request that it refuses.
 pub(crate) static NOT_BEGUN: HeaderName = HeaderName::from_static(api::replica::NOT_BEGUN_HEADER);
 
-/// Stands for what no header can hold.
+/// Replaces a value that no header can contain.
 const UNWRITABLE: HeaderValue = HeaderValue::from_static("?");
 
-/// A header's value that is made when it is first needed: most endpoints of a large table are seldom asked.
+/// A header value that is created when it is first needed: most endpoints of a large table get few requests.
 #[derive(Debug, Default)]
 pub(crate) struct LazyValue(OnceLock<Box<HeaderValue>>);
 
 impl LazyValue {
-    /// The value; what no header can hold becomes `?`.
+    /// The value; if no header can contain it, `?`.
     pub(crate) fn get(&self, text: impl FnOnce() -> String) -> &HeaderValue {
         self.0.get_or_init(|| Box::new(HeaderValue::try_from(text()).unwrap_or(UNWRITABLE)))
     }
 }
 
-/// Gives ids to requests that bring none.
+/// Assigns ids to requests without one.
 #[derive(Debug)]
 pub(crate) struct Ids {
-    /// Another one in each process.
+    /// A different one in each process.
     prefix: [u8; 16],
     count: AtomicU64,
 }
@@ -45,7 +45,7 @@ impl Ids {
         Self { prefix: hex(rand::random()), count: AtomicU64::new(0) }
     }
 
-    /// The id of a request: the client's, if it is plain (see [`request_id::is_plain`]), else a new one.
+    /// The id of a request: that of the client, if it is valid (see [`request_id::is_plain`]), otherwise a new one.
     pub(crate) fn of(&self, headers: &HeaderMap) -> HeaderValue {
         match headers.get(&REQUEST_ID) {
             Some(given) if request_id::is_plain(given.as_bytes()) => given.clone(),
@@ -69,9 +69,9 @@ fn hex(mut number: u64) -> [u8; 16] {
     digits
 }
 
-/// Removes the headers that concern one connection only (RFC 9110, 7.6.1).
+/// Removes the headers that concern only one connection (RFC 9110, 7.6.1).
 pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    // Nearly always there is none, and looking at each name once is cheaper than asking for each of these.
+    // Usually there is none, and checking each name once is cheaper than looking up each of these.
     if !headers.keys().any(is_hop_by_hop) {
         return;
     }
@@ -91,7 +91,7 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
 fn is_hop_by_hop(name: &HeaderName) -> bool {
     match name.as_str().len() {
         2 => *name == TE,
-        // The gateway has answered it already.
+        // The gateway has already answered it.
         6 => *name == EXPECT,
         7 => *name == TRAILER || *name == UPGRADE,
         10 => *name == CONNECTION || name.as_str() == "keep-alive",

@@ -1,14 +1,14 @@
-//! How slowly a client may send a request's body.
+//! The minimum rate of a request body.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Bytes a second that a client must send on average, once the first idle time has passed.
+/// Bytes per second that a client must send on average, after the first idle time.
 const SLOWEST: u64 = 4 << 10;
 
-/// The time that a body may still take: so long between two pieces, and in all no longer than one such pause plus
-/// what its bytes take at [`SLOWEST`]. Only time spent waiting for the client counts.
+/// The time that a body may still take: this long between two pieces, and in total at most one such pause plus the time
+/// for its bytes at [`SLOWEST`]. Only the time spent waiting for the client counts.
 #[derive(Debug)]
 pub(crate) struct Pace {
     idle: Duration,
@@ -18,19 +18,19 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// `idle` is the longest pause between two pieces.
+    /// `idle` is the maximum pause between two pieces.
     pub(crate) fn new(idle: Duration) -> Self {
         Self { idle, bytes: 0, waited: Duration::ZERO, waiting: None }
     }
 
-    /// Nothing has come: says when to give up.
+    /// Nothing has arrived: returns when to give up.
     pub(crate) fn wait(&mut self) -> Instant {
         let since = *self.waiting.get_or_insert_with(Instant::now);
         let whole = self.idle + Duration::from_millis(self.bytes.saturating_mul(1_000) / SLOWEST);
         since + self.idle.min(whole.saturating_sub(self.waited))
     }
 
-    /// A piece came.
+    /// A piece arrived.
     pub(crate) fn came(&mut self, bytes: usize) {
         self.bytes += bytes as u64;
         if let Some(since) = self.waiting.take() {

@@ -1,54 +1,54 @@
-//! What a request's path asks the gateway for. How a path is read is in [`api::path`], for every server alike.
+//! What the path of a request refers to. [`api::path`] parses paths, for all servers alike.
 
 use std::borrow::Cow;
 
 use api::path::{ModelPath as Read, Protocol, Target as ReadTarget};
 
-/// What a path names.
+/// What a path refers to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Target<'a> {
-    /// Something of a model.
+    /// A resource of a model.
     Model(ModelPath<'a>),
-    /// Something that the gateway answers by itself.
+    /// A page of the gateway.
     Own(Own),
-    /// Nothing; the path as it is shown.
+    /// Unknown; the path as shown in errors.
     Unknown(Cow<'a, str>),
-    /// It is no UTF-8.
+    /// It is not UTF-8.
     Unreadable,
 }
 
-/// Something of a model.
+/// A resource of a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ModelPath<'a> {
-    /// The name that it was asked by.
+    /// The name in the path.
     pub(crate) name: Cow<'a, str>,
-    /// The version, where one is named.
+    /// The version, if one is given.
     pub(crate) version: Option<Cow<'a, str>>,
     /// What is asked of it.
     pub(crate) action: Action,
 }
 
-/// What is asked of a model.
+/// The action on a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     /// Its description or its readiness: GET.
     Look,
-    /// A prediction: POST. The word goes into the record.
+    /// A prediction: POST. The word is written to the record.
     Predict(&'static str),
-    /// Anything else that its server may know.
+    /// Any other action, which its server may know.
     Other,
 }
 
-/// What the gateway answers by itself.
+/// A page of the gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Own {
-    /// The process lives, in words of V1.
+    /// Liveness, in the form of V1.
     Alive,
-    /// The process lives, in words of V2.
+    /// Liveness, in the form of V2.
     Live,
-    /// It holds a route table.
+    /// Readiness: it has a route table.
     Ready,
-    /// The server's own description.
+    /// The description of the server.
     Server,
     /// Its version.
     Version,
@@ -62,7 +62,7 @@ pub(crate) enum Own {
     Asterisk,
 }
 
-/// Reads a path.
+/// Parses a path.
 pub(crate) fn read(path: &str) -> Target<'_> {
     match api::path::read(path) {
         Err(_) => Target::Unreadable,

@@ -1,4 +1,4 @@
-//! What a client is told when the gateway itself answers.
+//! Error responses of the gateway.
 
 use bytes::Bytes;
 use http::{
@@ -8,14 +8,14 @@ use http::{
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// A refusal: what the client is told.
+/// An error response.
 #[derive(Debug)]
 pub(crate) struct Refusal {
     pub(crate) status: StatusCode,
     pub(crate) words: String,
-    /// Seconds after which asking again may help.
+    /// Seconds after which a retry may help.
     pub(crate) retry_after: Option<u32>,
-    /// The methods that would do.
+    /// The supported methods.
     pub(crate) allow: Option<&'static str>,
     /// The client may still be sending.
     pub(crate) close: bool,
@@ -26,13 +26,13 @@ impl Refusal {
         Self { status, words: words.into(), retry_after: None, allow: None, close: false }
     }
 
-    /// 405: the path takes other methods.
+    /// 405: the path supports other methods.
     pub(crate) fn method(path: &str, allow: &'static str, used: &Method) -> Self {
         let words = api::words::wrong_method(path, allow, used.as_str());
         Self { allow: Some(allow), ..Self::new(StatusCode::METHOD_NOT_ALLOWED, words) }
     }
 
-    /// 503 that asks to try again.
+    /// 503 with a request to retry.
     pub(crate) fn unavailable(words: impl Into<String>) -> Self {
         Self { retry_after: Some(1), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, words) }
     }
@@ -69,7 +69,7 @@ pub(crate) fn error_body(words: &str) -> String {
     serde_json::json!({ "error": words }).to_string()
 }
 
-/// An answer in JSON.
+/// A JSON answer.
 pub(crate) fn json(status: StatusCode, body: impl Into<Bytes>) -> Response<Bytes> {
     let mut response = Response::new(body.into());
     *response.status_mut() = status;

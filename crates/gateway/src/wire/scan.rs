@@ -1,9 +1,9 @@
-//! Finds the model that a message of a gRPC call names, fields 1 (name) and 2 (version), and the message's id, field 3.
+//! Finds the model in a gRPC message: fields 1 (name) and 2 (version), and the message id, field 3.
 //!
-//! Fields are written in order by everybody, though nobody must: a message that is there to its end is read to its
-//! end, a longer one until a later field than these begins. A compressed message is unpacked as far as that takes.
+//! Everybody writes fields in order, although nobody must. A message that has arrived completely is read to its end, a
+//! longer one until a later field begins. A compressed message is decompressed as far as needed.
 //!
-//! **Invariant:** each byte is looked at once, however many pieces it comes in, and what is kept is bounded.
+//! **Invariant:** each byte is read once, in however many pieces the message arrives, and the stored data is bounded.
 
 use std::io::{self, Write};
 
@@ -12,19 +12,19 @@ use http::StatusCode;
 
 use super::{grpc::PREFIX, refusal::Refusal};
 
-/// The longest name and the longest version that are allowed. A longer id is not looked at.
+/// The maximum lengths of a name and a version. A longer id is ignored.
 const LONGEST_NAME: usize = 1_024;
-/// How much of a compressed message is unpacked in search of its model.
+/// How much of a compressed message is decompressed to find its model.
 const LONGEST_UNPACKED: usize = 1 << 20;
-/// What is unpacked at a time: a thousand times as much may come out.
+/// How much is decompressed at a time: the result may be a thousand times larger.
 const STEP: usize = 256;
 
-/// What is known of the first message.
+/// What is known about the first message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Found {
     /// More bytes are needed.
     More,
-    /// The model is known: all of the message is there, or a field behind the names.
+    /// The model is known: the whole message has arrived, or a field after the names.
     Model,
 }
 
@@ -32,27 +32,27 @@ pub(crate) enum Found {
 #[derive(Debug)]
 pub(crate) struct Scanner {
     prefix: Vec<u8>,
-    /// Bytes of the message that are still to come.
+    /// Bytes of the message that are still missing.
     left: usize,
     packing: Packing,
     fields: Fields,
     found: Found,
 }
 
-/// How a message is compressed.
+/// The compression of a message.
 #[derive(Debug)]
 enum Packing {
     None,
     Gzip(Box<GzDecoder<Vec<u8>>>),
-    /// `deflate` of gRPC is zlib.
+    /// `deflate` in gRPC is zlib.
     Deflate(Box<ZlibDecoder<Vec<u8>>>),
     Unknown,
-    /// No header says how.
+    /// No header names the compression.
     Unnamed,
 }
 
 impl Scanner {
-    /// `encoding` is what the call's `grpc-encoding` says.
+    /// `encoding` is the `grpc-encoding` of the call.
     pub(crate) fn new(encoding: Option<&[u8]>) -> Self {
         let packing = match encoding {
             Some(b"gzip") => Packing::Gzip(Box::new(GzDecoder::new(Vec::new()))),
@@ -68,31 +68,31 @@ impl Scanner {
         String::from_utf8_lossy(self.fields.kept[0].as_deref().unwrap_or_default()).into_owned()
     }
 
-    /// The version, if one is named.
+    /// The version, if one is given.
     pub(crate) fn version(&self) -> Option<String> {
         let version = self.fields.kept[1].as_deref().filter(|version| !version.is_empty())?;
         Some(String::from_utf8_lossy(version).into_owned())
     }
 
-    /// The message's own id, empty if it has none.
+    /// The id of the message, empty if it has none.
     pub(crate) fn id(&self) -> String {
         String::from_utf8_lossy(self.fields.kept[2].as_deref().unwrap_or_default()).into_owned()
     }
 
-    /// Whether all of the first message has come.
+    /// Whether the first message is complete.
     pub(crate) fn whole(&self) -> bool {
         self.prefix.len() == PREFIX && self.left == 0
     }
 
-    /// Bytes that the first message still lacks, once its length is known.
+    /// How many bytes of the first message are missing, once its length is known.
     pub(crate) fn left(&self) -> usize {
         self.left
     }
 
-    /// Takes the next bytes. Says how many of them belong to the first message and its prefix.
+    /// Adds the next bytes. Returns how many of them belong to the first message and its prefix.
     ///
     /// # Errors
-    /// What the client is told of a message that is none.
+    /// The error response for an invalid message.
     pub(crate) fn read(&mut self, data: &[u8]) -> Result<usize, Refusal> {
         let mut rest = data;
         if self.prefix.len() < PREFIX {
@@ -151,7 +151,7 @@ impl Scanner {
     }
 }
 
-/// Unpacks the next bytes of a message until its model is known.
+/// Decompresses the next bytes of a message until its model is known.
 fn unpack<W: Write>(
     decoder: &mut W,
     message: &[u8],
@@ -178,23 +178,23 @@ fn unpack<W: Write>(
 }
 
 fn malformed() -> Refusal {
-    Refusal::new(StatusCode::BAD_REQUEST, "the message is no protobuf")
+    Refusal::new(StatusCode::BAD_REQUEST, "the message is not valid protobuf")
 }
 
 fn unreadable(error: &std::io::Error) -> Refusal {
     Refusal::new(StatusCode::BAD_REQUEST, format!("the message cannot be decompressed: {error}"))
 }
 
-/// Where in a protobuf message the reader stands.
+/// The position of the reader in a protobuf message.
 #[derive(Debug, Default)]
 struct Fields {
     state: State,
-    /// The varint in hand and its bits so far.
+    /// The current varint and its number of bits.
     number: u64,
     bits: u32,
     /// Name, version and id.
     kept: [Option<Vec<u8>>; 3],
-    /// A field behind the names began, with the name known.
+    /// A field after the names began, and the name is known.
     later: bool,
     /// Bytes that were read.
     seen: usize,
@@ -205,18 +205,18 @@ enum State {
     /// Before or within the number of a field.
     #[default]
     Key,
-    /// Within a varint that is a value.
+    /// Within a varint value.
     Varint,
     /// Within the length of a field.
     Length(u64),
-    /// So many bytes of a value are to be passed over.
+    /// This many bytes of a value are skipped.
     Skip(u64),
-    /// So many bytes of a field are to be kept, by its place among those.
+    /// This many bytes of a field are kept, by its index among those.
     Keep(usize, usize),
 }
 
 impl Fields {
-    /// Reads what was unpacked, and forgets it.
+    /// Reads the decompressed data, and clears it.
     fn unpacked(&mut self, out: &mut Vec<u8>) -> Result<(), Refusal> {
         self.read(out)?;
         out.clear();
@@ -249,7 +249,7 @@ impl Fields {
                 State::Key | State::Varint | State::Length(_) => {
                     let byte = data[0];
                     data = &data[1..];
-                    // Bits beyond the 64th are lost, as in every decoder.
+                    // Bits beyond the 64th are dropped, as in every decoder.
                     self.number |= u64::from(byte & 0x7f).checked_shl(self.bits).unwrap_or(0);
                     self.bits += 7;
                     if byte & 0x80 == 0 {

@@ -95,7 +95,7 @@ impl Listener {
 }
 
 async fn bind_socket(path: PathBuf) -> Result<UnixListener, ServeError> {
-    let failed = |source| ServeError::Io { what: format!("{} cannot be listened on", path.display()), source };
+    let failed = |source| ServeError::Io { what: format!("cannot listen on {}", path.display()), source };
     match UnixListener::bind(&path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             if UnixStream::connect(&path).await.is_ok() {
