@@ -26,7 +26,7 @@ pub(super) fn checks(settings: &Settings) -> Vec<Check> {
         tool(
             "uv",
             settings.serve.uv.as_deref(),
-            "Python models with a requirements.txt need it: put uv beside modelway",
+            "Without it, the environments of Python models are built by pip, which takes longer: put uv beside modelway",
         ),
         tool("python3", None, "Python models need it: install Python 3"),
     ]
