@@ -28,7 +28,7 @@ use asked::{Asked, READ, unknown_path};
 use base::{grpc::is_call, serve::Peer};
 use cloud_event::Event;
 use echo::Echo;
-use http::{Request, StatusCode, request::Parts};
+use http::{Method, Request, StatusCode, request::Parts};
 use hyper::body::Incoming;
 use serde_json::json;
 

@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tonic::{Status, body::Body as GrpcBody};
 
 use super::refused;
-use crate::protocol::rest::{Answer, Body};
+use crate::protocol::rest::answer::{Answer, Body};
 
 /// When a call's time is up.
 #[derive(Clone, Copy, Debug)]
