@@ -1,4 +1,4 @@
-//! From one recognised file to a model that predicts: load, warm, compare with the golden examples.
+//! From a recognised file to a model that predicts: loads it, warms it up, compares it with its golden examples.
 
 pub(crate) mod fetch;
 pub mod golden;
@@ -26,17 +26,17 @@ fn no_thread(name: &str, source: std::io::Error) -> ServeError {
     ServeError::Io { what: format!("no thread for model `{name}`"), source }
 }
 
-/// What a model is made with.
+/// The context in which a model is created.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Maker<'m> {
     pub(crate) config: &'m Config,
     pub(crate) metrics: &'m Metrics,
-    /// Whether others are served meanwhile, which a model that crashes as it is loaded would take down.
+    /// Whether other models are being served, which would go down if this one crashes while it is loaded.
     pub(crate) serving: bool,
 }
 
 impl Maker<'_> {
-    /// One version, loaded and tried. Blocks; call it off the async threads.
+    /// Loads and tries one version. Blocks; call it off the async threads.
     pub(crate) fn make(&self, file: &ModelFile, listed: &Listed) -> Result<Arc<Model>, ServeError> {
         let (name, declared) = (listed.name.as_str(), &listed.declared);
         let version = file.version.clone().unwrap_or_else(|| FIRST_VERSION.to_owned());
@@ -73,7 +73,7 @@ impl Maker<'_> {
         Ok(Arc::new(model.map_err(|error| no_thread(name, error))?))
     }
 
-    /// The runs of loading: those that warm it, and of the first instance the golden examples, which are counted, and the
+    /// The runs at load time: the warm-up, and for the first instance the golden examples, which are counted, and the
     /// probe.
     fn run_in(
         &self,

@@ -1,8 +1,8 @@
-//! Recognises what a file or folder holds: one model, versions of one, or many.
+//! Recognises the content of a file or folder: one model, versions of one, or many models.
 //!
-//! The answer comes from what is there, never from the folder's own name. Two readings of one folder are an
-//! error that names both, because a guess would serve the wrong model in silence. In a folder of many models
-//! such an error is that model's own, and the others are served.
+//! The result depends on the content, never on the name of the folder. If a folder can be read in two ways, the error
+//! names both, because a guess could silently serve the wrong model. In a folder of many models, such an error affects
+//! only that model, and the others are served.
 
 pub(crate) mod declared;
 mod fields;
@@ -23,23 +23,23 @@ use self::{
 };
 use crate::{Config, error::ServeError};
 
-/// One model as it lies there.
+/// One model in the source.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Listed {
-    /// What to call it.
+    /// Its name.
     pub(crate) name: String,
-    /// Its versions, one at least.
+    /// Its versions, at least one.
     pub(crate) files: Vec<ModelFile>,
-    /// What its `config.pbtxt` says.
+    /// The content of its `config.pbtxt`.
     pub(crate) declared: Declared,
-    /// The folder that its `config.pbtxt` is in, if it has one of its own.
+    /// The folder of its `config.pbtxt`, if it has its own.
     pub(crate) folder: Option<PathBuf>,
 }
 
 impl Listed {
-    /// As the configuration wants its one model: under its name, in its version.
+    /// The single model with the name and version from the configuration.
     pub(crate) fn configured(mut self, config: &Config) -> Result<Self, ServeError> {
-        // What a person says now is stronger than what the file says, and that than the folder's name.
+        // An explicit value overrides that of the file, which overrides the name of the folder.
         let own = config.model_name.as_ref().or(self.declared.name.as_ref());
         self.name = own.unwrap_or(&self.name).clone();
         self.files = match config.model_version.as_deref() {
@@ -50,7 +50,7 @@ impl Listed {
         Ok(self)
     }
 
-    /// The versions of it that its `config.pbtxt` wants served, if that is about this model.
+    /// The versions that its `config.pbtxt` selects, if it belongs to this model.
     pub(crate) fn chosen(mut self) -> Result<Self, ServeError> {
         self.declared.check_name(&self.name)?;
         self.files = self.declared.choose(self.files)?;
@@ -64,7 +64,7 @@ impl Listed {
     }
 }
 
-/// Refuses a name that no request could ask for.
+/// Refuses a name that no request could contain.
 pub(crate) fn check_name(of: &str, name: &str) -> Result<(), ServeError> {
     if api::path::is_reachable(name) {
         return Ok(());
@@ -76,16 +76,16 @@ pub(crate) fn check_name(of: &str, name: &str) -> Result<(), ServeError> {
     )))
 }
 
-/// One model of a folder of many, or why it cannot be served.
+/// One model in a folder of many, or why it cannot be served.
 #[derive(Debug)]
 pub(crate) struct Candidate {
-    /// Its folder's name.
+    /// The name of its folder.
     pub(crate) name: String,
-    /// What is in the folder.
+    /// The content of the folder.
     pub(crate) listed: Result<Listed, ServeError>,
 }
 
-/// What a source holds.
+/// The content of a source.
 #[derive(Debug)]
 pub(crate) enum Found {
     /// One model, in one or more versions.
@@ -113,7 +113,7 @@ pub(crate) fn find(path: &Path) -> Result<Found, ServeError> {
         return Ok(Found::One(Box::new(Listed { name, files, declared: Declared::default(), folder: None })));
     }
     let folder = Folder::read(path)?;
-    // Its own file is read first: it may say which of several things in there is the model.
+    // Its own `config.pbtxt` is read first, because it may say which file is the model.
     let (declared, home) = match declared(&folder)? {
         Some(declared) => (Some(declared), path.to_owned()),
         None => match of_model(path)? {
@@ -124,7 +124,7 @@ pub(crate) fn find(path: &Path) -> Result<Found, ServeError> {
     let hints = declared.as_ref().map(Hints::of).unwrap_or_default();
     let single = folder.model(&hints)?;
     let versions = if single.as_ref().is_some_and(|(kind, _)| *kind == Kind::Mlflow) {
-        // What is below an MLflow model's folder is its own business.
+        // The files below the folder of an MLflow model belong to the model.
         Vec::new()
     } else {
         folder.versions(&name_of(path), &hints)?
@@ -157,13 +157,13 @@ pub(crate) fn find(path: &Path) -> Result<Found, ServeError> {
     if many.is_empty() { Err(folder.nothing()) } else { Ok(Found::Many(many)) }
 }
 
-/// Looks at one folder below a folder of many models; `None` if nothing there looks like a model.
+/// Inspects one folder in a folder of many models; `None` if nothing there looks like a model.
 fn candidate(path: &Path) -> Option<Candidate> {
     let name = folder::name_with_end(path);
     let means_to_be =
         || path.join(CONFIG_FILE).is_file() || Folder::read(path).is_ok_and(|folder| folder.has_versions());
     match model_in(path, name.clone(), None) {
-        // A folder of something else, unless a file or a folder in it says that it is to be a model.
+        // A folder of something else, unless a file or a folder in it shows that it is meant to be a model.
         Ok(listed) if listed.files.is_empty() && !means_to_be() => {
             tracing::info!(folder = %path.display(), "this folder is passed over: no model is in it");
             None
@@ -175,8 +175,8 @@ fn candidate(path: &Path) -> Option<Candidate> {
     }
 }
 
-/// The model in one folder of a repository: `NAME/VERSION/model.onnx`. `instead` stands in for its own
-/// `config.pbtxt`. The files may be none, if the folder has nothing to do with models.
+/// The model in one folder of a repository: `NAME/VERSION/model.onnx`. `instead` replaces its own `config.pbtxt`. There
+/// may be no files, if the folder contains no model.
 pub(crate) fn model_in(path: &Path, name: String, instead: Option<Declared>) -> Result<Listed, ServeError> {
     let folder = Folder::read(path)?;
     let declared = match instead {
@@ -187,7 +187,7 @@ pub(crate) fn model_in(path: &Path, name: String, instead: Option<Declared>) -> 
     Ok(Listed { name, files, declared, folder: Some(path.to_owned()) })
 }
 
-/// Where versions were looked for, there is none.
+/// The place that should contain versions has none.
 pub(crate) fn no_version(place: &dyn std::fmt::Display, declared: &Declared) -> ServeError {
     let expected = match &declared.default_model_filename {
         Some(file) => format!("<version>/{file}, as default_model_filename in its {CONFIG_FILE} says"),
@@ -196,7 +196,7 @@ pub(crate) fn no_version(place: &dyn std::fmt::Display, declared: &Declared) -> 
     ServeError::Source(format!("{place} has no version of a model: expected {expected}"))
 }
 
-/// What the folder's `config.pbtxt` says, if there is one.
+/// The content of the folder's `config.pbtxt`, if there is one.
 fn declared(folder: &Folder) -> Result<Option<Declared>, ServeError> {
     match folder.config() {
         Some(file) => Declared::read(file).map(Some),
@@ -204,8 +204,8 @@ fn declared(folder: &Folder) -> Result<Option<Declared>, ServeError> {
     }
 }
 
-/// What the model's `config.pbtxt` says, and its folder, if `path` is the folder of one of its versions: `iris/1`, with
-/// `iris/config.pbtxt`.
+/// The content of the model's `config.pbtxt`, and its folder, if `path` is the folder of one of its versions: `iris/1`,
+/// with `iris/config.pbtxt`.
 fn of_model(path: &Path) -> Result<Option<(Declared, PathBuf)>, ServeError> {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let Some(model) = absolute.parent().filter(|_| folder::is_version(&folder::name_with_end(&absolute))) else {
@@ -218,8 +218,8 @@ fn of_model(path: &Path) -> Result<Option<(Declared, PathBuf)>, ServeError> {
     Ok(Some((Declared::read(&file)?.of_named_version(), model.to_owned())))
 }
 
-/// What is to be served of one model when a version was asked for: that one of several; and one alone is what the
-/// caller says that it is, because its folder cannot know what others call it.
+/// What to serve of one model if a version was requested: that one of several. A single one gets the requested version,
+/// because its folder cannot know its version elsewhere.
 pub(crate) fn of_version(mut files: Vec<ModelFile>, asked: Option<&str>) -> Result<Vec<ModelFile>, ServeError> {
     let Some(asked) = asked else { return Ok(files) };
     if let [file] = files.as_mut_slice() {
@@ -237,10 +237,10 @@ pub(crate) fn of_version(mut files: Vec<ModelFile>, asked: Option<&str>) -> Resu
     Ok(files)
 }
 
-/// What an address elsewhere calls its model: an MLflow registry's by its name there, others as their paths do. `None`
-/// if it is a path of this machine.
+/// The name of the model at a remote address: for an MLflow registry its name there, otherwise from the path. `None` if
+/// it is a local path.
 pub(crate) fn name_of_address(uri: &str) -> Option<String> {
-    // An address that left the version open says behind it which one it was.
+    // If an address did not determine the version, the resolved version follows it.
     let uri = uri.split(" → ").next().unwrap_or(uri);
     let (scheme, path) = uri.split_once(":/")?;
     let path = path.trim_matches('/');
@@ -257,13 +257,13 @@ pub(crate) fn name_of_address(uri: &str) -> Option<String> {
     }
 }
 
-/// Whether an address elsewhere ends with a version, as `s3://bucket/iris/1` does.
+/// Whether a remote address ends with a version, such as `s3://bucket/iris/1`.
 pub(crate) fn is_version_address(uri: &str) -> bool {
     let path = uri.split(['?', '#']).next().unwrap_or(uri).trim_end_matches('/');
     !uri.starts_with("models:") && path.rsplit('/').next().is_some_and(folder::is_version)
 }
 
-/// The version of a registered model, if its address names it or stood for it.
+/// The version of a registered model, from its address or as resolved.
 pub(crate) fn version_of_address(uri: &str) -> Option<String> {
     let version = match uri.split_once(" → version ") {
         Some((_, version)) => version,
@@ -272,8 +272,8 @@ pub(crate) fn version_of_address(uri: &str) -> Option<String> {
     version.bytes().all(|byte| byte.is_ascii_digit()).then(|| version.to_owned())
 }
 
-/// What to call the model at `path`: its file's or folder's name, or that of the folder around it if that is
-/// just `model.onnx` or a version.
+/// The name for the model at `path`: that of its file or folder, or of its parent folder if that is just `model.onnx`
+/// or a version.
 fn name_of(path: &Path) -> String {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let names = absolute.ancestors().filter_map(|part| {
@@ -381,11 +381,11 @@ mod tests {
         assert_eq!((iris.name.as_str(), iris.declared.max_batch_size), ("iris", Some(8)));
         assert!(iris.files[0].path.ends_with("iris/3/b.onnx"));
         assert_eq!(iris.folder, Some(root.path().join("iris")));
-        // Its own file is nearer.
+        // Its own file takes precedence.
         write("iris/3/config.pbtxt", "max_batch_size: 2\ndefault_model_filename: \"a.onnx\"");
         assert_eq!(listed("iris/3").declared.max_batch_size, Some(2));
         assert_eq!(listed("plain/3").declared.max_batch_size, None);
-        // A damaged file is an error, as beside the versions.
+        // A damaged file is an error, like the one next to the versions.
         write("plain/config.pbtxt", "max_batch_sise: 2");
         assert!(find(&root.path().join("plain/3")).unwrap_err().to_string().contains("max_batch_size"));
     }

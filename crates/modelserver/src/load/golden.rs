@@ -1,8 +1,8 @@
-//! Golden examples: requests with the answers that a model must give before it counts as ready.
+//! Golden examples: requests with the answers that a model must give before it is ready.
 //!
-//! `golden.json` stands beside the model. Its requests and responses are those of the V2 protocol in JSON, so
-//! that a recorded call is an example. Floating-point outputs may differ by `absolute + relative × |expected|`;
-//! all others must be equal. A response may name a part of the outputs; the others are not compared.
+//! `golden.json` is next to the model. Its requests and responses are V2 JSON, so a recorded call can be used as an
+//! example. Floating-point outputs may differ by `absolute + relative × |expected|`; all others must be equal. A
+//! response may contain a part of the outputs; the others are not compared.
 
 use std::{
     fs,
@@ -32,7 +32,7 @@ use crate::{
     settings::ModelSettings,
 };
 
-/// How many examples [`record`] makes up if it is given no requests.
+/// How many examples [`record`] generates if it gets no requests.
 const MADE_UP: usize = 3;
 
 /// The file.
@@ -79,7 +79,7 @@ pub(crate) fn check(runtime: &mut dyn ModelRuntime, file: &Path) -> Result<Vec<V
     Ok(inputs)
 }
 
-/// A request out of a file of ours, in which an unknown field is a mistake.
+/// A request from a file, where an unknown field is an error.
 fn decode(text: &Bytes) -> Result<Request, String> {
     let request = Request::decode(text, None).map_err(|error| error.to_string())?;
     match request.ignored.header() {
@@ -88,7 +88,7 @@ fn decode(text: &Bytes) -> Result<Request, String> {
     }
 }
 
-/// The outputs of an answer out of a file of ours, in which values may be missing.
+/// The outputs of a response from a file, where values may be missing.
 fn answered(text: &RawValue) -> Result<Vec<Tensor>, String> {
     if !text.get().contains("null") {
         return Ok(Response::decode(&raw(text), None).map_err(|error| error.to_string())?.outputs);
@@ -100,7 +100,7 @@ fn answered(text: &RawValue) -> Result<Vec<Tensor>, String> {
             let texts = output["data"].as_array().map(|values| flat(values)).unwrap_or_default();
             let missing = texts.iter().any(|text| text == "null");
             if missing {
-                // Read without its values, and then given them.
+                // Parsed without its values, which are added later.
                 output["shape"] = serde_json::json!([0]);
                 output["data"] = serde_json::json!([]);
             }
@@ -133,7 +133,7 @@ fn raw(text: &RawValue) -> Bytes {
     Bytes::copy_from_slice(text.get().as_bytes())
 }
 
-/// One run on this thread, checked as a request from outside is: its inputs in the model's order, and what it made.
+/// One run on this thread, with the checks of a client request: its inputs in the order of the model, and its outputs.
 fn run(runtime: &mut dyn ModelRuntime, mut request: Request) -> Result<(Vec<Tensor>, Vec<Tensor>), InferError> {
     extras::settle(runtime.signature(), &mut request)?;
     let outputs = validate::choose_outputs(runtime.signature(), &request.outputs)?;

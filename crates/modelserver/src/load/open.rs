@@ -1,4 +1,4 @@
-//! From a recognised source to the runtimes that run it: the one place that knows every kind of runtime.
+//! Opens a recognised source with its runtime: the only module that knows all kinds of runtimes.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use crate::{
     source::{Kind, ModelFile},
 };
 
-/// What runtimes of every kind may need.
+/// The context that all kinds of runtimes may need.
 #[derive(Debug)]
 pub(crate) struct Opener<'c> {
     pub(crate) config: &'c Config,
@@ -38,7 +38,7 @@ impl Opener<'_> {
                     Ok(wanted)
                 };
                 let interpreter = environment::choose(settings.python.as_deref(), wanted, self.config)?;
-                // With an interpreter of its own it may have a list that cannot be read, which says nothing then.
+                // With its own interpreter, an unreadable list of packages does not matter.
                 let uses = Uses::of_class(Wanted::of_folder(folder).ok().flatten().as_ref(), &file.path);
                 let path = file.path.clone();
                 let entry = Entry { kind: EntryKind::Class, known_as: path.clone(), path, uses };
@@ -47,7 +47,7 @@ impl Opener<'_> {
         }
     }
 
-    /// The same in a process of its own, if this one would run the model and its loading can be tried there first. Blocks.
+    /// The same in a separate process, if this one would run the model and loading can be tried there first. Blocks.
     pub(crate) fn open_to_try(
         &self,
         file: &ModelFile,

@@ -1,7 +1,7 @@
-//! Runs before a model counts as ready, so that the first request does not pay for what a runtime does only once.
+//! Runs before a model is ready, so that the first request does not pay one-time costs of the runtime.
 //!
-//! What a person wrote down must work. Made-up inputs may lie outside of what a model accepts (an unknown word, an
-//! index out of range), so their failure is only told.
+//! Declared samples must work. Generated inputs may be outside of what a model accepts (an unknown word, an index out
+//! of range), so their failure is only logged.
 
 use std::{fs, path::Path};
 
@@ -16,13 +16,13 @@ use crate::{
     source::declared::{Declared, Warmup, WarmupData, WarmupInput},
 };
 
-/// The folder of a model's warm-up files, beside its versions.
+/// The folder with the warm-up files of a model, next to its versions.
 const FOLDER: &str = "warmup";
-/// A warm-up with more elements than this would rather be an attack on the memory.
+/// A warm-up with more elements than this is treated as an attack on the memory.
 const MOST_ELEMENTS: usize = 1 << 26;
 
-/// Runs the samples that are declared, or a made-up one, which `cancel` may end. `again`: whether the model is run once
-/// more before it is asked, by a probe or golden examples, so that one which is tried a few times only needs no run here.
+/// Runs the declared samples, or a generated one, which `cancel` may end. `again`: whether a probe or golden examples
+/// run the model once more before it is used, so that a model with few trial runs needs none here.
 pub(crate) fn warm(
     runtime: &mut dyn ModelRuntime,
     file: &ModelFile,
@@ -53,7 +53,7 @@ fn made_up(runtime: &mut dyn ModelRuntime, file: &Path, cancel: &Cancel) {
         return;
     };
     if inputs.is_empty() {
-        // An MLflow model without a signature: nobody knows what it wants.
+        // An MLflow model without a signature: its inputs are unknown.
         return;
     }
     if let Err(error) = run(runtime, &inputs, cancel, Purpose::Trial) {
@@ -100,7 +100,7 @@ fn tensor(
     Ok(Tensor { name: name.to_owned(), shape, data })
 }
 
-/// A file's bytes, as binary tensors have them.
+/// The bytes of a file, in the form of binary tensors.
 fn read(file: &str, folder: Option<&Path>, datatype: Datatype, shape: &[i64]) -> Result<Data, String> {
     let plain = Path::new(file).components().all(|part| matches!(part, std::path::Component::Normal(_)));
     let folder = folder.filter(|_| plain).ok_or_else(|| format!("{file:?} is no file in the folder `{FOLDER}`"))?;
@@ -129,7 +129,7 @@ fn run(runtime: &mut dyn ModelRuntime, inputs: &[Tensor], cancel: &Cancel, purpo
     }
 }
 
-/// Wants no more than the first answer: a stream may have no end.
+/// Only the first answer is needed: a stream may be endless.
 struct First(bool);
 
 impl Sink for First {

@@ -1,4 +1,4 @@
-//! One folder's entries, and the models among them.
+//! The entries of one folder, and the models among them.
 
 use std::{
     fs,
@@ -12,10 +12,10 @@ use super::{
 };
 use crate::error::ServeError;
 
-/// What a file may be.
+/// The kind of a file.
 pub(super) const KNOWN_FILES: &str =
     "expected an *.onnx file or a *.py file with a class that derives from AbstractModel";
-/// What the folder of one model of many may hold.
+/// What the folder of one model in a repository may contain.
 pub(super) const KNOWN_VERSIONS: &str =
     "<version>/model.onnx, <version>/model.py or <version>/MLmodel, where <version> is a number";
 
@@ -23,10 +23,10 @@ pub(super) const KNOWN_VERSIONS: &str =
 const MLFLOW: &str = "MLmodel";
 /// The file of a Python model in a folder.
 const PYTHON: &str = "model.py";
-/// As much of a Python file is searched for its model class.
+/// How much of a Python file is searched for its model class.
 const SEARCHED: u64 = 1 << 20;
 
-/// What is said elsewhere about which file of a folder is the model.
+/// What the configuration says about which file of a folder is the model.
 #[derive(Debug, Default)]
 pub(super) struct Hints {
     kind: Option<Kind>,
@@ -69,7 +69,7 @@ impl Folder {
         self.files.iter().find(|file| name_with_end(file) == CONFIG_FILE).map(PathBuf::as_path)
     }
 
-    /// The one model in this folder itself.
+    /// The single model in this folder itself.
     pub(super) fn model(&self, hints: &Hints) -> Result<Option<(Kind, PathBuf)>, ServeError> {
         if let Some(name) = &hints.file {
             let named = self.files.iter().chain(&self.folders).find(|file| name_with_end(file) == *name);
@@ -81,7 +81,7 @@ impl Folder {
             };
         }
         let wanted = |kind: Kind| hints.kind.is_none_or(|hint| hint == kind);
-        // What lies beside this file is part of the model that it describes.
+        // Files next to this file are part of the model that it describes.
         if wanted(Kind::Mlflow) && self.files.iter().any(|file| name_with_end(file) == MLFLOW) {
             return Ok(Some((Kind::Mlflow, self.path.clone())));
         }
@@ -103,8 +103,8 @@ impl Folder {
         }
     }
 
-    /// The Python file with the model class. A `model.py` that is `alone` is taken even without one, so that
-    /// whoever opens it says what it lacks.
+    /// The Python file with the model class. A `model.py` that is `alone` is accepted even without one, so that opening
+    /// it reports what is missing.
     fn python(&self, alone: bool) -> Result<Option<PathBuf>, ServeError> {
         let mut classes = Vec::new();
         for file in self.files.iter().filter(|file| is_python(file)) {
@@ -145,7 +145,7 @@ impl Folder {
         Ok(found)
     }
 
-    /// Whether a folder in it is called as a version is, whatever that one holds.
+    /// Whether a folder in it has the name of a version, whatever it contains.
     pub(super) fn has_versions(&self) -> bool {
         self.folders.iter().any(|folder| is_version(&name_with_end(folder)))
     }
@@ -155,7 +155,7 @@ impl Folder {
         self.folders.iter().filter(|folder| !is_version(&name_with_end(folder))).cloned()
     }
 
-    /// One model of a folder of many.
+    /// One model in a folder of many.
     pub(super) fn first_of_many(&self) -> Option<PathBuf> {
         let first = |folder: PathBuf| {
             let versions = Self::read(&folder).ok()?.versions("", &Hints::default()).ok()?;
@@ -175,7 +175,7 @@ impl Folder {
     }
 }
 
-/// What to do with a file that holds a trained model and does not say how it is asked.
+/// The advice for a file that contains a trained model but does not say how to call it.
 pub(super) fn advice(path: &Path) -> &'static str {
     match path.extension().and_then(|end| end.to_str()).unwrap_or_default() {
         "pkl" | "pickle" | "joblib" | "pt" | "pth" | "bin" | "ubj" | "json" | "h5" | "keras" | "safetensors" => {
@@ -185,7 +185,7 @@ pub(super) fn advice(path: &Path) -> &'static str {
     }
 }
 
-/// What a file is, if it is a model.
+/// The kind of a model file, if it is one.
 pub(super) fn kind_of_file(path: &Path) -> Result<Option<Kind>, ServeError> {
     match kind_of_name(path) {
         Some(Kind::Python) if class_in(path)? != Class::Ours => Ok(None),
@@ -193,7 +193,7 @@ pub(super) fn kind_of_file(path: &Path) -> Result<Option<Kind>, ServeError> {
     }
 }
 
-/// What a file is by its name's end.
+/// The kind of a file by its suffix.
 fn kind_of_name(path: &Path) -> Option<Kind> {
     match (is_onnx(path), is_python(path)) {
         (true, _) => Some(Kind::Onnx),
@@ -218,7 +218,7 @@ enum Class {
     None,
 }
 
-/// Looks for a line that begins a model class: nothing is run to find out what a file is.
+/// Searches for a line that begins a model class: the file is not executed to find its kind.
 fn class_in(path: &Path) -> Result<Class, ServeError> {
     let failed = |source| ServeError::Io { what: format!("{} cannot be read", path.display()), source };
     let mut text = Vec::new();
