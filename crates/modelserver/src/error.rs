@@ -1,4 +1,4 @@
-//! Why a server ends, and why a request is refused.
+//! The errors that end a server, and those that refuse a request.
 
 use std::path::PathBuf;
 
@@ -7,53 +7,53 @@ use inference::Malformed;
 
 use crate::runtime::RuntimeError;
 
-/// Why `serve` ended without having been told to.
+/// Why `serve` ended unexpectedly.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// Nothing was named to serve.
+    /// No source was given.
     #[error("there is nothing to serve: name an ONNX file, a folder or a URI, as in `modelway serve ./model.onnx`")]
     NoSource,
-    /// The artefact could not be brought here.
+    /// The artefact could not be fetched.
     #[error("{message}")]
     Artifact {
-        /// The artefact's own stable word.
+        /// The stable code from the artefact cache.
         code: &'static str,
         /// What happened and what to do.
         message: String,
-        /// Whether trying again may help.
+        /// Whether a retry may help.
         retry: bool,
     },
-    /// The source holds no model, or not clearly one.
+    /// The source contains no model, or an ambiguous one.
     #[error("{0}")]
     Source(String),
-    /// What a model's configuration says cannot be done, or is not so.
+    /// A model's configuration asks for something that is impossible or untrue.
     #[error("{place}: {reason}")]
     ModelConfig {
-        /// The file, or whatever else said it.
+        /// The file, or another source of the configuration.
         place: String,
-        /// What is wrong with it, with its line.
+        /// What is wrong, with the line.
         reason: String,
     },
-    /// ONNX Runtime is not to be had.
+    /// ONNX Runtime is not available.
     #[error("{0}")]
     NoRuntime(String),
-    /// The file is no model that can be loaded.
+    /// The file is not a loadable model.
     #[error("{path} cannot be loaded: {reason}", path = .path.display())]
     Load {
         /// The file.
         path: PathBuf,
-        /// The runtime's words.
+        /// The error text of the runtime.
         reason: String,
     },
-    /// `golden.json` cannot be used.
+    /// `golden.json` is invalid.
     #[error("{path}: {reason}", path = .path.display())]
     GoldenFile {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong.
         reason: String,
     },
-    /// The model answers its golden examples differently.
+    /// The model gives different answers for its golden examples.
     #[error("{0}")]
     GoldenMismatch(String),
     /// A Python model cannot be loaded.
@@ -61,10 +61,10 @@ pub enum ServeError {
     Python {
         /// The file or folder.
         path: PathBuf,
-        /// Python's words, or what became of the worker.
+        /// The error text of Python, or how the worker ended.
         reason: String,
     },
-    /// A Python model got no more memory while it was loaded.
+    /// A Python model reached its memory limit while it was loaded.
     #[error(
         "{path} cannot be loaded: it is out of memory, its limit is {limit}; raise the limit or serve a smaller model: {reason}",
         path = .path.display()
@@ -72,38 +72,38 @@ pub enum ServeError {
     OutOfMemory {
         /// The file or folder.
         path: PathBuf,
-        /// The limit, and the setting that it is.
+        /// The limit, and the name of its setting.
         limit: String,
-        /// Python's words.
+        /// The error text of Python.
         reason: String,
     },
-    /// The environment that a Python model wants cannot be had.
+    /// The environment of a Python model cannot be built.
     #[error("{reason}")]
     Environment {
         /// Which line of which file, why, and what to do.
         reason: String,
-        /// Whether trying again may help: a network that did not answer.
+        /// Whether a retry may help, for example after a network failure.
         retry: bool,
     },
-    /// The address cannot be listened on.
+    /// The server cannot listen on the address.
     #[error("{0}")]
     Address(String),
-    /// Something of the machine failed.
+    /// An operating system error.
     #[error("{what}: {source}")]
     Io {
-        /// What was tried.
+        /// The operation.
         what: String,
-        /// What the machine said.
+        /// The error of the operating system.
         #[source]
         source: std::io::Error,
     },
-    /// The server's own work broke off.
+    /// A task of the server failed.
     #[error("the server broke off: {0}")]
     Broken(String),
 }
 
 impl ServeError {
-    /// A stable word.
+    /// A stable code.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
@@ -121,7 +121,7 @@ impl ServeError {
         }
     }
 
-    /// Whether a person must change something before another start can help.
+    /// Whether a person must change something before a restart can help.
     #[must_use]
     pub fn is_permanent(&self) -> bool {
         match self {
@@ -139,39 +139,39 @@ impl ServeError {
         }
     }
 
-    /// The exit status that tells a supervisor whether to start again at once.
+    /// The exit status, which tells a supervisor whether to restart at once.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         if self.is_permanent() { EXIT_MODEL_INVALID } else { 1 }
     }
 
-    /// What goes into the termination message.
+    /// The content of the termination message.
     #[must_use]
     pub fn termination(&self) -> TerminationMessage {
         TerminationMessage { code: self.code().to_owned(), message: self.to_string(), files: None }
     }
 }
 
-/// Why a request got no prediction, sorted by whose move it is.
+/// Why a request got no prediction, grouped by who can do something about it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InferError {
-    /// The caller's: the request is wrong.
+    /// The caller: the request is wrong.
     #[error("{0}")]
     Invalid(String),
-    /// The caller's: no such model or version.
+    /// The caller: the model or version does not exist.
     #[error("{0}")]
     NotFound(String),
-    /// Nobody's yet: the model is being loaded, or the server is ending.
+    /// Nobody yet: the model is being loaded, or the server is shutting down.
     #[error("{0}")]
     NotReady(String),
-    /// The caller's, later: too many wait already.
+    /// The caller, later: the queue is full.
     #[error(
         "model `{model}` has {limit} requests waiting, its limit (serve.queue_limit, or max_queue_size in its config.pbtxt): try again"
     )]
     QueueFull {
         /// The model.
         model: String,
-        /// The bound.
+        /// The limit.
         limit: usize,
     },
     /// Nobody's: the memory that the run needs is held by other runs now.
@@ -180,10 +180,10 @@ pub enum InferError {
     /// The answer did not come in time.
     #[error("no answer within {0} ms (serve.request_timeout_ms, or the request's own `timeout`)")]
     TimedOut(u128),
-    /// Nobody's: this server does not do it.
+    /// Nobody: this server does not support it.
     #[error("{0}")]
     Unsupported(String),
-    /// The model's: it failed on a request that fits its signature.
+    /// The model: it failed on a request that fits its signature.
     #[error("{0}")]
     Failed(String),
 }

@@ -1,13 +1,13 @@
 //! `modelway serve`: loads models and answers the inference protocols, REST and gRPC on one port.
 //!
-//! The server listens first and loads meanwhile, so that whoever started it can always ask how it stands. A
-//! request is decoded on an async thread, checked against the model's signature, and put into the model's
-//! bounded queue; the model's own threads run it; the answer is encoded on the async thread again. On SIGTERM
-//! it says that it is not ready any more, keeps answering for the drain time, finishes what has begun, and ends.
+//! The server listens first and loads in the background, so that its state can always be queried. An async thread
+//! decodes a request, checks it against the signature of the model, and puts it into the bounded queue of the model;
+//! the model's own threads run it; an async thread encodes the answer. On SIGTERM the server reports that it is not
+//! ready, keeps answering for the drain time, finishes the running requests, and exits.
 //!
-//! **Invariants:** ready means that every model is loaded, warmed and matches its golden examples. No request is
-//! ever answered with another's result, and none is left without an answer. Nothing is kept on disk but what
-//! was learned of inputs that end the runtime.
+//! **Invariants:** ready means that every model is loaded, warmed up and matches its golden examples. No request ever
+//! gets the result of another one, and every request gets an answer. Nothing is stored on disk except the results of
+//! trials of inputs that crash the runtime.
 
 mod error;
 mod load;
@@ -41,18 +41,18 @@ pub use settings::{OfModels, Overrides};
 
 use crate::protocol::app::{App, Reach};
 
-/// What an answer that came at the end of its time may take to be sent.
+/// How long sending an answer may take that came just before its timeout.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// How long the end waits for runs that nobody waits for any more.
+/// How long shutdown waits for runs that no request waits for.
 const LAST_RUNS: Duration = Duration::from_secs(1);
 
-/// Serves until `tasks` are told to end, and then drains, unless `hurry` is told to end too: somebody waits at a
-/// terminal. Once all models were tried, `loaded` is told the names of those that predict.
+/// Serves until `tasks` are told to end, and then drains, unless `hurry` is told to end too because somebody waits at a
+/// terminal. Once all models were tried, `loaded` gets the names of those that predict.
 ///
 /// # Errors
-/// Why the models cannot be served. The same is then in the file that the configuration names for it; tell the
-/// words to the user and end with [`ServeError::exit_code`].
+/// Why the models cannot be served. The same error is then in the termination message file. Show it to the user and
+/// exit with [`ServeError::exit_code`].
 pub async fn run(
     config: Config,
     listener: Listener,
@@ -68,7 +68,7 @@ pub async fn run(
     let termination = config.termination_message.clone();
     let finish = Duration::from_millis(config.request_timeout_ms).saturating_add(LAST_WORDS);
     let app = Arc::new(App::new(config, reach, tasks.clone()));
-    // Not children of `tasks`: connections go on while the server drains.
+    // Not children of `tasks`, because connections continue while the server drains.
     let ending = Ending { draining: tasks.clone(), connections: Tasks::new(), cut: Tasks::new() };
     let connections = &ending.connections;
     let lived = tokio::select! {
@@ -80,7 +80,7 @@ pub async fn run(
         return Err(error);
     }
     listener.close();
-    // First the word to end, then the answers: whoever waited for a change asks no second time here.
+    // First the stop signal, then the answers: a caller who waited for a change does not ask again.
     connections.stop();
     app.reporter.close();
     if !connections.stop_and_wait(finish).await {
@@ -91,8 +91,8 @@ pub async fn run(
     Ok(())
 }
 
-/// Waits a little for the models' threads: a process that exits while one of them is in the runtime may crash
-/// there, and would seem to have failed.
+/// Waits a short time for the threads of the models: if the process exits while one of them is in the runtime, it may
+/// crash there, which would look like a failure.
 async fn end_models(app: &App) {
     let mut models = app.models.all();
     models.extend(app.repository.leaving());
@@ -116,7 +116,7 @@ fn tell_what_is_served(app: &App, fetched: &artifact::Fetched) {
     app.reporter.set_artifact(fetched.uri.clone(), files);
 }
 
-/// Loads, is ready, drains.
+/// Loads the models, serves, and drains.
 async fn life(
     app: &Arc<App>,
     listener: &Listener,
@@ -126,7 +126,7 @@ async fn life(
 ) -> Result<(), ServeError> {
     tokio::select! {
         started = app.repository.start(|fetched| tell_what_is_served(app, fetched)) => started?,
-        // Nobody was told that requests are welcome, so nobody needs the drain.
+        // The server was never ready, so no drain is needed.
         () = tasks.stopping() => {
             app.reporter.set(ReplicaState::Stopping);
             return Ok(());

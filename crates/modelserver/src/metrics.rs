@@ -1,4 +1,4 @@
-//! The server's metrics, under the names that its users' dashboards know.
+//! The metrics of the server, with the names that users' dashboards expect.
 
 mod own;
 pub(crate) mod statistics;
@@ -22,11 +22,11 @@ use prometheus_client::{
 
 use crate::{error::InferError, runtime::own::Own};
 
-/// Versions of models that are shown after they went out of service, the last ones. Scrapes see the last counts of a version
-/// that has just gone, and a server that is given version after version does not grow.
+/// How many versions that are no longer served still appear. So a scrape sees the last counts of a version that was
+/// just unloaded, and the memory of a server that loads many versions does not grow.
 const MOST_GONE: usize = 100;
 
-/// The known values of `error_type`: each exists at 0 from the start.
+/// The known values of `error_type`: each exists with 0 from the start.
 const ERROR_TYPES: [&str; 9] = [
     "invalid_input",
     "too_large",
@@ -52,7 +52,7 @@ struct ErrorLabels {
     error_type: &'static str,
 }
 
-/// From 0.1 ms, a small model's whole answer, to a minute.
+/// From 0.1 ms, a whole answer of a small model, to a minute.
 #[derive(Clone, Debug)]
 struct Latency;
 
@@ -65,7 +65,7 @@ impl MetricConstructor<Histogram> for Latency {
     }
 }
 
-/// Powers of two, as batches often are.
+/// Powers of two, like many batch sizes.
 #[derive(Clone, Debug)]
 struct Sizes;
 
@@ -93,7 +93,7 @@ pub(crate) struct Metrics {
     gone: Arc<Gone>,
 }
 
-/// Versions that are out of service, the longest first.
+/// Versions that are no longer served, oldest first.
 #[derive(Debug, Default)]
 struct Gone(Mutex<VecDeque<ModelLabels>>);
 
@@ -106,7 +106,7 @@ impl Gone {
         }
     }
 
-    /// Takes those that are too many.
+    /// Removes the versions over the limit.
     fn take(&self) -> Vec<ModelLabels> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let many = all.len().saturating_sub(MOST_GONE);
@@ -188,7 +188,7 @@ impl Metrics {
         }
     }
 
-    /// The metrics of one model; it exists, at 0, from now on.
+    /// The metrics of one model; they exist, with 0, from now on.
     pub(crate) fn of_model(&self, name: &str, version: &str) -> ModelMetrics {
         let labels = ModelLabels { model_name: name.to_owned(), model_version: version.to_owned() };
         self.gone.change(&labels, false);
@@ -213,7 +213,7 @@ impl Metrics {
         }
     }
 
-    /// Shows no more of the versions that went out of service before the last [`MOST_GONE`].
+    /// Removes the versions that were unloaded before the last [`MOST_GONE`].
     fn forget(&self) {
         for labels in self.gone.take() {
             for error_type in ERROR_TYPES {
@@ -233,19 +233,19 @@ impl Metrics {
         }
     }
 
-    /// Counts a client that left before it was known which model it asks.
+    /// Counts a client that disconnected before its model was known.
     pub(crate) fn client_left(&self) {
         let error_type = "client_left";
         let labels = ErrorLabels { model_name: String::new(), model_version: String::new(), error_type };
         self.errors.get_or_create_owned(&labels).inc();
     }
 
-    /// Adds the metrics that one instance of a model declares itself.
+    /// Adds the metrics that one instance of a model defines itself.
     pub(crate) fn of_its_own(&self, name: &str, version: &str, own: Arc<Own>) {
         self.own.add(name, version, own);
     }
 
-    /// All of them as text.
+    /// All metrics as text.
     pub(crate) fn text(&self) -> String {
         const END: &str = "# EOF\n";
         self.forget();
@@ -266,7 +266,7 @@ impl ModelMetrics {
         self.refused_as(error.kind());
     }
 
-    /// Counts a refusal of one of the known types.
+    /// Counts an error of a known type.
     pub(crate) fn refused_as(&self, kind: &'static str) {
         if let Some((_, counter)) = self.errors.iter().find(|(known, _)| *known == kind) {
             counter.inc();
@@ -293,7 +293,7 @@ impl ModelMetrics {
         self.queue_depth.set(i64::try_from(waiting).unwrap_or(i64::MAX));
     }
 
-    /// Notes the size of a run.
+    /// Records the size of a run.
     #[allow(clippy::cast_precision_loss, reason = "a number of rows")]
     pub(crate) fn ran(&self, rows: usize) {
         self.batch_size.observe(rows as f64);

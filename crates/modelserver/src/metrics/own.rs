@@ -1,4 +1,4 @@
-//! The metrics that models declare themselves, of all models together, as text.
+//! The metrics that models define themselves, of all models together, as text.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,22 +8,22 @@ use std::{
 
 use crate::runtime::own::{Family, Kind, Labels, Own, Series};
 
-/// Whose they are: a model's name and version.
+/// The owner: the name and version of a model.
 type Owner = (String, String);
 
-/// A series, and whose it is.
+/// A series and its owner.
 type Listed<'s> = (&'s Owner, &'s Labels, &'s Vec<f64>);
 
-/// The metrics of all models that have any.
+/// The metrics of all models that define any.
 #[derive(Debug, Default)]
 pub(super) struct OwnMetrics(Mutex<Known>);
 
 #[derive(Debug, Default)]
 struct Known {
     instances: Vec<(Owner, Arc<Own>)>,
-    /// What instances counted that are gone: counts do not go back when a model is loaded again.
+    /// The counts of ended instances: counters do not decrease when a model is reloaded.
     gone: BTreeMap<Owner, Series>,
-    /// Families that were told to be of another kind than those of another model.
+    /// Families that were already reported because of conflicting kinds.
     told: BTreeSet<(Owner, String)>,
 }
 
@@ -35,7 +35,7 @@ impl OwnMetrics {
         known.collect();
     }
 
-    /// Shows no more of a version that is out of service.
+    /// Removes a version that is no longer served.
     pub(super) fn forget(&self, name: &str, version: &str) {
         let owner = (name.to_owned(), version.to_owned());
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -55,7 +55,7 @@ impl OwnMetrics {
         for (owner, series) in &known.gone {
             all.entry(owner.clone()).or_default().extend(series);
         }
-        // One family may be several models': it is described once.
+        // One family may belong to several models: it is described once.
         let mut families: BTreeMap<&String, (&Family, Vec<Listed<'_>>)> = BTreeMap::new();
         let mut shown: BTreeMap<String, &String> = BTreeMap::new();
         for (owner, Series(series)) in &all {
@@ -92,7 +92,7 @@ impl OwnMetrics {
             }
         }
         for (name, (family, series)) in families {
-            // Text into a String cannot fail.
+            // Writing to a String cannot fail.
             let _ = describe(text, name, family);
             for (owner, labels, values) in series {
                 let _ = show(text, name, family, &Shown { owner, labels }, values);
@@ -102,7 +102,7 @@ impl OwnMetrics {
 }
 
 impl Known {
-    /// Keeps the counts of instances that nobody else has any more.
+    /// Takes over the counts of instances that have ended.
     fn collect(&mut self) {
         let gone = self.instances.extract_if(.., |(_, own)| Arc::strong_count(own) == 1);
         for (owner, own) in gone {

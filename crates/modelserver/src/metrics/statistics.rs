@@ -1,7 +1,7 @@
-//! What one model has done since it was loaded, as Triton's statistics extension tells it.
+//! The statistics of one model since it was loaded, as in Triton's statistics extension.
 //!
-//! Counters only grow, and are written without a lock, but for those by size, which are written once a run. A
-//! reader may see a request counted in one place and not yet in another.
+//! Counters only increase, and are written without a lock, except those by size, which are written once per run. A
+//! reader may see a request in one counter and not yet in another.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +12,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-/// Sizes of runs that are counted each by itself: callers choose the sizes of what they send.
+/// How many different run sizes are counted separately: clients choose the sizes of their requests.
 const SIZES_KEPT: usize = 256;
 
 fn nanoseconds(time: Duration) -> u64 {
@@ -51,36 +51,36 @@ pub(crate) struct Statistics {
     pub(crate) last_inference_ms: AtomicU64,
     /// Rows that were predicted; a request without rows is one.
     pub(crate) inferences: AtomicU64,
-    /// Runs of the model: fewer than requests, where several were run as one.
+    /// Runs of the model: fewer than requests if requests were batched.
     pub(crate) executions: AtomicU64,
     /// Requests with an answer, from arrival to answer.
     pub(crate) success: Timed,
     /// Requests without one.
     pub(crate) fail: Timed,
-    /// Waiting in the queue.
+    /// Time in the queue.
     pub(crate) queue: Timed,
-    /// Making inputs ready: joining rows.
+    /// Preparing inputs: joining rows.
     pub(crate) compute_input: Timed,
     /// In the runtime.
     pub(crate) compute_infer: Timed,
-    /// Taking outputs apart again.
+    /// Splitting outputs.
     pub(crate) compute_output: Timed,
-    /// Answers given from the response cache.
+    /// Answers from the response cache.
     pub(crate) cache_hit: Timed,
-    /// Answers that the cache did not have.
+    /// Answers that were not in the cache.
     pub(crate) cache_miss: Timed,
     /// Runs by their number of rows; see [`Statistics::batches`].
     batches: Mutex<BTreeMap<usize, Batch>>,
 }
 
-/// The parts of one run, in time.
+/// The phases of one run, with their durations.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Parts {
     /// Joining rows.
     pub(crate) input: Duration,
     /// In the runtime.
     pub(crate) infer: Duration,
-    /// Parting rows.
+    /// Splitting rows.
     pub(crate) output: Duration,
 }
 
@@ -94,11 +94,11 @@ pub(crate) struct Batch {
 }
 
 impl Statistics {
-    /// Notes a run of so many rows, for so many requests.
+    /// Records a run with this many rows, for this many requests.
     pub(crate) fn ran(&self, requests: u64, rows: usize, parts: Parts) {
         self.executions.fetch_add(1, Relaxed);
         self.inferences.fetch_add(u64::try_from(rows).unwrap_or(u64::MAX), Relaxed);
-        // As Triton has it, each request is charged with the whole of its run.
+        // As in Triton, each request is charged with the duration of the whole run.
         let all = u32::try_from(requests).unwrap_or(u32::MAX);
         self.compute_input.add_many(requests, parts.input.saturating_mul(all));
         self.compute_infer.add_many(requests, parts.infer.saturating_mul(all));
@@ -114,13 +114,13 @@ impl Statistics {
         batch.output_ns += nanoseconds(parts.output);
     }
 
-    /// Runs by their number of rows, for the first sizes that there were.
+    /// Runs by number of rows, for the first sizes that occurred.
     pub(crate) fn batches(&self) -> Vec<(usize, Batch)> {
         let batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner);
         batches.iter().map(|(rows, batch)| (*rows, *batch)).collect()
     }
 
-    /// Notes that a request came now.
+    /// Records the arrival of a request.
     #[allow(clippy::disallowed_methods, reason = "a time to show, on which nothing depends")]
     pub(crate) fn touched(&self) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
