@@ -1,4 +1,4 @@
-//! Fetching: the first place that has something, from the shelf where that is known to be the same.
+//! Fetches an artefact: from the first location that has one, or from the cache if that is known to be the same.
 
 mod pinned;
 mod see;
@@ -32,39 +32,40 @@ use crate::{
     shelf::{self, Known, Shelf},
 };
 
-/// Files of one artefact that are downloaded at a time.
+/// Number of files of one artefact that are downloaded at the same time.
 const PARALLEL: usize = 4;
 /// How often an artefact may change while it is read.
 const MAX_CHANGES: u32 = 3;
-/// Tries to reach a place whose artefact is at hand from before.
+/// Number of attempts to reach a location if an earlier artefact of it is in the cache.
 const ATTEMPTS_IF_KNOWN: u32 = 2;
 
-/// The node's cache of artefacts. Clones are the same cache, and so are all caches with the same folder, in
-/// whatever process.
+/// The cache of artefacts on this machine. Clones are the same cache, and so are all caches with the same folder, in
+/// any process.
 #[derive(Clone, Debug)]
 pub struct Cache {
     shelf: Shelf,
     config: Arc<Config>,
 }
 
-/// An artefact on this machine. While this value lives, and its process, the cache keeps the files.
+/// An artefact on this machine. The cache keeps the files as long as this value and its process exist.
 #[derive(Debug)]
 pub struct Fetched {
-    /// Which of the addresses it was, as it was given; and the version that it stood for, where it left that open:
+    /// Which of the addresses it was, as given; and the version, if the address did not determine it:
     /// `models:/iris/Production → version 3`.
     pub uri: String,
-    /// The address at which the same files are found again: a version of a registered model where `uri` left it open.
+    /// The address that always finds the same files: with the version of a registered model, if `uri` did not determine
+    /// it.
     pub resolved: String,
-    /// Its digest; `None` for local files that nobody gave a digest for, because that would mean to read them.
+    /// Its digest; `None` for local files without a given digest, because all of them would have to be read.
     pub digest: Option<String>,
-    /// A word that differs when anything at a place elsewhere has changed: see [`Seen::fingerprint`].
+    /// A value that changes whenever anything at a remote location changes: see [`Seen::fingerprint`].
     pub fingerprint: Option<String>,
-    /// The file or folder. Nobody may change anything in it.
+    /// The file or folder. Nobody may change it.
     pub path: PathBuf,
     _pin: Option<Lock>,
 }
 
-/// What is asked of one place.
+/// A request to one location.
 struct Wanted<'a> {
     uri: &'a str,
     place: &'a Place,
@@ -72,32 +73,32 @@ struct Wanted<'a> {
     digest: Option<&'a str>,
     /// The address as a file name.
     key: String,
-    /// Of which files of this machine a copy is made; `None` serves them in place.
+    /// Which local files are copied; `None` serves them in place.
     alone: Option<Alone>,
 }
 
-/// What is asked for, wherever it is.
+/// A request, independent of the location.
 #[derive(Clone, Copy, Debug)]
 struct Order<'o> {
     /// Hex digits.
     digest: Option<&'o str>,
-    /// The revision that asks; `None` serves files of this machine in place.
+    /// The revision that requests it; `None` serves local files in place.
     pin: Option<Pin<'o>>,
 }
 
 impl Cache {
-    /// Opens the cache, and makes its folder if it is not there.
+    /// Opens the cache, and creates its folder if it does not exist.
     ///
     /// # Errors
-    /// [`ArtifactError::Cache`] if the folder cannot be made or written to.
+    /// [`ArtifactError::Cache`] if the folder cannot be created or written.
     pub fn open(config: Config) -> Result<Self, ArtifactError> {
         let dir = config.folder();
         let shelf = Shelf::open(&dir, config.limit_bytes).map_err(|source| ArtifactError::Cache { dir, source })?;
         Ok(Self { shelf, config: Arc::new(config) })
     }
 
-    /// Opens the cache for these addresses. Where all of them are files and folders of this machine, which are served
-    /// in place, a cache that does not work is in nobody's way.
+    /// Opens the cache for these addresses. If all of them are local files and folders, which are served in place, an
+    /// unusable cache is no error.
     ///
     /// # Errors
     /// As [`Cache::open`].
@@ -107,7 +108,7 @@ impl Cache {
         };
         match Self::open(config.clone()) {
             Err(error) if uris.iter().all(in_place) => {
-                tracing::info!(%error, "nothing has to be kept, so that this is no obstacle");
+                tracing::info!(%error, "the cache is unusable, but not needed");
                 Ok(Self { shelf: Shelf::absent(config.folder(), config.limit_bytes), config: Arc::new(config) })
             }
             opened => opened,
@@ -116,16 +117,15 @@ impl Cache {
 
     /// Fetches the artefact at the first of these addresses that has one.
     ///
-    /// An address is `s3://`, `gs://`, `http(s)://`, `file://`, a plain path, or one of MLflow's (`models:/`, `runs:/`,
-    /// `mlflow-artifacts:/`), which its server resolves first. A folder in a bucket comes with
-    /// all below it; an archive (`.tar.gz`, `.tgz`, `.tar`, `.zip`) is unpacked. Local files are served in place.
-    /// `digest` is `sha256:…` of the file, of the archive's bytes, or of the folder as [`digest_of`] says;
-    /// an artefact that is at hand under its digest is taken without asking anybody. If the places cannot be
-    /// reached, what was found there the last time is taken, and the log says so. Dropping the future ends the
-    /// download; the next one goes on from there.
+    /// An address is `s3://`, `gs://`, `http(s)://`, `file://`, a plain path, or an MLflow address (`models:/`,
+    /// `runs:/`, `mlflow-artifacts:/`), which the MLflow server resolves first. A folder in a bucket includes
+    /// everything below it; an archive (`.tar.gz`, `.tgz`, `.tar`, `.zip`) is unpacked. Local files are served in
+    /// place. `digest` is `sha256:…` of the file, of the archive's bytes, or of the folder as in [`digest_of`]. If the
+    /// cache has the digest, no location is contacted. If no location can be reached, the artefact of the last fetch is
+    /// used, and the log says so. Dropping the future ends the download; the next one continues there.
     ///
     /// # Errors
-    /// [`ArtifactError`], sorted by what to do next.
+    /// [`ArtifactError`], grouped by what to do next.
     pub async fn fetch(&self, uris: &[String], digest: Option<&str>) -> Result<Fetched, ArtifactError> {
         let places = self.places(uris)?;
         let digest = hex_digits(uris, digest)?;
@@ -147,7 +147,8 @@ impl Cache {
             match (failure, order.pin.and_then(|pin| pin.since)) {
                 (Failure::Missing, _) => tried.push(shown(uri)),
                 (Failure::Absent(why), _) => tried.push(format!("{} ({why})", shown(uri))),
-                // Something came to a place that was empty when the revision began; the next one may be the right one.
+                // Files appeared at a location that was empty when the revision began; the next location may be the
+                // right one.
                 (Failure::Mismatch { expected, found }, Some(since)) => {
                     changed.get_or_insert(pinned::changed(uri, place, (expected, found), since));
                 }
@@ -156,7 +157,7 @@ impl Cache {
                     if matches!(error, ArtifactError::Unavailable { .. })
                         && let Some(fetched) = self.last_known(places, order).await
                     {
-                        tracing::warn!(%error, "serving the artefact that was found the last time");
+                        tracing::warn!(%error, "serving the artefact of the last fetch");
                         return Ok(fetched);
                     }
                     return Err(error);
@@ -172,7 +173,7 @@ impl Cache {
         })
     }
 
-    /// What one of these places was found to be the last time, whole; nobody is asked.
+    /// The complete artefact that one of these locations had at the last fetch; nothing is contacted.
     async fn last_known(&self, places: &[(&str, Place)], order: Order<'_>) -> Option<Fetched> {
         for (uri, place) in places {
             let wanted = Wanted { uri, place, digest: order.digest, key: self.key(uri, place), alone: None };
@@ -186,7 +187,7 @@ impl Cache {
         None
     }
 
-    /// The address as a file name. Who resolves it is a part of it.
+    /// The address as a file name. It includes the server that resolves the address.
     fn key(&self, uri: &str, place: &Place) -> String {
         match place {
             Place::Mlflow(_) => {
@@ -208,7 +209,7 @@ impl Cache {
         let wanted = Wanted { uri, place: &meant.place, digest, key: hash_text(&meant.location), alone };
         let mut fetched = self.try_place(&wanted).await?;
         if let Some(known) = self.shelf.known(&wanted.key) {
-            // For the day on which nobody can say what the address means.
+            // For times when the address cannot be resolved.
             self.shelf.remember(&key, &known)?;
         }
         fetched.resolved = address.at_version(uri, meant.version);
@@ -277,7 +278,7 @@ impl Cache {
                 (Found::Unchanged, ..) => {}
                 (Found::Listing(listing), ..) => {
                     match self.download(wanted, remote, listing, Arc::clone(&lock)).await {
-                        // What is there is kept, to go on from.
+                        // Keeps the partial download, to continue it later.
                         Err(Failure::Broken(reason)) => return Err(Failure::Broken(reason)),
                         outcome => {
                             shelf::remove(&self.shelf.partial(&wanted.key))?;
@@ -292,17 +293,17 @@ impl Cache {
         Err(Failure::Changed)
     }
 
-    /// Looks at a place, again if the way to it breaks.
+    /// Lists a location; retries if the connection breaks.
     async fn look(&self, remote: &Remote, known: Option<&Known>) -> Result<Found, Failure> {
         self.insist(self.attempts(known.is_some()), || remote.look(known)).await
     }
 
-    /// How often a place is tried, with or without something at hand from before.
+    /// Number of attempts for a location, with and without an earlier artefact in the cache.
     fn attempts(&self, known: bool) -> u32 {
         if known { ATTEMPTS_IF_KNOWN.min(self.config.attempts) } else { self.config.attempts }
     }
 
-    /// Asks again, a little later, where the way to the answer breaks.
+    /// Retries after a delay if the connection breaks.
     async fn insist<T, F: Future<Output = Result<T, Failure>>>(
         &self,
         attempts: u32,
@@ -316,12 +317,7 @@ impl Cache {
                     if failures >= attempts {
                         return Err(Failure::Broken(reason));
                     }
-                    tracing::warn!(
-                        reason,
-                        failures,
-                        attempts,
-                        "the place of an artefact does not answer; asking again"
-                    );
+                    tracing::warn!(reason, failures, attempts, "the location of an artefact does not answer; retrying");
                     tokio::time::sleep(backoff(&self.config, failures)).await;
                 }
                 settled => return settled,
@@ -352,7 +348,7 @@ impl Cache {
         let content = entry::content(&staged);
         fs::create_dir_all(&content)?;
         let download = Download { remote, config: &self.config, lock: Arc::clone(&lock) };
-        // By index: a closure over borrowed files is not general enough for the compiler inside a boxed future.
+        // By index: inside a boxed future, a closure over borrowed files does not compile.
         let each = (0..files.len()).map(|at| {
             let (download, file, first) = (&download, &files[at], first.take());
             let target = file.path.below(&content);
@@ -374,7 +370,7 @@ impl Cache {
         Ok(fetched)
     }
 
-    /// Keeps what an earlier download of the same bytes left, and nothing else.
+    /// Keeps the partial download of the same bytes, and removes all others.
     fn prepare(&self, partial: &Path, fingerprint: Option<&str>) -> io::Result<()> {
         let state = shelf::fingerprint(partial);
         let same = fingerprint.is_some_and(|now| fs::read_to_string(&state).is_ok_and(|then| then == now));
@@ -387,20 +383,20 @@ impl Cache {
 }
 
 impl Wanted<'_> {
-    /// Files of this machine, where they stand.
+    /// Local files, served in place.
     fn in_place(&self, path: PathBuf, digest: Option<String>) -> Fetched {
         let uri = self.uri.to_owned();
         Fetched { resolved: uri.clone(), uri, digest, fingerprint: None, path, _pin: None }
     }
 }
 
-/// The hex digits of a digest that somebody gave.
+/// The hex digits of a given digest.
 fn hex_digits<'d>(uris: &[String], digest: Option<&'d str>) -> Result<Option<&'d str>, ArtifactError> {
     let Some(given) = digest else { return Ok(None) };
     let hex = hex_of(given).ok_or_else(|| ArtifactError::Refused {
         uri: uris.first().map(|uri| shown(uri)).unwrap_or_default(),
         code: "digest_invalid",
-        reason: format!("`{given}` is no digest; write sha256: and 64 lower-case hex digits"),
+        reason: format!("`{given}` is not a digest; write sha256: and 64 lower-case hex digits"),
     })?;
     Ok(Some(hex))
 }

@@ -1,37 +1,38 @@
-//! What the cache may hold and where it may fetch from.
+//! The settings of the cache: its limits, and the allowed sources.
 
 use std::path::PathBuf;
 
 use base::config::{Faults, Section};
 use serde::{Deserialize, Serialize};
 
-/// What the cache may hold and where it may fetch from.
+/// The settings of the cache: its limits, and the allowed sources.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// The cache's folder, shared by all processes of this machine. Empty is `modelway/artifacts` in the
-    /// user's cache folder (`$XDG_CACHE_HOME`, else `~/.cache`).
+    /// The folder of the cache, shared by all processes on this machine. Empty means `modelway/artifacts` in the user's
+    /// cache folder (`$XDG_CACHE_HOME`, else `~/.cache`).
     pub dir: PathBuf,
-    /// How much the cache holds before the least recently used goes, and so the most that one artefact may have.
+    /// Maximum size of the cache, and of one artefact, in bytes. The least recently used artefacts are removed first.
     pub limit_bytes: u64,
-    /// How many files one artefact may have.
+    /// Maximum number of files in one artefact.
     pub max_files: usize,
-    /// From where artefacts may come: `s3`, `gs`, `http`, `https`; `models`, `runs` and `mlflow-artifacts` are an
-    /// MLflow server's; `file` is this machine, also for plain paths.
+    /// The allowed sources: `s3`, `gs`, `http`, `https`; `models`, `runs` and `mlflow-artifacts` for an MLflow server;
+    /// `file` for this machine, including plain paths.
     pub schemes: Vec<String>,
-    /// The MLflow server that `models:/`, `runs:/` and `mlflow-artifacts:/` ask, as `http://host:port`; or a folder
-    /// `mlruns`. Empty is `$MLFLOW_TRACKING_URI`. Who we are to it comes from `$MLFLOW_TRACKING_USERNAME` and
+    /// The MLflow server for `models:/`, `runs:/` and `mlflow-artifacts:/`, as `http://host:port`, or a folder
+    /// `mlruns`. Empty means `$MLFLOW_TRACKING_URI`. The credentials come from `$MLFLOW_TRACKING_USERNAME` and
     /// `$MLFLOW_TRACKING_PASSWORD`, or `$MLFLOW_TRACKING_TOKEN`.
     pub mlflow_tracking_uri: String,
-    /// The MLflow server with the registered models, if that is another one. Empty is `$MLFLOW_REGISTRY_URI`.
+    /// The MLflow server with the registered models, if it is a different one. Empty means `$MLFLOW_REGISTRY_URI`.
     pub mlflow_registry_uri: String,
-    /// The folders below which local artefacts must be, after links are followed. Empty is anywhere.
+    /// Local artefacts must be in these folders, after links are resolved. Empty allows any folder.
     pub local_roots: Vec<PathBuf>,
-    /// How often one step is tried before the place counts as unreachable; a try that got further does not count.
+    /// Number of attempts for one step before the location counts as unreachable; an attempt with progress does not
+    /// count.
     pub attempts: u32,
-    /// The pause before the second try. It doubles with each.
+    /// The delay before the second attempt, in milliseconds. It doubles with each attempt.
     pub backoff_ms: u64,
-    /// A connection that is silent for so long is broken.
+    /// A connection without data for this time, in milliseconds, counts as broken.
     pub idle_timeout_ms: u64,
 }
 
@@ -71,7 +72,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The MLflow server, or the empty word.
+    /// The MLflow server, or an empty text.
     pub(crate) fn tracking(&self) -> String {
         if !self.mlflow_tracking_uri.is_empty() {
             return self.mlflow_tracking_uri.clone();
@@ -79,7 +80,7 @@ impl Config {
         base::config::variable("MLFLOW_TRACKING_URI").unwrap_or_default()
     }
 
-    /// The MLflow server with the registered models, if that is another one.
+    /// The MLflow server with the registered models, if it is a different one.
     pub(crate) fn registry(&self) -> Option<String> {
         if !self.mlflow_registry_uri.is_empty() {
             return Some(self.mlflow_registry_uri.clone());
@@ -87,13 +88,13 @@ impl Config {
         base::config::variable("MLFLOW_REGISTRY_URI")
     }
 
-    /// Whether an MLflow server, or a folder of its files, is named.
+    /// Whether an MLflow server, or a folder of its files, is configured.
     #[must_use]
     pub fn names_mlflow(&self) -> bool {
         !self.tracking().is_empty() || self.registry().is_some()
     }
 
-    /// The cache's folder, after the default is filled in.
+    /// The folder of the cache, with the default applied.
     #[must_use]
     pub fn folder(&self) -> PathBuf {
         if !self.dir.as_os_str().is_empty() {

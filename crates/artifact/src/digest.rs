@@ -8,18 +8,18 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-/// How deep folders may be nested, which also ends loops of links.
+/// Maximum depth of nested folders, which also ends loops of links.
 const MAX_DEPTH: usize = 64;
 
 /// The digest of a file or a folder, as `sha256:<64 hex digits>`. Reads everything; blocks.
 ///
-/// Of a file it is the SHA-256 of its bytes. Of a folder it is the SHA-256 of the sorted lines
-/// `<SHA-256 in hex>  <path below the folder>\n`, one for each file. The shell says the same with
-/// `find * -type f -exec sha256sum {} + | LC_ALL=C sort | sha256sum` (which overlooks hidden files at the top).
-/// What tools leave beside a model is no part of it: see [`is_foreign`].
+/// For a file it is the SHA-256 of its bytes. For a folder it is the SHA-256 of the sorted lines `<SHA-256 in hex>
+/// <path below the folder>
+/// `, one for each file. In the shell: `find * -type f -exec sha256sum {} + | LC_ALL=C sort | sha256sum` (which skips
+/// hidden files at the top). Files that tools leave next to a model are excluded: see [`is_foreign`].
 ///
 /// # Errors
-/// What the machine says of a file that cannot be read; `InvalidData` for a name that is not UTF-8.
+/// The error of an unreadable file; `InvalidData` for a name that is not UTF-8.
 pub fn digest_of(path: &Path) -> io::Result<String> {
     if !fs::metadata(path)?.is_dir() {
         return Ok(prefixed(&hash_file(path)?));
@@ -40,7 +40,7 @@ pub(crate) fn prefixed(hex: &str) -> String {
     format!("sha256:{hex}")
 }
 
-/// The hex digits of a digest that somebody gave.
+/// The hex digits of a given digest.
 pub(crate) fn hex_of(digest: &str) -> Option<&str> {
     digest.strip_prefix("sha256:").filter(|hex| {
         hex.len() == 64 && hex.bytes().all(|digit| digit.is_ascii_digit() || (b'a'..=b'f').contains(&digit))
@@ -69,13 +69,13 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
 }
 
-/// Whether a folder in a model's folder is another program's: Python's compiled files, a Git repository, a virtual
+/// Whether a folder within a model belongs to another program: Python's compiled files, a Git repository, a virtual
 /// environment. They change while the model stays the same.
 fn is_foreign(name: &str, folder: &Path) -> bool {
     matches!(name, "__pycache__" | ".git") || folder.join("pyvenv.cfg").is_file()
 }
 
-/// Every file of a model's folder with its path there, links followed, in no order.
+/// Every file in the folder of a model with its relative path, links resolved, unsorted.
 pub(crate) fn files_below(folder: &Path) -> io::Result<Vec<(String, PathBuf)>> {
     let mut files = Vec::new();
     let mut folders = vec![(String::new(), folder.to_owned(), 0)];
@@ -92,7 +92,7 @@ pub(crate) fn files_below(folder: &Path) -> io::Result<Vec<(String, PathBuf)>> {
             };
             let kind = match fs::metadata(&path) {
                 Ok(metadata) => metadata.file_type(),
-                // A link to nothing, as editors leave them.
+                // A broken link, as some editors leave them.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
             };

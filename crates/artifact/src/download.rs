@@ -1,4 +1,4 @@
-//! One file from elsewhere onto the disk, going on where it breaks.
+//! Downloads one remote file to disk, and resumes after a failure.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -20,28 +20,28 @@ use crate::{
     shelf::too_large,
 };
 
-/// Chunks that wait between the network and the disk.
+/// How many chunks may wait between the network and the disk.
 const CHUNKS: usize = 16;
-/// The longest pause between two tries.
+/// Maximum delay between two attempts.
 const MAX_BACKOFF: Duration = Duration::from_secs(10);
 
-/// The pause before the next try, after `failures` in a row.
+/// The delay before the next attempt, after `failures` consecutive ones.
 pub(crate) fn backoff(config: &Config, failures: u32) -> Duration {
     let doubled = config.backoff_ms.saturating_mul(1 << failures.saturating_sub(1).min(16));
     Duration::from_millis(doubled).min(MAX_BACKOFF)
 }
 
-/// What all downloads of one artefact share.
+/// The state that all downloads of one artefact share.
 pub(crate) struct Download<'a> {
     pub(crate) remote: &'a Remote,
     pub(crate) config: &'a Config,
-    /// Held by each write too: one that outlives a cancelled call must not meet the next call's.
+    /// Each write holds it too: a write that outlives a cancelled call must not meet those of the next call.
     pub(crate) lock: Arc<Lock>,
 }
 
 impl Download<'_> {
-    /// Completes `target`, which may hold a beginning of the same file. `first` are its bytes from the start, if
-    /// they are at hand. A try that got further than all before it does not count against the attempts.
+    /// Completes `target`, which may contain the beginning of the same file. `first` is the stream from its start, if
+    /// it is already open. An attempt that got further than all before it does not count.
     pub(crate) async fn complete(
         &self,
         file: &RemoteFile,
@@ -65,7 +65,7 @@ impl Download<'_> {
             if failures >= self.config.attempts {
                 return Err(Failure::Broken(reason));
             }
-            tracing::debug!(reason, have = now, "a download broke and goes on");
+            tracing::debug!(reason, have = now, "a download broke and is resumed");
             tokio::time::sleep(backoff(self.config, failures.max(1))).await;
         }
     }
@@ -106,7 +106,7 @@ impl Download<'_> {
     }
 }
 
-/// Writes chunks to a file, on a thread of its own.
+/// Writes chunks to a file on a separate thread.
 struct Writer {
     target: PathBuf,
     offset: u64,

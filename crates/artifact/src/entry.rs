@@ -1,4 +1,4 @@
-//! One artefact in the cache: its files, and the manifest by which it is checked again on each use.
+//! One artefact in the cache: its files, and the manifest that is checked at each use.
 
 use std::{
     fs::{self, File},
@@ -14,15 +14,15 @@ use crate::digest;
 const MANIFEST: &str = "manifest.json";
 const CONTENT: &str = "content";
 
-/// What an artefact consisted of when it was complete.
+/// The content of a complete artefact.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Manifest {
-    /// Where it came from, without secrets.
+    /// Its source, without secrets.
     pub(crate) uri: String,
     /// The digest that its publisher knows: of the file, the archive, or the folder.
     pub(crate) digest: String,
-    /// What is served, below `content`: the one file's name, a folder, or the empty word for all of it.
+    /// What is served, below `content`: the name of the only file, a folder, or empty for everything.
     pub(crate) root: String,
     files: Vec<Kept>,
 }
@@ -37,15 +37,15 @@ struct Kept {
     modified: (i64, i64),
 }
 
-/// Where the files of an entry are.
+/// The location of the files of an entry.
 pub(crate) fn content(entry: &Path) -> PathBuf {
     entry.join(CONTENT)
 }
 
 impl Manifest {
-    /// Takes stock of the complete files of `entry`, and sees them onto the disk. Reads everything; blocks.
+    /// Records the complete files of `entry`, and syncs them to disk. Reads everything; blocks.
     ///
-    /// `archive` is the digest of the archive that they were unpacked from, `single` says that they are one file.
+    /// `archive` is the digest of the archive that they were unpacked from; `single` means that it is a single file.
     pub(crate) fn take(entry: &Path, uri: &str, archive: Option<String>, single: bool) -> io::Result<Self> {
         let content = content(entry);
         let mut files = Vec::new();
@@ -69,7 +69,7 @@ impl Manifest {
         Ok(Self { uri: uri.to_owned(), digest, root, files })
     }
 
-    /// How much its files take.
+    /// The total size of its files.
     pub(crate) fn bytes(&self) -> u64 {
         self.files.iter().map(|file| file.bytes).sum()
     }
@@ -80,12 +80,12 @@ impl Manifest {
         File::open(file)?.sync_all()
     }
 
-    /// The manifest of an entry; `None` if there is none that can be read.
+    /// The manifest of an entry; `None` if it is missing or unreadable.
     pub(crate) fn read(entry: &Path) -> Option<Self> {
         serde_json::from_slice(&fs::read(entry.join(MANIFEST)).ok()?).ok()
     }
 
-    /// Whether the files are those that were complete once: by size and time, or by every byte. Blocks.
+    /// Whether the files are unchanged: by size and time, or by every byte. Blocks.
     pub(crate) fn check(&self, entry: &Path, every_byte: bool) -> Result<(), String> {
         let content = content(entry);
         for file in &self.files {
@@ -106,8 +106,8 @@ impl Manifest {
     }
 }
 
-/// The one folder in which an archive has everything, if files are directly in it: `tar czf iris.tgz iris/`
-/// means the files in `iris`. A folder of folders is a repository of models and stays as it is.
+/// The only folder of an archive, if it directly contains files: `tar czf iris.tgz iris/` means the files in `iris`. A
+/// folder of folders is a repository of models and is not changed.
 fn only_folder(files: &[Kept]) -> Option<String> {
     let (first, _) = files.first()?.path.split_once('/')?;
     let below: Vec<_> =

@@ -1,92 +1,92 @@
-//! Why an artefact cannot be had, sorted by what to do next.
+//! Why an artefact is not available, grouped by what to do next.
 
 use std::{error::Error, fmt::Write as _, io, path::PathBuf};
 
-/// Why an artefact cannot be had.
+/// Why an artefact is not available.
 #[derive(Debug, thiserror::Error)]
 pub enum ArtifactError {
-    /// Nothing is at any of the places. A person must change the model's address, or put it there.
-    #[error("nothing is at {}; check the address of the model, or put it there", tried.join(" nor at "))]
+    /// No location has files. A person must change the address of the model, or put the files there.
+    #[error("found nothing at {}; check the address of the model, or put the files there", tried.join(" nor at "))]
     Missing {
-        /// Every place that was looked at, in order.
+        /// Every location that was tried, in order.
         tried: Vec<String>,
     },
-    /// What is there is not what was promised. A person must change one or the other.
+    /// The files differ from the expected ones. A person must change one or the other.
     #[error(
         "{uri} has the digest {found}, but {expected} was asked for; it was changed or damaged: publish it again or correct the digest"
     )]
     Mismatch {
-        /// Where it came from.
+        /// The source.
         uri: String,
         /// The digest that was given.
         expected: String,
         /// The digest that it has.
         found: String,
     },
-    /// A revision began with other files. A person must deploy it again, or put the files back.
+    /// A revision began with other files. A person must deploy it again, or restore the files.
     #[error(
-        "{uri} has changed: this revision has served {expected} since {since}, and what is there now{} is {found}; \
+        "{uri} has changed: this revision has served {expected} since {since}, but the current content{} is {found}; \
          `modelway deploy` the model again, which makes a new revision, or put the old files back",
         modified.as_ref().map(|modified| format!(" (last modified {modified})")).unwrap_or_default()
     )]
     Changed {
-        /// Where the files are.
+        /// The location of the files.
         uri: String,
         /// The digest that the revision is pinned to.
         expected: String,
         /// Since when.
         since: String,
-        /// The digest of what is there.
+        /// The digest of the current files.
         found: String,
-        /// When that was last modified, of files of this machine.
+        /// When the current files were last modified, if they are local.
         modified: Option<String>,
     },
-    /// A revision began with files that are gone. A person must put them back, or deploy something else.
+    /// A revision began with files that no longer exist. A person must restore them, or deploy something else.
     #[error(
-        "the files of this revision are gone: nothing is at {}, and this machine's cache does not hold {expected}, which it \
-         has served since {since}; put them back, or deploy another model",
+        "the files of this revision are gone: found nothing at {}, and the cache of this machine does not have \
+         {expected}, which it has served since {since}; put them back, or deploy another model",
         tried.join(" nor at ")
     )]
     Gone {
-        /// Every place that was looked at, in order.
+        /// Every location that was tried, in order.
         tried: Vec<String>,
         /// The digest that the revision is pinned to.
         expected: String,
         /// Since when.
         since: String,
     },
-    /// It is there or may be, and it will not be taken. A person must change it or the settings.
+    /// It exists or may exist, but is refused. A person must change it or the settings.
     #[error("{uri} is refused: {reason}")]
     Refused {
-        /// Where it was to come from.
+        /// The source.
         uri: String,
-        /// A stable word: see [`ArtifactError::code`].
+        /// A stable code: see [`ArtifactError::code`].
         code: &'static str,
         /// What is wrong, and what to do.
         reason: String,
     },
-    /// The place cannot be asked just now. Asking again may work, and goes on where this ended.
+    /// The location cannot be reached now. A retry may work, and continues the download.
     #[error("{uri} cannot be reached: {reason}; try again: what was already downloaded is kept")]
     Unavailable {
-        /// What was asked for.
+        /// The requested address.
         uri: String,
-        /// What happened, with its causes.
+        /// The error with its causes.
         reason: String,
     },
-    /// The disk is full. Nothing unfinished is left on it.
+    /// The disk is full. No partial files remain.
     #[error("the disk of {} is full while fetching {uri}; free some space, or move the cache with `serve.cache.dir`", dir.display())]
     DiskFull {
-        /// What was asked for.
+        /// The requested address.
         uri: String,
         /// The cache's folder.
         dir: PathBuf,
     },
-    /// The cache's folder does not work.
-    #[error("the artefact cache {} does not work: {source}; give its folder to this user, or move it with `serve.cache.dir`", dir.display())]
+    /// The folder of the cache is unusable.
+    #[error("the artefact cache {} is unusable: {source}; make its folder writable for this user, or move it with `serve.cache.dir`", dir.display())]
     Cache {
         /// The folder.
         dir: PathBuf,
-        /// What the machine says.
+        /// The error of the operating system.
         #[source]
         source: io::Error,
     },
@@ -110,7 +110,7 @@ impl ArtifactError {
         }
     }
 
-    /// Whether the same call may succeed later although nobody changes the model or the settings.
+    /// Whether the same call may succeed later without changes of the model or the settings.
     #[must_use]
     pub fn may_pass(&self) -> bool {
         match self {
@@ -125,22 +125,22 @@ impl ArtifactError {
     }
 }
 
-/// Why one step towards one place failed, before it is known which place that was.
+/// Why one step for one location failed. The location is added later.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// Nothing is there.
+    /// It does not exist.
     Missing,
-    /// Nothing is there, and this is why.
+    /// It does not exist, for this reason.
     Absent(String),
-    /// It is another one than a moment ago: begin again.
+    /// It has changed during the download: begin again.
     Changed,
-    /// The way to it broke: try again.
+    /// The connection broke: retry.
     Broken(String),
-    /// It will not be taken, under this code and for this reason.
+    /// It is refused, with this code and this reason.
     Refused(&'static str, String),
-    /// It has another digest than was asked for.
+    /// It has a different digest than requested.
     Mismatch { expected: String, found: String },
-    /// The machine's own fault.
+    /// An error of this machine.
     Disk(io::Error),
 }
 
@@ -149,7 +149,7 @@ impl Failure {
         Self::Broken(chain(error))
     }
 
-    /// The error as a caller sees it, with the place (without secrets) and the cache's folder.
+    /// The error for the caller, with the location (without secrets) and the folder of the cache.
     pub(crate) fn at(self, uri: &str, dir: &std::path::Path) -> ArtifactError {
         let uri = uri.to_owned();
         match self {

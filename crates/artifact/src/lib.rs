@@ -1,16 +1,15 @@
-//! The node's cache of artefacts: fetches a model's files from where they are, checks them, and keeps them for
-//! every process of the machine.
+//! The cache of artefacts on a machine: fetches the files of a model, checks them, and keeps them for all processes on
+//! the machine.
 //!
-//! Files on this machine are served where they stand, or from a copy for a revision, whose files must not change while
-//! it lives ([`Cache::fetch_for_revision`]). All else is downloaded once for all processes: whoever
-//! comes first holds a file lock on the address, the others wait for it and find the result. A download goes on
-//! where it broke, also in another process after a crash. What is complete and checked is renamed to a folder
-//! named by its digest, so that a reader never sees half of it. The least recently used go when the cache is
-//! full, except those that a living process holds: [`Fetched`] is that hold, a shared lock that the kernel takes
-//! back when the process dies.
+//! Local files are served in place, or from a copy for a revision, whose files must not change
+//! ([`Cache::fetch_for_revision`]). All other files are downloaded once for all processes: the first process holds a
+//! file lock on the address, and the others wait for the result. A broken download is resumed, even by another process
+//! after a crash. When an artefact is complete and checked, it is renamed to a folder named after its digest, so that a
+//! reader never sees a part of it. When the cache is full, the least recently used artefacts are removed, except those
+//! in use by a running process: [`Fetched`] holds a shared lock, which the kernel releases when the process dies.
 //!
-//! **Invariant:** nothing is ever written outside the cache's folder, whatever an archive or a bucket says; and
-//! no link is ever made from what they say.
+//! **Invariant:** nothing is ever written outside the folder of the cache, whatever an archive or a bucket contains,
+//! and no link is created from their content.
 
 mod cache;
 mod config;

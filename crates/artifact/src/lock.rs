@@ -1,7 +1,7 @@
-//! Locks between processes, which the kernel takes back when their holder dies.
+//! Locks between processes, which the kernel releases when their holder dies.
 //!
-//! A lock is `flock` on a file of its own. An exclusive holder removes the file when it is done, so that the
-//! files do not pile up; therefore a lock counts only if, once taken, its path still names the same file.
+//! A lock is a `flock` on its own file. An exclusive holder removes the file when it is done, so that the files do not
+//! accumulate. Therefore a lock is valid only if its path still refers to the same file after it was taken.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-/// The first and the longest pause between two tries to take a lock: the kernel has no asynchronous `flock`.
+/// The minimum and maximum delay between two attempts to take a lock: the kernel has no asynchronous `flock`.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(200));
 
 /// A lock that is held until it is dropped.
@@ -23,17 +23,17 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
-    /// Takes the lock alone, unless somebody has it.
+    /// Takes the exclusive lock, unless somebody holds it.
     pub(crate) fn try_exclusive(path: &Path) -> io::Result<Option<Self>> {
         Self::attempt(path, true)
     }
 
-    /// Takes the lock alone, once everybody else has let it go. The second value says whether it waited.
+    /// Takes the exclusive lock, after waiting for all other holders. The second value says whether it waited.
     pub(crate) async fn exclusive(path: &Path) -> io::Result<(Self, bool)> {
         Self::wait(path, true).await
     }
 
-    /// Takes the lock beside other shared holders, once nobody has it alone.
+    /// Takes a shared lock, after waiting for an exclusive holder.
     pub(crate) async fn shared(path: &Path) -> io::Result<Self> {
         Ok(Self::wait(path, false).await?.0)
     }
@@ -70,7 +70,7 @@ impl Lock {
 impl Drop for Lock {
     fn drop(&mut self) {
         if self.exclusive {
-            // Left behind, it costs an inode and nothing else.
+            // If it is left behind, it only costs an inode.
             let _ = fs::remove_file(&self.path);
         }
     }

@@ -1,8 +1,8 @@
-//! Addresses of MLflow: `models:/`, `runs:/` and `mlflow-artifacts:/`, and what they mean at this moment.
+//! MLflow addresses: `models:/`, `runs:/` and `mlflow-artifacts:/`, and what they currently resolve to.
 //!
-//! Such an address names an entry in somebody's books. [`resolve`] asks the tracking server (or looks into a
-//! `mlruns` folder) and answers with the place of the files, which is then fetched like any other. A stage or an
-//! alias moves, the files of one version do not: the shelf knows the place, never the address.
+//! Such an address is an entry of a registry. [`resolve`] asks the tracking server (or reads an `mlruns` folder) and
+//! returns the location of the files, which is then fetched like any other. A stage or an alias can move, but the files
+//! of one version do not. So the cache uses the location as the key, never the address.
 
 mod books;
 mod folder;
@@ -18,20 +18,20 @@ use crate::{
     place::Place,
 };
 
-/// What an address of MLflow names.
+/// The meaning of an MLflow address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Address {
     /// `models:/name/…`, `models:/name@alias`: a version of a registered model.
     Registered { name: String, pick: Pick },
-    /// `models:/m-…`: a model as it was logged.
+    /// `models:/m-…`: a logged model.
     Logged { id: String },
-    /// `runs:/run/path`: something that a run logged.
+    /// `runs:/run/path`: an artefact of a run.
     Run { run: String, path: String },
-    /// `mlflow-artifacts:/path`: a folder or file of the server's own; `host` if it is another server's.
+    /// `mlflow-artifacts:/path`: a folder or file of the server; `host` for another server.
     Artifacts { host: Option<String>, path: String },
 }
 
-/// Which version of a registered model.
+/// The version of a registered model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Pick {
     Version(u64),
@@ -40,7 +40,7 @@ pub(crate) enum Pick {
     Alias(String),
 }
 
-/// Files behind a tracking server that hands them out itself.
+/// Files that a tracking server provides itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Tracked {
     /// The server, with its port.
@@ -50,7 +50,7 @@ pub(crate) struct Tracked {
 }
 
 impl Tracked {
-    /// Whether nothing there changes any more: the files of a logged model are written once.
+    /// Whether its files never change: those of a logged model are written once.
     pub(crate) fn is_final(&self) -> bool {
         let parts: Vec<_> = self.path.split('/').collect();
         parts.windows(2).any(|two| two[0] == "models" && two[1].starts_with("m-"))
@@ -63,13 +63,13 @@ impl fmt::Display for Tracked {
     }
 }
 
-/// The place of the files, and what the address stood for.
+/// The location of the files, and the resolved version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Resolved {
     pub(crate) place: Place,
-    /// The place in words, the same for the same files.
+    /// The location as text, equal for equal files.
     pub(crate) location: String,
-    /// The version, where the address left it open.
+    /// The version, if the address did not determine it.
     pub(crate) version: Option<u64>,
 }
 
@@ -77,7 +77,7 @@ pub(crate) struct Resolved {
 pub(crate) const SCHEMES: [&str; 3] = ["models", "runs", "mlflow-artifacts"];
 
 impl Address {
-    /// The address that means `version` for ever, where this one (written `uri`) left the version open.
+    /// The address that always means `version`, if this one (written `uri`) did not determine the version.
     pub(crate) fn at_version(&self, uri: &str, version: Option<u64>) -> String {
         match (self, version) {
             (Self::Registered { name, .. }, Some(version)) => format!("models:/{name}/{version}"),
@@ -85,10 +85,10 @@ impl Address {
         }
     }
 
-    /// Reads what follows `scheme:`.
+    /// Parses the part after `scheme:`.
     ///
     /// # Errors
-    /// What is wrong with it, as half a sentence.
+    /// What is wrong with it, as a part of a sentence.
     pub(crate) fn parse(scheme: &str, rest: &str) -> Result<Self, String> {
         let (host, path) = match rest.strip_prefix("//") {
             Some(rest) => rest.split_once('/').unwrap_or((rest, "")),
@@ -100,7 +100,9 @@ impl Address {
             return Ok(Self::Artifacts { host, path: path.to_owned() });
         }
         if !host.is_empty() {
-            return Err(format!("it names the host {host}, and only the tracking server is asked; write {scheme}:/…"));
+            return Err(format!(
+                "it names the host {host}, but only the configured tracking server is used; write {scheme}:/…"
+            ));
         }
         if scheme == "runs" {
             let (run, path) = path.split_once('/').unwrap_or((path, ""));
@@ -124,7 +126,7 @@ impl Address {
             Some((_, more)) if more.contains('/') => Err(format!("it has too many parts; {FORMS}")),
             Some((name, version)) if version.bytes().all(|byte| byte.is_ascii_digit()) => match version.parse() {
                 Ok(version) => registered(name, Pick::Version(version)),
-                Err(_) => Err(format!("{version} is no version; {FORMS}")),
+                Err(_) => Err(format!("{version} is not a version; {FORMS}")),
             },
             Some((name, latest)) if latest.eq_ignore_ascii_case("latest") => registered(name, Pick::Latest),
             Some((name, stage)) => registered(name, Pick::Stage(stage.to_owned())),
@@ -137,7 +139,7 @@ impl Address {
     }
 }
 
-/// Asks what an address means now.
+/// Resolves an address now.
 pub(crate) async fn resolve(address: &Address, config: &Config) -> Result<Resolved, Failure> {
     let tracking = config.tracking();
     if let Some(folder) = folder::of(&tracking)? {
@@ -166,12 +168,12 @@ fn artifacts(host: Option<&str>, path: &str) -> String {
     }
 }
 
-/// The place that a tracking server names.
+/// The location that a tracking server returned.
 fn place(location: &str, server: &Server, config: &Config) -> Result<(Place, String), Failure> {
     if let Some(rest) = location.strip_prefix("mlflow-artifacts:") {
         let refused = |reason| Failure::Refused("artifact_refused", reason);
         let Address::Artifacts { host, path } = Address::parse("mlflow-artifacts", rest).map_err(refused)? else {
-            return Err(Failure::Refused("artifact_refused", format!("{location} is no place of files")));
+            return Err(Failure::Refused("artifact_refused", format!("{location} is not a location of files")));
         };
         if path.split('/').any(|part| part == "..") {
             return Err(Failure::Refused("artifact_unsafe", format!("{location} leaves its folder with `..`")));

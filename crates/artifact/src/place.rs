@@ -1,4 +1,4 @@
-//! Where an artefact is said to be, and whether the settings let us look there.
+//! The location of an artefact, and whether the settings allow it.
 
 use std::path::{Path, PathBuf};
 
@@ -11,18 +11,18 @@ use crate::{
     unpack::Archive,
 };
 
-/// Where an artefact is said to be.
+/// The location of an artefact.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     /// On this machine.
     Local(PathBuf),
-    /// Behind a web server: one file, or an archive.
+    /// On a web server: one file, or an archive.
     Http(Url),
     /// In an object store: one object, or all objects below a folder.
     Bucket { store: Store, bucket: String, key: String },
-    /// Wherever MLflow says, which is asked before it is fetched.
+    /// An MLflow address, which is resolved before the fetch.
     Mlflow(Address),
-    /// With an MLflow server that hands out files itself.
+    /// On an MLflow server that provides files itself.
     Tracked(Tracked),
 }
 
@@ -39,14 +39,14 @@ fn is_word(text: &str) -> bool {
 }
 
 impl Place {
-    /// Reads an address: a URI or a plain path.
+    /// Parses an address: a URI or a plain path.
     pub(crate) fn parse(uri: &str, config: &Config) -> Result<Self, ArtifactError> {
         let refused = |reason: String| ArtifactError::Refused { uri: shown(uri), code: "artifact_refused", reason };
         let (scheme, rest) = match uri.split_once("://") {
             Some((scheme, rest)) => (scheme.to_ascii_lowercase(), rest),
             None => match uri.split_once(":/") {
                 Some((scheme, rest)) if mlflow::SCHEMES.contains(&scheme) => (scheme.to_owned(), rest),
-                // As `foo:/x`: a folder of that name would have to be there.
+                // Such as `foo:/x`: as a path it would need a folder `foo:`.
                 Some((scheme, rest)) if is_word(scheme) && !Path::new(uri).exists() => (scheme.to_owned(), rest),
                 _ => ("file".to_owned(), uri),
             },
@@ -72,7 +72,7 @@ impl Place {
                 Address::parse(&scheme, whole).map(Self::Mlflow).map_err(refused)
             }
             other => Err(refused(format!(
-                "{other} is not a known scheme; known are s3, gs, http, https, models, runs, mlflow-artifacts and file"
+                "{other} is not a known scheme; the known schemes are s3, gs, http, https, models, runs, mlflow-artifacts and file"
             ))),
         }
     }
@@ -85,7 +85,7 @@ impl Place {
         Ok(Self::Bucket { store, bucket: bucket.to_owned(), key: key.to_owned() })
     }
 
-    /// The archive that the address names by its ending, if it does.
+    /// The kind of archive from the suffix of the address, if any.
     pub(crate) fn archive(&self) -> Option<Archive> {
         match self {
             Self::Local(path) => Archive::of_name(path.to_str()?),
@@ -97,7 +97,7 @@ impl Place {
     }
 }
 
-/// The real path of a local artefact, checked against the roots that are allowed.
+/// The real path of a local artefact, checked against the allowed roots.
 pub(crate) fn resolve(path: &Path, roots: &[PathBuf]) -> Result<PathBuf, Failure> {
     use std::io::ErrorKind;
     let real = path.canonicalize().map_err(|error| {
@@ -109,7 +109,7 @@ pub(crate) fn resolve(path: &Path, roots: &[PathBuf]) -> Result<PathBuf, Failure
             Failure::Disk(error)
         }
     })?;
-    // A root that does not exist holds nothing.
+    // A root that does not exist contains nothing.
     let allowed =
         roots.is_empty() || roots.iter().any(|root| root.canonicalize().is_ok_and(|root| real.starts_with(root)));
     if allowed {
@@ -120,7 +120,7 @@ pub(crate) fn resolve(path: &Path, roots: &[PathBuf]) -> Result<PathBuf, Failure
     Err(Failure::Refused("artifact_refused", reason))
 }
 
-/// An address without what may be secret in it: the user's part and the query.
+/// An address without secrets: without the user part and the query.
 pub(crate) fn shown(uri: &str) -> String {
     let Ok(mut url) = Url::parse(uri) else { return uri.to_owned() };
     if !matches!(url.scheme(), "http" | "https")
@@ -130,7 +130,7 @@ pub(crate) fn shown(uri: &str) -> String {
     }
     let had_query = url.query().is_some();
     url.set_query(None);
-    // Both fail only for URLs that cannot have a user.
+    // Both fail only for URLs without a user part.
     let _ = url.set_username("");
     let _ = url.set_password(None);
     format!("{url}{}", if had_query { "?…" } else { "" })

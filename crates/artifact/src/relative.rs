@@ -1,10 +1,10 @@
-//! Names of files as strangers write them, made safe.
+//! Validates file names from archives and buckets.
 
 use std::path::{Path, PathBuf};
 
-/// The longest name of one file or folder, in bytes: Linux's `NAME_MAX`.
+/// Maximum length of the name of one file or folder, in bytes: Linux's `NAME_MAX`.
 const MAX_SEGMENT: usize = 255;
-/// The longest path below an artefact, in bytes. Linux's `PATH_MAX` less room for the cache's own folder.
+/// Maximum length of a path in an artefact, in bytes: Linux's `PATH_MAX` less room for the folder of the cache.
 const MAX_PATH: usize = 3_072;
 
 /// A path of at least one segment below a folder: no `..`, not absolute, no empty segment.
@@ -12,16 +12,16 @@ const MAX_PATH: usize = 3_072;
 pub(crate) struct RelativePath(String);
 
 impl RelativePath {
-    /// Reads a name from an archive or a bucket. `.` and empty segments inside it mean nothing and go.
+    /// Parses a name from an archive or a bucket. `.` and empty segments inside it are removed.
     ///
     /// # Errors
-    /// Why it is not safe, as half a sentence.
+    /// Why it is not safe, as a part of a sentence.
     pub(crate) fn parse(name: &str) -> Result<Self, String> {
         if name.starts_with('/') {
             return Err("it is absolute".to_owned());
         }
         if name.contains(['\0', '\\']) {
-            return Err("it has a character that separates paths elsewhere (\\ or NUL)".to_owned());
+            return Err("it contains \\ or NUL".to_owned());
         }
         let mut segments = Vec::new();
         for segment in name.split('/') {
@@ -34,7 +34,7 @@ impl RelativePath {
         }
         let path = segments.join("/");
         match path.len() {
-            0 => Err("it names nothing".to_owned()),
+            0 => Err("it is empty".to_owned()),
             1..=MAX_PATH => Ok(Self(path)),
             _ => Err(format!("it is over {MAX_PATH} bytes")),
         }
@@ -44,12 +44,12 @@ impl RelativePath {
         &self.0
     }
 
-    /// The place below `folder`.
+    /// Its path below `folder`.
     pub(crate) fn below(&self, folder: &Path) -> PathBuf {
         folder.join(&self.0)
     }
 
-    /// What a link in this file's folder that says `target` means.
+    /// The path that a link with the target `target` in this file's folder refers to.
     pub(crate) fn link(&self, target: &str) -> Result<Self, String> {
         if target.starts_with('/') {
             return Err("its target is absolute".to_owned());

@@ -1,4 +1,4 @@
-//! What is at a place elsewhere, and its bytes from any position.
+//! A remote location: its files, and their bytes from any position.
 
 mod bucket;
 mod http;
@@ -17,36 +17,36 @@ use crate::{
     shelf::Known,
 };
 
-/// A place elsewhere.
+/// A remote location.
 pub(crate) enum Remote {
     Http(http::Http),
     Bucket(bucket::Bucket),
     Mlflow(mlflow::Mlflow),
 }
 
-/// One file at a place.
+/// One file at a location.
 #[derive(Clone, Debug)]
 pub(crate) struct RemoteFile {
-    /// Its path below the artefact.
+    /// Its path within the artefact.
     pub(crate) path: RelativePath,
-    /// Its name at the place, if that has many.
+    /// Its name at the location, if the location has several files.
     pub(crate) key: String,
-    /// Its length, if the place says so.
+    /// Its length, if the location provides it.
     pub(crate) size: Option<u64>,
     pub(crate) etag: Option<String>,
     pub(crate) modified: Option<String>,
 }
 
-/// What is at a place.
+/// The files at a location.
 pub(crate) struct Listing {
-    /// Whether the address named one file; else it named a folder.
+    /// Whether the address refers to one file; otherwise it refers to a folder.
     pub(crate) single: bool,
     pub(crate) files: Vec<RemoteFile>,
-    /// The bytes of the one file, where looking at the place already brought them.
+    /// The bytes of the single file, if the listing already opened them.
     pub(crate) first: Option<Body>,
 }
 
-/// What a look at a place found.
+/// The result of listing a location.
 pub(crate) enum Found {
     /// What was known.
     Unchanged,
@@ -55,7 +55,7 @@ pub(crate) enum Found {
 
 /// The bytes of a file from `offset` to its end.
 pub(crate) struct Body {
-    /// What was asked for, or 0 if the place cannot start elsewhere.
+    /// The requested offset, or 0 if the location cannot start elsewhere.
     pub(crate) offset: u64,
     stream: BoxStream<'static, Result<Bytes, String>>,
     idle: Duration,
@@ -72,13 +72,13 @@ impl Body {
 
     /// The next bytes; `None` at the end.
     pub(crate) async fn next(&mut self) -> Option<Result<Bytes, String>> {
-        let silent = format!("nothing came for {} s", self.idle.as_secs_f32());
+        let silent = format!("no data arrived for {} s", self.idle.as_secs_f32());
         tokio::time::timeout(self.idle, self.stream.next()).await.unwrap_or_else(|_| Some(Err(silent)))
     }
 }
 
 impl Remote {
-    /// The way to a place; `None` if it is on this machine.
+    /// The client for a location; `None` if it is local.
     pub(crate) fn to(place: &Place, config: &Config) -> Result<Option<Self>, Failure> {
         Ok(match place {
             Place::Local(_) | Place::Mlflow(_) => None,
@@ -90,7 +90,7 @@ impl Remote {
         })
     }
 
-    /// Looks what is there now.
+    /// Lists the current files.
     pub(crate) async fn look(&self, known: Option<&Known>) -> Result<Found, Failure> {
         let found = match self {
             Self::Http(http) => http.look(known).await?,
@@ -108,7 +108,7 @@ impl Remote {
         })
     }
 
-    /// Begins to read a listed file at `offset`.
+    /// Opens a listed file at `offset`.
     pub(crate) async fn open(&self, file: &RemoteFile, offset: u64) -> Result<Body, Failure> {
         match self {
             Self::Http(http) => http.open(file, offset).await,
@@ -119,7 +119,7 @@ impl Remote {
 }
 
 impl Listing {
-    /// A word that differs when anything there changed; `None` if the place gives nothing to tell by.
+    /// A value that changes whenever anything there changes; `None` if the location provides nothing to compare.
     pub(crate) fn fingerprint(&self) -> Option<String> {
         let mut lines = Vec::new();
         for file in &self.files {
@@ -132,7 +132,7 @@ impl Listing {
         Some(digest::hash_text(&lines.concat()))
     }
 
-    /// How much it has, as far as the place says.
+    /// The total size, as far as the location provides it.
     pub(crate) fn bytes(&self) -> u64 {
         self.files.iter().filter_map(|file| file.size).fold(0, u64::saturating_add)
     }

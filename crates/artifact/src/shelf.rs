@@ -1,10 +1,10 @@
-//! What is in the cache's folder, and what goes when it is full.
+//! The folder of the cache, and what is removed when it is full.
 //!
-//! - `sha256/<hex>/`: complete artefacts by their digest; `<hex>.unpacked/` is what was in the archive of that digest;
-//! - `pins/<same name>`: locked by those who use it, and modified when it was last used;
-//! - `index/<key>.json`: what an address (`key` is its SHA-256) was found to be the last time;
-//! - `partial/<key>/`: a download under way or broken off;
-//! - `locks/<key>`: held by whoever fetches that address.
+//! - `sha256/<hex>/`: complete artefacts by digest; `<hex>.unpacked/` is the content of the archive with that digest;
+//! - `pins/<same name>`: locked by its users; its modification time is the time of the last use;
+//! - `index/<key>.json`: the result of the last fetch of an address (`key` is its SHA-256);
+//! - `partial/<key>/`: a running or broken download;
+//! - `locks/<key>`: locked while the address is being fetched.
 
 use std::{
     fs, io,
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{entry::Manifest, error::Failure, lock::Lock};
 
-/// A download that broke off is kept so long for somebody who goes on with it.
+/// How long a broken download is kept to be resumed.
 const BROKEN_KEPT: Duration = Duration::from_hours(24 * 7);
 
 /// The cache's folder.
@@ -26,22 +26,23 @@ pub(crate) struct Shelf {
     limit: u64,
 }
 
-/// What an address was found to be the last time.
+/// The result of the last fetch of an address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Known {
-    /// What was listed there: see [`crate::remote::Listing::fingerprint`].
+    /// The listing at that time: see [`crate::remote::Listing::fingerprint`].
     pub(crate) fingerprint: Option<String>,
-    /// For a single file behind a web server, what a conditional request needs.
+    /// For a single file on a web server, the data for a conditional request.
     pub(crate) etag: Option<String>,
     pub(crate) modified: Option<String>,
-    /// The entry that it is.
+    /// The entry of the artefact.
     pub(crate) entry: String,
-    /// Grows with each look at the place: who waited for the lock sees by it that somebody else just looked.
+    /// Increases with each listing of the location: a process that waited for the lock sees that another one has just
+    /// listed it.
     pub(crate) looks: u64,
 }
 
-/// Something that can be thrown away.
+/// An item that can be removed.
 #[derive(Debug)]
 struct Item {
     place: PathBuf,
@@ -55,7 +56,7 @@ impl Shelf {
         for folder in ["sha256", "pins", "index", "partial", "locks"] {
             fs::create_dir_all(dir.join(folder))?;
         }
-        // Processes have different working directories, and what is served must stay where it is.
+        // Absolute, because processes have different working directories, and served paths must not change.
         let dir = dir.canonicalize()?;
         tempfile::tempfile_in(dir.join("partial"))?;
         let shelf = Self { dir, limit };
@@ -63,7 +64,7 @@ impl Shelf {
         Ok(shelf)
     }
 
-    /// One whose folder cannot be used.
+    /// A cache with an unusable folder.
     pub(crate) fn absent(dir: PathBuf, limit: u64) -> Self {
         Self { dir, limit }
     }
@@ -103,8 +104,8 @@ impl Shelf {
         Ok(())
     }
 
-    /// The complete artefact of that name, held and checked; `None` if there is none, or a damaged one, which is
-    /// removed. Blocks for as long as the check takes.
+    /// The complete artefact with that name, locked and checked; `None` if it is missing, or damaged and therefore
+    /// removed. Blocks during the check.
     pub(crate) fn take(&self, name: &str, pin: Lock, every_byte: bool) -> Result<Option<(Manifest, Lock)>, Failure> {
         let place = self.entry(name);
         let Some(manifest) = Manifest::read(&place) else {
@@ -122,12 +123,12 @@ impl Shelf {
             self.discard(name)?;
             return Ok(None);
         }
-        // Modifies the pin, which is what "last used" means.
+        // Touches the pin, to record the use.
         fs::write(self.pin(name), b".")?;
         Ok(Some((manifest, pin)))
     }
 
-    /// Puts a complete artefact on the shelf under a name that the caller has pinned. If an equal one is there
+    /// Puts a complete artefact into the cache under a name that the caller has pinned. If there is an equal one
     /// already, that one stays.
     pub(crate) fn put(&self, staged: &Path, name: &str) -> Result<(), Failure> {
         match fs::rename(staged, self.entry(name)) {
@@ -139,7 +140,7 @@ impl Shelf {
         }
     }
 
-    /// Removes an entry although it may be in use: those who have its files open keep them.
+    /// Removes an entry even if it is in use: processes with open files keep those.
     fn discard(&self, name: &str) -> io::Result<()> {
         let aside = tempfile::Builder::new().prefix("damaged-").tempdir_in(self.dir.join("partial"))?;
         match fs::rename(self.entry(name), aside.path().join("entry")) {
@@ -148,8 +149,8 @@ impl Shelf {
         }
     }
 
-    /// Removes the least recently used until `bytes` more fit, into the cache's limit and on the disk. What is in use, and
-    /// the download `but`, stay; what that one has written already is on the disk.
+    /// Removes the least recently used artefacts until `bytes` more fit, into the limit of the cache and on the disk.
+    /// Artefacts in use and the download `but` stay; the bytes that the download has already written count as used.
     pub(crate) fn make_room(&self, bytes: u64, but: &str) -> Result<(), Failure> {
         if bytes > self.limit {
             return Err(too_large(bytes, self.limit));
@@ -184,7 +185,7 @@ impl Shelf {
         Ok(self.forget_removed()?)
     }
 
-    /// Bytes that can still be written to the disk.
+    /// The free space on the disk, in bytes.
     fn free(&self) -> io::Result<u64> {
         let disk = rustix::fs::statvfs(&self.dir)?;
         Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
@@ -201,7 +202,7 @@ impl Shelf {
                 }
                 let place = found.path();
                 let lock = self.dir.join(locks).join(&name);
-                // Where nobody has locked it since, the folder's own time is when it came.
+                // If nobody has locked it, the time of its folder is used.
                 let used = [&lock, &place].into_iter().find_map(|path| fs::metadata(path).ok()?.modified().ok());
                 let bytes = Manifest::read(&place).map_or_else(|| size_below(&place), |manifest| manifest.bytes());
                 items.push(Item { place, lock, bytes, used: used.unwrap_or(SystemTime::UNIX_EPOCH) });
@@ -210,24 +211,24 @@ impl Shelf {
         Ok(items)
     }
 
-    /// Removes downloads that broke off long before `now`.
+    /// Removes downloads that broke long before `now`.
     fn forget_broken(&self, now: SystemTime) -> io::Result<()> {
         for found in fs::read_dir(self.dir.join("partial"))? {
             let found = found?;
             let place = found.path();
-            // Each try writes it anew.
+            // Each attempt writes it again.
             let tried =
                 [&fingerprint(&place), &place].into_iter().find_map(|path| fs::metadata(path).ok()?.modified().ok());
             let is_old = tried.and_then(|tried| now.duration_since(tried).ok()).is_some_and(|age| age > BROKEN_KEPT);
             if is_old && let Some(_lock) = Lock::try_exclusive(&self.dir.join("locks").join(found.file_name()))? {
-                tracing::info!(path = %place.display(), "removing a download that broke off long ago");
+                tracing::info!(path = %place.display(), "removing an old broken download");
                 remove(&place)?;
             }
         }
         Ok(())
     }
 
-    /// Removes what the index says of entries that are gone.
+    /// Removes index files of entries that no longer exist.
     fn forget_removed(&self) -> io::Result<()> {
         for found in fs::read_dir(self.dir.join("index"))? {
             let path = found?.path();
@@ -240,7 +241,7 @@ impl Shelf {
     }
 }
 
-/// Where it is written what a download under way is of.
+/// The file that records the source of a running download.
 pub(crate) fn fingerprint(partial: &Path) -> PathBuf {
     partial.join("fingerprint")
 }
@@ -250,7 +251,7 @@ pub(crate) fn too_large(bytes: u64, limit: u64) -> Failure {
     Failure::Refused("artifact_too_large", reason)
 }
 
-/// What the files below a folder take. Files that go meanwhile take nothing.
+/// The size of the files below a folder. Files that disappear meanwhile count as 0.
 pub(crate) fn size_below(folder: &Path) -> u64 {
     let Ok(found) = fs::read_dir(folder) else { return 0 };
     found
@@ -263,7 +264,7 @@ pub(crate) fn size_below(folder: &Path) -> u64 {
         .sum()
 }
 
-/// Removes a file or a folder, which may be gone already.
+/// Removes a file or a folder that may already be gone.
 pub(crate) fn remove(place: &Path) -> io::Result<()> {
     let removed = match fs::symlink_metadata(place) {
         Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(place),

@@ -1,8 +1,8 @@
-//! Unpacks archives that strangers made.
+//! Unpacks untrusted archives.
 //!
-//! Every name is checked before anything is written. Devices are refused. Links are not made at all: one that
-//! means a file of the same archive becomes that file (as a hard link, after all files are there); any other is
-//! refused. So no path that is written to ever passes through something that the archive chose.
+//! Every name is checked before anything is written. Devices are refused. No symbolic links are created: a link to a
+//! file of the same archive becomes that file (as a hard link, after all files exist); any other link is refused. So no
+//! written path ever passes through something that the archive chose.
 
 use std::{
     cell::Cell,
@@ -16,14 +16,14 @@ use tar::EntryType;
 
 use crate::{error::Failure, relative::RelativePath};
 
-/// What a header and its extensions (long names, PAX records) may take: far above what any packer writes, far
-/// below what would hurt, since they are read into memory.
+/// Maximum size of a header and its extensions (long names, PAX records): far above what any packer writes, and far
+/// below what would be harmful, because they are read into memory.
 const MAX_HEADERS: u64 = 1 << 20;
 
-/// So many zeros in a row become a hole in the file.
+/// This many consecutive zeros become a hole in the file.
 const HOLE: usize = 1 << 12;
 
-/// The kinds of archives that are unpacked.
+/// The supported kinds of archives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Archive {
     Tar,
@@ -32,7 +32,7 @@ pub(crate) enum Archive {
 }
 
 impl Archive {
-    /// The kind that a file's name promises.
+    /// The kind for the suffix of a file name.
     pub(crate) fn of_name(name: &str) -> Option<Self> {
         let name = name.to_ascii_lowercase();
         [(".tar.gz", Self::TarGz), (".tgz", Self::TarGz), (".tar", Self::Tar), (".zip", Self::Zip)]
@@ -41,14 +41,14 @@ impl Archive {
     }
 }
 
-/// How much may come out of an archive.
+/// The limits of the unpacked content.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
     pub(crate) bytes: u64,
     pub(crate) entries: usize,
 }
 
-/// Unpacks `archive` into the folder `into`, which is made. Blocks. On failure, what was unpacked is left there.
+/// Unpacks `archive` into the new folder `into`. Blocks. On failure, the unpacked files remain there.
 pub(crate) fn unpack(archive: &Path, kind: Archive, into: &Path, bounds: Bounds) -> Result<(), Failure> {
     fs::create_dir_all(into)?;
     let file = File::open(archive)?;
@@ -61,7 +61,7 @@ pub(crate) fn unpack(archive: &Path, kind: Archive, into: &Path, bounds: Bounds)
     sink.finish()
 }
 
-/// Where entries go: checks and counts them.
+/// Receives entries: checks and counts them.
 struct Sink<'a> {
     into: &'a Path,
     bounds: Bounds,
@@ -71,7 +71,7 @@ struct Sink<'a> {
 }
 
 impl Sink<'_> {
-    /// The place of an entry; `None` for the archive's own root (`./`).
+    /// The path of an entry; `None` for the root of the archive (`./`).
     fn admit(&mut self, name: &[u8]) -> Result<Option<RelativePath>, Failure> {
         self.bounds.entries = self.bounds.entries.checked_sub(1).ok_or_else(|| {
             Failure::Refused(
@@ -109,7 +109,7 @@ impl Sink<'_> {
                 return Ok(());
             }
             self.count(read as u64, path)?;
-            // A sparse file of an archive stays one: its zeros take no place on the disk.
+            // A sparse file in an archive stays sparse: its zeros use no disk space.
             ends_in_hole = read >= HOLE && buffer[..read].iter().all(|byte| *byte == 0);
             if ends_in_hole {
                 let length = i64::try_from(read).map_err(io::Error::other)?;
@@ -141,10 +141,10 @@ impl Sink<'_> {
         Ok(())
     }
 
-    /// Makes the links, which may mean one another, as the files that they mean.
+    /// Creates the links as the files that they refer to, possibly through other links.
     fn finish(mut self) -> Result<(), Failure> {
         for link in std::mem::take(&mut self.links) {
-            // The links on the way to a file, which is made of the last one first.
+            // The links on the way to a file; the last one is created first.
             let mut way = vec![link];
             while let Some(target) = way.last().and_then(|link| self.targets.remove(link)) {
                 if !self.targets.contains_key(&target) {
@@ -157,7 +157,7 @@ impl Sink<'_> {
         Ok(())
     }
 
-    /// Makes files of the links of `way`, of which the last means `file`.
+    /// Creates the links in `way` as files; the last link refers to `file`.
     fn copy_back(&mut self, way: &[RelativePath], mut file: RelativePath) -> Result<(), Failure> {
         for link in way.iter().rev() {
             let meant = file.below(self.into);
@@ -170,7 +170,7 @@ impl Sink<'_> {
                 fs::create_dir_all(parent).map_err(|error| clash(link, error))?;
             }
             match fs::hard_link(&meant, &place) {
-                // A file system bounds the links of one file.
+                // A file system limits the number of hard links of one file.
                 Err(error) if error.kind() == io::ErrorKind::TooManyLinks => {
                     self.count(meant.metadata()?.len(), link)?;
                     fs::copy(&meant, &place).map_err(|error| clash(link, error))?;
@@ -202,7 +202,7 @@ fn clash(path: &RelativePath, error: io::Error) -> Failure {
     }
 }
 
-/// Lets a budget of bytes through and then fails; the budget can be filled up from outside.
+/// Passes a budget of bytes and then fails; the budget can be refilled from outside.
 struct Metered<'a, R> {
     inner: R,
     left: &'a Cell<u64>,
@@ -225,7 +225,7 @@ fn untar(content: impl Read, sink: &mut Sink<'_>) -> Result<(), Failure> {
     let mut archive = tar::Archive::new(Metered { inner: content, left: &left });
     let mut entries = archive.entries().map_err(|error| corrupt(&error))?;
     loop {
-        // Between two entries only headers are read; an entry's own bytes are counted by the sink.
+        // Between two entries only headers are read; the sink counts the bytes of an entry.
         left.set(MAX_HEADERS);
         let Some(entry) = entries.next() else { return Ok(()) };
         let mut entry = entry.map_err(|error| corrupt(&error))?;
@@ -259,7 +259,7 @@ fn untar(content: impl Read, sink: &mut Sink<'_>) -> Result<(), Failure> {
     }
 }
 
-/// Reads what is left of an entry, so that the next header is what comes next.
+/// Reads the rest of an entry, so that the next header follows.
 fn skip(entry: &mut impl Read) -> Result<(), Failure> {
     io::copy(entry, &mut io::sink()).map(drop).map_err(|error| corrupt(&error))
 }

@@ -1,7 +1,7 @@
-//! What a revision serves: the files that it began with, whatever happens at the place that they came from.
+//! The artefact of a revision: the files that it began with, whatever happens at their location later.
 //!
-//! Files of this machine are copied into the cache, because whoever edits them in place would change what a restarted
-//! replica serves. Where no copy can be made, they are served in place and compared with the digest at each start.
+//! Local files are copied into the cache, because an edit in place would change what a restarted replica serves. If no
+//! copy can be made, they are served in place and compared with the digest at each start.
 
 use std::{
     fs,
@@ -24,23 +24,23 @@ use crate::{
     unpack::Archive,
 };
 
-/// Says whether a file or folder is all of its model. One that needs files beside it is served in place.
+/// Returns whether a file or folder is the complete model. One that needs files next to it is served in place.
 pub(super) type Alone = fn(&Path) -> bool;
 
-/// What a revision's replica says when it asks.
+/// The request of a revision's replica.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pin<'p> {
-    /// Since when the revision has had its digest; `None` if this is its first replica.
+    /// Since when the revision has its digest; `None` for its first replica.
     pub(super) since: Option<&'p str>,
     pub(super) alone: Alone,
 }
 
 impl Cache {
-    /// Fetches the artefact of a revision as [`Cache::fetch`] does, and makes a copy of files of this machine. The result
-    /// always has a digest. `alone` says whether a file or folder is all of its model.
+    /// Fetches the artefact of a revision like [`Cache::fetch`], and copies local files. The result always has a
+    /// digest. `alone` returns whether a file or folder is the complete model.
     ///
-    /// With `since`, the revision has had `digest` since that time: an equal artefact in the cache is taken without
-    /// asking anybody, and other files are refused.
+    /// With `since`, the revision has had `digest` since that time: an equal artefact in the cache is used without
+    /// contacting any location, and other files are refused.
     ///
     /// # Errors
     /// As [`Cache::fetch`]; with `since`, [`ArtifactError::Changed`] and [`ArtifactError::Gone`].
@@ -69,7 +69,7 @@ impl Cache {
         self.fetch_from(&places, Order { digest, pin: Some(Pin { since, alone }) }).await
     }
 
-    /// The artefact of this digest, if it is on the shelf: a file, a folder, or what was in an archive.
+    /// The artefact with this digest, if the cache has it: a file, a folder, or the content of an archive.
     async fn at_hand(&self, wanted: &Wanted<'_>, hex: &str) -> Result<Option<Fetched>, Failure> {
         for name in [entry_name(hex, None), entry_name(hex, Some(Archive::Zip))] {
             if let Some((manifest, pin, name)) = self.held(&name, false).await? {
@@ -79,7 +79,7 @@ impl Cache {
         Ok(None)
     }
 
-    /// Files of this machine, from a copy if one can be made.
+    /// Local files, from a copy if one can be made.
     pub(super) async fn keep(&self, wanted: &Wanted<'_>, path: &Path, alone: Alone) -> Result<Fetched, Failure> {
         for _ in 0..MAX_CHANGES {
             let read = path.to_owned();
@@ -95,7 +95,7 @@ impl Cache {
                     let error = failure.at(&shown(wanted.uri), self.shelf.dir());
                     tracing::warn!(
                         %error,
-                        "no copy of the model is kept: if its files change, replicas of this revision cannot start again"
+                        "cannot keep a copy of the model: if its files change, replicas of this revision cannot restart"
                     );
                     return Ok(wanted.in_place(path.to_owned(), Some(digest)));
                 }
@@ -105,7 +105,7 @@ impl Cache {
         Err(Failure::Changed)
     }
 
-    /// The copy of a file or folder that has this digest.
+    /// The copy of a file or folder with this digest.
     async fn copy(&self, wanted: &Wanted<'_>, path: &Path, digest: &str) -> Result<Fetched, Failure> {
         let hex = digest.strip_prefix("sha256:").unwrap_or(digest);
         let wanted = &Wanted { digest: Some(hex), key: wanted.key.clone(), ..*wanted };
@@ -142,7 +142,7 @@ impl Cache {
                 if let Some(folder) = target.parent() {
                     fs::create_dir_all(folder)?;
                 }
-                // What disappears meanwhile makes another digest, which is noticed.
+                // If a file disappears during the copy, the digest differs, which is detected.
                 match fs::copy(file, target) {
                     Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
                     _ => {}
@@ -164,7 +164,7 @@ fn files_of(path: &Path) -> std::io::Result<Vec<(String, PathBuf)>> {
     Ok(vec![(name.to_owned(), path.to_owned())])
 }
 
-/// Why a revision cannot have what is at its place now.
+/// Why a revision cannot use the current files at its location.
 pub(super) fn changed(uri: &str, place: &Place, (expected, found): (String, String), since: &str) -> ArtifactError {
     let modified = match place {
         Place::Local(path) => last_modified(path).map(|time| format!("{}Z", Timestamp::from(time))),
@@ -178,7 +178,7 @@ fn last_modified(path: &Path) -> Option<SystemTime> {
     files.into_iter().filter_map(|(_, file)| fs::metadata(file).ok()?.modified().ok()).max()
 }
 
-/// Whether the files at a place need others beside them, so that no copy of them is served.
+/// Whether the files at a location need others next to them, so that they are served in place.
 async fn is_served_in_place(place: &Place, alone: Alone) -> bool {
     let Place::Local(path) = place else { return false };
     let path = path.clone();

@@ -1,4 +1,4 @@
-//! Looking at an address without fetching what is there.
+//! Inspects an address without fetching its files.
 
 use tokio::task::spawn_blocking;
 
@@ -12,25 +12,25 @@ use crate::{
     remote::{Found, Remote},
 };
 
-/// What is at an address now.
+/// The current content of an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
-    /// The address at which the same files are found again: a version of a registered model where the address left
-    /// that open.
+    /// The address that always finds the same files: with the version of a registered model, if the address did not
+    /// determine it.
     pub resolved: String,
-    /// The digest, of files of this machine.
+    /// The digest of local files.
     pub digest: Option<String>,
-    /// For other places, a word made of what they say of their files (names, sizes, ETags, times), which differs when
-    /// any of that has changed. `None` if a place says nothing to tell by.
+    /// For a remote location, a value computed from the names, sizes, ETags and times of its files, which changes
+    /// whenever any of them changes. `None` if the location provides nothing to compare.
     pub fingerprint: Option<String>,
 }
 
 impl Cache {
-    /// Looks at the first of these addresses that has something, once, and fetches nothing. Files of this machine are
-    /// read as a whole.
+    /// Inspects the first of these addresses that has files, without retries, and fetches nothing. Local files are read
+    /// completely.
     ///
     /// # Errors
-    /// [`ArtifactError`], as when it is fetched.
+    /// [`ArtifactError`], as in a fetch.
     pub async fn see(config: &Config, uris: &[String]) -> Result<Seen, ArtifactError> {
         let mut tried = Vec::new();
         for uri in uris {

@@ -1,4 +1,4 @@
-//! From complete files to an artefact on the shelf, and back.
+//! Puts complete files into the cache as an artefact, and finds them there.
 
 use std::{
     fs, io,
@@ -19,16 +19,16 @@ use crate::{
     unpack::{self, Archive, Bounds},
 };
 
-/// An artefact on the shelf, held, under its name there.
+/// A cached artefact, locked for use, and its name in the cache.
 pub(super) type Held = (Manifest, Lock, String);
 
-/// What an artefact is called on the shelf.
+/// The name of an artefact in the cache.
 pub(super) fn entry_name(hex: &str, archive: Option<Archive>) -> String {
     if archive.is_some() { format!("{hex}.unpacked") } else { hex.to_owned() }
 }
 
 impl Cache {
-    /// The artefact of that name, if it is on the shelf and in order.
+    /// The artefact with that name, if the cache has it and it is undamaged.
     pub(super) async fn held(&self, name: &str, every_byte: bool) -> Result<Option<Held>, Failure> {
         if !self.shelf.entry(name).exists() {
             return Ok(None);
@@ -46,7 +46,7 @@ impl Cache {
         blocking(spawn_blocking(move || shelf.make_room(bytes, &but))).await?
     }
 
-    /// Unpacks an archive onto the shelf, unless its content is there.
+    /// Unpacks an archive into the cache, unless its content is there.
     pub(super) async fn unpacked(
         &self,
         wanted: &Wanted<'_>,
@@ -66,7 +66,7 @@ impl Cache {
         let bounds = Bounds { bytes: self.config.limit_bytes, entries: self.config.max_files };
         let (archive, into, held) = (archive.to_owned(), entry::content(&staged), Arc::clone(&lock));
         blocking(spawn_blocking(move || {
-            // It may outlive a cancelled call, and nobody else must unpack to the same place meanwhile.
+            // The task may outlive a cancelled call, and nobody else may unpack to the same place at that time.
             let _held = held;
             unpack::unpack(&archive, kind, &into, bounds)
         }))
@@ -74,7 +74,7 @@ impl Cache {
         self.shelved(wanted, staged, Some(digest), false, lock).await
     }
 
-    /// Checks complete files and puts them on the shelf.
+    /// Checks complete files and puts them into the cache.
     pub(super) async fn shelved(
         &self,
         wanted: &Wanted<'_>,
@@ -98,7 +98,7 @@ impl Cache {
         let name = entry_name(hex, kind);
         let pin = Lock::shared(&self.shelf.pin(&name)).await?;
         self.shelf.put(&staged, &name)?;
-        // An equal one was there before, and damaged: it is gone now, and so is ours.
+        // The cache had an equal but damaged artefact: it was removed, together with ours.
         let (manifest, pin) = self.shelf.take(&name, pin, false)?.ok_or(Failure::Changed)?;
         Ok((self.fetched(wanted, &manifest, pin, &name)?, name))
     }
@@ -116,7 +116,7 @@ impl Cache {
         if path.is_file()
             && let Some(called) = ending_differs(wanted.place, &path)
         {
-            // The same bytes came first under a name that does not say what they are.
+            // The same bytes came first under a name without a useful suffix.
             path = content.join(called);
             let linked = fs::hard_link(content.join(&manifest.root), &path);
             linked.or_else(|error| if error.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(error) })?;
@@ -127,7 +127,7 @@ impl Cache {
     }
 }
 
-/// A name with the address's ending, where the file's own is another.
+/// A name with the suffix of the address, if the name of the file has a different one.
 fn ending_differs(place: &Place, path: &Path) -> Option<String> {
     let address = match place {
         Place::Mlflow(_) => return None,

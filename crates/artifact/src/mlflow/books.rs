@@ -1,6 +1,6 @@
-//! What a tracking server has written down: registered models, their versions, logged models, runs.
+//! The records of a tracking server: registered models, their versions, logged models, runs.
 //!
-//! Whatever is not there is told with what is: the nearest name, the versions, the stages, the aliases.
+//! If something does not exist, the error lists what exists: the nearest name, the versions, the stages, the aliases.
 
 use api::decode::nearest;
 use serde::Deserialize;
@@ -9,9 +9,9 @@ use serde_json::json;
 use super::{Pick, Server, server::Complaint};
 use crate::error::Failure;
 
-/// How many names are told where one is not there.
+/// Maximum number of names in an error.
 const SHOWN: usize = 10;
-/// How many registered models are looked through for a near name.
+/// How many registered models are searched for a similar name.
 const LOOKED_THROUGH: &str = "200";
 /// The stages that MLflow knows.
 const STAGES: [&str; 4] = ["None", "Staging", "Production", "Archived"];
@@ -43,7 +43,7 @@ struct Alias {
     version: String,
 }
 
-/// The version that `pick` means now.
+/// The version that `pick` currently means.
 pub(super) async fn version(server: &Server, name: &str, pick: &Pick) -> Result<u64, Failure> {
     let said = match pick {
         Pick::Version(version) => return Ok(*version),
@@ -64,7 +64,7 @@ pub(super) async fn version(server: &Server, name: &str, pick: &Pick) -> Result<
     })
 }
 
-/// Where the files of a version are.
+/// The location of a version's files.
 pub(super) async fn of_version(server: &Server, name: &str, version: u64) -> Result<String, Failure> {
     #[derive(Deserialize)]
     struct Found {
@@ -82,7 +82,7 @@ pub(super) async fn of_version(server: &Server, name: &str, version: u64) -> Res
     }
 }
 
-/// Where the files of a logged model are.
+/// The location of a logged model's files.
 pub(super) async fn of_logged(server: &Server, id: &str) -> Result<String, Failure> {
     #[derive(Deserialize)]
     struct Found {
@@ -108,7 +108,7 @@ struct LoggedInfo {
     artifact_uri: String,
 }
 
-/// Where something that a run logged is: the model that it logged under that name, else its own file or folder.
+/// The location of a run's artefact: the model that it logged under that name, otherwise its own file or folder.
 pub(super) async fn of_run(server: &Server, run: &str, path: &str) -> Result<String, Failure> {
     #[derive(Deserialize)]
     struct Found {
@@ -139,14 +139,14 @@ pub(super) async fn of_run(server: &Server, run: &str, path: &str) -> Result<Str
     Ok(if rest.is_empty() { base } else { format!("{}/{rest}", base.trim_end_matches('/')) })
 }
 
-/// The model that a run logged under a name. Servers before MLflow 3 know of none.
+/// The model that a run logged under a name. Servers before MLflow 3 have none.
 async fn logged_by(server: &Server, run: &str, experiment: &str, name: &str) -> Result<Option<String>, Failure> {
     #[derive(Deserialize)]
     struct Found {
         #[serde(default)]
         models: Vec<Logged>,
     }
-    // No name that MLflow allows has such a character; it would be taken for the end of the text.
+    // MLflow allows no such character in names; it would end the text.
     if name.is_empty() || name.contains(['\'', '"', '\\']) || run.contains(['\'', '"', '\\']) {
         return Ok(None);
     }
@@ -178,7 +178,7 @@ fn newest(model: &RegisteredModel) -> Result<&str, Failure> {
     let newest = model.latest_versions.iter().max_by_key(|version| number(version));
     match newest {
         Some(version) => Ok(&version.version),
-        None => Err(Failure::Absent(format!("`{}` is registered and has no version yet", model.name))),
+        None => Err(Failure::Absent(format!("`{}` is registered, but has no version yet", model.name))),
     }
 }
 
@@ -190,14 +190,14 @@ fn in_stage<'m>(model: &'m RegisteredModel, stage: &str) -> Result<&'m str, Fail
     let name = &model.name;
     if let Some(alias) = model.aliases.iter().find(|alias| alias.alias == stage) {
         let alias = &alias.alias;
-        return Err(Failure::Absent(format!("`{alias}` is no stage but an alias: write models:/{name}@{alias}")));
+        return Err(Failure::Absent(format!("`{alias}` is an alias, not a stage: write models:/{name}@{alias}")));
     }
     if !STAGES.iter().any(|known| known.eq_ignore_ascii_case(stage)) {
         let hint = match nearest(stage, STAGES) {
             Some(near) => format!("did you mean {near}?"),
             None => format!("the stages are {}; an alias is written models:/{name}@alias", STAGES.join(", ")),
         };
-        return Err(Failure::Absent(format!("`{stage}` is no stage; {hint}")));
+        return Err(Failure::Absent(format!("`{stage}` is not a stage; {hint}")));
     }
     let mut there: Vec<_> = model.latest_versions.iter().collect();
     there.sort_by_key(|version| std::cmp::Reverse(number(version)));
@@ -233,7 +233,7 @@ fn under_alias<'m>(model: &'m RegisteredModel, alias: &str) -> Result<&'m str, F
     Err(Failure::Absent(format!("`{name}` has no alias `{alias}`; {hint}")))
 }
 
-/// The failure for a model that is not registered, with the nearest that is.
+/// The error for a model that is not registered, with the nearest registered name.
 async fn no_model(server: &Server, name: &str) -> Result<Failure, Failure> {
     #[derive(Deserialize)]
     struct Found {
@@ -245,7 +245,7 @@ async fn no_model(server: &Server, name: &str) -> Result<Failure, Failure> {
         all.map(|found| found.registered_models).unwrap_or_default().into_iter().map(|model| model.name).collect();
     let hint = match nearest(name, names.iter().map(String::as_str)) {
         Some(near) => format!("did you mean `{near}`?"),
-        None if names.is_empty() => "it has none at all".to_owned(),
+        None if names.is_empty() => "it has no models".to_owned(),
         None => {
             let more = if names.len() > SHOWN { ", …" } else { "" };
             format!("it has {}{more}", names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", "))
@@ -254,7 +254,7 @@ async fn no_model(server: &Server, name: &str) -> Result<Failure, Failure> {
     Ok(Failure::Absent(format!("the registry at {} has no model `{name}`; {hint}", server.shown())))
 }
 
-/// The failure for a version that is not there, with those that are.
+/// The error for a missing version, with the existing ones.
 async fn no_version(server: &Server, name: &str, version: &str) -> Result<Failure, Failure> {
     #[derive(Deserialize)]
     struct Found {

@@ -1,7 +1,7 @@
-//! A folder that MLflow writes where no server runs: `mlruns`.
+//! The `mlruns` folder, which MLflow writes without a server.
 //!
-//! Runs and logged models are found by their ids, which are names of folders. What is registered is a matter of
-//! a server's books, and is refused with the word how to start one.
+//! Runs and logged models are found by their ids, which are the names of folders. Registered models need a server, so
+//! their addresses are refused, with instructions to start one.
 
 use std::{
     fs,
@@ -13,7 +13,7 @@ use url::Url;
 use super::{Address, Resolved};
 use crate::{error::Failure, place::Place};
 
-/// The folder that a tracking URI names, if it names one that is there.
+/// The folder of a tracking URI, if it is an existing folder.
 pub(super) fn of(tracking: &str) -> Result<Option<PathBuf>, Failure> {
     let path = match Url::parse(tracking) {
         Ok(url) if url.scheme() == "file" => url.to_file_path().ok(),
@@ -48,7 +48,7 @@ pub(super) fn resolve(folder: &Path, address: &Address) -> Result<Resolved, Fail
     Ok(Resolved { place: Place::Local(place), location, version: None })
 }
 
-/// The folder of these names in any of the experiments.
+/// The folder with these names in any of the experiments.
 fn below_experiments(folder: &Path, names: &[&str]) -> Result<PathBuf, Failure> {
     for name in names {
         plain(name)?;
@@ -62,7 +62,7 @@ fn below_experiments(folder: &Path, names: &[&str]) -> Result<PathBuf, Failure> 
     Err(Failure::Absent(format!("no experiment in {} has {}", folder.display(), names.join("/"))))
 }
 
-/// A path that stays below its folder.
+/// A path that stays within its folder.
 fn plain(path: &str) -> Result<&str, Failure> {
     if path.starts_with('/') || path.split('/').any(|part| part == "..") {
         return Err(Failure::Refused("artifact_unsafe", format!("`{path}` leaves its folder")));

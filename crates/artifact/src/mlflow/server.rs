@@ -1,4 +1,4 @@
-//! A tracking server of MLflow: its address, who we are to it, and one request.
+//! An MLflow tracking server: its address, the credentials, and a request.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::{
     error::{Failure, chain},
 };
 
-/// The most that one answer of the books may have, in bytes.
+/// Maximum size of one response of the API, in bytes.
 const MAX_ANSWER: usize = 16 << 20;
 
 /// A tracking server.
@@ -21,13 +21,13 @@ const MAX_ANSWER: usize = 16 << 20;
 pub(crate) struct Server {
     client: Client,
     url: Url,
-    /// What names it, for those who have to change it.
+    /// The name of its setting, for errors.
     named_by: &'static str,
     credentials: Credentials,
     idle: Duration,
 }
 
-/// Who we are to it.
+/// The credentials.
 #[derive(Clone, Default)]
 struct Credentials {
     user: Option<(String, Option<String>)>,
@@ -40,7 +40,7 @@ impl std::fmt::Debug for Credentials {
     }
 }
 
-/// What a server said instead of an answer.
+/// The error response of a server.
 #[derive(Debug, serde::Deserialize)]
 pub(crate) struct Complaint {
     #[serde(default)]
@@ -50,19 +50,19 @@ pub(crate) struct Complaint {
 }
 
 impl Complaint {
-    /// Whether it says that there is no such thing.
+    /// Whether it means that the item does not exist.
     pub(crate) fn is_absence(&self) -> bool {
         self.error_code == "RESOURCE_DOES_NOT_EXIST" || self.error_code == "NOT_FOUND"
     }
 }
 
 impl Server {
-    /// The server of runs, logged models and files.
+    /// The server for runs, logged models and files.
     pub(crate) fn tracking(config: &Config) -> Result<Self, Failure> {
         Self::at(&config.tracking(), "MLFLOW_TRACKING_URI or the setting serve.cache.mlflow_tracking_uri", config)
     }
 
-    /// The server of registered models: the same unless another is named.
+    /// The server for registered models: the same unless another one is configured.
     pub(crate) fn registry(config: &Config) -> Result<Self, Failure> {
         match config.registry() {
             Some(registry) => {
@@ -98,10 +98,10 @@ impl Server {
         Ok(Self { client, url, named_by, credentials, idle: Duration::from_millis(config.idle_timeout_ms) })
     }
 
-    /// The server without what may be secret, for messages.
+    /// The server without secrets, for errors.
     pub(crate) fn shown(&self) -> String {
         let mut url = self.url.clone();
-        // Both fail only for URLs that cannot have a user.
+        // Both fail only for URLs without a user part.
         let _ = url.set_username("");
         let _ = url.set_password(None);
         url.as_str().trim_end_matches('/').to_owned()
@@ -115,7 +115,7 @@ impl Server {
         })
     }
 
-    /// The same way to another server. Who we are is told to the one that was configured, and to nobody else.
+    /// The client for another server. The credentials are sent only to the configured server.
     pub(crate) fn moved(mut self, url: &Url) -> Self {
         if url.origin() != self.url.origin() {
             self.credentials = Credentials::default();
@@ -136,7 +136,7 @@ impl Server {
         url
     }
 
-    /// Asks the books: `api/2.0/mlflow/<call>`.
+    /// Calls the API: `api/2.0/mlflow/<call>`.
     pub(crate) async fn get<T: DeserializeOwned>(
         &self,
         call: &str,
@@ -156,7 +156,7 @@ impl Server {
         self.answer(self.client.post(url).json(body)).await
     }
 
-    /// Asks for the list of files in a folder.
+    /// Requests the list of files in a folder.
     pub(crate) async fn list<T: DeserializeOwned>(&self, path: &str) -> Result<Result<T, Complaint>, Failure> {
         let url = self.below(["api", "2.0", "mlflow-artifacts", "artifacts"], &[("path", path)]);
         self.answer(self.client.get(url)).await
@@ -186,11 +186,8 @@ impl Server {
         }
         let body = self.body(response).await?;
         let foreign = || {
-            let reason = format!(
-                "{} answers {status} with something that no MLflow server says; correct {}",
-                self.shown(),
-                self.named_by
-            );
+            let reason =
+                format!("{} answers {status} but not like an MLflow server; correct {}", self.shown(), self.named_by);
             Failure::Refused("artifact_refused", reason)
         };
         if status == StatusCode::OK {
@@ -210,7 +207,7 @@ impl Server {
         };
         let silent = |why: String| {
             Failure::Broken(format!(
-                "the MLflow server {} does not answer: {why} ({} names it)",
+                "the MLflow server {} does not answer: {why} ({} sets its address)",
                 self.shown(),
                 self.named_by
             ))
@@ -218,7 +215,7 @@ impl Server {
         match tokio::time::timeout(self.idle, request.send()).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => Err(silent(chain(&error.without_url()))),
-            Err(_) => Err(silent(format!("nothing came for {} s", self.idle.as_secs_f32()))),
+            Err(_) => Err(silent(format!("no data arrived for {} s", self.idle.as_secs_f32()))),
         }
     }
 
@@ -227,7 +224,7 @@ impl Server {
         let mut stream = response.bytes_stream();
         loop {
             let next = tokio::time::timeout(self.idle, stream.next()).await;
-            match next.map_err(|_| Failure::Broken(format!("nothing came for {} s", self.idle.as_secs_f32())))? {
+            match next.map_err(|_| Failure::Broken(format!("no data arrived for {} s", self.idle.as_secs_f32())))? {
                 None => return Ok(body),
                 Some(Err(error)) => return Err(Failure::broken(&error.without_url())),
                 Some(Ok(chunk)) if body.len() + chunk.len() <= MAX_ANSWER => body.extend_from_slice(&chunk),
@@ -256,7 +253,7 @@ impl Server {
             }
             status => Failure::Refused(
                 "artifact_refused",
-                format!("{server} answers {status}, which no MLflow server says here; correct {}", self.named_by),
+                format!("{server} answers {status}, but not like an MLflow server; correct {}", self.named_by),
             ),
         }
     }

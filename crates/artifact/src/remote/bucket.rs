@@ -1,8 +1,8 @@
-//! Objects in S3 or Google Cloud Storage: one of them, or all below a folder.
+//! Objects in S3 or Google Cloud Storage: a single object, or all objects below a folder.
 //!
-//! Credentials, region and endpoint come from the environment under the names that the stores' own tools use:
-//! `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`, `AWS_ENDPOINT_URL`, `AWS_SKIP_SIGNATURE=true` for
-//! public buckets; `GOOGLE_SERVICE_ACCOUNT`, `GOOGLE_SKIP_SIGNATURE`.
+//! Credentials, region and endpoint come from the environment variables of the stores' own tools: `AWS_ACCESS_KEY_ID`,
+//! `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`, `AWS_ENDPOINT_URL`, `AWS_SKIP_SIGNATURE=true` for public buckets;
+//! `GOOGLE_SERVICE_ACCOUNT`, `GOOGLE_SKIP_SIGNATURE`.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -37,13 +37,13 @@ impl Bucket {
             Failure::Refused("artifact_refused", format!("its key cannot be used: {}", chain(&error)))
         })?;
         let idle = Duration::from_millis(config.idle_timeout_ms);
-        // Trying again is ours to do, so that it is counted once.
+        // Retries are done by the caller, so that each is counted once.
         let retry = RetryConfig { max_retries: 0, retry_timeout: idle, ..RetryConfig::default() };
         let client = ClientOptions::new().with_connect_timeout(base::client::CONNECT_TIMEOUT).with_timeout_disabled();
         let built: Result<Arc<dyn ObjectStore>, _> = match store {
             Store::S3 => {
                 let builder = AmazonS3Builder::from_env();
-                // Without TLS only where nobody can listen, or where AWS_ALLOW_HTTP says so.
+                // Without TLS only on loopback, or if AWS_ALLOW_HTTP allows it.
                 let endpoint = [AmazonS3ConfigKey::S3Endpoint, AmazonS3ConfigKey::Endpoint]
                     .iter()
                     .find_map(|key| builder.get_config_value(key));
@@ -92,7 +92,7 @@ impl Bucket {
         Ok(Listing { single: true, files: vec![described(&object, name)?], first: None })
     }
 
-    /// The objects as files. Consoles keep empty objects in the place of folders: those are none.
+    /// The objects as files. Consoles create empty objects for folders: these are skipped.
     fn files(&self, objects: &[ObjectMeta]) -> Result<Vec<RemoteFile>, Failure> {
         let folders: HashSet<&str> = objects.iter().flat_map(|object| folders_of(object.location.as_ref())).collect();
         let mut files = Vec::new();
@@ -127,11 +127,11 @@ impl Bucket {
 async fn within<T>(idle: Duration, asked: impl Future<Output = Result<T, object_store::Error>>) -> Result<T, Failure> {
     match tokio::time::timeout(idle, asked).await {
         Ok(answer) => answer.map_err(|error| failure(&error)),
-        Err(_) => Err(Failure::Broken(format!("no answer came for {} s", idle.as_secs_f32()))),
+        Err(_) => Err(Failure::Broken(format!("no answer for {} s", idle.as_secs_f32()))),
     }
 }
 
-/// The folders that an object is in.
+/// The folders of an object.
 fn folders_of(key: &str) -> impl Iterator<Item = &str> {
     key.match_indices('/').map(|(at, _)| &key[..at])
 }
@@ -158,11 +158,11 @@ fn is_plain_loopback(endpoint: &str) -> bool {
     })
 }
 
-/// Which kind of failure an answer of the store is.
+/// The kind of failure of a response from the store.
 fn failure(error: &object_store::Error) -> Failure {
     use object_store::Error;
     let reason = brief(error);
-    // Listing wraps every answer in `Generic`, which keeps the status in its words only.
+    // Listing wraps every response in `Generic`, where the status is only in its text.
     let status = |code: u16| chain(error).contains(&format!("status code: {code}"));
     let generic = matches!(error, Error::Generic { .. });
     if matches!(error, Error::NotFound { .. }) || (generic && status(404)) {
@@ -186,7 +186,7 @@ fn failure(error: &object_store::Error) -> Failure {
     }
 }
 
-/// The first words of an error: stores answer with documents.
+/// The first words of an error: stores respond with documents.
 fn brief(error: &object_store::Error) -> String {
     const MOST: usize = 300;
     let words = chain(error).split_whitespace().collect::<Vec<_>>().join(" ");

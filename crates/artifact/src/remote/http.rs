@@ -1,4 +1,4 @@
-//! One file behind a web server.
+//! One file on a web server.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ impl Http {
             if !schemes.iter().any(|scheme| scheme == attempt.url().scheme()) {
                 let scheme = attempt.url().scheme().to_owned();
                 return attempt
-                    .error(format!("it sends us to {scheme}://, which the setting `schemes` does not allow"));
+                    .error(format!("it redirects to {scheme}://, which the setting `schemes` does not allow"));
             }
             match base::client::bad_redirect(&attempt) {
                 Some(why) => attempt.error(why),
@@ -54,8 +54,7 @@ impl Http {
             other => return Err(refusal(other)),
         }
         if header(&response, &CONTENT_TYPE).is_some_and(|kind| kind.starts_with("text/html")) {
-            let reason =
-                "a web page is there, not a model; give the address of one file or of an archive (.tar.gz, .tar, .zip)";
+            let reason = "the address returns a web page, not a model; give the address of one file or of an archive (.tar.gz, .tar, .zip)";
             return Err(Failure::Refused("artifact_refused", reason.to_owned()));
         }
         let file = RemoteFile {
@@ -70,7 +69,7 @@ impl Http {
     }
 
     pub(crate) async fn open(&self, file: &RemoteFile, offset: u64) -> Result<Body, Failure> {
-        // Only what surely names the same bytes lets us go on in the middle (RFC 9110, 13.1.5).
+        // Resume only if the server surely sends the same bytes (RFC 9110, 13.1.5).
         let strong = file.etag.clone().filter(|etag| !etag.starts_with("W/")).or_else(|| file.modified.clone());
         let conditions = match strong {
             Some(validator) if offset > 0 => vec![(RANGE, format!("bytes={offset}-")), (IF_RANGE, validator)],
@@ -82,7 +81,7 @@ impl Http {
             StatusCode::PARTIAL_CONTENT => {
                 let range = header(&response, &CONTENT_RANGE).unwrap_or_default();
                 if !range.starts_with(&format!("bytes {offset}-")) {
-                    return Err(Failure::Broken(format!("asked for bytes from {offset}, it sends {range:?}")));
+                    return Err(Failure::Broken(format!("requested bytes from {offset}, but it sends {range:?}")));
                 }
                 offset
             }
@@ -102,12 +101,12 @@ impl Http {
         }
         match tokio::time::timeout(self.idle, request.send()).await {
             Ok(Ok(response)) => Ok(response),
-            // The address may carry secrets; the caller says which it was.
+            // The address may contain secrets; the caller adds it without them.
             Ok(Err(error)) if error.is_redirect() => {
                 Err(Failure::Refused("artifact_refused", crate::error::chain(&error.without_url())))
             }
             Ok(Err(error)) => Err(Failure::broken(&error.without_url())),
-            Err(_) => Err(Failure::Broken(format!("no answer came for {} s", self.idle.as_secs_f32()))),
+            Err(_) => Err(Failure::Broken(format!("no answer for {} s", self.idle.as_secs_f32()))),
         }
     }
 }

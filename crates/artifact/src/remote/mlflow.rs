@@ -1,8 +1,8 @@
-//! Files that an MLflow tracking server hands out itself.
+//! Files that an MLflow tracking server provides itself.
 //!
-//! The server lists names and sizes, and nothing by which to tell two files of one size apart: what it sends
-//! along (`ETag`, `Last-Modified`) may be that of a copy which it made for this request. So the fingerprint of a
-//! folder has the text of its `MLmodel` too, which names the model's own id and when it was logged.
+//! The server lists names and sizes, but nothing to distinguish two files of one size: its headers (`ETag`,
+//! `Last-Modified`) may describe a copy that it made for this request. So the fingerprint of a folder also includes the
+//! text of its `MLmodel`, which contains the model's own id and the time of logging.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -18,7 +18,7 @@ use crate::{
     shelf::Known,
 };
 
-/// The longest `MLmodel` that is read for the fingerprint, in bytes.
+/// Maximum size of the `MLmodel` that is read for the fingerprint, in bytes.
 const MAX_DESCRIPTION: usize = 1 << 20;
 
 pub(crate) struct Mlflow {
@@ -36,7 +36,7 @@ struct Page {
 
 #[derive(Deserialize)]
 struct Item {
-    /// Below the folder that was asked for.
+    /// Relative to the requested folder.
     path: String,
     #[serde(default)]
     is_dir: bool,
@@ -44,7 +44,7 @@ struct Item {
     file_size: Option<u64>,
 }
 
-/// A number, also as text: that is how protocol buffers write long ones.
+/// A number, possibly as text: protocol buffers write long numbers as text.
 fn size<'d, D: Deserializer<'d>>(given: D) -> Result<Option<u64>, D::Error> {
     let value = serde_json::Value::deserialize(given)?;
     Ok(value.as_u64().or_else(|| value.as_str()?.parse().ok()))
@@ -96,7 +96,7 @@ impl Mlflow {
         Ok(files)
     }
 
-    /// The one file at the path, which the folder around it lists.
+    /// The single file at the path, found in the listing of its folder.
     async fn only(&self) -> Result<RemoteFile, Failure> {
         let (folder, name) = self.tracked.path.rsplit_once('/').unwrap_or(("", &self.tracked.path));
         let items = self.page(folder).await?;
@@ -124,7 +124,7 @@ impl Mlflow {
         let path = RelativePath::parse(name).map_err(|reason| {
             Failure::Refused("artifact_unsafe", format!("its file {name:?} cannot be used: {reason}"))
         })?;
-        // Sizes tell one listing from the next; a file is what its folder said it is.
+        // Listings are compared by size; a file is what its folder listed.
         let modified = Some("listed".to_owned());
         Ok(RemoteFile { path, key: join(&self.tracked.path, below), size, etag: None, modified })
     }
@@ -149,7 +149,9 @@ impl Mlflow {
             let range = response.headers().get(CONTENT_RANGE).and_then(|range| range.to_str().ok()).unwrap_or_default();
             let whole = file.size.map_or_else(|| "*".to_owned(), |size| size.to_string());
             if !range.starts_with(&format!("bytes {offset}-")) || !range.ends_with(&format!("/{whole}")) {
-                return Err(Failure::Broken(format!("asked for bytes from {offset} of {whole}, it sends {range:?}")));
+                return Err(Failure::Broken(format!(
+                    "requested bytes from {offset} of {whole}, but it sends {range:?}"
+                )));
             }
             offset
         } else {
@@ -159,7 +161,7 @@ impl Mlflow {
     }
 }
 
-/// Two parts of a path, either of which may be empty.
+/// Two parts of a path; each may be empty.
 fn join(folder: &str, name: &str) -> String {
     match (folder, name) {
         ("", only) | (only, "") => only.to_owned(),

@@ -163,7 +163,7 @@ async fn what_no_waiting_mends_is_refused_at_once() {
     };
     server.put_page("/page", page);
     let error = fetch(&config, &server.url("/page")).await.expect_err("it is no model");
-    assert!(error.to_string().contains("a web page is there"), "{error}");
+    assert!(error.to_string().contains("returns a web page"), "{error}");
 }
 
 #[tokio::test]

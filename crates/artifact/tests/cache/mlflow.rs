@@ -186,14 +186,14 @@ async fn what_is_not_there_is_told_with_what_is(mlflow: &Mlflow) {
             "models:/iris/Production",
             "no version of `iris` is in Production; there is version 2 in no stage, version 1 in Archived",
         ),
-        ("models:/iris/Prodution", "`Prodution` is no stage; did you mean Production?"),
-        ("models:/iris/champion", "`champion` is no stage but an alias: write models:/iris@champion"),
+        ("models:/iris/Prodution", "`Prodution` is not a stage; did you mean Production?"),
+        ("models:/iris/champion", "`champion` is an alias, not a stage: write models:/iris@champion"),
         ("models:/iris@chmpion", "`iris` has no alias `chmpion`; did you mean `champion`?"),
         ("models:/iris@other", "it has `champion` (version 2)"),
-        ("models:/empty/latest", "`empty` is registered and has no version yet"),
+        ("models:/empty/latest", "`empty` is registered, but has no version yet"),
         ("models:/m-0123", "has no logged model `m-0123`"),
         ("runs:/0123/model", "has no run `0123`"),
-        ("mlflow-artifacts:/no/such", "nothing is at mlflow-artifacts:/no/such"),
+        ("mlflow-artifacts:/no/such", "found nothing at mlflow-artifacts:/no/such"),
     ] {
         let error = fetch(&config, uri).await.expect_err(uri);
         assert!(error.to_string().contains(words), "{uri}: {error}");
@@ -291,7 +291,7 @@ async fn a_server_that_is_no_mlflow_is_said_and_who_we_are_is_asked_for() {
     let (folder, server) = (folder(), Server::start().await);
     let config = Config { mlflow_tracking_uri: server.url(""), ..config(&folder) };
     let error = fetch(&config, "models:/iris/1").await.expect_err("it is none");
-    assert!(error.to_string().contains("no MLflow server says"), "{error}");
+    assert!(error.to_string().contains("not like an MLflow server"), "{error}");
     server.mishap(Mishap::Status(401));
     let error = fetch(&config, "models:/iris/1").await.expect_err("nobody is let in");
     assert_eq!(error.code(), "artifact_denied");
