@@ -6,10 +6,10 @@ use half::{bf16, f16};
 use super::{Data, Datatype, Json, Malformed, tensor::element_count};
 
 impl Data {
-    /// Reads exactly the elements that `shape` has from `bytes`. Elements of `BYTES` share the memory.
+    /// Reads exactly the elements of `shape` from `bytes`. Elements of `BYTES` share the memory.
     ///
     /// # Errors
-    /// Too few or too many bytes, or a byte that is no `BOOL`.
+    /// Too few or too many bytes, or a byte that is not a valid `BOOL`.
     pub fn from_binary(datatype: Datatype, shape: &[i64], bytes: &Bytes) -> Result<Self, Malformed> {
         let count = element_count(shape)?;
         if let Some(size) = datatype.size()
@@ -39,7 +39,7 @@ impl Data {
         })
     }
 
-    /// The datatype in binary form: JSON values are `BYTES` there, each with its text.
+    /// The datatype in binary form: JSON values are `BYTES` with their text.
     #[must_use]
     pub fn binary_datatype(&self) -> Datatype {
         if matches!(self, Self::Json(_)) { Datatype::Bytes } else { self.datatype() }
@@ -63,7 +63,7 @@ impl Data {
         match self {
             Self::Bytes(elements) | Self::Json(Json { texts: elements, .. }) => {
                 for element in elements {
-                    // An element came out of a body or a model; neither holds 4 GiB.
+                    // An element comes from a body or a model; neither contains 4 GiB.
                     out.put_u32_le(u32::try_from(element.len()).unwrap_or(u32::MAX));
                     out.put_slice(element);
                 }
@@ -84,7 +84,7 @@ impl Data {
         }
     }
 
-    /// No elements, of a type.
+    /// An empty list of a type.
     #[must_use]
     pub fn empty(datatype: Datatype) -> Self {
         Self::zeros(datatype, 0)
@@ -116,7 +116,7 @@ fn numbers<T, const N: usize>(bytes: &[u8], read: impl Fn([u8; N]) -> T) -> Vec<
     bytes.as_chunks::<N>().0.iter().map(|chunk| read(*chunk)).collect()
 }
 
-/// A block at a time, so that the compiler makes copies of memory out of the elements.
+/// Block by block, so that the compiler can turn it into memory copies.
 fn put<T: Copy, const N: usize>(out: &mut BytesMut, elements: &[T], write: impl Fn(T) -> [u8; N]) {
     const BLOCK: usize = 512;
     for chunk in elements.chunks(BLOCK / N) {
@@ -136,7 +136,7 @@ fn bools(bytes: &[u8]) -> Result<Vec<bool>, Malformed> {
 }
 
 fn strings(bytes: &Bytes, count: usize) -> Result<Vec<Bytes>, Malformed> {
-    // Each element takes at least its length's four bytes, so that a shape cannot ask for more memory.
+    // Each element takes at least the four bytes of its length, so a shape cannot request more memory.
     if count > bytes.len() / 4 {
         return Err(Malformed(format!("{count} elements of BYTES do not fit into the {} bytes sent", bytes.len())));
     }

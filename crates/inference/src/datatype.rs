@@ -79,7 +79,7 @@ impl Datatype {
         }
     }
 
-    /// Bytes of one element in binary form; `None` for `BYTES`, whose elements differ.
+    /// Bytes of one element in binary form; `None` for `BYTES`, whose elements have different lengths.
     #[must_use]
     pub fn size(self) -> Option<usize> {
         match self {
@@ -98,7 +98,7 @@ impl fmt::Display for Datatype {
     }
 }
 
-/// The text names no datatype.
+/// The text is not the name of a datatype.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a datatype; {hint}", hint = hint(.0))]
 pub struct NotADatatype(String);

@@ -1,9 +1,8 @@
-//! Bytes in base64.
+//! Base64.
 
 use base64::{DecodeError, Engine as _, engine::general_purpose::STANDARD};
 
-/// The bytes that a text in base64 holds. Line ends are passed over: `base64` and Python's `encodebytes` write one after
-/// 76 characters.
+/// Decodes base64. Line breaks are skipped: `base64` and Python's `encodebytes` write one after 76 characters.
 ///
 /// # Errors
 /// Text that is not base64.

@@ -1,16 +1,16 @@
-//! The fields of a request that nobody knows. They are ignored, as the protocol asks, and the caller is told.
+//! Unknown fields of a request. They are ignored, as the protocol requires, and reported to the caller.
 
 use std::fmt::Write as _;
 
 use api::decode::nearest;
 
-/// So many of them are named.
+/// Maximum number of names.
 const NAMED: usize = 10;
 
-/// Bytes of the header that names them, at most.
+/// Maximum size of the header with the names, in bytes.
 const LONGEST: usize = 1 << 10;
 
-/// Fields that were ignored: how many, and the names of the first ten.
+/// The ignored fields: their number, and the names of the first ten.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ignored {
     count: u64,
@@ -18,7 +18,7 @@ pub struct Ignored {
 }
 
 impl Ignored {
-    /// Notes a field. `within` is what it stands in, such as `inputs[0].`; nothing for the body itself.
+    /// Records a field. `within` is its parent, such as `inputs[0].`; empty for the body itself.
     pub fn add(&mut self, within: &str, field: &str) {
         self.count += 1;
         if self.names.len() < NAMED {
@@ -27,21 +27,21 @@ impl Ignored {
         }
     }
 
-    /// Notes what was ignored elsewhere too.
+    /// Adds the fields that were ignored elsewhere.
     pub fn append(&mut self, more: Self) {
         self.count += more.count;
         self.names.extend(more.names);
         self.names.truncate(NAMED);
     }
 
-    /// How many there were.
+    /// The number of fields.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// The names of the first ten for a header: `a, inputs[0].b`. At most 1 KiB; what a header cannot hold, and a
-    /// comma, are percent-encoded. `None` if nothing was ignored.
+    /// The names of the first ten for a header: `a, inputs[0].b`. At most 1 KiB; characters that a header cannot
+    /// contain, and commas, are percent-encoded. `None` if nothing was ignored.
     #[must_use]
     pub fn header(&self) -> Option<String> {
         if self.count == 0 {
@@ -62,7 +62,7 @@ impl Ignored {
         Some(header)
     }
 
-    /// A question for an error about a field that is missing: whether an ignored one was meant to be it.
+    /// A suggestion for an error about a missing field, if an ignored field has a similar name.
     pub(super) fn hint(&self, within: &str, missing: &str) -> String {
         let names = self.names.iter().filter_map(|name| name.strip_prefix(within));
         nearest(missing, names)

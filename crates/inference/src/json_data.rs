@@ -1,4 +1,4 @@
-//! The `data` of a tensor in JSON: nested lists or one flat list, read straight into a typed vector.
+//! The `data` of a tensor in JSON: nested lists or one flat list, read directly into a typed vector.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use super::{
     tensor::{each_data, element_count},
 };
 
-/// Reads the elements of one tensor whose type and shape are known.
+/// Reads the elements of a tensor with a known type and shape.
 pub(super) struct DataSeed<'s> {
     pub(super) datatype: Datatype,
     pub(super) shape: &'s [i64],
@@ -26,7 +26,7 @@ impl<'de> DeserializeSeed<'de> for DataSeed<'_> {
         let mut data = Data::empty(self.datatype);
         let mut leaf_depth = None;
         each_data!(&mut data, out => {
-            // A shape is a claim: only what really comes takes memory.
+            // A shape is only a claim: memory is allocated for the elements that really come.
             out.reserve(wanted.min(1024));
             let nest = Nest { out, wanted, lists: &lists, depth: 0, leaf_depth: &mut leaf_depth };
             nest.deserialize(from)?;
@@ -38,12 +38,12 @@ impl<'de> DeserializeSeed<'de> for DataSeed<'_> {
     }
 }
 
-/// How many elements a list at each depth holds: `[2, 3]` gives 6, 3.
+/// The number of elements in a list at each depth: `[2, 3]` gives 6, 3.
 fn list_lengths(shape: &[i64]) -> Vec<usize> {
     (0..shape.len()).map(|depth| element_count(&shape[depth..]).unwrap_or(0)).collect()
 }
 
-/// A scalar or a list, at some depth of the nesting.
+/// A scalar or a list, at some depth.
 struct Nest<'a, E> {
     out: &'a mut Vec<E>,
     wanted: usize,
@@ -147,7 +147,7 @@ impl<'de, E: Element> Visitor<'de> for Nest<'_, E> {
         self.push(Err(format!("null, not {}", E::WANTED)))
     }
 
-    /// `{"b64": "…"}`: the bytes of one string, as V1 has them. Or what stands for a bare word.
+    /// `{"b64": "…"}`: the bytes of one string, as in V1. Or the placeholder of a bare word.
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let name = map.next_key::<std::borrow::Cow<'de, str>>()?;
         if name.as_deref() == Some(json_words::KEY) {
@@ -175,7 +175,7 @@ impl<'de, E: Element> Visitor<'de> for Nest<'_, E> {
     }
 }
 
-/// What JSON can say of one element. `None`: it is not of this type, or not in its range.
+/// Conversions of one JSON element. `None`: it does not have this type, or is out of its range.
 trait Element: Sized {
     /// For messages.
     const WANTED: &'static str;
@@ -208,7 +208,7 @@ macro_rules! whole {
             const WANTED: &'static str = $wanted;
 
             fn of_float(number: f64) -> Option<Self> {
-                // 3.0 is a whole number too; a float beyond 2^53 names no exact one.
+                // 3.0 is a whole number too; a float beyond 2^53 is not exact.
                 if number.fract() != 0.0 || number.abs() > 9_007_199_254_740_992.0 {
                     return None;
                 }
@@ -258,7 +258,7 @@ macro_rules! float {
                 Self::of_float(number as f64)
             }
 
-            /// JSON has no numbers for these; the words are those of protobuf's JSON form.
+            /// JSON has no numbers for these; the words are from protobuf's JSON format.
             fn of_text(text: &str) -> Option<Self> {
                 Self::of_word(text)
             }

@@ -1,7 +1,8 @@
-//! Reads the JSON that nearly every request is: plain names, known fields, each once, `data` after its type
-//! and shape. Anything else is `None`, and [`super::json_read`] reads it, or says what is wrong with it.
+//! A fast reader for typical requests: plain names, known fields, each once, `data` after its type and shape. For any
+//! other input it returns `None`, and [`super::json_read`] reads it, or reports what is wrong.
 //!
-//! **Invariant:** whatever is read here, the other reader would read as the same; a property test holds it.
+//! **Invariant:** the other reader would give the same result for everything that is read here; a property test checks
+//! it.
 
 use bytes::Bytes;
 use half::{bf16, f16};
@@ -35,7 +36,7 @@ pub(super) fn request(json: &[u8]) -> Option<ReadMessage<ReadOutput>> {
     })
 }
 
-/// Nested lists, and the shape that they have.
+/// Nested lists, and their shape.
 pub(super) fn nested(json: &[u8], datatype: Datatype) -> Option<(Vec<i64>, Data)> {
     let mut cursor = Cursor::new(json);
     let mut data = Data::empty(datatype);
@@ -80,7 +81,7 @@ fn list<'j, T>(cursor: &mut Cursor<'j>, mut read: impl FnMut(&mut Cursor<'j>) ->
     }
 }
 
-/// Goes over a comma, or over the end of what holds the elements.
+/// Skips a comma, or the end of the enclosing list or object.
 #[inline]
 fn goes_on(cursor: &mut Cursor<'_>, end: u8) -> Option<bool> {
     let byte = cursor.next()?;
@@ -118,12 +119,12 @@ fn output(cursor: &mut Cursor<'_>) -> Option<ReadOutput> {
     Some(ReadOutput { name: name?, parameters: parameters.unwrap_or_default() })
 }
 
-/// The elements of a tensor: one flat list, or lists nested as the shape is.
+/// The elements of a tensor: one flat list, or lists nested according to the shape.
 fn elements(cursor: &mut Cursor<'_>, datatype: Datatype, shape: &[i64]) -> Option<Data> {
     let wanted = element_count(shape).ok()?;
     let mut data = Data::empty(datatype);
     let found = each_data!(&mut data, out => {
-        // A shape is a claim: an element takes two bytes at least.
+        // A shape is only a claim: an element takes at least two bytes.
         out.reserve(wanted.min(cursor.left() / 2 + 1));
         lists(cursor, out)?
     }, _ => return None);
@@ -131,17 +132,16 @@ fn elements(cursor: &mut Cursor<'_>, datatype: Datatype, shape: &[i64]) -> Optio
     (found == shape || is_flat).then_some(data)
 }
 
-/// Lists, of lists all the way down that have the same length at the same depth, and none of which is empty.
+/// Nested lists with equal lengths at each depth, none of them empty.
 fn lists<E: Element>(cursor: &mut Cursor<'_>, out: &mut Vec<E>) -> Option<Vec<i64>> {
-    /// More dimensions than anybody sends.
+    /// More dimensions than any real tensor has.
     const MOST: usize = 8;
     let mut shape = [0; MOST];
     let rank = list_into(cursor, out, &mut shape)?;
     shape[..rank].iter().map(|length| i64::try_from(*length).ok()).collect()
 }
 
-/// One list, or a scalar: appends its elements and notes its length, and those of the lists in it. Says how
-/// deep it is nested.
+/// One list, or a scalar: appends its elements and records its length, and those of its inner lists. Returns its depth.
 fn list_into<E: Element>(cursor: &mut Cursor<'_>, out: &mut Vec<E>, shape: &mut [usize]) -> Option<usize> {
     if cursor.next()? != b'[' {
         out.push(E::element(cursor)?);
@@ -196,7 +196,7 @@ macro_rules! whole {
 
 whole!(u8 u16 u32 u64 i8 i16 i32 i64);
 
-/// A number, or one of the words for floats that JSON has no numbers for.
+/// A number, or a word for a float that JSON cannot represent.
 #[inline]
 fn float<F>(
     cursor: &mut Cursor<'_>,

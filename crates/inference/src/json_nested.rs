@@ -1,4 +1,4 @@
-//! Nested lists of elements whose shape is not known before.
+//! Nested lists of elements with an unknown shape.
 
 use std::fmt;
 
@@ -6,10 +6,10 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 
 use super::{Data, Datatype, Malformed, json_data::DataSeed, json_fast};
 
-/// Reads nested lists whose shape is not known before, as V1's `instances` come.
+/// Reads nested lists with an unknown shape, such as V1's `instances`.
 ///
 /// # Errors
-/// Lists of differing lengths, or an element that is not of `datatype`.
+/// Lists of different lengths, or an element that is not of `datatype`.
 pub fn nested_data(json: &str, datatype: Datatype) -> Result<(Vec<i64>, Data), Malformed> {
     if let Some(read) = json_fast::nested(json.as_bytes(), datatype) {
         return Ok(read);
@@ -20,7 +20,7 @@ pub fn nested_data(json: &str, datatype: Datatype) -> Result<(Vec<i64>, Data), M
     let mut from = serde_json::Deserializer::from_str(json);
     let data =
         DataSeed { datatype, shape: &shape }.deserialize(&mut from).map_err(|e| match Malformed::unplaced(&e) {
-            // Nobody said a shape: it is that of the first row.
+            // No shape was given: it is that of the first row.
             Malformed(words) if words.contains("more elements than") => {
                 Malformed(format!("its rows are not alike: by the first one the shape is {shape:?}"))
             }
@@ -29,7 +29,7 @@ pub fn nested_data(json: &str, datatype: Datatype) -> Result<(Vec<i64>, Data), M
     Ok((shape, data))
 }
 
-/// Learns a shape from the lengths of the lists and of their first elements.
+/// Finds the shape from the lengths of the lists and of their first elements.
 struct Probe<'s> {
     shape: &'s mut Vec<i64>,
 }
@@ -85,7 +85,7 @@ impl<'de> Visitor<'de> for Probe<'_> {
         Ok(())
     }
 
-    /// A string's bytes in base64 are one element; whether they are is seen when they are read.
+    /// A base64 string is one element; it is validated when it is read.
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
         Ok(())

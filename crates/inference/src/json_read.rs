@@ -1,7 +1,7 @@
-//! The JSON of requests and responses, read field by field without a generic value in between.
+//! Reads the JSON of requests and responses field by field, without an intermediate generic value.
 //!
-//! `data` is read on the spot when the tensor's type and shape have come before it, as every known client
-//! writes them; else its text is kept and read when they have.
+//! `data` is read at once if the type and shape of the tensor came before it, as in all known clients; otherwise its
+//! text is kept and read later.
 
 use std::{fmt, marker::PhantomData};
 
@@ -16,7 +16,7 @@ use super::{
     replace_bare_floats,
 };
 
-/// A tensor whose elements came with the JSON, or come after it.
+/// A tensor whose elements came with the JSON, or follow it.
 #[derive(Debug, PartialEq)]
 pub(super) struct ReadTensor {
     pub(super) name: String,
@@ -33,7 +33,7 @@ pub(super) struct ReadOutput {
     pub(super) parameters: Parameters,
 }
 
-/// A whole message: of a request (`O` is [`ReadOutput`]) or of a response (`O` is [`ReadTensor`]).
+/// A whole message: a request (`O` is [`ReadOutput`]) or a response (`O` is [`ReadTensor`]).
 #[derive(Debug, PartialEq)]
 pub(super) struct ReadMessage<O> {
     pub(super) model_name: Option<String>,
@@ -45,7 +45,7 @@ pub(super) struct ReadMessage<O> {
     pub(super) ignored: Ignored,
 }
 
-/// Reads a message. Fields that nobody knows are ignored and noted.
+/// Reads a message. Unknown fields are ignored and recorded.
 pub(super) fn read<O: Entry>(json: &[u8]) -> Result<ReadMessage<O>, Malformed> {
     let error = match read_once(json) {
         Ok(message) => return Ok(message),
@@ -54,7 +54,7 @@ pub(super) fn read<O: Entry>(json: &[u8]) -> Result<ReadMessage<O>, Malformed> {
     match replace_bare_floats(json) {
         None if error.is_data() => Err(Malformed(error.to_string())),
         None => Err(Malformed(format!("the body is not JSON: {error}"))),
-        // Lines and columns of what was written anew say nothing to the caller.
+        // Line and column of a rewritten text mean nothing to the caller.
         Some(json) => read_once(&json).map_err(|error| {
             let Malformed(words) = Malformed::unplaced(&error);
             Malformed(if error.is_data() { words } else { format!("the body is not JSON: {words}") })
@@ -68,14 +68,14 @@ fn read_once<O: Entry>(json: &[u8]) -> serde_json::Result<ReadMessage<O>> {
     from.end().map(|()| message)
 }
 
-/// What the list `outputs` holds.
+/// The content of the list `outputs`.
 pub(super) trait Entry: Sized {
-    /// The fields of a message whose `outputs` are of this kind.
+    /// The fields of a message with this kind of `outputs`.
     const FIELDS: &'static [&'static str];
     fn read<'de, A: MapAccess<'de>>(map: A, place: usize, ignored: &mut Ignored) -> Result<Self, A::Error>;
 }
 
-/// Passes over a field that nobody knows.
+/// Skips an unknown field.
 fn ignore<'de, A: MapAccess<'de>>(
     map: &mut A,
     within: &str,
@@ -91,8 +91,8 @@ fn missing<E: Error>(field: &str, list: &str, place: usize, name: Option<&String
     E::custom(format!("`{field}` is missing in {}{hint}", label(list, place, name)))
 }
 
-/// Puts a field's value in its place, once, with the field named if it is wrong. `null` is a field that is not there,
-/// as clients write whose fields have a default.
+/// Stores the value of a field, once; an error contains the name of the field. `null` counts as absent, because some
+/// clients write it for defaults.
 fn fill<'de, T: Deserialize<'de>, A: MapAccess<'de>>(
     slot: &mut Option<T>,
     map: &mut A,
@@ -147,7 +147,7 @@ fn read_tensor<'de, A: MapAccess<'de>>(
     let datatype = datatype.ok_or_else(|| missing("datatype"))?;
     let is_behind = parameters.as_ref().is_some_and(|parameters| parameters.contains_key(BINARY_DATA_SIZE));
     if data.is_none() && later.is_none() && !is_behind {
-        // That there is none is said later; what was meant to be it is seen here.
+        // A missing field is reported later; here a misspelt one is detected.
         let hint = ignored.hint(&format!("{list}[{place}]."), "data");
         if !hint.is_empty() {
             return Err(missing("data"));
@@ -171,7 +171,7 @@ impl Entry for ReadTensor {
 }
 
 impl Entry for ReadOutput {
-    // KServe's client repeats the model of the path; the path decides.
+    // KServe's client repeats the model from the path; the path decides.
     const FIELDS: &'static [&'static str] = &["model_name", "model_version", "id", "parameters", "inputs", "outputs"];
 
     fn read<'de, A: MapAccess<'de>>(mut map: A, place: usize, ignored: &mut Ignored) -> Result<Self, A::Error> {

@@ -1,20 +1,20 @@
-//! `NaN`, `Infinity` and `-Infinity`: JSON has no such words, and Python's `json` module writes them all the same.
+//! Bare `NaN`, `Infinity` and `-Infinity`: they are not valid JSON, but Python's `json` module writes them.
 //!
-//! Readers that are built on `serde_json` cannot get over them. So a text that they refuse is written again with an
-//! object in the place of each word, and read once more: `{"\u0000":0}` is NaN, with 1 and -1 it is an infinity.
-//! No reader takes such an object for anything else, so that a bare word is a float and never a string.
+//! Readers that use `serde_json` cannot parse them. So a refused text is rewritten with an object in place of each
+//! word, and read again: `{"\u0000":0}` is NaN; with 1 and -1 it is an infinity. No reader accepts such an object for
+//! anything else, so a bare word is always a float and never a string.
 
-/// The key of the object that stands for a bare word.
+/// The key of the placeholder object for a bare word.
 pub(super) const KEY: &str = "\0";
 
-/// The words, and the object that each becomes.
+/// The words and their placeholder objects.
 const WORDS: [(&[u8], &[u8], f64); 3] = [
     (b"NaN", b"{\"\\u0000\":0}", f64::NAN),
     (b"Infinity", b"{\"\\u0000\":1}", f64::INFINITY),
     (b"-Infinity", b"{\"\\u0000\":-1}", f64::NEG_INFINITY),
 ];
 
-/// The float that an object with [`KEY`] and this value stands for.
+/// The float of a placeholder object with [`KEY`] and this value.
 pub(super) fn float_of(value: i64) -> f64 {
     match value {
         0 => f64::NAN,
@@ -23,8 +23,7 @@ pub(super) fn float_of(value: i64) -> f64 {
     }
 }
 
-/// The float that a text begins with as a word (bare, as a string, or as the object that stands for it), and the
-/// length of that.
+/// The float that a text begins with as a word (bare, as a string, or as a placeholder), and its length.
 #[cold]
 pub(super) fn leading_float(text: &[u8]) -> Option<(f64, usize)> {
     WORDS.iter().find_map(|(word, object, float)| {
@@ -35,8 +34,8 @@ pub(super) fn leading_float(text: &[u8]) -> Option<(f64, usize)> {
     })
 }
 
-/// The text with objects in the place of bare `NaN`, `Infinity` and `-Infinity`; `None` if it has none of them.
-/// Whether the rest is JSON is for its reader to say.
+/// The text with placeholders for bare `NaN`, `Infinity` and `-Infinity`; `None` if it has none of them. The reader
+/// checks whether the rest is JSON.
 #[must_use]
 pub fn replace_bare_floats(json: &[u8]) -> Option<Vec<u8>> {
     let (mut out, mut copied, mut at) = (Vec::new(), 0, 0);
@@ -65,7 +64,7 @@ pub fn replace_bare_floats(json: &[u8]) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// The text with the bare words back in their places.
+/// The text with the placeholders replaced by the bare words.
 #[must_use]
 pub fn restore_bare_floats(json: &str) -> std::borrow::Cow<'_, str> {
     const START: &str = "{\"\\u0000\":";
@@ -78,13 +77,13 @@ pub fn restore_bare_floats(json: &str) -> std::borrow::Cow<'_, str> {
     WORDS.iter().fold(json.to_owned(), of).into()
 }
 
-/// Whether a text begins with what stands for a bare word.
+/// Whether a text begins with a placeholder.
 #[must_use]
 pub fn begins_with_bare_float(json: &str) -> bool {
     WORDS.iter().any(|(_, object, _)| json.as_bytes().starts_with(object))
 }
 
-/// The place after the quotation mark that ends a string.
+/// The position after the quotation mark that ends a string.
 fn end_of_string(json: &[u8], mut at: usize) -> usize {
     while let Some(step) = json.get(at..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
         at += step;

@@ -9,17 +9,17 @@ use serde::Serialize;
 
 use super::{Data, Malformed, Parameters, Tensor, tensor::each_data};
 
-/// How a float that is not a number is written, for which JSON has no number.
+/// How to write a float that JSON cannot represent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Nan {
     /// `"NaN"`.
     #[default]
     Word,
-    /// null, as what is missing.
+    /// null, like a missing value.
     Null,
 }
 
-/// Appends a value that serde knows.
+/// Appends a value with serde.
 pub(super) fn json<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
     // Writing strings, numbers and maps of them into memory cannot fail.
     let _ = serde_json::to_writer(out, value);
@@ -29,13 +29,13 @@ pub(super) fn json<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
 pub(super) fn flat(out: &mut Vec<u8>, data: &Data, nan: Nan) -> Result<(), Malformed> {
     each_data!(data, vec => list(out, vec, nan), json => match json.of {
         Some(_) => list(out, &bare(&json.texts), nan),
-        // Values of no datatype are texts that hold JSON.
+        // Values without a datatype are JSON texts.
         None => list(out, &json.texts, nan),
     })
 }
 
-/// Appends the elements as lists nested like the shape: `[[1,2],[3,4]]`. `BYTES` of which some are not UTF-8,
-/// which JSON cannot hold, are written as V1 has them: `{"b64":"…"}`. JSON values are written as they are.
+/// Appends the elements as lists nested like the shape: `[[1,2],[3,4]]`. `BYTES` with some that are not UTF-8, which
+/// JSON cannot represent, are written as in V1: `{"b64":"…"}`. JSON values are written unchanged.
 ///
 /// # Errors
 /// None today: everything can be written.
@@ -48,8 +48,8 @@ pub fn write_nested(out: &mut Vec<u8>, tensor: &Tensor, nan: Nan) -> Result<(), 
     each_data!(&tensor.data, vec => nest(out, &tensor.shape, vec, nan), json => nest(out, &tensor.shape, &bare(&json.texts), nan))
 }
 
-/// Appends one row, the part of a tensor below an index of its first dimension, as [`write_nested`] does. A
-/// tensor without dimensions is one row.
+/// Appends one row, the part of a tensor at an index of its first dimension, like [`write_nested`]. A tensor without
+/// dimensions is one row.
 ///
 /// # Errors
 /// See [`write_nested`].
@@ -67,7 +67,7 @@ pub fn write_row(out: &mut Vec<u8>, tensor: &Tensor, row: usize, nan: Nan) -> Re
         json => nest(out, inner, &bare(json.texts.get(place).unwrap_or_default()), nan))
 }
 
-/// Texts that are JSON already.
+/// Texts that are already JSON.
 fn bare(texts: &[Bytes]) -> Vec<Bare<'_>> {
     texts.iter().map(|text| Bare(text)).collect()
 }
@@ -158,7 +158,7 @@ macro_rules! float {
                 } else if self.is_nan() && nan == Nan::Null {
                     out.extend_from_slice(b"null");
                 } else {
-                    // JSON has no numbers for these; reading understands the same words.
+                    // JSON has no numbers for these; readers accept the same words.
                     let word = if self.is_nan() { "NaN" } else if self.is_sign_negative() { "-Infinity" } else { "Infinity" };
                     let _ = write!(out, "\"{word}\"");
                 }
@@ -193,8 +193,7 @@ pub(super) fn parameters(out: &mut Vec<u8>, parameters: &Parameters) {
     }
 }
 
-/// Appends a tensor as an object. With `binary`, its elements come after the JSON, and only their size is
-/// said here.
+/// Appends a tensor as an object. With `binary`, its elements follow the JSON, and only their size is written here.
 pub(super) fn tensor(
     out: &mut Vec<u8>,
     tensor: &Tensor,

@@ -1,11 +1,11 @@
-//! The Open Inference Protocol (V2): tensors, requests and responses, and their two forms on the wire.
+//! The Open Inference Protocol (V2): tensors, requests and responses, in JSON and binary form.
 //!
-//! A body is JSON, or JSON followed by the bytes of the tensors ("binary tensor data extension"). Reading
-//! goes straight from the bytes into typed vectors: no generic JSON value is built on the way, and the
-//! memory taken is bounded by a small multiple of the body. Every refusal names the tensor, the place and
-//! what is wrong with it. Elements are row-major; numbers in binary form are little-endian.
+//! A body is JSON, or JSON followed by the bytes of the tensors ("binary tensor data extension"). The bytes are read
+//! directly into typed vectors: no generic JSON value is built, and the memory is at most a small multiple of the body.
+//! Every error names the tensor, the position and what is wrong. Elements are row-major; numbers in binary form are
+//! little-endian.
 //!
-//! **Invariant:** nothing here knows a model. Whether a tensor fits one is the model server's question.
+//! **Invariant:** nothing here knows a model. The model server checks whether a tensor fits a model.
 //!
 //! Source: Open Inference Protocol v2 (REST), and Triton's binary tensor data extension.
 
@@ -39,16 +39,16 @@ pub use metadata::{ModelMetadata, ServerMetadata, TensorMetadata};
 pub use parameter::{InputParameters, Parameter, Parameters, parameters_for_python};
 pub use tensor::{Data, Json, Tensor, element_count};
 
-/// The header that carries the length of the JSON when tensors follow it in binary form.
+/// The header with the length of the JSON if binary tensors follow it.
 pub const HEADER_LENGTH: &str = "inference-header-content-length";
 
-/// The parameter of a tensor that says how many bytes of the binary part are its own.
+/// The parameter of a tensor with its number of bytes in the binary part.
 const BINARY_DATA_SIZE: &str = "binary_data_size";
 
-/// The header of an answer that names the first ten fields of the request that were ignored.
+/// The header of an answer with the names of the first ten ignored fields.
 pub const IGNORED_FIELDS: &str = "x-modelway-ignored-fields";
 
-/// A body that is not what the protocol asks for. The text says which tensor, where, and what to do.
+/// A body that does not follow the protocol. The text says which tensor, where, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Malformed(pub String);
@@ -58,7 +58,7 @@ impl Malformed {
         Self(text.into())
     }
 
-    /// An error without its line and column: what was read is a part of a body, or was put together of its parts.
+    /// An error without its line and column, because the text was a part of a body, or was assembled from its parts.
     fn unplaced(error: &serde_json::Error) -> Self {
         let text = error.to_string();
         let place = format!(" at line {} column {}", error.line(), error.column());

@@ -1,4 +1,4 @@
-//! Inference requests and responses, and their way to and from the wire.
+//! Inference requests and responses, and their encoding.
 
 use bytes::{Bytes, BytesMut};
 
@@ -11,33 +11,33 @@ use super::{
 /// An inference request.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Request {
-    /// The caller's word for it, repeated in the response.
+    /// The id from the caller, which the response repeats.
     pub id: Option<String>,
-    /// Extras, such as `priority` and `timeout` (microseconds).
+    /// Parameters, such as `priority` and `timeout` (microseconds).
     pub parameters: Parameters,
-    /// The inputs, in the order in which they came.
+    /// The inputs, in the order of the request.
     pub inputs: Vec<Tensor>,
-    /// Extras of the inputs, by their names; without `binary_data_size`, which says how one was sent.
+    /// Parameters of the inputs, by name; without `binary_data_size`, which only describes the encoding.
     pub input_parameters: InputParameters,
-    /// Which outputs to answer; all of them if empty.
+    /// The requested outputs; all of them if empty.
     pub outputs: Vec<RequestedOutput>,
-    /// What was sent besides.
+    /// Unknown fields.
     pub ignored: Ignored,
 }
 
-/// An output that a request asks for by name.
+/// A requested output.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RequestedOutput {
     /// Its name.
     pub name: String,
-    /// Extras, such as `binary_data`.
+    /// Parameters, such as `binary_data`.
     pub parameters: Parameters,
 }
 
 /// An inference response.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Response {
-    /// The model, by the name that it was asked by.
+    /// The model, by the name in the request.
     pub model_name: String,
     /// Its version.
     pub model_version: Option<String>,
@@ -45,25 +45,25 @@ pub struct Response {
     pub id: Option<String>,
     /// Extras.
     pub parameters: Parameters,
-    /// The outputs, in the order asked for.
+    /// The outputs, in the requested order.
     pub outputs: Vec<Tensor>,
 }
 
-/// A body ready to send.
+/// An encoded body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Encoded {
-    /// JSON, and the tensors in binary form after it, if any.
+    /// JSON, followed by the binary tensors, if any.
     pub body: Bytes,
     /// The length of the JSON, for the header [`super::HEADER_LENGTH`], if tensors follow it.
     pub header_length: Option<usize>,
 }
 
 impl Request {
-    /// Reads a body. `header_length` is what [`super::HEADER_LENGTH`] said, if it was there; 0 means that
-    /// the body is a bare tensor: see [`Request::from_raw`].
+    /// Reads a body. `header_length` is the value of [`super::HEADER_LENGTH`], if present; 0 means that the body is a
+    /// bare tensor: see [`Request::from_raw`].
     ///
     /// # Errors
-    /// Everything that is not a V2 request: missing fields, wrong elements, wrong lengths.
+    /// Any fault of a V2 request: missing fields, wrong elements, wrong lengths.
     pub fn decode(body: &Bytes, header_length: Option<usize>) -> Result<Self, Malformed> {
         let (json, mut tail) = split(body, header_length)?;
         let read = match json_fast::request(json) {
@@ -97,12 +97,12 @@ impl Request {
         Ok(Self { id: read.id, parameters: read.parameters, inputs, input_parameters, outputs, ignored: read.ignored })
     }
 
-    /// Makes a request of a body that is nothing but the model's one input (`Inference-Header-Content-Length:
-    /// 0`): all outputs are wanted in binary form. Of the dimensions -1 in `dims` the last one is found from
-    /// the length, the others are 1. For `BYTES` the body is the one element, without a length before it.
+    /// Creates a request from a body that is only the model's single input (`Inference-Header-Content-Length: 0`): all
+    /// outputs are returned in binary form. Of the dimensions -1 in `dims`, the last one is computed from the length,
+    /// the others are 1. For `BYTES` the body is one element, without a length before it.
     ///
     /// # Errors
-    /// A length that no size of the variable dimension explains.
+    /// A length that does not fit any size of the variable dimension.
     pub fn from_raw(body: &Bytes, name: &str, datatype: Datatype, dims: &[i64]) -> Result<Self, Malformed> {
         let variable = dims.iter().rposition(|dimension| *dimension < 0);
         let mut shape: Vec<i64> = dims.iter().map(|dimension| (*dimension).max(1)).collect();
@@ -129,7 +129,7 @@ impl Request {
         Ok(Self { parameters, inputs, ..Self::default() })
     }
 
-    /// Whether an output is to be answered in binary form: the output's own word wins over the request's.
+    /// Whether an output is returned in binary form: the parameter of the output overrides that of the request.
     #[must_use]
     pub fn wants_binary(&self, output: &str) -> bool {
         let own = self.outputs.iter().find(|wanted| wanted.name == output);
@@ -139,7 +139,7 @@ impl Request {
             .unwrap_or(false)
     }
 
-    /// The body of this request, its inputs in JSON or in binary form.
+    /// The body of this request, with its inputs in JSON or binary form.
     ///
     /// # Errors
     /// `BYTES` that are not UTF-8 in a JSON body.
@@ -179,7 +179,7 @@ impl Response {
     /// Reads a body; see [`Request::decode`].
     ///
     /// # Errors
-    /// Everything that is not a V2 response.
+    /// Any fault of a V2 response.
     pub fn decode(body: &Bytes, header_length: Option<usize>) -> Result<Self, Malformed> {
         let (json, mut tail) = split(body, header_length)?;
         let read = json_read::read::<ReadTensor>(json)?;
@@ -199,7 +199,7 @@ impl Response {
         })
     }
 
-    /// The body of this response; `binary` says which outputs go after the JSON, and `nan` how others are written.
+    /// The body of this response; `binary` selects the outputs after the JSON, and `nan` how the others are written.
     ///
     /// # Errors
     /// `BYTES` that are not UTF-8 in JSON.
@@ -245,16 +245,16 @@ fn finish(tail: &Bytes) -> Result<(), Malformed> {
     Err(Malformed(format!("{} bytes are left after the last binary tensor", tail.len())))
 }
 
-/// The parameter of a tensor that lies in memory which a client shares with Triton.
+/// The parameter of a tensor in memory that a client shares with Triton.
 pub const SHARED_MEMORY: &str = "shared_memory_region";
 
-/// Says that a tensor cannot be read from shared memory.
+/// The error for a tensor in shared memory.
 #[must_use]
 pub fn no_shared_memory(kind: &str, name: &str) -> Malformed {
     Malformed(format!("{kind} `{name}` is in shared memory, which is not read here: send it in the body"))
 }
 
-/// Gives a tensor its elements, from the JSON or off the front of the bytes after it.
+/// Reads the elements of a tensor, from the JSON or from the front of the bytes after it.
 fn complete(read: ReadTensor, parameters: &Parameters, kind: &str, tail: &mut Bytes) -> Result<Tensor, Malformed> {
     let ReadTensor { name, shape, datatype, parameters: _, data } = read;
     let size = match parameters.get(BINARY_DATA_SIZE) {

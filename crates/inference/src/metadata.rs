@@ -1,4 +1,4 @@
-//! What a server and its models say of themselves.
+//! The descriptions of a server and its models.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,23 +11,23 @@ pub struct ServerMetadata {
     pub name: String,
     /// Its version.
     pub version: String,
-    /// The extensions of the protocol that work.
+    /// The supported extensions of the protocol.
     pub extensions: Vec<String>,
 }
 
 /// `GET /v2/models/{model}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelMetadata {
-    /// The name that was asked for.
+    /// The requested name.
     pub name: String,
-    /// The versions that can be asked for.
+    /// The available versions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub versions: Vec<String>,
-    /// What runs it, such as `onnxruntime_onnx`.
+    /// The runtime, such as `onnxruntime_onnx`.
     pub platform: String,
-    /// What it wants.
+    /// The inputs.
     pub inputs: Vec<TensorMetadata>,
-    /// What it answers.
+    /// The outputs.
     pub outputs: Vec<TensorMetadata>,
 }
 
@@ -40,7 +40,7 @@ pub struct TensorMetadata {
     pub datatype: Datatype,
     /// Its dimensions; -1 is any size.
     pub shape: Vec<i64>,
-    /// What the columns of a classifier's scores stand for, where the model says it.
+    /// The labels of the columns of a classifier's scores, if the model provides them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub labels: Vec<String>,
 }

@@ -10,13 +10,13 @@ use serde_json::json;
 
 use super::json_words;
 
-/// Named extras of a message.
+/// Named parameters of a message.
 pub type Parameters = BTreeMap<String, Parameter>;
 
-/// Named extras of inputs, by the inputs' names.
+/// Named parameters of inputs, by the names of the inputs.
 pub type InputParameters = BTreeMap<String, Parameters>;
 
-/// The value of a parameter: a string, a number or a boolean, as the protocol has it.
+/// The value of a parameter: a string, a number or a boolean, as in the protocol.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Parameter {
@@ -24,7 +24,7 @@ pub enum Parameter {
     Bool(bool),
     /// A whole number.
     Int(i64),
-    /// A whole number that only fits without a sign.
+    /// A whole number that only fits an unsigned type.
     Uint(u64),
     /// Any other number.
     Float(f64),
@@ -49,7 +49,7 @@ impl Parameter {
         }
     }
 
-    /// The bare word for a number that JSON lacks.
+    /// The bare word for a number that JSON cannot represent.
     fn bare(&self) -> Option<&'static str> {
         let Self::Float(float) = self else { return None };
         if float.is_finite() {
@@ -62,7 +62,8 @@ impl Parameter {
     }
 }
 
-/// Parameters as JSON that Python reads: numbers that JSON lacks are the bare words `NaN`, `Infinity` and `-Infinity`.
+/// Parameters as JSON for Python: numbers that JSON cannot represent are the bare words `NaN`, `Infinity` and
+/// `-Infinity`.
 #[must_use]
 pub fn parameters_for_python(parameters: &Parameters) -> String {
     if let (true, Ok(text)) =
@@ -80,7 +81,7 @@ pub fn parameters_for_python(parameters: &Parameters) -> String {
     format!("{{{}}}", pairs.join(","))
 }
 
-// By hand: trying one kind after the other makes and throws away an error for most parameters, on the way of each
+// Implemented by hand: trying one kind after the other would create and discard an error for most parameters of each
 // binary request.
 impl<'de> Deserialize<'de> for Parameter {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -119,7 +120,7 @@ impl<'de> Visitor<'de> for Kinds {
         Ok(Parameter::Text(value.to_owned()))
     }
 
-    /// What stands for a bare `NaN` or `Infinity`.
+    /// The placeholder of a bare `NaN` or `Infinity`.
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Parameter, A::Error> {
         if map.next_key::<String>()?.as_deref() == Some(json_words::KEY) {
             return map.next_value().map(|value| Parameter::Float(json_words::float_of(value)));

@@ -1,18 +1,18 @@
-//! Walks over JSON text, byte by byte, for the readers that know what they look for.
+//! Scans JSON text byte by byte, for readers that know what they expect.
 //!
-//! Everything here answers `None` for what it does not take, which may still be JSON; nothing here says what
-//! is wrong. What it takes is valid JSON and means what JSON says.
+//! Everything here returns `None` for what it does not accept, which may still be valid JSON; nothing here reports an
+//! error. Whatever it accepts is valid JSON with the meaning of JSON.
 
 use super::json_words;
 
-/// A place in a text.
+/// A position in a text.
 #[derive(Clone, Copy)]
 pub(super) struct Cursor<'j> {
     text: &'j [u8],
     at: usize,
 }
 
-/// How deep values may be nested that are only walked over.
+/// Maximum nesting of values that are skipped.
 const DEEPEST: usize = 64;
 
 impl<'j> Cursor<'j> {
@@ -20,22 +20,22 @@ impl<'j> Cursor<'j> {
         Self { text, at: 0 }
     }
 
-    /// The bytes that are left.
+    /// The remaining bytes.
     pub(super) fn left(&self) -> usize {
         self.text.len() - self.at
     }
 
-    /// The byte here.
+    /// The current byte.
     pub(super) fn here(&self) -> Option<u8> {
         self.text.get(self.at).copied()
     }
 
-    /// Goes over the byte here.
+    /// Skips the current byte.
     pub(super) fn step(&mut self) {
         self.at += 1;
     }
 
-    /// Goes to the next byte that is not blank, and says which it is.
+    /// Moves to the next byte that is not blank, and returns it.
     pub(super) fn next(&mut self) -> Option<u8> {
         loop {
             match self.here()? {
@@ -45,17 +45,17 @@ impl<'j> Cursor<'j> {
         }
     }
 
-    /// Goes over blanks and then this byte.
+    /// Skips blanks and then this byte.
     pub(super) fn take(&mut self, byte: u8) -> Option<()> {
         (self.next()? == byte).then(|| self.at += 1)
     }
 
-    /// Goes over exactly these bytes.
+    /// Skips exactly these bytes.
     pub(super) fn word(&mut self, word: &[u8]) -> Option<()> {
         self.text[self.at..].starts_with(word).then(|| self.at += word.len())
     }
 
-    /// One of the words for floats that JSON has no numbers for.
+    /// A word for a float that JSON cannot represent.
     #[cold]
     pub(super) fn float_word(&mut self) -> Option<f64> {
         let (float, length) = json_words::leading_float(&self.text[self.at..])?;
@@ -63,7 +63,7 @@ impl<'j> Cursor<'j> {
         Some(float)
     }
 
-    /// Whether only blanks are left.
+    /// Whether only blanks remain.
     pub(super) fn is_done(&mut self) -> bool {
         self.next().is_none()
     }
@@ -84,7 +84,7 @@ impl<'j> Cursor<'j> {
         Some(text)
     }
 
-    /// The text of one value; whether all of it is valid is for whoever reads it.
+    /// The text of one value; the reader checks whether all of it is valid.
     pub(super) fn value(&mut self) -> Option<&'j [u8]> {
         self.next()?;
         let start = self.at;
@@ -123,7 +123,7 @@ impl<'j> Cursor<'j> {
         Some(())
     }
 
-    /// A number, as JSON writes them.
+    /// A JSON number.
     #[inline]
     pub(super) fn number(&mut self) -> Option<Decimal<'j>> {
         let start = self.at;
