@@ -1,9 +1,9 @@
-//! MLflow models: a folder with an `MLmodel` file that says what is in it.
+//! MLflow models: a folder with an `MLmodel` file that describes its content.
 //!
-//! A model in ONNX is run in this process. Any other is run by a Python worker in the model's own environment.
-//! What its flavour needs to load it is told to the worker in a plan; of the kinds that are loaded natively
-//! (`mlflow/flavor.rs`) the environment goes without MLflow itself, which takes seconds to import and predicts
-//! nothing. The signature that was logged with the model is what requests are held to.
+//! An ONNX model runs in this process. Any other model runs in a Python worker in the model's own environment. A plan
+//! tells the worker what its flavour needs to load it. For flavours that are loaded natively (`mlflow/flavor.rs`) the
+//! environment does not contain MLflow, which takes seconds to import and predicts nothing. Requests are checked
+//! against the logged signature.
 
 pub(crate) mod answer;
 pub(crate) mod description;
@@ -25,14 +25,14 @@ use crate::{ServeError, runtime::Logged};
 /// An MLflow model, read but not loaded.
 #[derive(Debug)]
 pub(crate) struct MlflowModel {
-    /// What runs it.
+    /// Its runtime.
     pub(crate) runner: Runner,
     pub(crate) description: Description,
     pub(crate) schema: Schema,
 }
 
 impl MlflowModel {
-    /// Reads what is in a folder.
+    /// Reads the content of a folder.
     ///
     /// # Errors
     /// [`ServeError::Load`]: what in `MLmodel` cannot be served, and what to do.
@@ -46,7 +46,7 @@ impl MlflowModel {
         Ok(Self { runner, description, schema })
     }
 
-    /// What was logged of what it takes.
+    /// The logged signature.
     ///
     /// # Errors
     /// See [`Self::read`].
@@ -59,7 +59,7 @@ impl MlflowModel {
             Some(columns) if columns.iter().all(Column::is_named) => {
                 Logged::Table(columns.iter().map(Column::name).map(str::to_owned).collect())
             }
-            // Columns without names are what comes, in its order.
+            // Columns without names are identified by their order.
             Some(_) => Logged::Table(Vec::new()),
         })
     }

@@ -1,7 +1,7 @@
-//! What a model answered that is more than tensors.
+//! Answers of a model that are more than tensors.
 //!
-//! An answer of the usual form is tensors and nothing else. Any other has [`Extra`] before them: what V1 answers as
-//! MLflow would, and the columns of the request that the model does not have.
+//! A usual answer consists of tensors only. Any other answer has [`Extra`] before them: the answer of V1 in MLflow's
+//! form, and the columns of the request that the model does not have.
 
 use bytes::Bytes;
 use inference::{Data, Json, RequestedOutput, Tensor};
@@ -10,10 +10,10 @@ use serde_json::value::RawValue;
 
 use crate::{error::InferError, runtime::Signature};
 
-/// What stands before the tensors of an answer, in the worker's words.
+/// The part before the tensors of an answer, from the worker.
 #[derive(Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Extra<'j> {
-    /// V1's answer: an object with `predictions`, or whatever the model said if it is `whole`.
+    /// The answer of V1: an object with `predictions`, or any value of the model if it is `whole`.
     #[serde(borrow, default)]
     pub(crate) v1: Option<&'j RawValue>,
     #[serde(default)]
@@ -24,7 +24,7 @@ pub(crate) struct Extra<'j> {
 }
 
 impl Extra<'_> {
-    /// The tensor that carries it. No output is called by this name.
+    /// The tensor that carries it. No output has this name.
     pub(crate) fn tensor(&self) -> Option<Tensor> {
         if self.v1.is_none() && self.ignored.is_empty() {
             return None;
@@ -38,13 +38,13 @@ impl Extra<'_> {
 /// An answer to V1.
 #[derive(Debug, PartialEq)]
 pub(crate) enum V1 {
-    /// The fields of an object, but for its braces.
+    /// The fields of an object, without its braces.
     Fields(Bytes),
-    /// All of it.
+    /// The whole answer.
     Whole(Bytes),
 }
 
-/// Takes what stands before the tensors: V1's answer, and the columns that were ignored.
+/// Takes the part before the tensors: the answer of V1, and the ignored columns.
 pub(crate) fn taken(outputs: &mut Vec<Tensor>) -> (Option<V1>, Vec<String>) {
     let is_extra = |first: &Tensor| first.name.is_empty() && matches!(first.data, Data::Json(_));
     if !outputs.first().is_some_and(is_extra) {
@@ -59,10 +59,10 @@ pub(crate) fn taken(outputs: &mut Vec<Tensor>) -> (Option<V1>, Vec<String>) {
     (v1, extra.ignored)
 }
 
-/// The outputs that a request names, in its order.
+/// The outputs that a request names, in the order of the request.
 ///
 /// # Errors
-/// One that the model did not answer.
+/// An output that the model did not return.
 pub(crate) fn chosen(mut outputs: Vec<Tensor>, wanted: &[RequestedOutput]) -> Result<Vec<Tensor>, InferError> {
     let mut chosen = Vec::with_capacity(wanted.len());
     for output in wanted {
@@ -79,7 +79,7 @@ pub(crate) fn chosen(mut outputs: Vec<Tensor>, wanted: &[RequestedOutput]) -> Re
     Ok(chosen)
 }
 
-/// Whether every output that is named is one that the model is known to have.
+/// Whether the model is known to have every named output.
 pub(crate) fn knows(signature: &Signature, wanted: &[RequestedOutput]) -> bool {
     wanted.iter().all(|output| signature.outputs.iter().any(|known| known.name == output.name))
 }

@@ -10,7 +10,7 @@ pub(crate) const FILE: &str = "MLmodel";
 /// The longest that is read, in bytes.
 const MAX_BYTES: u64 = 4 << 20;
 
-/// What it says, as far as it matters here. MLflow adds to it with each release, so what is unknown is left.
+/// The parts of the file that matter here. MLflow adds fields in each release, so unknown ones are ignored.
 #[derive(Debug, Default)]
 pub(crate) struct Description {
     /// What each flavour needs to load the model.

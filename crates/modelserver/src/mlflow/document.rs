@@ -1,8 +1,8 @@
-//! Requests that go to the worker as they came.
+//! Requests that are passed to the worker unchanged.
 //!
-//! The tensors of the protocol hold neither null nor objects, and a model without a signature names no inputs. Such a
-//! request reaches the worker as its JSON, in the place of the inputs; the worker reads it as MLflow does. It is
-//! never run together with another.
+//! The tensors of the protocol can hold neither null nor objects, and a model without a signature has no named inputs.
+//! Such a request reaches the worker as its JSON, in place of the inputs; the worker reads it like MLflow. It is never
+//! batched with another one.
 
 use bytes::Bytes;
 use inference::{Data, Json, Nan, Parameter, Parameters, Request, Tensor, parameters_for_python, write_nested};
@@ -13,7 +13,7 @@ use crate::{
     runtime::{MLFLOW, Signature},
 };
 
-/// The protocol that a request came by.
+/// The protocol of the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Door {
     /// `instances` or `inputs`; bytes are `{"b64": …}`.
@@ -29,7 +29,7 @@ pub(crate) enum Door {
 }
 
 impl Door {
-    /// The worker's word for it.
+    /// The worker's name for it.
     fn name(self) -> &'static str {
         match self {
             Self::V1 => "v1",
@@ -41,24 +41,24 @@ impl Door {
     }
 }
 
-/// Whether the model's worker takes them.
+/// Whether the worker of the model accepts them.
 pub(crate) fn takes(signature: &Signature) -> bool {
     signature.platform == MLFLOW
 }
 
-/// Whether any of these inputs is one of JSON, whose values the worker tells from texts.
+/// Whether any of these inputs is JSON, whose values the worker must distinguish from texts.
 pub(crate) fn holds_json(signature: &Signature, inputs: &[Tensor]) -> bool {
     let sent = |place: &usize| inputs.iter().any(|input| input.name == signature.inputs[*place].name);
     signature.json.iter().any(sent)
 }
 
-/// A request as it came. `body` is a JSON object, in which Python's `NaN` may stand; of CSV a JSON string.
+/// An unchanged request. `body` is a JSON object, which may contain Python's `NaN`; for CSV it is a JSON string.
 pub(crate) fn of(door: Door, body: Bytes) -> Tensor {
     let data = Data::Json(Json { of: None, texts: vec![body] });
     Tensor { name: door.name().to_owned(), shape: Vec::new(), data }
 }
 
-/// The name of the protocol and the body, if these inputs are a request as it came.
+/// The name of the protocol and the body, if these inputs are an unchanged request.
 pub(crate) fn read(inputs: &[Tensor]) -> Option<(&str, &Bytes)> {
     match inputs {
         [Tensor { name, data: Data::Json(Json { texts, .. }), .. }] => Some((name, texts.first()?)),
@@ -66,7 +66,7 @@ pub(crate) fn read(inputs: &[Tensor]) -> Option<(&str, &Bytes)> {
     }
 }
 
-/// The same for a body of V1 or of MLflow's server. What the server itself reads of its parameters is read here.
+/// The same for a body of V1 or of MLflow's server. The parameters that the server itself uses are read here.
 pub(crate) fn request(door: Door, body: Bytes, parameters: Option<&RawValue>) -> Request {
     let given = parameters
         .and_then(|given| serde_json::from_str::<std::collections::BTreeMap<String, &RawValue>>(given.get()).ok());
@@ -76,7 +76,7 @@ pub(crate) fn request(door: Door, body: Bytes, parameters: Option<&RawValue>) ->
     Request { inputs: vec![of(door, body)], parameters, ..Request::default() }
 }
 
-/// A V2 body whose tensors hold null or objects; `fields` are its other fields, as an object.
+/// A V2 body whose tensors contain null or objects; `fields` are its other fields, as an object.
 ///
 /// # Errors
 /// What is wrong with these other fields.
@@ -87,10 +87,10 @@ pub(crate) fn of_v2(body: &Bytes, fields: &[(&str, &RawValue)]) -> Result<Reques
     Ok(Request { inputs: vec![of(Door::V2, body.clone())], ..rest })
 }
 
-/// Tensors for a model that names no inputs.
+/// Tensors for a model without named inputs.
 ///
 /// # Errors
-/// Elements that JSON cannot hold.
+/// Elements that JSON cannot represent.
 pub(crate) fn of_tensors(inputs: &[Tensor]) -> Result<Tensor, InferError> {
     let mut body = b"{\"inputs\":[".to_vec();
     for (place, input) in inputs.iter().enumerate() {
@@ -106,7 +106,7 @@ pub(crate) fn of_tensors(inputs: &[Tensor]) -> Result<Tensor, InferError> {
     Ok(of(Door::V2, body.into()))
 }
 
-/// What the worker is sent.
+/// The data for the worker.
 pub(crate) fn message(door: &str, body: &[u8], parameters: &Parameters) -> Vec<u8> {
     let mut message =
         format!("{{\"door\":\"{door}\",\"parameters\":{},\"body\":", parameters_for_python(parameters)).into_bytes();

@@ -1,4 +1,4 @@
-//! Which of a model's flavours it is served by.
+//! Selects the flavour of a model to serve.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -7,10 +7,10 @@ use serde_json::Value;
 
 use super::description::Description;
 
-/// The flavour that every Python model has beside its own.
+/// The flavour that every Python model has in addition to its own.
 const PYFUNC: &str = "python_function";
 
-/// What runs a model.
+/// The runtime of a model.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Runner {
     /// ONNX Runtime in this process, with this file.
@@ -22,11 +22,11 @@ pub(crate) enum Runner {
 /// How a worker loads a model.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Python {
-    /// `sklearn`, `xgboost`, `lightgbm`, `catboost` or `pytorch`; `pyfunc` for all that only MLflow can load.
+    /// `sklearn`, `xgboost`, `lightgbm`, `catboost` or `pytorch`; `pyfunc` for everything that only MLflow can load.
     loader: &'static str,
-    /// The model's file or folder, below the model's folder.
+    /// The file or folder of the model, relative to the model's folder.
     file: Option<String>,
-    /// What `MLmodel` says of the flavour.
+    /// The flavour's section of `MLmodel`.
     options: Value,
     /// The method that predicts.
     predict_fn: String,
@@ -34,8 +34,8 @@ pub(crate) struct Python {
     code: Option<String>,
 }
 
-/// A flavour that the worker loads without MLflow: its name, the module of MLflow's that would, and where `MLmodel`
-/// says which file it is.
+/// A flavour that the worker loads without MLflow: its name, the corresponding module of MLflow, and where `MLmodel`
+/// contains the name of its file.
 const NATIVE: [(&str, &str, &str); 5] = [
     ("sklearn", "mlflow.sklearn", "pickled_model"),
     ("xgboost", "mlflow.xgboost", "data"),
@@ -52,7 +52,7 @@ impl Runner {
         }
         let module = description.word(PYFUNC, "loader_module");
         let native = NATIVE.iter().find(|(name, loader, _)| {
-            // Whoever logged it with a loader of its own wants that one.
+            // A model that was logged with its own loader needs that loader.
             description.flavors.contains_key(*name) && module.is_none_or(|module| module == *loader)
         });
         let code = description.word(PYFUNC, "code").map(str::to_owned);
@@ -112,7 +112,7 @@ impl Python {
     }
 }
 
-/// A file of the model's, if it is one and is there.
+/// An existing file of the model.
 fn there<'f>(folder: &Path, file: &'f str) -> Result<&'f str, String> {
     let below = Path::new(file).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
     if !below {

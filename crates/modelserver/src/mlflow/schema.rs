@@ -1,7 +1,7 @@
-//! The signature that was logged with a model, in the protocol's words.
+//! The logged signature of a model, in the terms of the protocol.
 //!
-//! Columns of a table become one tensor `[-1]` each; tensors stay what they are. What has no tensor's form (lists
-//! and objects in a cell) comes as text in JSON.
+//! Each column of a table becomes one tensor `[-1]`; tensors do not change. Values that no tensor can hold (lists and
+//! objects in a cell) are JSON texts.
 
 use inference::Datatype;
 use serde::Serialize;
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::description::Description;
 
-/// What a model takes and answers, as far as it was logged.
+/// The inputs and outputs of a model, as far as they were logged.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Schema {
     /// Whether the inputs are columns of one table.
@@ -24,10 +24,10 @@ pub(crate) struct Column {
     name: String,
     datatype: Datatype,
     shape: Vec<i64>,
-    /// MLflow's own word for it, which says what text means: `string`, `datetime`, `object`, or NumPy's name.
+    /// MLflow's type name, which defines the meaning of text: `string`, `datetime`, `object`, or the name in NumPy.
     kind: String,
     required: bool,
-    /// Whether it has a name of its own, and not just its place.
+    /// Whether it has a name, and not just a position.
     named: bool,
 }
 
@@ -83,7 +83,7 @@ fn column(item: &Value, place: usize, alone: bool) -> Result<Column, String> {
     let named = own.is_some();
     let name = match own {
         Some(name) => name.to_owned(),
-        // Unnamed ones are known by their places, as in the table that they came from.
+        // Unnamed columns are identified by their positions, as in the original table.
         _ if alone => "input".to_owned(),
         _ => place.to_string(),
     };
@@ -100,7 +100,7 @@ fn column(item: &Value, place: usize, alone: bool) -> Result<Column, String> {
         "string" | "binary" | "datetime" | "array" | "object" | "map" | "any" => Datatype::Bytes,
         other => return Err(format!("`{name}` has the type {other}, which is none of MLflow's that are known here")),
     };
-    // Older ones say `optional`.
+    // Older versions write `optional`.
     let optional = item.get("optional").and_then(Value::as_bool).unwrap_or(false);
     let required = item.get("required").and_then(Value::as_bool).unwrap_or(!optional);
     Ok(Column { name, datatype, shape: vec![-1], kind: kind.to_owned(), required, named })

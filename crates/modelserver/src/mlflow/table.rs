@@ -1,8 +1,8 @@
-//! Requests for MLflow models, brought into the form that was logged.
+//! Converts requests for MLflow models to the logged form.
 //!
-//! The columns of a table may come one by one (`[n]`, or `[n, 1]` as data frames are often sent) or as one matrix
-//! with the columns in their order. A number may come in a narrower type than the model wants, as MLflow allows
-//! it; never in a wider one, whose value might be another afterwards.
+//! The columns of a table may be sent one by one (`[n]`, or `[n, 1]` as data frames often are) or as one matrix with
+//! the columns in their order. A number may have a narrower type than the model wants, as in MLflow, but never a wider
+//! one, because the conversion could change its value.
 
 use inference::{Data, Datatype, Tensor, TensorMetadata};
 
@@ -17,7 +17,7 @@ pub(crate) fn is_table(signature: &Signature) -> bool {
     signature.platform == MLFLOW && !inputs.is_empty() && inputs.iter().all(|input| input.shape == [-1])
 }
 
-/// The same inputs in the signature's form, as far as that can be had without changing a value.
+/// The same inputs in the form of the signature, as far as no value changes.
 pub(crate) fn fit(signature: &Signature, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, InferError> {
     if signature.platform != MLFLOW {
         return Ok(inputs);
@@ -51,7 +51,7 @@ pub(crate) fn fit(signature: &Signature, inputs: Vec<Tensor>) -> Result<Vec<Tens
     Ok(inputs)
 }
 
-/// Takes away the columns that the model does not have, if it has all others, as MLflow does. Gives back their names.
+/// Removes unknown columns, if all known ones are present, as MLflow does. Returns their names.
 pub(crate) fn without_extra(signature: &Signature, inputs: &mut Vec<Tensor>) -> Vec<String> {
     let known = |given: &Tensor| signature.inputs.iter().any(|wanted| wanted.name == given.name);
     let required = |place: &usize| !signature.optional.contains(place);
@@ -65,7 +65,7 @@ pub(crate) fn without_extra(signature: &Signature, inputs: &mut Vec<Tensor>) -> 
     extra.into_iter().map(|input| input.name).collect()
 }
 
-/// Puts columns without rows where optional ones were not sent, if any column was.
+/// Adds columns without rows for optional columns that were not sent, if any column was sent.
 fn leave_out(signature: &Signature, inputs: &mut Vec<Tensor>) {
     if inputs.is_empty() {
         return;
@@ -107,7 +107,7 @@ fn named(inputs: &[TensorMetadata]) -> String {
     names.join(", ")
 }
 
-/// The elements at `place` of each row of `width`.
+/// The elements at `place` of each row with `width` elements.
 fn every(data: &Data, place: usize, width: usize, rows: usize) -> Data {
     macro_rules! each {
         ($($kind:ident)*) => {
@@ -120,7 +120,7 @@ fn every(data: &Data, place: usize, width: usize, rows: usize) -> Data {
     each!(Bool Uint8 Uint16 Uint32 Uint64 Int8 Int16 Int32 Int64 Fp16 Bf16 Fp32 Fp64 Bytes)
 }
 
-/// Refuses rows of another width in the words of those who trained the model.
+/// Refuses rows with another number of columns, with the error text that data scientists know.
 fn features(wanted: &TensorMetadata, given: &Tensor) -> Result<(), InferError> {
     if let ([_, width], [_, came]) = (wanted.shape.as_slice(), given.shape.as_slice())
         && *width >= 0
@@ -132,7 +132,7 @@ fn features(wanted: &TensorMetadata, given: &Tensor) -> Result<(), InferError> {
     Ok(())
 }
 
-/// Says which columns of a table are not there, all at once.
+/// Reports all missing columns of a table at once.
 fn complete(signature: &Signature, inputs: &[Tensor]) -> Result<(), InferError> {
     let missing: Vec<_> = signature
         .inputs
@@ -142,7 +142,7 @@ fn complete(signature: &Signature, inputs: &[Tensor]) -> Result<(), InferError> 
         .collect();
     if missing.is_empty() || inputs.iter().any(|given| signature.inputs.iter().all(|wanted| wanted.name != given.name))
     {
-        // A name that is not known is told with the near one, which may well be the one that is missing.
+        // An unknown name is reported with a similar one, which may be the missing one.
         return Ok(());
     }
     const SHOWN: usize = 16;
@@ -152,9 +152,9 @@ fn complete(signature: &Signature, inputs: &[Tensor]) -> Result<(), InferError> 
     Err(InferError::Invalid(format!("{} {are} missing: {}{more}", missing.len(), shown.join(", "))))
 }
 
-/// The same values in a wider type; `None` if there is none that surely holds them.
+/// The same values in a wider type; `None` if no type surely holds them.
 fn widened(data: &Data, wanted: Datatype) -> Option<Data> {
-    /// Beyond it not every whole number is a double.
+    /// Beyond it, not every whole number is a double.
     const EXACT: i64 = 1 << 53;
     macro_rules! into {
         ($kind:ident $to:ty: $all:expr) => {
