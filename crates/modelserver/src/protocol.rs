@@ -1,4 +1,4 @@
-//! The protocols: listening, bytes to requests and back, and the memory of bodies.
+//! The protocols: listeners, decoding and encoding of requests, and the memory for bodies.
 
 pub(crate) mod app;
 pub(crate) mod budget;

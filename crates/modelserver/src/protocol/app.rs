@@ -1,4 +1,4 @@
-//! What every protocol needs: the models, the settings, the state. The protocols translate; the work is here.
+//! The state and the operations that all protocols share. The protocols only translate.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::{
     run::{caller::Caller, model::Model},
 };
 
-/// The extensions of the protocol that work here, as Triton names them.
+/// The supported protocol extensions, with Triton's names.
 const EXTENSIONS: [&str; 7] = [
     "binary_tensor_data",
     "generate",
@@ -72,8 +72,9 @@ impl App {
         Self { config, models, metrics, reporter, repository, budget, reach }
     }
 
-    /// Keeps web pages of elsewhere away. On loopback each request is looked at; where other machines reach the server, those
-    /// that `changes` something, and each one if the settings name hosts. No browser reaches a Unix socket.
+    /// Refuses requests from web pages of other sites. On loopback every request is checked. If other machines can
+    /// reach the server, requests that change something (`changes`) are checked, and every request if the settings
+    /// contain host names. No browser can reach a Unix socket.
     pub(crate) fn admit(&self, headers: &HeaderMap, uri: &Uri, changes: bool) -> Result<(), guard::Refusal> {
         let allowed = &self.config.allowed_hosts;
         let looks = match self.reach {
@@ -87,12 +88,12 @@ impl App {
         guard::check(headers, uri.authority().map(http::uri::Authority::as_str), allowed)
     }
 
-    /// Whether requests are wanted here: every model predicts that should, and the server is not ending.
+    /// Whether the server accepts requests: every model that should predict does, and the server is not shutting down.
     pub(crate) fn is_ready(&self) -> bool {
         self.reporter.state() == ReplicaState::Ready && self.not_served().is_none()
     }
 
-    /// Why not everything that is to be served predicts, or that nothing is, in words.
+    /// Why not all models predict, or that nothing is served, as text.
     fn not_served(&self) -> Option<String> {
         if let Some(fault) = self.models.fault() {
             return Some(fault);
@@ -104,7 +105,7 @@ impl App {
         models.iter().find(|model| !model.is_up()).map(|model| restarting(&model.name))
     }
 
-    /// Why not, in words.
+    /// Why not, as text.
     pub(crate) fn why_not_ready(&self) -> String {
         match self.reporter.state() {
             ReplicaState::Starting | ReplicaState::BackingOff => "the server is still loading its models".to_owned(),
@@ -121,31 +122,31 @@ impl App {
         }
     }
 
-    /// Every version that is known, and how it stands; with `ready_only` those that predict.
+    /// Every known version and its state; with `ready_only`, only those that predict.
     pub(crate) fn index(&self, ready_only: bool) -> Vec<IndexEntry> {
         self.models.index(ready_only)
     }
 
-    /// Loads a model, or loads it anew beside the one that serves, which then takes no more requests. Returns
-    /// when the new one predicts; if it cannot be loaded, the old one goes on.
+    /// Loads a model, or reloads it next to the serving one, which then gets no more requests. Returns when the new one
+    /// predicts; if it cannot be loaded, the old one continues.
     pub(crate) async fn load(&self, name: &str, request: LoadRequest) -> Result<(), InferError> {
         self.repository.load(name, request).await
     }
 
-    /// Takes a model out of service; what waits for it is still answered. Returns when no more requests reach it.
-    /// `unload_dependents` means nothing here: no model is made of others.
+    /// Unloads a model; its waiting requests are still answered. Returns when it gets no more requests.
+    /// `unload_dependents` has no effect, because no model depends on another.
     pub(crate) async fn unload(&self, name: &str, unload_dependents: bool) -> Result<(), InferError> {
         let _ = unload_dependents;
         self.repository.unload(name).await
     }
 
-    /// The configuration that holds for a model, under the name that it was asked by.
+    /// The effective configuration of a model, with the name from the request.
     pub(crate) fn model_config(&self, name: &str, version: Option<&str>) -> Result<ModelConfig, InferError> {
         let (model, versions) = self.models.described(name, version)?;
         Ok(ModelConfig::of(name, &model, versions.declared()))
     }
 
-    /// Whether one model predicts: an error in words if it does not.
+    /// Whether one model predicts; otherwise an error with the reason.
     pub(crate) fn model_ready(&self, name: &str, version: Option<&str>) -> Result<(), InferError> {
         let (model, _) = self.models.find(name, version)?;
         if !model.is_up() {
@@ -157,7 +158,7 @@ impl App {
         }
     }
 
-    /// Predicts, and answers under the name that was asked.
+    /// Predicts, and answers with the name from the request.
     pub(crate) async fn infer(
         &self,
         name: &str,

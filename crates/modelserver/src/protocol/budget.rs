@@ -1,14 +1,14 @@
-//! The memory that bodies may take, those of requests and those of answers, all together.
+//! The memory limit for bodies of requests and answers together.
 //!
-//! It is taken as the bytes of a request arrive, not for what a request says that will come, and for an answer until the
-//! client has taken all of it. Where there is none, the one who needs it is refused at once and gives back what it has, so that
-//! bodies which compete for the rest never wait for one another.
+//! Memory is taken as the bytes of a request arrive, not for the announced length, and for an answer until the client
+//! has read all of it. If there is none left, the requester is refused at once and returns what it has, so that bodies
+//! that compete for the rest never wait for each other.
 //!
-//! Bodies that arrive slowly do not keep the memory from others: where there is none left, the body that has waited longest for
-//! its next 64 KiB is refused, if that took it longer than [`SLOW`].
+//! Slow bodies do not keep memory from others: if there is none left, the body that has waited longest for its next 64
+//! KiB is refused, if that took longer than [`SLOW`].
 //!
-//! A bound for one body alone would let many of them fill the machine. Small bodies, which connections are the
-//! bound for, are free.
+//! A limit for each body alone would allow many of them to exhaust the machine. Small bodies are free, because the
+//! number of connections limits them.
 
 use std::{
     borrow::Borrow,
@@ -21,42 +21,42 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// So much of each body is free, and so much at a time is taken.
+/// How much of each body is free, and how much is taken at a time.
 const STEP: usize = 64 << 10;
 
 /// A body that takes longer than this for 64 KiB is slow.
 const SLOW: Duration = Duration::from_secs(2);
 
-/// The budget. Clones are the same one.
+/// The memory limit. Clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Budget {
     steps: Arc<Semaphore>,
     bytes: usize,
-    /// Bodies that arrive and have taken something.
+    /// Arriving bodies that have taken memory.
     arriving: Arc<Mutex<Vec<Weak<Place>>>>,
 }
 
-/// A body while it arrives.
+/// An arriving body.
 #[derive(Debug)]
 pub(crate) struct Arriving<B = Budget> {
     budget: B,
-    /// `None`: it has taken nothing yet.
+    /// `None`: it has taken no memory yet.
     place: Option<Arc<Place>>,
 }
 
-/// What an arriving body has taken, for those that need memory.
+/// The memory of an arriving body, as seen by those that need memory.
 #[derive(Debug)]
 struct Place {
-    /// `None`: it was refused, and has nothing any more.
+    /// `None`: it was refused, and holds no memory.
     held: Mutex<Option<Held>>,
 }
 
 #[derive(Debug)]
 struct Held {
     hold: Hold,
-    /// When it took something last.
+    /// When it last took memory.
     since: Instant,
-    /// Who waits until it is refused.
+    /// Who waits for its refusal.
     waiting: Option<Waker>,
 }
 
@@ -87,14 +87,14 @@ pub(crate) enum Refused {
 )]
 pub(crate) struct Spent(usize);
 
-/// What one body has taken; dropping it gives all of it back.
+/// The memory of one body; dropping it returns all of it.
 #[derive(Debug, Default)]
 pub(crate) struct Hold {
     taken: Option<OwnedSemaphorePermit>,
     covered: usize,
 }
 
-/// Bytes of an answer, and what they hold.
+/// Bytes of an answer, with their memory.
 struct Kept {
     bytes: Bytes,
     _hold: Hold,
@@ -122,7 +122,7 @@ impl Budget {
         Ok(if hold.covered == 0 { bytes } else { Bytes::from_owner(Kept { bytes, _hold: hold }) })
     }
 
-    /// Makes `hold` cover a body of `size` bytes.
+    /// Grows or shrinks `hold` to a body of `size` bytes.
     pub(crate) fn cover(&self, hold: &mut Hold, size: usize) -> Result<(), Spent> {
         let missing = size.saturating_sub(STEP).saturating_sub(hold.covered);
         if missing == 0 {
@@ -138,12 +138,12 @@ impl Budget {
         Arriving { budget: self, place: None }
     }
 
-    /// The same, for one that is kept.
+    /// The same for a body that is kept.
     pub(crate) fn arriving_owned(&self) -> Arriving {
         Arriving { budget: self.clone(), place: None }
     }
 
-    /// Takes so many steps, of slow bodies if need be.
+    /// Takes this many steps, from slow bodies if necessary.
     fn take(&self, steps: usize) -> Result<OwnedSemaphorePermit, Spent> {
         let count = u32::try_from(steps).map_err(|_| Spent(self.bytes))?;
         loop {
@@ -184,7 +184,7 @@ impl Hold {
 }
 
 impl<B: Borrow<Budget>> Arriving<B> {
-    /// Takes what a body of `size` bytes needs.
+    /// Takes the memory for a body of `size` bytes.
     pub(crate) fn cover(&mut self, size: usize) -> Result<(), Refused> {
         let Some(paid) = size.checked_sub(STEP).filter(|paid| *paid > 0) else { return Ok(()) };
         let budget = self.budget.borrow();
@@ -216,7 +216,7 @@ impl<B: Borrow<Budget>> Arriving<B> {
         poll_fn(|context| self.poll_refused(context)).await
     }
 
-    /// The same. Only the last one who asked is woken.
+    /// The same for polling. Only the last caller is woken.
     pub(crate) fn poll_refused(&self, context: &Context<'_>) -> Poll<Refused> {
         let Some(place) = &self.place else { return Poll::Pending };
         match &mut *place.held() {
@@ -228,7 +228,7 @@ impl<B: Borrow<Budget>> Arriving<B> {
         }
     }
 
-    /// It is there: what it has taken is its own from now on. The next one may arrive.
+    /// The body has arrived: its memory is permanent from now on. The next one may arrive.
     pub(crate) fn complete(&mut self) -> Result<Hold, Refused> {
         let Some(place) = self.place.take() else { return Ok(Hold::default()) };
         let held = place.held().take();
@@ -276,7 +276,7 @@ mod tests {
         assert_eq!(first.cover(4 * STEP), Err(Refused::Slow(4 * STEP)));
         assert_eq!(second.cover(3 * STEP), Ok(()), "one was enough");
         drop((first, other));
-        // One that is complete is slow no more.
+        // A complete body is no longer slow.
         let _whole = second.complete().unwrap();
         assert_eq!(budget.arriving().cover(4 * STEP), Err(Refused::Spent(Spent(4 * STEP))));
     }

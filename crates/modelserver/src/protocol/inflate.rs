@@ -1,54 +1,53 @@
-//! Inflates gzip and deflate in small steps, each of which takes a bounded time whatever the input is.
+//! Decompresses gzip and deflate in small steps with bounded time, whatever the input is.
 //!
-//! A megabyte may inflate to a gigabyte or to nothing at all: eight million empty blocks of deflate are 40 MB, and a block
-//! may make the decoder build its tables and then hold nothing. So a step is bounded in what it makes and in the time that it
-//! takes. What is made is counted by the caller before it is kept.
+//! A megabyte may decompress to a gigabyte or to nothing: eight million empty deflate blocks are 40 MB, and a block may
+//! make the decoder build its tables and then contain no data. So a step is limited in its output and in its time. The
+//! caller counts the output before it is stored.
 //!
-//! A gzip body may be several members, one after the other, and beginning one costs as much as inflating a kilobyte. Two million
-//! empty members are 40 MB. No client that means well sends thousands of members that hold next to nothing, so a body of
-//! them is refused.
+//! A gzip body may consist of several members, and beginning one costs as much as decompressing a kilobyte. Two million
+//! empty members are 40 MB. No well-behaved client sends thousands of nearly empty members, so such a body is refused.
 
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use flate2::{Crc, Decompress, FlushDecompress, Status};
 
-/// Bytes that a step makes at most.
+/// Maximum output of a step, in bytes.
 const STEP: usize = 64 << 10;
 
-/// Bytes that are read between two looks at the clock.
+/// How many bytes are read between two checks of the clock.
 const PIECE: usize = 4 << 10;
 
-/// What beginning a member costs, as so many bytes.
+/// The cost of beginning a member, as a number of bytes.
 const MEMBER: usize = 1 << 10;
 
-/// A step ends after the piece in which it has taken so long.
+/// A step ends after the piece in which it exceeds this time.
 const TURN: Duration = Duration::from_micros(500);
 
-/// Members that make fewer bytes are small.
+/// Members with less output than this are small.
 const SMALL: usize = 1 << 10;
 
-/// Small members that a body may have.
+/// Maximum number of small members in a body.
 const MOST_SMALL: usize = 10_000;
 
 /// An encoding of bodies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Encoding {
     Gzip,
-    /// Zlib's format, which is what the name means; bare deflate, which some send, is understood.
+    /// The zlib format, which the name means; raw deflate, which some clients send, is accepted too.
     Deflate,
 }
 
-/// Why something was not inflated.
+/// Why decompression failed.
 #[derive(Debug)]
 pub(crate) enum Failed<E> {
-    /// It is not what it says that it is.
+    /// The data is invalid.
     Damaged(String),
-    /// The caller did not want what it became.
+    /// The caller refused the output.
     Refused(E),
 }
 
-/// What `body` becomes. `admit` is asked about its size before each step is kept. Between steps others get their turn.
+/// The decompressed `body`. `admit` is called with its size before each step is stored. Other tasks run between steps.
 pub(crate) async fn inflate<E>(
     body: &[u8],
     encoding: Encoding,
@@ -74,13 +73,13 @@ fn damaged(encoding: Encoding, why: &str) -> String {
     format!("the body does not inflate as {name}: {why}")
 }
 
-/// What is being inflated.
+/// The data that is being decompressed.
 struct Inflating<'b> {
     left: &'b [u8],
     state: Decompress,
-    /// Of the member that is being inflated; `None` before one.
+    /// The state of the current member; `None` before one.
     member: Option<Crc>,
-    /// Members that were small.
+    /// The number of small members.
     small: usize,
     gzip: bool,
     ended: bool,
@@ -89,14 +88,14 @@ struct Inflating<'b> {
 impl<'b> Inflating<'b> {
     fn new(body: &'b [u8], encoding: Encoding) -> Self {
         let gzip = encoding == Encoding::Gzip;
-        // The first two bytes of zlib's format, as a number, are a multiple of 31.
+        // The first two bytes of the zlib format, as a number, are a multiple of 31.
         let zlib = !gzip
             && matches!(body, [first, second, ..]
                 if first & 0x0f == 8 && u16::from_be_bytes([*first, *second]).is_multiple_of(31));
         Self { left: body, state: Decompress::new(zlib), member: None, small: 0, gzip, ended: false }
     }
 
-    /// Makes something of what is left, and says how much; that may be nothing. `None`: all of it is done.
+    /// Decompresses a part of the rest, and returns its size, which may be 0. `None`: everything is done.
     fn step(&mut self, out: &mut [u8]) -> Result<Option<usize>, String> {
         let (mut made, mut read) = (0, 0);
         let (mut looked, began) = (0, Instant::now());
@@ -151,7 +150,7 @@ impl<'b> Inflating<'b> {
         Ok((read, count(self.state.total_out(), made), status))
     }
 
-    /// Goes over what stands behind a member of gzip, and holds it against what was made.
+    /// Skips the trailer of a gzip member, and compares it with the output.
     fn check_end(&mut self) -> Result<(), String> {
         let Some(sum) = self.member.take().filter(|_| self.gzip) else { return Ok(()) };
         let Some((end, left)) = self.left.split_first_chunk::<8>() else { return Err("it ends too early".to_owned()) };
@@ -170,13 +169,13 @@ impl<'b> Inflating<'b> {
     }
 }
 
-/// What stands behind the header of a member of gzip (RFC 1952, 2.3).
+/// The optional fields after the header of a gzip member (RFC 1952, 2.3).
 fn after_header(member: &[u8]) -> Result<&[u8], String> {
     const CRC: u8 = 1 << 1;
     const EXTRA: u8 = 1 << 2;
     const NAME: u8 = 1 << 3;
     const COMMENT: u8 = 1 << 4;
-    /// Nobody writes longer names, and looking for the end of one is work.
+    /// Nobody writes longer names, and searching the end of one costs time.
     const LONGEST: usize = STEP;
     let early = || "it ends too early".to_owned();
     let Some(([first, second, method, flags, ..], mut left)) = member.split_first_chunk::<10>() else {

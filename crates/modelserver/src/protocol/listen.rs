@@ -1,4 +1,4 @@
-//! Where the server listens, and its bounds of connections.
+//! The listener of the server, and its limits of connections.
 
 use std::{convert::Infallible, io, path::PathBuf, sync::Arc, time::Duration};
 
@@ -15,17 +15,17 @@ use crate::{
     },
 };
 
-/// Said to a connection too many.
+/// The response to a connection above the limit.
 const TOO_MANY: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
     x-modelway-not-begun: 1\r\nconnection: close\r\ncontent-length: 79\r\n\r\n\
     {\"error\":\"this server has as many connections as serve.max_connections allows\"}";
 
-/// Said to a client whose head took too long.
+/// The response to a client whose header took too long.
 const SLOW_HEAD: &str = "HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\nconnection: close\r\n\
     content-length: 97\r\n\r\n\
     {\"error\":\"the request's headers took too long (serve.header_timeout_ms); send them in one piece\"}";
 
-/// Where the server listens.
+/// The listener.
 #[derive(Debug)]
 pub enum Listener {
     /// A TCP port.
@@ -35,11 +35,10 @@ pub enum Listener {
 }
 
 impl Listener {
-    /// Listens where the configuration says. A socket file that a dead server left is replaced; one that
-    /// answers is not.
+    /// Listens on the configured address. The socket file of a dead server is replaced; one that answers is not.
     ///
     /// # Errors
-    /// What the machine says, in words that name the setting.
+    /// The error of the operating system, with the name of the setting.
     pub async fn bind(config: &Config) -> Result<Self, ServeError> {
         match &config.socket {
             Some(path) => bind_socket(path.clone()).await.map(Self::Unix),
@@ -76,7 +75,7 @@ impl Listener {
         }
     }
 
-    /// Ends listening; a socket's file goes with it.
+    /// Stops listening; the file of a socket is removed.
     pub(crate) fn close(self) {
         if let Self::Unix(listener) = &self
             && let Some(path) = listener.local_addr().ok().as_ref().and_then(|addr| addr.as_pathname())

@@ -1,6 +1,6 @@
-//! HTTP: which path means what. Prediction paths come first, because they are what the server is for.
+//! HTTP routing. Prediction paths come first, because they are the most frequent.
 //!
-//! Written against hyper: one match over the path's parts, no router's tables and no layers.
+//! It uses hyper directly: one match over the parts of the path, without the tables of a router and without layers.
 
 pub(crate) mod answer;
 mod asked;
@@ -48,7 +48,7 @@ pub(crate) fn refuse(request: &Request<Incoming>, status: StatusCode, words: &st
     echo.onto(if is_busy { refusal.later() } else { refusal }.into_answer())
 }
 
-/// Answers one request, of whatever protocol.
+/// Answers one request of any protocol.
 pub(crate) async fn answer(app: Arc<App>, peer: Peer, request: Request<Incoming>) -> Result<Answer, Infallible> {
     let caller = Caller(peer.number());
     let echo = Echo::of(&request);
@@ -78,8 +78,8 @@ pub(crate) async fn answer(app: Arc<App>, peer: Peer, request: Request<Incoming>
     Ok(echo.onto(answer::counted(&app.budget, answer)))
 }
 
-/// Whether a good answer may be compressed: predictions and metrics. The coroutine client of Triton always asks for gzip, and
-/// inflates only what the model predicts.
+/// Whether a successful answer may be compressed: predictions and metrics. Triton's asyncio client always asks for
+/// gzip, but decompresses only predictions.
 fn is_compressible(path: &str) -> bool {
     match path::read(path) {
         Ok(Target::Model(model)) => match model.protocol {

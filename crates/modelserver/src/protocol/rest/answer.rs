@@ -1,4 +1,4 @@
-//! Answers and refusals.
+//! Answers and error responses.
 
 use std::{
     fmt,
@@ -24,11 +24,11 @@ use crate::{
     protocol::budget::{Budget, Spent},
 };
 
-/// The body of an answer: in one piece, piece by piece, or gRPC's own.
+/// The body of an answer: in one piece, in several pieces, or for gRPC.
 pub(crate) enum Body {
-    /// All of it.
+    /// The whole body.
     Full(Full<Bytes>),
-    /// Pieces, each made when the one before has been taken.
+    /// Pieces; each is created when the previous one has been read.
     Pieces(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
     /// A message and trailers.
     Grpc(tonic::body::Body),
@@ -80,13 +80,13 @@ impl http_body::Body for Body {
 
 pub(crate) type Answer = Response<Body>;
 
-/// A handler's result.
+/// The result of a handler.
 pub(super) type Answered = Result<Answer, Refusal>;
 
-/// Characters of a reason that are told; a model's traceback fits.
+/// Maximum number of characters of a reason; the traceback of a model fits.
 const LONGEST_REASON: usize = 16_384;
 
-/// Names in a header what was ignored of a request, and counts it.
+/// Lists the ignored fields of a request in a header, and counts them.
 pub(super) fn naming(ignored: &Ignored, metrics: &ModelMetrics, answered: Answered) -> Answered {
     let Some(names) = ignored.header().and_then(|names| HeaderValue::try_from(names).ok()) else { return answered };
     metrics.ignored(ignored.count());
@@ -103,7 +103,7 @@ pub(super) fn naming(ignored: &Ignored, metrics: &ModelMetrics, answered: Answer
     }
 }
 
-/// An answer that is an error, in the protocol's form.
+/// An error response, in the form of the protocol.
 #[derive(Debug)]
 pub(super) struct Refusal {
     status: StatusCode,
@@ -135,20 +135,21 @@ impl Refusal {
         refusal
     }
 
-    /// The rest of the body will not be read, so that the connection cannot be used again.
+    /// The rest of the body will not be read, so the connection cannot be reused.
     pub(super) fn closing(mut self) -> Self {
         self.headers.push((CONNECTION, HeaderValue::from_static("close")));
         self
     }
 
-    /// The same request may be taken a little later, or elsewhere: nothing of it was begun.
+    /// The same request may be accepted later, or elsewhere: nothing of it was begun.
     pub(super) fn later(mut self) -> Self {
         self.headers.push((RETRY_AFTER, HeaderValue::from_static("1")));
         self.headers.push((HeaderName::from_static(NOT_BEGUN_HEADER), HeaderValue::from_static("1")));
         self
     }
 
-    /// There is no memory for an answer. Not `later`: the model has run, and whoever asks again must know that.
+    /// There is no memory for an answer. Not `later`, because the model has run, and a client must know that before it
+    /// retries.
     pub(super) fn no_memory_for_answer(spent: Spent) -> Self {
         let mut refusal = Self::new(StatusCode::SERVICE_UNAVAILABLE, spent.to_string());
         refusal.headers.push((RETRY_AFTER, HeaderValue::from_static("1")));
@@ -160,13 +161,13 @@ impl Refusal {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, spent.to_string()).later()
     }
 
-    /// The client left before its body was complete; nobody reads this.
+    /// The client disconnected before its body was complete; nobody reads this.
     pub(super) fn of_client_that_left(mut self) -> Self {
         self.client_left = true;
         self
     }
 
-    /// The value of `error_type` in the metrics, for a body that was not read.
+    /// The value of `error_type` in the metrics for a body that was not read.
     pub(super) fn error_type(&self) -> &'static str {
         if self.client_left {
             return "client_left";
@@ -184,7 +185,7 @@ impl Refusal {
         struct Error<'e> {
             error: &'e str,
         }
-        // Reasons quote requests, some of which quote a megabyte.
+        // Reasons quote requests, which may contain a megabyte.
         let end = self.reason.char_indices().nth(LONGEST_REASON).map(|(end, _)| end);
         let shown = end.map(|end| format!("{}…", &self.reason[..end]));
         let error = shown.as_deref().unwrap_or(&self.reason);
@@ -213,7 +214,7 @@ impl From<InferError> for Refusal {
     }
 }
 
-/// An answer whose memory is counted until the client has taken it, or a refusal if there is none.
+/// An answer whose memory is counted until the client has read it, or an error if there is none.
 pub(super) fn counted(budget: &Budget, answer: Answer) -> Answer {
     let (head, body) = answer.into_parts();
     let Body::Full(full) = body else { return Answer::from_parts(head, body) };
@@ -226,7 +227,7 @@ pub(super) fn counted(budget: &Budget, answer: Answer) -> Answer {
     }
 }
 
-/// The bytes of a body of which nothing was taken yet: it is one piece.
+/// The bytes of an unread body: it is one piece.
 fn whole(mut full: Full<Bytes>) -> Bytes {
     match full.frame().now_or_never().flatten().map(|frame| frame.map(Frame::into_data)) {
         Some(Ok(Ok(bytes))) => bytes,
@@ -234,7 +235,7 @@ fn whole(mut full: Full<Bytes>) -> Bytes {
     }
 }
 
-/// An answer with another body, which `make` makes of the content type and the bytes of this one. A stream stays as it is.
+/// An answer with another body, which `make` creates from its content type and bytes. A stream does not change.
 pub(super) fn rewritten(answer: Answer, make: impl FnOnce(&str, &Bytes) -> Option<(&'static str, Bytes)>) -> Answer {
     let (mut head, body) = answer.into_parts();
     let Body::Full(full) = body else { return Answer::from_parts(head, body) };
@@ -247,7 +248,7 @@ pub(super) fn rewritten(answer: Answer, make: impl FnOnce(&str, &Bytes) -> Optio
     Answer::from_parts(head, Body::Full(Full::new(made)))
 }
 
-/// The answer to a request that a web page of elsewhere may have sent. Its body is not read.
+/// The response to a request from a web page of another site. Its body is not read.
 pub(super) fn not_admitted(status: StatusCode, words: String) -> Answer {
     Refusal::new(status, words).closing().into_answer()
 }

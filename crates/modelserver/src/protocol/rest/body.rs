@@ -1,4 +1,4 @@
-//! Reads the bodies of requests: bounded in size and in time.
+//! Reads request bodies with limits of size and time.
 
 use std::time::Duration;
 
@@ -18,10 +18,10 @@ use crate::{
     },
 };
 
-/// Memory set aside for a body before any of it has come.
+/// Memory that is reserved for a body before any of it has arrived.
 const FIRST: u64 = 256 << 10;
 
-/// Counts a client that left where the reading of its body was dropped.
+/// Counts a disconnected client if reading its body was dropped.
 struct Reading<'m>(Option<&'m ModelMetrics>);
 
 impl Drop for Reading<'_> {
@@ -32,7 +32,7 @@ impl Drop for Reading<'_> {
     }
 }
 
-/// Reads a body for a model, and counts a body that cannot be read.
+/// Reads a body for a model, and counts an unreadable body.
 pub(super) async fn read_for(
     app: &App,
     metrics: &ModelMetrics,
@@ -45,22 +45,21 @@ pub(super) async fn read_for(
     read.inspect_err(|refusal| metrics.refused_as(refusal.error_type()))
 }
 
-/// The request that a body holds, and what it takes of the memory for bodies: inflated if it came compressed, and
-/// taken out of the CloudEvent in which it may have come.
+/// The request in a body, with its memory: decompressed if it was compressed, and extracted from a CloudEvent.
 pub(super) async fn read(app: &App, headers: &HeaderMap, body: Incoming) -> Result<(Bytes, Hold), Refusal> {
     let enclosed = cloud_event::is_structured(headers)?;
     let (body, mut hold) = plain(app, headers, body).await?;
     if !enclosed {
         return Ok((body, hold));
     }
-    // What it holds may have to be decoded, and is then no part of it.
+    // The decoded content is no longer a part of the body.
     cover(app, &mut hold, 2 * body.len())?;
     Ok((cloud_event::content(&body)?, hold))
 }
 
 async fn plain(app: &App, headers: &HeaderMap, body: Incoming) -> Result<(Bytes, Hold), Refusal> {
     let encoding = compression::of_body(headers)?;
-    // Only a body without a length can have been encoded for its transfer.
+    // Only a body without a length can have a transfer encoding.
     if body.size_hint().exact().is_none() {
         only_chunked(headers)?;
     }
@@ -87,7 +86,7 @@ async fn decoded(app: &App, encoding: Option<Encoding>, body: Incoming) -> Resul
     Ok((inflated, hold))
 }
 
-/// A body in one piece, which is what small ones are, is not copied.
+/// A body in one piece, as small ones are, is not copied.
 async fn collect(app: &App, mut body: Incoming, arriving: &mut Arriving<&Budget>) -> Result<Bytes, Refusal> {
     let limit = app.config.body_limit_bytes;
     let hint = body.size_hint().lower();
@@ -157,7 +156,7 @@ async fn frame(body: &mut Incoming, pause: Duration) -> Result<Option<Bytes>, Re
     }
 }
 
-/// Refuses a body that is compressed for its transfer: hyper takes it out of its chunks, and no more.
+/// Refuses a body that is compressed for its transfer: hyper only decodes chunks.
 fn only_chunked(headers: &HeaderMap) -> Result<(), Refusal> {
     let values =
         headers.get_all(TRANSFER_ENCODING).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));

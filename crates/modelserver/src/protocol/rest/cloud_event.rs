@@ -1,8 +1,8 @@
-//! CloudEvents over HTTP: a request that comes as an event is answered as one, in the mode in which it came.
+//! CloudEvents over HTTP: a request that is an event gets an event as its answer, in the same mode.
 //!
-//! In binary mode the headers `ce-…` hold the event's attributes, and the body is what it would be without them. In
-//! structured mode the body is one JSON object that holds the attributes, and the request in `data` or `data_base64`.
-//! Types and sources of answers are those of KServe, because others filter by them.
+//! In binary mode the headers `ce-…` contain the attributes of the event, and the body is the usual one. In structured
+//! mode the body is one JSON object with the attributes, and the request in `data` or `data_base64`. Types and sources
+//! of answers are those of KServe, because other systems filter by them.
 
 use std::{
     borrow::Cow,
@@ -30,7 +30,7 @@ const VERSION: HeaderName = HeaderName::from_static("ce-specversion");
 pub(super) fn is_structured(headers: &HeaderMap) -> Result<bool, Refusal> {
     let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim_ascii();
-    // What is nearly always sent takes one comparison.
+    // The most frequent values need one comparison.
     if !kind.get(..FAMILY.len()).is_some_and(|family| family.eq_ignore_ascii_case(FAMILY)) {
         return Ok(false);
     }
@@ -41,7 +41,7 @@ pub(super) fn is_structured(headers: &HeaderMap) -> Result<bool, Refusal> {
     Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, reason).closing())
 }
 
-/// An event in structured mode. Further attributes are its sender's own.
+/// An event in structured mode. Other attributes are ignored.
 #[derive(Deserialize)]
 struct Envelope<'j> {
     specversion: Option<String>,
@@ -56,13 +56,13 @@ struct Envelope<'j> {
     data_base64: Option<&'j RawValue>,
 }
 
-/// The request that an event in structured mode holds.
+/// The request in an event in structured mode.
 pub(super) fn content(body: &Bytes) -> Result<Bytes, Refusal> {
     let not_one = |error: serde_json::Error| Refusal::bad(format!("the body is not a CloudEvent: {error}"));
     match serde_json::from_slice(body) {
         Ok(envelope) => opened(body, envelope),
         Err(error) => {
-            // Bare `NaN` and `Infinity` are values in an event as in any body.
+            // Bare `NaN` and `Infinity` are allowed in an event as in any body.
             let body = Bytes::from(replace_bare_floats(body).ok_or_else(|| not_one(error))?);
             opened(&body, serde_json::from_slice(&body).map_err(not_one)?)
         }
@@ -94,7 +94,7 @@ fn opened(body: &Bytes, envelope: Envelope<'_>) -> Result<Bytes, Refusal> {
         (Some(data), None) if envelope.datacontenttype.as_deref().is_none_or(is_json) => {
             Ok(body.slice_ref(data.get().as_bytes()))
         }
-        // Of any other type, the text is the content.
+        // For any other type, the text is the content.
         (Some(data), None) => serde_json::from_str::<String>(data.get()).map(Bytes::from).map_err(|_| {
             Refusal::bad("`data` of the CloudEvent is not a string, and `datacontenttype` says that it is not JSON")
         }),
@@ -115,7 +115,7 @@ fn is_json(kind: &str) -> bool {
     kind.ends_with("/json") || kind.ends_with("+json")
 }
 
-/// The event as which an answer goes back.
+/// The event for the answer.
 #[derive(Debug)]
 pub(super) struct Event {
     structured: bool,
@@ -139,7 +139,7 @@ struct Answering<'e> {
 const KIND: &str = "io.kserve.inference.response";
 
 impl Event {
-    /// Nothing, unless the request is an event that asks a model.
+    /// None, unless the request is an event for a model.
     pub(super) fn of(head: &Parts) -> Option<Self> {
         let structured = is_structured(&head.headers).unwrap_or(false);
         if head.method != Method::POST || !(structured || head.headers.contains_key(&VERSION)) {
@@ -157,8 +157,8 @@ impl Event {
         Some(Self { structured, source })
     }
 
-    /// The same answer as an event. A refusal in structured mode and a stream stay what they are: clients look for
-    /// the status of the one, and the other never comes as a whole.
+    /// The same answer as an event. An error in structured mode and a stream do not change: clients check the status of
+    /// an error, and a stream is never complete.
     pub(super) fn onto(self, answer: Answer) -> Answer {
         if self.structured {
             if answer.status().is_success() {
@@ -200,7 +200,7 @@ impl Event {
     }
 }
 
-/// No two events of one source have the same id.
+/// Event ids are unique within one source.
 fn new_id() -> String {
     static STARTED: OnceLock<u128> = OnceLock::new();
     static NEXT: AtomicU64 = AtomicU64::new(0);

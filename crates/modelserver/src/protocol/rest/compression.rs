@@ -1,8 +1,8 @@
 //! Compressed bodies: gzip and deflate, in both directions.
 //!
-//! A body is bounded by what it becomes, not by what was sent: it is inflated in small steps, each of which
-//! is counted against the limit and the memory for bodies before it is kept. Between steps others get their
-//! turn, so that a large body does not hold up the connections beside it.
+//! The limit applies to the decompressed body: it is decompressed in small steps, each of which is counted against the
+//! limit and the memory for bodies before it is stored. Other tasks run between steps, so that a large body does not
+//! delay other connections.
 
 use std::io;
 
@@ -20,10 +20,10 @@ use crate::protocol::inflate::{self, Encoding, Failed};
 /// Bytes compressed at a time.
 const STEP: usize = 64 << 10;
 
-/// Answers below this are sent as they are: a packet takes them either way.
+/// Smaller answers are not compressed: they fit into one packet either way.
 const SMALL: u64 = 1 << 10;
 
-/// How a request's body is encoded, if it is.
+/// The encoding of a request body, if any.
 pub(super) fn of_body(headers: &HeaderMap) -> Result<Option<Encoding>, Refusal> {
     if !headers.contains_key(CONTENT_ENCODING) {
         return Ok(None);
@@ -42,7 +42,7 @@ pub(super) fn of_body(headers: &HeaderMap) -> Result<Option<Encoding>, Refusal> 
     }
 }
 
-/// The encoding that a caller would like of the answer; gzip if both are as welcome.
+/// The preferred encoding for the answer; gzip if both are equally acceptable.
 pub(super) fn wanted(headers: &HeaderMap) -> Option<Encoding> {
     let mut best: Option<(f32, Encoding)> = None;
     for value in headers.get_all(ACCEPT_ENCODING) {
@@ -66,7 +66,7 @@ pub(super) fn wanted(headers: &HeaderMap) -> Option<Encoding> {
     best.map(|(_, encoding)| encoding)
 }
 
-/// What an encoded body becomes. `admit` is asked about its size before each step is kept.
+/// The decoded body. `admit` is called with its size before each step is stored.
 pub(super) async fn inflate(
     body: &Bytes,
     encoding: Encoding,
@@ -78,7 +78,7 @@ pub(super) async fn inflate(
     })
 }
 
-/// Compresses an answer that is large enough for it, fast rather than small.
+/// Compresses an answer that is large enough, for speed rather than size.
 pub(super) async fn compress(answer: Answer, encoding: Encoding) -> Answer {
     let (mut head, body) = answer.into_parts();
     let Body::Full(full) = body else { return Answer::from_parts(head, body) };
@@ -102,7 +102,7 @@ pub(super) async fn compress(answer: Answer, encoding: Encoding) -> Answer {
     Answer::from_parts(head, Body::Full(Full::new(made.into())))
 }
 
-/// `None`: it does not fail, and if it did, the answer would go out as it is.
+/// `None`: it does not fail, and otherwise the answer is sent uncompressed.
 async fn deflated<E: Encoder>(mut encoder: E, plain: &[u8]) -> Option<Vec<u8>> {
     for step in plain.chunks(STEP) {
         encoder.write_all(step).ok()?;

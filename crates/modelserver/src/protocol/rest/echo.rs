@@ -7,7 +7,7 @@ use super::answer::Answer;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static(request_id::HEADER);
 
-/// What the answer repeats.
+/// The id to repeat.
 #[derive(Debug)]
 pub(super) struct Echo {
     id: Option<HeaderValue>,

@@ -1,9 +1,9 @@
-//! Answers as they come: server-sent events, one for each.
+//! Streams answers as server-sent events.
 //!
-//! What goes wrong before the first answer is answered as everywhere, with its status; after that the status
-//! is long sent, and an event with `error` ends the stream. The next answer is taken from the model only when
-//! the caller has taken the one before, and a caller who hangs up drops the stream, which ends the run. Each event counts
-//! against the memory for bodies until it is taken.
+//! An error before the first answer is returned as usual, with its status. After that the status has been sent, and an
+//! event with `error` ends the stream. The next answer is taken from the model only when the client has read the
+//! previous one. If the client disconnects, the stream is dropped, which ends the run. Each event counts against the
+//! memory for bodies until it is read.
 
 use bytes::Bytes;
 use futures::stream;
@@ -21,8 +21,8 @@ use crate::{
     run::model::Answers,
 };
 
-/// Answers with an event for each answer; `write` makes the JSON of one. `hold` is the body's memory, which
-/// the run may still use.
+/// Sends an event for each answer; `write` creates its JSON. `hold` is the memory of the request body, which the run
+/// may still use.
 pub(super) async fn events<W>(mut answers: Answers, budget: &Budget, hold: Hold, mut write: W) -> Answered
 where
     W: FnMut(Vec<Tensor>) -> Result<Bytes, InferError> + Send + 'static,
@@ -50,7 +50,7 @@ where
     Ok(answer)
 }
 
-/// One event. JSON as it is written here holds no line ends.
+/// One event. The JSON here contains no line breaks.
 fn event(json: &[u8]) -> Bytes {
     [b"data: ", json, b"\n\n"].concat().into()
 }

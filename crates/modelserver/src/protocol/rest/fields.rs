@@ -1,4 +1,4 @@
-//! The fields of a JSON object whose values are read later, once it is known what they are for.
+//! The fields of a JSON object whose values are parsed later, when their meaning is known.
 
 use std::{
     borrow::Cow,
@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 
 use crate::error::InferError;
 
-/// Names and the text of their values, in their order; each name once.
+/// Names and the texts of their values, in order; each name once.
 #[derive(Debug, Default)]
 pub(super) struct Fields<'j>(pub(super) Vec<(Cow<'j, str>, &'j RawValue)>);
 
@@ -26,10 +26,10 @@ impl<'j> Fields<'j> {
         self.0.iter().find(|(field, _)| field == name).map(|(_, value)| *value)
     }
 
-    /// Reads the fields of a body with `read`. Bare `NaN` and `Infinity` are values of it as others are.
+    /// Parses the fields of a body with `read`. Bare `NaN` and `Infinity` are valid values.
     ///
     /// # Errors
-    /// A body that is no JSON object; `wanted` says what it should have. And those of `read`.
+    /// A body that is not a JSON object; `wanted` says what it should contain. And the errors of `read`.
     pub(super) fn of_body<T>(
         body: &[u8],
         wanted: &str,
@@ -92,7 +92,7 @@ impl<'j> Deserialize<'j> for Fields<'j> {
 /// More fields than any model has inputs.
 pub(super) const MOST: usize = 4_096;
 
-/// So many names are compared with each other one by one. Of more, that takes long in a body of many wide objects.
+/// Up to this number, names are compared one by one. Beyond it, that would take long for many wide objects.
 const FEW: usize = 32;
 
 /// The hashes of names.
@@ -116,7 +116,7 @@ impl Seen {
     }
 }
 
-/// A name, borrowed unless it holds escapes.
+/// A name, borrowed unless it contains escapes.
 struct Name<'j>(Cow<'j, str>);
 
 impl<'j> Deserialize<'j> for Name<'j> {

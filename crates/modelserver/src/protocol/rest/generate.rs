@@ -1,9 +1,9 @@
-//! `generate` and `generate_stream`: a flat JSON object in, a flat one out, as Triton's generate extension has it.
+//! `generate` and `generate_stream`: a flat JSON object as request and answer, as in Triton's generate extension.
 //!
-//! A field with the name of an input is that input, `id` names the request, every other field is a parameter;
-//! `parameters` may hold more of both. Dimensions that a value lacks at the front are 1. An MLflow model without a
-//! signature names no inputs: for it each field but `id` and `parameters` is one. What tensors cannot hold (null, objects)
-//! goes to an MLflow model's worker as it came.
+//! A field with the name of an input is that input, `id` is the request id, and every other field is a parameter;
+//! `parameters` may contain more of both. Missing leading dimensions of a value are 1. An MLflow model without a
+//! signature has no named inputs: each field except `id` and `parameters` is one. Values that tensors cannot hold
+//! (null, objects) are passed to the worker of an MLflow model unchanged.
 
 use std::collections::HashSet;
 
@@ -22,7 +22,7 @@ use crate::{
     runtime::Signature,
 };
 
-/// The request that a body means.
+/// The request in a body.
 pub(super) fn read(signature: &Signature, body: &[u8]) -> Result<Request, InferError> {
     Fields::of_body(body, "the model's inputs", |fields| {
         let read = of_fields(signature, fields);
@@ -68,7 +68,7 @@ fn as_it_came(signature: &Signature, fields: &Fields<'_>) -> Result<Request, Inf
             let names: Vec<_> = signature.inputs.iter().map(|input| format!("`{}`", input.name)).collect();
             return Err(InferError::Invalid(format!("the body has none of the model's inputs: {}", names.join(", "))));
         }
-        // It checks its plain values itself.
+        // The worker checks its plain values itself.
         [(_, only)] if signature.plain => only.clone(),
         several => object(several),
     };
@@ -78,7 +78,7 @@ fn as_it_came(signature: &Signature, fields: &Fields<'_>) -> Result<Request, Inf
     Ok(Request { id: request_id, ..document::request(Door::Generate, body.into(), raw) })
 }
 
-/// An input's JSON with the dimensions that it lacks at the front. A column of a table has a value or its rows.
+/// The JSON of an input with its missing leading dimensions. A column of a table has a value or its rows.
 fn with_rows(signature: &Signature, input: &TensorMetadata, text: &str) -> String {
     if is_table(signature) && !signature.plain {
         return text.to_owned();
@@ -124,7 +124,7 @@ fn id(value: &RawValue) -> Result<String, InferError> {
     }
 }
 
-/// Puts a field where it belongs.
+/// Assigns a field to its place.
 fn assign(signature: &Signature, request: &mut Request, name: &str, value: &RawValue) -> Result<(), InferError> {
     let shown = || name.chars().take(64).collect::<String>();
     let known = signature.inputs.iter().chain(&signature.defaults).enumerate();
@@ -133,7 +133,7 @@ fn assign(signature: &Signature, request: &mut Request, name: &str, value: &RawV
             return Ok(());
         }
         if signature.json.contains(&place) {
-            // The rows of a list are its values; anything else, and all that a stream is asked, is one value.
+            // The rows of a list are its values; anything else, and every value for a stream, is one value.
             let is_rows = value.get().starts_with('[') && input.shape == [-1];
             let rows = if is_rows { value.get().to_owned() } else { format!("[{}]", value.get()) };
             request.inputs.push(json_rows(input, &rows, &shown())?);
@@ -161,7 +161,7 @@ fn assign(signature: &Signature, request: &mut Request, name: &str, value: &RawV
     Ok(())
 }
 
-/// The object that outputs are told in: a value alone where there is one, else a flat list.
+/// The object with the outputs: a single value if there is one, otherwise a flat list.
 pub(super) fn write(name: &str, model: &Model, id: Option<&String>, outputs: Vec<Tensor>) -> Result<Bytes, InferError> {
     let mut head = json!({"model_name": name, "model_version": model.version});
     if let Some(id) = id {

@@ -1,7 +1,7 @@
 //! The paths of MLflow's own scoring server, for its clients: `/invocations`, `/ping`, `/version`.
 //!
-//! They name no model, so that they work where one is served. A body becomes that of V1: a data frame by records is
-//! a list of instances; one that is split is columns by name where the model has named columns, and rows otherwise.
+//! They name no model, so they work only if one model is served. A body is converted to V1: data frame records become a
+//! list of instances; a split data frame becomes columns by name if the model has named columns, and otherwise rows.
 
 mod csv;
 mod frame;
@@ -28,7 +28,7 @@ use crate::{
     runtime::{Logged, Signature},
 };
 
-/// The forms that a body may have.
+/// The forms of a body.
 const FORMS: &str = "`dataframe_split`, `dataframe_records`, `instances` or `inputs`";
 
 /// `POST /invocations`.
@@ -53,12 +53,12 @@ pub(super) async fn invocations(asked: Asked<'_>) -> Answered {
     v1::predict_as(asked, &name, None, Door::Invocations, rewritten).await
 }
 
-/// Whether a part of a header's value is this word.
+/// Whether a part of a header value is this word.
 fn is(part: &str, word: &str) -> bool {
     part.trim().eq_ignore_ascii_case(word)
 }
 
-/// A table in CSV, in V1's form.
+/// A CSV table, in the form of V1.
 fn of_csv(signature: &Signature, body: Bytes, ignored: &mut Ignored) -> Result<(Bytes, Form), InferError> {
     let text = std::str::from_utf8(&body).map_err(|_| InferError::Invalid("the CSV is not UTF-8".to_owned()))?;
     if document::takes(signature) {
@@ -70,7 +70,7 @@ fn of_csv(signature: &Signature, body: Bytes, ignored: &mut Ignored) -> Result<(
     rewritten(signature, csv::as_split(text).map_err(InferError::Invalid)?.into(), ignored)
 }
 
-/// The one model that is served.
+/// The single served model.
 fn only_model(app: &App) -> Result<String, InferError> {
     let names: BTreeSet<_> = app.models.all().iter().map(|model| model.name.clone()).collect();
     let mut names = names.into_iter();
@@ -88,7 +88,7 @@ fn rewritten(signature: &Signature, body: Bytes, ignored: &mut Ignored) -> Resul
     Fields::of_body(&body, FORMS, |fields| of_fields(signature, fields, ignored))
 }
 
-/// How MLflow answers for a model in ONNX: records for a data frame, and arrays by their names for arrays.
+/// The form of MLflow's answers for an ONNX model: records for a data frame, and arrays by name for arrays.
 fn form_of(signature: &Signature, given: &str) -> Form {
     match signature.logged {
         Logged::Elsewhere => Form::V1,
@@ -121,7 +121,7 @@ fn of_fields(signature: &Signature, fields: &Fields<'_>, ignored: &mut Ignored) 
             ("instances", by_record(signature, &records))
         }
         [(name, _)] if !signature.base64.is_empty() => {
-            // The worker reads it: V1 has other words for bytes.
+            // The worker reads it: V1 encodes bytes differently.
             return Err(invalid(format!("`{name}` holds bytes in base64")));
         }
         [(name, value)] => (*name, value.get().to_owned()),
@@ -134,14 +134,14 @@ fn of_fields(signature: &Signature, fields: &Fields<'_>, ignored: &mut Ignored) 
     Ok((format!("{{\"{name}\":{value}{parameters}}}").into(), form))
 }
 
-/// The field of V1's body that a split data frame becomes, and its value.
+/// The field of a V1 body for a split data frame, and its value.
 fn by_column(signature: &Signature, split: &Split<'_>) -> (&'static str, String) {
     let names: Option<Vec<Cow<'_, str>>> =
         split.columns.iter().map(|name| serde_json::from_str::<Cow<'_, str>>(name.get()).ok()).collect();
     let is_object = matches!(signature.json.as_slice(), [0]) && signature.inputs.len() == 1;
     let mut out = String::new();
     if let (true, Some(names)) = (is_object, names.as_ref().filter(|names| !names.is_empty())) {
-        // A row is an object with the columns' names, which the input of JSON is, or has by its name.
+        // A row is an object with the names of the columns; the JSON input is this object, or has it under its name.
         list(&mut out, &split.data, |out, row| {
             let fields = names.iter().map(Cow::as_ref).zip(row);
             object(out, fields, |out, value| out.push_str(value.get()));
@@ -164,7 +164,7 @@ fn by_column(signature: &Signature, split: &Split<'_>) -> (&'static str, String)
     ("inputs", out)
 }
 
-/// The instances that records become.
+/// The instances for records.
 fn by_record(signature: &Signature, records: &[Fields<'_>]) -> String {
     let mut out = String::new();
     list(&mut out, records, |out, record| {
@@ -178,7 +178,7 @@ fn place_of(signature: &Signature, name: &str) -> Option<usize> {
     signature.inputs.iter().position(|input| input.name == name)
 }
 
-/// A value for the input at a place, as V1 has it: bytes come in base64, and a number may be missing.
+/// A value for the input at a position, in the form of V1: bytes are base64, and a number may be missing.
 fn cell<'j>(signature: &Signature, place: Option<usize>, value: &'j RawValue) -> Cow<'j, str> {
     let text = value.get();
     match place.and_then(|place| Some((place, signature.inputs.get(place)?))) {

@@ -1,4 +1,4 @@
-//! The model repository extension: which models there are, loading and unloading them.
+//! The model repository extension: listing, loading and unloading models.
 
 use std::collections::BTreeMap;
 
@@ -14,14 +14,14 @@ use super::{
 };
 use crate::{error::InferError, repository::LoadRequest};
 
-/// What the index is asked for.
+/// The body of an index request.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Wanted {
     ready: bool,
 }
 
-/// What comes along with the word to load or unload.
+/// The body of a load or unload request.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Change {
@@ -76,7 +76,7 @@ pub(super) async fn model(asked: Asked<'_>, path: &ModelPath<'_>) -> Answered {
     answer::json(&json!({}))
 }
 
-/// The body, where an empty one says nothing.
+/// The body; an empty one has no parameters.
 async fn read<T: DeserializeOwned + Default>(asked: Asked<'_>) -> Result<T, answer::Refusal> {
     let (body, _hold) = body::read(asked.app, &asked.head.headers, asked.body).await?;
     if body.trim_ascii().is_empty() {

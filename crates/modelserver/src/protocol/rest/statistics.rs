@@ -1,4 +1,4 @@
-//! The statistics extension: what each model has done, in Triton's words.
+//! The statistics extension, in Triton's format.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -15,12 +15,12 @@ use crate::{
 pub(super) fn all(app: &App) -> Answered {
     let mut models = app.models.all();
     models.sort_by(|a, b| (&a.name, &a.version).cmp(&(&b.name, &b.version)));
-    // Under an alias a model is the same model.
+    // An alias refers to the same model.
     models.dedup_by(|a, b| std::sync::Arc::ptr_eq(a, b));
     answer::json(&json!({"model_stats": models.iter().map(|model| of(&model.name, model)).collect::<Vec<_>>()}))
 }
 
-/// `GET /v2/models/{model}[/versions/{version}]/stats`, under the name that it was asked by.
+/// `GET /v2/models/{model}[/versions/{version}]/stats`, with the name from the request.
 pub(super) fn one(name: &str, model: &Model) -> Answered {
     answer::json(&json!({"model_stats": [of(name, model)]}))
 }

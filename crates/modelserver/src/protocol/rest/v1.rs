@@ -1,7 +1,7 @@
 //! The V1 protocol: `instances` (or columnar `inputs`) in, `predictions` out.
 //!
-//! It is translated to the tensors of V2 and back. A classifier's scores, where the model has them, come as
-//! `probabilities` beside the predicted labels.
+//! It is translated to the tensors of V2 and back. The scores of a classifier, if the model has them, are returned as
+//! `probabilities` next to the predicted labels.
 
 mod read;
 mod write;
@@ -26,7 +26,7 @@ use crate::{
     runtime::Signature,
 };
 
-/// A model, a prediction, and the same of one version, as TensorFlow Serving has it.
+/// A model, a prediction, and both for a version, as in TensorFlow Serving.
 pub(super) async fn model(asked: Asked<'_>, path: &ModelPath<'_>) -> Answered {
     let (name, version) = (path.name.as_ref(), path.version.as_deref());
     match path.action.as_ref() {
@@ -37,7 +37,7 @@ pub(super) async fn model(asked: Asked<'_>, path: &ModelPath<'_>) -> Answered {
             let reason = format!("model `{name}` explains nothing: this server predicts only");
             Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, reason).closing())
         }
-        // Nearly always another verb, mistyped.
+        // It is nearly always a mistyped verb.
         "" if name.contains(':') && !asked.app.models.knows(name) => Err(unknown_path(asked.head.uri.path())),
         "" => {
             asked.only(READ)?;
@@ -53,7 +53,8 @@ async fn predict(asked: Asked<'_>, name: &str, version: Option<&str>) -> Answere
     predict_as(asked, name, version, Door::V1, |_, body, _| Ok((body, Form::V1))).await
 }
 
-/// Predicts with a body that `rewrite` brings into V1's form, and answers in the form that it names; what it ignores it notes.
+/// Predicts with a body that `rewrite` converts to V1, and answers in the form that it returns; records what it
+/// ignores.
 pub(super) async fn predict_as(
     asked: Asked<'_>,
     name: &str,

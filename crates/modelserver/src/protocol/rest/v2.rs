@@ -1,5 +1,5 @@
-//! The V2 protocol over HTTP: metadata and readiness of models, prediction in JSON and binary, in one answer or
-//! in a stream of them.
+//! The V2 protocol over HTTP: metadata and readiness of models, prediction in JSON and binary, with one answer or a
+//! stream of answers.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use crate::{
     run::{extras, model::Model},
 };
 
-/// Whatever is asked of one model.
+/// All requests for one model.
 pub(super) async fn model(asked: Asked<'_>, path: &ModelPath<'_>) -> Answered {
     let (app, name, version) = (asked.app, path.name.as_ref(), path.version.as_deref());
     match path.action.as_ref() {
@@ -32,7 +32,7 @@ pub(super) async fn model(asked: Asked<'_>, path: &ModelPath<'_>) -> Answered {
         "infer_stream" => infer_stream(asked, name, version).await,
         "generate" => generate(asked, name, version).await,
         "generate_stream" => generate_stream(asked, name, version).await,
-        // Triton's path for the statistics of all models, which takes this name from a model.
+        // Triton's path for the statistics of all models, which reserves this name.
         "" if name == "stats" && version.is_none() => {
             asked.only(READ)?;
             statistics::all(app)
@@ -64,7 +64,7 @@ pub(super) async fn model(asked: Asked<'_>, path: &ModelPath<'_>) -> Answered {
     }
 }
 
-/// A body, read for a model; what is wrong with it counts as the model's refusal.
+/// Reads a body for a model; errors count for the model.
 async fn read<T>(
     asked: Asked<'_>,
     model: &Model,
@@ -83,7 +83,7 @@ async fn infer(asked: Asked<'_>, name: &str, version: Option<&str>) -> Answered 
     let (mut request, _hold) = read(asked, &model, |body| decode(&model, body, header_length)).await?;
     let ignored = std::mem::take(&mut request.ignored);
     let mut binary = binary_outputs(&model, &request);
-    // What an MLflow model answers is known when it has answered.
+    // The outputs of an MLflow model are known only after it has answered.
     let wishes = (document::takes(&model.signature) && !says_nothing(&request)).then(|| Request {
         outputs: request.outputs.clone(),
         parameters: request.parameters.clone(),
@@ -186,7 +186,8 @@ fn decode(model: &Model, body: &Bytes, header_length: Option<usize>) -> Result<R
     }
 }
 
-/// A body that goes to an MLflow model's worker as it came: its tensors may hold null. `None`: it is no V2 request.
+/// A body that is passed to the worker of an MLflow model unchanged: its tensors may contain null. `None`: it is not a
+/// V2 request.
 fn as_it_came(body: &Bytes) -> Option<Result<Request, InferError>> {
     let read = Fields::of_body(body, "`inputs`", |fields| {
         let is_list = fields.get("inputs").is_some_and(|inputs| inputs.get().starts_with('['));
@@ -200,7 +201,7 @@ fn as_it_came(body: &Bytes) -> Option<Result<Request, InferError>> {
     read.ok().flatten()
 }
 
-/// Notes what the worker does not read of tensors.
+/// Records the fields of tensors that the worker does not read.
 fn ignored_of(inputs: &RawValue, ignored: &mut Ignored) {
     const KNOWN: [&str; 5] = ["name", "shape", "datatype", "data", "parameters"];
     let inputs: Vec<Fields<'_>> = serde_json::from_str(inputs.get()).unwrap_or_default();
@@ -214,7 +215,7 @@ fn ignored_of(inputs: &RawValue, ignored: &mut Ignored) {
     }
 }
 
-/// The names of the outputs that go behind the JSON.
+/// The names of the outputs after the JSON.
 fn binary_outputs(model: &Model, request: &Request) -> Vec<String> {
     if says_nothing(request) {
         return Vec::new();
@@ -223,12 +224,12 @@ fn binary_outputs(model: &Model, request: &Request) -> Vec<String> {
     names.filter(|name| request.wants_binary(name)).cloned().collect()
 }
 
-/// Whether a request says nothing of the form of outputs, as most.
+/// Whether a request does not specify the form of outputs, as most.
 fn says_nothing(request: &Request) -> bool {
     request.outputs.is_empty() && request.parameters.is_empty()
 }
 
-/// The caller asked for JSON where only binary form can hold an output: the caller can ask otherwise.
+/// The client asked for JSON, but an output needs the binary form: the client can ask for that.
 fn encoded(response: &Response, binary: &[String], nan: Nan) -> Result<Encoded, InferError> {
     Ok(response.encode(nan, |output| binary.iter().any(|name| name == output))?)
 }

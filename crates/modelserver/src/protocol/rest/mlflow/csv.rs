@@ -1,18 +1,18 @@
-//! A table in CSV, for a model of MLflow's that is in ONNX; for others pandas reads it in their workers.
+//! CSV tables for an ONNX model from MLflow; for other models pandas reads them in the workers.
 
 use serde_json::{Value, json};
 
-/// What pandas takes for a value that is missing.
+/// The values that pandas treats as missing.
 const MISSING: [&str; 17] = [
     "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "<NA>", "N/A", "NA", "NULL", "NaN",
     "None", "nan", "null",
 ];
 
-/// Cells that rows may lack in all, whatever the length of the table.
+/// Maximum number of missing cells in total, for any length of the table.
 const MOST_MISSING: usize = 10_000;
 
-/// The body of `/invocations` that says the same: its first line has the names of the columns. A cell that is missing
-/// costs more than its text, so a table that has mostly such cells is refused.
+/// The equivalent body of `/invocations`: the first line contains the names of the columns. A missing cell costs more
+/// than its text, so a table with mostly missing cells is refused.
 pub(super) fn as_split(text: &str) -> Result<String, String> {
     let mut rows = rows(text).into_iter();
     let columns = rows.next().unwrap_or_default();
@@ -45,7 +45,7 @@ fn value(cell: &str) -> Value {
     }
 }
 
-/// The cells of each line that is not empty. A cell in quotes may hold commas, line breaks and doubled quotes.
+/// The cells of each non-empty line. A quoted cell may contain commas, line breaks and doubled quotes.
 fn rows(text: &str) -> Vec<Vec<String>> {
     let (mut rows, mut row, mut cell) = (Vec::new(), Vec::new(), String::new());
     let (mut quoted, mut letters) = (false, text.trim_start_matches('\u{feff}').chars().peekable());

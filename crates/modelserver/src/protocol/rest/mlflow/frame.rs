@@ -1,7 +1,7 @@
-//! Data frames for a model of MLflow's that is in ONNX, which this server runs itself.
+//! Data frames for an ONNX model from MLflow, which this server runs itself.
 //!
-//! MLflow gives such a model its logged columns in their order: as one matrix if it has one input, else each column to the
-//! input of its name. Columns that were not logged are ignored.
+//! MLflow gives such a model its logged columns in order: as one matrix if it has one input, otherwise each column to
+//! the input with its name. Unlogged columns are ignored.
 
 use std::{
     borrow::Cow,
@@ -20,13 +20,13 @@ use crate::{
     runtime::{Logged, Signature},
 };
 
-/// Rows with names for their cells; each cell is the text of its JSON.
+/// Rows with column names; each cell is the text of its JSON.
 struct Frame<'j> {
     names: Vec<Cow<'j, str>>,
     rows: Vec<Vec<&'j str>>,
 }
 
-/// The field of V1's body, and its value, that a body means whose field `form` is a data frame. `None`: it is none.
+/// The field of a V1 body, and its value, for a body whose field `form` is a data frame. `None`: it is not one.
 pub(super) fn rewritten(
     signature: &Signature,
     form: &str,
@@ -46,7 +46,7 @@ pub(super) fn rewritten(
         _ => return Ok(None),
     };
     let places = match (&signature.logged, signature.inputs.as_slice()) {
-        // Columns without names are known by their order.
+        // Columns without names are identified by their order.
         _ if frame.names.is_empty() => Vec::new(),
         (Logged::Table(names), _) if !names.is_empty() => frame.places(names.iter().map(String::as_str), ignored)?,
         (_, [_]) => (0..frame.names.len()).collect(),
@@ -55,7 +55,7 @@ pub(super) fn rewritten(
     let inputs = signature.inputs.as_slice();
     let mut out = String::new();
     if frame.names.is_empty() {
-        // The cells of one matrix are all of its input's. A row of another length than there are inputs is refused as such.
+        // All cells of a matrix belong to its input. A row of another length is refused as such.
         let input = |place: usize| if inputs.len() == 1 { inputs.first() } else { inputs.get(place) };
         list(&mut out, &frame.rows, |out, row| {
             list(out, row.iter().enumerate(), |out, (place, text)| out.push_str(cell(input(place), text)));
@@ -77,7 +77,7 @@ pub(super) fn rewritten(
 }
 
 impl Frame<'_> {
-    /// Where the columns of these names are. Others are noted as ignored.
+    /// The positions of the columns with these names. Others are recorded as ignored.
     fn places<'n>(
         &self,
         wanted: impl Iterator<Item = &'n str>,
@@ -106,7 +106,7 @@ impl Frame<'_> {
     }
 }
 
-/// A cell's value for an input, for which a number may be missing.
+/// The value of a cell for an input, where a number may be missing.
 fn cell<'j>(input: Option<&TensorMetadata>, text: &'j str) -> &'j str {
     if text == "null" && input.is_some_and(is_float) { NAN } else { text }
 }
@@ -121,7 +121,7 @@ fn of_split(value: &RawValue) -> Result<Frame<'_>, InferError> {
     Ok(Frame { names: split.columns.iter().map(name).collect(), rows })
 }
 
-/// Records, of which some may lack names that others have.
+/// Records, some of which may lack names that others have.
 fn of_records<'j>(value: &'j RawValue) -> Result<Frame<'j>, InferError> {
     let records: Vec<Fields<'j>> = serde_json::from_str(value.get())
         .map_err(|error| InferError::Invalid(format!("`dataframe_records` is not a list of objects: {error}")))?;
@@ -138,7 +138,7 @@ fn of_records<'j>(value: &'j RawValue) -> Result<Frame<'j>, InferError> {
         index.insert(name, names.len());
         names.push(name.clone());
     }
-    // A record that has all columns has at least one byte of text for each: what is missing costs memory and no text.
+    // A record with all columns has at least one byte of text for each: missing ones cost memory without text.
     if names.len() * records.len() > value.get().len() {
         let reason =
             "the records of `dataframe_records` lack most of each other's columns: send the same columns in each";
@@ -155,7 +155,7 @@ fn of_records<'j>(value: &'j RawValue) -> Result<Frame<'j>, InferError> {
     Ok(Frame { names, rows })
 }
 
-/// Columns by their names, all of one length.
+/// Columns by name, all of the same length.
 fn of_columns(value: &RawValue) -> Option<Frame<'_>> {
     let columns: Fields<'_> = serde_json::from_str(value.get()).ok()?;
     let cells: Vec<Vec<&RawValue>> =

@@ -1,4 +1,4 @@
-//! Instances and columns into tensors.
+//! Converts instances and columns to tensors.
 
 use std::borrow::Cow;
 
@@ -22,15 +22,15 @@ use crate::{
 
 const KNOWN: [&str; 4] = ["instances", "inputs", "parameters", "signature_name"];
 
-/// The request that a body means. Fields that V1 does not know are ignored and noted.
+/// The request in a body. Unknown fields are ignored and recorded.
 pub(super) fn request(signature: &Signature, body: &[u8]) -> Result<Request, InferError> {
     Fields::of_body(body, "`instances`", |fields| of_fields(signature, fields))
 }
 
-/// The fields of the bodies that MLflow's own server takes for chats, completions and embeddings.
+/// The fields of MLflow's bodies for chats, completions and embeddings.
 const OF_CHATS: [&str; 3] = ["messages", "prompt", "input"];
 
-/// A request that goes to an MLflow model's worker as it came. `None`: the body is nothing that a worker could read.
+/// A request that is passed to the worker of an MLflow model unchanged. `None`: a worker could not read the body.
 pub(super) fn document(door: Door, body: &Bytes) -> Option<Request> {
     let (forms, parameters): (&[&str], _) = match door {
         Door::Csv => {
@@ -64,7 +64,8 @@ fn of_fields(signature: &Signature, fields: &Fields<'_>) -> Result<Request, Infe
         None => None,
     };
     let inputs = tensors(signature, fields)?;
-    // To what only MLflow can load no parameters and an object without any are two things. It has no rows that are joined.
+    // A model that only MLflow can load distinguishes no parameters from an empty object. Such requests are not
+    // batched.
     let empty = !signature.rows && parameters.as_ref().is_some_and(Parameters::is_empty);
     if document::takes(signature) && (empty || signature.plain || document::holds_json(signature, &inputs)) {
         return Err(invalid("the model's worker reads values that are JSON"));
@@ -97,8 +98,8 @@ fn short(name: &str) -> Cow<'_, str> {
     }
 }
 
-/// A list of instances. For a model with one input: its values, or objects with its name. For one with several:
-/// objects with a value for each, or lists of values in the inputs' order. `field` is where the list stands.
+/// A list of instances. For a model with one input: its values, or objects with its name. For a model with several:
+/// objects with a value for each, or lists of values in the order of the inputs. `field` is the name of the list.
 fn rows(signature: &Signature, instances: &RawValue, field: &str) -> Result<Vec<Tensor>, InferError> {
     let inputs = signature.inputs.as_slice();
     let Some(list) = instances.get().strip_prefix('[') else {
@@ -127,12 +128,12 @@ fn rows(signature: &Signature, instances: &RawValue, field: &str) -> Result<Vec<
     }
 }
 
-/// Whether an input's elements are JSON.
+/// Whether the elements of an input are JSON.
 fn is_json(signature: &Signature, input: &TensorMetadata) -> bool {
     signature.json.iter().any(|place| signature.inputs[*place].name == input.name)
 }
 
-/// Whether each instance is an object with nothing but the input by its name, and not the input's own value.
+/// Whether each instance is an object that contains only the input by its name, and not the value of the input.
 fn are_by_name(input: &TensorMetadata, instances: &RawValue) -> bool {
     let rows: Vec<&RawValue> = serde_json::from_str(instances.get()).unwrap_or_default();
     let by_name = |row: &RawValue| {
@@ -142,7 +143,7 @@ fn are_by_name(input: &TensorMetadata, instances: &RawValue) -> bool {
     rows.into_iter().all(by_name)
 }
 
-/// Whether a list begins with what stands for a bare `NaN` or `Infinity`.
+/// Whether a list begins with the placeholder of a bare `NaN` or `Infinity`.
 fn is_word(list: &str) -> bool {
     begins_with_bare_float(list.trim_ascii_start())
 }
@@ -175,7 +176,7 @@ fn objects(signature: &Signature, instances: &RawValue, field: &str) -> Result<V
         });
         cells(signature, rows_of(signature, input, &join(values)?, &input.name)?)
     };
-    // To MLflow null in a column is not the same as no column.
+    // MLflow distinguishes null in a column from an absent column.
     let is_absent = |value: Option<&RawValue>| match value {
         None => true,
         Some(value) => value.get() == "null" && !document::takes(signature),
@@ -206,7 +207,7 @@ fn lists(signature: &Signature, instances: &RawValue, field: &str) -> Result<Vec
     inputs.iter().enumerate().map(column).collect()
 }
 
-/// A list of values that are JSON already.
+/// A list of values that are already JSON.
 fn join<'v>(values: impl Iterator<Item = Result<&'v str, InferError>>) -> Result<String, InferError> {
     let mut list = String::from("[");
     for value in values {
@@ -219,7 +220,7 @@ fn join<'v>(values: impl Iterator<Item = Result<&'v str, InferError>>) -> Result
     Ok(list)
 }
 
-/// Whole columns: an object with a list for each input, or the bare list for the one input.
+/// Whole columns: an object with a list for each input, or the list for the single input.
 fn columns(signature: &Signature, given: &RawValue) -> Result<Vec<Tensor>, InferError> {
     let with_defaults;
     let inputs = if signature.defaults.is_empty() || !given.get().starts_with('{') {
@@ -245,7 +246,7 @@ fn columns(signature: &Signature, given: &RawValue) -> Result<Vec<Tensor>, Infer
     given.map(|(input, given)| cells(signature, column(signature, input, given.get(), &input.name)?)).collect()
 }
 
-/// A column of a table of MLflow's, whose cells are no lists.
+/// A column of an MLflow table, whose cells are not lists.
 fn cells(signature: &Signature, column: Tensor) -> Result<Tensor, InferError> {
     if column.shape.len() > 1 && is_table(signature) {
         return Err(invalid(format!("`{}`: a column has one value in each row, and here are lists", column.name)));
@@ -269,7 +270,7 @@ fn known_inputs<'n>(
     }
 }
 
-/// One input of all rows. Of a scalar there is one for all of them, so that its value must be the same in each.
+/// One input over all rows. A scalar exists once for all rows, so its value must be the same in each.
 fn rows_of(signature: &Signature, input: &TensorMetadata, lists: &str, place: &str) -> Result<Tensor, InferError> {
     if is_json(signature, input) {
         return json_rows(input, lists, place);
@@ -294,7 +295,7 @@ fn rows_of(signature: &Signature, input: &TensorMetadata, lists: &str, place: &s
     }
 }
 
-/// The rows of an input whose elements are JSON: each the text of its value.
+/// The rows of an input with JSON elements: each is the text of its value.
 pub(in crate::protocol::rest) fn json_rows(
     input: &TensorMetadata,
     lists: &str,
@@ -307,7 +308,7 @@ pub(in crate::protocol::rest) fn json_rows(
     Ok(Tensor { name: input.name.clone(), shape: vec![i64::try_from(rows.len()).unwrap_or(i64::MAX)], data })
 }
 
-/// One whole input. A scalar may stand there by itself.
+/// One whole input. A scalar may be a single value.
 fn column(signature: &Signature, input: &TensorMetadata, given: &str, place: &str) -> Result<Tensor, InferError> {
     if is_json(signature, input) {
         return json_rows(input, given, place);
@@ -323,8 +324,8 @@ fn is_scalar(signature: &Signature, input: &TensorMetadata) -> bool {
     input.shape.is_empty() && place.is_none_or(|place| !signature.unranked.contains(&place))
 }
 
-/// Reads lists into the tensor that an input wants. Dimensions of 1 at its end, which people leave out of
-/// columns, are added; to MLflow's tensors those of any size are none that may be left out.
+/// Reads lists into the tensor of an input. Dimensions of 1 at its end, which users often omit for columns, are added;
+/// for MLflow tensors, dimensions of any size cannot be omitted.
 fn tensor(signature: &Signature, input: &TensorMetadata, lists: &str, place: &str) -> Result<Tensor, InferError> {
     let (mut shape, data) = nested_data(lists, input.datatype).map_err(|e| invalid(format!("`{place}`: {e}")))?;
     let missing = input.shape.get(shape.len()..).unwrap_or_default();

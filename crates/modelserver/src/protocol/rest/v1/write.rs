@@ -1,4 +1,4 @@
-//! Tensors into predictions.
+//! Converts tensors to predictions.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::{error::InferError, mlflow::answer::V1};
 
-/// The body of an answer that the model's worker has written.
+/// The body of an answer from the worker of a model.
 pub(super) fn as_said(name: &str, version: &str, said: V1) -> Bytes {
     match said {
         V1::Whole(body) => body,
@@ -22,15 +22,15 @@ pub(super) fn as_said(name: &str, version: &str, said: V1) -> Bytes {
 /// The forms of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::protocol::rest) enum Form {
-    /// Predictions, and a classifier's scores beside them.
+    /// Predictions, and the scores of a classifier next to them.
     V1,
-    /// An object for each row, with one value of each output: a data frame of MLflow's.
+    /// An object per row, with one value of each output: a data frame of MLflow.
     Records,
-    /// The outputs by their names.
+    /// The outputs by name.
     Arrays,
 }
 
-/// The answer's body.
+/// The body of the answer.
 pub(super) fn predictions(
     name: &str,
     version: &str,
@@ -51,7 +51,7 @@ pub(super) fn predictions(
             out.push(b'}');
         }
         (Form::Records, Some(columns)) => write_rows(&mut out, &columns.iter().collect::<Vec<_>>(), nan)?,
-        // Outputs of different lengths are no data frame.
+        // Outputs of different lengths are not a data frame.
         (Form::V1 | Form::Records, _) => write_predictions(&mut out, outputs, nan)?,
     }
     let tail = json!({"model_name": name, "model_version": version}).to_string();
@@ -60,7 +60,7 @@ pub(super) fn predictions(
     Ok(out.into())
 }
 
-/// The outputs as columns of a data frame, if they are of one length.
+/// The outputs as columns of a data frame, if they have the same length.
 fn flattened(outputs: &[Tensor]) -> Option<Vec<Tensor>> {
     let length = outputs.first()?.data.len();
     let flat = |output: &Tensor| Tensor { shape: vec![i64::try_from(length).unwrap_or(0)], ..output.clone() };
@@ -86,10 +86,11 @@ fn write_predictions(out: &mut Vec<u8>, outputs: &[Tensor], nan: Nan) -> Result<
     Ok(())
 }
 
-/// What an output with a classifier's probabilities is called; the second name is that of scikit-learn's converter.
+/// The names of an output with the probabilities of a classifier; the second one comes from scikit-learn's converter.
 const SCORES: [&str; 2] = ["probabilities", "output_probability"];
 
-/// The output that holds a classifier's probabilities: floats for each class, beside something else, and so named.
+/// The output with the probabilities of a classifier: floats per class, next to another output, with one of these
+/// names.
 fn scores(outputs: &[Tensor]) -> Option<usize> {
     let named = |output: &Tensor| {
         let is_float = matches!(output.datatype(), Datatype::Fp16 | Datatype::Fp32 | Datatype::Fp64);
@@ -98,7 +99,7 @@ fn scores(outputs: &[Tensor]) -> Option<usize> {
     (outputs.len() > 1).then(|| outputs.iter().position(named)).flatten()
 }
 
-/// The probabilities of a classifier with several labels a row, which come by label (`[labels, rows, classes]`), by row.
+/// The probabilities of a multi-label classifier, which come by label (`[labels, rows, classes]`), by row.
 fn by_row<'t>(labels: &Tensor, scores: &'t Tensor) -> Cow<'t, Tensor> {
     let ([rows, each], [first, second, classes]) = (labels.shape.as_slice(), scores.shape.as_slice()) else {
         return Cow::Borrowed(scores);
@@ -118,9 +119,9 @@ fn by_row<'t>(labels: &Tensor, scores: &'t Tensor) -> Cow<'t, Tensor> {
     Cow::Owned(Tensor { name: scores.name.clone(), shape: vec![*second, *first, scores.shape[2]], data })
 }
 
-/// Several outputs: one object for each row, with a value for each output that has such a row.
+/// Several outputs: one object per row, with a value of each output that has such a row.
 fn write_rows(out: &mut Vec<u8>, outputs: &[&Tensor], nan: Nan) -> Result<(), Malformed> {
-    // What has one row, or is a scalar, is the same for all.
+    // An output with one row, or a scalar, is the same for all rows.
     let rows = |output: &Tensor| output.shape.first().map_or(1, |rows| usize::try_from(*rows).unwrap_or(0));
     let count = outputs.iter().map(|output| rows(output)).max().unwrap_or(0);
     let names: Vec<_> = outputs.iter().map(|output| json!(output.name).to_string()).collect();
