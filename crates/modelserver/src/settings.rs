@@ -1,7 +1,7 @@
-//! How one model is run: what the configuration says for all, and what is said for one.
+//! The settings of one model: those for all models, and those for this one.
 //!
-//! From the weakest word to the strongest: `[serve]`, the model's own `config.pbtxt`, `[serve.models.NAME]`, the
-//! configuration in the request that loads it.
+//! In increasing order of precedence: `[serve]`, the model's own `config.pbtxt`, `[serve.models.NAME]`, the
+//! configuration in the load request.
 
 pub(crate) mod config;
 mod overrides;
@@ -15,9 +15,9 @@ use crate::Config;
 /// Which variables of the server's environment Python models get.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Passed {
-    /// These, whatever they are.
+    /// These, even if they are credentials.
     pub(crate) names: Vec<String>,
-    /// All but credentials: a person has set them for what is served.
+    /// All except credentials: a person has set them for the served models.
     pub(crate) all: bool,
 }
 
@@ -36,18 +36,18 @@ pub(crate) struct ModelSettings {
     pub(crate) default_priority: u32,
     pub(crate) response_cache_bytes: usize,
     pub(crate) python: Option<String>,
-    /// Memory that one worker of a Python model may allocate, in bytes; 0 chooses.
+    /// Memory limit of one worker of a Python model, in bytes; 0 chooses.
     pub(crate) python_memory: u64,
-    /// Which variables of the environment a Python model gets.
+    /// Which environment variables a Python model gets.
     pub(crate) passed: Passed,
-    /// Whether callers are told the traceback of a Python model that failed.
+    /// Whether clients get the traceback of a failed Python model.
     pub(crate) send_tracebacks: bool,
-    /// The longest that a Python model may take to load.
+    /// Maximum time for loading a Python model.
     pub(crate) load_timeout: Duration,
 }
 
 impl ModelSettings {
-    /// What holds for all models.
+    /// The settings for all models.
     pub(crate) fn of_all(config: &Config) -> Self {
         Self {
             instances: config.instances,
@@ -61,7 +61,7 @@ impl ModelSettings {
             priority_levels: 0,
             default_priority: 0,
             response_cache_bytes: config.response_cache_bytes,
-            // What is said for all is only for models that ask for no environment.
+            // The interpreter for all models is only for models without their own environment.
             python: None,
             python_memory: config.python_memory_limit_bytes,
             passed: Passed { names: config.pass_env.clone(), all: config.replica_id.is_none() },
@@ -70,7 +70,7 @@ impl ModelSettings {
         }
     }
 
-    /// The same with what is said for one model.
+    /// The same, with the settings for one model.
     pub(crate) fn with(mut self, overrides: &Overrides) -> Self {
         fn take<T: Clone>(place: &mut T, said: &Option<T>) {
             if let Some(said) = said {
@@ -94,7 +94,7 @@ impl ModelSettings {
         self
     }
 
-    /// The same with what the configuration says for the model of this name.
+    /// The same, with the configured settings for the model with this name.
     pub(crate) fn configured(self, config: &Config, name: &str) -> Self {
         let mut settings = match of_name(config, name) {
             Some(overrides) => self.with(overrides),
@@ -107,7 +107,7 @@ impl ModelSettings {
     }
 }
 
-/// What is said for a model under any of the names that it has.
+/// The settings for a model under any of its names.
 fn of_name<'c>(config: &'c Config, name: &str) -> Option<&'c Overrides> {
     let others = config.alias.iter().filter(|_| config.model_name.as_deref() == Some(name));
     [name].into_iter().chain(others.map(String::as_str)).find_map(|name| config.models.get(name))

@@ -1,4 +1,4 @@
-//! The last words of a server that cannot serve, for whoever started it.
+//! The termination message of a server that cannot serve, for the process that started it.
 
 use std::{io::Write as _, path::Path};
 
@@ -6,8 +6,8 @@ use api::{replica::TerminationMessage, revision::FoundFiles};
 
 use crate::error::ServeError;
 
-/// Writes the reason, as JSON, to the file that was named for it, and which files were found. What it cannot write it logs: the words on
-/// standard error are still there.
+/// Writes the reason and the found files, as JSON, to the configured file. A failure is only logged: the text on
+/// standard error still exists.
 pub(crate) fn write(file: Option<&Path>, error: &ServeError, files: Option<FoundFiles>) {
     let Some(file) = file else { return };
     let message = TerminationMessage { files, ..error.termination() };

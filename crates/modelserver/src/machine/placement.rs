@@ -1,17 +1,17 @@
-//! Where work runs: how many CPUs this process may use, and which of them are near one another.
+//! Placement of work: how many CPUs this process may use, and which of them belong together.
 //!
-//! On a machine with several NUMA nodes each instance of a model gets the CPUs of one node, in turn: it is loaded
-//! there and runs there, with the threads and processes that it starts, so that its memory stays near. With one
-//! node nothing is pinned.
+//! On a machine with several NUMA nodes each instance of a model gets the CPUs of one node, in turn: it is loaded and
+//! runs there, with the threads and processes that it starts, so that its memory is local. With one node nothing is
+//! pinned.
 
 use std::{fs, num::NonZero, path::Path};
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-/// Where the kernel describes the nodes.
+/// The kernel's description of the nodes.
 const NODES: &str = "/sys/devices/system/node";
 
-/// More threads than this find too little to do.
+/// More threads than this have too little work.
 const MOST_ASYNC_THREADS: usize = 16;
 
 /// CPUs by number.
@@ -19,7 +19,7 @@ const MOST_ASYNC_THREADS: usize = 16;
 pub(crate) struct Cpus(Vec<usize>);
 
 impl Cpus {
-    /// Lets this thread, and those that it starts, run on these only.
+    /// Restricts this thread, and threads that it starts, to these CPUs.
     pub(crate) fn pin_this_thread(&self) {
         let mut set = CpuSet::new();
         for cpu in self.0.iter().filter(|cpu| **cpu < CpuSet::MAX_CPU) {
@@ -31,14 +31,14 @@ impl Cpus {
     }
 }
 
-/// The nodes of a machine whose CPUs this process may use.
+/// The nodes of the machine with CPUs that this process may use.
 #[derive(Debug)]
 pub(crate) struct Placement {
     nodes: Vec<Cpus>,
 }
 
 impl Placement {
-    /// As the kernel tells it.
+    /// From the kernel's description.
     pub(crate) fn of_this_machine() -> Self {
         let allowed = sched_getaffinity(None).ok();
         Self::read(Path::new(NODES), |cpu| allowed.as_ref().is_none_or(|set| cpu < CpuSet::MAX_CPU && set.is_set(cpu)))
@@ -51,7 +51,7 @@ impl Placement {
                 let number = entry.file_name().to_str()?.strip_prefix("node")?.parse().ok()?;
                 let mut cpus = list(&fs::read_to_string(entry.path().join("cpulist")).ok()?)?;
                 cpus.retain(|cpu| may_use(*cpu));
-                // A node may have memory alone.
+                // A node may have only memory.
                 (!cpus.is_empty()).then_some((number, Cpus(cpus)))
             })
             .collect();
@@ -59,18 +59,18 @@ impl Placement {
         Self { nodes: nodes.into_iter().map(|(_, cpus)| cpus).collect() }
     }
 
-    /// Loads an instance of a model where it will run: threads and processes that loading starts stay there, and its
-    /// memory is near.
+    /// Loads an instance of a model where it will run: threads and processes that are started during loading stay
+    /// there, and its memory is local.
     pub(crate) fn load<T>(&self, instance: usize, load: impl FnOnce() -> T) -> T {
         let (Some(cpus), Ok(before)) = (self.of_instance(instance), sched_getaffinity(None)) else { return load() };
         cpus.pin_this_thread();
         let loaded = load();
-        // The thread goes on to other work, which may run anywhere.
+        // The thread continues with other work, which may run anywhere.
         let _ = sched_setaffinity(None, &before);
         loaded
     }
 
-    /// Where an instance of a model runs; `None`: anywhere.
+    /// The CPUs of an instance of a model; `None`: any.
     pub(crate) fn of_instance(&self, instance: usize) -> Option<Cpus> {
         if self.nodes.len() < 2 {
             return None;
@@ -79,15 +79,15 @@ impl Placement {
     }
 }
 
-/// How many CPUs this process may keep busy: the least of its affinity and of the quotas of its control group and
-/// those above, in version 1 and 2. A container sees all CPUs of its host and often may use few of them.
+/// How many CPUs this process may use: the minimum of its affinity and of the quotas of its control group and the
+/// groups above, in version 1 and 2. A container sees all CPUs of its host, but often may use only a few.
 pub(crate) fn cpus() -> usize {
     // The standard library reads all three.
     std::thread::available_parallelism().map_or(1, NonZero::get)
 }
 
-/// Threads for the server's own work, connections and JSON. One where there is one CPU: a second thread would only
-/// take turns with it. Where there are many, half of them, because the models want the others.
+/// Threads for the server's own work, connections and JSON. One if there is one CPU: a second thread would only take
+/// turns with it. With many CPUs, half of them, because the models need the others.
 #[must_use]
 pub fn async_threads() -> usize {
     match cpus() {
@@ -97,9 +97,9 @@ pub fn async_threads() -> usize {
     }
 }
 
-/// Where all threads have but one CPU, lets none of them interrupt another that runs: a model's run is not cut into
-/// pieces by single requests that come in meanwhile, and those are read together when it is over. Threads and processes
-/// started from now on are as this one. With more CPUs, or beside other programs, it would only be slow to wake up.
+/// If all threads have only one CPU, prevents them from preempting each other: single requests that arrive meanwhile do
+/// not interrupt a run, and are read together after it. Threads and processes that are started later inherit this. With
+/// more CPUs, or next to other programs, it would only delay wake-ups.
 pub fn take_turns_on_one_cpu() {
     if sched_getaffinity(None).is_ok_and(|allowed| allowed.count() == 1)
         && let Err(error) = without_interrupting()
@@ -111,12 +111,12 @@ pub fn take_turns_on_one_cpu() {
 #[allow(unsafe_code, reason = "no library that is at hand has this call")]
 fn without_interrupting() -> std::io::Result<()> {
     let none = libc::sched_param { sched_priority: 0 };
-    // SAFETY: the kernel reads the parameter during the call and keeps nothing of it.
+    // SAFETY: the kernel reads the parameter during the call and does not keep a reference.
     let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const none) };
     if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
 
-/// Reads the kernel's lists of CPUs, as in `0-3,8`.
+/// Parses the kernel's lists of CPUs, such as `0-3,8`.
 fn list(text: &str) -> Option<Vec<usize>> {
     let mut cpus = Vec::new();
     for part in text.trim().split(',').filter(|part| !part.is_empty()) {
@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn threads_with_one_cpu_and_those_they_start_take_turns() {
-        /// The scheduling policy of this thread, as the kernel shows it.
+        /// The scheduling policy of this thread, from the kernel.
         fn policy() -> String {
             let stat = fs::read_to_string("/proc/thread-self/stat").unwrap();
             stat.rsplit_once(')').unwrap().1.split_whitespace().nth(38).unwrap().to_owned()

@@ -9,106 +9,103 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// A path or URI of what to serve: an ONNX file, a folder with one, or a folder of many.
+    /// The path or URI of the source: an ONNX file, a folder with one, or a folder of many models.
     pub source: Option<String>,
-    /// More places of the same artefact; the first that exists is served.
+    /// Further locations of the same artefact; the first that exists is served.
     pub model_uri: Vec<String>,
-    /// The name under which one model is served; else it comes from the name of its file or folder.
+    /// The name of a single model; the default is the name of its file or folder.
     pub model_name: Option<String>,
-    /// The name that the server gives itself. Programs that insist on another server's, such as `triton`, can be
-    /// told what they want to hear.
+    /// The name that the server reports. Set it for clients that require the name of another server, such as `triton`.
     pub server_name: String,
-    /// Further names of that model.
+    /// Further names of the single model.
     pub alias: Vec<String>,
-    /// The version of the one model that is served; of a folder with several, which one to serve.
+    /// The version of the single model; of a folder with several versions, the one to serve.
     pub model_version: Option<String>,
-    /// `sha256:…` of the artefact, checked before it is served.
+    /// `sha256:…` of the artefact, which is checked before it is served.
     pub digest: Option<String>,
-    /// Since when the replica's revision has had that digest. What else is at its place is refused then.
+    /// Since when the replica's revision has that digest. Other files at its location are then refused.
     pub pinned_since: Option<String>,
     /// Address to listen on.
     pub host: String,
-    /// Port to listen on; 0 takes any free one.
+    /// Port to listen on; 0 chooses a free port.
     pub port: u16,
-    /// Host names, besides loopback ones and addresses, under which clients call this server: `models.example.org`,
-    /// `*.example.org`, or `*` for any. On loopback, and for loading and unloading models, a request by another name
-    /// is refused: a web page could send it. Elsewhere all names are taken if none is said.
+    /// Host names, besides loopback names and addresses, that clients may use for this server: `models.example.org`,
+    /// `*.example.org`, or `*` for any. On loopback, and for loading and unloading models, a request with another name
+    /// is refused, because a web page could send it. Elsewhere all names are allowed if none is set.
     pub allowed_hosts: Vec<String>,
     /// A Unix socket to listen on instead.
     pub socket: Option<PathBuf>,
-    /// The replica that this server is, for the backend that started it.
+    /// The id of this replica, for the backend that started it.
     pub replica_id: Option<String>,
-    /// A file that gets the reason, as JSON, if the model cannot be served.
+    /// File for the reason, as JSON, if the model cannot be served.
     pub termination_message: Option<PathBuf>,
-    /// How long to keep answering after SIGTERM, in milliseconds, so that callers learn of it.
+    /// How long to keep answering after SIGTERM, in milliseconds, so that clients notice the shutdown.
     pub drain_ms: u64,
-    /// The ONNX Runtime library (`libonnxruntime.so`); else it is looked for in the usual places.
+    /// The ONNX Runtime library (`libonnxruntime.so`); by default it is searched in the usual places.
     pub onnxruntime: Option<PathBuf>,
-    /// Threads that work on one inference; 0 chooses by the number of CPUs that this process may use.
+    /// Threads of one inference; 0 chooses by the number of CPUs that this process may use.
     pub intra_op_threads: usize,
-    /// Copies of each model that work side by side.
+    /// Copies of each model that run in parallel.
     pub instances: usize,
-    /// Rows of several requests that may be run as one; 1 runs each request by itself. Only models whose rows
-    /// do not influence one another, which is tried when they are loaded, are run so.
+    /// Maximum number of rows of several requests in one run; 1 runs each request alone. Only models with independent
+    /// rows are batched, which is tested when they are loaded.
     pub max_batch_size: usize,
-    /// How long a request may wait for others to be run with it, in microseconds. 0 never waits: whatever came
-    /// while the model ran goes next.
+    /// How long a request may wait for others to be batched, in microseconds. With 0 it never waits: requests that
+    /// arrived during a run are next.
     pub max_queue_delay_us: u64,
-    /// The time in which answers are wanted, in milliseconds: batches are kept small enough for it. 0: none.
+    /// Target time for answers, in milliseconds; it limits the batch size. 0: none.
     pub latency_target_ms: u64,
-    /// Memory for answers that are kept and given again to the same request, in bytes for each model; 0 keeps
-    /// none.
+    /// Memory of the response cache of each model, in bytes; 0 disables it.
     pub response_cache_bytes: usize,
-    /// The interpreter that runs Python models which bring no environment of their own.
+    /// The interpreter of Python models without their own environment.
     pub python: Option<String>,
-    /// The interpreter of Python models, whatever environment they ask for. The deployment of a replica sets it.
+    /// The interpreter of Python models, which overrides their environments. The deployment of a replica sets it.
     pub model_python: Option<String>,
-    /// The folder of the environments of Python models, which servers share. Empty is `modelway` in the user's cache
+    /// Folder for the environments of Python models, which servers share. Empty means `modelway` in the user's cache
     /// folder (`$XDG_CACHE_HOME`, else `~/.cache`).
     pub python_dir: PathBuf,
-    /// The program `uv`, which builds these environments; else it is looked for in the usual places.
+    /// The program `uv`, which builds these environments; by default it is searched in the usual places.
     pub uv: Option<PathBuf>,
-    /// Names of environment variables that every Python model gets, credentials too. A server that a person starts
-    /// gives its models all variables but credentials; a replica gives them these and a few of the system.
+    /// Names of environment variables that every Python model gets, including credentials. A server that a person
+    /// starts gives its models all variables except credentials; a replica gives them these and a few system variables.
     pub pass_env: Vec<String>,
-    /// Whether callers may load and unload models. If this is not said: where only this machine reaches the server,
-    /// and it is no replica.
+    /// Whether clients may load and unload models. If not set: only if just this machine can reach the server, and it
+    /// is not a replica.
     pub model_control: Option<bool>,
-    /// Memory that one worker of a Python model may allocate, in bytes; 0 is four fifths of what this machine or
-    /// container has. One that holds more than three quarters of it after a request is replaced.
+    /// Memory limit of one worker of a Python model, in bytes; 0 is four fifths of the memory of this machine or
+    /// container. A worker that uses more than three quarters of the limit after a request is replaced.
     pub python_memory_limit_bytes: u64,
-    /// Whether callers are told the traceback of a Python model that failed, and the last lines of a worker that died.
-    /// The log has both in any case.
+    /// Whether clients get the traceback of a failed Python model, and the last lines of a worker that died. The log
+    /// always has both.
     pub send_tracebacks: bool,
-    /// The longest that a Python model may take to load, in milliseconds.
+    /// Maximum time for loading a Python model, in milliseconds.
     pub load_timeout_ms: u64,
-    /// What is different for single models, by their names.
+    /// Settings for single models, by name.
     pub models: crate::settings::OfModels,
-    /// Requests that may wait for one model; more are refused with 503.
+    /// Maximum number of waiting requests for one model; further ones get 503.
     pub queue_limit: usize,
-    /// The longest time from a request's arrival to its answer, in milliseconds, and between two pieces of a stream. The end
-    /// of the server waits for its last requests as long.
+    /// Request timeout, from arrival to answer, in milliseconds, and between two pieces of a stream. Shutdown waits
+    /// this long for the last requests.
     pub request_timeout_ms: u64,
-    /// The largest body of a request, in bytes.
+    /// Maximum size of a request body, in bytes.
     pub body_limit_bytes: usize,
-    /// The memory for all bodies of requests and answers at one time, in bytes, apart from small ones; what is beyond
-    /// it is refused with 503.
+    /// Maximum memory of all bodies of requests and answers together, in bytes, except small ones; requests that need
+    /// more get 503.
     pub bodies_limit_bytes: usize,
-    /// The longest pause within the body of a request, in milliseconds. All of it must come within
-    /// `request_timeout_ms`.
+    /// Maximum pause within a request body, in milliseconds. The whole body must arrive within `request_timeout_ms`.
     pub body_timeout_ms: u64,
-    /// The longest time from a connection's acceptance to the end of its first request's header, and for each later
+    /// Maximum time from the acceptance of a connection to the end of its first request header, and for each later
     /// header, in milliseconds.
     pub header_timeout_ms: u64,
     /// How long a connection may stay without a request, in milliseconds.
     pub idle_timeout_ms: u64,
-    /// The longest time for which a client may take nothing of an answer, in milliseconds.
+    /// How long a client may read nothing of an answer, in milliseconds.
     pub write_timeout_ms: u64,
-    /// Connections at one time; more are answered 503 and closed.
+    /// Maximum number of connections; further ones get 503 and are closed.
     pub max_connections: usize,
-    /// The node's cache of artefacts.
+    /// The artefact cache.
     pub cache: artifact::Config,
-    /// The program, and its arguments, that calls [`crate::onnx_child`] for an ONNX model in a process of its own; if
+    /// The program, and its arguments, that calls [`crate::onnx_child`] for an ONNX model in a separate process; if
     /// empty, this program with the argument [`crate::ONNX_CHILD`].
     #[serde(skip)]
     pub onnx_child: Vec<std::ffi::OsString>,
@@ -195,7 +192,7 @@ impl Section for Config {
 }
 
 impl Config {
-    /// The folder of what Python models need, after the default is filled in.
+    /// The folder for Python environments, with the default applied.
     pub(crate) fn python_folder(&self) -> PathBuf {
         if !self.python_dir.as_os_str().is_empty() {
             return self.python_dir.clone();
@@ -206,7 +203,7 @@ impl Config {
         cache.unwrap_or_else(|| PathBuf::from("/var/tmp")).join("modelway")
     }
 
-    /// Every place of the artefact, in the order in which they are tried.
+    /// All locations of the artefact, in the order in which they are tried.
     #[must_use]
     pub fn places(&self) -> Vec<String> {
         self.source.iter().chain(&self.model_uri).cloned().collect()
