@@ -1,4 +1,4 @@
-//! From a request that was read to its answer: the model's door, its queue, joined runs and the cache of answers.
+//! From a decoded request to its answer: the model, its queue, batching and the response cache.
 
 pub(crate) mod batch;
 pub(crate) mod cache;

@@ -1,9 +1,9 @@
-//! The seam to whatever runs a model.
+//! The trait of all model runtimes.
 //!
-//! A runtime is synchronous and belongs to one thread at a time. It is handed tensors that fit its
-//! signature, in the signature's order; what it makes goes to a [`Sink`], once for a plain model and as often
-//! as it likes for one that streams; a [`Cancel`] tells it that nobody waits any more. It knows nothing of
-//! requests: where several of them are run as one, their rows were joined before and are parted after.
+//! A runtime is synchronous and belongs to one thread at a time. It gets tensors that fit its signature, in the order
+//! of the signature. It passes its answers to a [`Sink`]: one for a plain model, any number for a streaming one. A
+//! [`Cancel`] tells it that nobody waits any more. It knows nothing about requests: if several requests are batched,
+//! their rows are joined before and split afterwards.
 
 pub(crate) mod alarm;
 pub(crate) mod own;
@@ -26,49 +26,48 @@ pub(crate) const MLFLOW: &str = "mlflow";
 /// What a model wants and answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Signature {
-    /// What runs it, as the protocol names it.
+    /// The protocol's name of its runtime.
     pub platform: &'static str,
     /// Its inputs, in its own order.
     pub inputs: Vec<TensorMetadata>,
-    /// Inputs for which the model has values of its own, unless a request sends others. Those that are sent come to the
-    /// runtime behind its inputs.
+    /// Inputs with default values in the model, which requests may override. The runtime gets the given ones after its
+    /// inputs.
     pub defaults: Vec<TensorMetadata>,
-    /// The places of the inputs, `defaults` counted behind them, of which the model does not say how many dimensions they
-    /// have. All others with an empty shape are scalars.
+    /// The positions of the inputs, with `defaults` after them, whose number of dimensions the model does not declare.
+    /// All others with an empty shape are scalars.
     pub unranked: Vec<usize>,
-    /// The places of the inputs that a request may leave out. Such a one comes to a table of MLflow's without rows, and is
-    /// [`absent`] to others.
+    /// The positions of the inputs that a request may leave out. For an MLflow table such an input has no rows; for
+    /// others it is [`absent`].
     pub optional: Vec<usize>,
-    /// The places of the inputs that hold bytes, which MLflow's clients write in base64.
+    /// The positions of the inputs with bytes, which MLflow's clients send as base64.
     pub base64: Vec<usize>,
-    /// The places of the inputs of `BYTES` whose elements are JSON. In V1 they are values as others are.
+    /// The positions of the `BYTES` inputs whose elements are JSON. In V1 they are ordinary values.
     pub json: Vec<usize>,
-    /// Whether the model checks the JSON of a body itself, so that no tensors say what came.
+    /// Whether the model checks the JSON of a body itself, so that it is not converted to tensors.
     pub plain: bool,
     /// Whether the model reads the parameters of its inputs.
     pub input_parameters: bool,
     /// Its outputs, in its own order.
     pub outputs: Vec<TensorMetadata>,
-    /// What MLflow's signature says of a model that this server runs itself.
+    /// The MLflow signature of a model that this server runs itself.
     pub logged: Logged,
-    /// Whether the first dimension of every tensor counts rows that do not influence one another, so that
-    /// the rows of several requests may be run as one.
+    /// Whether the first dimension of every tensor counts independent rows, so that several requests may be batched.
     pub rows: bool,
-    /// Whether one run may send more than one answer.
+    /// Whether one run may return more than one answer.
     pub streams: bool,
 }
 
 impl Signature {
-    /// How a float that is missing is answered in JSON: for a model that Python runs as null, as every other missing value.
+    /// How a missing float is written in JSON: for a Python model as null, like every other missing value.
     pub(crate) fn nan(&self) -> Nan {
         if self.platform == MLFLOW || self.platform.starts_with("python") { Nan::Null } else { Nan::Word }
     }
 }
 
-/// What was logged with a model of MLflow's that this server runs itself.
+/// The logged signature of an MLflow model that this server runs itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Logged {
-    /// It is no such model.
+    /// It is not such a model.
     #[default]
     Elsewhere,
     /// No signature.
@@ -79,24 +78,24 @@ pub enum Logged {
     Table(Vec<String>),
 }
 
-/// What is known of a model's rows without running it, and how often it may be run to know more.
+/// What is known about a model's rows without running it, and how often it may be run to find out more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Trials {
-    /// How often it may be run with made-up inputs while it is loaded.
+    /// How often it may be run with generated inputs while it is loaded.
     pub runs: TrialRuns,
-    /// Whether its rows are independent by the way it is called, so that nothing need be tried.
+    /// Whether its rows are independent because of the way it is called, so that no trial is needed.
     pub independent: bool,
 }
 
-/// How often a model may be run with made-up inputs.
+/// How often a model may be run with generated inputs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TrialRuns {
-    /// As often as shows something: nobody notices.
+    /// As often as useful: nobody notices the runs.
     #[default]
     Many,
-    /// A few times: each is a call of somebody's code.
+    /// A few times: each is a call of user code.
     Few,
-    /// Never: its author says so.
+    /// Never: its author forbids it.
     None,
 }
 
@@ -105,39 +104,39 @@ pub enum TrialRuns {
 pub struct Call<'c> {
     /// One tensor for each input of the signature, in its order.
     pub inputs: &'c [Tensor],
-    /// The places, in the signature, of the outputs that are wanted.
+    /// The positions, in the signature, of the requested outputs.
     pub outputs: &'c [usize],
-    /// The request's own extras that mean nothing to the server, for models that read them.
+    /// The parameters of the request that the server does not use, for models that read them.
     pub parameters: &'c Parameters,
-    /// Those of its inputs, for models that read them.
+    /// The parameters of its inputs, for models that read them.
     pub input_parameters: &'c InputParameters,
-    /// Says when the caller has left.
+    /// Signals that the client has disconnected.
     pub cancel: &'c Cancel,
-    /// What it is for.
+    /// The purpose of the run.
     pub purpose: Purpose,
 }
 
-/// What a run is for.
+/// The purpose of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// A caller waits for the answer.
+    /// A client waits for the answer.
     Request,
-    /// Somebody wrote the inputs down: a warm-up, a golden example. No caller waits.
+    /// The inputs were written by a person: a warm-up, a golden example. No client waits.
     Example,
-    /// The inputs are made up, and a failure is nobody's business.
+    /// The inputs are generated, and a failure is not reported.
     Trial,
 }
 
 /// Why a run gave no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RuntimeError {
-    /// The caller must change the inputs.
+    /// The client must change the inputs.
     #[error("{0}")]
     Rejected(String),
-    /// The caller left.
+    /// The client disconnected.
     #[error("the run was cancelled")]
     Cancelled,
-    /// What runs the model is being restarted; later it may work.
+    /// The runtime of the model is being restarted; a later retry may work.
     #[error("{0}")]
     Unavailable(String),
     /// Other runs hold the memory that this one needs; later it may work.
@@ -148,43 +147,43 @@ pub enum RuntimeError {
     Failed(String),
 }
 
-/// Takes what a model makes.
+/// Receives the answers of a model.
 pub trait Sink {
-    /// Takes the wanted outputs, in the order wanted. `false`: nobody listens any more.
+    /// Receives the requested outputs, in the requested order. `false`: nobody listens any more.
     fn send(&mut self, outputs: Vec<Tensor>) -> bool;
 }
 
-/// A model, loaded.
+/// A loaded model.
 pub trait ModelRuntime: Send + 'static {
-    /// What it wants and answers.
+    /// Its inputs and outputs.
     fn signature(&self) -> &Signature;
 
-    /// Whether it can be asked now, to be looked at from elsewhere.
+    /// Whether it can run now, for other threads to check.
     fn up(&self) -> Up {
         Up::always()
     }
 
-    /// Lets requests leave out these inputs, by their places. `false`: the model needs all of them.
+    /// Allows requests to leave out the inputs at these positions. `false`: the model needs all of them.
     fn allow_absent(&mut self, places: &[usize]) -> bool {
         places.is_empty()
     }
 
-    /// What is known of its rows, and how often it may be tried.
+    /// What is known about its rows, and how often it may be tried.
     fn trials(&self) -> Trials {
         Trials::default()
     }
 
-    /// The metrics that the model declares itself.
+    /// The metrics that the model defines itself.
     fn metrics(&self) -> Option<Arc<Own>> {
         None
     }
 
-    /// What says of inputs beforehand whether it can be run with them, if anything does.
+    /// The guard that checks inputs before a run, if there is one.
     fn screen(&self) -> Option<Arc<dyn Screen>> {
         None
     }
 
-    /// What is to be known of how it is served.
+    /// Facts about how it is served.
     fn note(&self) -> Option<&str> {
         None
     }
@@ -196,7 +195,7 @@ pub trait ModelRuntime: Send + 'static {
     fn infer(&mut self, call: Call<'_>, sink: &mut dyn Sink) -> Result<(), RuntimeError>;
 }
 
-/// What stands in the place of an input that a request left out.
+/// Replaces an input that a request left out.
 pub(crate) fn absent(input: &TensorMetadata) -> Tensor {
     Tensor { name: input.name.clone(), shape: Vec::new(), data: Data::Json(Json::default()) }
 }
@@ -206,13 +205,13 @@ pub(crate) fn is_absent(input: &Tensor) -> bool {
     matches!(&input.data, Data::Json(json) if json.is_empty())
 }
 
-/// Whether a runtime may not be made for an input: one without elements, or a whole number by itself that is 0 or less,
-/// where a size, a step or a count is expected.
+/// Whether an input is unusual for a runtime: it has no elements, or is a single whole number of 0 or less, where a
+/// size, a step or a count may be expected.
 pub(crate) fn is_unusual(input: &Tensor) -> bool {
     input.data.is_empty() || is_no_count(input)
 }
 
-/// Whether an input is a whole number by itself, and 0 or less.
+/// Whether an input is a single whole number of 0 or less.
 pub(crate) fn is_no_count(input: &Tensor) -> bool {
     input.shape.is_empty() && begins_without_count(&input.data)
 }
@@ -238,37 +237,37 @@ pub(crate) fn begins_without_count(data: &Data) -> bool {
     }
 }
 
-/// Says of unusual inputs whether a runtime survives them.
+/// Decides whether a runtime survives unusual inputs.
 pub trait Screen: std::fmt::Debug + Send + Sync {
     /// Whether any of these is unusual.
     fn concerns(&self, inputs: &[Tensor]) -> bool {
         inputs.iter().any(is_unusual)
     }
 
-    /// What is known; `None`: it has to be tried.
+    /// The known result; `None`: it must be tried.
     fn known(&self, inputs: &[Tensor]) -> Option<Result<(), RuntimeError>>;
 
-    /// Tries it, elsewhere and in its turn.
+    /// Tries it, in another process and in turn.
     fn try_out(self: Arc<Self>, inputs: Vec<Tensor>) -> tokio::sync::oneshot::Receiver<Result<(), RuntimeError>>;
 }
 
-/// Whether a runtime can be asked. Clones are the same runtime's.
+/// Whether a runtime can run now. Clones belong to the same runtime.
 #[derive(Clone, Debug)]
 pub struct Up(Option<Arc<AtomicBool>>);
 
 impl Up {
-    /// Of a runtime that has nothing that may be missing.
+    /// For a runtime that can always run.
     #[must_use]
     pub fn always() -> Self {
         Self(None)
     }
 
-    /// Of a runtime that is not there yet.
+    /// For a runtime that does not exist yet.
     pub(crate) fn down() -> Self {
         Self(Some(Arc::default()))
     }
 
-    /// Says how it is from now on.
+    /// Sets the state.
     pub(crate) fn set(&self, up: bool) {
         if let Some(known) = &self.0 {
             known.store(up, Ordering::Release);
@@ -288,7 +287,7 @@ impl Up {
     }
 }
 
-/// Keeps the last thing sent: for callers that want one answer.
+/// Keeps the last answer: for callers that want one answer.
 #[derive(Debug, Default)]
 pub(crate) struct Last(pub(crate) Option<Vec<Tensor>>);
 
@@ -301,7 +300,7 @@ impl Sink for Last {
 
 type Hook = Box<dyn Fn() + Send>;
 
-/// Says that nobody waits for a run any more. Clones are the same run.
+/// Signals that nobody waits for a run any more. Clones belong to the same run.
 #[derive(Clone, Default)]
 pub struct Cancel(Arc<Cancelled>);
 
@@ -338,11 +337,11 @@ impl Cancel {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Runs `work`; `hook` is called if this is cancelled meanwhile, and never after this returns.
+    /// Runs `work`; `hook` is called if this is cancelled during that time, and never after this returns.
     pub fn watch<T>(&self, hook: impl Fn() + Send + 'static, work: impl FnOnce() -> T) -> T {
         *self.0.hook.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(hook));
         if self.is_cancelled() {
-            // Cancelled before the hook was there.
+            // Cancelled before the hook was set.
             self.cancel();
         }
         let result = work();

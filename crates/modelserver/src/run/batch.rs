@@ -1,12 +1,12 @@
-//! From single requests to runs of the model.
+//! Batching: combines requests into runs of the model.
 //!
-//! Requests wait in a [`mod@line`] that says whose turn it is. A model's thread that becomes free takes whatever
-//! waits and can be run together, as much of it as [`size`] says, which learns from the [`cost`] of earlier
-//! runs; it never waits for more unless it is told to. [`join`] makes one run's inputs of it and parts the
-//! outputs; [`run`] is the thread. All but the last is pure: no clock, no lock.
+//! Requests wait in a [`mod@line`] that decides their order. When a thread of the model becomes free, it takes the
+//! waiting requests that can run together, up to the batch size from [`size`], which uses the measured [`cost`] of
+//! earlier runs. It waits for more only if a setting says so. [`join`] combines the inputs and splits the outputs;
+//! [`run`] is the thread. All modules except the last are pure: no clock, no lock.
 //!
-//! **Invariants:** every job that was taken in gets exactly one answer, unless its caller left. Rows of one
-//! request are never in two runs, and nobody gets rows of another's.
+//! **Invariants:** every accepted job gets exactly one answer, unless its client disconnected. The rows of one request
+//! are never split over two runs, and nobody gets the rows of another request.
 
 pub(crate) mod cost;
 pub(crate) mod join;
@@ -33,49 +33,49 @@ pub(crate) type Answered = Result<Vec<Tensor>, InferError>;
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) inputs: Vec<Tensor>,
-    /// The places of the wanted outputs, in the order wanted.
+    /// The positions of the requested outputs, in the requested order.
     pub(crate) outputs: Arc<[usize]>,
-    /// Those that mean something to the model.
+    /// The parameters for the model.
     pub(crate) parameters: Parameters,
-    /// Those of its inputs.
+    /// The parameters of its inputs.
     pub(crate) input_parameters: InputParameters,
-    /// The rows that may be joined with others'; `None`: it runs by itself.
+    /// The rows that may be joined with others; `None`: it runs alone.
     pub(crate) rows: Option<usize>,
     pub(crate) cancel: Cancel,
     pub(crate) answer: Answer,
     pub(crate) arrived: Instant,
-    /// The time that it has, from its arrival on.
+    /// Its timeout, from its arrival.
     pub(crate) time: Duration,
 }
 
 impl Job {
-    /// Whether its caller has left.
+    /// Whether its client has disconnected.
     pub(crate) fn is_left(&self) -> bool {
         self.cancel.is_cancelled()
     }
 
-    /// Whether its time is over.
+    /// Whether it has timed out.
     pub(crate) fn is_late(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.arrived) >= self.time
     }
 
-    /// Says that its time was over before it was its turn.
+    /// Answers that it timed out in the queue.
     pub(crate) fn expire(self) {
         self.answer.send(Err(InferError::TimedOut(self.time.as_millis())));
     }
 }
 
-/// Where the answers of a job go.
+/// The receiver of the answers of a job.
 #[derive(Debug)]
 pub(crate) enum Answer {
-    /// The only one; more are an error.
+    /// A single answer; a second one is an error.
     One(oneshot::Sender<Answered>),
-    /// Each as it comes.
+    /// Each answer as it is produced.
     Each(mpsc::Sender<Answered>),
 }
 
 impl Answer {
-    /// Sends the only answer, or an error in its place. The caller may have left meanwhile.
+    /// Sends the single answer, or an error instead. The client may have disconnected.
     pub(crate) fn send(self, answered: Answered) {
         match self {
             Self::One(answer) => {

@@ -1,11 +1,11 @@
-//! The response cache of one version of one model: the same request gets the answer that was given before.
+//! The response cache of one version of one model: an equal request gets the earlier answer.
 //!
-//! Requests are the same if a cryptographic hash of all that may change the answer is. Of equal requests that come
-//! while the first of them is run, only that one is run; the others wait for it. If it fails or its caller leaves,
-//! nothing is shared: the next of them is run.
+//! Requests are equal if a cryptographic hash of everything that may change the answer is equal. Of several equal
+//! requests at the same time, only the first one runs; the others wait for it. If it fails or its client disconnects,
+//! nothing is shared: the next of them runs.
 //!
-//! **Invariants:** the answers that are kept take no more bytes than configured. Only answers are kept, never
-//! errors. No lock is held while anything is awaited.
+//! **Invariants:** the cached answers use at most the configured memory. Only answers are cached, never errors. No lock
+//! is held across an await.
 
 mod key;
 mod store;
@@ -30,26 +30,26 @@ pub(crate) struct Cache {
 #[derive(Debug)]
 struct State {
     store: Store,
-    /// What is being run, and the word of its answer for those who wait.
+    /// The current runs, and the channels for those who wait for their answers.
     flights: HashMap<Key, watch::Receiver<Option<Kept>>>,
 }
 
-/// Where an answer came from.
+/// The source of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum From {
-    /// It was there, or another request's run made it.
+    /// The cache, or the run of another request.
     Cache,
-    /// This request's own run.
+    /// The run of this request.
     Run,
 }
 
 impl Cache {
-    /// At most so many bytes.
+    /// A cache with at most this many bytes.
     pub(crate) fn new(limit: usize) -> Self {
         Self { state: Mutex::new(State { store: Store::new(limit), flights: HashMap::new() }) }
     }
 
-    /// The answer to the request of this key. `run` makes it, if it must be made.
+    /// The answer to the request with this key. `run` produces it if necessary.
     ///
     /// # Errors
     /// Only those of this request's own `run`.
@@ -62,7 +62,7 @@ impl Cache {
             match self.look_up(key) {
                 Found::Here(answer) => return Ok((answer.to_vec(), From::Cache)),
                 Found::Coming(mut word) => {
-                    // An error: whoever ran it has none, and is gone. Then this one may be the next.
+                    // An error: the other run has no answer, and is gone. Then this request may be the next to run.
                     if let Ok(answer) = word.wait_for(Option::is_some).await
                         && let Some(answer) = answer.as_ref()
                     {
@@ -103,7 +103,7 @@ enum Found<'c> {
     Nothing(Flight<'c>),
 }
 
-/// A run under way. However it ends, the next equal request does not wait for it any more.
+/// A current run. However it ends, the next equal request does not wait for it.
 struct Flight<'c> {
     cache: &'c Cache,
     key: Key,
@@ -111,14 +111,14 @@ struct Flight<'c> {
 }
 
 impl Flight<'_> {
-    /// Keeps the answer, and hands it to those who wait.
+    /// Stores the answer, and passes it to those who wait.
     fn land(self, answer: &[Tensor]) {
-        // The one receiver is that of the table of flights.
+        // The only receiver belongs to the table of runs.
         let waited_for = self.word.receiver_count() > 1;
         if !waited_for && !self.cache.lock().store.has_room_for(answer) {
             return;
         }
-        // A copy, whose vectors are no longer than they must be.
+        // A copy whose vectors have no spare capacity.
         let kept = Arc::new(answer.to_vec());
         self.cache.lock().store.put(self.key, Arc::clone(&kept));
         self.word.send_replace(Some(kept));

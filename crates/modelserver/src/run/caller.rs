@@ -1,6 +1,6 @@
-//! Who sends a request: as much as it takes to be fair between callers.
+//! The sender of a request, as far as needed for fairness between callers.
 
-/// A caller. Each connection is one, so that a connection with a thousand requests under way does not push
-/// another's one request to the end of the queue.
+/// A caller. Each connection is one, so that a connection with a thousand requests does not push the single request of
+/// another one to the end of the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Caller(pub(crate) u64);

@@ -1,8 +1,8 @@
-//! The parameters of a request's inputs: what the server uses, what the model gets, and what is ignored.
+//! The parameters of a request's inputs: the server uses some, the model gets some, the rest is ignored.
 //!
-//! A Python model that asks for them gets all of them. `content_type` says to clients of MLServer what the elements are; of
-//! its values only `base64` says more than the datatype does, and is decoded for every model. Whatever nobody reads is
-//! named as ignored.
+//! A Python model that asks for them gets all of them. For MLServer's clients, `content_type` describes the elements;
+//! only its value `base64` adds to the datatype, and is decoded for every model. Parameters that nobody reads are
+//! reported as ignored.
 
 use inference::{Data, Ignored, Parameter, Parameters, Request, decode_base64};
 
@@ -10,13 +10,13 @@ use crate::{error::InferError, runtime::Signature};
 
 const CONTENT_TYPE: &str = "content_type";
 const BASE64: &str = "base64";
-/// Parameters of an input that say how it was sent.
+/// Parameters of an input that only describe its encoding.
 const OF_TRANSPORT: [&str; 2] = ["binary_data_size", CONTENT_TYPE];
 
-/// Uses the parameters of a request's inputs, and leaves those that the model reads.
+/// Uses the parameters of a request's inputs, and keeps those that the model reads.
 ///
 /// # Errors
-/// Elements that are said to be base64 and are not.
+/// Elements that are declared as base64 and are not.
 pub(crate) fn settle(signature: &Signature, request: &mut Request) -> Result<(), InferError> {
     if request.input_parameters.is_empty() {
         return Ok(());
@@ -44,7 +44,7 @@ pub(crate) fn settle(signature: &Signature, request: &mut Request) -> Result<(),
     Ok(())
 }
 
-/// Notes the parameters of an input that nobody reads.
+/// Records the parameters of an input that nobody reads.
 pub(crate) fn note<'n>(ignored: &mut Ignored, place: usize, names: impl Iterator<Item = &'n str>) {
     let within = format!("inputs[{place}].parameters.");
     names.filter(|name| !OF_TRANSPORT.contains(name)).for_each(|name| ignored.add(&within, name));

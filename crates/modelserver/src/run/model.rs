@@ -1,4 +1,4 @@
-//! A served model: a queue, the threads that work it off, and the async door before them.
+//! A served model: its queue, its threads, and its async interface.
 
 use std::{
     sync::{
@@ -33,16 +33,16 @@ use crate::{
     settings::ModelSettings,
 };
 
-/// Answers that a model may stream ahead of its caller.
+/// How many answers a model may stream ahead of its client.
 const STREAMED_AHEAD: usize = 16;
 
-/// Parameters of requests that are meant for the server and not for the model.
+/// Request parameters for the server, not for the model.
 const OURS: [&str; 4] = ["priority", "timeout", "binary_data_output", "triton_enable_empty_final_response"];
 
-/// One version of a model, loaded.
+/// One loaded version of a model.
 #[derive(Debug)]
 pub(crate) struct Model {
-    /// Its own name; it may be asked for by others.
+    /// Its own name; requests may use others.
     pub(crate) name: String,
     pub(crate) version: String,
     pub(crate) signature: Signature,
@@ -51,28 +51,28 @@ pub(crate) struct Model {
     pub(crate) settings: ModelSettings,
     cache: Option<Cache>,
     queue: Arc<Queue>,
-    /// Whether its instances can be asked.
+    /// Whether its instances can run.
     up: Arc<[Up]>,
-    /// What says whether it can be run with unusual inputs.
+    /// The guard that decides whether it can run with unusual inputs.
     screen: Option<Arc<dyn Screen>>,
-    /// What is to be known of how it is served.
+    /// Facts about how it is served.
     pub(crate) note: String,
     threads: Vec<JoinHandle<()>>,
-    /// The places of the outputs that most requests want: those that are given without being named.
+    /// The positions of the outputs that are returned without being named.
     outputs: Arc<[usize]>,
-    /// The places of its intermediate features.
+    /// The positions of its intermediate features.
     features: Arc<[usize]>,
-    /// Whether it was said that columns of requests are ignored.
+    /// Whether it was logged that columns of requests are ignored.
     said_ignored: AtomicBool,
 }
 
-/// The answers of one request to a model that streams.
+/// The answers to one request to a streaming model.
 pub(crate) struct Answers {
     answers: mpsc::Receiver<Answered>,
     waiting: Waiting,
-    /// For the next answer. Each has `time` from the one before it.
+    /// The deadline of the next answer. Each has `time` from the previous one.
     deadline: Option<Instant>,
-    /// For the last one, where the caller said a time of its own.
+    /// The deadline of the last one, if the client set a timeout.
     end: Option<Instant>,
     time: Duration,
     left: Left,
@@ -106,13 +106,13 @@ impl Answers {
         }
     }
 
-    /// The caller gets no more, and not because it left.
+    /// The client gets no more answers, and has not disconnected.
     pub(crate) fn end(&mut self) {
         self.left.0 = None;
     }
 }
 
-/// Counts a request whose caller left: what waited for its answer was dropped.
+/// Counts a request whose client disconnected: the future for its answer was dropped.
 struct Left(Option<Arc<ModelMetrics>>);
 
 impl Drop for Left {
@@ -123,7 +123,7 @@ impl Drop for Left {
     }
 }
 
-/// Ends the run when its caller stops waiting, for whatever reason.
+/// Ends the run when its client stops waiting, for any reason.
 struct Waiting {
     cancel: Cancel,
     queue: Arc<Queue>,
@@ -212,22 +212,22 @@ impl Model {
         })
     }
 
-    /// Takes no more requests, and ends its threads after what waits.
+    /// Accepts no more requests, and ends its threads after the waiting ones.
     pub(crate) fn close(&self) {
         self.queue.close();
     }
 
-    /// Whether any instance of it can be asked.
+    /// Whether any of its instances can run.
     pub(crate) fn is_up(&self) -> bool {
         self.up.iter().any(Up::is_up)
     }
 
-    /// Whether its threads have ended, and with them everything of the runtime's.
+    /// Whether its threads have ended, and the runtime is freed.
     pub(crate) fn has_ended(&self) -> bool {
         self.threads.iter().all(JoinHandle::is_finished)
     }
 
-    /// What it wants and answers, under the name that it was asked by.
+    /// Its inputs and outputs, with the name from the request.
     pub(crate) fn metadata(&self, name: &str, versions: Vec<String>) -> ModelMetadata {
         ModelMetadata {
             name: name.to_owned(),
@@ -243,7 +243,7 @@ impl Model {
         Ok(self.predict(request, caller).await?.0)
     }
 
-    /// The same, with what V1 answers if that is not just the tensors. Counts and times the answer, whatever it is.
+    /// The same, with the answer of V1 if that is not just the tensors. Counts and times the answer, including errors.
     pub(crate) async fn predict(
         &self,
         request: Request,
@@ -287,7 +287,7 @@ impl Model {
         Ok((answer::chosen(outputs, &named)?, v1))
     }
 
-    /// Counts columns of a request that the model does not have, and says it once.
+    /// Counts columns of a request that the model does not have, and logs them once.
     fn ignored(&self, columns: &[String]) {
         if columns.is_empty() {
             return;
@@ -305,7 +305,7 @@ impl Model {
         }
     }
 
-    /// Predicts with a model that may answer more than once.
+    /// Predicts with a model that may return several answers.
     pub(crate) async fn stream(&self, request: Request, caller: Caller) -> Result<Answers, InferError> {
         let arrived = Instant::now();
         self.statistics.touched();
@@ -320,7 +320,7 @@ impl Model {
         Ok(Answers { answers, waiting, deadline: Some(deadline), end: own.then_some(deadline), time, left })
     }
 
-    /// Runs it if the cache does not have the answer and no equal request is being run.
+    /// Runs it if the cache does not have the answer and no equal request is running.
     async fn run_once(
         &self,
         cache: &Cache,
@@ -349,7 +349,7 @@ impl Model {
         self.screened(&prepared, began + time).await?;
         let (mut waiting, bell) = self.enqueue(prepared, caller, Answer::One(answer), began, time)?;
         if bell.will_ring() {
-            // Requests that are here already come along.
+            // Requests that are already here join the batch.
             tokio::task::yield_now().await;
         }
         drop(bell);
@@ -366,7 +366,7 @@ impl Model {
     fn prepare(&self, request: Request) -> Result<Prepared, InferError> {
         let mut parameters = request.parameters;
         if let Some(name) = parameters.keys().find(|name| name.starts_with("sequence_")) {
-            // Served one by one, the parts of a sequence would get wrong answers without a word.
+            // Served one by one, the parts of a sequence would silently get wrong answers.
             return Err(InferError::Unsupported(format!("`{name}`: models with a memory of sequences are not served")));
         }
         let as_it_came = document::takes(&self.signature);
@@ -391,7 +391,7 @@ impl Model {
         Ok(Prepared { inputs, outputs, parameters, input_parameters, level })
     }
 
-    /// Lets no inputs pass that would end the server.
+    /// Refuses inputs that would crash the server.
     async fn screened(&self, request: &Prepared, deadline: Instant) -> Result<(), InferError> {
         let Some(screen) = &self.screen else { return Ok(()) };
         if !screen.concerns(&request.inputs) {
@@ -403,7 +403,7 @@ impl Model {
                 let tried = Arc::clone(screen).try_out(request.inputs.clone());
                 match tokio::time::timeout_at(deadline.into(), tried).await {
                     Ok(Ok(tried)) => tried,
-                    // The model's own thread says why.
+                    // The thread of the model reports the reason.
                     Ok(Err(_)) => Ok(()),
                     Err(_) => {
                         let words = "inputs like these are tried elsewhere first, which took too long: try again";
@@ -424,7 +424,7 @@ impl Model {
         arrived: Instant,
         time: Duration,
     ) -> Result<(Waiting, Bell<'_>), InferError> {
-        // A request with a value in the place of the model's own is like no other.
+        // A request that overrides a default value of the model cannot be batched.
         let joins = self.signature.rows && !self.signature.streams && inputs.len() == self.signature.inputs.len();
         let rows = if joins { join::rows_of(&inputs) } else { None };
         let cancel = Cancel::default();
@@ -435,7 +435,7 @@ impl Model {
         Ok((Waiting { cancel, queue: Arc::clone(&self.queue), answered: false }, bell))
     }
 
-    /// The inputs in the signature's order, or the request as it came.
+    /// The inputs in the order of the signature, or the unchanged request.
     fn inputs(&self, mut inputs: Vec<Tensor>, as_it_came: bool) -> Result<Vec<Tensor>, InferError> {
         if as_it_came {
             if document::read(&inputs).is_some() {
@@ -449,8 +449,8 @@ impl Model {
         validate::order_inputs(&self.signature, inputs)
     }
 
-    /// Which line a request stands in: 1 is served first. As Triton has it, a priority that there is not is the
-    /// default one, and that is the last unless the settings say otherwise.
+    /// The priority of a request: 1 is served first. As in Triton, an invalid priority becomes the default one, which
+    /// is the last unless the settings say otherwise.
     fn level(&self, parameters: &Parameters) -> u32 {
         let levels = self.settings.priority_levels;
         if levels == 0 {
@@ -461,11 +461,11 @@ impl Model {
         own.filter(known).or(Some(self.settings.default_priority).filter(known)).unwrap_or(levels)
     }
 
-    /// The request's own `timeout` (microseconds) can only shorten the server's.
+    /// The request's own `timeout` (microseconds) can only shorten that of the server.
     fn time_for(&self, request: &Request) -> Result<Duration, InferError> {
         let Some(given) = request.parameters.get("timeout") else { return Ok(self.settings.timeout) };
         match given.as_u64() {
-            // Triton's word for no time-out of its own.
+            // Triton's value for no timeout.
             Some(0) => Ok(self.settings.timeout),
             Some(micros) => Ok(Duration::from_micros(micros).min(self.settings.timeout)),
             None => {

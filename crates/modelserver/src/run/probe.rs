@@ -1,13 +1,12 @@
-//! Whether a model's rows may be run together, found out by trying.
+//! Tests whether the rows of a model are independent, so that requests may be batched.
 //!
-//! Tensors whose first dimension may vary look like rows, but a model may normalise over them or read them as a
-//! sequence. So two different rows are run alone and joined, and only if each gets the same answer both ways
-//! does the model count as one of independent rows. What the runs took is kept: it is what batches are first
-//! sized by.
+//! A variable first dimension looks like rows, but a model may normalise over it or read it as a sequence. So two
+//! different rows are run alone and together. Only if each gets the same answer both ways does the model count as one
+//! with independent rows. The run times are kept for the first batch sizes.
 //!
-//! A Python class sees every such run, so it gets few of them; one that is called for each row needs none.
+//! A Python class sees every such run, so it gets only a few; a class that is called for each row needs none.
 //!
-//! **Invariant:** a model for which nothing was proven is run one request at a time.
+//! **Invariant:** a model without a proof runs one request at a time.
 
 use std::time::{Duration, Instant};
 
@@ -19,39 +18,40 @@ use crate::{
     runtime::{Call, Cancel, Last, ModelRuntime, Purpose, Signature, TrialRuns},
 };
 
-/// The time that made-up rows may take; it is a part of loading. Examples that somebody gave are tried in any case.
+/// The time limit for generated rows, as a part of loading. Given examples are tried in any case.
 const LONGEST: Duration = Duration::from_secs(2);
-/// A larger batch is tried, and timed, when it should not take longer than this.
+/// A larger batch is tried, and timed, if it should not take longer than this.
 const LARGE_IF_BELOW: Duration = Duration::from_millis(10);
-/// The rows of that larger batch.
+/// The number of rows of that larger batch.
 const LARGE: usize = 16;
-/// How many pairs of made-up rows a model is tried with that may be tried a few times only. Three runs each.
+/// How many pairs of generated rows are tried with a model that may be run only a few times. Each pair takes three
+/// runs.
 const FEW_PAIRS: usize = 2;
-/// What rows are made up from: the size of inner variable dimensions, and the spread of numbers.
+/// The parameters of generated rows: the size of inner variable dimensions, and the spread of numbers.
 const MADE_UP: [(i64, f64); 5] = [(2, 1.0), (2, 30.0), (2, 0.05), (32, 1.0), (1, 1.0)];
-/// The same where strings come in: texts first, and numbers, which some models read of them. All are tried.
+/// The same if there are strings: texts first, and numbers, which some models parse. All are tried.
 const TEXTS: [(i64, bool); 6] = [(2, true), (1, true), (2, true), (1, true), (1, false), (2, false)];
 
 /// What was found out.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Probe {
-    /// Whether rows do not influence one another.
+    /// Whether rows are independent.
     pub(crate) rows: bool,
-    /// How long runs of so many rows took.
+    /// How long runs with this many rows took.
     pub(crate) costs: Vec<(usize, Duration)>,
 }
 
-/// One row: a tensor for each input, its first dimension 1.
+/// One row: a tensor for each input, with first dimension 1.
 type Row = Vec<Tensor>;
 
-/// How a trial of two rows went.
+/// The result of a trial of two rows.
 enum Trial {
     Independent(Vec<(usize, Duration)>),
-    /// They influence one another, or cannot be run together at all.
+    /// They influence each other, or cannot run together at all.
     Dependent(String),
     /// Both rows got the same answer, which shows nothing.
     Alike,
-    /// The model does not take them.
+    /// The model does not accept them.
     Refused(String),
     TooSlow(Duration),
 }
@@ -62,8 +62,8 @@ pub(crate) fn is_probed(runtime: &dyn ModelRuntime) -> bool {
     signature.rows && !signature.streams && !trials.independent && trials.runs != TrialRuns::None
 }
 
-/// Tries a model that claims rows, with rows of `examples` if there are two, else with made-up ones. Blocks for as
-/// long as a few runs take.
+/// Tries a model with a variable first dimension, with rows of `examples` if there are two, otherwise with generated
+/// ones. Blocks for a few runs.
 pub(crate) fn probe(runtime: &mut dyn ModelRuntime, examples: &[Vec<Tensor>], name: &str, cancel: &Cancel) -> Probe {
     let signature = runtime.signature().clone();
     if !signature.rows || signature.streams {
@@ -151,7 +151,7 @@ fn attempt(model: &mut Tried<'_>, a: &Row, b: &Row, longest: Duration) -> Trial 
         Ok(run) => run,
         Err(why) => return Trial::Refused(why),
     };
-    // Of a model that is tried a few times only, this run is the one that warms it.
+    // If a model may be run only a few times, this run is its warm-up.
     let few = model.runs != TrialRuns::Many;
     // The other row and both together.
     if !few && took.saturating_mul(4) > longest {
@@ -190,17 +190,17 @@ fn attempt(model: &mut Tried<'_>, a: &Row, b: &Row, longest: Duration) -> Trial 
     if alike { Trial::Alike } else { Trial::Independent(costs) }
 }
 
-/// The model that is tried.
+/// The model under test.
 struct Tried<'m> {
     runtime: &'m mut dyn ModelRuntime,
-    /// The places of all its outputs.
+    /// The positions of all its outputs.
     outputs: Vec<usize>,
     cancel: &'m Cancel,
     runs: TrialRuns,
 }
 
 impl Tried<'_> {
-    /// One run, all outputs, and how long it took.
+    /// One run with all outputs, and its duration.
     fn run(&mut self, inputs: &[Tensor]) -> Result<(Vec<Tensor>, Duration), String> {
         let call = Call {
             inputs,
@@ -214,7 +214,7 @@ impl Tried<'_> {
         let began = Instant::now();
         self.runtime.infer(call, &mut last).map_err(|error| match self.runs {
             TrialRuns::Many => error.to_string(),
-            // What somebody's code says of rows that nobody sent would only alarm.
+            // Output of user code about rows that no client sent would only alarm people.
             TrialRuns::Few | TrialRuns::None => {
                 tracing::debug!(%error, "a trial run failed");
                 "it raises an exception".to_owned()
@@ -225,7 +225,7 @@ impl Tried<'_> {
     }
 }
 
-/// `a`, `b`, `a`, … joined, so many of them. `None` if that gives no tensors.
+/// `a`, `b`, `a`, … joined, this many rows. `None` if they cannot form tensors.
 fn repeat(a: &[Tensor], b: &[Tensor], rows: usize) -> Option<Vec<Tensor>> {
     let join = |(a, b): (&Tensor, &Tensor)| {
         if a.shape.first() != Some(&1) || a.shape != b.shape {
@@ -267,7 +267,7 @@ fn row(inputs: &[Tensor], place: usize) -> Option<Row> {
     inputs.iter().map(one).collect()
 }
 
-/// Larger batches take other paths through the kernels, which round otherwise.
+/// Larger batches use other code paths of the kernels, which round differently.
 fn tolerance(output: &Tensor) -> Tolerance {
     if matches!(output.datatype(), Datatype::Fp16 | Datatype::Bf16) {
         Tolerance { absolute: 1e-2, relative: 2e-2 }

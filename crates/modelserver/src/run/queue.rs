@@ -1,9 +1,9 @@
-//! The queue before one model: where async callers and the model's threads meet.
+//! The queue of one model, between async callers and the threads of the model.
 //!
-//! The async side puts a job in and is refused at once when the line is full; a thread takes all that is to be
-//! run as one. A thread that finds work does not sleep between runs, and one is woken only if one sleeps and
-//! has not been woken already, so that under load nobody pays for a wake-up. What to take is decided by the
-//! pure parts in [`crate::run::batch`]; here are the lock, the clock and the sleep.
+//! The async side adds a job, and is refused at once if the line is full; a thread takes a whole batch. A thread that
+//! finds work does not sleep between runs. A thread is woken only if one sleeps and has not been woken already, so that
+//! there are no wake-ups under load. The pure modules in [`crate::run::batch`] decide what to take; this module has the
+//! lock, the clock and the sleep.
 
 use std::{
     collections::VecDeque,
@@ -24,18 +24,18 @@ use crate::{
     runtime::Cancel,
 };
 
-/// How soon a thread that could not run anything looks again.
+/// After which time a thread that could not run anything checks again.
 const ASIDE: Duration = Duration::from_millis(20);
 
-/// A model's queue.
+/// The queue of a model.
 #[derive(Debug)]
 pub(crate) struct Queue {
     state: Mutex<State>,
-    /// Where threads sleep that have nothing to do.
+    /// Idle threads sleep here.
     work: Condvar,
-    /// Where threads sleep that cannot run anything for now.
+    /// Threads whose instance cannot run now sleep here.
     aside: Condvar,
-    /// Where threads sleep that wait for their run to become full.
+    /// Threads that wait for a full batch sleep here.
     full: Condvar,
     /// How long a request may wait for others.
     delay: Duration,
@@ -46,33 +46,33 @@ pub(crate) struct Queue {
 struct State {
     line: Line<Job>,
     sizes: Sizes,
-    /// Threads that sleep because there is nothing to do.
+    /// The number of idle threads.
     idle: usize,
-    /// Threads that were told to wake up and have not yet.
+    /// The number of threads that were woken and do not run yet.
     woken: usize,
-    /// Threads that wait for a run to become full.
+    /// The number of threads that wait for a full batch.
     filling: usize,
-    /// Jobs in the line whose callers left, or a few more.
+    /// Jobs in the line whose clients disconnected; an upper bound.
     left: usize,
     /// Jobs that another thread took and could not begin.
     returned: VecDeque<Job>,
-    /// Runs that several callers wait for.
+    /// Runs with several waiting clients.
     shared: Vec<Shared>,
     closed: bool,
 }
 
-/// A run that goes on until the last of its callers left.
+/// A run that continues until its last client disconnects.
 #[derive(Debug)]
 struct Shared {
     run: Cancel,
     callers: Vec<Cancel>,
 }
 
-/// A job was not taken in: the line is full, or closed.
+/// A job was refused: the line is full, or closed.
 #[derive(Debug)]
 pub(crate) struct Full;
 
-/// What a run was, for the next one to learn from.
+/// The measurement of a run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ran {
     pub(crate) requests: usize,
@@ -80,8 +80,8 @@ pub(crate) struct Ran {
     pub(crate) took: Duration,
 }
 
-/// Wakes a thread for a job when it is dropped, if one sleeps. On a CPU that both share, a thread that is woken runs
-/// at once, with this one job: whoever has more to put in does that first.
+/// Wakes a thread for a job when it is dropped, if one sleeps. On a shared CPU a woken thread runs at once, with this
+/// single job: a caller with more jobs adds them first.
 #[derive(Debug)]
 pub(crate) struct Bell<'q> {
     queue: &'q Queue,
@@ -89,7 +89,7 @@ pub(crate) struct Bell<'q> {
 }
 
 impl Bell<'_> {
-    /// Whether there is a thread to wake.
+    /// Whether a thread must be woken.
     pub(crate) fn will_ring(&self) -> bool {
         self.wake
     }
@@ -126,7 +126,7 @@ impl Queue {
         }
     }
 
-    /// Adds a job, and refuses it at once if the line is full or closed.
+    /// Adds a job; refuses it at once if the line is full or closed.
     pub(crate) fn push(&self, level: u32, caller: Caller, job: Job) -> Result<Bell<'_>, Full> {
         let rows = job.rows.unwrap_or(1);
         let mut state = self.lock();
@@ -136,7 +136,7 @@ impl Queue {
         let mut swept = Vec::new();
         let mut pushed = state.line.push(level, caller, rows, job);
         if let Err(job) = pushed {
-            // Places of callers that left are free.
+            // The places of disconnected clients are free.
             if state.left > 0 {
                 swept = state.sweep();
             }
@@ -153,8 +153,8 @@ impl Queue {
         pushed.map(|()| Bell { queue: self, wake }).map_err(|_| Full)
     }
 
-    /// Waits for jobs that are to be run as one. `None` once the queue is closed and empty. Tells by the way
-    /// what the run before was. While `able` says that this thread could not run them, they are left to others.
+    /// Waits for a batch. `None` once the queue is closed and empty. Also records the measurement of the previous run.
+    /// While `able` says that this thread cannot run jobs, they are left to other threads.
     pub(crate) fn take(&self, ran: Option<Ran>, able: &dyn Fn() -> bool) -> Option<Vec<Job>> {
         let mut state = self.lock();
         if let Some(Ran { requests, rows, took }) = ran {
@@ -193,7 +193,7 @@ impl Queue {
             }
             let Taken { run, dropped } = state.choose(now);
             self.metrics.set_queue_depth(state.line.len());
-            // Another thread may take what is left.
+            // Another thread may take the rest.
             let wake = state.line.len() > 0 && state.wakes();
             drop(state);
             if wake {
@@ -211,7 +211,7 @@ impl Queue {
         }
     }
 
-    /// Takes a job back that was taken and not begun; it goes first. Once the queue is closed, it is the caller's again.
+    /// Returns a job that was taken and not begun; it goes first. If the queue is closed, the caller gets it back.
     pub(crate) fn give_back(&self, job: Job) -> Option<Job> {
         let mut state = self.lock();
         if state.closed {
@@ -238,7 +238,7 @@ impl Queue {
         state
     }
 
-    /// How long to wait for more, if at all.
+    /// How long to wait for more jobs, if at all.
     fn rest(&self, state: &State, now: Instant) -> Option<Duration> {
         if self.delay.is_zero() || state.closed || state.line.rows() >= state.sizes.full() {
             return None;
@@ -247,12 +247,12 @@ impl Queue {
         (oldest + self.delay).checked_duration_since(now).filter(|rest| !rest.is_zero())
     }
 
-    /// Runs something for several callers. It is cancelled once the last of them has left.
+    /// Runs something for several clients. It is cancelled once the last of them has disconnected.
     pub(crate) fn share<T>(&self, callers: Vec<Cancel>, work: impl FnOnce(&Cancel) -> T) -> T {
         let run = Cancel::default();
         let mut state = self.lock();
         state.shared.push(Shared { run: run.clone(), callers });
-        // Those that left before it was listed.
+        // Clients that disconnected before it was listed.
         state.end_left();
         drop(state);
         let result = work(&run);
@@ -260,14 +260,14 @@ impl Queue {
         result
     }
 
-    /// A caller left: its job need not be run.
+    /// A client disconnected: its job does not need to run.
     pub(crate) fn leave(&self, cancel: &Cancel) {
-        // A run of its own ends here.
+        // A run of this client alone ends here.
         cancel.cancel();
         let mut state = self.lock();
         state.end_left();
         state.left += 1;
-        // Seldom enough that each one that leaves pays for a few of those that stay.
+        // Rare enough that the cost per disconnected client is small.
         if state.left * 2 >= state.line.len() {
             let swept = state.sweep();
             self.metrics.set_queue_depth(state.line.len());
@@ -276,7 +276,7 @@ impl Queue {
         }
     }
 
-    /// Joins no requests any more.
+    /// Stops batching.
     pub(crate) fn never_join(&self) -> bool {
         let mut state = self.lock();
         let joined = state.sizes.joins();
@@ -284,7 +284,7 @@ impl Queue {
         joined
     }
 
-    /// Lets no more jobs in; those that wait are still done.
+    /// Accepts no more jobs; waiting ones are still run.
     pub(crate) fn close(&self) {
         self.lock().closed = true;
         self.work.notify_all();
@@ -292,14 +292,14 @@ impl Queue {
         self.aside.notify_all();
     }
 
-    /// A job is plain data, so a thread that died with the lock has broken nothing.
+    /// A job is plain data, so a thread that panicked with the lock has broken nothing.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    /// Whether a thread must be told of new work; it then counts as told.
+    /// Whether a thread must be woken for new work; it then counts as woken.
     fn wakes(&mut self) -> bool {
         if self.idle == 0 {
             return false;
@@ -311,7 +311,7 @@ impl State {
 
     /// The jobs of the next run.
     fn choose(&mut self, now: Instant) -> Taken<Job> {
-        // Threads that sleep take their part, where a run's time is in its rows.
+        // Idle threads take their share, if the cost of a run is in its rows.
         let part = if self.sizes.splits() { self.line.rows().div_ceil(self.idle + 1) } else { usize::MAX };
         let Plan { rows, requests } = self.sizes.plan(self.line.rows());
         let most = rows.min(part);
@@ -325,7 +325,7 @@ impl State {
             }
             match (run.first(), job.rows) {
                 (None, own) => {
-                    // One that runs by itself leaves no room for others.
+                    // A job that runs alone leaves no room for others.
                     rows = own.unwrap_or(usize::MAX);
                     Choice::Take
                 }
@@ -338,7 +338,7 @@ impl State {
         })
     }
 
-    /// Takes out the jobs whose callers left.
+    /// Removes the jobs of disconnected clients.
     fn sweep(&mut self) -> Vec<Job> {
         self.left = 0;
         self.line.sweep(Job::is_left)

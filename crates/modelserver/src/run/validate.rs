@@ -1,4 +1,4 @@
-//! Whether a request fits a model's signature: asked before the model sees anything.
+//! Checks whether a request fits the signature of a model, before the model gets it.
 
 use api::decode::nearest;
 use inference::{RequestedOutput, SHARED_MEMORY, Tensor, TensorMetadata};
@@ -9,10 +9,10 @@ use crate::{
     runtime::{Signature, absent},
 };
 
-/// Puts the inputs into the signature's order, once each of them fits.
+/// Puts the inputs into the order of the signature, if each of them fits.
 pub(crate) fn order_inputs(signature: &Signature, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, InferError> {
     let mut inputs = mlflow::table::fit(signature, inputs)?;
-    // One input in its place is what nearly every request looks like.
+    // Nearly every request has one input, at its position.
     if let ([wanted], [given]) = (signature.inputs.as_slice(), inputs.as_mut_slice())
         && wanted.name == given.name
     {
@@ -44,8 +44,7 @@ pub(crate) fn order_inputs(signature: &Signature, inputs: Vec<Tensor>) -> Result
     }
 }
 
-/// For a table, whose columns are of one length: that all of its inputs have the same number of rows, but for those that
-/// were left out.
+/// For a table, whose columns have equal lengths: checks that all given inputs have the same number of rows.
 pub(crate) fn same_rows(signature: &Signature, inputs: &[Tensor]) -> Result<(), InferError> {
     let rows = |input: &Tensor| input.shape.first().copied().unwrap_or(0);
     let left_out = |place: usize, input: &Tensor| rows(input) == 0 && signature.optional.contains(&place);
@@ -63,14 +62,14 @@ pub(crate) fn same_rows(signature: &Signature, inputs: &[Tensor]) -> Result<(), 
     }
 }
 
-/// What Triton's clients can ask of an output and is not to be had here, and what to do without it.
+/// Options of Triton's clients for an output that are not supported, and what to do without them.
 const UNSERVED: [(&str, &str); 2] = [
     ("classification", "leave it out, and take the largest of the scores that come"),
     (SHARED_MEMORY, "outputs come in the answer, as `binary_data` if you like"),
 ];
 
-/// The places of the outputs that are wanted, all of them if none is named; but of its intermediate features only
-/// those that are named.
+/// The positions of the requested outputs; all of them if none is named, but intermediate features only if they are
+/// named.
 pub(crate) fn choose_outputs(signature: &Signature, wanted: &[RequestedOutput]) -> Result<Vec<usize>, InferError> {
     if wanted.is_empty() {
         let features = features(signature);
@@ -91,7 +90,7 @@ pub(crate) fn choose_outputs(signature: &Signature, wanted: &[RequestedOutput]) 
     Ok(places)
 }
 
-/// The places of the outputs that are a Python model's intermediate features.
+/// The positions of the outputs that are intermediate features of a Python model.
 pub(crate) fn features(signature: &Signature) -> Vec<usize> {
     if !signature.platform.starts_with("python") {
         return Vec::new();
@@ -112,8 +111,8 @@ fn unknown<'s>(name: &str, kind: &str, known: impl Iterator<Item = &'s TensorMet
     InferError::Invalid(format!("the model has no {kind} `{name}`; {hint}"))
 }
 
-/// Whether an input is what the model wants. Dimensions of 1 that it has too many at its end are taken away: MLServer's
-/// clients write a list as `[n, 1]`, and a scalar as `[1]`. Of one that is `unranked` only the model knows.
+/// Whether an input is what the model wants. Extra dimensions of 1 at its end are removed: MLServer's clients write a
+/// list as `[n, 1]`, and a scalar as `[1]`. The dimensions of an `unranked` input are known only to the model.
 fn fits(wanted: &TensorMetadata, unranked: bool, given: &mut Tensor) -> Result<(), InferError> {
     if wanted.datatype != given.datatype() {
         return Err(InferError::Invalid(format!(
@@ -245,7 +244,7 @@ mod tests {
         assert_eq!(choose_outputs(&signature, &[]).unwrap(), [0]);
         assert_eq!(choose_outputs(&signature, &[named("features.score")]).unwrap(), [1]);
         assert_eq!(features(&signature), [1]);
-        // Another runtime's output may be called anything.
+        // The output of another runtime may have any name.
         assert_eq!(choose_outputs(&Signature { platform: "test", ..signature }, &[]).unwrap(), [0, 1]);
     }
 }

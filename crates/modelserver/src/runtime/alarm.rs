@@ -1,5 +1,5 @@
-//! Ends runs that the server makes by itself, without a caller who would stop waiting: a model may loop for ever on
-//! made-up inputs, and must not keep the server from being ready.
+//! Ends runs that the server starts itself, without a client that would stop waiting: a model may loop forever on
+//! generated inputs, and must not prevent the server from becoming ready.
 
 use std::{
     sync::mpsc::{self, RecvTimeoutError, SyncSender},
@@ -9,7 +9,7 @@ use std::{
 
 use crate::runtime::Cancel;
 
-/// Cancels after a while, unless it is dropped before.
+/// Cancels after a delay, unless it is dropped before.
 #[derive(Debug)]
 pub(crate) struct Alarm {
     pub(crate) cancel: Cancel,
@@ -17,7 +17,7 @@ pub(crate) struct Alarm {
 }
 
 impl Alarm {
-    /// One that goes off after `time`.
+    /// An alarm that fires after `time`.
     pub(crate) fn after(time: Duration) -> std::io::Result<Self> {
         let cancel = Cancel::default();
         let (still_wanted, given_up) = mpsc::sync_channel::<()>(0);

@@ -1,13 +1,13 @@
-//! Inputs that fit a signature, made up: for warming a model and for recording examples.
+//! Generates inputs that fit a signature, for warm-ups and for recording examples.
 
 use bytes::Bytes;
 use half::{bf16, f16};
 use inference::{Data, Datatype, Tensor, TensorMetadata};
 
-/// Made-up inputs with more elements than this would rather be an attack on the memory.
+/// Generated inputs with more elements than this are treated as an attack on the memory.
 pub(crate) const MOST_ELEMENTS: i64 = 1 << 22;
 
-/// Texts that differ in all that a model may look at: words, cases, lengths, separators, letters beyond ASCII.
+/// Texts that differ in everything that a model may use: words, case, length, separators, non-ASCII letters.
 const TEXTS: [&str; 16] = [
     "",
     "a",
@@ -38,12 +38,12 @@ pub(crate) fn ones(input: &TensorMetadata) -> Option<Tensor> {
     Some(Tensor { name: input.name.clone(), shape, data: fill(input.datatype, count, || 1.0) })
 }
 
-/// So many ones.
+/// This many ones.
 pub(crate) fn all_one(datatype: Datatype, count: usize) -> Data {
     fill(datatype, count, || 1.0)
 }
 
-/// Makes up inputs, the same ones in every run.
+/// Generates inputs, the same ones in every run.
 #[derive(Debug)]
 pub(crate) struct Generator(u64);
 
@@ -52,7 +52,7 @@ impl Generator {
         Self(0x9E37_79B9_7F4A_7C15)
     }
 
-    /// A tensor for an input: two rows where the first dimension is variable, one of all else.
+    /// A tensor for an input: two rows if the first dimension is variable, otherwise one.
     pub(crate) fn tensor(&mut self, input: &TensorMetadata) -> Tensor {
         let size = |(place, dimension): (usize, &i64)| match *dimension {
             ..0 if place == 0 => 2,
@@ -64,8 +64,8 @@ impl Generator {
         Tensor { name: input.name.clone(), shape, data: fill(input.datatype, count, || self.number()) }
     }
 
-    /// One row for an input whose first dimension counts rows, every other variable dimension `inner`. Floating
-    /// numbers are spread by `scale` around zero; strings are numbers or `texts`. `None` if a row is huge.
+    /// One row for an input whose first dimension counts rows; every other variable dimension is `inner`. Floats are
+    /// spread by `scale` around zero; strings are numbers or `texts`. `None` if a row is huge.
     pub(crate) fn row(&mut self, input: &TensorMetadata, inner: i64, scale: f64, texts: bool) -> Option<Tensor> {
         let size = |(place, dimension): (usize, &i64)| match *dimension {
             _ if place == 0 => 1,
@@ -88,7 +88,7 @@ impl Generator {
         Some(Tensor { name: input.name.clone(), shape, data })
     }
 
-    /// So many elements.
+    /// This many elements.
     pub(crate) fn data(&mut self, datatype: Datatype, count: usize) -> Data {
         fill(datatype, count, || self.number())
     }

@@ -1,32 +1,32 @@
-//! What a run costs: a time for each row and a time for the run itself, fitted to what runs took.
+//! The cost of a run: a time per row and a fixed time per run, fitted to the measured run times.
 //!
-//! Runs of like sizes are averaged, the last ones counting most, and a line `row × n + run` is laid through the
-//! averages so that the relative errors are least; an average of long ago counts less. Keeping averages by size
-//! remembers what one row costs while the model runs nothing but full batches, and the other way round.
+//! Runs of similar sizes are averaged, with more weight for recent ones, and a line `row × n + run` is fitted to the
+//! averages with minimal relative errors; old averages count less. Averages by size keep the cost of a single row while
+//! the model runs only full batches, and vice versa.
 //!
-//! **Invariant:** no clock is in here; whoever ran the model says how long it took.
+//! **Invariant:** this module has no clock; the caller measures the run times.
 
 use std::time::Duration;
 
-/// Sizes are told apart by their number of bits.
+/// Sizes are grouped by their number of bits.
 const SIZES: usize = 24;
 
-/// An average is made of about so many runs.
+/// An average is made from about this many runs.
 const REMEMBERED: f64 = 16.0;
 
-/// After so many runs without one of its size, an average counts half.
+/// After this many runs without one of its size, the weight of an average is halved.
 const HALF_LIFE: f64 = 4096.0;
 
-/// What an average never counts less than.
+/// The minimum weight of an average.
 const LEAST_WEIGHT: f64 = 1e-3;
 
-/// A run that took longer than so many times its average was disturbed by others.
+/// A run that took longer than this multiple of its average was disturbed by other load.
 const DISTURBED: f64 = 3.0;
 
-/// Runs of one size after which the average is trusted to tell what is disturbed.
+/// The number of runs of one size after which its average is used to detect disturbed runs.
 const TRUSTED: f64 = 4.0;
 
-/// What runs took.
+/// The measured run times.
 #[derive(Debug, Default)]
 pub(crate) struct Cost {
     sizes: [Size; SIZES],
@@ -35,7 +35,7 @@ pub(crate) struct Cost {
     line: Option<Line>,
 }
 
-/// The average of runs of like sizes.
+/// The average of runs of similar sizes.
 #[derive(Clone, Copy, Debug, Default)]
 struct Size {
     count: f64,
@@ -47,19 +47,19 @@ struct Size {
 /// `row × n + run`, in seconds. Neither is negative.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Line {
-    /// One row more.
+    /// The time per row.
     pub(crate) row: f64,
-    /// A run, whatever its size.
+    /// The fixed time per run.
     pub(crate) run: f64,
 }
 
 impl Line {
-    /// The part of a run of one row that is saved for each row that joins another's run, 0 to 1.
+    /// The share of the time of a single-row run that is saved by each row in a larger run, 0 to 1.
     pub(crate) fn gain(self) -> f64 {
         self.run / (self.row + self.run).max(f64::MIN_POSITIVE)
     }
 
-    /// How many rows can be run in a time, at least one.
+    /// How many rows can run in a given time, at least one.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "cut off at what is asked for")]
     pub(crate) fn rows_in(self, time: Duration, most: usize) -> usize {
         let rows = (time.as_secs_f64() - self.run) / self.row.max(f64::MIN_POSITIVE);
@@ -68,7 +68,7 @@ impl Line {
 }
 
 impl Cost {
-    /// Learns that a run of so many rows took so long.
+    /// Records that a run with this many rows took this long.
     #[allow(clippy::cast_precision_loss, reason = "an estimate")]
     pub(crate) fn add(&mut self, rows: usize, took: Duration) {
         let rows = rows.max(1);
@@ -81,7 +81,7 @@ impl Cost {
             seconds = seconds.min(size.seconds * DISTURBED);
         }
         if seconds * DISTURBED < size.seconds {
-            // So were those before it, then.
+            // Then the previous runs were disturbed too.
             size.count = 0.0;
         }
         size.count = (size.count + 1.0).min(REMEMBERED);
@@ -91,12 +91,12 @@ impl Cost {
         self.line = self.fit();
     }
 
-    /// The fitted line, once runs of different sizes were seen.
+    /// The fitted line, once runs of different sizes were measured.
     pub(crate) fn line(&self) -> Option<Line> {
         self.line
     }
 
-    /// The largest run that was seen, in rows.
+    /// The largest measured run, in rows.
     pub(crate) fn largest(&self) -> usize {
         self.largest
     }
@@ -106,8 +106,8 @@ impl Cost {
     fn fit(&self) -> Option<Line> {
         let seen = || self.sizes.iter().filter(|size| size.count > 0.0);
         seen().nth(1)?;
-        // Relative to its average each run is 1, so that with u = 1/seconds and v = rows/seconds the errors
-        // are run × u + row × v − 1.
+        // Relative to its average each run is 1. So with u = 1/seconds and v = rows/seconds the errors are run × u +
+        // row × v − 1.
         let (mut uu, mut uv, mut vv, mut u1, mut v1) = (0.0, 0.0, 0.0, 0.0, 0.0);
         for size in seen() {
             let age = (self.runs - size.last) as f64;
@@ -125,7 +125,7 @@ impl Cost {
         } else {
             (0.0, v1 / vv)
         };
-        // What comes out below zero is zero, and the other takes all.
+        // A negative result becomes zero, and the other value takes all.
         Some(match (run < 0.0, row < 0.0) {
             (true, _) => Line { row: v1 / vv, run: 0.0 },
             (_, true) => Line { row: 0.0, run: u1 / uu },

@@ -1,15 +1,15 @@
-//! Rows of several requests joined into one run's inputs, and a run's outputs parted again.
+//! Joins the rows of several requests into the inputs of one run, and splits its outputs.
 //!
-//! Only requests that differ in nothing but their rows are joined: see [`alike`]. Each tensor is one
-//! allocation and one copy of a range for each request. A run that did not answer exactly the rows that went
-//! in is refused as a whole, since nobody could say whose rows they are.
+//! Only requests that differ only in their rows are joined: see [`alike`]. Each tensor is one allocation and one range
+//! copy per request. A run whose answer does not have exactly the number of given rows is refused as a whole, because
+//! nobody could assign the rows.
 
 use inference::{Data, Tensor};
 
 use super::Job;
 use crate::runtime::{RuntimeError, is_absent};
 
-/// The rows that all inputs of a request have, but those that it left out. `None`: they have none, or not all the same.
+/// The number of rows of all given inputs of a request. `None`: there are none, or their numbers differ.
 pub(crate) fn rows_of(inputs: &[Tensor]) -> Option<usize> {
     let mut rows = inputs.iter().filter(|input| !is_absent(input)).map(|input| input.shape.first().copied());
     let first = rows.next()??;
@@ -19,7 +19,7 @@ pub(crate) fn rows_of(inputs: &[Tensor]) -> Option<usize> {
     usize::try_from(first).ok()
 }
 
-/// Whether the rows of two jobs can be run as one.
+/// Whether the rows of two jobs can run together.
 pub(crate) fn alike(a: &Job, b: &Job) -> bool {
     let same_but_for_rows = |(a, b): (&Tensor, &Tensor)| {
         a.shape.get(1..) == b.shape.get(1..)
@@ -33,7 +33,7 @@ pub(crate) fn alike(a: &Job, b: &Job) -> bool {
         && a.input_parameters == b.input_parameters
 }
 
-/// The inputs of one run of all `jobs`, which are [`alike`] and have `rows` together.
+/// The inputs of one run of all `jobs`, which are [`alike`] and have `rows` rows in total.
 pub(crate) fn join(jobs: &[Job], rows: usize) -> Option<Vec<Tensor>> {
     let first = jobs.first()?;
     let one = |(place, input): (usize, &Tensor)| {
@@ -53,7 +53,7 @@ pub(crate) fn join(jobs: &[Job], rows: usize) -> Option<Vec<Tensor>> {
     first.inputs.iter().enumerate().map(one).collect()
 }
 
-/// The places of all outputs that any of `jobs` wants, ascending.
+/// The positions of all outputs that any of `jobs` requests, ascending.
 pub(crate) fn wanted(jobs: &[Job]) -> Vec<usize> {
     let Some(first) = jobs.first() else { return Vec::new() };
     let mut all = first.outputs.to_vec();
@@ -65,7 +65,7 @@ pub(crate) fn wanted(jobs: &[Job]) -> Vec<usize> {
     all
 }
 
-/// Whether a run answered as many rows as went in.
+/// Whether a run returned as many rows as it got.
 pub(crate) fn check_rows(outputs: &[Tensor], rows: usize) -> Result<(), RuntimeError> {
     for output in outputs {
         let made = output.shape.first().copied();
@@ -85,7 +85,7 @@ pub(crate) fn check_rows(outputs: &[Tensor], rows: usize) -> Result<(), RuntimeE
     Ok(())
 }
 
-/// The outputs that one job wants, `rows` of them from row `from` on. `made` are the outputs at the places
+/// The requested outputs of one job, `rows` of them from row `from` on. `made` are the outputs at the positions
 /// `places`, and passed [`check_rows`].
 pub(crate) fn part(
     made: &[Tensor],
@@ -99,7 +99,7 @@ pub(crate) fn part(
         let width: usize = width(output)?;
         let mut data = output.data.empty_like();
         data.append(&output.data, from * width..(from + rows) * width).then_some(())?;
-        // Whether values are missing in these rows is not for others' rows to say.
+        // Missing values in other rows must not affect these rows.
         if let Data::Json(json) = &data
             && let Some(plain) = json.without_null()
         {
@@ -112,7 +112,7 @@ pub(crate) fn part(
     wanted.iter().map(one).collect()
 }
 
-/// Elements of one row.
+/// Elements per row.
 fn width(output: &Tensor) -> Option<usize> {
     inference::element_count(output.shape.get(1..)?).ok()
 }

@@ -1,12 +1,12 @@
-//! The line of jobs that wait for one model: who is next.
+//! The queue order of the jobs for one model.
 //!
-//! Lower levels go first. Within a level callers share the model by rows: each has a tag, the work that it has
-//! been given so far, and the one with the least goes next, so that a caller with a thousand jobs in the line
-//! does not keep another's one job from its turn. A caller's own jobs go in the order in which they came. A
-//! caller that comes back is remembered for as long as the others have not caught up with it, and no longer.
+//! Lower priority numbers go first. Within a priority, callers share the model by rows: each has a tag, the amount of
+//! work it has got so far, and the caller with the lowest tag goes next. So a caller with a thousand jobs does not
+//! delay the single job of another one. The jobs of one caller keep their order. A caller that returns is remembered
+//! until the others have caught up with it.
 //!
-//! **Invariants:** no clock and no lock is in here. A job leaves exactly once: taken, or dropped, and both are
-//! handed to whoever asked.
+//! **Invariants:** this module has no clock and no lock. A job leaves exactly once, taken or dropped, and is returned
+//! to the caller of the method in both cases.
 
 use std::{
     cmp::Reverse,
@@ -16,16 +16,16 @@ use std::{
 
 use crate::run::caller::Caller;
 
-/// Callers that one taking may pass over, so that it holds its lock for a bounded time.
+/// How many callers one call may skip, so that it holds its lock for a bounded time.
 const MOST_PASSED: usize = 128;
 
-/// Levels that are kept although nobody waits in them.
+/// How many priorities are kept although nobody waits in them.
 const LEVELS_KEPT: usize = 16;
 
-/// Memory that a place keeps for the next caller, in jobs.
+/// Memory that a slot keeps for the next caller, in jobs.
 const JOBS_KEPT: usize = 8;
 
-/// Callers are numbered by us, so that their numbers need no protection against being chosen badly.
+/// We assign the numbers of callers, so they need no protection against chosen collisions.
 #[derive(Clone, Copy, Debug, Default)]
 struct Spread;
 
@@ -56,25 +56,25 @@ impl Hasher for Spreader {
     }
 }
 
-/// What to do with the job that is next.
+/// The decision about the next job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Choice {
     /// Take it.
     Take,
-    /// Take it out of the line: nobody waits for it any more.
+    /// Remove it: nobody waits for it any more.
     Drop,
-    /// Leave it, and its caller's later ones, for another time.
+    /// Leave it, and later jobs of its caller, for another time.
     Pass,
-    /// Leave it and end.
+    /// Leave it and stop.
     Stop,
 }
 
-/// What came out of the line.
+/// The jobs that left the line.
 #[derive(Debug)]
 pub(crate) struct Taken<J> {
-    /// Those to run, the one whose turn it was first.
+    /// The jobs to run, the next one first.
     pub(crate) run: Vec<J>,
-    /// Those that nobody waits for.
+    /// The jobs that nobody waits for.
     pub(crate) dropped: Vec<J>,
 }
 
@@ -92,15 +92,15 @@ struct Level<J> {
     places: Vec<Place<J>>,
     free: Vec<usize>,
     of: HashMap<Caller, usize, Spread>,
-    /// Every place that is not free, once: its tag, then who came first.
+    /// Every used slot once: its tag, then the order of arrival.
     turns: BinaryHeap<Reverse<(u64, u64, usize)>>,
-    /// The tag of the turn that was last.
+    /// The tag of the last turn.
     now: u64,
     came: u64,
     len: usize,
 }
 
-/// One caller's jobs.
+/// The jobs of one caller.
 #[derive(Debug)]
 struct Place<J> {
     caller: Caller,
@@ -113,12 +113,12 @@ impl<J> Line<J> {
         Self { levels: BTreeMap::new(), limit, len: 0, rows: 0 }
     }
 
-    /// How many jobs wait.
+    /// The number of waiting jobs.
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    /// How many rows all of them have.
+    /// Their total number of rows.
     pub(crate) fn rows(&self) -> usize {
         self.rows
     }
@@ -129,7 +129,7 @@ impl<J> Line<J> {
         places.filter_map(|place| place.jobs.front().map(|(_, job)| job))
     }
 
-    /// Adds a job at the end of its caller's; gives it back if the line is full.
+    /// Adds a job after those of its caller; returns it if the line is full.
     pub(crate) fn push(&mut self, level: u32, caller: Caller, rows: usize, job: J) -> Result<(), J> {
         if self.len >= self.limit {
             return Err(job);
@@ -140,8 +140,8 @@ impl<J> Line<J> {
         Ok(())
     }
 
-    /// Goes through the line, the next one first, and does with each what `choose` says, which is shown those
-    /// taken already and the job.
+    /// Walks through the line in order, and applies the decision of `choose` to each job; `choose` gets the jobs taken
+    /// so far and the job.
     pub(crate) fn take(&mut self, mut choose: impl FnMut(&[J], &J) -> Choice) -> Taken<J> {
         let mut taken = Taken { run: Vec::new(), dropped: Vec::new() };
         let mut rows = 0;
@@ -154,7 +154,7 @@ impl<J> Line<J> {
         taken
     }
 
-    /// Takes out all jobs that nobody waits for, wherever they stand.
+    /// Removes all jobs that nobody waits for, at any position.
     pub(crate) fn sweep(&mut self, mut is_gone: impl FnMut(&J) -> bool) -> Vec<J> {
         let mut taken = Taken { run: Vec::new(), dropped: Vec::new() };
         let mut rows = 0;
@@ -209,7 +209,7 @@ impl<J> Level<J> {
         self.places[place].jobs.push_back((rows, job));
     }
 
-    /// A place for a caller that has none. It begins where the others stand.
+    /// A slot for a new caller. Its tag begins at the current level of the others.
     fn admit(&mut self, caller: Caller) -> usize {
         let place = self.free.pop().unwrap_or_else(|| {
             self.places.push(Place { caller, jobs: VecDeque::new() });
@@ -226,7 +226,7 @@ impl<J> Level<J> {
         self.turns.push(Reverse((tag, self.came, place)));
     }
 
-    /// `false`: `choose` wants no more.
+    /// `false`: `choose` stops.
     fn take(&mut self, choose: &mut impl FnMut(&[J], &J) -> Choice, taken: &mut Taken<J>, rows: &mut usize) -> bool {
         let mut passed = Vec::new();
         let mut goes_on = true;
@@ -236,7 +236,7 @@ impl<J> Level<J> {
             let choice = match jobs.front() {
                 Some((_, job)) => choose(&taken.run, job),
                 None => {
-                    // The others have caught up with it: there is nothing to remember of it.
+                    // The others have caught up with it: nothing needs to be remembered.
                     self.now = self.now.max(tag);
                     self.dismiss(place);
                     continue;
@@ -270,7 +270,7 @@ impl<J> Level<J> {
         goes_on
     }
 
-    /// Nobody waits: all begin alike again.
+    /// Nobody waits: all callers begin equal again.
     fn clear(&mut self) {
         for Reverse((_, _, place)) in self.turns.drain() {
             self.places[place].jobs.shrink_to(JOBS_KEPT);

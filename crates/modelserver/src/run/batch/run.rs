@@ -1,7 +1,7 @@
-//! A model's thread: takes what is to be run as one, runs it, and gives each caller its own.
+//! The thread of a model: takes a batch, runs it, and gives each client its own answer.
 //!
-//! A run of several requests that fails is repeated request by request, so that one bad request costs its
-//! neighbours time and nothing else.
+//! If a run of several requests fails, they are run again one by one, so that an invalid request only costs the others
+//! time.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -21,7 +21,7 @@ use crate::{
     runtime::{Call, Cancel, ModelRuntime, Purpose, RuntimeError, Sink, Up},
 };
 
-/// How long a model waits for a caller that does not take what is streamed to it.
+/// How long a model waits for a client that does not read a streamed answer.
 const SLOW_READER: Duration = Duration::from_secs(10);
 
 /// One of a model's threads.
@@ -31,11 +31,11 @@ pub(crate) struct Worker {
     pub(crate) queue: Arc<Queue>,
     pub(crate) statistics: Arc<Statistics>,
     pub(crate) metrics: Arc<ModelMetrics>,
-    /// The async side, whose clock bounds slow readers.
+    /// The async runtime, whose clock limits slow readers.
     pub(crate) handle: Option<Handle>,
     /// Whether every output has the rows of the inputs.
     pub(crate) rows: bool,
-    /// Whether this instance can be asked, and whether any can.
+    /// Whether this instance can run, and whether any can.
     pub(crate) up: Up,
     pub(crate) all: Arc<[Up]>,
 }
@@ -45,7 +45,7 @@ impl Worker {
     pub(crate) fn work(mut self) {
         let mut ran = None;
         let (up, all, queue) = (self.up.clone(), Arc::clone(&self.all), Arc::clone(&self.queue));
-        // Where no instance can be asked, this one says so.
+        // If no instance can run, this one reports it.
         let takes = || up.is_up() || !all.iter().any(Up::is_up);
         while let Some(mut jobs) = queue.take(ran.take(), &takes) {
             ran = match (jobs.pop(), jobs.is_empty()) {
@@ -86,7 +86,8 @@ impl Worker {
                 if let (Ok(made), Some(rows), true) = (&made, rows, self.rows)
                     && let Err(error) = join::check_rows(made, rows)
                 {
-                    // The answer is its own, but the rows of such a model do not belong to those that went in.
+                    // The answer belongs to the request, but the rows of such a model do not correspond to those of the
+                    // inputs.
                     self.stop_joining(&error);
                 }
                 if made.is_ok() {
@@ -97,7 +98,7 @@ impl Worker {
                     );
                 }
                 let ran = rows.filter(|_| made.is_ok()).map(|rows| Ran { requests: 1, rows, took });
-                // The caller may have left meanwhile.
+                // The client may have disconnected meanwhile.
                 let _ = answer.send(made.map_err(InferError::from));
                 ran
             }
@@ -125,7 +126,7 @@ impl Worker {
         }
     }
 
-    /// Runs several requests as one.
+    /// Runs several requests together.
     fn joined(&mut self, jobs: Vec<Job>) -> Option<Ran> {
         let began = Instant::now();
         let rows = jobs.iter().filter_map(|job| job.rows).sum();
@@ -192,7 +193,7 @@ impl Worker {
         None
     }
 
-    /// Leaves a request that was not begun to an instance that can be asked.
+    /// Leaves a request that was not begun to an instance that can run.
     fn hand_over(&self, job: Job) {
         if let Some(job) = self.queue.give_back(job) {
             let words = "the model's worker has ended, and the server is ending".to_owned();
@@ -212,7 +213,7 @@ impl Worker {
     }
 }
 
-/// Gives each job its own rows of what was made for all.
+/// Gives each job its own rows of the common outputs.
 fn apart(made: &[Tensor], places: &[usize], jobs: Vec<Job>) -> Vec<(Answer, Answered)> {
     let mut from = 0;
     let one = |job: Job| {
@@ -224,7 +225,7 @@ fn apart(made: &[Tensor], places: &[usize], jobs: Vec<Job>) -> Vec<(Answer, Answ
     jobs.into_iter().map(one).collect()
 }
 
-/// Hands each answer on, and waits a while when its caller is slow.
+/// Passes each answer on, and waits for a limited time if its client is slow.
 struct Streamed<'h> {
     answers: mpsc::Sender<Answered>,
     handle: Option<&'h Handle>,
@@ -239,7 +240,7 @@ impl Streamed<'_> {
         };
         let Some(handle) = self.handle else { return self.answers.blocking_send(answered).is_ok() };
         let end = Instant::now() + SLOW_READER;
-        // The timer must be made where the runtime is known.
+        // The timer must be created within the async runtime.
         let sent = async { tokio::time::timeout_at(end.into(), self.answers.send(answered)).await };
         matches!(handle.block_on(sent), Ok(Ok(())))
     }
@@ -264,7 +265,7 @@ fn run_once(runtime: &mut dyn ModelRuntime, call: Call<'_>) -> Result<Vec<Tensor
     only.answer.ok_or_else(|| RuntimeError::Failed("the model made nothing".to_owned()))
 }
 
-/// Takes one answer, and ends the run at a second one: who wants one is not given a part of several.
+/// Takes one answer, and ends the run at a second one: a client that wants one answer must not get a part of several.
 #[derive(Default)]
 struct Only {
     answer: Option<Vec<Tensor>>,
@@ -279,7 +280,7 @@ impl Sink for Only {
     }
 }
 
-/// One run. A panic is a defect of ours; it costs its request, not the model.
+/// One run. A panic is a bug in Modelway; it fails its request, not the model.
 fn run(runtime: &mut dyn ModelRuntime, call: Call<'_>, sink: &mut dyn Sink) -> Result<(), RuntimeError> {
     catch_unwind(AssertUnwindSafe(|| runtime.infer(call, sink)))
         .unwrap_or_else(|_| Err(RuntimeError::Failed("the model's runtime broke off; see the log".to_owned())))

@@ -1,34 +1,34 @@
-//! How many of the waiting requests are run as one.
+//! Decides how many of the waiting requests run together.
 //!
-//! The cost of earlier runs decides. Where a run costs something whatever its size, joining saves it, and runs
-//! are made as large as the settings and the latency target allow. Where the cost is all in the rows, joining
-//! would save nothing and let everybody wait for the last row, so that requests are run one by one. Sizes that
-//! were never tried are approached by doubling; that joining does not pay is tried again from time to time.
+//! The decision uses the measured cost of earlier runs. If a run has a fixed cost, batching saves it, and batches are
+//! as large as the settings and the latency target allow. If the whole cost is in the rows, batching would save nothing
+//! and make everybody wait for the last row, so requests run one by one. Untested sizes are approached by doubling; if
+//! batching does not pay, it is tried again from time to time.
 //!
-//! **Invariant:** no clock is in here.
+//! **Invariant:** this module has no clock.
 
 use std::time::Duration;
 
 use super::cost::Cost;
 use crate::settings::ModelSettings;
 
-/// Below this part of its cost saved, joining a row to a run is not worth while.
+/// If adding a row to a run saves less than this share of its cost, batching does not pay.
 const LEAST_GAIN: f64 = 0.1;
 
-/// So many runs after the last joined one it is tried again whether joining pays.
+/// After this many runs without batching, it is tried again.
 const TRY_AGAIN: u64 = 512;
 
-/// What may go into one run.
+/// The limits of one run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
-    /// Rows at most; a request of more goes by itself.
+    /// Maximum number of rows; a larger request runs alone.
     pub(crate) rows: usize,
-    /// Requests at most.
+    /// Maximum number of requests.
     pub(crate) requests: usize,
 }
 
 impl Plan {
-    /// One request, of whatever size.
+    /// One request of any size.
     pub(crate) const ONE: Self = Self { rows: 1, requests: 1 };
 }
 
@@ -45,7 +45,7 @@ pub(crate) struct Sizes {
 }
 
 impl Sizes {
-    /// `joins`: whether the model's rows are independent, so that requests may be joined at all.
+    /// `joins`: whether the rows of the model are independent, so that requests may be batched at all.
     pub(crate) fn new(settings: &ModelSettings, joins: bool, seen: &[(usize, Duration)]) -> Self {
         let mut preferred = settings.preferred_batch_sizes.clone();
         preferred.retain(|size| (1..=settings.max_batch_size).contains(size));
@@ -58,30 +58,30 @@ impl Sizes {
         Self { cost, most, preferred, target: settings.latency_target, joins: joins && most > 1, alone: 0 }
     }
 
-    /// Learns what a run took.
+    /// Records the time of a run.
     pub(crate) fn ran(&mut self, requests: usize, rows: usize, took: Duration) {
         self.cost.add(rows, took);
         self.alone = if requests > 1 { 0 } else { self.alone.saturating_add(1) };
     }
 
-    /// Joins no more: the model's rows turned out not to be independent.
+    /// Stops batching: the rows of the model turned out not to be independent.
     pub(crate) fn never_join(&mut self) {
         self.joins = false;
     }
 
-    /// Whether requests may be joined at all.
+    /// Whether requests may be batched at all.
     pub(crate) fn joins(&self) -> bool {
         self.joins
     }
 
-    /// The next run, when so many rows wait.
+    /// The limits of the next run, if this many rows wait.
     pub(crate) fn plan(&self, waiting: usize) -> Plan {
         if !self.joins {
             return Plan::ONE;
         }
         let rows = self.most_rows();
         if rows <= 1 {
-            // Joining does not pay, as far as is known.
+            // As far as known, batching does not pay.
             let again = self.alone >= TRY_AGAIN && self.target.is_none();
             return if again { Plan { rows: self.most, requests: 2 } } else { Plan::ONE };
         }
@@ -89,12 +89,12 @@ impl Sizes {
         Plan { rows: preferred.unwrap_or(rows), requests: usize::MAX }
     }
 
-    /// Whether threads had better share what waits: more than half of a run is in its rows.
+    /// Whether threads should share the waiting requests: more than half of the cost of a run is in its rows.
     pub(crate) fn splits(&self) -> bool {
         self.joins && self.cost.line().is_some_and(|line| line.gain() < 0.5)
     }
 
-    /// The rows for which waiting a little, where that is allowed, makes sense.
+    /// The number of rows up to which waiting is useful, if waiting is allowed.
     pub(crate) fn full(&self) -> usize {
         if !self.joins {
             return 1;
@@ -109,7 +109,7 @@ impl Sizes {
         match self.cost.line() {
             None => most,
             Some(line) if line.gain() < LEAST_GAIN => 1,
-            // A request may come just after another run began: both must fit.
+            // A request may arrive just after another run began: both runs must fit into the time.
             Some(line) => self.target.map_or(most, |target| line.rows_in(target / 2, most)),
         }
     }

@@ -1,16 +1,16 @@
-//! What makes two requests the same.
+//! The key of a request: requests with the same key are equal.
 //!
-//! A cryptographic hash stands for the whole content, so that no other request can be answered by mistake or by
-//! design, and nothing but the hash is kept. Every part goes in with its length before it.
+//! A cryptographic hash represents the whole content, so no other request can be answered by mistake or by attack, and
+//! only the hash is stored. Every part is hashed with its length before it.
 
 use bytes::BytesMut;
 use inference::{Data, Json, Parameter, Parameters, Request, Tensor};
 use sha2::{Digest as _, Sha256};
 
-/// Elements that are turned into bytes at one time.
+/// How many elements are converted to bytes at one time.
 const PIECE: usize = 16 << 10;
 
-/// Parameters that change when or in which form an answer comes, not what it says.
+/// Parameters that change when or in which form an answer comes, but not its content.
 const WITHOUT_MEANING: [&str; 6] = [
     "timeout",
     "priority",
@@ -25,7 +25,7 @@ const WITHOUT_MEANING: [&str; 6] = [
 pub(crate) struct Key([u8; 32]);
 
 impl Key {
-    /// The order of inputs and of outputs counts: the answer keeps that of the outputs.
+    /// The order of inputs and of outputs matters: the answer keeps the order of the outputs.
     pub(crate) fn of(request: &Request) -> Self {
         let mut hash = Hasher(Sha256::new());
         hash.parameters(&request.parameters);

@@ -1,4 +1,4 @@
-//! Answers in memory, least recently used first out, in at most so many bytes.
+//! Cached answers with a memory limit; the least recently used ones are removed first.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -10,17 +10,17 @@ use inference::{Data, Json, Tensor};
 
 use super::Key;
 
-/// What an answer takes beside its tensors: its places in both maps, at their emptiest.
+/// The overhead of an answer: its entries in both maps, at their lowest load.
 const ENTRY: usize = 256;
 
-/// An answer, shared by the store and whoever is being answered.
+/// An answer, shared by the cache and its readers.
 pub(super) type Kept = Arc<Vec<Tensor>>;
 
 /// The store.
 #[derive(Debug)]
 pub(super) struct Store {
     entries: HashMap<Key, Entry>,
-    /// The keys by their last use.
+    /// The keys by last use.
     uses: BTreeMap<u64, Key>,
     clock: u64,
     bytes: usize,
@@ -49,7 +49,7 @@ impl Store {
         Some(Arc::clone(&entry.answer))
     }
 
-    /// Keeps an answer, for which others may have to go. One that is larger than the whole bound is not kept.
+    /// Stores an answer, and removes others if necessary. An answer larger than the limit is not stored.
     pub(super) fn put(&mut self, key: Key, answer: Kept) {
         let size = size(&answer);
         self.remove(&key);
@@ -67,7 +67,7 @@ impl Store {
         self.entries.insert(key, Entry { answer, used: self.clock, size });
     }
 
-    /// Whether an answer could be kept at all.
+    /// Whether an answer could be stored at all.
     pub(super) fn has_room_for(&self, answer: &[Tensor]) -> bool {
         size(answer) <= self.limit
     }
@@ -80,7 +80,7 @@ impl Store {
     }
 }
 
-/// The memory of an answer whose vectors have no more room than they need.
+/// The memory of an answer whose vectors have no spare capacity.
 fn size(answer: &[Tensor]) -> usize {
     let tensor = |tensor: &Tensor| {
         let data = if let Data::Bytes(elements) | Data::Json(Json { texts: elements, .. }) = &tensor.data {
