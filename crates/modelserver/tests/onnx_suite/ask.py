@@ -1,10 +1,10 @@
 """Asks a server for the cases that `cases.py` made, and compares with ONNX Runtime's own answers.
 
-    ask.py HOST:PORT FOLDER PART [ROUNDS]
+    ask.py HOST:PORT FOLDER PART [NUMBER]
 
 PART is `exact` (each case by itself: binary, JSON and gRPC), `together` (each case from several connections at once) or
 `odd` (empty inputs, and values from the ends of their datatypes: whatever the model makes of them, the server must go on,
-and must not take the blame). Answers are compared bit for bit; together, each must be the runtime's own to the request
+and must not take the blame). NUMBER is how often each case is asked together, or of how many cases an odd one is made. Answers are compared bit for bit; together, each must be the runtime's own to the request
 alone or among copies of it. Prints what went wrong, and exits with 1 if anything did.
 """
 
@@ -274,15 +274,17 @@ def odd(model, case):
 def main():
     folder, part = Path(sys.argv[2]), {"exact": exact, "together": together, "odd": odd}[sys.argv[3]]
     cases = [read(path) for path in sorted((folder / "cases").iterdir())]
+    number = int(sys.argv[4]) if len(sys.argv) > 4 else None
     with ThreadPoolExecutor(THREADS) as pool:
         if part is together:
-            rounds = int(sys.argv[4]) if len(sys.argv) > 4 else 3
+            rounds = number or 3
             for model, case in cases:
                 list(pool.map(lambda _: together(model, case), range(THREADS * rounds)))
         elif part is odd:
             # With open dimensions nearly all empty inputs pass, and each form of them is tried in a process: a part will do.
             free = [each for each in cases if each[0].endswith(".open")][::10]
-            list(pool.map(lambda each: part(*each), [each for each in cases if not each[0].endswith(".open")] + free))
+            closed = [each for each in cases if not each[0].endswith(".open")]
+            list(pool.map(lambda each: part(*each), (closed + free)[:: number or 1]))
         else:
             list(pool.map(lambda each: part(*each), cases))
     print(json.dumps(counts))

@@ -18,6 +18,10 @@ A model of a newer IR version or opset than the runtime has is written for the n
 - those that answer differently each time (random numbers, dropout in training mode),
 - and those that are the same model with the same inputs again: most cases of the wheel are generated ones.
 
+Of the 3,312 cases of onnx 1.23 and the wheel of 1.17, 2,761 are run, which are 1,830 without repeats. Left out are 236 whose inputs are
+sequences or optionals, 70 of other datatypes or outputs, 8 that answer differently each time, and 237 that the runtime does
+not run.
+
 Prints how many there are of each kind.
 """
 
