@@ -42,7 +42,7 @@ fn modelway(root: &Path) -> Modelway {
     modelway
 }
 
-/// So many steps for `trimmed`: with more than one the runtime crashes.
+/// So many steps for `trimmed`, of which more than three crash the runtime, and for `shortened`, of which less do.
 fn trimmed(steps: usize) -> Value {
     json!({"inputs": [{"name": "x", "shape": [steps, 1, 3], "datatype": "FP32", "data": vec![0.5; 3 * steps]}]})
 }
@@ -61,7 +61,7 @@ fn size(size: i64) -> Value {
 
 /// Why a model runs in a process of its own: it has crashed, or its graph says that it may.
 const CRASHED: &str = "it ended its process with SIG";
-const MAY_CRASH: &str = "the values of its inputs decide a size in its GRU";
+const MAY_CRASH: &str = "the values or sizes of its inputs decide a size in its GRU";
 
 /// `modelway serve` with a repository, and its log.
 struct Serve {
@@ -160,6 +160,29 @@ async fn the_first_request_whose_values_end_the_runtime_inside_the_model_ends_no
 }
 
 #[tokio::test]
+async fn inputs_too_small_for_the_inside_of_a_model_are_refused_and_end_no_server() {
+    let root = tempfile::tempdir().unwrap();
+    let repository = root.path().join("models");
+    make(&repository);
+    let modelway = modelway(root.path());
+    for _ in 0..2 {
+        let mut serve = Serve::ready(&modelway, &repository, None).await;
+        for steps in [9, 2, 3, 1, 5, 2, 4] {
+            let answer = serve.infer(&modelway, "shortened", trimmed(steps)).await;
+            assert_eq!(answer.status, if steps > 2 { 200 } else { 400 }, "{steps}: {answer:#?}");
+            if steps <= 2 {
+                let said = answer.body["error"].as_str().unwrap();
+                assert!(said.contains("cannot be run with `x` ["), "{said}");
+                assert!(said.contains("ONNX Runtime itself was ended by SIG"), "{said}");
+            }
+        }
+        assert!(serve.child.try_wait().unwrap().is_none(), "it is the same process");
+        assert!(!root.path().join("kept/onnx/crashes").exists(), "no model has ended the server");
+        assert!(!serve.apart(&modelway, "").await.contains(&"shortened".to_owned()));
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_a_model_ends_starts_again_and_the_model_runs_apart_and_costs_nobody_else_anything() {
     let root = tempfile::tempdir().unwrap();
     let repository = root.path().join("models");
@@ -170,14 +193,14 @@ async fn a_server_that_a_model_ends_starts_again_and_the_model_runs_apart_and_co
     assert!(serve.apart(&modelway, CRASHED).await.is_empty(), "{}", serve.log());
 
     let url = format!("{}/v2/models/trimmed/infer", serve.url);
-    let sent = modelway_e2e::client().post(url).json(&trimmed(2)).send().await;
+    let sent = modelway_e2e::client().post(url).json(&trimmed(4)).send().await;
     assert!(sent.is_err(), "the server ended: {sent:?}");
     serve.until_ready().await;
     assert!(serve.child.try_wait().unwrap().is_none(), "it is the same process");
     assert!(serve.log().contains("served in a process of its own: it ended its process with SIG"), "{}", serve.log());
     assert_eq!(serve.apart(&modelway, CRASHED).await, ["trimmed"]);
     for _ in 0..2 {
-        let crashed = serve.infer(&modelway, "trimmed", trimmed(2)).await;
+        let crashed = serve.infer(&modelway, "trimmed", trimmed(4)).await;
         assert_eq!(crashed.status, 400, "{crashed:#?}");
         assert!(
             crashed.body["error"].as_str().unwrap().contains("ONNX Runtime itself was ended by SIG"),
@@ -247,7 +270,7 @@ async fn a_server_that_starts_again_leaves_no_zombie_and_may_allocate_as_much_as
     };
     let before = limit();
     let url = format!("{}/v2/models/trimmed/infer", serve.url);
-    assert!(modelway_e2e::client().post(url).json(&trimmed(2)).send().await.is_err(), "the server ended");
+    assert!(modelway_e2e::client().post(url).json(&trimmed(4)).send().await.is_err(), "the server ended");
     serve.until_ready().await;
     assert_eq!(serve.apart(&modelway, CRASHED).await, ["trimmed"]);
     assert!(limit() >= before / 100 * 98, "{} after {before}", limit());
@@ -290,7 +313,7 @@ async fn a_deployed_model_that_ends_its_replica_comes_back_and_stays() {
     .await;
     let before = modelway.replica_pids();
 
-    let crashed = modelway.ask(Method::POST, &url, trimmed(2)).await;
+    let crashed = modelway.ask(Method::POST, &url, trimmed(4)).await;
     assert!(crashed.status.is_server_error(), "{crashed:#?}");
     until_some("another replica predicts", || async {
         let pids = modelway.replica_pids();
@@ -300,7 +323,7 @@ async fn a_deployed_model_that_ends_its_replica_comes_back_and_stays() {
     .await;
 
     let after = modelway.replica_pids();
-    let crashed = modelway.ask(Method::POST, &url, trimmed(2)).await;
+    let crashed = modelway.ask(Method::POST, &url, trimmed(4)).await;
     assert!(crashed.body.to_string().contains("in a process of its own"), "{crashed:#?}");
     assert_eq!(modelway.ask(Method::POST, &url, trimmed(1)).await.status, 200);
     assert_eq!(modelway.ask(Method::POST, &other, size(3)).await.status, 200);

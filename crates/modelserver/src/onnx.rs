@@ -39,6 +39,7 @@ pub(crate) use external::is_whole;
 use self::{
     apart::{Apart, Opened, Program, Unanswered},
     crash::{Key, Threads},
+    graph::Fatal,
     library::Runtime,
     memory::GivesBack,
     trial::Trials,
@@ -47,7 +48,7 @@ use self::{
 use crate::{
     Config,
     error::ServeError,
-    runtime::{Call, ModelRuntime, ONNX, RuntimeError, Screen, Signature, Sink, is_unusual},
+    runtime::{Call, ModelRuntime, ONNX, RuntimeError, Screen, Signature, Sink},
     settings::ModelSettings,
 };
 
@@ -98,7 +99,8 @@ pub(crate) fn open(
             crash::file(&folder).display()
         )
     });
-    if let Some(why) = crashed.or_else(|| likely_to_crash(&graph)) {
+    let fatal = graph.as_ref().ok().and_then(graph::Model::fatal);
+    if let Some(why) = crashed.or_else(|| likely_to_crash(fatal.as_ref())) {
         let note = format!("served in a process of its own: {why}");
         tracing::warn!("{}: {note}", file.display());
         let apart = Apart::open(program, open, settings.load_timeout, Some(note));
@@ -110,7 +112,11 @@ pub(crate) fn open(
     let model = crash::during(key, load)?;
     let mut model = model.with_largest(config.bodies_limit_bytes);
     let kept = folder.join(format!("{}.json", key.text()));
-    let trials = Trials::new(program, open, settings.timeout, kept);
+    let by_sizes = fatal.and_then(|fatal| match fatal {
+        Fatal::BySizes { numbers } => Some(numbers),
+        Fatal::Anyhow(_) => None,
+    });
+    let trials = Trials::new(program, open, settings.timeout, kept, by_sizes);
     model.guard = Some(Guard { trials: Arc::new(trials), key });
     Ok(Box::new(model))
 }
@@ -127,7 +133,8 @@ pub(crate) fn open_to_try(
     library::runtime(config.onnxruntime.as_deref())?;
     let Ok(key) = Key::of(file, &external::names(file)?) else { return Ok(None) };
     let folder = folder(config);
-    if crash::of_model(&folder, key).is_some() || likely_to_crash(&graph::Model::read(file)).is_some() {
+    let fatal = graph::Model::read(file).ok().and_then(|graph| graph.fatal());
+    if crash::of_model(&folder, key).is_some() || likely_to_crash(fatal.as_ref()).is_some() {
         return Ok(None);
     }
     let (program, open) = elsewhere(config, file, settings);
@@ -143,11 +150,12 @@ pub(crate) fn open_to_try(
     }
 }
 
-/// Why a model may crash on inputs like any others. A graph that cannot be read says nothing.
-fn likely_to_crash(graph: &io::Result<graph::Model>) -> Option<String> {
-    let operator = graph.as_ref().ok()?.fatal_operator()?;
+/// Why a model may crash on inputs like any others, if nothing of them tells beforehand. A graph that cannot be read says
+/// nothing.
+fn likely_to_crash(fatal: Option<&Fatal>) -> Option<String> {
+    let Some(Fatal::Anyhow(operator)) = fatal else { return None };
     Some(format!(
-        "the values of its inputs decide a size in its {operator}, and ONNX Runtime may end the process where that is 0"
+        "the values or sizes of its inputs decide a size in its {operator}, and ONNX Runtime may end the process where that is 0"
     ))
 }
 
@@ -283,9 +291,7 @@ impl ModelRuntime for OnnxModel {
 
     fn infer(&mut self, call: Call<'_>, sink: &mut dyn Sink) -> Result<(), RuntimeError> {
         let key = self.guard.as_ref().map(|guard| guard.key);
-        if let Some(guard) = &self.guard
-            && call.inputs.iter().any(is_unusual)
-        {
+        if let Some(guard) = &self.guard {
             guard.trials.admit(call.inputs)?;
         }
         // What a run has made is also given back in it: the runtime may find only then that its memory is in disorder.

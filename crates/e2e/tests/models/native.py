@@ -1,4 +1,4 @@
-"""ONNX models that try a server: `native.py FOLDER` makes FOLDER/{sliced,trimmed,sized}/1/model.onnx, and
+"""ONNX models that try a server: `native.py FOLDER` makes FOLDER/{sliced,trimmed,shortened,sized}/1/model.onnx, and
 `native.py FOLDER warmed` makes FOLDER/warmed/1/model.onnx."""
 
 import sys
@@ -20,7 +20,7 @@ def save(name, nodes, inputs, outputs, constants):
 tensor, constant = helper.make_tensor_value_info, helper.make_tensor
 
 
-def recurrent(name, steps, before, inputs=(), constants=()):
+def recurrent(name, steps, before, inputs=(), constants=(), end=1 << 40):
     """A GRU over the steps of x from `start` on, which `before` may make. The runtime does not survive a sequence without
     steps."""
     save(
@@ -35,7 +35,7 @@ def recurrent(name, steps, before, inputs=(), constants=()):
         [
             constant("w", TensorProto.FLOAT, [1, 6, 3], [0.1] * 18),
             constant("r", TensorProto.FLOAT, [1, 6, 2], [0.1] * 12),
-            constant("end", TensorProto.INT64, [1], [1 << 40]),
+            constant("end", TensorProto.INT64, [1], [end]),
             *constants,
         ],
     )
@@ -47,17 +47,10 @@ if sys.argv[2:] == ["warmed"]:
     sys.exit()
 # The request decides how many steps are left.
 recurrent("sliced", 3, [], inputs=[tensor("start", TensorProto.INT64, [1])])
-# Of n steps it leaves out 2n - 2: one is left of one, and none of more.
-recurrent(
-    "trimmed",
-    "n",
-    [
-        helper.make_node("Shape", ["x"], ["n"], end=1),
-        helper.make_node("Sub", ["n", "one"], ["more"]),
-        helper.make_node("Add", ["more", "more"], ["start"]),
-    ],
-    constants=[constant("one", TensorProto.INT64, [1], [1])],
-)
+# From the last but one to the second: something is left of up to three, and nothing of more, which no smaller size tells.
+recurrent("trimmed", "n", [], constants=[constant("start", TensorProto.INT64, [1], [-2])], end=2)
+# Without the first two steps.
+recurrent("shortened", "n", [], constants=[constant("start", TensorProto.INT64, [1], [2])])
 
 # As many zeros as `size` says, and their sum.
 save(

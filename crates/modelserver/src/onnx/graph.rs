@@ -4,11 +4,14 @@
 //! Only names and operators are read. Weights are skipped without being read, so that a large model costs no more than
 //! a small one of as many nodes.
 
+mod facts;
+mod operators;
 mod sizes;
 mod walk;
 
 use std::{collections::HashSet, fs::File, io, path::Path};
 
+pub(super) use sizes::Fatal;
 use walk::{Field, Walk};
 
 /// A model's file, as far as it is of interest here.
@@ -20,7 +23,7 @@ pub(super) struct Model {
 }
 
 /// A graph: the model's own, or a body of a control flow operator.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Graph {
     nodes: Vec<Node>,
     inputs: Vec<Value>,
@@ -40,7 +43,7 @@ struct Value {
     scalar: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Node {
     operator: String,
     domain: String,

@@ -1,13 +1,22 @@
 //! Inputs that end ONNX Runtime: the server goes on.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
 
+use modelserver::Config;
 use serde_json::{Value, json};
 
 use crate::support::{Server, config, models, refused};
 
 /// A server of the models in `names`, with a folder of its own for what it keeps.
 async fn server(root: &Path, names: &[&str]) -> Server {
+    Server::ready(settings(root, names)).await
+}
+
+fn settings(root: &Path, names: &[&str]) -> Config {
     for name in names {
         let folder = root.join("models").join(name).join("1");
         fs::create_dir_all(&folder).unwrap();
@@ -15,7 +24,7 @@ async fn server(root: &Path, names: &[&str]) -> Server {
     }
     let mut settings = config(&root.join("models"));
     settings.python_dir = root.join("kept");
-    Server::ready(settings).await
+    settings
 }
 
 async fn infer(server: &Server, model: &str, shape: &[usize]) -> (u16, Value) {
@@ -98,4 +107,134 @@ async fn a_model_that_ended_its_server_is_served_in_a_process_of_its_own_and_the
     assert_eq!(infer(&server, "scaled", &[0, 2]).await.0, 200);
     let wrong = json!({"inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [1, 2, 3]}]});
     assert!(refused(server.post("/v2/models/scaled/infer", &wrong).await, 400).contains("the model wants [-1, 2]"));
+}
+
+/// So many steps for one of the GRUs, and another input.
+async fn steps(server: &Server, model: &str, steps: usize, other: Option<Value>) -> (u16, Value) {
+    let mut inputs =
+        vec![json!({"name": "x", "shape": [steps, 1, 3], "datatype": "FP32", "data": vec![0.5; 3 * steps]})];
+    inputs.extend(other);
+    server.post(&format!("/v2/models/{model}/infer"), &json!({"inputs": inputs})).await
+}
+
+#[tokio::test]
+async fn inputs_that_are_too_small_inside_the_model_are_refused_and_larger_ones_are_tried_once() {
+    let root = tempfile::tempdir().unwrap();
+    let server = server(root.path(), &["shortened"]).await;
+    for _ in 0..2 {
+        for count in [9, 1, 4, 2, 3, 700] {
+            let answer = steps(&server, "shortened", count, None).await;
+            if count > 2 {
+                assert_eq!(answer.0, 200, "{count}: {answer:?}");
+            } else {
+                let said = refused(answer, 400);
+                assert!(
+                    said.contains(&format!("cannot be run with `x` [{count}, 1, 3]: ONNX Runtime itself")),
+                    "{said}"
+                );
+            }
+        }
+    }
+    let kept: Vec<_> =
+        fs::read_dir(root.path().join("kept/onnx")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let kept = kept.iter().find(|path| path.extension().is_some_and(|kind| kind == "sizes")).expect("a file of sizes");
+    let sizes: Value = serde_json::from_slice(&fs::read(kept).unwrap()).unwrap();
+    assert_eq!(sizes, json!([[{"name": "x", "shape": [3, 1, 3], "number": null}]]));
+}
+
+#[tokio::test]
+async fn one_clients_values_do_not_refuse_anothers_inputs_of_the_same_form() {
+    let root = tempfile::tempdir().unwrap();
+    let server = server(root.path(), &["flagged"]).await;
+    let flag = |flag: bool| Some(json!({"name": "flag", "shape": [1], "datatype": "BOOL", "data": [flag]}));
+    for _ in 0..2 {
+        let said = refused(steps(&server, "flagged", 0, flag(true)).await, 400);
+        assert!(said.contains("cannot be run with `x` [0, 1, 3]: ONNX Runtime itself was ended by SIG"), "{said}");
+        let answer = steps(&server, "flagged", 0, flag(false)).await;
+        assert_eq!((answer.0, &answer.1["outputs"][0]["data"]), (200, &json!([0.0, 0.0])), "{answer:?}");
+        assert_eq!(steps(&server, "flagged", 2, flag(true)).await.0, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_model_whose_trials_take_long_holds_up_those_of_others_once() {
+    let root = tempfile::tempdir().unwrap();
+    let mut settings = settings(root.path(), &["below", "scaled"]);
+    settings.request_timeout_ms = 6000;
+    let server = Server::ready(settings).await;
+    let below = async |numbers: &[f32]| {
+        let inputs = json!([
+            {"name": "x", "shape": [numbers.len()], "datatype": "FP32", "data": numbers},
+            {"name": "k", "shape": [], "datatype": "INT64", "data": [-1]},
+        ]);
+        server.post("/v2/models/below/infer", &json!({"inputs": inputs})).await
+    };
+    assert_eq!(below(&[1.0]).await.0, 503);
+    // Another form of the same model stands before one of another model in the line.
+    let began = Instant::now();
+    let others = async {
+        let answer = infer(&server, "scaled", &[0, 2]).await;
+        (answer, began.elapsed())
+    };
+    let (slow, (answer, took)) = tokio::join!(biased; below(&[]), others);
+    assert_eq!((slow.0, answer.0), (503, 200), "{slow:?} {answer:?}");
+    assert!(took < Duration::from_secs(4), "{took:?}");
+}
+
+/// A server of `sliced`, which it serves in a process of its own, and of another model. The process is `program`.
+async fn sliced(root: &Path, program: impl FnOnce(Vec<std::ffi::OsString>) -> Vec<std::ffi::OsString>) -> Server {
+    let mut settings = settings(root, &["sliced", "over_rows"]);
+    settings.onnx_child = program(settings.onnx_child);
+    Server::ready(settings).await
+}
+
+fn start(start: i64) -> Option<Value> {
+    Some(json!({"name": "start", "shape": [1], "datatype": "INT64", "data": [start]}))
+}
+
+#[tokio::test]
+async fn a_model_whose_process_cannot_be_started_again_says_so_at_once() {
+    let root = tempfile::tempdir().unwrap();
+    let program = root.path().join("program");
+    let server = sliced(root.path(), |mut words| {
+        std::os::unix::fs::symlink(&words[0], &program).unwrap();
+        words[0] = program.clone().into();
+        words
+    })
+    .await;
+    assert_eq!(steps(&server, "sliced", 3, start(2)).await.0, 200);
+    fs::remove_file(&program).unwrap();
+    assert!(refused(steps(&server, "sliced", 3, start(3)).await, 400).contains("ended by SIG"));
+    for _ in 0..3 {
+        let said = refused(steps(&server, "sliced", 3, start(1)).await, 503);
+        assert!(said.contains("a process for the model cannot be started"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_leaves_while_a_models_process_starts_again_leaves_it_to_the_next() {
+    let root = tempfile::tempdir().unwrap();
+    let (hold, starts) = (root.path().join("hold"), root.path().join("starts"));
+    let server = sliced(root.path(), |words| {
+        let script =
+            format!("echo >> {}; while test -e {}; do sleep 0.02; done; exec \"$@\"", starts.display(), hold.display());
+        ["sh".into(), "-c".into(), script.into(), "sh".into()].into_iter().chain(words).collect()
+    })
+    .await;
+    let started = || fs::read_to_string(&starts).unwrap().lines().count();
+    // The runs of loading may have ended the first one.
+    assert_eq!(steps(&server, "sliced", 3, start(1)).await.0, 200);
+    let before = started();
+    fs::write(&hold, "").unwrap();
+    assert!(refused(steps(&server, "sliced", 3, start(3)).await, 400).contains("ended by SIG"));
+    let x = json!({"name": "x", "shape": [3, 1, 3], "datatype": "FP32", "data": vec![0.5; 9]});
+    let hasty = json!({"inputs": [x, start(1)], "parameters": {"timeout": 300_000}});
+    for _ in 0..2 {
+        let said = refused(server.post("/v2/models/sliced/infer", &hasty).await, 503);
+        assert!(said.contains("300 ms"), "{said}");
+        assert_eq!(infer(&server, "over_rows", &[1, 2]).await.0, 200);
+    }
+    fs::remove_file(&hold).unwrap();
+    assert_eq!(steps(&server, "sliced", 3, start(1)).await.0, 200);
+    assert_eq!(started(), before + 1);
 }

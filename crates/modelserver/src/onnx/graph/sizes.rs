@@ -3,41 +3,28 @@
 //! The rows of two requests for such a model share a size: one request's text decides how far another's is padded. So
 //! they must not be joined, whatever a few tried rows show.
 //!
-//! Two facts are followed from the inputs to the outputs: whether a value depends on the inputs' values, and whether its
+//! Facts are followed from the inputs to the outputs: whether a value depends on the inputs' values, and whether its
 //! size does. `Shape` turns a size into a value; operators such as `Reshape` turn a value into a size. What is not known
 //! is taken to depend.
 //!
-//! Some operators end the process on a tensor without elements, or a length of 0. Where such a size depends on
-//! values, no look at a request's inputs tells whether it will be 0: see [`Sizes::fatal`].
+//! Some operators end the process on a tensor without elements, or a length of 0. Such a size can come about inside of
+//! the graph, where no input of a request is empty: see [`Fatal`].
 
 use std::{
     cell::{Cell, RefCell},
     collections::{HashMap, HashSet},
 };
 
-use super::{Graph, Model, Node, Value};
-
-/// What a tensor depends on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-struct Depends {
-    /// Its values depend on the inputs' values.
-    values: bool,
-    /// So does its size.
-    size: bool,
-}
-
-impl Depends {
-    const EVERYTHING: Self = Self { values: true, size: true };
-
-    fn or(self, other: Self) -> Self {
-        Self { values: self.values || other.values, size: self.size || other.size }
-    }
-}
+use super::{
+    Graph, Model, Node, Value,
+    facts::Facts,
+    operators::{DOMAINS, FATAL, GROWS, GROWS_WITH_FIRST, LEAVES_LESS, SHRINKS, SIZED_BY, SIZED_BY_ALL, SIZED_BY_NONE},
+};
 
 /// What is known of the values in a graph, by their names, and of those around it.
 #[derive(Default)]
 struct Known<'m, 'k> {
-    own: HashMap<&'m str, Depends>,
+    own: HashMap<&'m str, Facts>,
     around: Option<&'k Known<'m, 'k>>,
 }
 
@@ -46,82 +33,13 @@ impl<'m, 'k> Known<'m, 'k> {
         Self { own: HashMap::new(), around: Some(around) }
     }
 
-    fn get(&self, name: &str) -> Option<Depends> {
+    fn get(&self, name: &str) -> Option<Facts> {
         self.own.get(name).copied().or_else(|| self.around?.get(name))
     }
 }
 
-/// A function by its place, and what its inputs depend on.
-type Called = (usize, Vec<Depends>);
-
-/// Operators that take a size from the values of these inputs.
-const SIZED_BY: &[(&str, &[usize])] = &[
-    ("Reshape", &[1]),
-    ("Expand", &[1]),
-    ("Tile", &[1, 2]),
-    ("ConstantOfShape", &[0]),
-    ("Range", &[0, 1, 2]),
-    ("Slice", &[1, 2, 3, 4]),
-    ("DynamicSlice", &[1, 2, 3, 4]),
-    ("Pad", &[1, 3]),
-    ("Resize", &[1, 2, 3]),
-    ("Upsample", &[1]),
-    ("TopK", &[1]),
-    ("OneHot", &[1]),
-    ("Split", &[1]),
-    ("SplitToSequence", &[1]),
-    ("Squeeze", &[1]),
-    ("Unsqueeze", &[1]),
-    ("ReduceSum", &[1]),
-    ("ReduceMean", &[1]),
-    ("ReduceMax", &[1]),
-    ("ReduceMin", &[1]),
-    ("ReduceProd", &[1]),
-    ("ReduceL1", &[1]),
-    ("ReduceL2", &[1]),
-    ("ReduceLogSum", &[1]),
-    ("ReduceLogSumExp", &[1]),
-    ("ReduceSumSquare", &[1]),
-    ("CenterCropPad", &[1]),
-    ("Col2Im", &[1, 2]),
-    ("MaxUnpool", &[2]),
-    ("AffineGrid", &[1]),
-    ("HannWindow", &[0]),
-    ("HammingWindow", &[0]),
-    ("BlackmanWindow", &[0]),
-    ("MelWeightMatrix", &[0, 1, 2, 3, 4]),
-    ("STFT", &[1, 3]),
-    ("DFT", &[1, 2]),
-    ("Compress", &[1]),
-    ("SequenceAt", &[1]),
-    ("SequenceErase", &[1]),
-    ("SequenceInsert", &[2]),
-    ("CropAndResize", &[3]),
-];
-
-/// Operators whose results are as large as their inputs' values make them.
-const SIZED_BY_ALL: &[&str] = &[
-    "NonZero",
-    "Unique",
-    "NonMaxSuppression",
-    "StringSplit",
-    "StringNormalizer",
-    "ImageDecoder",
-    "Tokenizer",
-    "BeamSearch",
-    "GreedySearch",
-    "Sampling",
-    "WhisperBeamSearch",
-];
-
-/// Operators whose results have a size of their own, whatever comes in.
-const SIZED_BY_NONE: &[&str] = &["TfIdfVectorizer"];
-
-/// Operators that can end the process where a size is 0; [`Analysis::note_if_fatal`] knows which size.
-const FATAL: &[&str] = &["ConvTranspose", "GRU", "LSTM", "RNN", "STFT", "Unique"];
-
-/// Domains whose operators are known here.
-const DOMAINS: [&str; 5] = ["", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"];
+/// A function by its place, what decides whether it is run, and what is known of its inputs.
+type Called = (usize, Facts, Vec<Facts>);
 
 /// Functions that call functions, at most.
 const DEEPEST: usize = 16;
@@ -135,24 +53,36 @@ const MOST_ROUNDS: usize = 64;
 pub(in crate::onnx) struct Sizes {
     /// The size of an output depends on the values of the inputs.
     pub(in crate::onnx) depend_on_values: bool,
-    /// An operator that can end the process, and gets a size that depends on the values of the inputs.
-    fatal: Option<String>,
+    fatal: Option<Fatal>,
+}
+
+/// An operator that can end the process where a size is 0, which may come about though no input is empty.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::onnx) enum Fatal {
+    /// The sizes of a request's inputs say so, and those of larger inputs are large enough too. If `numbers`, the inputs
+    /// that are single numbers decide with them.
+    BySizes { numbers: bool },
+    /// Nothing that can be seen beforehand says so. The operator is this one.
+    Anyhow(String),
 }
 
 impl Model {
-    /// The operator for which the model is better not run in the server; see [`Sizes::fatal`].
-    pub(in crate::onnx) fn fatal_operator(&self) -> Option<String> {
+    /// How an operator can end the process, if one can.
+    pub(in crate::onnx) fn fatal(&self) -> Option<Fatal> {
         let mut functions = self.functions.iter().map(|function| &function.graph);
         let may_be = has_fatal(&self.graph) || functions.any(has_fatal);
-        may_be.then(|| self.sizes().fatal).flatten()
+        let fatal = may_be.then(|| self.sizes().fatal).flatten()?;
+        // Where nothing varies, loading has shown it.
+        let varies = self.graph.inputs.iter().any(|input| !input.fixed);
+        (varies || matches!(fatal, Fatal::Anyhow(_))).then_some(fatal)
     }
 
     /// Follows the sizes from the inputs to the outputs.
     pub(in crate::onnx) fn sizes(&self) -> Sizes {
-        let given = Depends { values: true, size: false };
-        let inputs = self.graph.inputs.iter().map(|input| input.name.as_str());
-        let inputs = inputs.filter(|name| !self.graph.initializers.contains(*name));
-        let known: HashMap<_, _> = inputs.map(|name| (name, given)).collect();
+        let inputs = self.graph.inputs.iter();
+        let inputs = inputs.filter(|input| !self.graph.initializers.contains(&input.name));
+        let given = |input: &Value| if input.scalar { Facts::VALUES } else { Facts::INPUT };
+        let known: HashMap<_, _> = inputs.map(|input| (input.name.as_str(), given(input))).collect();
         // Before the server runs a number by itself that is 0 or less, it is tried elsewhere.
         let tried = self.graph.inputs.iter().filter(|input| input.scalar).map(|input| input.name.as_str()).collect();
         let functions = self.functions.iter().enumerate().rev();
@@ -166,7 +96,7 @@ impl Model {
             analysis.calls.borrow_mut().clear();
             let outputs = analysis.graph(&self.graph, Known { own: known.clone(), around: None }, 0);
             if !analysis.grew.get() {
-                return sizes(outputs.into_iter().any(|output| output.size));
+                return sizes(outputs.into_iter().any(|output| output.has(Facts::SIZE)));
             }
         }
         sizes(true)
@@ -187,25 +117,26 @@ struct Analysis<'m> {
     functions: HashMap<(&'m str, &'m str), (usize, &'m Graph)>,
     /// Inputs of the model that are one number.
     tried: HashSet<&'m str>,
-    /// See [`Sizes::fatal`].
-    fatal: RefCell<Option<String>>,
-    /// What the outputs of a function depend on.
-    called: RefCell<HashMap<Called, Vec<Depends>>>,
+    fatal: RefCell<Option<Fatal>>,
+    /// What decides whether the body is run that is being followed.
+    chosen: Cell<Facts>,
+    /// What is known of the outputs of a function.
+    called: RefCell<HashMap<Called, Vec<Facts>>>,
     /// How many calls of each function this pass has followed.
     calls: RefCell<HashMap<usize, usize>>,
-    /// What the values depend on that a body carries, by the body's address.
-    carried: RefCell<HashMap<*const Graph, Depends>>,
+    /// What is known of the values that a body carries, by the body's address.
+    carried: RefCell<HashMap<*const Graph, Facts>>,
     /// Whether this pass has added to them.
     grew: Cell<bool>,
 }
 
 impl<'m> Analysis<'m> {
-    /// What the outputs of a graph depend on. `known` holds its inputs.
-    fn graph(&self, graph: &'m Graph, mut known: Known<'m, '_>, depth: usize) -> Vec<Depends> {
+    /// What is known of the outputs of a graph. `known` holds its inputs.
+    fn graph(&self, graph: &'m Graph, mut known: Known<'m, '_>, depth: usize) -> Vec<Facts> {
         for node in &graph.nodes {
             let made = self.node(node, &known, depth);
             for (place, name) in node.outputs.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
-                let made = made.get(place).or(made.last()).copied().unwrap_or(Depends::EVERYTHING);
+                let made = made.get(place).or(made.last()).copied().unwrap_or(Facts::EVERYTHING);
                 known.own.insert(name, made);
             }
         }
@@ -213,48 +144,51 @@ impl<'m> Analysis<'m> {
         graph.outputs.iter().map(|output| known.get(&output.name).unwrap_or_default()).collect()
     }
 
-    /// What a node's outputs depend on; the last one holds for all further ones.
-    fn node(&self, node: &'m Node, known: &Known<'m, '_>, depth: usize) -> Vec<Depends> {
-        let inputs: Vec<Depends> = node.inputs.iter().map(|name| known.get(name).unwrap_or_default()).collect();
-        let all = inputs.iter().copied().fold(Depends::default(), Depends::or);
+    /// The same of a body that is run or not, as these values decide.
+    fn body(&self, graph: &'m Graph, known: Known<'m, '_>, depth: usize, decided_by: Facts) -> Vec<Facts> {
+        let around = self.chosen.replace(self.chosen.get() | decided_by);
+        let made = self.graph(graph, known, depth);
+        self.chosen.set(around);
+        made
+    }
+
+    /// What is known of a node's outputs; the last one holds for all further ones.
+    fn node(&self, node: &'m Node, known: &Known<'m, '_>, depth: usize) -> Vec<Facts> {
+        let inputs: Vec<Facts> = node.inputs.iter().map(|name| known.get(name).unwrap_or_default()).collect();
+        let all: Facts = inputs.iter().copied().collect();
         if depth > DEEPEST {
-            return vec![Depends::EVERYTHING];
+            return vec![Facts::EVERYTHING];
         }
         if let Some((place, graph)) = self.functions.get(&(node.domain.as_str(), node.operator.as_str())) {
             return self.call(*place, graph, inputs, depth);
         }
-        // Of a size that depends, whatever is computed from it does.
-        let values = all.values || all.size;
         if !DOMAINS.contains(&node.domain.as_str()) {
-            return vec![Depends { values, size: values }];
+            let depends = all.has(Facts::VALUES | Facts::SIZE);
+            return vec![of_values(all) | (Facts::SIZE.when(depends)) | (all & Facts::EMPTY)];
         }
-        let by = |places: &[usize]| places.iter().any(|place| inputs.get(*place).is_some_and(|input| input.values));
-        let operator = node.operator.as_str();
         self.note_if_fatal(node, &inputs, depth);
-        let size = match operator {
-            "Shape" | "Size" => return vec![Depends { values: all.size, size: false }],
-            "If" => return self.branches(node, known, all, depth),
-            "Loop" => return self.repeated(node, known, &inputs, depth),
-            "Scan" | "SequenceMap" => return self.scanned(node, known, all, depth),
-            _ if SIZED_BY_NONE.contains(&operator) => false,
-            _ if SIZED_BY_ALL.contains(&operator) => all.size || all.values,
-            _ => {
-                let places = SIZED_BY.iter().find(|(name, _)| *name == operator).map(|(_, places)| *places);
-                all.size || places.is_some_and(by)
+        match node.operator.as_str() {
+            "Shape" | "Size" => {
+                let values = Facts::INPUT.when(all.has(Facts::SIZE));
+                vec![values | Facts::SIZES.when(all != Facts::NOTHING) | Facts::COMPUTED.when(all.has(Facts::JUMPS))]
             }
-        };
-        vec![Depends { values, size }]
+            "If" => self.branches(node, known, all, depth),
+            "Loop" => self.repeated(node, known, &inputs, depth),
+            "Scan" | "SequenceMap" => self.scanned(node, known, all, depth),
+            operator => vec![made(operator, &inputs, all)],
+        }
     }
 
-    /// What the outputs of a function depend on.
-    fn call(&self, place: usize, graph: &'m Graph, mut inputs: Vec<Depends>, depth: usize) -> Vec<Depends> {
-        let known = |inputs: &Vec<Depends>| self.called.borrow().get(&(place, inputs.clone())).cloned();
+    /// What is known of the outputs of a function.
+    fn call(&self, place: usize, graph: &'m Graph, mut inputs: Vec<Facts>, depth: usize) -> Vec<Facts> {
+        let chosen = self.chosen.get();
+        let known = |inputs: &Vec<Facts>| self.called.borrow().get(&(place, chosen, inputs.clone())).cloned();
         if let Some(made) = known(&inputs) {
             return made;
         }
         let calls = *self.calls.borrow_mut().entry(place).and_modify(|calls| *calls += 1).or_insert(1);
         if calls > MOST_CALLS {
-            inputs.fill(Depends::EVERYTHING);
+            inputs.fill(Facts::EVERYTHING);
             if let Some(made) = known(&inputs) {
                 return made;
             }
@@ -262,81 +196,108 @@ impl<'m> Analysis<'m> {
         let names = graph.inputs.iter().map(|input| input.name.as_str());
         let inside = Known { own: names.zip(inputs.iter().copied()).collect(), around: None };
         let made = self.graph(graph, inside, depth + 1);
-        self.called.borrow_mut().insert((place, inputs), made.clone());
+        self.called.borrow_mut().insert((place, chosen, inputs), made.clone());
         made
     }
 
     /// Notes an operator that can end the process.
-    fn note_if_fatal(&self, node: &Node, inputs: &[Depends], depth: usize) {
-        let sized = |place: usize| inputs.get(place).is_some_and(|input| input.size);
+    fn note_if_fatal(&self, node: &Node, inputs: &[Facts], depth: usize) {
+        let at = |place: usize| inputs.get(place).copied().unwrap_or_default();
+        let sized = |place: usize| at(place) & (Facts::SIZE | Facts::EMPTY);
+        // Elsewhere another value may have the name.
+        let is_tried =
+            |place: usize| depth == 0 && node.inputs.get(place).is_some_and(|name| self.tried.contains(name.as_str()));
         let counted = |place: usize| {
-            // Elsewhere another value may have the name.
-            let is_tried = depth == 0 && node.inputs.get(place).is_some_and(|name| self.tried.contains(name.as_str()));
-            inputs.get(place).is_some_and(|input| input.values) && !is_tried
+            let count = at(place);
+            Facts::SIZE.when(count.has(Facts::VALUES) && !is_tried(place))
+                | Facts::JUMPS.when(count.has(Facts::COMPUTED))
+                | Facts::SHRINKS.when(count.has(Facts::SIZES))
         };
-        let fatal = match node.operator.as_str() {
+        let facts = match node.operator.as_str() {
             "GRU" | "LSTM" | "RNN" => sized(0),
+            // Networks for images compute their sizes in many ways, which grow with the image's.
+            "InstanceNormalization" => {
+                let facts = sized(0);
+                if facts == (Facts::SHRINKS | Facts::JUMPS) || facts == Facts::JUMPS { Facts::SHRINKS } else { facts }
+            }
             // Only with three spatial dimensions, and where their number is not said.
-            "ConvTranspose" => sized(0) && node.kernel.is_none_or(|dimensions| dimensions == 3),
-            "Unique" => sized(0) && node.has_axis,
+            "ConvTranspose" if node.kernel.is_none_or(|dimensions| dimensions == 3) => sized(0),
+            "Unique" if node.has_axis => sized(0),
             // The window, and the length of a frame.
-            "STFT" => sized(2) || counted(3),
-            _ => false,
+            "STFT" => sized(2) | counted(3),
+            _ => Facts::NOTHING,
         };
-        if fatal {
-            *self.fatal.borrow_mut() = Some(node.operator.clone());
+        if facts == Facts::NOTHING {
+            return;
         }
+        let chosen = self.chosen.get();
+        let by_sizes = facts == Facts::SHRINKS
+            && !chosen.has(Facts::SIZE | Facts::TENSORS | Facts::SIZES | Facts::COMPUTED | Facts::EMPTY);
+        let found = match by_sizes {
+            true => Fatal::BySizes { numbers: chosen.has(Facts::VALUES) },
+            false => Fatal::Anyhow(node.operator.clone()),
+        };
+        let mut fatal = self.fatal.borrow_mut();
+        // The worse one is kept.
+        *fatal = fatal.take().max(Some(found));
     }
 
     /// Either of two graphs, which may make different sizes.
-    fn branches(&self, node: &'m Node, known: &Known<'m, '_>, condition: Depends, depth: usize) -> Vec<Depends> {
-        let mut made = vec![Depends::default(); node.outputs.len()];
+    fn branches(&self, node: &'m Node, known: &Known<'m, '_>, condition: Facts, depth: usize) -> Vec<Facts> {
+        let mut made = vec![Facts::NOTHING; node.outputs.len()];
         for body in &node.bodies {
-            let outputs = self.graph(body, Known::inside(known), depth + 1);
-            made.iter_mut().zip(outputs).for_each(|(made, output)| *made = made.or(output));
+            let outputs = self.body(body, Known::inside(known), depth + 1, condition);
+            made.iter_mut().zip(outputs).for_each(|(made, output)| *made |= output);
         }
-        if condition.values || condition.size {
-            return vec![Depends::EVERYTHING];
+        if condition.has(Facts::VALUES | Facts::SIZE) {
+            return vec![Facts::EVERYTHING];
+        }
+        if condition.has(Facts::SIZES | Facts::COMPUTED) {
+            for made in &mut made {
+                *made |= Facts::COMPUTED | Facts::JUMPS.when(made.has(Facts::EMPTY));
+            }
         }
         made
     }
 
     /// A body that runs as often as its first two inputs say, and as its own condition does.
-    fn repeated(&self, node: &'m Node, known: &Known<'m, '_>, inputs: &[Depends], depth: usize) -> Vec<Depends> {
-        let Some(body) = node.bodies.first() else { return vec![Depends::EVERYTHING] };
-        let control = inputs.iter().take(2).copied().fold(Depends::default(), Depends::or);
-        let mut counted = control.values || control.size;
-        let given = inputs.get(2..).unwrap_or_default().iter().copied().fold(Depends::default(), Depends::or);
-        let before = self.carried(body).or(given);
+    fn repeated(&self, node: &'m Node, known: &Known<'m, '_>, inputs: &[Facts], depth: usize) -> Vec<Facts> {
+        let Some(body) = node.bodies.first() else { return vec![Facts::EVERYTHING] };
+        let control: Facts = inputs.iter().take(2).copied().collect();
+        let by_sizes = control.has(Facts::SIZES | Facts::COMPUTED);
+        let mut counted = control.has(Facts::VALUES | Facts::SIZE);
+        let given: Facts = inputs.get(2..).unwrap_or_default().iter().copied().collect();
+        let before = self.carried(body) | given;
         let mut inside = Known::inside(known);
         for (place, input) in body.inputs.iter().enumerate() {
             let given = match place {
                 // The number of a run goes as far as the inputs let it.
-                0 => Depends { values: counted, size: false },
-                1 => Depends::default(),
+                0 => Facts::INPUT.when(counted) | Facts::COMPUTED.when(by_sizes),
+                1 => Facts::NOTHING,
                 _ => before,
             };
             inside.own.insert(&input.name, given);
         }
-        let outputs = self.graph(body, inside, depth + 1);
-        counted |= outputs.first().is_some_and(|goes_on| goes_on.values || goes_on.size);
+        let outputs = self.body(body, inside, depth + 1, control);
+        counted |= outputs.first().is_some_and(|goes_on| goes_on.has(Facts::VALUES | Facts::SIZE));
         let carried = self.carry(body, before, &outputs);
         let made = |(place, output): (usize, &Value)| {
             let is_carried = place + 2 < body.inputs.len();
             match counted {
                 // However often it runs, it hands on the same size.
-                true if is_carried && output.fixed => Depends { values: true, size: false },
-                true => Depends::EVERYTHING,
-                false => carried,
+                true if is_carried && output.fixed => Facts::INPUT,
+                true => Facts::EVERYTHING,
+                false if is_carried => carried,
+                false => carried | Facts::SHRINKS.when(by_sizes) | Facts::JUMPS.when(control.has(Facts::COMPUTED)),
             }
         };
         body.outputs.iter().skip(1).enumerate().map(made).collect()
     }
 
     /// A body that runs once for each element.
-    fn scanned(&self, node: &'m Node, known: &Known<'m, '_>, all: Depends, depth: usize) -> Vec<Depends> {
-        let Some(body) = node.bodies.first() else { return vec![Depends::EVERYTHING] };
-        let before = self.carried(body).or(all);
+    fn scanned(&self, node: &'m Node, known: &Known<'m, '_>, all: Facts, depth: usize) -> Vec<Facts> {
+        let Some(body) = node.bodies.first() else { return vec![Facts::EVERYTHING] };
+        let before = self.carried(body) | all;
         let mut inside = Known::inside(known);
         inside.own.extend(body.inputs.iter().map(|input| (input.name.as_str(), before)));
         let outputs = self.graph(body, inside, depth + 1);
@@ -344,13 +305,13 @@ impl<'m> Analysis<'m> {
     }
 
     /// What was found in passes before of the values that a body carries.
-    fn carried(&self, body: &Graph) -> Depends {
+    fn carried(&self, body: &Graph) -> Facts {
         self.carried.borrow().get(&std::ptr::from_ref(body)).copied().unwrap_or_default()
     }
 
     /// Adds what one run of a body makes to what it was run `with`.
-    fn carry(&self, body: &Graph, with: Depends, outputs: &[Depends]) -> Depends {
-        let carried = outputs.iter().copied().fold(with, Depends::or);
+    fn carry(&self, body: &Graph, with: Facts, outputs: &[Facts]) -> Facts {
+        let carried = outputs.iter().copied().fold(with, |with, output| with | output);
         if carried != with {
             self.carried.borrow_mut().insert(std::ptr::from_ref(body), carried);
             self.grew.set(true);
@@ -359,227 +320,49 @@ impl<'m> Analysis<'m> {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::{super::Function, *};
-
-    fn model(nodes: &[(&str, &[&str], &[&str])]) -> Model {
-        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        let value = |name: &str| Value { name: name.to_owned(), ..Value::default() };
-        let node = |(operator, inputs, outputs): &(&str, &[&str], &[&str])| Node {
-            operator: (*operator).to_owned(),
-            inputs: names(inputs),
-            outputs: names(outputs),
-            ..Node::default()
-        };
-        let graph = Graph {
-            nodes: nodes.iter().map(node).collect(),
-            inputs: vec![value("x"), value("weight")],
-            outputs: vec![value("y")],
-            initializers: ["weight".to_owned()].into(),
-        };
-        Model { graph, ..Model::default() }
-    }
-
-    /// The operator, if any, for which a model is not run in the server.
-    fn fatal(change: impl FnOnce(&mut Model), nodes: &[(&str, &[&str], &[&str])]) -> Option<String> {
-        let mut model = model(nodes);
-        change(&mut model);
-        model.fatal_operator()
-    }
-
-    #[test]
-    fn a_size_that_depends_on_values_is_followed_to_operators_that_can_end_the_process() {
-        let as_is = |_: &mut Model| {};
-        let sliced = ("Slice", &["weight", "x"][..], &["s"][..]);
-        let found = ("NonZero", &["x"][..], &["s"][..]);
-        for operator in ["GRU", "LSTM", "RNN", "ConvTranspose"] {
-            let last = (operator, &["s", "weight"][..], &["y"][..]);
-            assert_eq!(fatal(as_is, &[sliced, last]).as_deref(), Some(operator));
-            assert_eq!(
-                fatal(as_is, &[found, ("Relu", &["s"], &["r"]), (operator, &["r"], &["y"])]).as_deref(),
-                Some(operator)
-            );
-            // The sizes of the inputs are seen before they are run; only they decide here.
-            assert_eq!(fatal(as_is, &[(operator, &["x", "weight"], &["y"])]), None);
-            let cut = [("Shape", &["x"][..], &["n"][..]), ("Slice", &["x", "n"], &["s"]), last];
-            assert_eq!(fatal(as_is, &cut), None);
-            // An operator that makes such a size, or takes none, is harmless.
-            assert_eq!(fatal(as_is, &[(operator, &["x"], &["s"]), ("Compress", &["s", "x"], &["y"])]), None);
-        }
-        let transposed = [sliced, ("ConvTranspose", &["s", "weight"][..], &["y"][..])];
-        for (dimensions, is_fatal) in [(1, false), (2, false), (3, true)] {
-            let kernel = |model: &mut Model| model.graph.nodes[1].kernel = Some(dimensions);
-            assert_eq!(fatal(kernel, &transposed).is_some(), is_fatal, "{dimensions}");
-        }
-        let unique = [found, ("Unique", &["s"][..], &["y"][..])];
-        assert_eq!(fatal(as_is, &unique), None);
-        assert!(fatal(|model| model.graph.nodes[1].has_axis = true, &unique).is_some());
-    }
-
-    #[test]
-    fn a_length_of_frames_is_fatal_unless_it_is_tried_before_it_is_run() {
-        let frames = [("STFT", &["weight", "weight", "", "x"][..], &["y"][..])];
-        let scalar = |model: &mut Model| model.graph.inputs[0].scalar = true;
-        assert_eq!(fatal(scalar, &frames), None);
-        assert!(fatal(|_| {}, &frames).is_some());
-        let computed = [("Sub", &["x", "weight"][..], &["l"][..]), ("STFT", &["weight", "weight", "", "l"], &["y"])];
-        assert!(fatal(scalar, &computed).is_some());
-        let of_size = [("Shape", &["x"][..], &["l"][..]), ("STFT", &["x", "weight", "", "l"], &["y"])];
-        assert_eq!(fatal(|_| {}, &of_size), None);
-        let window = [("Slice", &["weight", "x"][..], &["w"][..]), ("STFT", &["x", "weight", "w"], &["y"])];
-        assert!(fatal(scalar, &window).is_some());
-    }
-
-    #[test]
-    fn operators_that_can_end_the_process_are_found_in_bodies_and_functions() {
-        let inner = |first: &str| {
-            let recurrent = Node { inputs: vec!["s".to_owned()], ..node("LSTM", "y", Vec::new()) };
-            let first = Node { inputs: vec!["x".to_owned(), "weight".to_owned()], ..node(first, "s", Vec::new()) };
-            Graph { inputs: Vec::new(), ..from_x_to_y(vec![first, recurrent]) }
-        };
-        for (first, is_fatal) in [("NonZero", true), ("Relu", false)] {
-            // The condition is the input's value: which branch is run does not make the sizes in it depend.
-            let graph = from_x_to_y(vec![node("If", "y", vec![inner(first)])]);
-            assert_eq!(Model { graph, ..Model::default() }.fatal_operator().is_some(), is_fatal, "If: {first}");
-            let graph = from_x_to_y(vec![node("Scan", "y", vec![inner(first)])]);
-            assert_eq!(Model { graph, ..Model::default() }.fatal_operator().is_some(), is_fatal, "Scan: {first}");
-            let function =
-                Function { name: "f".to_owned(), graph: from_x_to_y(inner(first).nodes), ..Function::default() };
-            let graph = from_x_to_y(vec![node("f", "y", Vec::new())]);
-            let model = Model { graph, functions: vec![function], ..Model::default() };
-            assert_eq!(model.fatal_operator().is_some(), is_fatal, "function: {first}");
-        }
-    }
-
-    #[track_caller]
-    fn check(depends: bool, nodes: &[(&str, &[&str], &[&str])]) {
-        assert_eq!(model(nodes).sizes().depend_on_values, depends, "{nodes:?}");
-    }
-
-    #[test]
-    fn sizes_that_come_from_sizes_do_not_depend_on_values() {
-        check(false, &[("MatMul", &["x", "weight"], &["y"])]);
-        check(false, &[("Shape", &["x"], &["s"]), ("Reshape", &["x", "s"], &["y"])]);
-        check(false, &[("Reshape", &["x", "weight"], &["y"])]);
-        check(false, &[("TopK", &["x", "weight"], &["y", "places"])]);
-        check(false, &[("Tokenizer", &["x"], &["t"]), ("TfIdfVectorizer", &["t"], &["y"])]);
-    }
-
-    /// A graph from `x` and `weight` to `y`.
-    fn from_x_to_y(nodes: Vec<Node>) -> Graph {
-        let value = |name: &str| Value { name: name.to_owned(), ..Value::default() };
-        let inputs = vec![value("x"), value("weight")];
-        Graph { nodes, inputs, outputs: vec![value("y")], ..Graph::default() }
-    }
-
-    fn node(operator: &str, output: &str, bodies: Vec<Graph>) -> Node {
-        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        let operator = operator.to_owned();
-        Node { operator, inputs: names(&["x", "weight"]), outputs: names(&[output]), bodies, ..Node::default() }
-    }
-
-    #[test]
-    fn functions_that_call_functions_and_loops_in_loops_are_followed_in_no_time() {
-        let began = std::time::Instant::now();
-        for (last, depends) in [("MatMul", false), ("NonZero", true)] {
-            let function = |place: usize| {
-                let called = if place + 1 < DEEPEST { format!("f{}", place + 1) } else { last.to_owned() };
-                let nodes = (0..8).map(|_| node(&called, "y", Vec::new())).collect();
-                Function { name: format!("f{place}"), graph: from_x_to_y(nodes), ..Function::default() }
-            };
-            let functions = (0..DEEPEST).map(function).collect();
-            let graph = from_x_to_y(vec![node("f0", "y", Vec::new())]);
-            assert_eq!(Model { graph, functions, ..Model::default() }.sizes().depend_on_values, depends);
-
-            let innermost = from_x_to_y(vec![node(last, "y", Vec::new())]);
-            let nest = |body, _| from_x_to_y(vec![node("Scan", "y", vec![body])]);
-            let graph = (0..DEEPEST).fold(innermost, nest);
-            assert_eq!(Model { graph, ..Model::default() }.sizes().depend_on_values, depends);
-        }
-        assert!(began.elapsed() < std::time::Duration::from_secs(5), "{:?}", began.elapsed());
-    }
-
-    #[test]
-    fn functions_that_are_called_in_many_ways_are_followed_in_no_time() {
-        const INPUTS: usize = 12;
-        let began = std::time::Instant::now();
-        let names: Vec<_> = (0..INPUTS).map(|place| format!("a{place}")).collect();
-        let graph = |nodes| Graph {
-            nodes,
-            inputs: names.iter().map(|name| Value { name: name.clone(), ..Value::default() }).collect(),
-            outputs: vec![Value { name: "y".to_owned(), ..Value::default() }],
-            ..Graph::default()
-        };
-        // Each call leaves out another input, so that nearly all ways to call are there.
-        let call = |of: usize| {
-            let inputs = (0..INPUTS).map(|place| if place == of { String::new() } else { names[place].clone() });
-            Node { inputs: inputs.collect(), outputs: vec!["y".to_owned()], ..Node::default() }
-        };
-        for (last, depends) in [("MatMul", false), ("NonZero", true)] {
-            let function = |place: usize| {
-                let called = if place + 1 < DEEPEST { format!("f{}", place + 1) } else { last.to_owned() };
-                let nodes = (0..INPUTS).map(|of| Node { operator: called.clone(), ..call(of) }).collect();
-                Function { name: format!("f{place}"), graph: graph(nodes), ..Function::default() }
-            };
-            let functions = (0..DEEPEST).map(function).collect();
-            let graph = graph(vec![Node { operator: "f0".to_owned(), ..call(INPUTS) }]);
-            let model = Model { graph, functions, ..Model::default() };
-            // Of those that are not told from one another all is feared.
-            assert!(!depends || model.sizes().depend_on_values);
-        }
-        assert!(began.elapsed() < std::time::Duration::from_secs(5), "{:?}", began.elapsed());
-    }
-
-    #[test]
-    fn what_a_loop_carries_is_followed_through_all_its_runs() {
-        let value = |name: &str| Value { name: name.to_owned(), ..Value::default() };
-        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        let copy = |from: &str, to: &str| Node {
-            operator: "Identity".to_owned(),
-            inputs: names(&[from]),
-            outputs: names(&[to]),
-            ..Node::default()
-        };
-        // Each run's output is what came in one run before.
-        let carrying = |outer: &str| {
-            let body = Graph {
-                nodes: vec![copy("carried", "out"), copy(outer, "next"), copy("on", "goes_on")],
-                inputs: vec![value("run"), value("on"), value("carried")],
-                outputs: vec![value("goes_on"), value("next"), value("out")],
-                ..Graph::default()
-            };
-            let repeated = Node {
-                operator: "Loop".to_owned(),
-                inputs: names(&["weight", "", "weight"]),
-                outputs: names(&["last", "y"]),
-                bodies: vec![body],
-                ..Node::default()
-            };
-            let ragged = Node {
-                operator: "NonZero".to_owned(),
-                inputs: names(&["x"]),
-                outputs: names(&["ragged"]),
-                ..Node::default()
-            };
-            let graph =
-                Graph { initializers: names(&["weight"]).into_iter().collect(), ..from_x_to_y(vec![ragged, repeated]) };
-            Model { graph, ..Model::default() }.sizes().depend_on_values
-        };
-        assert!(carrying("ragged"));
-        assert!(!carrying("x"));
-    }
-
-    #[test]
-    fn sizes_that_come_from_values_do() {
-        check(true, &[("StringSplit", &["x"], &["y", "count"])]);
-        check(true, &[("Cast", &["x"], &["s"]), ("Reshape", &["weight", "s"], &["y"])]);
-        check(true, &[("NonZero", &["x"], &["n"]), ("Shape", &["n"], &["s"]), ("Expand", &["weight", "s"], &["y"])]);
-        check(true, &[("StringSplit", &["x"], &["t", "count"]), ("ReduceMean", &["t"], &["y"])]);
-        check(true, &[("If", &["x"], &["y"])]);
-        check(true, &[("Loop", &["x", "", "weight"], &["y"])]);
-        let mut unknown = model(&[("Frobnicate", &["x"], &["y"])]);
-        unknown.graph.nodes[0].domain = "com.example".to_owned();
-        assert!(unknown.sizes().depend_on_values);
-    }
+/// What the values of a tensor depend on that is computed from such tensors. Of a size that depends, whatever is computed
+/// from it does.
+fn of_values(all: Facts) -> Facts {
+    let sized = all.has(Facts::SIZE);
+    Facts::VALUES.when(sized || all.has(Facts::VALUES))
+        | Facts::TENSORS.when(sized || all.has(Facts::TENSORS))
+        | (all & (Facts::SIZES | Facts::COMPUTED))
 }
+
+/// What is known of the outputs of an operator without bodies.
+fn made(operator: &str, inputs: &[Facts], all: Facts) -> Facts {
+    let of = |table: &[(&str, &'static [usize])]| {
+        table.iter().find(|(name, _)| *name == operator).map_or(&[][..], |(_, places)| *places)
+    };
+    let at = |places: &[usize]| places.iter().filter_map(|place| inputs.get(*place)).copied().collect::<Facts>();
+    let mut facts = of_values(all);
+    let is_size = |input: &Facts| input.has(Facts::SIZES | Facts::COMPUTED);
+    let grows =
+        GROWS.contains(&operator) || GROWS_WITH_FIRST.contains(&operator) && !inputs.iter().skip(1).any(is_size);
+    if facts.has(Facts::SIZES) && !grows {
+        facts |= Facts::COMPUTED;
+    }
+    if SIZED_BY_NONE.contains(&operator) {
+        return facts;
+    }
+    facts |= all & Facts::SIZE;
+    if SIZED_BY_ALL.contains(&operator) {
+        return facts
+            | Facts::SIZE.when(all.has(Facts::VALUES))
+            | Facts::JUMPS.when(all.has(Facts::SIZES | Facts::COMPUTED | Facts::EMPTY));
+    }
+    let places = of(SIZED_BY);
+    let (by, against) = (at(places), at(of(LEAVES_LESS)));
+    // That what says a size is empty is another rank.
+    let data = inputs.iter().enumerate().filter(|(place, _)| !places.contains(place)).map(|(_, input)| *input);
+    let data: Facts = data.collect();
+    let is_of_inputs = data.has(Facts::VALUES | Facts::SIZE | Facts::EMPTY);
+    facts
+        | (data & Facts::EMPTY)
+        | Facts::SIZE.when(by.has(Facts::VALUES))
+        | Facts::JUMPS.when(by.has(Facts::COMPUTED) || against.has(Facts::SIZES))
+        | Facts::SHRINKS.when(by.has(Facts::SIZES) || is_of_inputs && SHRINKS.contains(&operator))
+}
+
+#[cfg(test)]
+mod tests;
