@@ -263,8 +263,11 @@ def odd(model, case):
             fault(model, door, f"{kind} {[(t.shape, t.values()[:1]) for t in inputs]}: no answer: {error!r}")
             continue
         count(f"{kind} {status}")
-        # Several answers of hundreds of megabytes at once are more than are set aside for them.
-        passing = ("no answer within", "deadline", "took too long", "bodies of other requests and answers fill")
+        # Several runs or answers of hundreds of megabytes at once are more than are set aside for them.
+        passing = (
+            "no answer within", "deadline", "took too long", "bodies of other requests and answers fill",
+            "than other requests leave now",
+        )
         if status >= 500 and not any(word in said.lower() for word in passing):
             fault(model, door, f"{kind} {[(t.shape, t.values()[:1]) for t in inputs]}: {status} {said}")
         elif status == 400 and any(word in said for word in ("onnxruntime", ".cc:", ".h:")):
