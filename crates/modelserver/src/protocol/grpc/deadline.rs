@@ -31,6 +31,9 @@ impl Deadline {
 
     /// The answer, ended when the time is up.
     pub(super) async fn hold(self, answering: impl Future<Output = Answer>) -> Answer {
+        if self.0 <= Instant::now() {
+            return refused(late());
+        }
         match timeout_at(self.0, answering).await {
             Err(_) => refused(late()),
             Ok(answer) => answer.map(|body| match body {
