@@ -7,7 +7,6 @@ use crate::{Sql, StoreError, row::Columns as _};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Counter {
     Deployment,
-    Event,
     Route,
     /// The newest version of the route table whose tombstone was removed.
     RoutePruned,
@@ -19,7 +18,6 @@ impl Counter {
     fn name(self) -> &'static str {
         match self {
             Self::Deployment => "deployment",
-            Self::Event => "event",
             Self::Route => "route",
             Self::RoutePruned => "route_pruned",
             Self::Worker => "worker",

@@ -1,18 +1,20 @@
 //! Events.
 
+mod id;
+
 use api::{DeploymentId, Event, RevisionNumber, Timestamp, event::NewEvent};
 use sqlx::any::AnyRow;
 
 use crate::{
-    Idempotent, Page, Sql, Store, StoreError,
-    counter::Counter,
-    idempotency,
+    Idempotent, Page, Store, StoreError, idempotency,
     row::{Columns as _, clean, json},
-    transaction::Care,
+    transaction::{Care, Write},
 };
 
 /// Maximum length of a stored message, in bytes: messages may contain log lines and causes.
 const MAX_MESSAGE: usize = 8 * 1024;
+/// How many events one statement writes.
+const BATCH: usize = 50;
 
 /// The order of the events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,8 +34,9 @@ macro_rules! select_events {
 }
 
 impl Store {
-    /// A page of events of one deployment or of all, in `order`, after the event `after`. Includes events of removed
-    /// deployments.
+    /// A page of events of one deployment or of all, in `order`, from the one that follows `after` in it. Those
+    /// of a deployment that is gone are still there. Who goes on after the last event that it saw misses none: what a
+    /// transaction in progress may still come before is not shown yet.
     pub async fn event_list(
         &self,
         deployment: Option<DeploymentId>,
@@ -43,23 +46,27 @@ impl Store {
     ) -> Result<Page<Event>, StoreError> {
         let limit = i64::from(limit.max(1));
         let text = match (deployment, order) {
-            (Some(_), Order::OldestFirst) => select_events!("WHERE id > $1 AND deployment = $3 ORDER BY id LIMIT $2"),
-            (Some(_), Order::NewestFirst) => {
-                select_events!("WHERE id < $1 AND deployment = $3 ORDER BY id DESC LIMIT $2")
+            (Some(_), Order::OldestFirst) => {
+                select_events!("WHERE id > $1 AND id <= $3 AND deployment = $4 ORDER BY id LIMIT $2")
             }
-            (None, Order::OldestFirst) => select_events!("WHERE id > $1 ORDER BY id LIMIT $2"),
-            (None, Order::NewestFirst) => select_events!("WHERE id < $1 ORDER BY id DESC LIMIT $2"),
+            (Some(_), Order::NewestFirst) => {
+                select_events!("WHERE id < $1 AND id <= $3 AND deployment = $4 ORDER BY id DESC LIMIT $2")
+            }
+            (None, Order::OldestFirst) => select_events!("WHERE id > $1 AND id <= $3 ORDER BY id LIMIT $2"),
+            (None, Order::NewestFirst) => select_events!("WHERE id < $1 AND id <= $3 ORDER BY id DESC LIMIT $2"),
         };
         let start = match order {
             Order::OldestFirst => 0,
             Order::NewestFirst => i64::MAX,
         };
-        let query = sqlx::query(text).bind(after.unwrap_or(start)).bind(limit + 1);
+        let mut sql = self.read().await?;
+        let horizon = id::horizon(&mut sql, self.kind).await?;
+        let query = sqlx::query(text).bind(after.unwrap_or(start)).bind(limit + 1).bind(horizon);
         let query = match deployment {
             Some(id) => query.bind(id.0),
             None => query,
         };
-        let rows = query.fetch_all(&mut *self.read().await?).await?;
+        let rows = query.fetch_all(&mut *sql).await?;
         Page::cut(rows, limit, read, |event| event.id)
     }
 
@@ -104,28 +111,42 @@ fn read(row: &AnyRow) -> Result<Event, StoreError> {
 
 /// Writes events in the given order.
 pub(crate) async fn write(
-    sql: &mut Sql,
+    sql: &mut Write,
     deployment: DeploymentId,
     events: &[NewEvent],
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    let Ok(count @ 1..) = i64::try_from(events.len()) else { return Ok(()) };
-    let first = Counter::Event.take(sql, count).await?;
-    for (id, event) in (first..).zip(events) {
-        sqlx::query(
-            "INSERT INTO event (id, deployment, revision, at, actor, kind, message, evidence) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-        )
-        .bind(id)
-        .bind(deployment.0)
-        .bind(event.revision.map(|number| i64::from(number.0)))
-        .bind(now.0)
-        .bind(event.actor)
-        .bind(event.kind)
-        .bind(clean(&event.message[..event.message.floor_char_boundary(MAX_MESSAGE)]))
-        .bind(json(&event.evidence)?)
-        .execute(&mut *sql)
-        .await?;
+    if events.is_empty() {
+        return Ok(());
+    }
+    let kind = sql.kind();
+    let ids = id::take(sql, kind, events.len(), now).await?;
+    for (ids, events) in ids.chunks(BATCH).zip(events.chunks(BATCH)) {
+        let text = insertion(events.len());
+        let mut query = sqlx::query(sqlx::AssertSqlSafe(text)).bind(deployment.0).bind(now.0);
+        for (id, event) in ids.iter().zip(events) {
+            query = query
+                .bind(*id)
+                .bind(event.revision.map(|number| i64::from(number.0)))
+                .bind(event.actor)
+                .bind(event.kind)
+                .bind(clean(&event.message[..event.message.floor_char_boundary(MAX_MESSAGE)]))
+                .bind(json(&event.evidence)?);
+        }
+        query.execute(&mut **sql).await?;
     }
     Ok(())
+}
+
+/// The statement that writes so many events.
+fn insertion(count: usize) -> String {
+    let rows = (0..count).map(|row| {
+        let at = |column: usize| 3 + row * 6 + column;
+        format!("(${}, $1, ${}, $2, ${}, ${}, ${}, ${})", at(0), at(1), at(2), at(3), at(4), at(5))
+    });
+    let rows: Vec<_> = rows.collect();
+    format!(
+        "INSERT INTO event (id, deployment, revision, at, actor, kind, message, evidence) VALUES {}",
+        rows.join(", ")
+    )
 }

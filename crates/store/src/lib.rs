@@ -4,10 +4,11 @@
 //! values are JSON text. Method names begin with the noun. A change, its revision, its event and its wake-up commit in
 //! one transaction, so no reader sees one without the others.
 //!
-//! Two workers never hold one deployment: each taking of its lease creates a higher fencing token, and every write of a
-//! worker contains its token. Numbers (ids, versions of routes) come from counter rows within the transaction, so they
-//! are never reused and their order is the order of commits. PostgreSQL transactions lock in one order: the row of a
-//! deployment, its task, then the counters `deployment`, `event`, `route`.
+//! Two workers never hold one deployment: each taking of its lease makes a greater fencing token, and
+//! everything that a worker writes names its token. Numbers of deployments and versions of routes come from counter
+//! rows inside the transaction, so they are never reused and their order is the order of commits. Ids of events need no
+//! such row (`event/id.rs`). PostgreSQL transactions lock in one order: a deployment's row, its task, then the counters
+//! `deployment`, `route`.
 //!
 //! **Invariant:** nothing here reads the clock; `now` is a parameter. (The queue, which is a loop, holds one.) No task
 //! runs in the background.

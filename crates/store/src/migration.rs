@@ -12,17 +12,33 @@ use crate::{
     row::Columns as _,
 };
 
-/// In order; the first migration creates version 1.
-const MIGRATIONS: &[&str] = &[
-    include_str!("../migrations/0001_initial.sql"),
-    include_str!("../migrations/0002_bounds.sql"),
-    include_str!("../migrations/0003_pin.sql"),
-    include_str!("../migrations/0004_stray.sql"),
-    include_str!("../migrations/0005_route_halves.sql"),
-    include_str!("../migrations/0006_traffic.sql"),
+/// In the order in which they run; the first one makes version 1. A few are for one of the two databases only.
+const MIGRATIONS: &[Migration] = &[
+    Migration::Both(include_str!("../migrations/0001_initial.sql")),
+    Migration::Both(include_str!("../migrations/0002_bounds.sql")),
+    Migration::Both(include_str!("../migrations/0003_pin.sql")),
+    Migration::Both(include_str!("../migrations/0004_stray.sql")),
+    Migration::Both(include_str!("../migrations/0005_route_halves.sql")),
+    Migration::Both(include_str!("../migrations/0006_traffic.sql")),
+    Migration::Postgres(include_str!("../migrations/0007_event_ids_postgres.sql")),
 ];
 
-/// A number that other programs on the same PostgreSQL server are unlikely to use ("modelway").
+/// The SQL of one version.
+enum Migration {
+    Both(&'static str),
+    Postgres(&'static str),
+}
+
+impl Migration {
+    fn sql(&self, kind: Kind) -> Option<&'static str> {
+        match (self, kind) {
+            (Self::Both(sql), _) | (Self::Postgres(sql), Kind::Postgres) => Some(sql),
+            (Self::Postgres(_), Kind::Sqlite) => None,
+        }
+    }
+}
+
+/// Any number that other programs on the same PostgreSQL server will hardly use ("modelway").
 const ADVISORY_LOCK: &str = "SELECT pg_advisory_xact_lock(7885631562835751289)";
 
 #[derive(Debug, thiserror::Error)]
@@ -48,12 +64,12 @@ pub(crate) async fn run(sql: &mut Sql, place: &Place) -> Result<(), StoreError> 
         sqlx::raw_sql("PRAGMA journal_mode = WAL").execute(&mut *sql).await?;
     }
     for (version, migration) in (1..).zip(MIGRATIONS).skip_while(|(version, _)| *version <= found) {
-        apply(sql, kind, version, migration).await?;
+        apply(sql, kind, version, migration.sql(kind)).await?;
     }
     Ok(())
 }
 
-async fn apply(sql: &mut Sql, kind: Kind, number: i64, migration: &'static str) -> Result<(), StoreError> {
+async fn apply(sql: &mut Sql, kind: Kind, number: i64, migration: Option<&'static str>) -> Result<(), StoreError> {
     let begin = if kind == Kind::Sqlite { "BEGIN IMMEDIATE" } else { "BEGIN" };
     let mut tx = sql.begin_with(begin).await?;
     if kind == Kind::Postgres {
@@ -65,7 +81,9 @@ async fn apply(sql: &mut Sql, kind: Kind, number: i64, migration: &'static str) 
     sqlx::raw_sql("CREATE TABLE IF NOT EXISTS modelway_schema (version BIGINT NOT NULL PRIMARY KEY)")
         .execute(&mut *tx)
         .await?;
-    sqlx::raw_sql(migration).execute(&mut *tx).await?;
+    if let Some(migration) = migration {
+        sqlx::raw_sql(migration).execute(&mut *tx).await?;
+    }
     sqlx::query("INSERT INTO modelway_schema (version) VALUES ($1)").bind(number).execute(&mut *tx).await?;
     if number == 1 {
         let epoch = uuid::Uuid::new_v4().to_string();

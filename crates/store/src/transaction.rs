@@ -103,7 +103,14 @@ impl DerefMut for Write {
 }
 
 impl Write {
-    /// Commits.
+    pub(crate) fn kind(&self) -> Kind {
+        match self.held {
+            Held::Sqlite(_) => Kind::Sqlite,
+            Held::Postgres(_) => Kind::Postgres,
+        }
+    }
+
+    /// Keeps what was written.
     pub(crate) async fn commit(self) -> Result<(), StoreError> {
         match self.held {
             Held::Sqlite(tx) => Ok(tx.commit().await?),

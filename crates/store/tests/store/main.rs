@@ -6,6 +6,7 @@
 extern crate modelway_store as store;
 
 mod deployments;
+mod events;
 mod forms;
 mod hints;
 mod leases;
