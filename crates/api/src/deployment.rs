@@ -3,7 +3,7 @@
 mod patch;
 mod read;
 
-pub use read::{READ_ONLY, is_mlflow};
+pub use read::{READ_ONLY, check_placement, is_mlflow};
 pub(crate) use read::{check_digest, check_name, check_place, check_version};
 
 use std::collections::BTreeMap;
@@ -21,6 +21,9 @@ use crate::{
 
 /// Maximum number of replicas of one deployment.
 pub const MAX_REPLICAS: u32 = 1_000;
+
+/// The placement of workers and deployments that name none.
+pub const DEFAULT_PLACEMENT: &str = "local";
 
 /// The kind of machine that a model runs on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -112,6 +115,11 @@ pub struct DeploymentSpec {
     /// Labels to find the deployment by. They change nothing that runs.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// Which workers run its replicas: those with this placement (`worker.placement`). A new deployment that names none
+    /// gets `control.default_placement`. It cannot change later; a change that leaves it out keeps it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "local")]
+    pub placement: Option<String>,
     /// The kind of machine.
     #[serde(rename = "type", default)]
     pub machine: MachineType,
@@ -198,7 +206,7 @@ impl std::fmt::Display for State {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StatusError {
     /// A stable code for programs: `crashed`, `crash_loop`, `model_invalid`, `artifact_missing`, `golden_mismatch`,
-    /// `start_timeout`, `out_of_memory`, `unresponsive`, `backend_rejected`, `backend_unavailable` …
+    /// `start_timeout`, `out_of_memory`, `unresponsive`, `backend_rejected`, `backend_unavailable`, `no_worker` …
     pub code: String,
     /// A sentence that says what happened and what to do.
     pub message: String,
@@ -302,6 +310,12 @@ pub struct Deployment {
 }
 
 impl DeploymentSpec {
+    /// The placement of its replicas.
+    #[must_use]
+    pub fn placement(&self) -> &str {
+        self.placement.as_deref().unwrap_or(DEFAULT_PLACEMENT)
+    }
+
     /// The default request timeout.
     pub const DEFAULT_REQUEST_TIMEOUT_MS: u64 = 30_000;
 

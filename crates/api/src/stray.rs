@@ -20,6 +20,8 @@ pub enum StrayReason {
     UnknownDeployment,
     /// The database has no revision with that number, or a different one: it was restored from an older copy.
     UnknownRevision,
+    /// Its deployment is placed where other workers run its replicas.
+    OtherPlacement,
 }
 
 /// A replica that does not belong to this database. It gets no requests and is not restarted. It is ended only when a

@@ -84,6 +84,7 @@ pub struct FakeBackend {
     changes: broadcast::Sender<DeploymentId>,
     tasks: Tasks,
     clock: Clock,
+    scope: Arc<str>,
 }
 
 #[derive(Debug, Default)]
@@ -120,7 +121,13 @@ impl FakeBackend {
     #[must_use]
     pub fn new(config: Config, tasks: Tasks, clock: Clock) -> Self {
         let (changes, _) = broadcast::channel(CHANGES);
-        Self { config: Arc::new(config), machine: Arc::default(), changes, tasks, clock }
+        Self { config: Arc::new(config), machine: Arc::default(), changes, tasks, clock, scope: "fake".into() }
+    }
+
+    /// The same under another scope, for two machines on one database.
+    #[must_use]
+    pub fn in_scope(self, scope: &str) -> Self {
+        Self { scope: scope.into(), ..self }
     }
 
     /// How many processes were started since the machine was created, including restarts.
@@ -260,7 +267,7 @@ impl Machine {
 #[async_trait]
 impl Backend for FakeBackend {
     fn scope(&self) -> String {
-        "fake".to_owned()
+        self.scope.to_string()
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -109,6 +109,7 @@ fn with_derived(layers: Layers, command: Option<&Command>) -> Result<Loaded<Sett
         Some(Command::Up(_) | Command::Doctor(_) | Command::SupportBundle(_)) => {
             layers = layers
                 .derived("gateway.addr", "control.gateway_url", at(&first.settings.gateway.addr))
+                .derived("worker.placement", "control.default_placement", first.settings.worker.placement.clone())
                 .derived("control.addr", "gateway.control_url", at(&first.settings.control.addr))
                 .derived("data_dir", "serve.cache.dir", below("artifacts"))
                 // The gateway of the same process has let go of a replica long before it is told to end.
@@ -201,6 +202,7 @@ fn worker(layers: Layers, args: &args::Worker) -> Layers {
     let layers = layers
         .flag_if("--data-dir", "data_dir", path(&args.data_dir))
         .flag_if("--backend", "backend", kind)
+        .flag_if("--placement", "worker.placement", args.placement.clone())
         .flag_if("--addr", "worker.addr", args.addr.clone())
         .flag_if("--store-url", "store.url", args.store_url.clone());
     open_to_all(layers, args.allow_unauthenticated)

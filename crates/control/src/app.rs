@@ -3,6 +3,7 @@
 pub(crate) mod deployment;
 pub(crate) mod event;
 pub(crate) mod log;
+mod placement;
 pub(crate) mod precondition;
 pub(crate) mod registry;
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use api::deployment::{DEFAULT_PLACEMENT, check_placement};
 use base::config::{Faults, Section};
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +15,8 @@ pub struct Config {
     pub addr: String,
     /// The URL of the gateway for users: the beginning of every deployment's `url`.
     pub gateway_url: String,
+    /// The placement of a new deployment whose specification names none.
+    pub default_placement: String,
     /// Host names, besides loopback names and IP addresses, that clients may use for the control plane and that web
     /// pages may come from; `*.example.org` includes all subdomains, `*` any host. See [`base::guard`].
     pub allowed_hosts: Vec<String>,
@@ -40,7 +43,8 @@ pub struct Config {
     pub watch_poll_ms: u64,
     /// Interval of heartbeats on a route watch without changes, in milliseconds.
     pub watch_heartbeat_ms: u64,
-    /// A worker that was last seen longer ago than this, in milliseconds, is not asked for logs.
+    /// A worker that was last seen longer ago than this, in milliseconds, is not asked for logs, and its placement counts
+    /// as unserved.
     pub worker_seen_ms: u64,
 }
 
@@ -49,6 +53,7 @@ impl Default for Config {
         Self {
             addr: "127.0.0.1:8081".to_owned(),
             gateway_url: "http://127.0.0.1:8080".to_owned(),
+            default_placement: DEFAULT_PLACEMENT.to_owned(),
             allowed_hosts: Vec::new(),
             max_body_bytes: 1 << 20,
             max_connections: 4_096,
@@ -70,6 +75,9 @@ impl Section for Config {
     fn check(&self, faults: &mut Faults) {
         faults.address("addr", &self.addr);
         faults.url("gateway_url", &self.gateway_url);
+        if let Err(reason) = check_placement(&self.default_placement) {
+            faults.add("default_placement", format!("wrong: {reason}"));
+        }
         faults.hosts("allowed_hosts", &self.allowed_hosts);
         faults.positive(&[
             ("max_body_bytes", self.max_body_bytes as u64),

@@ -14,7 +14,7 @@ use crate::{
     Fence, Sql, Store, StoreError,
     counter::Counter,
     revision,
-    row::{Columns as _, clean},
+    row::{self, Columns as _, clean},
 };
 
 /// A deployment, as stored in SQL.
@@ -108,7 +108,7 @@ pub struct SettledRow {
 /// The columns of a [`DeploymentRecord`].
 macro_rules! record_columns {
     () => {
-        "id, state, revision, serving_revision, traffic, generation, created_at, updated_at, deleting_since, spec, status"
+        "id, placement, state, revision, serving_revision, traffic, generation, created_at, updated_at, deleting_since, spec, status"
     };
 }
 use record_columns;
@@ -187,15 +187,16 @@ impl Store {
         })
     }
 
-    /// For workers: a page of all deployments after `after`, with the columns that a scan needs.
+    /// For workers: a page of all deployments of the worker's placement after `after`, with the columns that a scan needs.
     pub async fn deployment_scan(&self, after: Option<i64>, limit: u32) -> Result<Page<SettledRow>, StoreError> {
         let limit = i64::from(limit.max(1));
         let rows = sqlx::query(
             "SELECT id, state, revision, serving_revision, traffic, replicas, fence, generation, settled_generation \
-             FROM deployment WHERE id > $1 ORDER BY id LIMIT $2",
+             FROM deployment WHERE placement = $3 AND id > $1 ORDER BY id LIMIT $2",
         )
         .bind(after.unwrap_or(0))
         .bind(limit + 1)
+        .bind(clean(&self.placement))
         .fetch_all(&mut *self.read().await?)
         .await?;
         let settled = |row: &AnyRow| {
@@ -221,6 +222,16 @@ impl Store {
     pub async fn deployment_is_gone(&self, id: DeploymentId) -> Result<bool, StoreError> {
         let row = sqlx::query("SELECT deployment FROM gone WHERE deployment = $1").bind(id.0);
         Ok(row.fetch_optional(&mut *self.read().await?).await?.is_some())
+    }
+
+    /// Each placement of a deployment, and how many deployments it has.
+    pub async fn placement_count(&self) -> Result<Vec<(String, u64)>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT placement, COUNT(*) AS n FROM deployment GROUP BY placement ORDER BY placement LIMIT 1000",
+        )
+        .fetch_all(&mut *self.read().await?)
+        .await?;
+        rows.iter().map(|row| Ok((row.text("placement")?, u64::try_from(row.int("n")?).unwrap_or(0)))).collect()
     }
 
     /// The number of deployments in each state; every state is included.
@@ -266,9 +277,10 @@ fn traffic(row: &AnyRow) -> Result<Vec<Share>, StoreError> {
 
 fn read(row: &AnyRow) -> Result<DeploymentRecord, StoreError> {
     let status: DeploymentStatus = row.record("status", "deployment's status")?;
+    let spec: DeploymentSpec = row.record("spec", "deployment's specification")?;
     Ok(DeploymentRecord {
         id: DeploymentId(row.int("id")?),
-        spec: row.record("spec", "deployment's specification")?,
+        spec: DeploymentSpec { placement: Some(row.text("placement")?), ..spec },
         // The column shows a deletion that the worker did not know about when it wrote the status.
         status: DeploymentStatus { state: state(row)?, traffic: traffic(row)?, ..status },
         revision: RevisionNumber(row.small("revision")?),
@@ -286,6 +298,11 @@ async fn get(sql: &mut Sql, id: DeploymentId) -> Result<Option<DeploymentRecord>
 
 fn missing(id: DeploymentId) -> StoreError {
     StoreError::NotFound { what: format!("deployment {}", id.0) }
+}
+
+/// A specification as it is stored. The placement has a column, because processes of older versions write the rest without it.
+fn stored(spec: &DeploymentSpec) -> Result<String, StoreError> {
+    row::record(&DeploymentSpec { placement: None, ..spec.clone() })
 }
 
 /// The registered version that a specification names: name and version.

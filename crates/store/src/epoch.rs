@@ -6,7 +6,7 @@
 use api::{Epoch, Fence};
 
 use crate::{
-    Lease, Sql, Store, StoreError,
+    Lease, Sql, Store, StoreError, lease,
     row::{self, Columns as _},
     transaction::Care,
 };
@@ -61,9 +61,7 @@ impl Store {
         .bind(row::json(&names.former)?)
         .execute(&mut *sql)
         .await?;
-        sqlx::query("UPDATE deployment SET fence = fence + 1, lease_owner = NULL, lease_until = 0")
-            .execute(&mut *sql)
-            .await?;
+        lease::free_all(&mut sql).await?;
         sql.commit().await?;
         self.announce();
         Ok((names, true))

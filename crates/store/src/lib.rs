@@ -38,6 +38,7 @@ use std::{
     time::Duration,
 };
 
+use api::deployment::DEFAULT_PLACEMENT;
 use sqlx::{AnyConnection, Connection as _};
 use tokio::sync::{Semaphore, watch};
 
@@ -71,6 +72,8 @@ pub struct Store {
     /// Sends hints of the tasks that this process queues.
     announcer: Option<wake::Announcer>,
     place: Arc<Place>,
+    /// The placement whose deployments a worker works on.
+    placement: Arc<str>,
 }
 
 impl Store {
@@ -102,6 +105,7 @@ impl Store {
             hint: Arc::new(watch::Sender::new(0)),
             announcer: None,
             place: Arc::new(place),
+            placement: DEFAULT_PLACEMENT.into(),
         })
     }
 
@@ -130,6 +134,19 @@ impl Store {
         .await?;
         let found = schema.into_inner().unwrap_or_else(PoisonError::into_inner);
         Ok(found.filter(|found| *found > 0).map(|found| Schema { found, known: migration::known() }))
+    }
+
+    /// For workers: this database, where leases, tasks and scans show only the deployments of `placement`. A store that was
+    /// just opened shows those of [`DEFAULT_PLACEMENT`].
+    #[must_use]
+    pub fn placed(&self, placement: &str) -> Self {
+        Self { placement: placement.into(), ..self.clone() }
+    }
+
+    /// The placement whose deployments a worker works on.
+    #[must_use]
+    pub fn placement(&self) -> &str {
+        &self.placement
     }
 
     /// The random name of this database: the same for all who open it.

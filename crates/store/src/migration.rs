@@ -21,6 +21,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration::Both(include_str!("../migrations/0005_route_halves.sql")),
     Migration::Both(include_str!("../migrations/0006_traffic.sql")),
     Migration::Postgres(include_str!("../migrations/0007_event_ids_postgres.sql")),
+    Migration::Both(include_str!("../migrations/0008_placement.sql")),
 ];
 
 /// The SQL of one version.

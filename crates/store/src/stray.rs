@@ -74,7 +74,8 @@ impl Store {
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let mut sql = self.write(Care::Recoverable).await?;
-        let key = Idempotent { key: format!("stray:{key}"), payload: String::new() };
+        // No client's key has a control character, so none is the same.
+        let key = Idempotent { key: format!("\u{1}stray:{key}"), payload: String::new() };
         if idempotency::claim(&mut sql, &key, deployment, now).await?.is_some() {
             return sql.abandon().await;
         }
@@ -84,11 +85,14 @@ impl Store {
 }
 
 async fn of_scope(sql: &mut Sql, scope: &str) -> Result<Vec<Stray>, StoreError> {
-    let rows = sqlx::query("SELECT since, ending, stray FROM stray WHERE scope = $1 ORDER BY replica")
+    let rows = sqlx::query("SELECT since, ending, stray FROM stray WHERE scope = $1")
         .bind(clean(scope))
         .fetch_all(sql)
         .await?;
-    rows.iter().map(read).collect()
+    let mut strays = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    // Not by the database, whose collation may put names in another order than `merge` does.
+    strays.sort_by(|a, b| a.replica.cmp(&b.replica));
+    Ok(strays)
 }
 
 fn read(row: &AnyRow) -> Result<Stray, StoreError> {

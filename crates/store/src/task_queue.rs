@@ -23,7 +23,11 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use crate::{Sql, Store, StoreError, row::Columns as _, transaction::Care};
+use crate::{
+    Sql, Store, StoreError,
+    row::{Columns as _, clean},
+    transaction::Care,
+};
 
 /// How long [`TaskQueue::next`] waits.
 const WAIT: Duration = Duration::from_secs(1);
@@ -32,6 +36,11 @@ const WAIT: Duration = Duration::from_secs(1);
 const LOOK_EVERY_MS: std::ops::Range<u64> = 75..125;
 /// How many due tasks are tried before reading again.
 const CANDIDATES: i64 = 16;
+
+/// The tasks of a placement's deployments, and of those that are gone. Both looks need an index only.
+const DUE: &str = "SELECT deployment, due_at FROM task \
+    WHERE EXISTS (SELECT 1 FROM deployment WHERE placement = $2 AND id = task.deployment) \
+    OR NOT EXISTS (SELECT 1 FROM deployment WHERE id = task.deployment) ORDER BY due_at LIMIT $1";
 
 /// A task that a worker has taken: it is nobody else's until its lease has passed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,8 +139,9 @@ impl TaskQueue {
     async fn take(&self, lease: Duration) -> Result<Result<Task, Option<Timestamp>>, StoreError> {
         let now = self.now();
         // Reads first, so that a caller without a due task takes no lock.
-        let rows = sqlx::query("SELECT deployment, due_at FROM task ORDER BY due_at LIMIT $1")
+        let rows = sqlx::query(DUE)
             .bind(CANDIDATES)
+            .bind(clean(self.store.placement()))
             .fetch_all(&mut *self.store.read().await?)
             .await?;
         let mut due = Vec::new();

@@ -110,7 +110,7 @@ impl Write {
         }
     }
 
-    /// Keeps what was written.
+    /// Commits.
     pub(crate) async fn commit(self) -> Result<(), StoreError> {
         match self.held {
             Held::Sqlite(tx) => Ok(tx.commit().await?),

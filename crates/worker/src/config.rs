@@ -1,5 +1,6 @@
 //! The settings of a worker.
 
+use api::deployment::{DEFAULT_PLACEMENT, check_placement};
 use base::config::{Faults, Section};
 use serde::{Deserialize, Serialize};
 
@@ -7,6 +8,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
+    /// The placement of the deployments that it works on. Workers of one placement run replicas in the same place. Every other
+    /// machine or cluster on the same database needs a placement of its own.
+    pub placement: String,
     /// Address of the worker's own HTTP server, `host:port`: logs, health, metrics. Port 0 chooses a free port.
     pub addr: String,
     /// The `host:port` at which control planes reach that server, if it differs from the bound address.
@@ -36,6 +40,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            placement: DEFAULT_PLACEMENT.to_owned(),
             addr: "127.0.0.1:0".to_owned(),
             advertise_addr: None,
             concurrency: 32,
@@ -53,6 +58,9 @@ impl Default for Config {
 
 impl Section for Config {
     fn check(&self, faults: &mut Faults) {
+        if let Err(reason) = check_placement(&self.placement) {
+            faults.add("placement", format!("wrong: {reason}"));
+        }
         faults.address("addr", &self.addr);
         if let Some(address) = &self.advertise_addr {
             faults.address("advertise_addr", address);

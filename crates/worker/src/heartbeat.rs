@@ -30,6 +30,7 @@ impl Heartbeat {
     pub(crate) async fn beat(&self) -> Result<(), StoreError> {
         let record = WorkerRecord {
             id: self.owner.clone(),
+            placement: self.store.placement().to_owned(),
             scope: self.scope.clone(),
             address: self.address.clone(),
             seen_at: Timestamp::from(self.clock.now()),

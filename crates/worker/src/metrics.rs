@@ -24,6 +24,8 @@ pub(crate) enum Outcome {
     Gone,
     /// Another worker held the lease.
     Busy,
+    /// It has another placement.
+    Elsewhere,
     /// Another worker took the lease over during the pass.
     Fenced,
     /// The pass failed and will be retried.
@@ -31,7 +33,8 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
-    const ALL: [Self; 6] = [Self::Settled, Self::Underway, Self::Gone, Self::Busy, Self::Fenced, Self::Failed];
+    const ALL: [Self; 7] =
+        [Self::Settled, Self::Underway, Self::Gone, Self::Busy, Self::Elsewhere, Self::Fenced, Self::Failed];
 
     fn label(self) -> OutcomeLabel {
         let outcome = match self {
@@ -39,6 +42,7 @@ impl Outcome {
             Self::Underway => "underway",
             Self::Gone => "gone",
             Self::Busy => "busy",
+            Self::Elsewhere => "elsewhere",
             Self::Fenced => "fenced",
             Self::Failed => "failed",
         };

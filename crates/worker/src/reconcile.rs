@@ -49,6 +49,8 @@ pub(crate) enum Pass {
     Gone,
     /// Another worker holds the lease.
     Busy,
+    /// It has another placement: its replicas are not this worker's business.
+    Elsewhere,
 }
 
 /// Why a pass ended early.
@@ -119,6 +121,7 @@ impl Reconciler {
     pub(crate) async fn reconcile(&self, id: DeploymentId, receipt: Option<&Receipt>) -> Result<Pass, PassError> {
         let Some(lease) = self.store.lease_acquire(id, &self.owner, self.hold, self.now()).await? else {
             return match self.store.deployment_wanted(id, &[]).await? {
+                Some((record, _)) if record.spec.placement() != self.store.placement() => Ok(Pass::Elsewhere),
                 Some(_) => Ok(Pass::Busy),
                 None => self.remove_gone(id).await,
             };

@@ -61,7 +61,8 @@ pub enum WorkerError {
 
 /// Works until `tasks` are told to end. Then finishes its current passes and leaves every replica running.
 ///
-/// `wake_ups` brings hints that tasks are due. `listener` is for the worker's own HTTP server: logs, health and metrics.
+/// It works on the deployments of `config.placement`. `wake_ups` brings hints that tasks are due. `listener` is for the
+/// worker's own HTTP server: logs, health and metrics.
 ///
 /// # Errors
 /// [`WorkerError::OtherScope`] at the start if a worker of another scope is alive on this database.
@@ -83,8 +84,8 @@ pub async fn run(
     };
     let owner: Arc<str> = format!("worker-{:016x}", rand::random::<u64>()).into();
     let reconciler = Reconciler {
-        queue: TaskQueue::new(store.clone(), clock.clone()),
-        store,
+        queue: TaskQueue::new(store.placed(&config.placement), clock.clone()),
+        store: store.placed(&config.placement),
         backend,
         shelf: Arc::new(Shelf::new(metrics.remembered.clone())),
         owner: Arc::clone(&owner),
@@ -111,7 +112,7 @@ pub async fn run(
     if !worker.register(&heartbeat).await? {
         return Ok(());
     }
-    tracing::info!(worker = %owner, scope = heartbeat.scope, address = heartbeat.address, "working");
+    tracing::info!(worker = %owner, placement = worker.config.placement, scope = heartbeat.scope, address = heartbeat.address, "working");
     let scanned = Arc::<AtomicBool>::default();
 
     let front = Front::new(
@@ -332,6 +333,7 @@ impl Worker {
         let (outcome, again) = match result {
             Ok(Pass::Settled) => (Outcome::Settled, None),
             Ok(Pass::Gone) => (Outcome::Gone, None),
+            Ok(Pass::Elsewhere) => (Outcome::Elsewhere, None),
             Ok(Pass::Underway(again)) => (Outcome::Underway, again.map(|again| again.max(GLANCE))),
             Ok(Pass::Busy) => (Outcome::Busy, Some(BUSY_GLANCE)),
             Err(PassError::Fenced) => {

@@ -8,7 +8,7 @@
 //! deleted, and strays that a person wants to end.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -171,16 +171,21 @@ async fn scan(
     Ok(rows)
 }
 
-/// Replicas of this database for unknown deployments: it has deleted them, or it was restored.
+/// Replicas of this database for deployments that this worker does not see: the database has deleted them, it was restored, or
+/// other workers run them.
 async fn unknown(
     reconciler: &Reconciler,
     lineage: &Lineage,
     ours: Vec<Replica>,
     unknown: &HashMap<DeploymentId, Seen>,
 ) -> Result<Vec<Stray>, PassError> {
-    let mut left = HashSet::new();
+    let mut left = HashMap::new();
     for id in unknown.keys() {
-        if reconciler.store.deployment_wanted(*id, &[]).await?.is_some() {
+        if let Some((record, _)) = reconciler.store.deployment_wanted(*id, &[]).await? {
+            // It was created meanwhile, or belongs to other workers.
+            if record.spec.placement() != reconciler.store.placement() {
+                left.insert(*id, StrayReason::OtherPlacement);
+            }
             continue;
         }
         let last = reconciler.store.deployment_last().await?;
@@ -190,11 +195,14 @@ async fn unknown(
         }
         reconciler.remove_gone(*id).await?;
         if !reconciler.store.deployment_is_gone(*id).await? {
-            left.insert(*id);
+            left.insert(*id, StrayReason::UnknownDeployment);
         }
     }
-    let strays = ours.into_iter().filter(|replica| left.contains(&replica.deployment));
-    Ok(strays.map(|replica| stray(replica, StrayReason::UnknownDeployment)).collect())
+    let strays = ours.into_iter().filter_map(|replica| {
+        let reason = *left.get(&replica.deployment)?;
+        Some(stray(replica, reason))
+    });
+    Ok(strays.collect())
 }
 
 /// Replicas without the current epoch. Deployments that will take some of them over are handed over.
@@ -215,6 +223,10 @@ async fn of_others(
             Err(StoreError::NotFound { .. }) => None,
             Err(error) => return Err(error.into()),
         };
+        if record.as_ref().is_some_and(|record| record.spec.placement() != reconciler.store.placement()) {
+            strays.extend(replicas.into_iter().map(|replica| stray(replica, StrayReason::OtherPlacement)));
+            continue;
+        }
         let revisions = reconciler.store.revision_list(id).await?;
         let known =
             record.map(|record| Known { created_at: record.created_at, fence: i64::MAX, revisions: &revisions });

@@ -1,7 +1,7 @@
 //! Stray replicas: running replicas that do not belong to this database. They are reported, and ended only when a
 //! person asks for it.
 
-use api::{Epoch, Timestamp, event::NewEvent, stray::Stray, stray::StrayReason};
+use api::{DeploymentId, Epoch, Timestamp, event::NewEvent, stray::Stray, stray::StrayReason};
 use backend::Replica;
 use serde_json::json;
 
@@ -32,11 +32,8 @@ impl Reconciler {
         for stray in &strays {
             if stray.ending {
                 tracing::info!(replica = %stray.replica, "ending a stray replica, as a person requested");
-                if stray.epoch.as_ref() == Some(&ours)
-                    && self.store.deployment_wanted(stray.deployment, &[]).await?.is_none()
-                {
-                    // A replica of this epoch is a stray only while the database has no such deployment. No replica has
-                    // an empty epoch, so this ends it.
+                if stray.epoch.as_ref() == Some(&ours) && self.has_no_place_here(stray.deployment).await? {
+                    // No replica has an empty epoch, so this ends it.
                     self.backend.end_stray(&stray.replica, &Epoch(String::new())).await?;
                 } else {
                     self.backend.end_stray(&stray.replica, &ours).await?;
@@ -48,8 +45,14 @@ impl Reconciler {
         Ok(())
     }
 
+    /// Whether no replica of this deployment may run here: then one of this epoch is a stray too.
+    async fn has_no_place_here(&self, id: DeploymentId) -> Result<bool, PassError> {
+        let wanted = self.store.deployment_wanted(id, &[]).await?;
+        Ok(wanted.is_none_or(|(record, _)| record.spec.placement() != self.store.placement()))
+    }
+
     async fn tell(&self, stray: &Stray) -> Result<(), PassError> {
-        let message = words(stray);
+        let message = words(stray, self.store.placement());
         tracing::warn!(replica = %stray.replica, "{message}");
         let event = NewEvent {
             revision: None,
@@ -64,7 +67,7 @@ impl Reconciler {
     }
 }
 
-fn words(stray: &Stray) -> String {
+fn words(stray: &Stray, placement: &str) -> String {
     let why = match stray.reason {
         StrayReason::OtherDatabase => "another database started it".to_owned(),
         StrayReason::UnknownDeployment => format!("this database has no deployment {}", stray.deployment),
@@ -72,10 +75,13 @@ fn words(stray: &Stray) -> String {
             "this database does not have revision {}, for which it was started; the database may have been restored from an older copy",
             stray.revision
         ),
+        StrayReason::OtherPlacement => {
+            format!("{} is placed elsewhere, and this worker's placement is `{placement}`", stray.deployment)
+        }
     };
     let replica = &stray.replica;
     format!(
-        "{replica} runs here and is not this database's: {why}. It gets no requests and is left alone; end it with \
+        "{replica} runs here and does not belong here: {why}. It gets no requests and is left alone; end it with \
          `modelway strays --end {replica}`"
     )
 }

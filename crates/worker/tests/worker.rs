@@ -283,6 +283,7 @@ async fn a_worker_of_another_scope_refuses_to_start() {
     let site = Site::new(taking(0)).await;
     let other = WorkerRecord {
         id: "elsewhere".into(),
+        placement: "local".into(),
         scope: "process:elsewhere".into(),
         address: "127.0.0.1:1".into(),
         seen_at: site.now(),

@@ -75,12 +75,17 @@ pub(super) enum Purpose<'s> {
 }
 
 impl Purpose<'_> {
+    /// The specification that there is already.
+    fn old(&self) -> Option<&DeploymentSpec> {
+        match self {
+            Self::New => None,
+            Self::Replaced(old) | Self::Patched(old) => Some(old),
+        }
+    }
+
     /// Whether the deployment already has this name. Older versions accepted names that are refused today.
     fn has_name(self, name: &str) -> bool {
-        match self {
-            Self::New => false,
-            Self::Replaced(old) | Self::Patched(old) => old.name.as_deref() == Some(name),
-        }
+        self.old().is_some_and(|old| old.name.as_deref() == Some(name))
     }
 }
 
@@ -94,6 +99,7 @@ fn read_spec(mut fields: Fields<'_>, purpose: Purpose<'_>) -> Option<DeploymentS
     if let Some(Err(reason)) = name.as_deref().filter(|name| !purpose.has_name(name)).map(check_deployment_name) {
         fields.fault("name", "invalid", reason);
     }
+    let placement = read_placement(&mut fields, purpose);
     let labels = read_map(&mut fields, "labels", MAX_LABELS_BYTES, check_label);
     let env = read_map(&mut fields, "env", MAX_ENV_BYTES, check_env);
     let env_from_file = read_map(&mut fields, "env_from_file", MAX_ENV_BYTES, check_env_file);
@@ -133,6 +139,7 @@ fn read_spec(mut fields: Fields<'_>, purpose: Purpose<'_>) -> Option<DeploymentS
     Some(DeploymentSpec {
         name,
         labels,
+        placement,
         machine: machine.unwrap_or_default(),
         model: model?,
         replicas: replicas.map_or(1, |n| u32::try_from(n).unwrap_or(MAX_REPLICAS)),
@@ -145,6 +152,30 @@ fn read_spec(mut fields: Fields<'_>, purpose: Purpose<'_>) -> Option<DeploymentS
         idempotent: idempotent.unwrap_or(true),
         log_payloads: log_payloads.unwrap_or_default(),
     })
+}
+
+/// Replicas do not move, so a deployment keeps the placement that it was created with.
+fn read_placement(fields: &mut Fields<'_>, purpose: Purpose<'_>) -> Option<String> {
+    let placement = fields.text("placement");
+    if let Some(Err(reason)) = placement.as_deref().map(check_placement) {
+        fields.fault("placement", "invalid", reason);
+    }
+    let Some(old) = purpose.old() else { return placement };
+    let is_other = match (&placement, purpose) {
+        (Some(placement), _) => placement != old.placement(),
+        // A merge patch has the field of what it changes, unless it says null.
+        (None, Purpose::Patched(_)) => old.placement.is_some(),
+        (None, _) => false,
+    };
+    if is_other {
+        let detail = format!(
+            "the deployment is placed in `{}`, and that cannot change; leave `placement` out, or create another deployment \
+             there and delete this one once it serves",
+            old.placement()
+        );
+        fields.fault("placement", "immutable", detail);
+    }
+    old.placement.clone()
 }
 
 fn read_model(mut fields: Fields<'_>) -> Option<ModelSource> {
@@ -225,23 +256,36 @@ fn check_deployment_name(name: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// The name of a placement: workers and deployments of the same one belong together.
+///
+/// # Errors
+/// A sentence that says what a name looks like.
+pub fn check_placement(name: &str) -> Result<(), String> {
+    check_word(name, "placement")
+}
+
 /// A name is part of URLs, file names and DNS names.
 pub(crate) fn check_name(name: &str) -> Result<(), String> {
-    let fits = !name.is_empty()
-        && name.len() <= 63
-        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b))
-        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && name.ends_with(|c: char| c.is_ascii_alphanumeric());
-    if !fits {
-        return Err(format!(
-            "`{}` is not a name: use 1 to 63 of a-z, 0-9, `-`, `_` and `.`, beginning and ending with a letter or digit",
-            short(name)
-        ));
-    }
+    check_word(name, "name")?;
     if name.starts_with("md-") {
         return Err(format!("`{name}` begins with `md-`, which is reserved for the ids of deployments"));
     }
     Ok(())
+}
+
+/// A word that can be part of URLs, file names, DNS names and labels.
+fn check_word(word: &str, what: &str) -> Result<(), String> {
+    let fits = !word.is_empty()
+        && word.len() <= 63
+        && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b))
+        && word.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && word.ends_with(|c: char| c.is_ascii_alphanumeric());
+    fits.then_some(()).ok_or_else(|| {
+        format!(
+            "`{}` is not a {what}: use 1 to 63 of a-z, 0-9, `-`, `_` and `.`, beginning and ending with a letter or digit",
+            short(word)
+        )
+    })
 }
 
 /// A version is one segment of a path.
@@ -454,6 +498,37 @@ mod tests {
         }
         for right in ["3a", "1.5", "v3", "3-4"] {
             assert!(DeploymentSpec::from_json(named(right)).is_ok(), "{right}");
+        }
+    }
+
+    #[test]
+    fn the_placement_of_a_deployment_does_not_change() {
+        let with = |placement: Value| {
+            let mut payload = sample();
+            payload["placement"] = placement;
+            payload
+        };
+        let old = DeploymentSpec::from_json(with(json!("east"))).expect("it is valid");
+        assert_eq!(
+            (old.placement(), DeploymentSpec::from_json(sample()).expect("valid").placement()),
+            ("east", "local")
+        );
+        let fault = DeploymentSpec::from_json(with(json!("East 1"))).expect_err("it is no name").remove(0);
+        assert_eq!((fault.pointer.as_str(), fault.code.as_str()), ("/placement", "invalid"));
+
+        let kept = [old.replaced(sample()), old.replaced(with(json!("east"))), old.patched(&json!({"replicas": 2}))];
+        for spec in kept {
+            assert_eq!(spec.expect("it stays where it is").placement, old.placement);
+        }
+        let moved = [
+            old.replaced(with(json!("west"))),
+            old.patched(&json!({"placement": "west"})),
+            old.patched(&json!({"placement": null})),
+        ];
+        for spec in moved {
+            let fault = spec.expect_err("it would move").remove(0);
+            assert_eq!((fault.pointer.as_str(), fault.code.as_str()), ("/placement", "immutable"));
+            assert!(fault.detail.contains("`east`"), "{}", fault.detail);
         }
     }
 

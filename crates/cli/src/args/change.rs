@@ -30,6 +30,9 @@ pub struct Deploy {
     /// Number of replicas [default: 1]
     #[arg(long, value_name = "N", value_parser = replicas, allow_negative_numbers = true)]
     pub replicas: Option<u32>,
+    /// Placement: run the replicas on the workers with this placement [default: control.default_placement]
+    #[arg(long, value_name = "NAME")]
+    pub placement: Option<String>,
     /// Model version [default: from the source, else the first 12 digits of its digest]
     #[arg(long = "version", value_name = "VERSION")]
     pub model_version: Option<String>,

@@ -84,6 +84,9 @@ pub struct Worker {
     /// Backend that runs replicas: process, or fake, which starts nothing and is for measurements [default: process]
     #[arg(long, value_enum, hide_possible_values = true)]
     pub backend: Option<BackendKind>,
+    /// Work on the deployments with this placement [default: local]
+    #[arg(long, value_name = "NAME")]
+    pub placement: Option<String>,
     /// Serve logs and metrics on this address
     #[arg(long, value_name = "HOST:PORT")]
     pub addr: Option<String>,

@@ -69,6 +69,7 @@ fn payload(args: &args::Deploy, model: Value) -> Result<Value, Failure> {
         }
     };
     put("name", args.name.clone().map(Value::from));
+    put("placement", args.placement.clone().map(Value::from));
     put("replicas", args.replicas.map(Value::from));
     put("request_timeout_ms", args.timeout.map(|timeout| json!(timeout.as_millis())));
     let files = paths(&args.env_from_file)?;
@@ -161,11 +162,11 @@ mod tests {
     fn every_flag_is_a_field_and_what_is_not_given_is_left_to_the_server() {
         assert_eq!(
             payload_of(
-                "s3://models/iris/3 --name iris --replicas 2 --cpu 500m --memory-limit 1Gi --timeout 1500ms --env A=b=c --label t=x --python /venv"
+                "s3://models/iris/3 --name iris --replicas 2 --placement east --cpu 500m --memory-limit 1Gi --timeout 1500ms --env A=b=c --label t=x --python /venv"
             ),
             json!({
                 "model": {"type": "single", "bucket": "s3://models/iris", "prefix": "", "version": "3"},
-                "name": "iris", "replicas": 2, "request_timeout_ms": 1500, "env": {"A": "b=c"}, "python": "/venv", "labels": {"t": "x"},
+                "name": "iris", "placement": "east", "replicas": 2, "request_timeout_ms": 1500, "env": {"A": "b=c"}, "python": "/venv", "labels": {"t": "x"},
                 "request_res": {"cpu": "500m"}, "limit_res": {"memory": "1Gi"}
             })
         );

@@ -107,6 +107,7 @@ fn owner(stray: &Stray) -> String {
         (StrayReason::OtherDatabase, Some(epoch)) => format!("database {}", epoch.0),
         (StrayReason::OtherDatabase, None) => "another database".to_owned(),
         (StrayReason::UnknownDeployment, _) => format!("{}, which this database does not have", stray.deployment),
+        (StrayReason::OtherPlacement, _) => format!("{}, which is placed elsewhere", stray.deployment),
         (StrayReason::UnknownRevision, _) => {
             format!("{} revision {}, which this database does not have", stray.deployment, stray.revision)
         }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use api::{
     Deployment, Event, Timestamp,
-    deployment::{ModelSource, StatusError},
+    deployment::{DEFAULT_PLACEMENT, ModelSource, StatusError},
     registry::ModelContent,
     revision::RevisionView,
 };
@@ -22,11 +22,14 @@ pub(super) fn who(deployment: &Deployment) -> String {
 
 /// One line each.
 pub(super) fn table(deployments: &[Deployment], now: Timestamp) -> String {
-    let mut table = Table::new(["ID", "NAME", "STATUS", "READY", "REVISION", "DIGEST", "MODEL", "AGE"]);
+    let placed = deployments.iter().any(|deployment| deployment.spec.placement() != DEFAULT_PLACEMENT);
+    let header = ["ID", "NAME", "STATUS", "READY", "REVISION", "DIGEST", "MODEL", "AGE"];
+    let mut table = Table::new(header.into_iter().chain(placed.then_some("PLACEMENT")));
     for deployment in deployments {
         let status = &deployment.status;
         let serving = status.serving_revision.filter(|serving| *serving != deployment.revision);
-        table.row([
+        let placement = placed.then(|| deployment.spec.placement().to_owned());
+        let cells = [
             deployment.id.to_string(),
             deployment.spec.name.clone().unwrap_or_else(|| "-".to_owned()),
             status.state.to_string(),
@@ -38,7 +41,8 @@ pub(super) fn table(deployments: &[Deployment], now: Timestamp) -> String {
             status.digest.as_deref().map_or_else(|| "-".to_owned(), short),
             serving_model(deployment),
             age(now.since(deployment.created_at)),
-        ]);
+        ];
+        table.row(cells.into_iter().chain(placement));
     }
     table.text()
 }
@@ -98,6 +102,9 @@ pub(super) fn describe(
     let none = "-".to_owned();
     line("Deployment", &who(deployment));
     line("Status", &status.state.to_string());
+    if spec.placement() != DEFAULT_PLACEMENT {
+        line("Placement", spec.placement());
+    }
     line("Endpoint", deployment.url.as_ref().unwrap_or(&none));
     line("Model", &model(&spec.model));
     line("Artefact", status.artifact.as_ref().unwrap_or(&none));

@@ -119,13 +119,13 @@ fn outlook(deployment: &Deployment, revision: RevisionNumber) -> Outlook {
         State::Failed if ours.is_some() => hopeless(ours),
         // The old revision serves on, and the new one will never take over.
         State::Degraded if !serves && ours.is_some() => hopeless(ours),
-        State::Degraded => match ours {
+        State::Degraded | State::Pending => match ours {
             Some(error) => {
                 Outlook::NotYet(format!("{ready} of {wanted} replicas are ready: {}", visible::line(&error.message)))
             }
             None => Outlook::NotYet(format!("{ready} of {wanted} replicas are ready")),
         },
-        State::Pending | State::Failed | State::Active | State::Idle => {
+        State::Failed | State::Active | State::Idle => {
             Outlook::NotYet(format!("{ready} of {wanted} replicas are ready"))
         }
         State::Deleting => Outlook::NotYet("it is being taken down".to_owned()),

@@ -36,6 +36,7 @@ pub(super) async fn checks(settings: &Settings) -> Vec<Check> {
             Ok(store) => {
                 let mut checks = vec![Check::ok(NAME, format!("it answers; its schema is {found}"))];
                 checks.push(workers(&store, settings).await);
+                checks.push(placements(&store, settings).await);
                 checks.push(strays(&store).await);
                 checks
             }
@@ -68,11 +69,37 @@ async fn workers(store: &Store, settings: &Settings) -> Check {
         (alive, _) => {
             let words: Vec<_> = alive
                 .iter()
-                .map(|worker| format!("{} seen {} s ago", worker.id, now.since(worker.seen_at).as_secs()))
+                .map(|worker| {
+                    let ago = now.since(worker.seen_at).as_secs();
+                    format!("{} (placement {}) seen {ago} s ago", worker.id, worker.placement)
+                })
                 .collect();
             Check::ok(NAME, words.join(", "))
         }
     }
+}
+
+async fn placements(store: &Store, settings: &Settings) -> Check {
+    const NAME: &str = "placements";
+    let now: Timestamp = Clock::system().now().into();
+    let (counts, workers) = match (store.placement_count().await, store.worker_list(Timestamp(0)).await) {
+        (Ok(counts), Ok(workers)) => (counts, workers),
+        (Err(error), _) | (_, Err(error)) => return Check::failed(NAME, chain(&error), "See `database`"),
+    };
+    let lately = Duration::from_millis(settings.control.worker_seen_ms);
+    let is_served = |placement: &str| {
+        workers.iter().any(|worker| worker.placement == placement && now.since(worker.seen_at) <= lately)
+    };
+    let unserved: Vec<_> = counts
+        .iter()
+        .filter(|(placement, _)| !is_served(placement))
+        .map(|(placement, count)| format!("{placement} ({count} deployments)"))
+        .collect();
+    if unserved.is_empty() {
+        return Check::ok(NAME, "workers serve the placements of all deployments");
+    }
+    let detail = format!("no worker serves {}", unserved.join(", "));
+    Check::warning(NAME, detail, "Start a worker there: modelway worker --placement NAME")
 }
 
 async fn strays(store: &Store) -> Check {
@@ -80,7 +107,7 @@ async fn strays(store: &Store) -> Check {
     match store.stray_list().await {
         Ok(strays) if strays.is_empty() => Check::ok(NAME, "every replica belongs to this database"),
         Ok(strays) => {
-            let detail = format!("{} run that belong to another database", strays.len());
+            let detail = format!("{} run that belong to another database or placement", strays.len());
             Check::warning(NAME, detail, "See which: modelway strays")
         }
         Err(error) => Check::failed(NAME, chain(&error), "See `database`"),

@@ -28,6 +28,8 @@ impl App {
             Some(key) => Some(Idempotent { key, payload: digest(spec)? }),
             None => None,
         };
+        let placement = spec.placement.clone().unwrap_or_else(|| self.config.default_placement.clone());
+        let spec = &DeploymentSpec { placement: Some(placement), ..spec.clone() };
         let error = match self.store.deployment_create(spec, idempotency.as_ref(), self.now()).await {
             Err(error @ StoreError::NotFound { .. }) => error,
             other => return Ok(other?),
@@ -218,8 +220,19 @@ impl App {
         Ok(Some(fault("/model/version", detail)))
     }
 
+    /// The responses for deployments.
+    pub(crate) async fn deployment_views(&self, mut records: Vec<DeploymentRecord>) -> Result<Vec<Deployment>, Error> {
+        self.say_unserved(&mut records).await?;
+        Ok(records.into_iter().map(|record| self.view(record)).collect())
+    }
+
     /// The response for a deployment.
-    pub(crate) fn deployment_view(&self, record: DeploymentRecord) -> Deployment {
+    pub(crate) async fn deployment_view(&self, mut record: DeploymentRecord) -> Result<Deployment, Error> {
+        self.say_unserved(std::slice::from_mut(&mut record)).await?;
+        Ok(self.view(record))
+    }
+
+    fn view(&self, record: DeploymentRecord) -> Deployment {
         let serves = matches!(record.status.state, State::Active | State::Degraded) || record.status.ready_replicas > 0;
         Deployment {
             id: record.id,

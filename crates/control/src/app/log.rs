@@ -1,7 +1,7 @@
 //! Logs of replicas, which a worker provides.
 //!
-//! The control plane keeps no log. It asks the recently seen workers, newest first, and streams the log of the first
-//! worker that has it, at the speed of the reader.
+//! The control plane keeps no log. It asks the recently seen workers of the deployment's placement, newest first, and
+//! streams the log of the first worker that has it, at the speed of the reader.
 
 use std::time::Duration;
 
@@ -53,8 +53,9 @@ impl App {
     /// The lines as plain text. The stream ends with the log, with the reader, or at shutdown.
     pub(crate) async fn logs(&self, wanted: &LogRequest) -> Result<Body, Error> {
         let permit = self.log_stream_permit()?;
-        self.check_replica(wanted).await?;
-        let workers = self.live_workers().await?;
+        let placement = self.check_replica(wanted).await?;
+        let mut workers = self.live_workers().await?;
+        workers.retain(|worker| worker.placement == placement);
         let mut failure: Option<BoxError> = None;
         let mut refused = None;
         for worker in workers {
@@ -81,37 +82,32 @@ impl App {
             return Err(refused);
         }
         let detail = match failure {
-            Some(_) => {
-                "no worker answers, and only workers have the logs; check that one runs, then repeat the request"
-            }
-            None => "no worker runs, and only workers have the logs; start one with `modelway worker`",
+            Some(_) => format!(
+                "no worker of placement `{placement}` answers, and only workers have the logs; check that one runs, then \
+                 repeat the request"
+            ),
+            None => format!(
+                "no worker of placement `{placement}` runs, and only workers have the logs; start one with `modelway worker`"
+            ),
         };
-        Err(Error::Away { code: "worker_unavailable", detail: detail.to_owned(), source: failure })
+        Err(Error::Away { code: "worker_unavailable", detail, source: failure })
     }
 
-    /// Refuses requests that can be refused without a worker.
-    async fn check_replica(&self, wanted: &LogRequest) -> Result<(), Error> {
+    /// Refuses requests that can be refused without a worker. Returns the deployment's placement.
+    async fn check_replica(&self, wanted: &LogRequest) -> Result<String, Error> {
         let record = self.store.deployment_get(wanted.deployment).await?;
-        let Some(replica) = &wanted.replica else { return Ok(()) };
+        let placement = record.spec.placement().to_owned();
+        let Some(replica) = &wanted.replica else { return Ok(placement) };
         let listed = record.status.replica_status.iter().any(|known| known.id == *replica);
         // Removed replicas are no longer listed, but their logs are kept for some time.
         let plain = replica.0.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
         if plain && (listed || replica.0.starts_with(&format!("{}-", record.id))) {
-            return Ok(());
+            return Ok(placement);
         }
         let names: Vec<_> = record.status.replica_status.iter().map(|known| format!("`{}`", known.id)).collect();
         let known =
             if names.is_empty() { "it has no replicas now".to_owned() } else { format!("it has {}", names.join(", ")) };
         Err(Error::not_found(format!("`{replica}` is not a replica of {}; {known}", record.id)))
-    }
-
-    async fn live_workers(&self) -> Result<Vec<WorkerRecord>, Error> {
-        let window = Duration::from_millis(self.config.worker_seen_ms);
-        let now = self.clock.now();
-        let since = now.checked_sub(window).unwrap_or(std::time::UNIX_EPOCH);
-        let mut workers = self.store.worker_list(since.into()).await?;
-        workers.sort_by_key(|worker| std::cmp::Reverse(worker.seen_at));
-        Ok(workers)
     }
 
     async fn ask(&self, worker: &WorkerRecord, wanted: &LogRequest) -> Result<http::Response<Incoming>, BoxError> {

@@ -50,14 +50,14 @@ pub(crate) struct Rollback {
 }
 
 /// The response for one deployment, with its ETag.
-fn answer(app: &App, status: StatusCode, record: DeploymentRecord) -> Response {
+async fn answer(app: &App, status: StatusCode, record: DeploymentRecord) -> Result<Response, Error> {
     let tag = HeaderValue::from_str(&Tag(record.generation).to_string());
-    let mut response = (status, JsonAnswer(app.deployment_view(record))).into_response();
+    let mut response = (status, JsonAnswer(app.deployment_view(record).await?)).into_response();
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Ok(tag) = tag {
         response.headers_mut().insert(ETAG, tag);
     }
-    response
+    Ok(response)
 }
 
 /// Create a deployment
@@ -88,7 +88,7 @@ pub(super) async fn create(
     let spec = DeploymentSpec::from_json(body).map_err(Error::Payload)?;
     let record = app.deployment_create(&spec, key).await?;
     let location = HeaderValue::from_str(&format!("/v1/modelDeployment/{}", record.id.0));
-    let mut response = answer(&app, StatusCode::CREATED, record);
+    let mut response = answer(&app, StatusCode::CREATED, record).await?;
     if let Ok(location) = location {
         response.headers_mut().insert(LOCATION, location);
     }
@@ -124,8 +124,7 @@ pub(super) async fn list(State(app): State<Shared>, mut query: Query) -> Result<
     };
     query.finish()?;
     let page = app.deployment_list(&filter, after, limit).await?;
-    let items = page.items.into_iter().map(|record| app.deployment_view(record)).collect();
-    Ok(JsonAnswer(DeploymentList { items, next: page.next }))
+    Ok(JsonAnswer(DeploymentList { items: app.deployment_views(page.items).await?, next: page.next }))
 }
 
 fn labels(query: &mut Query) -> Vec<(String, String)> {
@@ -153,7 +152,7 @@ fn labels(query: &mut Query) -> Vec<(String, String)> {
 pub(super) async fn read(State(app): State<Shared>, Id(id): Id, query: Query) -> Result<Response, Error> {
     query.finish()?;
     let record = app.deployment_get(id).await?;
-    Ok(answer(&app, StatusCode::OK, record))
+    answer(&app, StatusCode::OK, record).await
 }
 
 /// Replace a deployment's specification
@@ -186,7 +185,7 @@ pub(super) async fn put(
 ) -> Result<Response, Error> {
     query.finish()?;
     let record = app.deployment_put(id, &body, &only_if).await?;
-    Ok(answer(&app, StatusCode::OK, record))
+    answer(&app, StatusCode::OK, record).await
 }
 
 /// Change a deployment
@@ -217,7 +216,7 @@ pub(super) async fn patch(
 ) -> Result<Response, Error> {
     query.finish()?;
     let record = app.deployment_patch(id, &body, &only_if).await?;
-    Ok(answer(&app, StatusCode::OK, record))
+    answer(&app, StatusCode::OK, record).await
 }
 
 /// Delete a deployment
@@ -245,7 +244,7 @@ pub(super) async fn delete(
 ) -> Result<Response, Error> {
     query.finish()?;
     let record = app.deployment_delete(id, &only_if).await?;
-    Ok(answer(&app, StatusCode::ACCEPTED, record))
+    answer(&app, StatusCode::ACCEPTED, record).await
 }
 
 /// Set the number of replicas
@@ -277,7 +276,7 @@ pub(super) async fn scale(
     query.finish()?;
     let replicas = read_scale(body).map_err(Error::Payload)?;
     let record = app.deployment_scale(id, replicas, &only_if).await?;
-    Ok(answer(&app, StatusCode::OK, record))
+    answer(&app, StatusCode::OK, record).await
 }
 
 /// Roll back to an earlier revision
@@ -310,7 +309,7 @@ pub(super) async fn rollback(
     query.finish()?;
     let revision = read_rollback(body).map_err(Error::Payload)?;
     let record = app.deployment_rollback(id, revision, &only_if).await?;
-    Ok(answer(&app, StatusCode::OK, record))
+    answer(&app, StatusCode::OK, record).await
 }
 
 /// Deploy the same model again
@@ -339,7 +338,7 @@ pub(super) async fn redeploy(
 ) -> Result<Response, Error> {
     query.finish()?;
     let record = app.deployment_redeploy(id, &only_if).await?;
-    Ok(answer(&app, StatusCode::OK, record))
+    answer(&app, StatusCode::OK, record).await
 }
 
 /// Read a deployment's revisions

@@ -30,6 +30,9 @@ impl<S: Sync> FromRequestParts<S> for IdempotencyKey {
             let detail = format!("it has {} characters; send 1 to {KEY_BYTES}, such as a UUID", bare.len());
             return Err(invalid(IDEMPOTENCY_KEY, &detail));
         }
+        if bare.contains(char::is_control) {
+            return Err(invalid(IDEMPOTENCY_KEY, "it has a control character, such as a tab"));
+        }
         Ok(Self(Some(bare.to_owned())))
     }
 }

@@ -24,7 +24,8 @@ const FILE: &str = "^/[^\\u0000-\\u001f\\u007f-\\u009f]*$";
 const VARIABLE: &str = "^(?!MODELWAY__)(?!MODELWAY_CONFIG$)(?!MODELWAY_REPLICA_(SOCKET|EPOCH)$)[A-Za-z_][A-Za-z0-9_]*$";
 
 /// Patterns of strings, by schema and field.
-const PATTERNS: [(&str, &str, &str); 13] = [
+const PATTERNS: [(&str, &str, &str); 14] = [
+    ("DeploymentSpec", "placement", "^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$"),
     ("DeploymentSpec", "python", "^(/[^\\u0000-\\u001f\\u007f-\\u009f]*|[^/\\u0000-\\u001f\\u007f-\\u009f]+)$"),
     ("DeploymentSpec", "name", "^(?!md-)(?![0-9]+$)[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$"),
     ("RegisteredModelSpec", "name", "^(?!md-)[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$"),

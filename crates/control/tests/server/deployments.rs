@@ -1,8 +1,12 @@
 //! Creating, reading, listing.
 
+use std::time::Duration;
+
+use base::Clock;
 use modelway_control::Config;
 use reqwest::Method;
 use serde_json::{Value, json};
+use store::WorkerRecord;
 
 use crate::support::{answer, observe, plane, plane_with, purge, sample, sample_with};
 
@@ -65,6 +69,39 @@ async fn a_name_is_given_once() {
 }
 
 #[tokio::test]
+async fn a_placement_that_no_worker_serves_is_said_and_a_placement_does_not_change() {
+    let plane = plane_with(Config { default_placement: "east".into(), ..Config::default() }).await;
+    let seen = async |id: &str, placement: &str| {
+        let (id, placement, scope) = (id.to_owned(), placement.to_owned(), placement.to_owned());
+        let seen_at = Clock::system().now().into();
+        let worker = WorkerRecord { id, placement, scope, address: "127.0.0.1:1".into(), seen_at };
+        plane.store.worker_seen(&worker, Duration::from_secs(60)).await.expect("it is registered");
+    };
+    let id = plane.create(&json!({})).await;
+    let path = format!("{PATH}/{id}");
+    let shown = async || plane.get(&path).await.body;
+    assert_eq!((&shown().await["placement"], &shown().await["error"]["code"]), (&json!("east"), &json!("no_worker")));
+    seen("a", "west").await;
+    let error = shown().await["error"].clone();
+    assert_eq!(error["code"], "no_worker");
+    let message = error["message"].as_str().expect("a message");
+    assert!(message.contains("`east`") && message.contains("served are `west`"), "{message}");
+    assert_eq!(plane.get(PATH).await.body["items"][0]["error"], error, "a list says it too");
+
+    plane.patch(&path, &json!({"placement": "west"})).await.refused(422, "invalid_payload").saying("`east`");
+    plane.put(&path, &sample_with(&json!({"placement": "west"}))).await.refused(422, "invalid_payload");
+    assert_eq!(plane.put(&path, &sample_with(&json!({"replicas": 2}))).await.body["placement"], "east");
+
+    seen("b", "east").await;
+    assert_eq!(shown().await["error"], Value::Null);
+    plane.activate_in("east", id).await;
+    assert_eq!(shown().await["notes"], json!([]));
+    plane.store.worker_gone("b").await.expect("it is gone");
+    let notes = shown().await["notes"].clone();
+    assert!(notes[0].as_str().is_some_and(|note| note.contains("`east`")), "{notes}");
+}
+
+#[tokio::test]
 async fn repeating_a_post_with_its_idempotency_key_makes_nothing_twice() {
     let plane = plane().await;
     let post = |key: &str, body: &Value| {
@@ -84,6 +121,7 @@ async fn repeating_a_post_with_its_idempotency_key_makes_nothing_twice() {
     post("k1", &sample_with(&json!({"replicas": 2}))).await.refused(422, "idempotency_key_reused");
     assert_ne!(post("k2", &sample()).await.body["id"], first.body["id"]);
     post(&"x".repeat(256), &sample()).await.refused(400, "invalid_header").saying("255");
+    post("a\tb", &sample()).await.refused(400, "invalid_header").saying("control character");
     let list = plane.get(PATH).await;
     assert_eq!(list.body["items"].as_array().map(Vec::len), Some(2));
 }

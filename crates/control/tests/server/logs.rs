@@ -49,7 +49,8 @@ fn worker() -> Router {
 }
 
 async fn register(plane: &Plane, id: &str, address: String) {
-    let record = WorkerRecord { id: id.into(), scope: "test".into(), address, seen_at: Clock::system().now().into() };
+    let (placement, seen_at) = ("local".into(), Clock::system().now().into());
+    let record = WorkerRecord { id: id.into(), placement, scope: "test".into(), address, seen_at };
     plane.store.worker_seen(&record, Duration::from_secs(60)).await.expect("it is registered");
 }
 

@@ -117,6 +117,11 @@ impl Plane {
     pub(crate) async fn activate(&self, id: i64) {
         observe(&self.store, id, State::Active).await;
     }
+
+    /// The same, by a worker of another placement.
+    pub(crate) async fn activate_in(&self, placement: &str, id: i64) {
+        observe(&self.store.placed(placement), id, State::Active).await;
+    }
 }
 
 /// Does what a worker does when nothing of a deleted deployment runs any more.

@@ -8,12 +8,12 @@ use api::{
 };
 use serde_json::{Value, json};
 
-use super::{DeploymentRecord, get, missing, read, record_columns, registered};
+use super::{DeploymentRecord, get, missing, read, record_columns, registered, stored};
 use crate::{
     Idempotent, Sql, Store, StoreError,
     counter::Counter,
     error::{is_referenced, is_taken},
-    event, idempotency, registry,
+    event, idempotency, lease, registry,
     revision::{self, Next},
     route,
     row::{self, clean},
@@ -52,7 +52,7 @@ impl Store {
         let status = DeploymentStatus::pending();
         let record = DeploymentRecord {
             id,
-            spec: spec.clone(),
+            spec: DeploymentSpec { placement: Some(spec.placement().to_owned()), ..spec.clone() },
             status,
             revision,
             generation: 1,
@@ -77,10 +77,11 @@ impl Store {
 
     /// Replaces a specification in one transaction: with a new revision if the change affects what runs, with events,
     /// and with a wake-up. A specification that equals the current one changes nothing. With `if_generation`, only if
-    /// the deployment has not changed since.
+    /// the deployment has not changed since. The placement stays, and the specification need not name it.
     ///
     /// # Errors
-    /// [`StoreError::Stale`], [`StoreError::NotFound`], [`StoreError::Conflict`] (`name_taken`, `deleting`).
+    /// [`StoreError::Stale`], [`StoreError::NotFound`], [`StoreError::Conflict`] (`name_taken`, `deleting`, `immutable` for
+    /// another placement).
     pub async fn deployment_replace(
         &self,
         id: DeploymentId,
@@ -91,12 +92,19 @@ impl Store {
         let mut sql = self.write(Care::Durable).await?;
         let old = lock(&mut sql, id, if_generation).await?;
         refuse_deleting(&old)?;
-        if old.spec == *spec {
+        if spec.placement.is_some() && spec.placement != old.spec.placement {
+            return Err(StoreError::Conflict {
+                code: "immutable",
+                reason: format!("deployment {} is placed in `{}`, and that cannot change", id.0, old.spec.placement()),
+            });
+        }
+        let spec = DeploymentSpec { placement: old.spec.placement.clone(), ..spec.clone() };
+        if old.spec == spec {
             sql.abandon().await?;
             return Ok(old);
         }
         let kept = revision::kept(&mut sql, id).await?;
-        self.change(sql, old, spec, &kept, None, now).await
+        self.change(sql, old, &spec, &kept, None, now).await
     }
 
     /// Creates a new revision with the same specification and the current files of the model.
@@ -251,9 +259,11 @@ async fn lock(sql: &mut Sql, id: DeploymentId, if_generation: Option<i64>) -> Re
 
 async fn insert(sql: &mut Sql, record: &DeploymentRecord) -> Result<(), StoreError> {
     let (model, version) = registered(&record.spec);
+    let (owner, until) = lease::free(record.spec.placement());
     sqlx::query(
         "INSERT INTO deployment (id, name, state, replicas, revision, generation, created_at, updated_at, \
-         model_name, model_version, spec, status) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+         model_name, model_version, spec, status, placement, lease_owner, lease_until) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
     )
     .bind(record.id.0)
     .bind(record.spec.name.as_deref().map(clean))
@@ -265,8 +275,11 @@ async fn insert(sql: &mut Sql, record: &DeploymentRecord) -> Result<(), StoreErr
     .bind(record.updated_at.0)
     .bind(model.map(clean))
     .bind(version.map(clean))
-    .bind(row::record(&record.spec)?)
+    .bind(stored(&record.spec)?)
     .bind(row::record(&record.status)?)
+    .bind(clean(record.spec.placement()))
+    .bind(owner)
+    .bind(until)
     .execute(sql)
     .await
     .map_err(|error| refusal(error, &record.spec))?;
@@ -288,7 +301,7 @@ async fn update(sql: &mut Sql, record: &DeploymentRecord) -> Result<(), StoreErr
     .bind(record.updated_at.0)
     .bind(model.map(clean))
     .bind(version.map(clean))
-    .bind(row::record(&record.spec)?)
+    .bind(stored(&record.spec)?)
     .bind(row::record(&record.status)?)
     .execute(sql)
     .await

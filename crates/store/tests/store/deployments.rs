@@ -342,7 +342,7 @@ async fn a_list_is_filtered_and_paged(database: Database) {
 async fn text_with_a_nul_is_kept_out_of_the_index_and_in_the_specification(database: Database) {
     let store = database.open().await;
     // A payload with such a label is refused; older rows may have one.
-    let mut odd = spec(json!({}));
+    let mut odd = spec(json!({"placement": "local"}));
     odd.labels.insert("a\0b".into(), "c\0".into());
     let id = create(&store, &odd).await;
     assert_eq!(store.deployment_get(id).await.unwrap().spec, odd);

@@ -36,7 +36,7 @@ const COLUMNS: [(&str, &str); 7] = [
 /// One with each field.
 fn whole_spec() -> DeploymentSpec {
     spec(json!({
-        "name": "iris", "labels": {"team": "garden"}, "type": "gpu", "replicas": 2, "env": {"COLOUR": "blue"},
+        "name": "iris", "placement": "local", "labels": {"team": "garden"}, "type": "gpu", "replicas": 2, "env": {"COLOUR": "blue"},
         "env_from_file": {"KEY": "/run/key"}, "request_timeout_ms": 70, "idempotent": false, "log_payloads": "sample", "python": "/usr/bin/python3",
         "model": {"version": "v1", "type": "single", "bucket": "/srv", "prefix": "iris", "digest": format!("sha256:{}", "a".repeat(64))},
     }))

@@ -154,7 +154,8 @@ async fn what_a_worker_says_cannot_undo_what_a_person_asked_for(database: Databa
 
 fn worker(id: &str, scope: &str, seen: u32) -> WorkerRecord {
     let address = format!("127.0.0.1:{seen}");
-    WorkerRecord { id: id.into(), scope: scope.into(), address, seen_at: NOW.after(SECOND * seen) }
+    let seen_at = NOW.after(SECOND * seen);
+    WorkerRecord { id: id.into(), placement: "local".into(), scope: scope.into(), address, seen_at }
 }
 
 async fn workers_of_two_machines_are_kept_apart(database: Database) {

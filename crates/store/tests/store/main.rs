@@ -11,6 +11,7 @@ mod forms;
 mod hints;
 mod leases;
 mod opening;
+mod placement;
 mod prune;
 mod queue;
 mod queue_life;

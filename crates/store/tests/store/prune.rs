@@ -117,7 +117,8 @@ async fn what_was_gone_before_anything_was_forgotten_is_forgotten_too(database: 
         "DROP TABLE gone; DROP INDEX route_tombstone; DELETE FROM counter WHERE name = 'route_pruned'; \
          ALTER TABLE route DROP COLUMN policy; ALTER TABLE route DROP COLUMN policy_version; \
          ALTER TABLE route DROP COLUMN targets; ALTER TABLE route DROP COLUMN targets_version; \
-         ALTER TABLE deployment DROP COLUMN traffic; ALTER TABLE revision DROP COLUMN pin; \
+         DROP INDEX deployment_by_placement; ALTER TABLE deployment DROP COLUMN placement; \
+         ALTER TABLE worker DROP COLUMN placement; ALTER TABLE deployment DROP COLUMN traffic; ALTER TABLE revision DROP COLUMN pin; \
          DROP TABLE stray; DELETE FROM modelway_schema WHERE version >= 2",
     )
     .await;

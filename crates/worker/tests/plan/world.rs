@@ -50,6 +50,7 @@ impl World {
         let spec = DeploymentSpec {
             name: None,
             labels: BTreeMap::new(),
+            placement: None,
             machine: MachineType::Cpu,
             model: ModelSource::Bucket(model),
             replicas,

@@ -61,6 +61,7 @@ pub(crate) fn spec(name: &str, replicas: u32) -> DeploymentSpec {
     DeploymentSpec {
         name: Some(name.to_owned()),
         labels: BTreeMap::new(),
+        placement: None,
         machine: MachineType::Cpu,
         model: ModelSource::Bucket(model),
         replicas,

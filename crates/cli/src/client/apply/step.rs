@@ -129,7 +129,8 @@ fn left(wanted: &DeploymentSpec, patch: &Value) -> Vec<String> {
         return Vec::new();
     };
     let mut left = Vec::new();
-    for (field, value) in &wanted {
+    // A placement cannot be changed, so a file need not name it.
+    for (field, value) in wanted.iter().filter(|(field, _)| *field != "placement") {
         let (default, named) = (&plain[field], patch.get(field));
         match (value, named) {
             (Value::Object(entries), Some(Value::Object(named))) if field != "model" => {

@@ -4,7 +4,7 @@ import schemathesis
 from schemathesis import GenerationMode
 
 #: The document cannot tell these: they depend on what is there, or on several fields together.
-BEYOND_ONE_FIELD = {"not_found", "request_over_limit", "conflict", "name_taken", "too_large"}
+BEYOND_ONE_FIELD = {"not_found", "request_over_limit", "conflict", "immutable", "name_taken", "too_large"}
 
 
 @schemathesis.hook
