@@ -123,6 +123,8 @@ async fn going_back_is_one_command_and_revisions_are_counted_forwards() {
     let said = String::from_utf8(failed.stderr).unwrap();
     assert_eq!(failed.status.code(), Some(1));
     assert!(said.contains("Revision 3 goes on serving. To go back to it: modelway rollback iris\n"), "{said}");
+    let file = broken.join("model.onnx");
+    assert!(said.contains(&format!("{} cannot be loaded", file.display())), "it names the user's file: {said}");
     let listed = modelway.succeed(&["list"]);
     assert!(
         listed.contains("3 -> 4") && listed.contains("models/old") && !listed.contains("models/broken"),

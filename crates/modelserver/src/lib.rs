@@ -76,7 +76,7 @@ pub async fn run(
         lived = life(&app, &listener, &tasks, &hurry, loaded) => lived,
     };
     if let Err(error) = lived {
-        termination::write(termination.as_deref(), &error, app.reporter.files());
+        termination::write(termination.as_deref(), &error, &app.reporter);
         return Err(error);
     }
     listener.close();
@@ -113,7 +113,7 @@ fn tell_what_is_served(app: &App, fetched: &artifact::Fetched) {
         digest,
         fingerprint: fetched.fingerprint.clone(),
     });
-    app.reporter.set_artifact(fetched.uri.clone(), files);
+    app.reporter.set_artifact(fetched.uri.clone(), files, &fetched.path);
 }
 
 /// Loads the models, serves, and drains.

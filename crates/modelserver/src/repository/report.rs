@@ -1,6 +1,9 @@
 //! What this server says of itself, and the waiting for it to change.
 
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use api::{
     ReplicaId,
@@ -19,6 +22,8 @@ struct Standing {
     state: ReplicaState,
     artifact: Option<String>,
     files: Option<FoundFiles>,
+    /// Where they are on this machine.
+    path: Option<PathBuf>,
     /// Nothing more will change: nobody is kept waiting.
     last: bool,
 }
@@ -48,7 +53,8 @@ pub(crate) struct Reporter {
 
 impl Reporter {
     pub(crate) fn new(replica: Option<String>) -> Self {
-        let standing = Standing { seq: 1, state: ReplicaState::Starting, artifact: None, files: None, last: false };
+        let standing =
+            Standing { seq: 1, state: ReplicaState::Starting, artifact: None, files: None, path: None, last: false };
         Self { replica: replica.map(ReplicaId), standing: watch::Sender::new(standing) }
     }
 
@@ -60,11 +66,12 @@ impl Reporter {
         });
     }
 
-    /// Tells what is served, before it is ready.
-    pub(crate) fn set_artifact(&self, artifact: String, files: Option<FoundFiles>) {
+    /// Tells what is served, before it is ready; `path` is where it is on this machine.
+    pub(crate) fn set_artifact(&self, artifact: String, files: Option<FoundFiles>, path: &Path) {
         self.standing.send_modify(|standing| {
             standing.artifact = Some(artifact);
             standing.files = files;
+            standing.path = Some(path.to_owned());
             standing.seq += 1;
         });
     }
@@ -72,6 +79,13 @@ impl Reporter {
     /// The files that are served, once found.
     pub(crate) fn files(&self) -> Option<FoundFiles> {
         self.standing.borrow().files.clone()
+    }
+
+    /// Words with the address of a model in the place of the folder of the cache that holds its copy: a person looks there.
+    pub(crate) fn name_the_address(&self, words: String) -> String {
+        let standing = self.standing.borrow();
+        let (Some(files), Some(path)) = (&standing.files, &standing.path) else { return words };
+        words.replace(path.to_string_lossy().trim_end_matches('/'), files.uri.trim_end_matches('/'))
     }
 
     /// Answers everybody who waits for a change: no more will come, and a wait would hold up the end.
@@ -102,7 +116,7 @@ impl Reporter {
                 tokio::time::timeout(LONGEST_WAIT, changes.wait_for(|standing| standing.last || standing.seq > after))
                     .await;
         }
-        let Standing { seq, state, artifact, files, last: _ } = self.standing.borrow().clone();
+        let Standing { seq, state, artifact, files, .. } = self.standing.borrow().clone();
         let usage = base::metrics::Usage::of_self();
         SelfReport {
             replica: self.replica.clone(),
