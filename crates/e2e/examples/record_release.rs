@@ -2,6 +2,8 @@
 //! `cargo run -p modelway-e2e --example record_release -- 0.2.0`. Run it before the version number changes.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "it fails by panicking, and reads its arguments")]
 
+use std::process::Command;
+
 use modelway_e2e::{Exchange, Modelway, Postgres, Release, Role, dump_sqlite, until};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -14,7 +16,11 @@ async fn main() {
     let version = std::env::args().nth(1).expect("usage: record_release VERSION");
     let release = Release::of(&version);
 
+    let head = Command::new("git").args(["rev-parse", "HEAD"]).output().unwrap();
+    assert!(head.status.success(), "{head:#?}");
+
     let mut modelway = Modelway::new();
+    release.write("commit", &modelway, std::str::from_utf8(&head.stdout).unwrap());
     let exchanges = converse(&mut modelway).await;
     release.write("exchanges.jsonl", &modelway, &exchanges);
     let document = modelway.ask(Method::GET, &modelway.control("/openapi.json"), Value::Null).await.body;

@@ -26,6 +26,6 @@ pub use models::{Models, cache, iris_request, python, python_with_clients};
 pub use modelway::{Answer, Modelway, Ports, Role, binary, client, free_port};
 pub use postgres::Postgres;
 pub use processes::{kill, peak_memory, processes_naming, raise_open_files};
-pub use release::{Exchange, Release, dump_sqlite, restore_sqlite};
+pub use release::{Exchange, RELEASED, Release, dump_sqlite, restore_sqlite};
 pub use s3::S3;
 pub use wait::{PATIENCE, until, until_some};

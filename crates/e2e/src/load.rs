@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc,
+        Arc, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -17,6 +17,7 @@ use crate::{client, until};
 /// Callers that send one request after the other until stopped.
 #[derive(Debug)]
 pub struct Load {
+    urls: Arc<RwLock<Vec<String>>>,
     stop: Arc<AtomicBool>,
     answered: Arc<AtomicU64>,
     callers: Vec<JoinHandle<BTreeMap<String, u64>>>,
@@ -35,12 +36,25 @@ impl Load {
     /// Starts `callers` that POST `body` to `url`, a request every 5 ms each.
     #[must_use]
     pub fn start(url: &str, body: &Value, callers: usize) -> Self {
+        Self::balanced(&[url.to_owned()], body, callers)
+    }
+
+    /// The same to several addresses of one service. As a load balancer does, a caller that finds one closed tries the
+    /// next; that is no failure unless all are closed.
+    #[must_use]
+    pub fn balanced(urls: &[String], body: &Value, callers: usize) -> Self {
+        let urls = Arc::new(RwLock::new(urls.to_vec()));
         let stop = Arc::new(AtomicBool::new(false));
         let answered = Arc::new(AtomicU64::new(0));
         let callers = (0..callers)
-            .map(|_| tokio::spawn(call(url.to_owned(), body.to_string(), Arc::clone(&stop), Arc::clone(&answered))))
+            .map(|_| tokio::spawn(call(Arc::clone(&urls), body.to_string(), Arc::clone(&stop), Arc::clone(&answered))))
             .collect();
-        Self { stop, answered, callers }
+        Self { urls, stop, answered, callers }
+    }
+
+    /// Sends the next requests to these addresses instead.
+    pub fn turn_to(&self, urls: &[String]) {
+        *self.urls.write().unwrap_or_else(PoisonError::into_inner) = urls.to_vec();
     }
 
     /// Waits until `more` further requests were answered well.
@@ -70,11 +84,23 @@ impl LoadReport {
     }
 }
 
-async fn call(url: String, body: String, stop: Arc<AtomicBool>, answered: Arc<AtomicU64>) -> BTreeMap<String, u64> {
+async fn call(
+    urls: Arc<RwLock<Vec<String>>>,
+    body: String,
+    stop: Arc<AtomicBool>,
+    answered: Arc<AtomicU64>,
+) -> BTreeMap<String, u64> {
     let client = client();
+    let send = |url: &str| client.post(url).header("content-type", "application/json").body(body.clone()).send();
     let mut failures = BTreeMap::new();
     while !stop.load(Ordering::Relaxed) {
-        let answer = client.post(&url).header("content-type", "application/json").body(body.clone()).send().await;
+        let urls = urls.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut answer = send(&urls[0]).await;
+        for url in &urls[1..] {
+            if answer.as_ref().is_err_and(reqwest::Error::is_connect) {
+                answer = send(url).await;
+            }
+        }
         let failure = match answer {
             Err(error) => Some(format!("{error:?}")),
             Ok(answer) => {

@@ -18,7 +18,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::{kill, models::Models, processes_naming, until, until_some};
+use crate::{Release, kill, models::Models, processes_naming, until, until_some};
 
 /// The binary under test, built by the first test that asks.
 #[must_use]
@@ -126,6 +126,8 @@ pub struct Modelway {
     running: Vec<(Role, Child)>,
     client: Client,
     environment: Vec<(String, String)>,
+    /// Another than the one under test.
+    binary: Option<PathBuf>,
 }
 
 impl Modelway {
@@ -134,7 +136,8 @@ impl Modelway {
     pub fn new() -> Self {
         let folder = tempfile::Builder::new().prefix("modelway-e2e-").tempdir().unwrap();
         let ports = Ports { control: free_port(), gateway: free_port() };
-        Self { folder: Some(folder), ports, running: Vec::new(), client: client(), environment: Vec::new() }
+        let (running, environment) = (Vec::new(), Vec::new());
+        Self { folder: Some(folder), ports, running, client: client(), environment, binary: None }
     }
 
     /// `modelway up`, ready.
@@ -163,6 +166,11 @@ impl Modelway {
         self.environment.push((name.to_owned(), value.to_owned()));
     }
 
+    /// Starts the binary of a released version from now on; `None`: the one under test.
+    pub fn run_version(&mut self, release: Option<&Release>) {
+        self.binary = release.map(Release::binary);
+    }
+
     /// The data directory.
     #[must_use]
     pub fn data_dir(&self) -> PathBuf {
@@ -178,7 +186,7 @@ impl Modelway {
     /// A command of the binary with this Modelway's settings, not yet run.
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(binary());
+        let mut command = Command::new(self.binary.as_deref().unwrap_or_else(|| binary()));
         command
             .args(arguments)
             .current_dir(self.folder.as_ref().unwrap().path())

@@ -2,7 +2,7 @@
 //!
 //! `releases/VERSION` holds the database of a `modelway up` that was ended in good order (as SQL, from SQLite and from
 //! PostgreSQL), the route table that its gateway saved, its OpenAPI document, and what was asked of its control plane
-//! and answered. Places and ports are written as `@MODELS@` and the like.
+//! and answered. Places and ports are written as `@MODELS@` and the like. `commit` names the commit that it was built from.
 
 use std::{
     fs,
@@ -15,6 +15,9 @@ use reqwest::Method;
 use serde_json::{Map, Value, json};
 
 use crate::{Answer, Modelway, python, until};
+
+/// The versions that have fixtures.
+pub const RELEASED: [&str; 1] = ["0.1.0"];
 
 /// Headers of answers that clients read.
 const HEADERS: [&str; 3] = ["etag", "location", "retry-after"];
@@ -32,6 +35,16 @@ impl Release {
     #[must_use]
     pub fn of(version: &str) -> Self {
         Self { folder: Path::new(env!("CARGO_MANIFEST_DIR")).join("releases").join(version) }
+    }
+
+    /// Its binary, which the first test that asks builds: some minutes.
+    #[must_use]
+    pub fn binary(&self) -> PathBuf {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/release.sh");
+        let built = Command::new(script).arg(self.folder.file_name().unwrap()).stderr(Stdio::inherit()).output();
+        let built = built.unwrap();
+        assert!(built.status.success(), "the binary of {} does not build", self.folder.display());
+        PathBuf::from(String::from_utf8(built.stdout).unwrap().trim())
     }
 
     /// A file as it was recorded, with the places and ports of `modelway`.

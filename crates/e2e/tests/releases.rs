@@ -1,11 +1,9 @@
 //! A newer binary over what a released one left behind.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, also in its helpers")]
 
-use modelway_e2e::{Modelway, Postgres, Release, Role, restore_sqlite, until};
+use modelway_e2e::{Modelway, Postgres, RELEASED, Release, Role, restore_sqlite, until};
 use reqwest::Method;
 use serde_json::{Value, json};
-
-const RELEASED: [&str; 1] = ["0.1.0"];
 
 /// Fields whose values depend on the moment, and words, which may change. Their types may not.
 const VARYING: [&str; 16] = [
