@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
-use modelway_e2e::{Modelway, Role, kill, until, until_some};
+use modelway_e2e::{Load, Modelway, Role, kill, until, until_some};
 use reqwest::Method;
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -127,4 +127,26 @@ async fn what_a_drain_cuts_off_is_an_event_and_a_short_end_waits_for_long_reques
     assert_eq!((answer.unwrap().status().as_u16(), ended.success()), (200, true));
     assert!(modelway.log_of(Role::Up).contains("requests are in flight"), "{}", modelway.log_of(Role::Up));
     assert_eq!(modelway.replica_pids(), [0; 0]);
+}
+
+#[tokio::test]
+async fn a_gateway_that_ends_under_load_closes_no_connection_that_a_request_is_coming_on() {
+    let mut first = Modelway::apart().await;
+    let mut second = Modelway::new();
+    second.ports.control = first.ports.control;
+    second.start(Role::Gateway).await;
+    let id = first.deploy("iris", &first.models().iris("iris"), 1).await;
+    first.until_active(id).await;
+    for it in [&first, &second] {
+        it.until_predicts("iris").await;
+    }
+    let load = Load::balanced(&[&first, &second].map(|it| it.infer_url("iris")), &first.iris_body(), 8);
+    for _ in 0..5 {
+        load.answers(100).await;
+        assert!(first.stop(Role::Gateway).await.success());
+        load.answers(100).await;
+        first.start(Role::Gateway).await;
+        first.until_predicts("iris").await;
+    }
+    load.stop().await.assert_flawless();
 }

@@ -95,8 +95,7 @@ async fn serve(
             Manners::Keep => {}
             Manners::Close => return,
             Manners::Reset => {
-                // What was sent must be there before the reset is.
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                until_read(&stream).await;
                 return reset(&stream);
             }
             Manners::Early => {
@@ -105,6 +104,29 @@ async fn serve(
             }
         }
     }
+}
+
+/// Waits until the other side has read everything: a reset throws away what lies in its socket.
+async fn until_read(stream: &TcpStream) {
+    let [theirs, ours] = [stream.peer_addr().unwrap(), stream.local_addr().unwrap()].map(of_kernel);
+    let read = async {
+        loop {
+            let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+            // Its address, ours, the state, and the bytes that wait to be sent and to be read.
+            let of_theirs = table.lines().find_map(|line| line.split_once(&format!(" {theirs} {ours} ")));
+            if of_theirs.is_none_or(|(_, rest)| rest.split(&[' ', ':']).nth(2) == Some("00000000")) {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, read).await.expect("what was sent is read");
+}
+
+/// An address of IPv4 as the kernel's table shows it.
+fn of_kernel(address: SocketAddr) -> String {
+    let SocketAddr::V4(address) = address else { panic!("{address} is not of IPv4") };
+    format!("{:08X}:{:04X}", u32::from_le_bytes(address.ip().octets()), address.port())
 }
 
 fn reset(stream: &TcpStream) {

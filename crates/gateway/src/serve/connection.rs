@@ -68,6 +68,8 @@ pub(crate) struct Conn {
     end: AtomicU8,
     /// When it was first told to close; 0 before.
     told_since: AtomicU32,
+    /// The next answer is to be the last.
+    closing: AtomicBool,
     /// Its HTTP/2 calls and pieces.
     pub(crate) held: Arc<Held>,
     /// The start of the period in which the client must read the pieces sent before it; 0 if there are none.
@@ -99,6 +101,7 @@ impl Conn {
             blocked_since: AtomicU32::new(0),
             end: AtomicU8::new(0),
             told_since: AtomicU32::new(0),
+            closing: AtomicBool::new(false),
             held,
             turn_since: AtomicU32::new(0),
             waker: AtomicWaker::new(),
@@ -144,6 +147,21 @@ impl Conn {
             self.told_since.store(self.lane.tick(), Ordering::Relaxed);
         }
         self.waker.wake();
+    }
+
+    /// Tells the connection that the gateway ends. Over HTTP/1 a request may be on its way that closing would cross with: a connection
+    /// without one is told with its next answer, until the `last` time.
+    pub(crate) fn drain(&self, last: bool) {
+        if last || self.http2.load(Ordering::Relaxed) || self.busy.load(Ordering::Relaxed) > 0 {
+            self.end(End::Gracefully);
+        } else {
+            self.closing.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether an answer has to tell the client to close the connection.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
     }
 
     /// Whether, and why, it must close. Wakes the caller when that changes.

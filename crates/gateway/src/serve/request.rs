@@ -9,7 +9,10 @@ use std::{
 };
 
 use base::grpc::{is_call, timeout};
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header::CONTENT_LENGTH};
+use http::{
+    HeaderValue, Method, Request, Response, StatusCode, Version,
+    header::{CONNECTION, CONTENT_LENGTH},
+};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -37,7 +40,8 @@ pub(crate) async fn handle(conn: Arc<Conn>, request: Request<Incoming>) -> Resul
     let mut asked = identify(&conn, &request);
     let Asked { id, protocol, .. } = asked.clone();
     // hyper omits the body itself over HTTP/1, but not over HTTP/2.
-    let bare = request.method() == Method::HEAD && request.version() == Version::HTTP_2;
+    let over_http2 = request.version() == Version::HTTP_2;
+    let bare = request.method() == Method::HEAD && over_http2;
     let gateway = &conn.lane.gateway;
     let allowed = if busy.is_one_too_many {
         gateway.counters.refused(Reason::Full);
@@ -57,6 +61,9 @@ pub(crate) async fn handle(conn: Arc<Conn>, request: Request<Incoming>) -> Resul
         leave_out_own(&mut response);
     }
     response.headers_mut().insert(REQUEST_ID.clone(), id);
+    if conn.is_closing() && !over_http2 {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     Ok(response.map(|body| Served::new(body, busy, until)))
 }
 

@@ -14,17 +14,19 @@ use std::{
 };
 
 use base::Tasks;
-use tokio::{net::TcpStream, sync::mpsc};
+use tokio::{net::TcpStream, sync::mpsc, time::Instant};
 
 use super::{
     app::App,
-    connection::{Conn, End, TickLimits},
+    connection::{Conn, TickLimits},
     protocol,
 };
 use crate::forward::lane::{Lane, TICK};
 
 /// The number of ticks between two checks of all connections.
 const WALK: u32 = 4;
+/// How long a gateway that ends waits for requests on connections that are open.
+const LAST_REQUESTS: Duration = Duration::from_millis(250);
 
 /// One serving thread.
 #[derive(Debug)]
@@ -65,10 +67,13 @@ impl Thread {
                 }
             }
             let mut often = tokio::time::interval(Duration::from_millis(10));
-            let since = self.lane.tick();
+            let (since, began) = (self.lane.tick(), Instant::now());
             while self.open() > 0 && self.lane.tick().saturating_sub(since) <= drain {
                 tokio::select! {
-                    _ = often.tick() => self.all_connections(|conn| conn.end(End::Gracefully)),
+                    _ = often.tick() => {
+                        let last = began.elapsed() > LAST_REQUESTS;
+                        self.all_connections(|conn| conn.drain(last));
+                    }
                     _ = ticks.tick() => self.count_tick(),
                 }
             }
