@@ -48,7 +48,8 @@ pub(crate) struct Interpreter {
 }
 
 /// The interpreter of a model: the one that is named for it (`own`), else the environment that its files ask for
-/// (`wanted`), else the one that is named for all models, else `python3`. Blocks, as [`prepare`] does.
+/// (`wanted`), else the one that is named for all models, else `python3`, or an environment with NumPy alone where
+/// `python3` has none. Blocks, as [`prepare`] does.
 ///
 /// # Errors
 /// Those of `wanted` and [`prepare`]; an interpreter that is none.
@@ -65,8 +66,19 @@ pub(crate) fn choose(
     }
     match &config.python {
         Some(python) => named(python, "serve.python"),
-        None => named("python3", "serve.python"),
+        None => with_numpy(named("python3", "serve.python")?, config),
     }
+}
+
+/// The interpreter, or an environment that has what every model needs.
+fn with_numpy(python: Interpreter, config: &Config) -> Result<Interpreter, ServeError> {
+    if interpreters::has(&python.path, ALWAYS) {
+        return Ok(python);
+    }
+    let python = python.path;
+    tracing::info!("{} has no NumPy, which every model needs: using an environment that has it", python.display());
+    let nothing_more = Wanted { file: python, ..Wanted::default() };
+    prepare(&nothing_more, &config.python_folder(), config.uv.as_deref())
 }
 
 /// The `python3` that is there.

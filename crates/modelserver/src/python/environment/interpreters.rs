@@ -13,8 +13,18 @@ use crate::ServeError;
 const OLDEST: [u32; 2] = [3, 9];
 /// Prints the version; `-S` and `-I` make it quick and keep it from reading what is in the folder.
 const ASK: [&str; 4] = ["-I", "-S", "-c", "import sys; print('.'.join(map(str, sys.version_info[:3])))"];
+/// Whether there is a module; `-s`, as a worker is started.
+const FIND: [&str; 3] =
+    ["-s", "-c", "import importlib.util, sys; sys.exit(importlib.util.find_spec(sys.argv[1]) is None)"];
 /// No machine has more interpreters that matter.
 const MOST: usize = 64;
+
+/// Whether the interpreter has this module.
+pub(super) fn has(python: &Path, module: &str) -> bool {
+    let mut command = Command::new(python);
+    let command = command.args(FIND).arg(module).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
 
 /// An interpreter of this version: one that is here, else one that `uv` fetches. Of `3.11.7` another `3.11` does
 /// if there is no other way, and the log says so.

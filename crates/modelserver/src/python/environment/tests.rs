@@ -161,3 +161,17 @@ fn the_word_for_one_model_wins_over_its_files_and_those_over_the_word_for_all() 
     let said = of(cache.path(), None, &nothing).unwrap_err().to_string();
     assert!(said.starts_with("there is no program /nowhere/python"), "{said}");
 }
+
+#[test]
+fn an_interpreter_without_numpy_is_replaced_by_an_environment_that_has_it() {
+    let cache = tempfile::tempdir().unwrap();
+    let bare = cache.path().join("bare");
+    let made = Command::new("python3").args(["-m", "venv", "--without-pip"]).arg(&bare).status().unwrap();
+    assert!(made.success());
+    let bare = Interpreter { path: executable(&bare), origin: "serve.python".to_owned() };
+    let config = Config { python_dir: cache.path().to_owned(), uv: Some(uv()), ..Config::default() };
+    let used = with_numpy(bare.clone(), &config).unwrap();
+    assert_ne!(used.path, bare.path);
+    assert_eq!(prints(&used, "import numpy; print(numpy.ones(2).sum())"), "2.0");
+    assert_eq!(with_numpy(used.clone(), &config).unwrap(), used, "one that has it is taken as it is");
+}
