@@ -4,14 +4,18 @@
 
 mod harness;
 
+use std::time::Duration;
+
 use api::route::form1::Route;
 use bytes::Bytes;
+use futures::StreamExt as _;
 use harness::{
     Control, Gateway, Manner, Replica,
     grpc::{begin, call, framed, infer, messages, pieces, send, whole},
     route,
 };
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::Frame;
 
 #[tokio::test]
 async fn a_call_reaches_the_model_that_its_message_names_and_comes_back_whole() {
@@ -323,6 +327,27 @@ async fn a_call_ends_when_its_callers_own_time_is_up() {
         let (status, words) = reply.status();
         assert!(status == "3" && words.contains(wrong) && words.contains("eight digits"), "{wrong}: {status} {words}");
     }
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_message_that_is_sent_on_while_it_comes_ends_when_its_callers_own_time_is_up() {
+    let (_replica, _control, gateway) = Gateway::simple(Manner::Grpc).await;
+    // A field of 16,000,000 bytes, of which 2 MiB come at once and the rest bit by bit.
+    let mut message = infer("iris");
+    message.extend_from_slice(&[0x3a, 0x80, 0xc8, 0xd0, 0x07]);
+    let length = u32::try_from(message.len() + 16_000_000).unwrap();
+    let beginning = [&[0][..], &length.to_be_bytes(), &message, &vec![0; 2 << 20]].concat();
+    let ticks = futures::stream::unfold(tokio::time::interval(Duration::from_millis(20)), |mut ticks| async {
+        ticks.tick().await;
+        Some((Bytes::from_static(&[0; 1024]), ticks))
+    });
+    let pieces = futures::stream::iter([Bytes::from(beginning)]).chain(ticks);
+    let body = StreamBody::new(Box::pin(pieces.map(|piece| Ok::<_, std::io::Error>(Frame::data(piece)))));
+    let path = "inference.GRPCInferenceService/ModelInfer";
+    let answer = async { whole(begin(&gateway, path, &[("grpc-timeout", "500m")], body).await).await };
+    let reply = tokio::time::timeout(Duration::from_secs(20), answer).await.expect("an end in time");
+    assert_eq!(reply.status().0, "4", "{:?}", reply.status());
     gateway.stop().await;
 }
 

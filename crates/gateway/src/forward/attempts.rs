@@ -110,8 +110,9 @@ pub(crate) async fn forward(call: Call, head: Request<()>, body: Received) -> Re
             let Some(progress) = &progress else { return false };
             let bytes = progress.bytes.load(Ordering::Relaxed);
             let moving = progress.state() == StreamState::Open && bytes != std::mem::replace(&mut seen, bytes);
-            alarm.set_after(timeout);
-            moving
+            let due = Instant::now() + timeout;
+            alarm.set(call.until.map_or(due, |until| until.min(due)));
+            moving && call.until.is_none_or(|until| until > Instant::now())
         };
         let in_hand = InHand {
             lane: &lane,

@@ -84,3 +84,26 @@ async fn ask(
     }
     Some(page)
 }
+
+#[cfg(test)]
+mod tests {
+    use api::{ReplicaId, replica::Address, route::RouteReplica};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    fn replica(address: Address) -> Replica {
+        Replica::new(RouteReplica { id: ReplicaId("a".to_owned()), address })
+    }
+
+    #[tokio::test]
+    async fn a_replica_that_says_nothing_is_silent_and_one_at_which_nobody_listens_is_not() {
+        let patience = Duration::from_millis(200);
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let listens = replica(Address::Tcp(listener.local_addr().expect("an address").to_string()));
+        assert!(is_silent(&listens, patience).await);
+        drop(listener);
+        assert!(!is_silent(&listens, patience).await);
+        assert!(!is_silent(&replica(Address::Unix("/nobody/listens.sock".into())), patience).await);
+    }
+}
