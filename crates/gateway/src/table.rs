@@ -2,6 +2,7 @@
 
 pub(crate) mod endpoint;
 pub(crate) mod fatal;
+mod few;
 mod names;
 pub(crate) mod replica;
 pub(crate) mod routes;

@@ -12,7 +12,7 @@ use api::{
 };
 use http::{HeaderValue, StatusCode};
 
-use super::{fatal::FatalRequests, replica::Replica, stats::LazyStats};
+use super::{fatal::FatalRequests, few::Few, replica::Replica, stats::LazyStats};
 use crate::wire::headers::LazyValue;
 
 /// The capabilities of this version that an endpoint may require.
@@ -29,7 +29,7 @@ pub(crate) struct Endpoint {
     /// The data from the control plane that concerns all revisions.
     pub(crate) route: Settings,
     /// The revisions, in the route's order.
-    pub(crate) revisions: Box<[Arc<Revision>]>,
+    pub(crate) revisions: Few<Arc<Revision>>,
     /// The sum of the weights of the revisions that have replicas.
     pub(crate) total_weight: u64,
     /// The data that survives a change of the route.
@@ -41,16 +41,41 @@ pub(crate) struct Endpoint {
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) name: Option<Box<str>>,
-    /// The old name that its replicas answer to, until they answer to the new one.
-    pub(crate) former: Option<Box<str>>,
+    /// What few endpoints have: a pointer's room is less than that of its parts.
+    rare: Option<Box<Rare>>,
     pub(crate) state: State,
-    pub(crate) reason: Option<Box<str>>,
     pub(crate) request_timeout_ms: u64,
     pub(crate) idempotent: bool,
     pub(crate) log_payloads: LogPayloads,
     deleting: bool,
-    #[allow(clippy::box_collection, reason = "nearly always absent: a pointer's room is less than a vector's")]
-    requires: Option<Box<Vec<String>>>,
+}
+
+/// What few endpoints have.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Rare {
+    /// The name that its replicas still answer to, while they do not to the new one.
+    former: Option<String>,
+    /// Why nothing serves.
+    reason: Option<String>,
+    /// What a gateway must be able to do.
+    requires: Vec<String>,
+}
+
+impl Settings {
+    /// The name that its replicas still answer to, while they do not to the new one.
+    pub(crate) fn former(&self) -> Option<&str> {
+        self.rare.as_deref()?.former.as_deref()
+    }
+
+    /// Why nothing serves.
+    fn reason(&self) -> Option<&str> {
+        self.rare.as_deref()?.reason.as_deref()
+    }
+
+    /// What a gateway must be able to do.
+    fn requires(&self) -> &[String] {
+        self.rare.as_deref().map_or(&[], |rare| &rare.requires)
+    }
 }
 
 /// The data that an endpoint keeps when its route changes.
@@ -79,8 +104,8 @@ pub(crate) struct Revision {
     /// Its weight.
     pub(crate) weight: u32,
     /// Its replicas.
-    pub(crate) replicas: Box<[Arc<Replica>]>,
-    /// The data that survives a change of the route.
+    pub(crate) replicas: Few<Arc<Replica>>,
+    /// What survives a change of the route.
     pub(crate) live: Arc<RevisionLive>,
 }
 
@@ -108,9 +133,9 @@ impl Endpoint {
             targets.revisions.clear();
             targets.reason = Some(route::refusal(&lacking));
         }
-        let former = policy.former(&targets);
+        let rare = Rare { former: policy.former(&targets), reason: targets.reason, requires: policy.requires };
         let same = old.filter(|old| old.id == policy.deployment);
-        let revisions: Box<[_]> =
+        let revisions: Few<_> =
             targets.revisions.into_iter().map(|revision| Arc::new(Revision::new(revision, same))).collect();
         let serving = revisions.iter().filter(|revision| !revision.replicas.is_empty());
         Self {
@@ -120,14 +145,12 @@ impl Endpoint {
             total_weight: serving.map(|revision| u64::from(revision.weight)).sum(),
             route: Settings {
                 name: policy.name.map(String::into_boxed_str),
-                former: former.map(String::into_boxed_str),
+                rare: (rare != Rare::default()).then(|| Box::new(rare)),
                 state: if policy.deleting { State::Deleting } else { targets.state },
-                reason: targets.reason.map(String::into_boxed_str),
                 request_timeout_ms: policy.request_timeout_ms,
                 idempotent: policy.idempotent,
                 log_payloads: policy.log_payloads,
                 deleting: policy.deleting,
-                requires: (!policy.requires.is_empty()).then(|| Box::new(policy.requires)),
             },
             revisions,
             live: old.map(|old| Arc::clone(&old.live)).unwrap_or_default(),
@@ -140,7 +163,7 @@ impl Endpoint {
             deployment: self.id,
             name: self.route.name.as_deref().map(str::to_owned),
             deleting: self.route.deleting,
-            requires: self.route.requires.as_deref().cloned().unwrap_or_default(),
+            requires: self.route.requires().to_vec(),
             request_timeout_ms: self.route.request_timeout_ms,
             idempotent: self.route.idempotent,
             log_payloads: self.route.log_payloads,
@@ -149,10 +172,10 @@ impl Endpoint {
 
     /// The targets that it was created from, unless it [is refused](Self::is_refused).
     pub(crate) fn to_targets(&self) -> Targets {
-        let answers_to = self.route.former.as_deref().or(self.route.name.as_deref());
+        let answers_to = self.route.former().or(self.route.name.as_deref());
         Targets {
             state: self.route.state,
-            reason: self.route.reason.as_deref().map(str::to_owned),
+            reason: self.route.reason().map(str::to_owned),
             answers_to: answers_to.filter(|name| *name != self.id.to_string()).map(str::to_owned),
             revisions: self.revisions.iter().map(|revision| revision.to_route()).collect(),
         }
@@ -160,8 +183,7 @@ impl Endpoint {
 
     /// Whether it requires a capability that this gateway lacks, and so is not served.
     pub(crate) fn is_refused(&self) -> bool {
-        let requires = self.route.requires.iter().flat_map(|requires| requires.iter());
-        requires.map(String::as_str).any(|name| !CAPABILITIES.contains(&name))
+        self.route.requires().iter().any(|name| !CAPABILITIES.contains(&name.as_str()))
     }
 
     /// `md-26`, as a header.
@@ -181,7 +203,7 @@ impl Endpoint {
 
     /// Why it has no replica for a request: for the 503.
     pub(crate) fn why_not(&self, asked: &str) -> String {
-        match (&self.route.reason, self.route.state) {
+        match (self.route.reason(), self.route.state) {
             (Some(reason), state) => format!("{asked} is {state}: {reason}"),
             (None, state) => format!("{asked} is {state} and has no replica that is ready"),
         }
@@ -189,7 +211,7 @@ impl Endpoint {
 
     /// The name that its replicas answer to, until they answer to its new name `name`.
     pub(crate) fn former_of(&self, name: &str) -> Option<&str> {
-        self.route.former.as_deref().filter(|_| self.route.name.as_deref() == Some(name))
+        self.route.former().filter(|_| self.route.name.as_deref() == Some(name))
     }
 
     /// Its number of replicas.

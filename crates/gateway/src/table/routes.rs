@@ -240,7 +240,26 @@ impl Table {
         self.holds.store(true, Ordering::Release);
     }
 
-    /// Applies the new values of some entries.
+    /// Fills an empty table part by part; it stands at `version` once everything is there. After an error it is empty.
+    pub(crate) fn fill<E>(&self, mut entries: impl Iterator<Item = Result<Entry, E>>, version: i64) -> Result<(), E> {
+        loop {
+            let part: Result<Vec<_>, E> = entries.by_ref().take(AT_ONCE).collect();
+            match part {
+                Ok(part) if part.is_empty() => break,
+                Ok(part) => self.bring_in(&mut self.aside(), News::of(part.into_iter())),
+                Err(error) => {
+                    self.apply(Vec::new(), 0, true);
+                    self.holds.store(false, Ordering::Release);
+                    return Err(error);
+                }
+            }
+        }
+        self.version.store(version, Ordering::Release);
+        self.holds.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Brings in what is new of some entries.
     fn bring_in(&self, aside: &mut Aside, news: News) {
         let News { mut policies, mut targets } = news;
         let touched: HashSet<EndpointId> =
@@ -334,8 +353,8 @@ impl Table {
         entering: &[Arc<Endpoint>],
     ) -> Option<HashMap<Box<str>, EndpointId>> {
         let known = self.former.load();
-        let losing = |endpoint: &Arc<Endpoint>| Some((endpoint.route.former.clone()?, endpoint.key));
-        if known.is_empty() && !entering.iter().any(|endpoint| endpoint.route.former.is_some()) {
+        let losing = |endpoint: &Arc<Endpoint>| Some((endpoint.route.former()?.into(), endpoint.key));
+        if known.is_empty() && !entering.iter().any(|endpoint| endpoint.route.former().is_some()) {
             return None;
         }
         let changed: HashSet<_> = gone.iter().chain(entering).map(|endpoint| endpoint.key).collect();

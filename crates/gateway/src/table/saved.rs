@@ -5,6 +5,7 @@
 //! A damaged file is logged and ignored, because the control plane has the data.
 
 use std::{
+    cell::Cell,
     fs::File,
     io::{self, BufRead as _, BufReader, BufWriter, Write as _},
     path::{Path, PathBuf},
@@ -52,9 +53,8 @@ struct Head {
 
 /// Loads the file into the table. Returns its position; the beginning if there is no valid file.
 pub(crate) fn load(path: &Path, table: &Table) -> Position {
-    match read(path) {
-        Ok((position, changes)) => {
-            table.apply(changes, position.version, true);
+    match read(path, table) {
+        Ok(position) => {
             let count = table.endpoints();
             tracing::info!("serving {count} endpoints of {} until the control plane answers", path.display());
             position
@@ -68,34 +68,30 @@ pub(crate) fn load(path: &Path, table: &Table) -> Position {
     }
 }
 
-fn read(path: &Path) -> io::Result<(Position, Vec<Change>)> {
+fn read(path: &Path, table: &Table) -> io::Result<Position> {
     let mut lines = BufReader::new(File::open(path)?).lines();
     let damaged = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
     let head: Head = serde_json::from_str(&lines.next().ok_or_else(|| damaged("it is empty"))??)?;
-    let mut count = 0;
-    let lines = lines.inspect(|_| count += 1);
-    let changes: Vec<Change> = match head.form {
-        FORM => lines.map(|line| Ok(serde_json::from_str(&line?)?)).collect::<io::Result<_>>()?,
-        WHOLE_ROUTES => {
-            let mut changes = Vec::new();
-            for line in lines {
-                changes.extend(halves(serde_json::from_str(&line?)?));
-            }
-            changes
-        }
+    let count = Cell::new(0);
+    let lines = lines.inspect(|_| count.set(count.get() + 1));
+    let entries: Box<dyn Iterator<Item = io::Result<Entry>>> = match head.form {
+        FORM => Box::new(lines.map(|line| Ok(serde_json::from_str::<Change>(&line?)?.entry))),
+        WHOLE_ROUTES => Box::new(lines.flat_map(|line| match line.and_then(|line| Ok(serde_json::from_str(&line)?)) {
+            Ok(change) => halves(change).into_iter().map(Ok).collect(),
+            Err(error) => vec![Err(error)],
+        })),
         _ => return Err(damaged("another version of Modelway wrote it")),
     };
-    if count != head.routes {
-        return Err(damaged("its end is missing"));
-    }
-    Ok((Position { epoch: head.epoch, version: head.version }, changes))
+    let whole = std::iter::once_with(|| count.get() == head.routes);
+    let cut_off = whole.filter(|whole| !whole).map(|_| Err(damaged("its end is missing")));
+    table.fill(entries.chain(cut_off), head.version)?;
+    Ok(Position { epoch: head.epoch, version: head.version })
 }
 
-fn halves(change: RouteChange) -> [Change; 2] {
-    let RouteChange { version, deployment: key, route } = change;
+fn halves(change: RouteChange) -> [Entry; 2] {
+    let RouteChange { deployment: key, route, .. } = change;
     let (policy, targets) = route.map(|route| route.split(key)).unzip();
-    let endpoint = Entry::Endpoint { key: EndpointId::from(key), value: policy };
-    [endpoint, Entry::Targets { key, value: targets }].map(|entry| Change { version, entry })
+    [Entry::Endpoint { key: EndpointId::from(key), value: policy }, Entry::Targets { key, value: targets }]
 }
 
 /// Writes the table. Blocks as long as the disk takes.
