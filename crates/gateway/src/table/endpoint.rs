@@ -105,7 +105,7 @@ pub(crate) struct Revision {
     pub(crate) weight: u32,
     /// Its replicas.
     pub(crate) replicas: Few<Arc<Replica>>,
-    /// What survives a change of the route.
+    /// The data that survives a change of the route.
     pub(crate) live: Arc<RevisionLive>,
 }
 
