@@ -1,9 +1,9 @@
-//! Models that come and go while the server runs: which there are, how they stand, loading and unloading.
+//! The repository of models: their states, and loading and unloading them while the server runs.
 //!
-//! A model is loaded beside the one of its name that serves, and takes its place in one step when it predicts.
-//! The old one answers what it has and is freed. Whatever fails before that step changes nothing. Loads of one
-//! model wait for one another; other models and all requests go on meanwhile. The work is a task of its own: a
-//! caller that hangs up does not break it off.
+//! A model is loaded next to the serving one with its name, and replaces it in one step when it predicts. The old one
+//! answers its requests and is freed. A failure before that step changes nothing. Loads of one model run one after the
+//! other; other models and all requests continue during a load. The work is a separate task: a client that disconnects
+//! does not interrupt it.
 //!
 //! **Invariant:** no request is refused because a model is being replaced.
 
@@ -42,12 +42,12 @@ use leaving::Leaving;
 use origin::Origin;
 use turns::Turns;
 
-/// Orders to load and unload at one time, those that wait included.
+/// Maximum number of load and unload orders at one time, including waiting ones.
 const MOST_ORDERS: usize = 64;
-/// Models that are known, so that requests with files of their own cannot fill the memory with names.
+/// Maximum number of known models, so that requests with their own files cannot fill the memory with names.
 const MOST_MODELS: usize = 10_000;
 
-/// What the repository shares with the rest of the server.
+/// The state that the repository shares with the rest of the server.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) config: Arc<Config>,
@@ -70,18 +70,18 @@ pub(crate) struct Repository {
     open: bool,
 }
 
-/// What came of loading the versions of one model.
+/// The result of loading the versions of one model.
 struct Loaded {
     models: Vec<Arc<Model>>,
     failed: Vec<(String, ServeError)>,
 }
 
 impl Repository {
-    /// `local`: nobody but this machine reaches the server.
+    /// `local`: only this machine can reach the server.
     pub(crate) fn new(shared: Shared, tasks: Tasks, local: bool) -> Self {
         let Shared { config, models, metrics, reporter } = shared;
-        // Who may load may run code: on other machines' behalf only if a person said so, and never as a replica,
-        // whose models are the control plane's.
+        // Loading can run code. So other machines may do it only if the settings allow it, and never in a replica,
+        // whose models the control plane decides.
         let open = config.model_control.unwrap_or(local && config.replica_id.is_none());
         let (turns, leaving) = (Turns::default(), Arc::new(Leaving::default()));
         let orders = Arc::new(Semaphore::new(MOST_ORDERS));
@@ -118,12 +118,12 @@ impl Repository {
         .await
     }
 
-    /// Models that finish what they have, and then end.
+    /// Models that finish their requests, and then end.
     pub(crate) fn leaving(&self) -> Vec<Arc<Model>> {
         self.leaving.all()
     }
 
-    /// Carries out an order in a task of its own, if orders are taken here and now.
+    /// Executes an order in a separate task, if orders are allowed now.
     async fn order(
         &self,
         work: impl Future<Output = Result<(), InferError>> + Send + 'static,
@@ -172,7 +172,7 @@ impl Repository {
         work.await.unwrap_or_else(|e| Err(InferError::Failed(refused(format!("it broke off: {e}")))))
     }
 
-    /// Loads every version. `serving`: others are served meanwhile. Blocks.
+    /// Loads every version. `serving`: other models are being served. Blocks.
     fn make(&self, listed: &Listed, serving: bool) -> Loaded {
         let name = listed.name.as_str();
         listed.declared.tell(name);
@@ -190,7 +190,7 @@ impl Repository {
         loaded
     }
 
-    /// Puts what was loaded in the place of what serves; all of it or, where something serves, nothing.
+    /// Replaces the serving models with the loaded ones; all of them or, if something is serving, none.
     fn replace(
         self: &Arc<Self>,
         name: &str,
@@ -206,7 +206,7 @@ impl Repository {
         let first = loaded.failed.into_iter().next();
         match first {
             Some((_, error)) if serving || loaded.models.is_empty() => {
-                // Those that were loaded are thrown away: their metrics are those of versions out of service.
+                // The loaded ones are discarded: their metrics belong to versions that are not served.
                 for model in &loaded.models {
                     model.metrics.set_loaded(self.serves(name, &model.version));
                 }
@@ -228,7 +228,7 @@ impl Repository {
         }
     }
 
-    /// Notes that a load failed, and what to answer.
+    /// Records that a load failed, and returns the error.
     fn not_loaded(&self, name: &str, failed: Vec<(String, String)>, error: &ServeError) -> InferError {
         let serving = self.models.find(name, None).is_ok();
         if self.models.knows(name) {
@@ -243,7 +243,7 @@ impl Repository {
         self.models.find(name, Some(version)).is_ok()
     }
 
-    /// Lets go of what was replaced once its last request is answered; `after` that says so.
+    /// Releases what was replaced after its last request was answered; `after` signals that.
     fn retire(&self, old: Arc<Versions>, after: impl FnOnce() + Send + 'static) {
         let leaving = Arc::clone(&self.leaving);
         let tasks = self.tasks.clone();
@@ -256,7 +256,7 @@ impl Repository {
     }
 }
 
-/// The protocol's sort for a load that failed.
+/// The protocol's error for a failed load.
 fn refusal(error: &ServeError, words: String) -> InferError {
     if error.is_permanent() { InferError::Invalid(words) } else { InferError::Failed(words) }
 }

@@ -1,4 +1,4 @@
-//! A model's configuration as Triton's clients ask for it: what holds for the model, not what its file says.
+//! The effective configuration of a model, as Triton's clients request it; not the content of its file.
 
 use std::collections::BTreeMap;
 
@@ -10,20 +10,20 @@ use crate::{
     source::declared::{Declared, Policy, read::type_name},
 };
 
-/// The configuration that holds.
+/// The effective configuration.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct ModelConfig {
     pub(crate) name: String,
     pub(crate) platform: String,
     pub(crate) backend: String,
     pub(crate) version_policy: VersionPolicy,
-    /// Rows that may be run as one. 0: the dimensions below count all of a tensor's.
+    /// Maximum batch size. 0: the dimensions below are those of the whole tensor.
     pub(crate) max_batch_size: i32,
     pub(crate) input: Vec<ConfigTensor>,
     pub(crate) output: Vec<ConfigTensor>,
     pub(crate) instance_group: Vec<InstanceGroup>,
     pub(crate) default_model_filename: String,
-    /// Absent where no requests are run together.
+    /// Absent if requests are not batched.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) dynamic_batching: Option<DynamicBatching>,
     pub(crate) parameters: BTreeMap<String, Text>,
@@ -32,7 +32,7 @@ pub(crate) struct ModelConfig {
 }
 
 impl ModelConfig {
-    /// What holds for a loaded model: its signature and its settings, and the rest of what was declared.
+    /// The effective configuration of a loaded model: its signature and its settings, and the rest of its declaration.
     pub(crate) fn of(name: &str, model: &Model, declared: &Declared) -> Self {
         let (signature, settings) = (&model.signature, &model.settings);
         let rows = signature.rows && settings.max_batch_size > 1;
@@ -77,7 +77,7 @@ impl ModelConfig {
     }
 }
 
-/// Triton's backend for a platform.
+/// Triton's backend of a platform.
 fn backend_of(platform: &str) -> &str {
     match platform {
         "onnxruntime_onnx" => "onnxruntime",
@@ -93,14 +93,14 @@ fn narrow(number: usize) -> i32 {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum VersionPolicy {
-    /// The newest ones.
+    /// The newest versions.
     Latest {
-        /// So many.
+        /// Their number.
         num_versions: u32,
     },
-    /// All that are there.
+    /// All available versions.
     All {},
-    /// These.
+    /// These versions.
     Specific {
         /// Their numbers.
         versions: Vec<i64>,
@@ -114,7 +114,7 @@ pub(crate) struct ConfigTensor {
     /// `TYPE_FP32` and the like.
     #[serde(serialize_with = "type_word")]
     pub(crate) data_type: Datatype,
-    /// Without the dimension of rows, where `max_batch_size` is above 0.
+    /// Without the batch dimension, if `max_batch_size` is above 0.
     pub(crate) dims: Vec<i64>,
 }
 
@@ -123,16 +123,16 @@ fn type_word<S: serde::Serializer>(datatype: &Datatype, serializer: S) -> Result
     serializer.serialize_str(type_name(*datatype))
 }
 
-/// Copies that work side by side.
+/// Copies that run in parallel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct InstanceGroup {
     pub(crate) name: String,
-    /// `KIND_CPU`: nothing else is served here.
+    /// `KIND_CPU`: nothing else is supported.
     pub(crate) kind: &'static str,
     pub(crate) count: i32,
 }
 
-/// How requests are run together.
+/// How requests are batched.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct DynamicBatching {
     pub(crate) preferred_batch_size: Vec<i32>,
@@ -147,13 +147,13 @@ pub(crate) struct Text {
     pub(crate) string_value: String,
 }
 
-/// Whether answers are kept.
+/// Whether answers are cached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct ResponseCache {
     pub(crate) enable: bool,
 }
 
-/// Whether one request may get more than one answer.
+/// Whether one request may get several answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct TransactionPolicy {
     pub(crate) decoupled: bool,

@@ -1,25 +1,25 @@
-//! How a model stands, in the words of the repository extension.
+//! The states of models, in the terms of the repository extension.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// How one version of a model stands.
+/// The state of one version of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub(crate) enum ModelState {
     /// It predicts.
     Ready,
-    /// It is being loaded, and nothing of that name and version predicts yet.
+    /// It is being loaded, and no model with that name and version predicts yet.
     Loading,
-    /// It takes no more requests, and finishes those that it has.
+    /// It accepts no more requests, and finishes its current ones.
     Unloading,
-    /// It is known and not served; the reason says why.
+    /// It is known and not served, for the given reason.
     Unavailable,
 }
 
 impl ModelState {
-    /// The protocol's word.
+    /// The name in the protocol.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Ready => "READY",
@@ -43,6 +43,6 @@ pub(crate) struct IndexEntry {
     /// Empty if no version is known yet.
     pub(crate) version: String,
     pub(crate) state: ModelState,
-    /// Why it stands so; empty where the state says all.
+    /// The reason of the state; empty if the state needs none.
     pub(crate) reason: String,
 }

@@ -1,7 +1,7 @@
-//! Models that were replaced or unloaded and still have requests to answer.
+//! Replaced or unloaded models that still have requests to answer.
 //!
-//! A request holds the model that it was given. When only this list holds one, nothing more can come to it: it
-//! is closed, its threads end, and it is freed, and the files that it was loaded from with it.
+//! A request holds its model. When only this list holds a model, it can get no more requests: it is closed, its threads
+//! end, and it is freed together with its files.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -13,7 +13,7 @@ use crate::{
     run::model::Model,
 };
 
-/// How often it is looked whether the last request has left. Nothing tells of the end of an `Arc`'s other holders.
+/// Interval of checking whether the last request has ended: an `Arc` does not signal when its other holders are gone.
 const LOOK: Duration = Duration::from_millis(10);
 
 /// The list.
@@ -27,7 +27,7 @@ struct Leaver {
 }
 
 impl Leaver {
-    /// Whether it has ended; closes it when it may be.
+    /// Whether it has ended; closes it when possible.
     fn has_left(&self) -> bool {
         if Arc::strong_count(&self.model) > 1 {
             return false;
@@ -47,12 +47,12 @@ impl Leaving {
         while mine.iter().any(|model| model.strong_count() > 0) {
             tokio::time::sleep(LOOK).await;
             let gone: Vec<_> = self.lock().extract_if(.., |leaver| leaver.has_left()).collect();
-            // Outside of the lock: freeing a large model takes its time.
+            // Outside of the lock, because freeing a large model takes time.
             drop(gone);
         }
     }
 
-    /// Those that have not ended yet.
+    /// The models that have not ended yet.
     pub(super) fn all(&self) -> Vec<Arc<Model>> {
         self.lock().iter().map(|leaver| Arc::clone(&leaver.model)).collect()
     }

@@ -1,5 +1,4 @@
-//! Where the files of a model to be loaded come from: the source that the server was started with, looked at
-//! anew, or the request itself.
+//! The source of a model's files for a load: the source of the server, inspected again, or the request itself.
 
 use std::{
     fs,
@@ -19,13 +18,13 @@ use crate::{
 pub(super) struct Origin {
     pub(super) held: Held,
     root: PathBuf,
-    /// Only this model's files, whatever its name.
+    /// Only the files of this model, whatever its name is.
     of_request: bool,
     instead: Option<Declared>,
 }
 
 impl Origin {
-    /// Brings the files here.
+    /// Fetches the files.
     pub(super) async fn of(config: &Config, request: LoadRequest) -> Result<Self, ServeError> {
         let instead = request.config.as_deref().map(Declared::from_json).transpose()?;
         if request.files.is_empty() {
@@ -38,7 +37,7 @@ impl Origin {
         Ok(Self { held: Held::Folder(folder), root, of_request: true, instead })
     }
 
-    /// The model of this name, or why it cannot be served; `None` if there is no such thing. Blocks.
+    /// The model with this name, or why it cannot be served; `None` if it does not exist. Blocks.
     pub(super) fn find(&self, config: &Config, models: &Registry, name: &str) -> Option<Result<Listed, ServeError>> {
         if self.of_request {
             return Some(self.model_in(&self.root, name));
@@ -50,7 +49,7 @@ impl Origin {
             Held::Folder(_) => source::find(&self.root),
         };
         match found {
-            // What the server was started with is one model, whatever its folder is called.
+            // The source of the server is one model, whatever its folder is called.
             Ok(Found::One(listed)) => models.knows(name).then(|| self.as_asked(*listed, config)),
             Ok(Found::Many(many)) if config.model_name.as_deref() == Some(name) && many.len() == 1 => {
                 let listed = many.into_iter().next()?.listed;
@@ -72,7 +71,7 @@ impl Origin {
         }
     }
 
-    /// The one model of the source, with the name and version that it is served under.
+    /// The single model of the source, with the name and version that it is served under.
     fn as_asked(&self, mut listed: Listed, config: &Config) -> Result<Listed, ServeError> {
         if let Some(instead) = &self.instead {
             listed.declared = instead.clone();
@@ -81,7 +80,7 @@ impl Origin {
     }
 }
 
-/// Writes a request's files into a folder of their own, which only this user can read.
+/// Writes the files of a request to a separate folder that only this user can read.
 fn write(request: &LoadRequest) -> Result<tempfile::TempDir, ServeError> {
     let failed = |source| ServeError::Io { what: "the request's files cannot be written".to_owned(), source };
     let folder = tempfile::Builder::new().prefix("modelway-model-").tempdir().map_err(failed)?;

@@ -1,7 +1,7 @@
-//! The models that are known, by name and version: which predict, and how the others stand.
+//! The registry of models by name and version: those that predict, and the states of the others.
 //!
-//! Whoever looks a model up reads one table that never changes; whoever changes something puts a new table in
-//! its place. So a request sees a model before or after a change, never in between, and waits for nobody.
+//! Readers use a table that never changes; a change replaces it with a new table. So a request sees a model before or
+//! after a change, never in between, and waits for nobody.
 
 mod entry;
 
@@ -25,16 +25,16 @@ use crate::{error::InferError, repository::IndexEntry, run::model::Model};
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     table: ArcSwap<Table>,
-    /// Held while a new table is made of the old one.
+    /// Held while a new table is created from the old one.
     changing: Mutex<()>,
-    /// Everything that is served from the start is there: a name that is not known is a wrong one.
+    /// Everything in the source has been tried: an unknown name is wrong.
     complete: AtomicBool,
 }
 
 #[derive(Clone, Debug, Default)]
 struct Table {
     models: HashMap<String, Arc<Entry>>,
-    /// Further names, and the one that each stands for.
+    /// Further names, and the names that they stand for.
     aliases: HashMap<String, String>,
 }
 
@@ -45,7 +45,7 @@ impl Table {
 }
 
 impl Registry {
-    /// A model, and all versions of it. The newest version if none is named.
+    /// A model, and all its versions. The newest version if none is given.
     pub(crate) fn find(&self, name: &str, version: Option<&str>) -> Result<(Arc<Model>, Arc<Versions>), InferError> {
         let table = self.table.load();
         match table.get(name) {
@@ -55,7 +55,7 @@ impl Registry {
         }
     }
 
-    /// The same for whoever wants to know a model, not to ask it: one that was unloaded is not found.
+    /// The same for metadata requests: an unloaded model is not found.
     pub(crate) fn described(
         &self,
         name: &str,
@@ -67,7 +67,7 @@ impl Registry {
         })
     }
 
-    /// Says that there is no such model, and which there are.
+    /// The error for an unknown model, with the existing ones.
     pub(crate) fn unknown(&self, name: &str) -> String {
         const SHOWN: usize = 16;
         let table = self.table.load();
@@ -85,17 +85,17 @@ impl Registry {
         words::unknown_model(name, &hint)
     }
 
-    /// The own name of a model that may have been asked for by another one.
+    /// The own name of a model, for a name that may be an alias.
     pub(crate) fn own_name(&self, name: &str) -> String {
         self.table.load().aliases.get(name).map_or_else(|| name.to_owned(), Clone::clone)
     }
 
-    /// Whether something of this name is known, served or not.
+    /// Whether a model with this name is known, served or not.
     pub(crate) fn knows(&self, name: &str) -> bool {
         self.table.load().get(name).is_some()
     }
 
-    /// How many models are known.
+    /// The number of known models.
     pub(crate) fn len(&self) -> usize {
         self.table.load().models.len()
     }
@@ -106,7 +106,7 @@ impl Registry {
         table.models.values().filter_map(|entry| entry.serving()).flat_map(Versions::models).cloned().collect()
     }
 
-    /// Every version that is known, sorted, and how it stands.
+    /// Every known version and its state, sorted.
     pub(crate) fn index(&self, ready_only: bool) -> Vec<IndexEntry> {
         let table = self.table.load();
         let mut names: Vec<_> = table.models.iter().collect();
@@ -124,7 +124,7 @@ impl Registry {
         names
     }
 
-    /// Why the server is not what it was started to be, if it is not: a model that should predict does not.
+    /// Why the server is not ready: a model that should predict does not.
     pub(crate) fn fault(&self) -> Option<String> {
         let table = self.table.load();
         let mut faults: Vec<_> =
@@ -135,30 +135,30 @@ impl Registry {
         Some(format!("model `{name}` cannot be served: {reason}{more}"))
     }
 
-    /// Says that everything that is served from the start was tried.
+    /// Records that everything in the source was tried.
     pub(crate) fn complete(&self) {
         self.complete.store(true, Relaxed);
     }
 
-    /// Whether [`Registry::complete`] was said.
+    /// Whether [`Registry::complete`] was called.
     pub(crate) fn is_complete(&self) -> bool {
         self.complete.load(Relaxed)
     }
 
-    /// Lets `name` be asked for by these names too.
+    /// Adds aliases for `name`.
     pub(crate) fn set_aliases(&self, name: &str, aliases: &[String]) {
         self.change(|table| {
             table.aliases.extend(aliases.iter().filter(|alias| *alias != name).map(|a| (a.clone(), name.to_owned())));
         });
     }
 
-    /// Notes that these versions are being loaded.
+    /// Records that these versions are being loaded.
     pub(crate) fn begin<'v>(&self, name: &str, versions: impl IntoIterator<Item = &'v str>) {
         self.change_entry(name, |entry| entry.begin(versions));
     }
 
-    /// Serves these from now on, in place of what was served; `failed` are versions that could not be loaded, and
-    /// why. Returns what was replaced.
+    /// Serves these from now on, in place of the previous ones; `failed` are versions that could not be loaded, with
+    /// the reasons. Returns what was replaced.
     pub(crate) fn serve(
         &self,
         name: &str,
@@ -169,17 +169,17 @@ impl Registry {
         self.change_entry(name, |entry| entry.serve(versions, failed, fault))
     }
 
-    /// Notes that a load failed. What was served goes on.
+    /// Records that a load failed. The previous versions continue.
     pub(crate) fn failed(&self, name: &str, failed: Vec<(String, String)>, fault: Option<String>) {
         self.change_entry(name, |entry| entry.failed(failed, fault));
     }
 
-    /// Serves a model no more. Returns what was served.
+    /// Stops serving a model. Returns what was served.
     pub(crate) fn take(&self, name: &str) -> Option<Arc<Versions>> {
         self.change_entry(name, Entry::take)
     }
 
-    /// Notes that nothing of what was taken is left.
+    /// Records that a removed model has ended completely.
     pub(crate) fn gone(&self, name: &str) {
         self.change_entry(name, Entry::gone);
     }

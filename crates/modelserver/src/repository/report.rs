@@ -1,4 +1,4 @@
-//! What this server says of itself, and the waiting for it to change.
+//! The report of this server about itself, and waiting for its changes.
 
 use std::{
     path::{Path, PathBuf},
@@ -12,10 +12,10 @@ use api::{
 };
 use tokio::sync::watch;
 
-/// The longest wait for a change.
+/// Maximum wait for a change.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
-/// The state, its history's length, and what is served.
+/// The state, the number of its changes, and what is served.
 #[derive(Clone, Debug)]
 struct Standing {
     seq: u64,
@@ -32,12 +32,12 @@ struct Standing {
 pub(crate) struct Changes(watch::Receiver<Standing>);
 
 impl Changes {
-    /// Returns after the next change; `false` once there will be no more.
+    /// Returns after the next change; `false` if there will be no more.
     pub(crate) async fn next(&mut self) -> bool {
         self.0.changed().await.is_ok() && !self.0.borrow_and_update().last
     }
 
-    /// Returns once there will be no more.
+    /// Returns once there will be no more changes.
     pub(crate) async fn last(mut self) {
         // Either way there will be none.
         let _ = self.0.wait_for(|standing| standing.last).await;
@@ -58,7 +58,7 @@ impl Reporter {
         Self { replica: replica.map(ReplicaId), standing: watch::Sender::new(standing) }
     }
 
-    /// Tells where this server stands now.
+    /// Sets the state of this server.
     pub(crate) fn set(&self, state: ReplicaState) {
         self.standing.send_modify(|standing| {
             standing.state = state;
@@ -76,7 +76,7 @@ impl Reporter {
         });
     }
 
-    /// The files that are served, once found.
+    /// The served files, once found.
     pub(crate) fn files(&self) -> Option<FoundFiles> {
         self.standing.borrow().files.clone()
     }
@@ -93,7 +93,7 @@ impl Reporter {
         self.standing.send_modify(|standing| standing.last = true);
     }
 
-    /// Tells that the models are others now.
+    /// Signals that the models have changed.
     pub(crate) fn models_changed(&self) {
         self.standing.send_modify(|_| {});
     }

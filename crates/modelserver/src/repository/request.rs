@@ -1,6 +1,6 @@
-//! What a caller may give along with the word to load: another configuration, and the files themselves.
+//! The optional content of a load request: another configuration, and files.
 //!
-//! The names of files come from outside and are checked here; nothing is written here.
+//! The names of files come from clients and are validated here; nothing is written here.
 
 use std::collections::BTreeMap;
 
@@ -9,24 +9,24 @@ use inference::decode_base64;
 
 use crate::error::InferError;
 
-/// The parameter that holds the configuration as JSON.
+/// The parameter with the configuration as JSON.
 const CONFIG: &str = "config";
-/// What the parameters begin with that hold files: `file:1/model.onnx`.
+/// The prefix of the parameters with files: `file:1/model.onnx`.
 const FILE: &str = "file:";
-/// Files in one request.
+/// Maximum number of files in one request.
 const MOST_FILES: usize = 256;
 
-/// What the load of a model may bring along.
+/// The optional content of a load request.
 #[derive(Debug, Default)]
 pub(crate) struct LoadRequest {
-    /// The model's configuration, in JSON, instead of its `config.pbtxt`.
+    /// The configuration of the model, in JSON, which replaces its `config.pbtxt`.
     pub(crate) config: Option<String>,
-    /// Files by their path below the model's folder, instead of that folder.
+    /// Files by their path in the model's folder, which replace that folder.
     pub(crate) files: BTreeMap<String, Bytes>,
 }
 
 impl LoadRequest {
-    /// Takes a parameter that is text: `config`, or a file in base64.
+    /// Takes a text parameter: `config`, or a file in base64.
     pub(crate) fn text(&mut self, name: &str, value: &str) -> Result<(), InferError> {
         if name == CONFIG {
             self.config = Some(value.to_owned());
@@ -38,7 +38,7 @@ impl LoadRequest {
         self.add(path, bytes.into())
     }
 
-    /// Takes a parameter that is bytes: a file as it is.
+    /// Takes a bytes parameter: a file.
     pub(crate) fn bytes(&mut self, name: &str, value: Bytes) -> Result<(), InferError> {
         let path = file_of(name)?;
         self.add(path, value)
@@ -63,7 +63,7 @@ fn file_of(name: &str) -> Result<&str, InferError> {
     })
 }
 
-/// A few plain names, so that no file lands anywhere but below its model's folder.
+/// Allows only plain path segments, so that no file is written outside of its model's folder.
 fn check_path(path: &str) -> Result<(), InferError> {
     let plain = |part: &str| {
         let known = |byte: u8| byte.is_ascii_alphanumeric() || b"._-+ ".contains(&byte);

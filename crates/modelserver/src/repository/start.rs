@@ -1,7 +1,7 @@
-//! Loading what the server was started with.
+//! Loads the source that the server was started with.
 //!
-//! One model that cannot be served is a server that cannot; of a folder of many it costs only itself, and the
-//! server says that it is not ready and why.
+//! If a single model cannot be served, the server cannot serve. In a folder of many, only that model is missing, and
+//! the server reports that it is not ready and why.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,12 +15,12 @@ use crate::{
     source::{self, Candidate, Found, Listed},
 };
 
-/// Threads that load models side by side.
+/// Number of threads that load models in parallel.
 const MOST_LOADERS: usize = 8;
 
 impl Repository {
-    /// Fetches and loads everything that the configuration names. Returns where it came from, once all of it was
-    /// tried. `fetched` is told as soon as the files are here.
+    /// Fetches and loads everything in the configuration. Returns its origin, once all of it was tried. `fetched` is
+    /// notified as soon as the files are here.
     pub(crate) async fn start(self: &Arc<Self>, on_fetched: impl FnOnce(&Fetched)) -> Result<(), ServeError> {
         let fetched = fetch(&self.config).await?;
         on_fetched(&fetched);
@@ -35,8 +35,8 @@ impl Repository {
         Ok(())
     }
 
-    /// Says which names in `[serve.models]` no model has. Not an error: such a model may be loaded later, and a replica
-    /// is told of the models of all.
+    /// Logs the names in `[serve.models]` without a model. This is not an error: such a model may be loaded later, and
+    /// a replica gets the settings of all models.
     fn tell_of_strangers(&self) {
         if self.config.replica_id.is_some() {
             return;
@@ -53,7 +53,7 @@ impl Repository {
         let config = &self.config;
         match found {
             Found::One(listed) => self.start_one(*listed, held),
-            // A repository with just one model can be served under the name that was asked for.
+            // A repository with only one model can be served under the configured name.
             Found::Many(mut many) if config.model_name.is_some() && many.len() == 1 => match many.pop() {
                 Some(candidate) => self.start_one(candidate.listed?, held),
                 None => Ok(()),
@@ -83,7 +83,7 @@ impl Repository {
         Ok(())
     }
 
-    /// Each model serves as soon as it can; as many are loaded at a time as there are CPUs.
+    /// Each model serves as soon as it can; the number of parallel loads is the number of CPUs.
     fn start_many(&self, many: Vec<Candidate>, held: &Arc<Held>) {
         for candidate in &many {
             match &candidate.listed {
@@ -131,7 +131,7 @@ impl Repository {
     }
 }
 
-/// Why a folder of many models cannot be served as one.
+/// Why a folder of many models cannot be served as a single one.
 fn several(names: &[&str]) -> String {
     const SHOWN: usize = 5;
     let shown: Vec<_> = names.iter().copied().take(SHOWN).collect();

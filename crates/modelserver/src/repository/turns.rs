@@ -1,4 +1,4 @@
-//! One order after the other for each model, and all models side by side.
+//! Runs the orders for each model one after the other, and those for different models in parallel.
 
 use std::{
     collections::HashMap,
@@ -7,16 +7,16 @@ use std::{
 
 use tokio::sync::OwnedMutexGuard;
 
-/// Whose turn it is, by name. A name is forgotten when nobody waits for it.
+/// The locks by name. A name is removed when nobody waits for it.
 #[derive(Debug, Default)]
 pub(super) struct Turns(Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>);
 
-/// A turn; dropping it is the next one's.
+/// A turn; dropping it passes the turn on.
 #[derive(Debug)]
 pub(super) struct Turn(#[allow(dead_code, reason = "held, never read")] OwnedMutexGuard<()>);
 
 impl Turns {
-    /// Waits until no other order for this name is under way.
+    /// Waits until no other order for this name is running.
     pub(super) async fn of(&self, name: &str) -> Turn {
         let turn = {
             let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);

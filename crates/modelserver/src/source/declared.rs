@@ -1,7 +1,7 @@
-//! What is said about one model in its own `config.pbtxt`, or with the word to load it: Triton's model
-//! configuration, as far as it means something here.
+//! The configuration of one model from its `config.pbtxt` or from the load request: Triton's model configuration, as
+//! far as it applies here.
 //!
-//! A field that Triton knows and this server does not follow is told once in the log; one that nobody knows is an
+//! A Triton field that this server does not apply is logged once; an unknown field is an error. Nothing is loaded here.
 //! error. Nothing is loaded here.
 
 mod check;
@@ -22,21 +22,21 @@ use crate::{
     settings::{ModelSettings, Overrides},
 };
 
-/// Memory for kept answers where a model wants them kept and `[serve]` says nothing of it.
+/// Memory of the response cache if a model enables it and `[serve]` sets no size.
 const CACHE_BYTES: usize = 32 << 20;
 
-/// What was said about one model.
+/// The configuration of one model.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Declared {
-    /// The file it stands in, for messages.
+    /// Its file, for errors.
     place: String,
     pub(crate) name: Option<String>,
     pub(crate) platform: Option<String>,
-    /// What runs it.
+    /// Its runtime.
     pub(crate) kind: Option<Kind>,
-    /// The file of each version that is the model.
+    /// The model file of each version.
     pub(crate) default_model_filename: Option<String>,
-    /// Rows that may be run as one; 0: the model's tensors have no dimension of rows.
+    /// Maximum batch size; 0: the tensors of the model have no batch dimension.
     pub(crate) max_batch_size: Option<i64>,
     pub(crate) inputs: Vec<DeclaredTensor>,
     pub(crate) outputs: Vec<DeclaredTensor>,
@@ -44,22 +44,22 @@ pub(crate) struct Declared {
     pub(crate) warmups: Vec<Warmup>,
     pub(crate) response_cache: Option<bool>,
     pub(crate) parameters: BTreeMap<String, String>,
-    /// How it is run.
+    /// Its settings.
     overrides: Overrides,
-    /// It came with the word to load the model, not with the model's files.
+    /// It came with the load request, not with the files of the model.
     by_request: bool,
-    /// What changes nothing here, and why.
+    /// Fields without effect here, with the reasons.
     notes: Vec<String>,
 }
 
-/// An input or output as it was described.
+/// A declared input or output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DeclaredTensor {
     name: String,
     datatype: Option<Datatype>,
-    /// Of requests.
+    /// The shape in requests.
     dims: Vec<i64>,
-    /// Of the model, where that is another.
+    /// The shape of the model, if it is different.
     reshape: Option<Vec<i64>>,
     /// Requests may leave it out.
     optional: bool,
@@ -68,12 +68,12 @@ pub(crate) struct DeclaredTensor {
 /// Which versions are served.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Policy {
-    /// Every one that is there.
+    /// Every available version.
     #[default]
     All,
-    /// So many of the newest.
+    /// This many of the newest versions.
     Latest(u32),
-    /// These numbers.
+    /// These versions.
     Specific(Vec<i64>),
 }
 
@@ -81,10 +81,10 @@ pub(crate) enum Policy {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Warmup {
     pub(crate) name: String,
-    /// Rows; 0: the dimensions are all of a tensor's.
+    /// Rows; 0: the dimensions are those of the whole tensor.
     pub(crate) batch_size: i64,
     pub(crate) inputs: BTreeMap<String, WarmupInput>,
-    /// How often.
+    /// The number of runs.
     pub(crate) count: u32,
 }
 
@@ -96,12 +96,12 @@ pub(crate) struct WarmupInput {
     pub(crate) data: WarmupData,
 }
 
-/// Where the data of a warm-up comes from.
+/// The source of the data of a warm-up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum WarmupData {
     Zero,
     Random,
-    /// A file in the folder `warmup` beside the versions, its bytes as binary tensors have them.
+    /// A file in the folder `warmup` next to the versions, in the form of binary tensors.
     File(String),
 }
 
@@ -118,7 +118,7 @@ impl Declared {
         Self::of(place, text::parse(&text))
     }
 
-    /// Reads the JSON that comes with the word to load.
+    /// Reads the JSON in a load request.
     pub(crate) fn from_json(text: &str) -> Result<Self, ServeError> {
         let place = "the parameter `config`".to_owned();
         match serde_json::from_str(text) {
@@ -136,15 +136,15 @@ impl Declared {
         }
     }
 
-    /// Tells of what is not honoured.
+    /// Logs the fields that are not applied.
     pub(crate) fn tell(&self, model: &str) {
         for note in &self.notes {
             tracing::warn!(model, "{}: {note}", self.place);
         }
     }
 
-    /// How the model of this name is run. A file gives way to what the configuration says for the model; a request
-    /// does not.
+    /// The settings of the model with this name. The configured settings override a file; a load request overrides
+    /// both.
     pub(crate) fn settings(&self, config: &Config, name: &str) -> ModelSettings {
         let of_all = ModelSettings::of_all(config);
         if self.by_request {
@@ -154,7 +154,7 @@ impl Declared {
         }
     }
 
-    /// What it says of how the model is run, above `settings`.
+    /// Its settings, applied to `settings`.
     fn over(&self, settings: ModelSettings) -> ModelSettings {
         let mut overrides = self.overrides.clone();
         match self.response_cache {
@@ -165,7 +165,7 @@ impl Declared {
         settings.with(&overrides)
     }
 
-    /// The versions that are to be served.
+    /// The versions to serve.
     pub(crate) fn choose(&self, files: Vec<ModelFile>) -> Result<Vec<ModelFile>, ServeError> {
         let mut files = files;
         match &self.policy {
@@ -190,13 +190,13 @@ impl Declared {
         Ok(files)
     }
 
-    /// For a version that was named by its folder: which versions are served is no longer asked.
+    /// For a version that was selected by its folder: the version policy is ignored.
     pub(crate) fn of_named_version(mut self) -> Self {
         self.policy = Policy::All;
         self
     }
 
-    /// Whether it is about the model that was found.
+    /// Whether it belongs to the model that was found.
     pub(crate) fn check_name(&self, found: &str) -> Result<(), ServeError> {
         match &self.name {
             Some(name) if name != found => Err(self.wrong(format!(
@@ -206,7 +206,7 @@ impl Declared {
         }
     }
 
-    /// Something is wrong with what it says.
+    /// A fault in the configuration.
     pub(crate) fn wrong(&self, reason: String) -> ServeError {
         ServeError::ModelConfig { place: self.place.clone(), reason }
     }

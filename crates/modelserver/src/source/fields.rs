@@ -1,4 +1,4 @@
-//! Takes a message's fields one by one, and says of those that nobody took what they are.
+//! Takes the fields of a message one by one, and reports the remaining ones.
 
 use std::collections::BTreeMap;
 
@@ -6,9 +6,9 @@ use api::decode::nearest;
 
 use super::text::{Field, Message, Value, Wrong};
 
-/// The fields of one message. Every one must be taken, be known as not honoured, or is an error.
+/// The fields of one message. Every field must be taken or marked as not applied; any other field is an error.
 pub(super) struct Fields<'n> {
-    /// The message's own name with a point after it; empty at the top.
+    /// The name of the message with a dot after it; empty at the top.
     place: String,
     left: Vec<Field>,
     known: Vec<&'static str>,
@@ -27,7 +27,7 @@ impl<'n> Fields<'n> {
         self.left.extract_if(.., |field| field.name == name).collect()
     }
 
-    /// The value of a field that may be there once.
+    /// The value of a field that may occur once.
     pub(super) fn one(&mut self, name: &'static str) -> Result<Option<Field>, Wrong> {
         let mut all = self.many(name);
         let last = all.pop();
@@ -54,7 +54,7 @@ impl<'n> Fields<'n> {
         }
     }
 
-    /// A whole number from `low` on.
+    /// A whole number, at least `low`.
     pub(super) fn number(&mut self, name: &'static str, low: i64) -> Result<Option<i64>, Wrong> {
         let field = self.one(name)?;
         field.map(|field| self.number_of(&field, low)).transpose()
@@ -86,13 +86,13 @@ impl<'n> Fields<'n> {
         }
     }
 
-    /// A message that may be there once.
+    /// A message that may occur once.
     pub(super) fn message(&mut self, name: &'static str) -> Result<Option<Fields<'_>>, Wrong> {
         let Some(field) = self.one(name)? else { return Ok(None) };
         self.open(field).map(Some)
     }
 
-    /// The fields of a value that is a message.
+    /// The fields of a message value.
     pub(super) fn open(&mut self, field: Field) -> Result<Fields<'_>, Wrong> {
         let place = format!("{}{}", self.place, field.name);
         match field.value {
@@ -104,7 +104,7 @@ impl<'n> Fields<'n> {
         }
     }
 
-    /// The entries of a map, whose values are messages.
+    /// The entries of a map with message values.
     pub(super) fn map(&mut self, name: &'static str) -> Result<BTreeMap<String, Field>, Wrong> {
         let mut entries = BTreeMap::new();
         for field in self.many(name) {
@@ -119,14 +119,14 @@ impl<'n> Fields<'n> {
         Ok(entries)
     }
 
-    /// Notes that a field, if it is there, changes nothing, and why.
+    /// Records that a field, if present, has no effect, with the reason.
     pub(super) fn not_honoured(&mut self, name: &'static str, why: &str) {
         if let Some(field) = self.many(name).first() {
             self.notes.push(note(&format!("{}{}", self.place, field.name), why));
         }
     }
 
-    /// The same for a value of a field.
+    /// The same for one value of a field.
     pub(super) fn note(&mut self, what: &str, why: &str) {
         self.notes.push(note(&format!("{}{what}", self.place), why));
     }
@@ -135,7 +135,7 @@ impl<'n> Fields<'n> {
         Wrong { line: field.line, reason: format!("`{}{}` {what}", self.place, field.name) }
     }
 
-    /// Whatever was not taken is unknown.
+    /// All fields that were not taken are unknown.
     pub(super) fn finish(self) -> Result<(), Wrong> {
         let Some(field) = self.left.first() else { return Ok(()) };
         let hint = match nearest(&field.name, self.known.iter().copied()) {
@@ -150,7 +150,7 @@ fn note(what: &str, why: &str) -> String {
     format!("`{what}` is not honoured: {why}")
 }
 
-/// The same fields from JSON, in which maps are objects.
+/// The same fields from JSON, where maps are objects.
 pub(super) fn from_json(value: &serde_json::Value) -> Result<Message, Wrong> {
     let no_object = || Wrong { line: 0, reason: "it is no object".to_owned() };
     object(value.as_object().ok_or_else(no_object)?)
@@ -184,7 +184,7 @@ fn push(message: &mut Message, name: &str, value: &serde_json::Value) -> Result<
         serde_json::Value::Bool(value) => Value::Word(value.to_string()),
         serde_json::Value::Number(number) => Value::Word(number.to_string()),
         serde_json::Value::String(text) => Value::Text(text.clone()),
-        // serde_json itself bounds the depth.
+        // serde_json limits the depth.
         serde_json::Value::Object(fields) => Value::Message(object(fields)?),
         serde_json::Value::Array(_) => {
             return Err(Wrong { line: 0, reason: format!("`{name}` is a list within a list") });

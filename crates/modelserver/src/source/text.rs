@@ -1,15 +1,15 @@
-//! Reads protobuf's text format, in which `config.pbtxt` is written, without knowing what its fields mean.
+//! Parses protobuf's text format, in which `config.pbtxt` is written, without interpreting the fields.
 //!
-//! Every field keeps its line. What is read is bounded in size and in depth.
+//! Every field keeps its line number. Size and depth are limited.
 
 use std::fmt;
 
-/// A file is refused beyond this size.
+/// Maximum size of a file.
 pub(super) const MOST_BYTES: usize = 1 << 20;
-/// Messages within messages.
+/// Maximum depth of nested messages.
 const MOST_DEEP: usize = 32;
 
-/// A message: its fields in their order. A field that is repeated is there more than once.
+/// A message: its fields in order. A repeated field occurs several times.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Message {
     pub(super) fields: Vec<Field>,
@@ -19,7 +19,7 @@ pub(super) struct Message {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Field {
     pub(super) name: String,
-    /// Where it stands, from 1; 0 if it came from JSON.
+    /// Its line number, from 1; 0 if it came from JSON.
     pub(super) line: usize,
     pub(super) value: Value,
 }
@@ -29,13 +29,13 @@ pub(super) struct Field {
 pub(super) enum Value {
     /// A number, `true` or an enum's word.
     Word(String),
-    /// What stood in quotes.
+    /// A quoted string.
     Text(String),
     Message(Message),
 }
 
 impl Value {
-    /// What a message about it calls it.
+    /// Its description in errors.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Word(_) => "a word",
@@ -45,7 +45,7 @@ impl Value {
     }
 }
 
-/// What is wrong, and where.
+/// What is wrong, and in which line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Wrong {
     pub(super) line: usize,
@@ -77,7 +77,7 @@ struct Reader<'t> {
 }
 
 impl Reader<'_> {
-    /// Fields up to `close`, or up to the end.
+    /// The fields up to `close`, or up to the end.
     fn fields(&mut self, close: Option<char>, deep: usize) -> Result<Message, Wrong> {
         if deep > MOST_DEEP {
             return Err(self.wrong(format!("messages are nested deeper than {MOST_DEEP}")));
@@ -156,7 +156,7 @@ impl Reader<'_> {
         }
     }
 
-    /// One or more texts in quotes, which are one.
+    /// One or more quoted strings, which are concatenated.
     fn text(&mut self) -> Result<String, Wrong> {
         let mut bytes = Vec::new();
         while let Some(quote @ ('"' | '\'')) = self.peek() {
@@ -210,7 +210,7 @@ impl Reader<'_> {
         digits
     }
 
-    /// What names, numbers and enums are made of.
+    /// The characters of names, numbers and enums.
     fn word(&mut self) -> String {
         let inside = |c: char| c.is_ascii_alphanumeric() || "_.+-".contains(c);
         let end = self.rest.find(|c| !inside(c)).unwrap_or(self.rest.len());

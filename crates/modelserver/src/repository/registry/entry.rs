@@ -1,4 +1,4 @@
-//! One model in the registry: its versions, and how each stands.
+//! One model in the registry: its versions, and their states.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -9,16 +9,16 @@ use crate::{
     source::{compare, declared::Declared},
 };
 
-/// What the files of loaded models are kept by: dropping it lets them go.
+/// Holds the files of loaded models: dropping it releases them.
 #[derive(Debug)]
 pub(crate) enum Held {
-    /// The node's cache.
+    /// The artefact cache.
     Fetched(#[allow(dead_code, reason = "held, never read")] artifact::Fetched),
-    /// A folder of our own, made of a request's files.
+    /// A temporary folder with the files of a request.
     Folder(#[allow(dead_code, reason = "held, never read")] tempfile::TempDir),
 }
 
-/// The versions of one model that predict, the newest first. One at least.
+/// The predicting versions of one model, newest first. At least one.
 #[derive(Debug)]
 pub(crate) struct Versions {
     models: Vec<Arc<Model>>,
@@ -38,17 +38,17 @@ impl Versions {
         self.models.iter().rev().map(|model| model.version.clone()).collect()
     }
 
-    /// The newest first.
+    /// Newest first.
     pub(crate) fn models(&self) -> &[Arc<Model>] {
         &self.models
     }
 
-    /// What keeps their files.
+    /// The holder of their files.
     pub(crate) fn held(&self) -> Arc<Held> {
         Arc::clone(&self.held)
     }
 
-    /// What was said about the model where its files are.
+    /// The configuration next to the model files.
     pub(crate) fn declared(&self) -> &Declared {
         &self.declared
     }
@@ -61,7 +61,7 @@ impl Versions {
 /// Why a version does not serve that was unloaded on request, as Triton says it.
 const UNLOADED: &str = "unloaded";
 
-/// How one version stands.
+/// The state of one version.
 #[derive(Clone, Debug)]
 struct Standing {
     state: ModelState,
@@ -78,12 +78,12 @@ impl Standing {
     }
 }
 
-/// A model that is known.
+/// A known model.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Entry {
     serving: Option<Arc<Versions>>,
     standings: BTreeMap<String, Standing>,
-    /// Why it is not what the server was started to serve.
+    /// Why it does not serve what the server was started with.
     pub(super) fault: Option<String>,
 }
 
@@ -104,7 +104,7 @@ impl Entry {
         model.ok_or_else(|| self.why_not(name, asked))
     }
 
-    /// Whether a version, or all of them, was taken out of service on request.
+    /// Whether a version, or all of them, was unloaded on request.
     pub(super) fn was_unloaded(&self, version: Option<&str>) -> bool {
         let of = |standing: &Standing| standing.state == ModelState::Unloading || standing.reason == UNLOADED;
         match version.filter(|version| !version.is_empty()) {
@@ -113,7 +113,7 @@ impl Entry {
         }
     }
 
-    /// Why a version, or all of them, cannot be had.
+    /// Why a version, or all of them, is not available.
     fn why_not(&self, name: &str, asked: Option<&str>) -> InferError {
         let standing = match asked {
             Some(asked) => self.standings.get(asked),
@@ -175,7 +175,7 @@ impl Entry {
         for model in old.iter().flat_map(|old| &old.models).filter(|model| !versions.has(&model.version)) {
             model.metrics.set_loaded(false);
         }
-        // Versions that are no more in the repository are forgotten with what was replaced.
+        // Versions that are no longer in the repository are removed together with the replaced ones.
         self.standings = failed.into_iter().map(|(version, reason)| (version, Standing::unavailable(reason))).collect();
         let standing = |model: &Arc<Model>| Standing { state: ModelState::Ready, reason: model.note.clone() };
         let ready = versions.models.iter().map(|model| (model.version.clone(), standing(model)));

@@ -1,4 +1,4 @@
-//! Whether a model is what its configuration says: asked once it is loaded, of its real signature.
+//! Checks a model against its configuration after loading, using its real signature.
 
 use api::decode::nearest;
 use inference::{TensorMetadata, element_count};
@@ -13,7 +13,7 @@ use crate::{
 };
 
 impl Declared {
-    /// Compares with the model's own signature. Tensors that were not described are as the model has them.
+    /// Compares with the signature of the model. Undeclared tensors are as in the model.
     pub(crate) fn check(&self, signature: &Signature) -> Result<(), ServeError> {
         let rows = self.has_rows();
         for (kind, declared, real) in
@@ -30,7 +30,8 @@ impl Declared {
         Ok(())
     }
 
-    /// Lets requests to a model that was checked leave out what is `optional`. With `tell`, the log says where that cannot be.
+    /// Allows requests to leave out `optional` inputs of a checked model. With `tell`, it logs where that is
+    /// impossible.
     pub(crate) fn allow_absent(&self, model: &mut dyn ModelRuntime, tell: bool) {
         let signature = model.signature();
         let is_optional = |own: &TensorMetadata| self.inputs.iter().any(|said| said.optional && said.name == own.name);
@@ -53,7 +54,7 @@ impl Declared {
         }
     }
 
-    /// A model that was checked, with the shapes that requests are to have.
+    /// A checked model, with the shapes of requests.
     pub(crate) fn reshaped(&self, model: Box<dyn ModelRuntime>) -> Box<dyn ModelRuntime> {
         let rows = self.has_rows();
         let forms = |declared: &[DeclaredTensor], real: &[TensorMetadata]| -> Vec<Form> {
@@ -72,12 +73,12 @@ impl Declared {
         Box::new(Reshaped::new(model, inputs, outputs))
     }
 
-    /// Whether every tensor has a dimension for rows, which `dims` leave out.
+    /// Whether every tensor has a batch dimension, which `dims` leave out.
     fn has_rows(&self) -> bool {
         self.max_batch_size.is_some_and(|size| size > 0)
     }
 
-    /// A signature that was checked, with the dimensions that the model leaves open and this does not.
+    /// A checked signature, where the configuration sets the dimensions that the model leaves open.
     pub(crate) fn narrowed(&self, signature: &Signature) -> Signature {
         let mut narrowed = signature.clone();
         let rows = self.has_rows();
@@ -85,7 +86,7 @@ impl Declared {
             for tensor in declared {
                 let Some(own) = real.iter_mut().find(|own| own.name == tensor.name) else { continue };
                 let shape = tensor.shape(rows);
-                // Of another length is only a scalar per row, which is as the model has it.
+                // Only a scalar per row may have another length; it is as in the model.
                 if shape.len() == own.shape.len() {
                     own.shape.iter_mut().zip(shape).filter(|(own, _)| **own < 0).for_each(|(own, said)| *own = said);
                 }
@@ -96,12 +97,12 @@ impl Declared {
 }
 
 impl DeclaredTensor {
-    /// Its dimensions, with the one for rows before them where there are any.
+    /// Its dimensions, after the batch dimension if there is one.
     fn shape(&self, rows: bool) -> Vec<i64> {
         rows.then_some(-1).into_iter().chain(self.dims.iter().copied()).collect()
     }
 
-    /// The same of the model's own tensor.
+    /// The same for the tensor of the model.
     fn of_model(&self, rows: bool) -> Vec<i64> {
         let dims = self.reshape.as_ref().unwrap_or(&self.dims);
         rows.then_some(-1).into_iter().chain(dims.iter().copied()).collect()
@@ -136,7 +137,7 @@ fn fits(declared: &DeclaredTensor, own: &TensorMetadata, rows: bool) -> Result<(
             own.shape
         ));
     }
-    // A dimension that the model leaves open may be narrowed; one that it fixes cannot be opened.
+    // An open dimension of the model may be fixed; a fixed one cannot be opened.
     let alike = |(said, own): (&i64, &i64)| *own < 0 || said == own;
     if shape.len() == own.shape.len() && shape.iter().zip(&own.shape).all(alike) {
         return Ok(());

@@ -1,4 +1,4 @@
-//! The meaning of each field of a model's configuration.
+//! Interprets each field of a model's configuration.
 
 use std::collections::BTreeMap;
 
@@ -45,7 +45,7 @@ const BACKENDS: [(&str, Kind); 6] = [
     ("modelway_mlflow", Kind::Mlflow),
 ];
 
-/// What Triton does elsewhere, or what needs other hardware.
+/// Features of Triton that are elsewhere here, or need other hardware.
 const NOT_HONOURED: [(&str, &str); 11] = [
     ("sequence_batching", "models with a memory of sequences are not served, and requests of a sequence are refused"),
     ("ensemble_scheduling", "models are not chained here"),
@@ -66,7 +66,7 @@ impl Declared {
         declared.backend(&mut fields)?;
         declared.default_model_filename = fields.text("default_model_filename")?;
         declared.max_batch_size = fields.number("max_batch_size", 0)?;
-        // 0 says that requests are not run together, which is what 1 says here.
+        // 0 disables batching, which is 1 here.
         let max_batch_size = declared.max_batch_size.map(|size| usize::try_from(size.max(1)).unwrap_or(1));
         let mut overrides = Overrides { max_batch_size, ..Overrides::default() };
         declared.inputs = tensors(&mut fields, "input")?;
@@ -85,7 +85,7 @@ impl Declared {
         }
         declared.parameters = parameters(&mut fields, &mut overrides)?;
         if let Some(mut transaction) = fields.message("model_transaction_policy")? {
-            // Whether a model streams is the model's own to say.
+            // Whether a model streams depends on the model.
             transaction.boolean("decoupled")?;
             transaction.finish()?;
         }
@@ -120,7 +120,7 @@ impl Declared {
     }
 }
 
-/// A datatype by Triton's word for it.
+/// A datatype by its name in Triton.
 fn datatype(fields: &Fields<'_>, word: &str, field: &Field) -> Result<Datatype, Wrong> {
     let known = Datatype::ALL.iter().find(|datatype| type_name(**datatype) == word);
     known.copied().ok_or_else(|| {
@@ -211,7 +211,7 @@ fn batching(fields: &mut Fields<'_>, overrides: &mut Overrides) -> Result<(), Wr
     }
     if let Some(mut policy) = inner.message("default_queue_policy")? {
         let limit = policy.number("max_queue_size", 0)?;
-        // 0 is without bound, which there is none of here.
+        // 0 means unlimited, which does not exist here.
         overrides.queue_limit = limit.filter(|limit| *limit > 0).and_then(|limit| limit.try_into().ok());
         if let Some((word, field)) = policy.word("timeout_action")? {
             match word.as_str() {
@@ -232,7 +232,7 @@ fn batching(fields: &mut Fields<'_>, overrides: &mut Overrides) -> Result<(), Wr
 }
 
 fn instances(fields: &mut Fields<'_>) -> Result<Option<usize>, Wrong> {
-    /// Copies of one model: more are a slip of the pen.
+    /// Maximum number of copies of one model: more are a mistake.
     const MOST: i64 = 256;
     let mut total = 0;
     let groups = fields.many("instance_group");
@@ -294,7 +294,7 @@ fn parameters(fields: &mut Fields<'_>, overrides: &mut Overrides) -> Result<BTre
 }
 
 fn warmups(fields: &mut Fields<'_>) -> Result<Vec<Warmup>, Wrong> {
-    /// Runs of one sample.
+    /// The number of runs of one sample.
     const MOST_RUNS: i64 = 10_000;
     let mut warmups = Vec::new();
     for field in fields.many("model_warmup") {

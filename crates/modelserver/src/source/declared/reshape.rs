@@ -1,8 +1,9 @@
-//! `reshape` of a model's configuration: requests have one shape, and the model another of as many elements.
+//! `reshape` in a model's configuration: requests have one shape, and the model another one with the same number of
+//! elements.
 //!
-//! The model is wrapped, so that whatever runs it (requests, warm-ups, golden examples) sees the shapes of requests.
-//! Triton's rule holds: both shapes have as many variable dimensions, in the same order, and as many elements between
-//! them.
+//! The model is wrapped, so that every user (requests, warm-ups, golden examples) sees the shapes of requests. Triton's
+//! rule applies: both shapes have the same number of variable dimensions, in the same order, and the same number of
+//! elements between them.
 
 use std::sync::Arc;
 
@@ -14,16 +15,16 @@ use crate::runtime::{
     own::Own,
 };
 
-/// One tensor's two shapes, the dimension for rows included.
+/// The two shapes of one tensor, including the batch dimension.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Form {
-    /// The tensor's place in the signature.
+    /// The position of the tensor in the signature.
     pub(super) place: usize,
     pub(super) of_requests: Vec<i64>,
     pub(super) of_model: Vec<i64>,
 }
 
-/// Whether a shape can be read as another one, whatever its variable dimensions are.
+/// Whether a shape can be read as another one, for all sizes of its variable dimensions.
 pub(super) fn agree(a: &[i64], b: &[i64]) -> bool {
     let parts = |shape: &[i64]| -> Vec<Option<i64>> {
         let product = |part: &[i64]| part.iter().try_fold(1i64, |product, size| product.checked_mul(*size));
@@ -33,7 +34,7 @@ pub(super) fn agree(a: &[i64], b: &[i64]) -> bool {
     a == b && a.iter().all(Option::is_some)
 }
 
-/// The shape `to` with the sizes that `given` has where `from` leaves them open; `None` if it is no such shape.
+/// The shape `to` with the sizes from `given` in its variable dimensions; `None` if `given` does not match `from`.
 fn changed(given: &[i64], from: &[i64], to: &[i64]) -> Option<Vec<i64>> {
     let alike = |(given, from): (&i64, &i64)| *from < 0 || given == from;
     if given.len() != from.len() || !given.iter().zip(from).all(alike) {
@@ -43,7 +44,7 @@ fn changed(given: &[i64], from: &[i64], to: &[i64]) -> Option<Vec<i64>> {
     to.iter().map(|size| if *size < 0 { open.next() } else { Some(*size) }).collect()
 }
 
-/// A model whose requests have shapes of their own.
+/// A model whose requests have different shapes.
 pub(super) struct Reshaped {
     model: Box<dyn ModelRuntime>,
     signature: Signature,
@@ -99,7 +100,7 @@ impl ModelRuntime for Reshaped {
     }
 }
 
-/// Inputs in the shapes that the model has.
+/// Inputs in the shapes of the model.
 fn of_model(inputs: &[Tensor], forms: &[Form]) -> Result<Vec<Tensor>, RuntimeError> {
     let mut inputs = inputs.to_vec();
     for form in forms {
@@ -113,7 +114,7 @@ fn of_model(inputs: &[Tensor], forms: &[Form]) -> Result<Vec<Tensor>, RuntimeErr
     Ok(inputs)
 }
 
-/// What says of inputs, as requests have them, whether the model survives them.
+/// The guard that decides whether the model survives inputs, in the shapes of requests.
 #[derive(Debug)]
 struct Screened {
     model: Arc<dyn Screen>,
@@ -149,7 +150,7 @@ impl Screen for Screened {
     }
 }
 
-/// Gives outputs the shapes that requests want.
+/// Gives outputs the shapes of requests.
 struct Back<'s> {
     forms: &'s [Form],
     wanted: &'s [usize],
@@ -160,7 +161,7 @@ impl Sink for Back<'_> {
     fn send(&mut self, mut outputs: Vec<Tensor>) -> bool {
         for (output, place) in outputs.iter_mut().zip(self.wanted) {
             let form = self.forms.iter().find(|form| form.place == *place);
-            // What is not as the model says is answered as it is.
+            // An output that differs from the declaration is returned unchanged.
             if let Some(shape) = form.and_then(|form| changed(&output.shape, &form.of_model, &form.of_requests)) {
                 output.shape = shape;
             }
