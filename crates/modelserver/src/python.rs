@@ -1,10 +1,10 @@
-//! Python models, each instance in a worker process of its own.
+//! Python models; each instance is a worker process.
 //!
-//! The server starts the worker in the interpreter that the model names, hands it requests, and watches it: one
-//! that dies, hangs, leaks or sends nonsense is replaced, and costs the requests that it had.
+//! The server starts the worker with the model's interpreter, sends it requests, and monitors it. A worker that dies,
+//! hangs, leaks memory or sends invalid data is replaced, and its current requests fail.
 //!
-//! **Invariants:** a worker never outlives the server. Nothing that it sends is believed before it is checked.
-//! Nothing is pickled.
+//! **Invariants:** a worker never outlives the server. Everything that it sends is validated before use. Nothing is
+//! pickled.
 
 mod check;
 mod entry;

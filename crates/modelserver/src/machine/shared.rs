@@ -1,8 +1,8 @@
 //! Memory that the server and one worker share.
 //!
-//! An area is made and sized by the server, and sealed against any other size, so that no worker can take away
-//! memory that the server reads. What is in it may change at any time while the worker runs: it is only ever
-//! copied, and looked at afterwards.
+//! The server creates an area with its size, and seals it against resizing, so that no worker can take away memory that
+//! the server reads. Its content may change at any time while the worker runs: it is always copied first, and then
+//! validated.
 #![allow(unsafe_code, reason = "memory that another process may write to has no safe form; it is touched only here")]
 
 use std::{
@@ -68,7 +68,7 @@ impl Area {
         self.descriptor.as_fd()
     }
 
-    /// Copies numbers into the bytes from `at`. `false`, and nothing copied, if they do not fit.
+    /// Copies numbers to the bytes from `at`. `false`, without copying, if they do not fit.
     #[must_use]
     pub(crate) fn write<N: Number>(&mut self, at: usize, numbers: &[N]) -> bool {
         let bytes = size_of_val(numbers);
@@ -81,7 +81,7 @@ impl Area {
         true
     }
 
-    /// The same for truth values.
+    /// The same for booleans.
     #[must_use]
     pub(crate) fn write_bools(&mut self, at: usize, values: &[bool]) -> bool {
         // SAFETY: a `bool` is one byte, 0 or 1.

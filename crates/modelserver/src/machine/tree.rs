@@ -1,16 +1,16 @@
-//! Which processes descend from which.
+//! Finds the descendants of processes.
 
 use std::fs;
 
 use rustix::process::Pid;
 
-/// Processes of one worker that are looked at, at most.
+/// Maximum number of processes of one worker that are checked.
 const MOST: usize = 4096;
 
 /// The parent and the group of a process or thread.
 pub(crate) fn parent_and_group(pid: i32) -> Option<(i32, i32)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The program's name, in parentheses, may hold anything.
+    // The name of the program, in parentheses, may contain anything.
     let mut fields = stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace().skip(1);
     Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
 }
@@ -27,7 +27,7 @@ pub(crate) fn members(group: i32) -> impl Iterator<Item = i32> {
     all().filter(move |pid| parent_and_group(*pid).is_some_and(|(_, of)| of == group))
 }
 
-/// The children of a process, the oldest first.
+/// The children of a process, oldest first.
 pub(crate) fn children(pid: i32) -> Vec<i32> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let listed: Option<Vec<String>> = tasks.map(|task| fs::read_to_string(task.path().join("children")).ok()).collect();
@@ -35,7 +35,7 @@ pub(crate) fn children(pid: i32) -> Vec<i32> {
         Some(lists) => {
             lists.iter().flat_map(|list| list.split_ascii_whitespace()).filter_map(|pid| pid.parse().ok()).collect()
         }
-        // A kernel that keeps no such lists.
+        // For a kernel without such lists.
         None => all().filter(|child| parent_and_group(*child).is_some_and(|(parent, _)| parent == pid)).collect(),
     }
 }

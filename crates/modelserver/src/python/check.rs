@@ -1,22 +1,22 @@
-//! A look at a model's type hints before its environment is built, which may take minutes.
+//! Checks the type hints of a model before its environment is built, which may take minutes.
 //!
-//! It is taken by the `python3` that is there, which has none of the model's packages: the package's `_check.py` finds
-//! only what is wrong for certain. Whatever goes wrong here is no fault of the model.
+//! It uses the default `python3`, which has none of the model's packages: the package's `_check.py` reports only
+//! certain mistakes. A failure of the check itself is not an error of the model.
 
 use std::{path::Path, process::Command};
 
 use super::{environment, package};
 use crate::ServeError;
 
-/// The status that says that the hints are wrong, and how.
+/// The exit status for wrong hints.
 const WRONG: i32 = 3;
 const SCRIPT: &str = "import sys; sys.path.insert(0, sys.argv[1]); from modelway._check import main; \
     sys.exit(main(sys.argv[2]))";
 
-/// Looks at the hints of the class in `file`. `cache` is the folder for what is kept between runs of the server.
+/// Checks the hints of the class in `file`. `cache` is the folder for data that is kept between runs of the server.
 ///
 /// # Errors
-/// [`ServeError::Python`] with the words that loading the model would end with.
+/// [`ServeError::Python`] with the same text as when the model is loaded.
 pub(crate) fn check_hints(file: &Path, cache: &Path) -> Result<(), ServeError> {
     let Some(python) = environment::python3() else { return Ok(()) };
     let Ok(package) = package::unpack(cache) else { return Ok(()) };

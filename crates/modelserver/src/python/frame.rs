@@ -1,10 +1,10 @@
-//! What the server and a worker say to one another: what the bytes mean.
+//! The protocol between the server and a worker: the binary format.
 //!
-//! One frame is one message of a socket that keeps messages apart: a prefix, and behind it the body. A body that is
-//! too large for that stands in shared memory instead, laid out in the same way. The other side of this is the
-//! package's `_frames.py`.
+//! One frame is one message of a socket that keeps message boundaries: a prefix followed by the body. A body that is
+//! too large for a message is in shared memory instead, with the same layout. The package's `_frames.py` is the other
+//! side.
 //!
-//! **Invariant:** what a worker says is checked to the last byte, in memory that it cannot change any more.
+//! **Invariant:** every byte from a worker is validated, in memory that the worker can no longer change.
 
 use bytes::Bytes;
 use inference::{Data, Datatype, Json, Tensor, TensorMetadata, parameters_for_python};
@@ -19,23 +19,23 @@ use crate::{
 
 const _: () = assert!(cfg!(target_endian = "little"), "frames are in the machine's order, tensors little-endian");
 
-/// Bodies beyond this go into shared memory.
+/// Bodies above this size are in shared memory.
 pub(super) const INLINE: usize = 32 << 10;
-/// The largest message that a worker may send.
+/// Maximum size of a message from a worker.
 pub(super) const LARGEST: usize = 64 << 10;
 /// Bytes before the body.
 pub(super) const PREFIX: usize = 16;
-/// Tensors begin at multiples of this.
+/// Tensors are aligned to multiples of this.
 const ALIGN: usize = 64;
 /// The fixed part of an answer's body, and of each output in it.
 const ANSWER: usize = 8;
 const OUTPUT: usize = 24;
 /// The fixed part of a request's body.
 const RUN: usize = 12;
-/// Dimensions of an output, at most; as many as NumPy's arrays.
+/// Maximum number of dimensions of an output; the same as in NumPy.
 const MAX_RANK: usize = 64;
 
-/// Outputs whose names begin so may be missing from an answer.
+/// Outputs with this prefix may be missing from an answer.
 const FEATURES: &str = "features.";
 
 /// The body is in shared memory.
@@ -44,17 +44,17 @@ pub(super) const IN_AREA: u8 = 1;
 pub(super) const MORE: u8 = 2;
 /// The run is over.
 pub(super) const LAST: u8 = 4;
-/// The model still holds inputs that are in shared memory.
+/// The model still uses inputs in shared memory.
 pub(super) const KEPT: u8 = 8;
 
-/// The request is its JSON, and an answer says itself what its outputs are.
+/// The request is its JSON, and an answer describes its outputs itself.
 pub(super) const DOCUMENT: u8 = 16;
 /// The parameters are a list: those of the request, and those of its inputs.
 const INPUT_PARAMETERS: u8 = 32;
-/// Nobody asked for the run: what the model counts in it is not shown.
+/// No client requested the run: metrics of the model in it are not shown.
 const UNCOUNTED: u8 = 64;
 
-/// Where an input would begin that the request left out.
+/// The offset of an input that the request left out.
 const ABSENT: u64 = u64::MAX;
 
 /// The area for requests.
@@ -79,14 +79,14 @@ pub(super) enum Kind {
     Guard = 22,
 }
 
-/// Whose fault a failed run is, in the detail of an error.
+/// Who is at fault for a failed run, in the detail of an error.
 pub(super) const INVALID_INPUT: u16 = 1;
 pub(super) const INTERRUPTED: u16 = 3;
 
-/// What stands between an error's words and its traceback.
+/// The separator between the text of an error and its traceback.
 pub(super) const TRACEBACK: char = '\0';
 
-/// What stands before every body.
+/// The prefix of every body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Prefix {
     pub(super) kind: Kind,
@@ -112,7 +112,7 @@ impl Prefix {
         bytes
     }
 
-    /// Reads what a worker may send. `None`: it is nothing of the kind.
+    /// Parses a frame from a worker. `None`: it is invalid.
     pub(super) fn of_worker(message: &[u8]) -> Option<Self> {
         const KINDS: [Kind; 7] =
             [Kind::Hello, Kind::Answer, Kind::End, Kind::Error, Kind::Need, Kind::Unloadable, Kind::Guard];
@@ -129,7 +129,7 @@ impl Prefix {
     }
 }
 
-/// Takes numbers off the front of bytes.
+/// Takes numbers from the front of bytes.
 struct Reader<'b>(&'b [u8]);
 
 impl Reader<'_> {
@@ -144,19 +144,19 @@ impl Reader<'_> {
     }
 }
 
-/// A request, laid out. Kept from one to the next, for its memory.
+/// An encoded request. It is reused for the next one to keep its memory.
 #[derive(Debug, Default)]
 pub(super) struct Request {
     head: Vec<u8>,
-    /// Where each input begins.
+    /// The offset of each input.
     places: Vec<usize>,
     len: usize,
-    /// What is special about the request.
+    /// The flags of the request.
     pub(super) flags: u8,
 }
 
 impl Request {
-    /// Lays out a call.
+    /// Encodes a call.
     pub(super) fn lay_out(&mut self, call: &Call<'_>, signature: &Signature) -> Result<(), RuntimeError> {
         self.flags = if call.purpose == Purpose::Request { 0 } else { UNCOUNTED };
         if let Some((door, body)) = document::read(call.inputs) {
@@ -223,7 +223,7 @@ impl Request {
         Ok(())
     }
 
-    /// How many bytes the body has.
+    /// The size of the body.
     pub(super) fn len(&self) -> usize {
         self.len
     }
@@ -279,22 +279,22 @@ impl Request {
     }
 }
 
-/// Lengths of texts. They came out of a body, which is far below 4 GiB.
+/// Lengths of texts. They came from a body, which is far below 4 GiB.
 fn lengths(elements: &[Bytes]) -> impl Iterator<Item = u32> {
     elements.iter().map(|element| u32::try_from(element.len()).unwrap_or(u32::MAX))
 }
 
 fn length_of(data: &Data) -> usize {
-    // Texts have their lengths before them here too, only all together.
+    // Texts have their lengths before them here too, but all lengths come first.
     data.binary_len()
 }
 
 /// What is wrong with an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Wrong {
-    /// The model's answer is not what its signature says; its worker is in order.
+    /// The answer does not match the signature; the worker is in order.
     Answer(String),
-    /// No worker in order sends this.
+    /// A correct worker never sends this.
     Frame(String),
 }
 
@@ -302,7 +302,7 @@ fn frame<T>(value: Option<T>, what: &str) -> Result<T, Wrong> {
     value.ok_or_else(|| Wrong::Frame(what.to_owned()))
 }
 
-/// The body of an answer: where it is.
+/// The location of an answer's body.
 #[derive(Debug)]
 pub(super) enum Body<'b> {
     Inline(Bytes),
@@ -321,9 +321,9 @@ impl Body<'_> {
     }
 }
 
-/// Reads the wanted outputs, in their order. Those that may be missing may be missing.
+/// Reads the requested outputs, in order. Optional ones may be missing.
 ///
-/// `rows` is what the first dimension of each must be.
+/// `rows` is the required first dimension of each.
 pub(super) fn read_answer(
     body: &Body<'_>,
     wanted: &[usize],
@@ -367,7 +367,7 @@ pub(super) fn read_answer(
     }
 }
 
-/// What an answer of another form says of itself.
+/// The description of an answer in another form.
 #[derive(Deserialize)]
 struct Described<'h> {
     outputs: Vec<DescribedOutput>,
@@ -377,7 +377,7 @@ struct Described<'h> {
     ignored: Vec<String>,
 }
 
-/// One output of it.
+/// One of its outputs.
 #[derive(Deserialize)]
 struct DescribedOutput {
     name: String,
@@ -385,12 +385,12 @@ struct DescribedOutput {
     shape: Vec<i64>,
     at: usize,
     length: usize,
-    /// Nothing for a tensor; `values` if its elements are the JSON of that datatype's values and of null; `text` if they
-    /// are any JSON.
+    /// Absent for a tensor; `values` if its elements are JSON values of that datatype or null; `text` if they are any
+    /// JSON.
     json: Option<JsonForm>,
 }
 
-/// What JSON elements are.
+/// The meaning of JSON elements.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
 #[serde(rename_all = "lowercase")]
 enum JsonForm {
@@ -398,7 +398,7 @@ enum JsonForm {
     Text,
 }
 
-/// Reads an answer that is not what the signature says: [`Extra`], and whatever outputs there are.
+/// Reads an answer that does not follow the signature: [`Extra`], and any outputs.
 pub(super) fn read_described(body: &Body<'_>) -> Result<Vec<Tensor>, Wrong> {
     let fixed = frame(body.bytes(0, ANSWER), "an answer without a head")?;
     let length = Reader(&fixed).size().unwrap_or(usize::MAX);
@@ -423,7 +423,7 @@ pub(super) fn read_described(body: &Body<'_>) -> Result<Vec<Tensor>, Wrong> {
     Ok(outputs)
 }
 
-/// The elements that came as the texts of JSON.
+/// Elements that are JSON texts.
 fn json(data: Data, form: JsonForm, datatype: Datatype, name: &str) -> Result<Json, Wrong> {
     let no_json = || Wrong::Frame(format!("output `{name}`, whose elements are no JSON of {datatype}"));
     let Data::Bytes(texts) = data else { return Err(no_json()) };
@@ -439,7 +439,7 @@ fn json(data: Data, form: JsonForm, datatype: Datatype, name: &str) -> Result<Js
     Ok(json)
 }
 
-/// What an answer says of one output.
+/// The description of one output in an answer.
 struct Entry {
     place: usize,
     code: u8,
@@ -470,7 +470,7 @@ impl Entry {
     }
 }
 
-/// Whether an output is what the signature says.
+/// Whether an output matches the signature.
 fn check(entry: &Entry, described: &TensorMetadata, rows: Option<i64>) -> Result<(), Wrong> {
     let name = &described.name;
     if Datatype::ALL.get(usize::from(entry.code)) != Some(&described.datatype) {
@@ -539,7 +539,7 @@ fn shared_data(area: &Area, datatype: Datatype, at: usize, count: usize) -> Opti
     }
 }
 
-/// Texts: all their lengths, and behind them all their bytes.
+/// Texts: all their lengths, followed by all their bytes.
 fn texts(bytes: &Bytes, count: usize) -> Option<Vec<Bytes>> {
     let mut at = count.checked_mul(4).filter(|end| *end <= bytes.len())?;
     let lengths = bytes[..at].as_chunks::<4>().0;

@@ -1,12 +1,13 @@
-//! Decides which processes a worker may signal, trace or limit: those that it has started, and no others. Bounds how
-//! many processes there are of it.
+//! Decides which processes a worker may signal, trace or limit: only those that it has started. Also limits the number
+//! of its processes.
 //!
-//! The worker's filter (`_guard.py`) makes the kernel ask here, at a descriptor that the worker has sent before any code
-//! of the model ran. The kernel holds the caller until it has the answer. Only numbers are looked at, which the
-//! caller cannot change meanwhile.
+//! The worker's filter (`_guard.py`) makes the kernel ask here, through a descriptor that the worker has sent before
+//! any code of the model ran. The kernel suspends the caller until it has the answer. Only numbers are checked, which
+//! the caller cannot change meanwhile.
 //!
-//! A number may be another process by the time that the kernel uses it. So a signal is sent from here, to a descriptor of
-//! the very process that was looked at. Calls that only the caller can make (`ptrace`, `prlimit`) go on by number.
+//! A pid may refer to another process by the time that the kernel uses it. So signals are sent from here, through a
+//! pidfd of the process that was checked. Calls that only the caller can make (`ptrace`, `prlimit`) continue with the
+//! pid.
 #![allow(unsafe_code, reason = "the kernel's questions come by a call that has no safe form")]
 
 use std::{
@@ -27,11 +28,11 @@ use crate::machine::{
 
 /// How long a worker that has so many is not counted again.
 const FULL: Duration = Duration::from_millis(50);
-/// How often a group is looked at for processes that were started meanwhile.
+/// How often a group is checked for processes that were started meanwhile.
 const LOOKS: usize = 8;
-/// Questions that are answered before anything else is looked at again.
+/// How many questions are answered before anything else is done.
 const AT_ONCE: usize = 16;
-/// The deepest descendant that is recognised.
+/// Maximum depth of a descendant that is recognised.
 const DEEPEST: usize = 256;
 
 /// `struct seccomp_notif`, with `struct seccomp_data` in it.
@@ -56,7 +57,7 @@ struct Verdict {
     flags: u32,
 }
 
-/// Lets the call go on.
+/// Allows the call.
 const GO_ON: u32 = 1;
 
 /// The kernel's two requests.
@@ -68,36 +69,36 @@ const fn request(number: u64, size: usize) -> u64 {
     READ_WRITE | (size as u64) << 16 | (b'!' as u64) << 8 | number
 }
 
-/// Whom a call is about.
+/// The target of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Target {
     /// One process, or a thread of it.
     Process(i32),
     /// A group of processes.
     Group(i32),
-    /// The caller, or nothing.
+    /// The caller itself, or nothing.
     Own,
     /// Everything that the caller can reach.
     All,
 }
 
-/// What a call would do.
+/// The effect of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wish {
     /// Send a signal.
     Signal(Target, i32),
-    /// Something else that only the caller can do.
+    /// Another operation that only the caller can perform.
     Reach(Target),
     /// Start a process.
     Start,
 }
 
-/// What the caller gets.
+/// The answer for the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
     /// The kernel makes the call.
     GoOn,
-    /// It is done.
+    /// It was done here.
     Done,
     /// An error, by its number.
     Fails(i32),
@@ -109,7 +110,7 @@ pub(super) struct Guard {
     pub(super) questions: OwnedFd,
     /// The parent of the worker.
     root: Pid,
-    /// Processes that may be started before they are counted again, and until when none may be.
+    /// How many processes may be started before they are counted again, and until when none may be.
     room: usize,
     full: Option<Instant>,
     told: bool,
@@ -121,8 +122,8 @@ impl Guard {
         Self { questions, root, room: 0, full: None, told: false, told_full: false }
     }
 
-    /// Answers what is asked, without waiting for more. A worker that is `ending` starts nothing. `false`: nobody is
-    /// left who could ask.
+    /// Answers all pending questions without waiting for more. A worker that is `ending` may start nothing. `false`:
+    /// nobody is left who could ask.
     pub(super) fn answer(&mut self, model: &str, ending: bool) -> bool {
         for _ in 0..AT_ONCE {
             let ready = self.ready();
@@ -130,10 +131,10 @@ impl Guard {
                 return !ready.intersects(PollFlags::HUP | PollFlags::ERR);
             }
             let mut question = Question::default();
-            // SAFETY: the kernel writes at most the size that the request names, which is that of `question`.
+            // SAFETY: the kernel writes at most the size in the request, which is that of `question`.
             let asked = unsafe { libc::ioctl(self.questions.as_raw_fd(), RECEIVE, std::ptr::from_mut(&mut question)) };
             if asked != 0 {
-                // Whoever asked has ended.
+                // The caller has ended.
                 continue;
             }
             let answer = match wish(&question) {
@@ -153,8 +154,8 @@ impl Guard {
                 Answer::Fails(error) => (-error, 0),
             };
             let mut verdict = Verdict { id: question.id, value: 0, error, flags };
-            // SAFETY: the kernel reads the size that the request names, which is that of `verdict`. It fails where
-            // the caller has ended meanwhile, to whom there is nothing to say.
+            // SAFETY: the kernel reads the size in the request, which is that of `verdict`. It fails if the caller has
+            // ended meanwhile, which does not matter.
             unsafe { libc::ioctl(self.questions.as_raw_fd(), SEND, std::ptr::from_mut(&mut verdict)) };
         }
         true
@@ -182,7 +183,7 @@ impl Guard {
         let sent = match target {
             Target::Own => return Answer::GoOn,
             Target::All => return Answer::Fails(libc::EPERM),
-            // It is there as long as it waits for the answer.
+            // It exists as long as it waits for the answer.
             Target::Process(pid) if leader(pid).is_some_and(|leading| Some(leading) == leader(caller)) => {
                 return Answer::GoOn;
             }
@@ -192,10 +193,10 @@ impl Guard {
         sent.map_or_else(Answer::Fails, |()| Answer::Done)
     }
 
-    /// Sends a signal to a process; only while it is in a group, if one is given. Fails with the error's number.
+    /// Sends a signal to a process; if a group is given, only while the process is in it. Fails with the error number.
     fn signal_process(&self, pid: i32, group: Option<i32>, number: i32) -> Result<(), i32> {
         let leading = leader(pid).and_then(Pid::from_raw).ok_or(libc::ESRCH)?;
-        // What is looked at from here on is this process, or the signal reaches nobody.
+        // Everything that is checked from here on is about this process, or the signal reaches nobody.
         let process = pidfd_open(leading, PidfdFlags::empty()).map_err(rustix::io::Errno::raw_os_error)?;
         let (_, of) = parent_and_group(leading.as_raw_nonzero().get()).ok_or(libc::ESRCH)?;
         if group.is_some_and(|group| group != of) {
@@ -204,7 +205,7 @@ impl Guard {
         if !self.is_below(leading.as_raw_nonzero().get()) {
             return Err(libc::EPERM);
         }
-        // SAFETY: it takes numbers and no pointer but null.
+        // SAFETY: it takes numbers and no pointer except null.
         let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), number, 0_usize, 0_u32) };
         if sent == 0 { Ok(()) } else { Err(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EPERM)) }
     }
@@ -251,7 +252,7 @@ impl Guard {
             Target::All => false,
             Target::Process(pid) => match parent_and_group(pid) {
                 Some(_) => self.is_below(pid),
-                // There is nothing, as the kernel will say.
+                // The process does not exist; the kernel will report that.
                 None => true,
             },
             Target::Group(group) => members(group).all(|pid| self.is_below(pid)),
@@ -265,7 +266,7 @@ impl Guard {
     }
 }
 
-/// What a call would do. The numbers of the calls are those of `_guard.py`.
+/// The effect of a call. The numbers of the calls are those of `_guard.py`.
 #[allow(clippy::cast_possible_truncation, reason = "the kernel takes the lower half of these arguments")]
 fn wish(question: &Question) -> Wish {
     let argument = |place: usize| question.arguments[place] as i32;
@@ -278,14 +279,14 @@ fn wish(question: &Question) -> Wish {
     };
     match i64::from(question.call) {
         call if STARTS.contains(&call) => Wish::Start,
-        // Signal 0 only looks whether there is somebody.
+        // Signal 0 only checks whether a process exists.
         libc::SYS_kill | libc::SYS_tkill if argument(1) == 0 => Wish::Reach(Target::Own),
         libc::SYS_tgkill if argument(2) == 0 => Wish::Reach(Target::Own),
         // It only reads.
         libc::SYS_prlimit64 if question.arguments[2] == 0 => Wish::Reach(Target::Own),
         libc::SYS_kill => Wish::Signal(whom(argument(0)), argument(1)),
         libc::SYS_tkill => Wish::Signal(process(argument(0)), argument(1)),
-        // A thread of another process is reached with all of it.
+        // A thread of another process counts as that process.
         libc::SYS_tgkill => Wish::Signal(process(argument(0)), argument(2)),
         libc::SYS_fcntl => Wish::Reach(whom(argument(2))),
         libc::SYS_ptrace => Wish::Reach(process(argument(1))),
@@ -327,7 +328,7 @@ mod tests {
         assert_eq!(of(libc::SYS_read, [0, 0, 0]), Wish::Reach(Target::All));
     }
 
-    /// A guard of what this process has started.
+    /// A guard for the processes that this process has started.
     fn guard() -> (Guard, i32) {
         let (questions, _) = std::io::pipe().unwrap();
         let me = rustix::process::getpid();

@@ -1,18 +1,18 @@
-//! A model's signature, as its worker says it.
+//! The signature of a model, as its worker reports it.
 
 use inference::{Datatype, TensorMetadata};
 use serde::Deserialize;
 
 use crate::runtime::{MLFLOW, Signature, TrialRuns, Trials};
 
-/// The most that a worker may say of its model.
+/// Maximum size of a worker's report about its model.
 pub(super) const LARGEST: usize = 4 << 20;
-/// Dimensions of a tensor, at most.
+/// Maximum number of dimensions of a tensor.
 const MAX_RANK: usize = 32;
-/// Inputs and outputs, at most: a place is two bytes.
+/// Maximum number of inputs and outputs: a position has two bytes.
 const MAX_TENSORS: usize = 10_000;
 
-/// What a worker says of its model.
+/// The report of a worker about its model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Introduced {
     pub(super) signature: Signature,
@@ -27,7 +27,7 @@ struct Hello {
     /// Whether it is called for each row.
     #[serde(default)]
     each_row: bool,
-    /// Whether it may be run with made-up rows.
+    /// Whether it may be run with generated rows.
     #[serde(default = "yes")]
     trials: bool,
     inputs: Vec<(String, Datatype, Vec<i64>)>,
@@ -55,10 +55,10 @@ fn yes() -> bool {
     true
 }
 
-/// Reads what a worker says.
+/// Parses the report of a worker.
 ///
 /// # Errors
-/// What is wrong with it.
+/// What is wrong with the report.
 pub(super) fn read(json: &[u8]) -> Result<Introduced, String> {
     let hello: Hello = serde_json::from_slice(json).map_err(|e| format!("its signature cannot be read: {e}"))?;
     let mut labels = hello.labels;
@@ -110,7 +110,7 @@ pub(super) fn read(json: &[u8]) -> Result<Introduced, String> {
     Ok(Introduced { signature, trials })
 }
 
-/// The platform's name, kept for good. There are few; past a bound they are all just Python.
+/// The name of the platform, stored permanently. There are few; above a limit they are all just Python.
 fn platform(name: &str) -> &'static str {
     use std::sync::{Mutex, PoisonError};
     const MOST: usize = 64;

@@ -1,6 +1,6 @@
-//! The modules that a Python file imports, read without running it.
+//! Finds the modules that a Python file imports, without running it.
 //!
-//! Comments and texts are no imports. Files beside the model that it imports are read too.
+//! Comments and strings are skipped. Imported files next to the model are read too.
 
 use std::{
     collections::BTreeSet,
@@ -8,11 +8,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Files of a model's own that are read at most.
+/// Maximum number of the model's own files that are read.
 const MAX_FILES: usize = 200;
 
-/// Dotted names of the modules that the file imports, and of those that its own modules beside it import.
-/// `from a import b` is `a.b`.
+/// Dotted names of the modules that the file imports, and of those that its own modules next to it import. `from a
+/// import b` is `a.b`.
 pub(super) fn of_file(file: &Path) -> BTreeSet<String> {
     let (mut found, mut waiting, mut read) = (BTreeSet::new(), vec![file.to_owned()], BTreeSet::new());
     while let Some(file) = waiting.pop() {
@@ -28,7 +28,7 @@ pub(super) fn of_file(file: &Path) -> BTreeSet<String> {
     found
 }
 
-/// The files of a module, if it lies beside the file that imports it.
+/// The files of a module, if it is next to the importing file.
 fn beside(file: &Path, module: &str) -> Vec<PathBuf> {
     let (mut files, mut place) = (Vec::new(), file.parent().unwrap_or(Path::new("")).to_owned());
     for part in module.split('.') {
@@ -43,7 +43,7 @@ enum Token {
     Name(String),
     Text(String),
     Other(char),
-    /// The end of a statement's line: not within brackets, nor after a backslash.
+    /// The end of a statement: not within brackets, nor after a backslash.
     End,
 }
 
@@ -102,7 +102,7 @@ fn list(mut tokens: &[Token]) -> Vec<String> {
     }
 }
 
-/// What follows `from`.
+/// The rest after `from`.
 fn of_from(tokens: &[Token]) -> Vec<String> {
     let (module, rest) = dotted(tokens);
     let [Token::Name(word), names @ ..] = rest else { return Vec::new() };
@@ -132,7 +132,7 @@ fn tokens(source: &str) -> Vec<Token> {
         rest = match letter {
             '#' => &rest[rest.find('\n').unwrap_or(rest.len())..],
             '\'' | '"' => {
-                // What stands before it are letters such as `f` and `rb`.
+                // The prefix consists of letters such as `f` and `rb`.
                 let raw = matches!(found.last(), Some(Token::Name(name)) if is_prefix(name));
                 if raw {
                     found.pop();
@@ -170,7 +170,7 @@ fn is_prefix(name: &str) -> bool {
     name.len() <= 2 && name.bytes().all(|letter| b"rRbBuUfFtT".contains(&letter))
 }
 
-/// What is in the text that begins here, and what follows it.
+/// The content of the string that begins here, and the rest after it.
 fn text(rest: &str) -> (&str, &str) {
     let quote = &rest[..1];
     let long = [quote, quote, quote].concat();

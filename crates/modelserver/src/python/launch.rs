@@ -1,8 +1,7 @@
-//! Starts a worker's process.
+//! Starts the process of a worker.
 //!
-//! It gets a session of its own, so that it and whatever it starts can be ended together; an environment with little
-//! in it; a bound on its memory; and the kernel's promise to end it when the thread that started it ends, however
-//! that comes about.
+//! The process gets its own session, so that it and its children can be ended together; a minimal environment; a memory
+//! limit; and a death signal from the kernel when the thread that started it ends for any reason.
 #![allow(unsafe_code, reason = "what a process must do to itself before it becomes another program has no safe form")]
 
 use std::{
@@ -45,11 +44,11 @@ pub(super) struct Plan {
     pub(super) entry: Entry,
     /// Its environment.
     pub(super) variables: BTreeMap<String, OsString>,
-    /// Memory that it may allocate, in bytes.
+    /// Its memory limit, in bytes.
     pub(super) memory: u64,
 }
 
-/// A worker's process: its keeper, whose child is what runs the model.
+/// The process of a worker: its keeper, whose child runs the model.
 #[derive(Debug)]
 pub(super) struct Process {
     pub(super) child: Child,
@@ -62,13 +61,13 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Starts one; what it writes to its standard output and error comes out of the two descriptors. It ends with
-    /// the calling thread at the latest.
+    /// Starts one; its standard output and error come out of the two descriptors. It ends with the calling thread at
+    /// the latest.
     pub(super) fn start(plan: &Plan) -> io::Result<(Self, OwnedFd, OwnedFd)> {
         let counts = Area::new(own::AREA)?;
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         let mut command = Command::new(&plan.interpreter);
-        // Without packages of this user's own; standard output unbuffered, so that the log is in order.
+        // Without this user's own packages; standard output is unbuffered, so that the log is in order.
         command.args(["-s", "-u"]);
         if !plan.variables.contains_key("PYTHONUTF8") {
             command.args(["-X", "utf8"]);
@@ -84,7 +83,7 @@ impl Process {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let (server, memory) = (getpid(), plan.memory);
         let shared = counts.descriptor().as_raw_fd();
-        // SAFETY: between fork and exec it makes system calls only, which allocate nothing and take no lock.
+        // SAFETY: between fork and exec it only makes system calls, which allocate nothing and take no lock.
         unsafe {
             command.pre_exec(move || prepare(server, memory, &theirs, shared));
         }
@@ -113,26 +112,26 @@ impl Process {
     }
 }
 
-/// In the new process, before it becomes Python.
+/// In the new process, before it executes Python.
 fn prepare(server: Pid, memory: u64, socket: &OwnedFd, counts: RawFd) -> io::Result<()> {
     setsid()?;
-    // What this is then is the keeper of the worker, which ends the worker and its descendants first.
+    // The new process becomes the keeper of the worker, which ends the worker and its descendants first.
     set_parent_process_death_signal(Some(Signal::TERM))?;
     set_child_subreaper(Some(getpid()))?;
     if getppid() != Some(server) {
-        // The server ended before the promise was there.
+        // The server ended before the death signal was set.
         return Err(rustix::io::Errno::SRCH.into());
     }
     for (resource, most) in [(Resource::Data, memory), (Resource::Core, 0)] {
-        // A crash is to cost no disk; and nobody may raise a bound that was there before.
+        // A crash must not fill the disk with a core dump, and nobody may raise an existing limit.
         let most = Some(getrlimit(resource).maximum.map_or(most, |before| before.min(most)));
         setrlimit(resource, Rlimit { current: most, maximum: most })?;
     }
-    // When memory runs out, the kernel is to take a worker before the server. It may not let us say so.
+    // If memory runs out, the kernel should kill a worker before the server. It may refuse this setting.
     let _ = rustix::fs::open(c"/proc/self/oom_score_adj", OFlags::WRONLY, Mode::empty())
         .and_then(|file| rustix::io::write(&file, b"1000"));
     rustix::io::fcntl_setfd(socket, FdFlags::empty())?;
-    // SAFETY: the server keeps it open until the process is there.
+    // SAFETY: the server keeps it open until the process exists.
     rustix::io::fcntl_setfd(unsafe { BorrowedFd::borrow_raw(counts) }, FdFlags::empty())?;
     Ok(())
 }

@@ -1,8 +1,8 @@
-//! What a worker writes to its standard output and error: into the log, line by line.
+//! Copies a worker's standard output and error to the log, line by line.
 //!
-//! **Invariant:** whatever a model writes, and for however long, it takes no more memory than a few lines, no more of
-//! the log than [`LINES_A_SECOND`], and nothing of it reaches the protocol. Lines that are left out are counted in the log
-//! at most [`NOTE_AFTER`] later, whether or not the model writes another one.
+//! **Invariant:** whatever a model writes, and for however long, it uses no more memory than a few lines, no more of
+//! the log than [`LINES_A_SECOND`], and nothing of it reaches the protocol. The log reports the number of dropped lines
+//! at most [`NOTE_AFTER`] later, even if the model writes nothing more.
 
 use std::{
     collections::VecDeque,
@@ -12,14 +12,14 @@ use std::{
 
 use rustix::io::Errno;
 
-/// What is logged of a longer line.
+/// Maximum length of a logged line.
 const LONGEST_LINE: usize = 2 << 10;
-/// Lines that are kept for the case that the worker dies.
+/// How many lines are kept for the error if the worker dies.
 const KEPT: usize = 24;
-/// Lines that are logged at once, and then in each second.
+/// How many lines are logged at once, and then in each second.
 const BURST: u32 = 200;
 const LINES_A_SECOND: u32 = 20;
-/// How long after the first line that is left out the log says how many those are.
+/// How long after the first dropped line the log reports their number.
 const NOTE_AFTER: Duration = Duration::from_secs(1);
 /// Bytes that are read in one go.
 const CHUNK: usize = 64 << 10;
@@ -35,7 +35,7 @@ pub(super) struct Output {
     allowance: u32,
     refilled: Instant,
     left_out: u64,
-    /// When the log is to say so.
+    /// When to log the number of dropped lines.
     note_at: Option<Instant>,
     pub(super) ended: bool,
 }
@@ -55,7 +55,7 @@ impl Output {
         }
     }
 
-    /// Takes what is there, a bounded part of it, without waiting.
+    /// Reads the available data, a bounded part of it, without waiting.
     pub(super) fn take(&mut self, model: &str) {
         let mut chunk = vec![0; CHUNK];
         match rustix::io::read(&self.pipe, &mut chunk[..]) {
@@ -84,7 +84,7 @@ impl Output {
         }
     }
 
-    /// When [`Self::take`] is to be called although nothing may have been written.
+    /// When [`Self::take`] must be called although nothing may have been written.
     pub(super) fn due(&self) -> Option<Instant> {
         self.note_at
     }

@@ -1,7 +1,7 @@
-//! The Python package `modelway`, carried in this binary, so that a worker needs nothing installed but an
-//! interpreter.
+//! The Python package `modelway`, embedded in this binary, so that a worker needs only an installed interpreter.
 //!
-//! It is written once for each version of its contents, whole or not at all, to a folder that every server of this
+//! Each version of its contents is written once, completely or not at all, to a folder that all servers of this user
+//! share. Python stores its compiled form next to it.
 //! user shares. Python keeps its compiled form beside it.
 
 use std::{
@@ -52,7 +52,7 @@ const FILES: &[(&str, &str)] = files![
 /// The package's name.
 const NAME: &str = "modelway";
 
-/// The folder to put on Python's path, below `cache`; the package is written into it if it is not there.
+/// The folder for Python's path, below `cache`; the package is written to it if it is missing.
 pub(super) fn unpack(cache: &Path) -> io::Result<PathBuf> {
     let all = cache.join("python");
     let folder = all.join(hash());
@@ -60,7 +60,7 @@ pub(super) fn unpack(cache: &Path) -> io::Result<PathBuf> {
         return Ok(folder);
     }
     fs::create_dir_all(&all)?;
-    // One of its own for everybody who writes: models are loaded side by side.
+    // A separate folder for each writer: models are loaded in parallel.
     let staged = tempfile::Builder::new().prefix(".").permissions(Permissions::from_mode(0o755)).tempdir_in(&all)?;
     let package = staged.path().join(NAME);
     fs::create_dir(&package)?;
@@ -68,7 +68,7 @@ pub(super) fn unpack(cache: &Path) -> io::Result<PathBuf> {
         fs::write(package.join(name), text)?;
     }
     match fs::rename(staged.path(), &folder) {
-        // Another was faster, or nobody can be.
+        // Another writer was faster, or writing is impossible.
         Err(error) if !folder.is_dir() => Err(error),
         Ok(()) | Err(_) => Ok(folder),
     }

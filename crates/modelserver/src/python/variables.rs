@@ -1,9 +1,9 @@
 //! The environment of a worker.
 //!
-//! What a person has set for the model is passed as it is, whatever it is called. Of the rest of the server's
-//! environment a model that is served by hand gets all, and one of a replica what programs need of the system.
-//! Credentials that are not the model's own stay here, except for models that use what the credentials are for.
-//! Threads and the like are set here only where nobody else has.
+//! Variables that a person has set for the model are passed unchanged, whatever their names are. From the rest of the
+//! server's environment, a model that is served by hand gets everything, and one of a replica only what programs need
+//! from the system. Other credentials are not passed, except to models that use the corresponding service. Thread
+//! settings are set here only if nobody else has set them.
 
 use std::{collections::BTreeMap, ffi::OsString, path::Path};
 
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::settings::Passed;
 
-/// What programs need of the system.
+/// Variables that programs need from the system.
 const OF_THE_SYSTEM: [&str; 21] = [
     "PATH",
     "HOME",
@@ -37,15 +37,15 @@ const OF_THE_SYSTEM: [&str; 21] = [
     "OMP_NUM_THREADS",
     "LOKY_MAX_CPU_COUNT",
 ];
-/// What the libraries of models themselves read.
+/// Variables of the models' libraries.
 const OF_LIBRARIES: [&str; 9] =
     ["LC_", "HF_", "TORCH_", "TRANSFORMERS_", "NVIDIA_", "CUDA_", "MLFLOW_", "OPENBLAS_", "MKL_"];
 
-/// Credentials, and the packages whose users need them.
+/// Credentials, and the packages that use them.
 struct Credentials {
-    /// What their names begin with.
+    /// The prefix of their names.
     prefixes: &'static [&'static str],
-    /// A word that the name must have too, between `_`; none takes every name.
+    /// A word that the name must also contain, between `_`; if there is none, every name matches.
     words: &'static [&'static str],
     /// Packages, by the beginnings of their names.
     packages: &'static [&'static str],
@@ -54,7 +54,7 @@ struct Credentials {
 const SECRET: &[&str] = &["TOKEN", "KEY", "SECRET", "PASSWORD", "CREDENTIAL", "CREDENTIALS"];
 
 const CREDENTIALS: [Credentials; 5] = [
-    // An address of MLflow's may hold a password.
+    // An MLflow address may contain a password.
     Credentials { prefixes: &["MLFLOW_", "DATABRICKS_"], words: &[], packages: &["mlflow"] },
     Credentials {
         prefixes: &["HF_", "HUGGING_FACE_", "HUGGINGFACE_", "HUGGINGFACEHUB_"],
@@ -88,18 +88,18 @@ const CREDENTIALS: [Credentials; 5] = [
     Credentials { prefixes: &["AZURE_"], words: SECRET, packages: &["azure", "adlfs"] },
 ];
 
-/// Whose credentials a model may need.
+/// Which credentials a model may need.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Uses([bool; CREDENTIALS.len()]);
 
 impl Uses {
-    /// What a model's class tells: the packages that it asks for, and the modules that its file imports.
+    /// From a model class: its required packages, and the modules that its file imports.
     pub(crate) fn of_class(wanted: Option<&Wanted>, file: &Path) -> Self {
-        // A module is called as its project most likely is.
+        // A module usually has the name of its project.
         Self::of(wanted, imports::of_file(file).into_iter().map(|module| module.replace(['_', '.'], "-")))
     }
 
-    /// What the packages tell that a model asks for, and those that it is known to use besides.
+    /// From the required packages, and those that it is known to use.
     pub(crate) fn of(wanted: Option<&Wanted>, known: impl IntoIterator<Item = String>) -> Self {
         let mut packages: Vec<String> =
             wanted.into_iter().flat_map(|wanted| &wanted.requirements).map(Requirement::name).collect();
@@ -118,14 +118,14 @@ impl Credentials {
     }
 }
 
-/// What a worker gets, and the names of the credentials that it does not.
+/// The variables of a worker, and the names of the credentials that it does not get.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Variables {
     pub(super) set: BTreeMap<String, OsString>,
     pub(super) withheld: Vec<String>,
 }
 
-/// Chooses among the server's own variables, and adds what nobody has set. `threads` is for the libraries.
+/// Selects among the server's own variables, and adds defaults. `threads` is for the libraries.
 pub(super) fn choose(
     own: impl Iterator<Item = (String, OsString)>,
     passed: &Passed,
@@ -152,7 +152,7 @@ pub(super) fn choose(
         }
     }
     chosen.withheld.sort_unstable();
-    // The libraries of linear algebra follow OMP_NUM_THREADS where nothing says more.
+    // The linear algebra libraries use OMP_NUM_THREADS unless something more specific is set.
     let names: &[&str] = if chosen.set.contains_key("OMP_NUM_THREADS") {
         &["LOKY_MAX_CPU_COUNT"]
     } else {
@@ -161,7 +161,7 @@ pub(super) fn choose(
     for name in names {
         chosen.set.entry((*name).to_owned()).or_insert_with(|| threads.max(1).to_string().into());
     }
-    // Whoever serves a model did not agree to be counted by its library.
+    // Users did not agree to be counted by this library.
     chosen.set.entry("ORT_DISABLE_TELEMETRY".to_owned()).or_insert_with(|| "1".into());
     chosen
 }

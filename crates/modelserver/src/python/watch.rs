@@ -1,8 +1,8 @@
-//! Watches over the workers of one instance: starts them, reads what they write, and replaces those that end.
+//! Monitors the workers of one instance: starts them, reads their output, and replaces those that end.
 //!
-//! It has a thread of its own, which is the parent of every worker's process: the kernel ends them with it.
+//! It has its own thread, which is the parent of every worker process: the kernel ends them together with it.
 //!
-//! **Invariant:** a worker that ended was seen to end, and what it had started is ended too.
+//! **Invariant:** the end of every worker is observed, and everything that it had started is ended too.
 
 use std::{
     io::IoSliceMut,
@@ -39,38 +39,38 @@ use crate::{
     runtime::own::Own,
 };
 
-/// How long a run that nobody waits for may go on after it was interrupted.
+/// How long a run may continue after it was interrupted because nobody waits for it.
 const GRACE: Duration = Duration::from_secs(2);
-/// How long a worker that is not wanted any more may take to end by itself.
+/// How long an unwanted worker may take to end by itself.
 const LEAVING: Duration = Duration::from_millis(500);
-/// How long the end of a worker and of what it has started may take.
+/// How long a worker and its descendants may take to end.
 const ENDING: Duration = Duration::from_secs(6);
-/// How often it is looked at what a worker holds.
+/// Interval of checking the memory of a worker.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// The first pause before a worker is started after two have ended without having answered anything, and the longest.
+/// The first delay before a worker is started after two have ended without an answer, and the maximum delay.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// How long a successor that could not be started is not tried again.
+/// How long to wait after a failed start of a successor.
 const NEXT_SUCCESSOR: Duration = Duration::from_secs(60);
 
 /// How workers are started and how long they may take.
 #[derive(Debug)]
 pub(super) struct Watched {
     pub(super) plan: Plan,
-    /// What to call the model in the log.
+    /// The name of the model in the log.
     pub(super) name: String,
-    /// The longest that loading may take.
+    /// Maximum time for loading.
     pub(super) load_timeout: Duration,
-    /// The longest that a request may take.
+    /// Maximum time for a request.
     pub(super) timeout: Duration,
     /// The model's own metrics.
     pub(super) own: Arc<Own>,
 }
 
-/// What a worker is about.
+/// The state of a worker.
 #[derive(Debug)]
 enum Phase {
-    /// It loads the model. What it has said of its signature so far.
+    /// It loads the model. The part of its report that has arrived.
     Loading { until: Instant, said: Vec<u8>, closed: bool },
     /// It serves.
     Serving,
@@ -85,21 +85,21 @@ struct Running {
     stdout: Output,
     stderr: Output,
     phase: Phase,
-    /// Why it was ended from here.
+    /// Why it was killed from here.
     verdict: Option<String>,
     /// Why the model cannot be loaded, in Python's words.
     unloadable: Option<String>,
-    /// It has closed its socket, and until when it may take to end.
+    /// It has closed its socket, and its deadline to end.
     closed: Option<Instant>,
-    /// A run that was interrupted, and until when it may go on.
+    /// An interrupted run, and its deadline.
     interrupted: Option<(RunId, Instant)>,
     /// What its filter asks.
     guard: Option<Guard>,
     /// The process that runs the model.
     inner: Option<OwnedFd>,
-    /// When what it holds is looked at next.
+    /// When its memory is checked next.
     look: Instant,
-    /// It was told to end with all that it has started; when it is killed alone if it has not.
+    /// It was told to end with all its descendants; when it is killed alone if it has not ended.
     ending: Option<Instant>,
     /// It has ended.
     ended: bool,
@@ -112,9 +112,9 @@ pub(super) struct Watcher {
     workers: Vec<Running>,
     generation: u64,
     introduced: Option<Introduced>,
-    /// Where the outcome of the first start goes.
+    /// The receiver of the result of the first start.
     first: Option<std::sync::mpsc::SyncSender<Result<Introduced, String>>>,
-    /// Workers that ended in a row without having answered anything.
+    /// The number of consecutive workers that ended without an answer.
     failures: u32,
     start_at: Option<Instant>,
     no_successor_before: Option<Instant>,
@@ -144,7 +144,7 @@ impl Watcher {
         }
     }
 
-    /// Watches until it is told to stop, or the first worker cannot load the model.
+    /// Runs until it is told to stop, or the first worker cannot load the model.
     pub(super) fn run(mut self) {
         while !(self.stopping && self.workers.is_empty()) {
             if !self.stopping && self.start_at.is_some_and(|at| at <= Instant::now()) {
@@ -199,7 +199,7 @@ impl Watcher {
         }
     }
 
-    /// Waits for the next thing to happen.
+    /// Waits for the next event.
     fn wait(&self) {
         let mut descriptors = vec![PollFd::new(&self.link.wake, PollFlags::IN)];
         for worker in &self.workers {
@@ -226,10 +226,10 @@ impl Watcher {
             phase.into_iter().chain(worker.closed).chain(others).chain(notes).chain([worker.look])
         });
         let next = timers.chain(self.start_at.filter(|_| !self.stopping)).min();
-        // A little later than asked for, so that the time has come when it wakes.
+        // A little later than requested, so that the deadline has passed when it wakes.
         let left = next.map(|next| next.saturating_duration_since(Instant::now()) + Duration::from_millis(1));
         let left = left.and_then(|left| Timespec::try_from(left).ok());
-        // It fails when a signal comes, or for want of memory: then everything is looked at once more.
+        // It fails when a signal arrives, or without memory: then everything is checked once more.
         let _ = poll(&mut descriptors, left.as_ref());
     }
 
@@ -267,7 +267,7 @@ impl Watcher {
         self.stopping |= orders.stop;
     }
 
-    /// Reads what one worker has to say.
+    /// Reads one frame from a worker.
     fn attend(&mut self, place: usize) {
         let name = &self.watched.name;
         let Some(worker) = self.workers.get_mut(place) else { return };
@@ -311,7 +311,7 @@ impl Watcher {
             self.watched.timeout,
             &self.link,
         );
-        // Its first child is what runs the model; what it adopts comes later.
+        // Its first child runs the model; adopted processes come later.
         let inner = children(worker.process.pid.as_raw_nonzero().get()).first().copied().and_then(Pid::from_raw);
         worker.inner = inner.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
         match made {
@@ -321,7 +321,7 @@ impl Watcher {
                 self.link.offer(made);
                 self.introduced = Some(introduced.clone());
                 if let Some(first) = self.first.take() {
-                    // Whoever opens the model may have given up.
+                    // The caller that opens the model may have given up.
                     let _ = first.send(Ok(introduced));
                 }
             }
@@ -366,7 +366,7 @@ impl Watcher {
         }
     }
 
-    /// Takes leave of workers that have ended.
+    /// Handles workers that have ended.
     fn bury(&mut self) {
         while let Some(place) = self.workers.iter().position(|worker| worker.ended) {
             let mut worker = self.workers.swap_remove(place);
@@ -377,7 +377,7 @@ impl Watcher {
             let wanted = !matches!(worker.phase, Phase::Leaving { .. });
             let answered = self.link.has_answered(worker.generation);
             if wanted && !self.stopping {
-                // Of the first worker whoever opens the model is told, and tells.
+                // For the first worker, the caller that opens the model gets the reason and reports it.
                 if self.first.is_none() {
                     tracing::warn!(model = self.watched.name, pid = %worker.process.pid, "the worker {words}");
                 }
@@ -388,11 +388,11 @@ impl Watcher {
         }
     }
 
-    /// A worker that was wanted is no more.
+    /// A worker that was wanted has ended.
     fn mourn(&mut self, generation: u64, words: &str, unloadable: Option<String>, answered: bool, was_loading: bool) {
         if let Some(first) = self.first.take() {
             self.stopping = true;
-            // Whoever opens the model may have given up.
+            // The caller that opens the model may have given up.
             let _ = first.send(Err(unloadable.unwrap_or_else(|| format!("its worker {words}"))));
             return;
         }
@@ -420,18 +420,18 @@ fn has_ended(worker: &Running) -> bool {
     poll(&mut descriptor, Some(&at_once)).is_ok_and(|ready| ready > 0)
 }
 
-/// What a worker that loads has said.
+/// Handles a frame of a loading worker.
 enum Said {
     Nothing,
     Introduced(Introduced),
     /// The model cannot be loaded, in Python's words.
     Unloadable(String),
-    /// No worker in order says this.
+    /// A correct worker never sends this.
     Nonsense(String),
 }
 
 impl Running {
-    /// Reads one part of what it says of itself.
+    /// Reads one part of its report.
     fn listen(&mut self) -> Said {
         let Phase::Loading { said, closed, .. } = &mut self.phase else { return Said::Nothing };
         if *closed {
@@ -445,7 +445,7 @@ impl Running {
         let size = match recvmsg(self.process.socket.as_fd(), slices, &mut control, flags) {
             Ok(RecvMsg { bytes: size, .. }) if size > 0 => size,
             Err(Errno::AGAIN | Errno::INTR) => return Said::Nothing,
-            // It has ended, and how will be seen soon.
+            // It has ended; its exit status will be available soon.
             Ok(_) | Err(Errno::CONNRESET) => {
                 *closed = true;
                 return Said::Nothing;
@@ -496,24 +496,24 @@ impl Running {
         }
         self.interrupted = Some((id, Instant::now() + GRACE));
         let cancel = Prefix::new(Kind::Cancel, id.run, 0).bytes();
-        // If it cannot be told, its time runs out.
+        // If it cannot be told, its deadline passes.
         let _ = send(&self.process.socket, &cancel, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
         if let Some(inner) = &self.inner {
             let _ = pidfd_send_signal(inner, Signal::INT);
         }
     }
 
-    /// Ends it at once, with all that it has started.
+    /// Kills it at once, with all its descendants.
     fn end(&mut self, why: String) {
         self.verdict.get_or_insert(why);
-        // The keeper ends what it has first.
+        // The keeper first ends its descendants.
         let _ = pidfd_send_signal(&self.process.pidfd, Signal::TERM);
         self.ending.get_or_insert_with(|| Instant::now() + ENDING);
         // For whoever waits at the socket, even if something else holds its other end.
         let _ = shutdown(&self.process.socket, Shutdown::Both);
     }
 
-    /// Kills its two processes, where the one that should have ended the other did not.
+    /// Kills its two processes, if one should have ended the other and did not.
     fn kill(&self) {
         end_group(self.process.pid);
         if let Some(inner) = &self.inner {
@@ -529,13 +529,13 @@ impl Running {
         }
     }
 
-    /// Ends what is left of it once it has ended, and hears its last words.
+    /// Cleans up after its end, and reads its last output.
     fn rest(&mut self, name: &str) -> Option<ExitStatus> {
         self.kill();
         let _ = shutdown(&self.process.socket, Shutdown::Both);
         let status = self.process.child.wait().ok();
         for output in [&mut self.stdout, &mut self.stderr] {
-            // What was written before the end is there now.
+            // Output from before the end is available now.
             for _ in 0..4 {
                 output.take(name);
             }
@@ -543,7 +543,7 @@ impl Running {
         status
     }
 
-    /// How it ended: what follows "the worker".
+    /// How it ended, as the continuation of "the worker".
     fn obituary(&self, status: Option<ExitStatus>) -> String {
         if let Some(why) = &self.verdict {
             return why.clone();
@@ -558,7 +558,7 @@ impl Running {
     }
 }
 
-/// A signal that ended a worker, by its name.
+/// The name of a signal that ended a worker.
 fn signal_words(signal: i32) -> String {
     let (name, meaning) = match signal {
         4 => ("SIGILL", "an instruction that this CPU does not know"),

@@ -1,7 +1,7 @@
-//! One worker as the thread that runs the model sees it: a socket, and memory that both share.
+//! One worker, as seen by the thread that runs the model: a socket, and shared memory.
 //!
-//! A run is one frame there and one back, or several for a model that streams. Nothing here starts or ends a
-//! process: that is the watcher's.
+//! A run is one frame to the worker and one back, or several for a streaming model. The watcher starts and ends
+//! processes; nothing here does.
 
 use std::{
     io::IoSlice,
@@ -30,23 +30,23 @@ use crate::{
     runtime::{Call, RuntimeError, Signature, Sink, is_absent},
 };
 
-/// The largest answer.
+/// Maximum size of an answer.
 const LARGEST_ANSWER: usize = 2 << 30;
-/// The smallest shared memory: it should not be made anew for every request.
+/// Minimum size of shared memory, so that it is not created again for every request.
 const SMALLEST_AREA: usize = 1 << 20;
-/// Shared memory beyond this is given back after the run.
+/// Shared memory above this size is released after the run.
 const LARGEST_KEPT: usize = 64 << 20;
-/// How much longer than any request a run may take before its worker is given up, for runs without a deadline.
+/// How much longer than the request timeout a run without a deadline may take before its worker is given up.
 const BEYOND_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How a run broke off without an answer.
+/// How a run ended without an answer.
 #[derive(Debug)]
 pub(super) enum Broken {
-    /// The worker had ended before it was told of the run.
+    /// The worker had ended before it got the run.
     NotBegun,
-    /// It closed its socket, most likely by ending.
+    /// It closed its socket, most likely because it ended.
     Gone,
-    /// It is of no use any more, for this reason.
+    /// It cannot be used any more, for this reason.
     Useless(String),
 }
 
@@ -82,7 +82,7 @@ impl Drop for Worker {
 }
 
 impl Worker {
-    /// A worker whose signature has been read from this socket. `timeout` is the longest that a request may take.
+    /// A worker whose signature was read from this socket. `timeout` is the maximum time of a request.
     pub(super) fn new(
         generation: u64,
         pid: Pid,
@@ -163,7 +163,7 @@ impl Worker {
         }
     }
 
-    /// Takes what comes until the run is over.
+    /// Reads frames until the run is over.
     fn answers(
         &mut self,
         call: &Call<'_>,
@@ -179,7 +179,7 @@ impl Worker {
             }
             let over = match prefix.kind {
                 Kind::Answer => {
-                    // Whatever comes after the first thing that went wrong is let go.
+                    // Everything after the first error is discarded.
                     if result.is_ok() && !call.cancel.is_cancelled() {
                         result = self.take_answer(&prefix, size, call, signature, rows, sink)?;
                         if result.is_err() && prefix.flags & LAST == 0 {
@@ -199,7 +199,7 @@ impl Worker {
                     true
                 }
                 Kind::Need => {
-                    // What is too large is answered with no memory at all, and the model's failure in words.
+                    // A too large answer is refused without using memory, as a failure of the model.
                     self.outputs = None;
                     if prefix.length <= LARGEST_ANSWER {
                         self.outputs = Some(self.share(frame::OUTPUTS, prefix.length)?);
@@ -271,7 +271,7 @@ impl Worker {
         }
     }
 
-    /// Gives back large memory.
+    /// Releases large memory.
     fn tidy(&mut self) -> Result<(), Broken> {
         if self.inputs.take_if(|area| area.len() > LARGEST_KEPT).is_some() {
             self.unshare(frame::INPUTS)?;
@@ -282,7 +282,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Makes shared memory of at least `needed` bytes, and gives it to the worker.
+    /// Creates shared memory of at least `needed` bytes, and gives it to the worker.
     fn share(&self, which: u16, needed: usize) -> Result<Area, Broken> {
         let failed = |e: Errno| Broken::Useless(format!("cannot be given shared memory of {needed} bytes: {e}"));
         let len = needed.checked_next_power_of_two().unwrap_or(needed).max(SMALLEST_AREA);
@@ -298,13 +298,13 @@ impl Worker {
         Ok(area)
     }
 
-    /// Lets the worker drop shared memory.
+    /// Lets the worker release shared memory.
     fn unshare(&self, which: u16) -> Result<(), Broken> {
         self.lend(0);
         self.send(&Prefix { detail: which, ..Prefix::new(Kind::Area, self.run, 0) }.bytes())
     }
 
-    /// Tells whoever counts the worker's memory how much of it is the server's.
+    /// Reports how much of the worker's memory belongs to the server.
     fn lend(&self, more: usize) {
         if let Some(link) = self.link.upgrade() {
             let areas = [&self.inputs, &self.outputs];
@@ -322,7 +322,7 @@ impl Worker {
         }
     }
 
-    /// The next frame, and how many bytes of the buffer it has.
+    /// The next frame, and its size in the buffer.
     fn receive(&mut self) -> Result<(Prefix, usize), Broken> {
         loop {
             match recv(self.socket.as_fd(), &mut *self.buffer, RecvFlags::TRUNC) {
@@ -350,7 +350,7 @@ impl Worker {
     }
 }
 
-/// How many rows a call has; `None` if its inputs differ in that.
+/// The number of rows of a call; `None` if its inputs differ in it.
 fn rows_of(call: &Call<'_>) -> Option<i64> {
     let mut rows = call.inputs.iter().filter(|input| !is_absent(input)).map(|input| input.shape.first().copied());
     let first = rows.next()??;

@@ -1,11 +1,11 @@
 //! Metrics that models declare themselves: counters, gauges and histograms.
 //!
-//! Each worker has a piece of memory that it shares with the server (`_metrics.py` says how it is laid out) and counts
-//! there, so that counting costs no message, and nothing is lost when the worker ends. They are read when somebody
-//! asks for `/metrics`: those of all instances together, and the counts of workers that have ended.
+//! Each worker shares a piece of memory with the server (`_metrics.py` defines its layout) and counts there, so that
+//! counting needs no message, and nothing is lost when the worker ends. The server reads it on a request for
+//! `/metrics`: the metrics of all instances together, and the counts of ended workers.
 //!
-//! **Invariant:** what a worker wrote is copied first and checked then; whatever it is, it is a bounded number of
-//! series with sound names.
+//! **Invariant:** data from a worker is first copied and then validated; the result is always a bounded number of
+//! series with valid names.
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +25,7 @@ const MOST_BUCKETS: usize = 64;
 const LONGEST_TEXT: usize = 1024;
 const HEAD: usize = 16;
 const OF_THE_SERVER: [&str; 5] = ["model_", "modelway_", "process_", "gateway_", "scrape_"];
-/// What stands for all values of labels once there are too many series.
+/// Replaces all label values once there are too many series.
 const OTHER: &str = "_other";
 const LABELS_OF_THE_SERVER: [&str; 4] = ["model_name", "model_version", "le", "quantile"];
 
@@ -45,7 +45,7 @@ pub(crate) enum Kind {
     Histogram(Vec<f64>),
 }
 
-/// What is shown of a gauge that several workers have set.
+/// The merge rule of a gauge that several workers have set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Merge {
@@ -59,8 +59,8 @@ pub(crate) enum Merge {
 /// The labels of a series.
 pub(crate) type Labels = BTreeMap<String, String>;
 
-/// Series by their families and labels. Their values: of a counter its count, of a gauge its value and when it was set, of
-/// a histogram its sum and how many were in each bucket.
+/// Series by their families and labels. Their values: for a counter its count, for a gauge its value and when it was
+/// set, for a histogram its sum and the counts of its buckets.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Series(pub(crate) BTreeMap<String, (Family, BTreeMap<Labels, Vec<f64>>)>);
 
@@ -78,7 +78,7 @@ struct Described {
 }
 
 impl Family {
-    /// The names under which a metric called `name` is shown.
+    /// The names under which a metric `name` is shown.
     pub(crate) fn shown(&self, name: &str) -> Vec<String> {
         let ends: &[&str] = match self.kind {
             Kind::Counter => &["", "_total"],
@@ -94,7 +94,7 @@ impl Series {
     fn of(area: &Area) -> Self {
         let mut series = Self::default();
         let Some(head) = area.read::<u64>(0, 2) else { return series };
-        // Beside the series each family may have one for all others.
+        // Besides the series, each family may have one for all others.
         let most = MOST_SERIES + MOST_FAMILIES;
         let count = usize::try_from(head[0]).map_or(most, |count| count.min(most));
         let used = usize::try_from(head[1]).map_or(AREA, |used| used.clamp(HEAD, AREA));
@@ -126,8 +126,8 @@ impl Series {
         (size > 8).then_some(rest)
     }
 
-    /// Adds a series. One whose family is another one already is left out; new ones past the most that there may be, of
-    /// workers together, are counted as one.
+    /// Adds a series. A series whose family already has another kind is left out; series above the limit, over all
+    /// workers, are counted as one.
     fn add(&mut self, name: &str, family: &Family, labels: &Labels, values: &[f64]) {
         let total: usize = self.0.values().map(|(_, series)| series.len()).sum();
         let known = self.0.entry(name.to_owned()).or_insert_with(|| (family.clone(), BTreeMap::new()));
@@ -159,14 +159,14 @@ impl Series {
         }
     }
 
-    /// Adds all of another. Where a family is of another kind there, the one that is here stays.
+    /// Adds all series of another set. If a family has another kind there, the one that is here stays.
     pub(crate) fn extend(&mut self, other: &Self) {
         for (name, (family, series)) in &other.0 {
             series.iter().for_each(|(labels, values)| self.add(name, family, labels, values));
         }
     }
 
-    /// Without what says how things are now.
+    /// Without the values that describe the present.
     fn without_gauges(mut self) -> Self {
         self.0.retain(|_, (family, _)| !matches!(family.kind, Kind::Gauge(_)));
         self
@@ -210,7 +210,7 @@ pub struct Own(Mutex<Held>);
 
 #[derive(Debug, Default)]
 struct Held {
-    /// Of the workers that run, by their generation.
+    /// Of the running workers, by their generation.
     areas: BTreeMap<u64, Area>,
     /// Of those that have ended.
     ended: Series,
@@ -236,7 +236,7 @@ impl Own {
         }
     }
 
-    /// All of it. Workers that run say what a metric is: those before them may have run other code.
+    /// All metrics. Running workers define the kind of a metric: earlier ones may have run other code.
     pub(crate) fn series(&self) -> Series {
         let held = self.lock();
         let mut all = Series::default();
