@@ -1,4 +1,4 @@
-//! Which line is to blame when a list of packages cannot be installed.
+//! Finds the lines at fault when a list of packages cannot be installed.
 
 use std::fmt::Write as _;
 
@@ -8,10 +8,10 @@ use super::{
 };
 use crate::ServeError;
 
-/// How many lines are named at most.
+/// Maximum number of lines in an error.
 const NAMED: usize = 4;
 
-/// The error of a failed installation: the lines that its words are about, and the words of the program `builder`.
+/// The error of a failed installation: the lines that its output is about, and the output of the program `builder`.
 pub(super) fn blame(wanted: &Wanted, builder: &str, told: &Told) -> ServeError {
     let cause = told.cause();
     let lines = [wanted.requirements.as_slice(), &wanted.constraints].concat();
@@ -27,7 +27,7 @@ pub(super) fn blame(wanted: &Wanted, builder: &str, told: &Told) -> ServeError {
     ServeError::Environment { reason, retry: told.may_pass() }
 }
 
-/// The lines that are quoted whole; else those whose package is named.
+/// The lines that the output quotes completely; otherwise those whose package it names.
 fn culprits<'l>(lines: &'l [Requirement], cause: &str) -> Vec<&'l Requirement> {
     let squeezed: String = cause.chars().filter(|c| !c.is_whitespace()).collect();
     let whole = |line: &&Requirement| {

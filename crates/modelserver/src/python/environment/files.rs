@@ -1,7 +1,7 @@
 //! What a model's files ask for: `python_env.yaml`, `conda.yaml`, `requirements.txt`.
 //!
-//! Each wish keeps the file and the line it came from, so that a failed build can name them. What cannot be had
-//! from the package index is refused here, before anything is fetched.
+//! Each requirement keeps its file and line, so that the error of a failed build can name them. Requirements that the
+//! package index cannot provide are refused here, before anything is downloaded.
 
 use std::{fs, io, path::Path};
 
@@ -13,13 +13,13 @@ use super::{
 };
 use crate::ServeError;
 
-/// How deep `-r` may lead, which also ends loops.
+/// Maximum depth of `-r` includes, which also ends loops.
 const MAX_DEPTH: usize = 8;
-/// The largest list of packages that is read, in bytes.
+/// Maximum size of a list of packages, in bytes.
 const MAX_BYTES: u64 = 1 << 20;
-/// What conda gives every environment, and what these environments need none of or have anyway.
+/// Packages of every conda environment, which these environments do not need or have anyway.
 const OF_CONDA: [&str; 5] = ["pip", "setuptools", "wheel", "ca-certificates", "openssl"];
-/// pip's options that may stand in a list of packages; all of them say where packages come from.
+/// The pip options that are allowed in a list of packages; all of them say where packages come from.
 const OPTIONS: [&str; 8] =
     ["-i", "--index-url", "--extra-index-url", "-f", "--find-links", "--no-index", "--no-binary", "--only-binary"];
 
@@ -78,7 +78,7 @@ fn read_list(wanted: &mut Wanted, file: &Path, text: &str, constrains: bool, dep
     Ok(())
 }
 
-/// Adds one line, or what it leads to.
+/// Adds one line, or the file that it includes.
 fn add(wanted: &mut Wanted, line: Requirement, constrains: bool, depth: usize) -> Result<(), ServeError> {
     let text = without_comment(&line.text).to_owned();
     let line = Requirement { text, ..line };
@@ -132,7 +132,7 @@ fn add(wanted: &mut Wanted, line: Requirement, constrains: bool, depth: usize) -
     }
 }
 
-/// The option with which a line begins, alone.
+/// The option at the beginning of a line.
 fn option_of(text: &str) -> Option<&str> {
     let option = text.split(['=', ' ', '\t']).next()?;
     match option {
@@ -143,7 +143,7 @@ fn option_of(text: &str) -> Option<&str> {
     }
 }
 
-/// pip takes ` #` as the beginning of a comment, and `#` alone as part of a URL.
+/// pip treats ` #` as the beginning of a comment, and `#` alone as part of a URL.
 fn without_comment(line: &str) -> &str {
     let end = if line.trim_start().starts_with('#') { Some(0) } else { line.find(" #").or_else(|| line.find("\t#")) };
     line[..end.unwrap_or(line.len())].trim()
@@ -200,10 +200,10 @@ fn conda(file: &Path, text: &str) -> Result<Wanted, ServeError> {
     )))
 }
 
-/// The version in `python=3.11`, `python==3.11.7`, `python=3.11.*`; none where any will do.
+/// The version in `python=3.11`, `python==3.11.7`, `python=3.11.*`; none if any version is allowed.
 fn conda_version(spec: &str) -> Option<String> {
     let said = spec.trim_start_matches("python").trim_start_matches(['=', ' ']);
-    // `>=3.9` sets no version; `3.11.7=h123_0` has a build behind it.
+    // `>=3.9` does not determine a version; `3.11.7=h123_0` has a build after it.
     let version = said.split(['=', ',']).next()?.trim().trim_end_matches(".*");
     version.starts_with(|c: char| c.is_ascii_digit()).then(|| version.to_owned())
 }
@@ -212,7 +212,7 @@ fn version_of(file: &Path, value: &Value) -> Result<Option<String>, ServeError> 
     match value {
         Value::Null => Ok(None),
         Value::String(version) => Ok(Some(version.trim_start_matches('=').trim().to_owned())),
-        // Unquoted, 3.10 is the number 3.1: nobody can tell which one was meant.
+        // Unquoted, 3.10 is the number 3.1, so the meaning is ambiguous.
         Value::Number(_) | Value::Bool(_) | Value::Sequence(_) | Value::Mapping(_) | Value::Tagged(_) => {
             Err(failed(format!("{}: write the version of Python in quotes, as in `python: \"3.11\"`", file.display())))
         }
@@ -239,7 +239,7 @@ fn odd(file: &Path, text: &str, item: &Value) -> ServeError {
     failed(format!("line {} of {}: `{item}` is no package", line_of(text, item), file.display()))
 }
 
-/// The line that says it, from 1; the last one if none does.
+/// The line with this text, from 1; the last one if no line has it.
 fn line_of(text: &str, item: &str) -> usize {
     let says = |line: &str| {
         let line = line.trim().trim_start_matches("- ");

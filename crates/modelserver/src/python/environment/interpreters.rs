@@ -1,4 +1,4 @@
-//! The Python interpreters of this machine, by their versions.
+//! The Python interpreters on this machine, by version.
 
 use std::{
     path::{Path, PathBuf},
@@ -9,9 +9,9 @@ use std::{
 use super::{builder::Builder, fault::failed, program::is_program};
 use crate::ServeError;
 
-/// The oldest version that the workers' package runs in.
+/// The oldest version that the workers' package supports.
 const OLDEST: [u32; 2] = [3, 9];
-/// Prints the version; `-S` and `-I` make it quick and keep it from reading what is in the folder.
+/// Prints the version; `-S` and `-I` make it fast and prevent it from reading the contents of the folder.
 const ASK: [&str; 4] = ["-I", "-S", "-c", "import sys; print('.'.join(map(str, sys.version_info[:3])))"];
 /// Whether there is a module; `-s`, as a worker is started.
 const FIND: [&str; 3] =
@@ -26,8 +26,8 @@ pub(super) fn has(python: &Path, module: &str) -> bool {
     command.status().is_ok_and(|status| status.success())
 }
 
-/// An interpreter of this version: one that is here, else one that `uv` fetches. Of `3.11.7` another `3.11` does
-/// if there is no other way, and the log says so.
+/// An interpreter of this version: an installed one, otherwise one that `uv` downloads. Instead of `3.11.7` another
+/// `3.11` is used if there is no other way, and the log says so.
 pub(super) fn of_version(version: &str, file: &Path, builder: &Builder, until: Instant) -> Result<PathBuf, ServeError> {
     let wanted = parts(version).filter(|parts| parts.len() >= 2).ok_or_else(|| {
         let file = file.display();
@@ -62,7 +62,7 @@ pub(super) fn of_version(version: &str, file: &Path, builder: &Builder, until: I
     )))
 }
 
-/// Every program that may be an interpreter, those that are called by the wanted version first.
+/// All programs that may be an interpreter; those with the wanted version in their name come first.
 fn candidates(wanted: &[u32]) -> Vec<PathBuf> {
     let exact = format!("python{}.{}", wanted[0], wanted[1]);
     let path = base::config::variable("PATH").unwrap_or_default();
@@ -70,7 +70,7 @@ fn candidates(wanted: &[u32]) -> Vec<PathBuf> {
     folders.push(PathBuf::from("/usr/bin"));
     let home = base::config::variable("HOME").map(PathBuf::from);
     let pyenv = base::config::variable("PYENV_ROOT").map(PathBuf::from).or_else(|| Some(home?.join(".pyenv")));
-    // pyenv's own links answer only for the version that is chosen in the folder.
+    // pyenv's own links only work for the version that is selected in the folder.
     folders.retain(|folder| pyenv.as_ref().is_none_or(|root| *folder != root.join("shims")));
     if let Some(versions) = pyenv.and_then(|root| root.join("versions").read_dir().ok()) {
         folders.extend(versions.flatten().map(|version| version.path().join("bin")));
@@ -90,7 +90,7 @@ fn candidates(wanted: &[u32]) -> Vec<PathBuf> {
     found
 }
 
-/// An interpreter and its version, which it is asked for.
+/// An interpreter and its version, which it reports.
 fn asked(path: PathBuf) -> Option<(Vec<u32>, PathBuf)> {
     let answer = Command::new(&path).args(ASK).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
     let version = parts(String::from_utf8_lossy(&answer.stdout).trim())?;
