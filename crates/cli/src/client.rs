@@ -1,6 +1,6 @@
-//! The commands that ask the control plane and the gateway.
+//! The commands that send requests to the control plane and the gateway.
 //!
-//! A client of the same REST API that everybody else has: nothing here reads the database or the data folder.
+//! They use the same REST API as any client: nothing here reads the database or the data folder.
 
 mod apply;
 mod changed;
@@ -36,15 +36,15 @@ pub use scale::scale;
 pub use stray::strays;
 pub use stream::{events, logs};
 
-/// Where the client commands ask: `[client]` in modelway.toml.
+/// The servers of the client commands: `[client]` in modelway.toml.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// The control plane.
+    /// URL of the control plane.
     pub control_url: String,
-    /// The gateway.
+    /// URL of the gateway.
     pub gateway_url: String,
-    /// How long an answer may take, in milliseconds.
+    /// Timeout of a request, in milliseconds.
     pub timeout_ms: u64,
 }
 

@@ -1,7 +1,7 @@
-//! `doctor`: what is wrong with this installation. One line for each thing that was looked at, and what to do about it.
+//! `doctor`: checks this installation. It prints one line per check, with advice.
 //!
-//! It reads what the settings name and asks who answers there. It changes nothing: a database is not brought up to date, a
-//! folder is not made.
+//! It reads the settings and contacts the configured addresses. It changes nothing: it does not migrate a database, and
+//! does not create a folder.
 
 mod database;
 mod machine;
@@ -17,28 +17,28 @@ use crate::{
     settings::Settings,
 };
 
-/// How one thing stands.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Grade {
-    /// As it should be.
+    /// No problem.
     Ok,
-    /// It works, and something should be looked at.
+    /// It works, but needs attention.
     Warning,
     /// It does not work.
     Failed,
 }
 
-/// One thing that was looked at.
+/// One check.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Check {
-    /// A stable word.
+    /// A stable name.
     pub(crate) name: &'static str,
-    /// How it stands.
+    /// The result.
     pub(crate) grade: Grade,
-    /// What was found.
+    /// The finding.
     pub(crate) detail: String,
-    /// What to do.
+    /// The advice.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) advice: Option<String>,
 }
@@ -57,7 +57,7 @@ impl Check {
     }
 }
 
-/// Looks at everything.
+/// Runs all checks.
 pub(crate) async fn checks(settings: &Settings) -> Vec<Check> {
     let mut checks = vec![Check::ok("settings", "they can be read, and each value is one that can be used")];
     checks.extend(machine::checks(settings));
@@ -66,10 +66,10 @@ pub(crate) async fn checks(settings: &Settings) -> Vec<Check> {
     checks
 }
 
-/// Looks at everything and says what was found.
+/// Runs all checks and prints the results.
 ///
 /// # Errors
-/// Something does not work.
+/// A check failed.
 pub async fn doctor(settings: &Settings, args: &args::Doctor) -> Result<(), Failure> {
     let checks = checks(settings).await;
     show(args.output.output, &json!({"checks": checks}), || table(&checks))?;
@@ -80,7 +80,7 @@ pub async fn doctor(settings: &Settings, args: &args::Doctor) -> Result<(), Fail
     }
 }
 
-/// The checks as people read them.
+/// Prints the checks for people.
 pub(crate) fn table(checks: &[Check]) -> String {
     let mut table = Table::new(["CHECK", "", "FOUND"]);
     for check in checks {

@@ -1,4 +1,4 @@
-//! How a command ends badly: a sentence, what to do next, and a status that scripts can rely on.
+//! How a command fails: an error text, what to do next, and a stable exit status for scripts.
 
 use std::{error::Error, fmt, io, process::ExitCode};
 
@@ -8,26 +8,26 @@ use base::visible;
 /// The exit statuses, as `modelway --help` documents them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// Whoever read the output has seen enough (`modelway list | head`).
+    /// The reader of the output has closed it (`modelway list | head`).
     Satisfied = 0,
-    /// It was refused, or it was tried and did not work.
+    /// It was refused, or it failed.
     Failed = 1,
-    /// The command line or the settings cannot be understood.
+    /// The command line or the settings are invalid.
     Usage = 2,
-    /// Nobody answers at the other end.
+    /// The server cannot be reached.
     Unreachable = 3,
-    /// It was accepted, but did not come about in time.
+    /// It was accepted, but did not complete in time.
     TimedOut = 4,
-    /// There is no such thing.
+    /// It does not exist.
     NotFound = 5,
 }
 
-/// Why a command ended, and with which status.
+/// Why a command failed, and its exit status.
 #[derive(Debug)]
 pub struct Failure {
     /// The status.
     pub exit: Exit,
-    /// What happened; may be several lines. Empty where there is nobody left to tell.
+    /// The error text, possibly with several lines. Empty if nobody can read it.
     pub message: String,
     /// What to do next.
     pub next: Option<String>,
@@ -39,17 +39,17 @@ impl Failure {
         Self { exit, message: message.into(), next: None }
     }
 
-    /// It was refused, or it was tried and did not work.
+    /// It was refused, or it failed.
     pub fn failed(message: impl Into<String>) -> Self {
         Self::new(Exit::Failed, message)
     }
 
-    /// The command line cannot be understood.
+    /// The command line is invalid.
     pub fn usage(message: impl Into<String>) -> Self {
         Self::new(Exit::Usage, message)
     }
 
-    /// Says what to do next.
+    /// Adds what to do next.
     #[must_use]
     pub fn next(mut self, next: impl Into<String>) -> Self {
         self.next = Some(next.into());
@@ -61,7 +61,7 @@ impl Failure {
         Self::failed(chain(error))
     }
 
-    /// A refusal of the control plane, with each fault of a payload.
+    /// An error of the control plane, with all faults of a payload.
     #[must_use]
     pub fn refused(problem: &Problem) -> Self {
         let mut message = match problem.faults.len() {
@@ -80,7 +80,7 @@ impl Failure {
     }
 }
 
-/// The messages of an error and its causes, each once: many errors show their cause themselves.
+/// The texts of an error and its causes, each once: many errors include the text of their cause.
 #[must_use]
 pub fn chain(error: &(dyn Error + 'static)) -> String {
     let mut message = error.to_string();
@@ -109,7 +109,7 @@ impl From<Failure> for ExitCode {
     }
 }
 
-/// Standard output and input are the only places from which a bare I/O error comes.
+/// Only standard output and input produce a bare I/O error.
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {

@@ -1,10 +1,10 @@
-//! The command line of Modelway: one binary that is every role, and a client of them.
+//! The command line of Modelway: one binary with all roles and the client commands.
 //!
 //! A command is parsed ([`args`]), its settings are read ([`settings`]), and then it either runs roles until it is told
-//! to end ([`role`]) or asks a running one and prints the answer ([`client`]). Whatever goes wrong becomes one
-//! [`exit::Failure`]: a sentence, what to do next, and a documented exit status.
+//! to end ([`role`]) or sends requests to a running one and prints the answer ([`client`]). Every error becomes one
+//! [`exit::Failure`]: a text, what to do next, and a documented exit status.
 //!
-//! **Invariant:** no use case lives here. Roles are other crates; this one composes them.
+//! **Invariant:** this crate contains no use case. Roles are other crates; this one combines them.
 
 pub mod args;
 pub mod bundle;
@@ -44,13 +44,13 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// ONNX Runtime's builds of today collect how they are used, in a database below the home directory and for a
-/// server of Microsoft's, from the moment that the library is opened. This is all they ask for before.
+/// Current builds of ONNX Runtime collect usage data as soon as the library is loaded, in a database in the home
+/// directory and for a Microsoft server. This variable is the only way to opt out before that.
 fn keep_onnxruntime_to_itself() {
     const OFF: &str = "ORT_DISABLE_TELEMETRY";
     if base::config::variable(OFF).is_none() {
         #[allow(unsafe_code, reason = "a library that reads its environment leaves no other way")]
-        // SAFETY: the process has no other thread yet that could read the environment meanwhile.
+        // SAFETY: the process has no other thread yet that could read the environment at the same time.
         unsafe {
             std::env::set_var(OFF, "1");
         }
@@ -82,13 +82,13 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
     }
 }
 
-/// Runs a client command on this very thread: it waits more than it works.
+/// Runs a client command on the current thread, because it mostly waits.
 fn ask(loaded: &Loaded<Settings>, command: &Command) -> Result<(), Failure> {
     let telemetry = &loaded.settings.telemetry;
     base::telemetry::init(telemetry).map_err(|error| Failure::usage(error.to_string()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::from)?;
     let config = &loaded.settings.client;
-    // Where models may come from, and which MLflow server is asked.
+    // The allowed sources of models, and the MLflow server.
     let sources = &loaded.settings.serve.cache;
     runtime.block_on(async {
         match command {

@@ -1,4 +1,4 @@
-//! The binary `modelway`. Everything is in the library beside it.
+//! The binary `modelway`. The code is in the library of this crate.
 
 #[global_allocator]
 static ALLOCATOR: base::memory::Allocator = base::memory::Allocator;

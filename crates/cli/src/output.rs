@@ -1,7 +1,7 @@
-//! What commands print: columns for people, JSON and YAML for programs.
+//! The output of commands: tables for people, JSON and YAML for programs.
 //!
-//! **Invariant:** nothing printed here is obeyed by a terminal, whoever wrote it. A part that came from elsewhere and may
-//! have line breaks goes through [`visible::part`] or [`visible::line`] before it joins text of ours.
+//! **Invariant:** nothing printed here can control a terminal, whoever wrote it. Text from elsewhere that may contain
+//! line breaks goes through [`visible::part`] or [`visible::line`] before it is combined with our text.
 
 use std::io::{self, Write as _};
 
@@ -12,37 +12,37 @@ use serde::Serialize;
 
 use crate::exit::Failure;
 
-/// The form of a command's output.
+/// The output format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// Columns and sentences, for people.
+    /// Tables and sentences for people.
     #[default]
     Table,
-    /// JSON, as the control plane answers it.
+    /// JSON, as in the response of the control plane.
     Json,
     /// The same as YAML.
     Yaml,
 }
 
-/// Writes text to standard output, without what a terminal would obey.
+/// Writes text to standard output, with terminal control characters escaped.
 ///
 /// # Errors
-/// The reader went away.
+/// The reader has closed the output.
 pub fn print(text: impl AsRef<str>) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     out.write_all(visible::lines(text.as_ref()).as_bytes())?;
     Ok(out.flush()?)
 }
 
-/// Writes a line to standard error, where progress and hints go. Standard error being gone stops nothing.
+/// Writes a line to standard error, for progress and hints. A closed standard error is no error.
 pub fn tell(line: impl AsRef<str>) {
     let _ = writeln!(io::stderr().lock(), "{}", visible::lines(line.as_ref()));
 }
 
-/// Prints `value` in the form that was asked for; `table` makes the one for people.
+/// Prints `value` in the requested format; `table` creates the text for people.
 ///
 /// # Errors
-/// The reader went away.
+/// The reader has closed the output.
 pub fn show<T: Serialize>(format: Format, value: &T, table: impl FnOnce() -> String) -> Result<(), Failure> {
     match format {
         Format::Table => print(table()),
@@ -54,7 +54,7 @@ pub fn show<T: Serialize>(format: Format, value: &T, table: impl FnOnce() -> Str
 /// `value` as indented JSON with a line break at its end.
 ///
 /// # Errors
-/// A value that JSON cannot say.
+/// A value that JSON cannot represent.
 pub fn json<T: Serialize>(value: &T) -> Result<String, Failure> {
     let text = serde_json::to_string_pretty(value).map_err(|error| Failure::of(&error))?;
     Ok(visible::json(&text).into_owned() + "\n")
@@ -63,16 +63,16 @@ pub fn json<T: Serialize>(value: &T) -> Result<String, Failure> {
 /// `value` as JSON on one line, with a line break at its end.
 ///
 /// # Errors
-/// A value that JSON cannot say.
+/// A value that JSON cannot represent.
 pub fn json_line<T: Serialize>(value: &T) -> Result<String, Failure> {
     let text = serde_json::to_string(value).map_err(|error| Failure::of(&error))?;
     Ok(visible::json(&text).into_owned() + "\n")
 }
 
-/// `value` as YAML. Where a terminal would obey it, in the form of JSON, which is YAML too.
+/// `value` as YAML. If it contains terminal control characters, it is written as JSON, which is valid YAML.
 ///
 /// # Errors
-/// A value that YAML cannot say.
+/// A value that YAML cannot represent.
 pub fn yaml<T: Serialize>(value: &T) -> Result<String, Failure> {
     let text = serde_yaml_ng::to_string(value).map_err(|error| Failure::of(&error))?;
     if visible::is_plain(&text) { Ok(text) } else { json(value) }
@@ -124,7 +124,7 @@ pub fn at(time: Timestamp) -> String {
     format!("{}Z", text.get(..23).unwrap_or(&text))
 }
 
-/// A time limit as it is written in flags: `500ms`, `30s`.
+/// A duration as in flags: `500ms`, `30s`.
 #[must_use]
 pub fn time(milliseconds: u64) -> String {
     if milliseconds.is_multiple_of(1_000) { format!("{}s", milliseconds / 1_000) } else { format!("{milliseconds}ms") }
@@ -136,7 +136,7 @@ pub fn count(number: usize, thing: &str) -> String {
     format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }
 
-/// How long ago something was, in one unit: `12s`, `5m`, `3h`, `2d`.
+/// The age of something, in one unit: `12s`, `5m`, `3h`, `2d`.
 #[must_use]
 pub fn age(past: std::time::Duration) -> String {
     match past.as_secs() {

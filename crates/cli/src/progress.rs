@@ -1,4 +1,4 @@
-//! What is under way, on standard error: a spinner on a terminal, a line for each change elsewhere.
+//! Shows progress on standard error: a spinner on a terminal, otherwise a line for each change.
 
 use std::{io::IsTerminal as _, time::Duration};
 
@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::output::tell;
 
-/// Shows the newest of a series of messages. Gone when dropped.
+/// Shows the newest message. Disappears when dropped.
 #[derive(Debug)]
 pub struct Progress {
     bar: Option<ProgressBar>,
@@ -15,7 +15,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Nothing to show yet.
+    /// Shows nothing yet.
     #[must_use]
     pub fn new() -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
@@ -29,7 +29,7 @@ impl Progress {
         Self { bar, last: String::new() }
     }
 
-    /// Shows a message. The same one again is not repeated.
+    /// Shows a message. A repeated message is not shown again.
     pub fn say(&mut self, message: impl Into<String>) {
         let message = visible::line(&message.into()).into_owned();
         if message == self.last {

@@ -1,7 +1,7 @@
-//! Running roles until they are told to end, or until one of them fails.
+//! Runs roles until they are told to end, or until one of them fails.
 //!
-//! Each role is another crate's `run`, with its own section of the settings and a listener that is bound here, before any
-//! serious work: a taken port is said in the first millisecond and harms nothing.
+//! Each role is the `run` of another crate, with its own section of the settings and a listener that is bound here
+//! before any other work. So an address that is in use is reported at once, without side effects.
 
 mod golden;
 mod lock;
@@ -28,10 +28,10 @@ pub use up::up;
 
 use signal::{By, Signals};
 
-/// Threads of a role that mostly waits for others.
+/// Number of threads of a role that mostly waits.
 const FEW_THREADS: usize = 2;
 
-/// A role at work.
+/// A running role.
 struct Running {
     name: &'static str,
     tasks: Tasks,
@@ -39,7 +39,7 @@ struct Running {
 }
 
 impl Running {
-    /// Starts a role on the runtime. `role` is told to end by `tasks`.
+    /// Starts a role on the runtime. `tasks` tells `role` to end.
     fn start<E: std::error::Error + 'static>(
         name: &'static str,
         tasks: Tasks,
@@ -50,7 +50,7 @@ impl Running {
         Self { name, tasks, handle }
     }
 
-    /// Waits for the role's end, which nobody asked for.
+    /// Waits for an unexpected end of the role.
     async fn fails(&mut self) -> Failure {
         match (&mut self.handle).await {
             Ok(Ok(())) => Failure::failed(format!("{} ended although nobody told it to", self.name)),
@@ -68,7 +68,7 @@ impl Running {
     }
 }
 
-/// Sets a process up: its log, its limits, its runtime; then runs `main` on it.
+/// Sets up a process: its log, its limits, its runtime; then runs `main` on it.
 fn with_runtime(
     settings: &Settings,
     threads: usize,
@@ -86,7 +86,7 @@ fn with_runtime(
         .build()
         .map_err(|error| Failure::failed(format!("the process cannot start its threads: {error}")))?;
     let end = runtime.block_on(main);
-    // What still blocks a thread must not hold the process.
+    // A thread that is still blocked must not delay the exit.
     runtime.shutdown_timeout(Duration::from_millis(100));
     end
 }
@@ -108,7 +108,7 @@ fn at_once() -> Failure {
     Failure::failed("ended at once, by a second signal")
 }
 
-/// Listens. Whoever makes a listener comes here, so that none is open to other machines unless that is said.
+/// Listens. All listeners are created here, so that none is open to other machines unless the settings allow it.
 async fn listen(addr: &str, setting: &str, settings: &Settings) -> Result<TcpListener, Failure> {
     require_loopback(addr, setting, settings.allow_unauthenticated).map_err(|error| Failure::of(&error))?;
     bind(addr, setting).await.map_err(|error| Failure::failed(error.to_string()))
@@ -138,7 +138,7 @@ fn make_folder(folder: &Path) -> Result<(), Failure> {
 /// Runs the control plane.
 ///
 /// # Errors
-/// An address or a database that cannot be used, or whatever ends it early.
+/// An unusable address or database, or whatever ends it early.
 pub fn control(settings: Settings) -> Result<ExitCode, Failure> {
     let threads = std::thread::available_parallelism().map_or(FEW_THREADS, usize::from);
     with_runtime(&settings.clone(), threads, async move {
@@ -156,7 +156,7 @@ pub fn control(settings: Settings) -> Result<ExitCode, Failure> {
 /// Runs a gateway.
 ///
 /// # Errors
-/// An address that cannot be used, or whatever ends it early.
+/// An unusable address, or whatever ends it early.
 pub fn gateway(settings: Settings) -> Result<ExitCode, Failure> {
     with_runtime(&settings.clone(), FEW_THREADS, async move {
         let listener = listen(&settings.gateway.addr, "gateway.addr (--addr)", &settings).await?;
@@ -169,10 +169,10 @@ pub fn gateway(settings: Settings) -> Result<ExitCode, Failure> {
     })
 }
 
-/// Runs a worker. At its end its replicas run on, for the next one to adopt.
+/// Runs a worker. When it stops, its replicas keep running, and the next worker adopts them.
 ///
 /// # Errors
-/// A database, a folder or an address that cannot be used, or whatever ends it early.
+/// An unusable database, folder or address, or whatever ends it early.
 pub fn worker(loaded: &Loaded<Settings>) -> Result<ExitCode, Failure> {
     let settings = loaded.settings.clone();
     with_runtime(&loaded.settings, FEW_THREADS, async move {
@@ -201,7 +201,7 @@ async fn open_backend(loaded: &Loaded<Settings>, tasks: &Tasks) -> Result<Arc<dy
     }
 }
 
-/// Where a listener can be reached from this machine.
+/// The address of a listener for clients on this machine.
 fn address(listener: &TcpListener) -> Result<std::net::SocketAddr, Failure> {
     let mut address = listener.local_addr().map_err(|error| Failure::failed(format!("a listener is lost: {error}")))?;
     if address.ip().is_unspecified() {

@@ -1,7 +1,7 @@
-//! Every setting of every role, in one tree, and where flags go in it.
+//! All settings of all roles in one tree, and the mapping of flags to them.
 //!
-//! Each section is its own crate's `Config`. What can only be known here, such as where the database is if nobody
-//! says, is a derived default: it gives way to everything that a person writes, and the dump says what it was made of.
+//! Each section is the `Config` of its crate. A default that depends on other settings, such as the location of the
+//! database, is a derived default: every explicit value overrides it, and the dump shows what it was derived from.
 
 use std::path::PathBuf;
 
@@ -14,13 +14,13 @@ use crate::args::{self, BackendKind, Cli, Command, Connection, Models};
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// The folder in which everything is kept.
+    /// The folder for all data.
     pub data_dir: PathBuf,
-    /// Whether addresses beyond loopback may be open to everybody.
+    /// Whether addresses other than loopback may be used without authentication.
     pub allow_unauthenticated: bool,
-    /// Where a worker's replicas run.
+    /// The backend for replicas.
     pub backend: BackendKind,
-    /// What is logged, and how.
+    /// The log level and format.
     pub telemetry: base::telemetry::Config,
     /// The database.
     pub store: Store,
@@ -30,9 +30,9 @@ pub struct Settings {
     pub control: control::Config,
     /// The worker.
     pub worker: worker::Config,
-    /// Replicas as processes of this machine.
+    /// The process backend.
     pub process: backend::process::Config,
-    /// Pretended replicas.
+    /// The fake backend.
     pub fake: backend::fake::Config,
     /// The model server.
     pub serve: modelserver::Config,
@@ -60,13 +60,13 @@ impl Section for Settings {
 pub struct Store {
     /// `sqlite:///path/file.db` or `postgres://…`.
     pub url: String,
-    /// How long to wait for it at the start, in milliseconds.
+    /// How long to wait for the database at the start, in milliseconds.
     pub patience_ms: u64,
 }
 
 impl Section for Store {
     fn check(&self, faults: &mut Faults) {
-        // Its address may hold a password, and is refused where it is opened.
+        // Its URL may contain a password, and is validated when it is opened.
         faults.pauses(&[("patience_ms", self.patience_ms)]);
     }
 }
@@ -77,10 +77,10 @@ impl Default for Store {
     }
 }
 
-/// Reads the settings for a command line.
+/// Loads the settings for a command line.
 ///
 /// # Errors
-/// Everything that is wrong with them.
+/// All faults in the settings.
 pub fn load(cli: &Cli) -> Result<Loaded<Settings>, ConfigError> {
     let mut layers = Layers::new().file(cli.common.config.as_deref()).environment();
     layers = flags(layers, cli);
@@ -112,7 +112,7 @@ fn with_derived(layers: Layers, command: Option<&Command>) -> Result<Loaded<Sett
                 .derived("worker.placement", "control.default_placement", first.settings.worker.placement.clone())
                 .derived("control.addr", "gateway.control_url", at(&first.settings.control.addr))
                 .derived("data_dir", "serve.cache.dir", below("artifacts"))
-                // The gateway of the same process has let go of a replica long before it is told to end.
+                // The gateway in the same process stops using a replica long before it is told to end.
                 .derived("the command", "process.drain_ms", 200);
             false
         }
@@ -129,7 +129,7 @@ fn with_derived(layers: Layers, command: Option<&Command>) -> Result<Loaded<Sett
     layers.load::<Settings>()?.checked()
 }
 
-/// Where data is kept if nobody says, and by which rule: XDG Base Directory Specification.
+/// The default data folder, and the rule for it: XDG Base Directory Specification.
 fn data_home() -> (&'static str, PathBuf) {
     match (variable("XDG_DATA_HOME").map(PathBuf::from).filter(|home| home.is_absolute()), variable("HOME")) {
         (Some(home), _) => ("XDG_DATA_HOME", home.join("modelway")),
@@ -167,7 +167,7 @@ fn flags(mut layers: Layers, cli: &Cli) -> Layers {
 }
 
 fn path(path: &Option<PathBuf>) -> Option<String> {
-    // A replica and a database do not share this process's working directory.
+    // A replica and a database do not share the working directory of this process.
     path.as_ref().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone()).to_string_lossy().into_owned())
 }
 
@@ -235,7 +235,7 @@ fn serve(layers: Layers, args: &args::Serve) -> Layers {
         .flag_if("--drain-ms", "serve.drain_ms", args.drain_ms)
 }
 
-/// Where a client command asks, if it does.
+/// The URL that a client command uses, if any.
 fn connection(command: &Command) -> Option<&Connection> {
     match command {
         Command::Deploy(args) => Some(&args.connection),

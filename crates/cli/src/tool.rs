@@ -1,4 +1,4 @@
-//! Small commands that need neither a server nor a client.
+//! Small commands without a server or a client.
 
 use std::{io::Write as _, path::Path};
 
@@ -13,7 +13,7 @@ use crate::{
 /// Prints the completion script of a shell.
 ///
 /// # Errors
-/// The reader went away.
+/// The reader has closed the output.
 pub fn completion(args: &Completion) -> Result<(), Failure> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::words(), "modelway", &mut script);
@@ -23,13 +23,13 @@ pub fn completion(args: &Completion) -> Result<(), Failure> {
 /// Prints the version.
 ///
 /// # Errors
-/// The reader went away.
+/// The reader has closed the output.
 pub fn version(args: &Version) -> Result<(), Failure> {
     let version = env!("CARGO_PKG_VERSION");
     show(args.output.output, &json!({"version": version}), || format!("modelway {version}\n"))
 }
 
-/// The digest of a model's files.
+/// Prints the digest of a model's files.
 ///
 /// # Errors
 /// A file that cannot be read.

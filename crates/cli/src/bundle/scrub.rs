@@ -1,4 +1,4 @@
-//! Takes secrets out of what others will read.
+//! Removes secrets from text for other people.
 
 use std::{borrow::Cow, collections::BTreeSet, fs::File, io::Read as _, os::unix::fs::OpenOptionsExt as _};
 
@@ -10,19 +10,19 @@ use crate::{
     settings::Settings,
 };
 
-/// A shorter value is not searched for: it would be found in everything. It is left out of documents all the same.
+/// Shorter values are not searched in text, because they would match everywhere. They are still removed from documents.
 const SHORTEST: usize = 4;
-/// The most that a worker takes from a file of `env_from_file`.
+/// Maximum size of a value in a file of `env_from_file`.
 const LONGEST: u64 = 64 << 10;
 
-/// The secrets that are known.
+/// The known secrets.
 #[derive(Debug)]
 pub(super) struct Scrub {
     values: BTreeSet<String>,
 }
 
 impl Scrub {
-    /// Knows those of this process's environment, which replicas inherit, and of the settings.
+    /// Starts with the secrets in the environment of this process, which replicas inherit, and in the settings.
     pub(super) fn new(loaded: &Loaded<Settings>) -> Self {
         let mut scrub = Self { values: BTreeSet::new() };
         for (name, value) in base::config::variables() {
@@ -43,7 +43,7 @@ impl Scrub {
         }
     }
 
-    /// Learns the secrets of a document: variables, the contents of the files that others are read from, and passwords in URLs.
+    /// Adds the secrets of a document: variables, the contents of the files for other variables, and passwords in URLs.
     pub(super) fn learn(&mut self, document: &Value) {
         match document {
             Value::Object(fields) => {
@@ -89,7 +89,7 @@ impl Scrub {
         document
     }
 
-    /// The settings as they are dumped, a line each, without the values of secret ones.
+    /// The dump of the settings, one per line, without the values of secret ones.
     pub(super) fn settings(&self, dump: &str) -> String {
         let line = |line: &str| match line.split_once(" = ") {
             Some((name, _)) if shown(name.trim_matches('"'), "") == REDACTED => format!("{name} = \"{REDACTED}\"\n"),
@@ -98,13 +98,13 @@ impl Scrub {
         dump.lines().map(line).collect()
     }
 
-    /// Text without any secret that is known, and without passwords in URLs.
+    /// Text without any known secret, and without passwords in URLs.
     pub(super) fn text(&self, text: &str) -> String {
-        // Longer ones first: one may be a part of another.
+        // Longer ones first, because one may be a part of another.
         let mut values: Vec<_> = self.values.iter().collect();
         values.sort_by_key(|value| std::cmp::Reverse(value.len()));
         let whole = values.iter().fold(Cow::Borrowed(text), |text, value| replaced(text, value));
-        // As it stands in JSON.
+        // In its JSON form.
         let escaped = |value: &str| serde_json::to_string(value).unwrap_or_default().trim_matches('"').to_owned();
         let text = values.iter().fold(whole, |text, value| replaced(text, &escaped(value)));
         let ends_url = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`');
@@ -112,7 +112,7 @@ impl Scrub {
     }
 }
 
-/// What stands in a file, if a worker could use it as a value. Whoever deploys names the file: it may be a pipe, or endless.
+/// The content of a file, if a worker could use it as a value. The user chose the file: it may be a pipe, or endless.
 fn content(path: &str) -> Option<String> {
     let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).ok()?;
     let file = File::options().read(true).custom_flags(nonblocking).open(path).ok()?;

@@ -1,7 +1,7 @@
-//! `apply`: deployments as a YAML file says.
+//! `apply`: creates and changes deployments from a YAML file.
 //!
-//! First everything is read and checked, and all faults of all documents are reported at once; only then is
-//! anything changed. A document changes the fields that it names; one that says what holds already changes nothing.
+//! First all documents are read and checked, and all their faults are reported at once; only then is anything changed.
+//! A document changes only the fields that it contains; if they have these values already, nothing changes.
 
 mod manifest;
 mod step;
@@ -24,10 +24,10 @@ use crate::{
     output::{Format, print, show, tell},
 };
 
-/// Makes deployments as a file says.
+/// Applies a file.
 ///
 /// # Errors
-/// Every fault of every document; the control plane's refusal; with `--wait`, what [`until_serving`] says.
+/// All faults of all documents; an error of the control plane; with `--wait`, the errors of [`until_serving`].
 pub async fn apply(config: &Config, sources: &artifact::Config, args: &args::Apply) -> Result<(), Failure> {
     let (text, folder) = manifest::read(&args.file)?;
     let (documents, mut faults) = manifest::documents(&text, &folder);
@@ -133,7 +133,7 @@ request_res: {cpu: 1}
         documents
     }
 
-    /// The faults of all documents, as `apply` finds them where nothing is deployed.
+    /// The faults of all documents if nothing is deployed.
     fn faults(text: &str) -> Vec<(usize, String)> {
         let (documents, mut faults) = manifest::documents(text, Path::new("/srv"));
         for document in documents {
@@ -145,7 +145,7 @@ request_res: {cpu: 1}
         faults.into_iter().map(|(number, fault)| (number, fault.pointer)).collect()
     }
 
-    /// What is deployed with these fields.
+    /// The deployed deployment with these fields.
     fn present(mut spec: Value) -> Found {
         for (field, more) in [
             ("id", json!(1)),

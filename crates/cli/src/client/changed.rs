@@ -1,4 +1,4 @@
-//! Whether a model's files have changed since the wanted revision of its deployment found them.
+//! Checks whether the files of a model have changed since the wanted revision of its deployment found them.
 
 use api::{registry::ModelContent, revision::RevisionView};
 use reqwest::Method;
@@ -9,21 +9,21 @@ use super::{
 };
 use crate::exit::Failure;
 
-/// What is known of a model's files.
+/// The result of the check.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Change {
     /// They are those of the revision.
     No,
-    /// They are others, or those of the revision did not work. Half a sentence.
+    /// They have changed, or those of the revision did not work. The text is a part of a sentence.
     Yes(String),
-    /// It cannot be told from here. Half a sentence.
+    /// It cannot be determined here. The text is a part of a sentence.
     Unknown(String),
 }
 
-/// Compares the files at the model's place with those that the wanted revision serves.
+/// Compares the files at the location of the model with those of the wanted revision.
 ///
 /// # Errors
-/// The control plane's refusal.
+/// An error of the control plane.
 pub(super) async fn since_deployed(
     control: &Control,
     sources: &artifact::Config,
@@ -36,7 +36,7 @@ pub(super) async fn since_deployed(
     let Some(revision) = revisions.into_iter().find(|revision| revision.number == number) else {
         return Ok(Change::No);
     };
-    // With a digest of its own, the specification would have changed.
+    // With a digest in the specification, the specification itself would have changed.
     let ModelContent::Artifact { uris, digest: None } = &revision.content else { return Ok(Change::No) };
     let Some(pin) = revision.pin else {
         let failed = deployment.status.error.as_ref().is_some_and(|error| error.revision == number);

@@ -19,10 +19,10 @@ use crate::{
     output::{print, tell},
 };
 
-/// Asks for the end of deployments. All of them are found before the first one is touched.
+/// Deletes deployments. All of them are looked up before the first one is deleted.
 ///
 /// # Errors
-/// One that does not exist, the control plane's refusal, a no; with `--wait`, running out of patience.
+/// One that does not exist, an error of the control plane, a declined confirmation; with `--wait`, a timeout.
 pub async fn delete(config: &Config, args: &args::Delete) -> Result<(), Failure> {
     let control = Control::new(config)?;
     let mut doomed = Vec::new();

@@ -1,4 +1,4 @@
-//! `deploy`: from a model to an endpoint.
+//! `deploy`: deploys a model.
 
 use api::State;
 use reqwest::Method;
@@ -17,10 +17,10 @@ use crate::{
     output::{show, tell},
 };
 
-/// Deploys a model, or changes what is deployed under its name.
+/// Creates a deployment of a model, or changes the one with the given name.
 ///
 /// # Errors
-/// The control plane's refusal; unless `--no-wait`, what [`until_serving`] says.
+/// An error of the control plane; unless `--no-wait`, the errors of [`until_serving`].
 pub async fn deploy(config: &Config, sources: &artifact::Config, args: &args::Deploy) -> Result<(), Failure> {
     let control = Control::new(config)?;
     let model =
@@ -53,13 +53,13 @@ pub async fn deploy(config: &Config, sources: &artifact::Config, args: &args::De
 
 async fn create(control: &Control, mut payload: Value) -> Result<Found, Failure> {
     drop_nulls(&mut payload);
-    // A repeated POST after a broken connection must not make a second deployment.
+    // A POST that is repeated after a broken connection must not create a second deployment.
     let key = uuid::Uuid::new_v4().to_string();
     let request = control.request(Method::POST, DEPLOYMENTS).header("idempotency-key", key).json(&payload);
     found(control.send(request).await?).await
 }
 
-/// What the arguments say: a payload once the nulls are dropped, and a merge patch as it is.
+/// The fields from the arguments: without the nulls a payload, with them a merge patch.
 fn payload(args: &args::Deploy, model: Value) -> Result<Value, Failure> {
     let mut payload = Map::new();
     payload.insert("model".to_owned(), model);
@@ -73,7 +73,7 @@ fn payload(args: &args::Deploy, model: Value) -> Result<Value, Failure> {
     put("replicas", args.replicas.map(Value::from));
     put("request_timeout_ms", args.timeout.map(|timeout| json!(timeout.as_millis())));
     let files = paths(&args.env_from_file)?;
-    // Setting a variable in one way ends its being set in the other.
+    // Setting a variable in one way removes its other setting.
     put("env", either(&args.env, &files));
     put("env_from_file", either(&files, &args.env));
     let here = source::here()?;
@@ -84,14 +84,14 @@ fn payload(args: &args::Deploy, model: Value) -> Result<Value, Failure> {
     Ok(Value::Object(payload))
 }
 
-/// `set`, and null for what is set in `elsewhere` instead.
+/// `set`, and null for the variables in `elsewhere`.
 fn either(set: &[(String, String)], elsewhere: &[(String, String)]) -> Option<Value> {
     let mut map: Map<_, _> = elsewhere.iter().map(|(key, _)| (key.clone(), Value::Null)).collect();
     map.extend(set.iter().map(|(key, value)| (key.clone(), Value::from(value.clone()))));
     (!map.is_empty()).then_some(Value::Object(map))
 }
 
-/// Files by their whole paths.
+/// Files by their absolute paths.
 fn paths(pairs: &[(String, String)]) -> Result<Vec<(String, String)>, Failure> {
     let whole = |(key, path): &(String, String)| match std::path::absolute(path) {
         Ok(path) => Ok((key.clone(), path.to_string_lossy().into_owned())),

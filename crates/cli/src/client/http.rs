@@ -1,4 +1,4 @@
-//! Asking over HTTP, with errors that say what to do.
+//! HTTP requests, with errors that say what to do.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use serde_json::Value;
 use super::Config;
 use crate::exit::{Exit, Failure, chain};
 
-/// The collection of deployments.
+/// The path of the deployments.
 pub(super) const DEPLOYMENTS: &str = "/v1/modelDeployment";
-/// The collection of registered models.
+/// The path of the registered models.
 pub(super) const MODELS: &str = "/v1/registeredModels";
-/// How many names are compared for a near match, and how many items a page of a list asks for.
+/// How many names are compared for a suggestion, and the page size of lists.
 const PAGE: u32 = 500;
 
-/// The control plane, as its clients see it.
+/// A client of the control plane.
 #[derive(Clone, Debug)]
 pub struct Control {
     http: reqwest::Client,
@@ -26,22 +26,22 @@ pub struct Control {
     timeout: Duration,
 }
 
-/// A deployment in both forms: as it was answered, and as it is understood.
+/// A deployment in both forms: the response, and its parsed form.
 #[derive(Clone, Debug)]
 pub(super) struct Found {
-    /// The answer itself, for `-o json`.
+    /// The response, for `-o json`.
     pub raw: Value,
-    /// What it means.
+    /// The parsed form.
     pub deployment: Deployment,
-    /// What a change can be made conditional on.
+    /// The ETag for conditional changes.
     pub etag: Option<String>,
 }
 
 impl Control {
-    /// A client of the control plane that the settings name.
+    /// A client for the control plane in the settings.
     ///
     /// # Errors
-    /// A URL that is none.
+    /// An invalid URL.
     pub fn new(config: &Config) -> Result<Self, Failure> {
         let base = parse_url("client.control_url", &config.control_url)?;
         let http = base::client::builder_for(&config.control_url).build().map_err(|error| Failure::of(&error))?;
@@ -55,12 +55,12 @@ impl Control {
         self.http.request(method, url)
     }
 
-    /// Sends a request that is answered as a whole.
+    /// Sends a request with a timeout for the whole response.
     pub(super) async fn send(&self, request: RequestBuilder) -> Result<Response, Failure> {
         self.open(request.timeout(self.timeout)).await
     }
 
-    /// Sends a request whose answer may never end.
+    /// Sends a request whose response may never end.
     pub(super) async fn open(&self, request: RequestBuilder) -> Result<Response, Failure> {
         let response = request.send().await.map_err(|error| self.unreachable(&error))?;
         let status = response.status();
@@ -112,7 +112,7 @@ impl Control {
         }
     }
 
-    /// Changes the fields of a deployment that `patch` names, unless somebody changed it meanwhile.
+    /// Changes the fields of a deployment that are in `patch`, unless it has changed in the meantime.
     pub(super) async fn patch(&self, present: &Found, patch: &Value) -> Result<Found, Failure> {
         let mut request = self.request(Method::PATCH, &format!("{DEPLOYMENTS}/{}", present.deployment.id.0));
         request = request.header("content-type", "application/merge-patch+json").body(patch.to_string());
@@ -131,7 +131,7 @@ impl Control {
         }
     }
 
-    /// Makes a new revision of a deployment that takes the model's files as they are now.
+    /// Creates a new revision of a deployment with the current files of the model.
     pub(super) async fn redeploy(&self, present: &Found) -> Result<Found, Failure> {
         let mut request = self.request(Method::POST, &format!("{DEPLOYMENTS}/{}/redeploy", present.deployment.id.0));
         if let Some(etag) = &present.etag {
@@ -140,7 +140,7 @@ impl Control {
         found(self.send(request).await?).await
     }
 
-    /// A deployment by its number, `md-` and its number, or its name.
+    /// Finds a deployment by its number, by `md-` and its number, or by its name.
     pub(super) async fn deployment(&self, who: &str) -> Result<Found, Failure> {
         let named = match who.parse::<DeploymentId>() {
             Ok(id) => match self.named_like(who, id).await? {
@@ -155,10 +155,10 @@ impl Control {
         }
     }
 
-    /// A deployment whose name is the number `id`. New names are no numbers; older versions took them.
+    /// A deployment with the name `id`, a number. New names cannot be numbers, but older versions allowed them.
     ///
     /// # Errors
-    /// Another one has this number, so that it is not known which one is meant.
+    /// Another deployment has this number, so the reference is ambiguous.
     pub(super) async fn named_like(&self, who: &str, id: DeploymentId) -> Result<Option<Found>, Failure> {
         if !who.bytes().all(|byte| byte.is_ascii_digit()) {
             return Ok(None);
@@ -181,7 +181,7 @@ impl Control {
 
     pub(super) async fn by_name(&self, name: &str) -> Result<Option<Found>, Failure> {
         let items = self.all(DEPLOYMENTS, &[("name", name.to_owned())]).await?;
-        // One that is being deleted gives its name away, so there may be more than one.
+        // A deployment that is being deleted releases its name, so there may be more than one.
         let live = items.into_iter().filter_map(|item| serde_json::from_value::<Deployment>(item).ok());
         match live.filter(|deployment| deployment.status.state != api::State::Deleting).map(|d| d.id).next() {
             Some(id) => self.by_id(id).await.map(Some),
@@ -234,7 +234,7 @@ pub(super) fn parse_url(setting: &str, text: &str) -> Result<Url, Failure> {
     }
 }
 
-/// The innermost cause: the layers above it only say that something was sent.
+/// The innermost cause: the layers above only say that the request failed.
 pub(super) fn root_cause(error: &reqwest::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(inner) = cause.source() {

@@ -12,17 +12,17 @@ use super::{
 };
 use crate::{args, exit::Failure, output::show};
 
-/// How many events a description ends with.
+/// The number of events at the end of a description.
 const LAST_EVENTS: &str = "10";
 
 fn now() -> Timestamp {
     Clock::system().now().into()
 }
 
-/// Shows all deployments that match.
+/// Lists all matching deployments.
 ///
 /// # Errors
-/// The control plane's refusal.
+/// An error of the control plane.
 pub async fn list(config: &Config, args: &args::List) -> Result<(), Failure> {
     let control = Control::new(config)?;
     let mut query: Vec<(&str, String)> = Vec::new();
@@ -40,10 +40,10 @@ pub async fn list(config: &Config, args: &args::List) -> Result<(), Failure> {
     })
 }
 
-/// Shows one deployment in a line.
+/// Shows one deployment on one line.
 ///
 /// # Errors
-/// It does not exist, or the control plane refuses.
+/// It does not exist, or an error of the control plane.
 pub async fn get(config: &Config, args: &args::Get) -> Result<(), Failure> {
     let found = Control::new(config)?.deployment(&args.deployment).await?;
     show(args.output.output, &found.raw, || {
@@ -55,7 +55,7 @@ pub async fn get(config: &Config, args: &args::Get) -> Result<(), Failure> {
 /// Shows everything about one deployment.
 ///
 /// # Errors
-/// It does not exist, or the control plane refuses.
+/// It does not exist, or an error of the control plane.
 pub async fn describe(config: &Config, args: &args::Describe) -> Result<(), Failure> {
     let control = Control::new(config)?;
     let found = control.deployment(&args.deployment).await?;

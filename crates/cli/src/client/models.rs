@@ -18,15 +18,15 @@ use crate::{
     output::{Table, at, print, show},
 };
 
-/// Runs one of the commands around registered models.
+/// Runs a command for registered models.
 ///
 /// # Errors
-/// The control plane's refusal.
+/// An error of the control plane.
 pub async fn models(config: &Config, sources: &artifact::Config, command: &Models) -> Result<(), Failure> {
     run(config, sources, command).await.map_err(in_commands)
 }
 
-/// The control plane names the request that lists the models; here it is a command.
+/// The error of the control plane suggests a request; here it becomes a command.
 fn in_commands(failure: Failure) -> Failure {
     if failure.exit != Exit::NotFound {
         return failure;

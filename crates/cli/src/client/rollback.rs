@@ -1,4 +1,4 @@
-//! `rollback`: what ran before.
+//! `rollback`.
 
 use api::{Deployment, RevisionNumber, revision::RevisionView};
 use reqwest::Method;
@@ -12,10 +12,10 @@ use super::{
 };
 use crate::{args, exit::Failure, output::show};
 
-/// Goes back to an earlier revision of a deployment.
+/// Rolls a deployment back to an earlier revision.
 ///
 /// # Errors
-/// There is none; the control plane's refusal; unless `--no-wait`, what [`until_serving`] says.
+/// There is no such revision; an error of the control plane; unless `--no-wait`, the errors of [`until_serving`].
 pub async fn rollback(config: &Config, args: &args::Rollback) -> Result<(), Failure> {
     let control = Control::new(config)?;
     let present = control.deployment(&args.deployment).await?;
@@ -40,7 +40,7 @@ pub async fn rollback(config: &Config, args: &args::Rollback) -> Result<(), Fail
     show(args.output.output, &changed.raw, || deploy::sentence(&changed, unchanged))
 }
 
-/// The revision that serves while another one is wanted, or else the newest one below the wanted one.
+/// The revision that serves while another one is wanted; otherwise the newest one below the wanted one.
 fn before(deployment: &Deployment, revisions: &[RevisionView]) -> Result<RevisionNumber, Failure> {
     let wanted = deployment.revision;
     let mut earlier: Vec<_> = revisions.iter().map(|revision| revision.number).filter(|it| *it < wanted).collect();

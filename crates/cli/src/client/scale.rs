@@ -18,7 +18,7 @@ use crate::{
 /// Sets the number of replicas of a deployment.
 ///
 /// # Errors
-/// The control plane's refusal; with `--wait` what [`until_serving`] says.
+/// An error of the control plane; with `--wait`, the errors of [`until_serving`].
 pub async fn scale(config: &Config, args: &args::Scale) -> Result<(), Failure> {
     let control = Control::new(config)?;
     let id = control.deployment(&args.deployment).await?.deployment.id;

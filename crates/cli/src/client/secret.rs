@@ -1,20 +1,20 @@
-//! Values of environment variables that people are not shown: they end up in terminals, screenshots and logs of CI.
+//! Hides values of environment variables from people, because output ends up in terminals, screenshots and CI logs.
 //!
-//! `-o json` and `-o yaml` show them, since programs change what they read and send it back. A secret is better kept in
-//! a file that `env_from_file` names.
+//! `-o json` and `-o yaml` show them, because programs edit the output and send it back. Secrets should be in a file of
+//! `env_from_file`.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
 use api::DeploymentSpec;
 
-/// What stands in place of a secret.
+/// Replaces a secret.
 pub(crate) const REDACTED: &str = "<redacted>";
 /// The name of a secret contains one of these.
 const WITHIN: [&str; 6] = ["SECRET", "PASSWORD", "PASSWD", "PASSPHRASE", "CREDENTIAL", "APIKEY"];
-/// A word of its name ends in one of these. `TOKENIZERS_PARALLELISM` is no secret.
+/// A word in the name of a secret ends in one of these. `TOKENIZERS_PARALLELISM` is not a secret.
 const ENDS: [&str; 8] = ["KEY", "KEYS", "TOKEN", "TOKENS", "PASS", "PWD", "AUTH", "DSN"];
 
-/// The value of a variable as people are shown it.
+/// The value of a variable as it is shown to people.
 pub(crate) fn shown<'v>(name: &str, value: &'v str) -> Cow<'v, str> {
     let name = name.to_ascii_uppercase();
     let ends = |word: &str| ENDS.iter().any(|end| word.ends_with(end));
@@ -35,7 +35,7 @@ pub(crate) fn password(value: &str) -> Option<&str> {
     parts(value).map(|(_, password)| password)
 }
 
-/// What stands before the password in a URL, and the password.
+/// The text before the password in a URL, and the password.
 fn parts(value: &str) -> Option<(&str, &str)> {
     let (scheme, rest) = value.split_once("://")?;
     let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
@@ -43,7 +43,7 @@ fn parts(value: &str) -> Option<(&str, &str)> {
     Some((&value[..scheme.len() + 3 + user.len() + 1], password))
 }
 
-/// A specification without secrets. One that differs from that of `before` says so.
+/// A specification without secrets. A value that differs from the one in `before` is marked as changed.
 pub(super) fn without(spec: &DeploymentSpec, before: Option<&BTreeMap<String, String>>) -> DeploymentSpec {
     let mut spec = spec.clone();
     for (name, value) in &mut spec.env {

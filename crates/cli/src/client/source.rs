@@ -1,4 +1,4 @@
-//! What a person points at: a path, a URI, or a registered version.
+//! Resolves SOURCE: a path, a URI, or a registered version.
 
 use std::{
     path::{Component, Path, PathBuf},
@@ -12,12 +12,12 @@ use serde_json::{Value, json};
 use super::http::Control;
 use crate::exit::Failure;
 
-/// How long a place elsewhere may take to tell what it has.
+/// Timeout for inspecting a remote location.
 const LOOK: Duration = Duration::from_secs(10);
-/// So many digits of a digest are a version.
+/// The number of digits of a digest that are used as a version.
 const VERSION_DIGITS: usize = 12;
 
-/// A path made absolute against `folder`; a URI as it is. Nothing is looked up.
+/// Makes a path absolute, relative to `folder`; does not change a URI. Nothing is looked up.
 pub(super) fn absolute(source: &str, folder: &Path) -> String {
     if source.contains("://") || source.starts_with('/') || is_mlflow(source) {
         return source.to_owned();
@@ -35,7 +35,7 @@ pub(super) fn absolute(source: &str, folder: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-/// An interpreter: a path made absolute, or the name of a program as it is.
+/// An interpreter: a path made absolute, or the name of a program unchanged.
 pub(super) fn program(python: &str, folder: &Path) -> String {
     if python.contains('/') { absolute(python, folder) } else { python.to_owned() }
 }
@@ -45,10 +45,11 @@ pub(super) fn here() -> Result<PathBuf, Failure> {
     std::env::current_dir().map_err(|error| Failure::failed(format!("the working directory is gone: {error}")))
 }
 
-/// The `model` of a deployment of `source`. Fields of the other forms are null, so that it is a merge patch too.
+/// The field `model` of a deployment of `source`. Fields of the other forms are null, so that it is also a merge patch.
 ///
-/// A path or URI whose last part is a version (`…/iris/3`) is that version of what is above it. Where nothing names a
-/// version, the first digits of the digest do, or of what a place elsewhere tells of its files.
+/// If the last part of a path or URI is a version (`…/iris/3`), it is that version of the model in its parent. If there
+/// is no version, the first digits of the digest are used, or of a digest of what a remote location reports about its
+/// files.
 pub(super) async fn model(
     control: &Control,
     sources: &artifact::Config,
@@ -84,7 +85,7 @@ pub(super) async fn model(
     let place = absolute(source, &here()?);
     let local = place.strip_prefix("file://").or_else(|| place.starts_with('/').then_some(place.as_str()));
     if let Some(path) = local {
-        // The worker may be on another machine, which sees another disk: only what is plainly absent here is refused.
+        // The worker may be on another machine with another disk: a path is refused only if it does not exist here.
         if !Path::new(path).exists() && !source.starts_with("file://") {
             let next =
                 "A path is taken from the working directory; write a URI (s3://, gs://, https://) for another place.";
@@ -94,7 +95,7 @@ pub(super) async fn model(
     let (bucket, version) = split_version(&place, version);
     let version = match version {
         Some(version) => version,
-        // Where it cannot be seen from here, the replica will say why or find it.
+        // If the location cannot be inspected from here, the replica will find it or report why not.
         None => {
             see(sources, std::slice::from_ref(&place)).await.map_or_else(|_| "1".to_owned(), |seen| version_of(&seen))
         }
@@ -106,18 +107,18 @@ pub(super) fn of_files(bucket: &str, version: &str, digest: Option<&str>) -> Val
     json!({"name": null, "type": "single", "bucket": bucket, "prefix": "", "version": version, "digest": digest})
 }
 
-/// What an address of MLflow means now.
+/// What an MLflow address currently resolves to.
 ///
 /// # Errors
-/// No server is named, or it does not know the address.
+/// No server is configured, or it does not know the address.
 pub(super) async fn resolve(sources: &artifact::Config, uri: &str) -> Result<Seen, Failure> {
     see(sources, &[uri.to_owned()]).await.map_err(Failure::failed)
 }
 
-/// What is at the first of these places that has something.
+/// The content of the first of these locations that has files.
 ///
 /// # Errors
-/// Why it cannot be seen from here, as a sentence.
+/// Why it cannot be inspected from here, as a sentence.
 pub(super) async fn see(sources: &artifact::Config, uris: &[String]) -> Result<Seen, String> {
     match tokio::time::timeout(LOOK, artifact::Cache::see(sources, uris)).await {
         Ok(seen) => seen.map_err(|error| error.to_string()),
@@ -125,14 +126,14 @@ pub(super) async fn see(sources: &artifact::Config, uris: &[String]) -> Result<S
     }
 }
 
-/// A version that tells these files from others.
+/// A version that identifies these files.
 fn version_of(seen: &Seen) -> String {
     let digits = seen.digest.as_deref().map(|digest| digest.trim_start_matches("sha256:"));
     let digits = digits.or(seen.fingerprint.as_deref()).unwrap_or("1");
     digits.chars().take(VERSION_DIGITS).collect()
 }
 
-/// The place that holds versions and the version in it; the place itself where its last part is none.
+/// The folder with the versions and the version in it; the location itself if its last part is not a version.
 fn split_version<'p>(place: &'p str, version: Option<&str>) -> (&'p str, Option<String>) {
     let place_end = place.trim_end_matches('/');
     let last = place_end.rsplit_once('/').filter(|(above, last)| !above.is_empty() && looks_like_version(last));
@@ -150,7 +151,7 @@ fn looks_like_version(part: &str) -> bool {
     digits.starts_with(|c: char| c.is_ascii_digit()) && digits.bytes().all(|b| b.is_ascii_digit() || b == b'.')
 }
 
-/// The highest numbered folder in a local one: TensorFlow Serving's and Triton's layout.
+/// The highest numbered folder in a local one, the layout of TensorFlow Serving and Triton.
 fn newest_below(place: &str) -> Option<String> {
     let folders = std::fs::read_dir(place).ok()?;
     let numbers = folders.flatten().filter(|entry| entry.path().is_dir());

@@ -1,4 +1,4 @@
-//! Deployments as people read them.
+//! Prints deployments for people.
 
 use std::fmt::Write as _;
 
@@ -14,13 +14,13 @@ use base::visible;
 use super::secret;
 use crate::output::{Table, age, at, time};
 
-/// `iris (md-1)`, or `md-1` where it has no name.
+/// `iris (md-1)`, or `md-1` if it has no name.
 pub(super) fn who(deployment: &Deployment) -> String {
     let id = deployment.id;
     deployment.spec.name.as_ref().map_or_else(|| id.to_string(), |name| format!("{} ({id})", visible::line(name)))
 }
 
-/// One line each.
+/// One line per deployment.
 pub(super) fn table(deployments: &[Deployment], now: Timestamp) -> String {
     let placed = deployments.iter().any(|deployment| deployment.spec.placement() != DEFAULT_PLACEMENT);
     let header = ["ID", "NAME", "STATUS", "READY", "REVISION", "DIGEST", "MODEL", "AGE"];
@@ -47,7 +47,7 @@ pub(super) fn table(deployments: &[Deployment], now: Timestamp) -> String {
     table.text()
 }
 
-/// The model that answers requests, which is not the wanted one while a newer revision loads or has failed.
+/// The model that answers requests; it differs from the wanted one while a newer revision loads or has failed.
 fn serving_model(deployment: &Deployment) -> String {
     let status = &deployment.status;
     match status.serving_revision {
@@ -56,7 +56,7 @@ fn serving_model(deployment: &Deployment) -> String {
     }
 }
 
-/// Where a model comes from, in a word.
+/// The source of a model, in short.
 pub(super) fn model(source: &ModelSource) -> String {
     match source {
         ModelSource::Registered(model) => format!("models:/{}/{}", model.name, model.version),
@@ -69,13 +69,13 @@ pub(super) fn model(source: &ModelSource) -> String {
     }
 }
 
-/// What a log adds to the reason of an error: `serve` ends with a line that says the reason itself.
+/// The lines of a log that add something to the reason of an error: `serve` prints the reason itself at the end.
 pub(super) fn log_lines(error: &StatusError) -> Vec<&str> {
     let new = |line: &&str| line.strip_prefix("error: ") != Some(error.message.as_str());
     error.log.iter().map(String::as_str).filter(new).collect()
 }
 
-/// What is wrong, with the last lines of the log; empty if nothing is.
+/// The error, with the last lines of the log; empty if there is none.
 pub(super) fn trouble(deployment: &Deployment) -> String {
     let Some(error) = &deployment.status.error else { return String::new() };
     let (code, message) = (visible::line(&error.code), visible::part(&error.message));
@@ -171,7 +171,7 @@ fn digest(revision: &RevisionView) -> Option<&str> {
     }
 }
 
-/// A digest that people can compare.
+/// A shortened digest.
 fn short(digest: &str) -> String {
     digest.trim_start_matches("sha256:").chars().take(12).collect()
 }
@@ -202,7 +202,7 @@ fn revision_table(revisions: &[RevisionView], now: Timestamp) -> String {
     table.text()
 }
 
-/// An event as it is printed while more may come: its columns are as wide as the usual words.
+/// An event as it is printed while following: its columns have the widths of typical values.
 pub(super) fn event_line(event: &Event, with_deployment: bool) -> String {
     let cells = event_cells(event, with_deployment);
     let widths: &[usize] = if with_deployment { &[24, 10, 6, 18, 0] } else { &[24, 6, 18, 0] };
@@ -210,7 +210,7 @@ pub(super) fn event_line(event: &Event, with_deployment: bool) -> String {
     columns.collect::<Vec<_>>().join("   ") + "\n"
 }
 
-/// One line an event.
+/// One line per event.
 pub(super) fn event_table(events: &[Event], with_deployment: bool) -> String {
     let mut table = match with_deployment {
         true => Table::new(["TIME", "DEPLOYMENT", "ACTOR", "KIND", "MESSAGE"]),

@@ -1,4 +1,4 @@
-//! Waiting until a deployment is as it was asked for.
+//! Waits until a deployment has reached the requested state.
 
 use std::time::{Duration, Instant};
 
@@ -17,26 +17,26 @@ use crate::{
     progress::Progress,
 };
 
-/// How often the control plane is asked. A new deployment takes about a second, so this is felt.
+/// Interval of asking the control plane. A new deployment takes about a second, so the interval is noticeable.
 const LOOK: Duration = Duration::from_millis(100);
-/// How long the gateway may take to learn what the control plane knows.
+/// How long the gateway may take to get the routes from the control plane.
 const GATEWAY_PATIENCE: Duration = Duration::from_secs(5);
 
-/// What a deployment shows to somebody who waits for one of its revisions.
+/// The progress of a revision that somebody waits for.
 #[derive(Debug, PartialEq, Eq)]
 enum Outlook {
-    /// It is as wanted.
+    /// The requested state is reached.
     Done,
     /// Not yet.
     NotYet(String),
-    /// It will not become as wanted by itself.
+    /// It will not reach the requested state without a change.
     Hopeless(Box<StatusError>),
 }
 
-/// Waits until `revision` of a deployment serves with all its replicas (or none, if none are wanted).
+/// Waits until `revision` of a deployment serves with all its replicas (or has none, if none are wanted).
 ///
 /// # Errors
-/// With what is wrong and the last lines of the log, if it failed; [`Exit::TimedOut`] after `patience`.
+/// If it failed, the reason and the last lines of the log; [`Exit::TimedOut`] after `patience`.
 pub(super) async fn until_serving(
     control: &Control,
     config: &Config,
@@ -70,7 +70,7 @@ pub(super) async fn until_serving(
     }
 }
 
-/// Waits until a deployment is gone.
+/// Waits until a deployment is removed.
 pub(super) async fn until_gone(control: &Control, id: DeploymentId, end: Instant) -> Result<(), Failure> {
     let mut progress = Progress::new();
     loop {
@@ -91,8 +91,8 @@ pub(super) async fn until_gone(control: &Control, id: DeploymentId, end: Instant
     }
 }
 
-/// Waits a moment until the gateway serves what has just become active, so that the next command finds it. The
-/// gateway may be out of this machine's reach, which is no failure.
+/// Waits a short time until the gateway serves a deployment that has just become active, so that the next command finds
+/// it. The gateway may not be reachable from this machine, which is not an error.
 async fn until_routed(config: &Config, id: DeploymentId, end: Instant) {
     let Ok(mut url) = parse_url("client.gateway_url", &config.gateway_url) else { return };
     url.set_path(&format!("{}/v2/models/{id}/ready", url.path().trim_end_matches('/')));
@@ -109,15 +109,15 @@ async fn until_routed(config: &Config, id: DeploymentId, end: Instant) {
 fn outlook(deployment: &Deployment, revision: RevisionNumber) -> Outlook {
     let status = &deployment.status;
     let (ready, wanted) = (status.ready_replicas, deployment.spec.replicas);
-    // Somebody may have changed the deployment again meanwhile: then that change is what is waited for.
+    // If the deployment was changed again in the meantime, waits for that change.
     let ours = status.error.as_ref().filter(|error| [revision, deployment.revision].contains(&error.revision));
     let serves = status.serving_revision.is_some_and(|serving| [revision, deployment.revision].contains(&serving));
     match status.state {
-        // Right after a change of scale the status may still be that of before.
+        // Right after scaling, the status may still be the old one.
         State::Active if serves && ready == wanted => Outlook::Done,
         State::Idle if wanted == 0 => Outlook::Done,
         State::Failed if ours.is_some() => hopeless(ours),
-        // The old revision serves on, and the new one will never take over.
+        // The old revision keeps serving, and the new one will never replace it.
         State::Degraded if !serves && ours.is_some() => hopeless(ours),
         State::Degraded | State::Pending => match ours {
             Some(error) => {
@@ -136,7 +136,7 @@ fn hopeless(error: Option<&StatusError>) -> Outlook {
     error.map_or_else(|| Outlook::NotYet(String::new()), |error| Outlook::Hopeless(Box::new(error.clone())))
 }
 
-/// A deployment's error as the failure of the command that waited for it.
+/// The error of a deployment as the failure of the command that waited for it.
 fn broken(deployment: &Deployment, error: &StatusError) -> Failure {
     let reason = visible::part(&error.message);
     let mut message = format!("{} does not serve revision {}: {reason}", who(deployment), error.revision);

@@ -1,4 +1,4 @@
-//! The database, and who works on it.
+//! Checks the database and its workers.
 
 use std::time::Duration;
 
@@ -10,9 +10,9 @@ use super::Check;
 use crate::{exit::chain, settings::Settings};
 
 const NAME: &str = "database";
-/// How long it may take to answer.
+/// Timeout of the database.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// Clocks may differ by this.
+/// Maximum clock difference.
 const SKEW: Duration = Duration::from_secs(5);
 
 pub(super) async fn checks(settings: &Settings) -> Vec<Check> {

@@ -1,4 +1,4 @@
-//! What this machine has: the data directory, disk space, libraries, tools.
+//! Checks this machine: the data directory, disk space, libraries, tools.
 
 use std::{
     fs,
@@ -12,9 +12,9 @@ use rustix::fs::{Access, access, statvfs};
 use super::Check;
 use crate::settings::Settings;
 
-/// Less free space than this is told of.
+/// Less free space than this is a warning.
 const LITTLE_BYTES: u64 = 1 << 30;
-/// With less than this, writing fails soon.
+/// With less free space than this, writes will fail soon.
 const TOO_LITTLE_BYTES: u64 = 64 << 20;
 
 pub(super) fn checks(settings: &Settings) -> Vec<Check> {
@@ -59,7 +59,7 @@ fn folder(folder: &Path) -> Check {
     Check::ok(NAME, format!("{shown} is private and can be written"))
 }
 
-/// What holds secrets or predictions and is open to others. The directory itself may be one for all, such as `/tmp`.
+/// Files with secrets or predictions that other users can read. The directory itself may be shared, such as `/tmp`.
 fn open_to_others(folder: &Path) -> Vec<PathBuf> {
     let parts = ["modelway.db", "modelway.db-wal", "replicas", "sockets", "predictions", "gateway"];
     let is_open = |path: &PathBuf| fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o077 != 0);
@@ -70,7 +70,7 @@ fn open_to_others(folder: &Path) -> Vec<PathBuf> {
 }
 
 fn space(name: &'static str, folder: &Path) -> Check {
-    // The nearest folder that is there: its disk will be the one.
+    // The nearest existing folder: the directory will be on its disk.
     let Some(there) = folder.ancestors().find(|folder| folder.is_dir()) else {
         return Check::warning(name, format!("{} is on no disk", folder.display()), "Name an absolute path");
     };

@@ -1,4 +1,4 @@
-//! Who answers at the addresses that the settings name.
+//! Checks the servers at the configured addresses.
 
 use std::{
     net::IpAddr,
@@ -12,11 +12,11 @@ use tokio::net::TcpListener;
 use super::Check;
 use crate::{client::secret, exit::chain, settings::Settings};
 
-/// How long an answer may take.
+/// Timeout of a request.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// Clocks may differ by this; an answer's date has whole seconds.
+/// Maximum clock difference; the date header has whole seconds.
 const SKEW_SECONDS: u64 = 5;
-/// A gateway writes its table when it changes, and hears from the control plane every few seconds.
+/// A gateway writes its table when it changes, and gets data from the control plane every few seconds.
 const OLD: Duration = Duration::from_secs(24 * 3_600);
 
 pub(super) async fn checks(settings: &Settings) -> Vec<Check> {
@@ -75,7 +75,7 @@ fn is_here(url: &str, addr: &str) -> bool {
     same_port && (asked == own || loopback(&asked) && (loopback(&own) || is(&own, IpAddr::is_unspecified)))
 }
 
-/// Whether another machine's clock is this one's.
+/// Compares the clock of another machine with this one.
 fn clock(date: &str, url: &str) -> Option<Check> {
     let theirs: SystemTime = jiff::fmt::rfc2822::parse(date).ok()?.timestamp().into();
     let ours = Clock::system().now();
@@ -87,7 +87,7 @@ fn clock(date: &str, url: &str) -> Option<Check> {
     })
 }
 
-/// How old the gateway's saved route table is.
+/// The age of the gateway's saved route table.
 fn table(settings: &Settings) -> Check {
     const NAME: &str = "route table";
     let file = settings.gateway.table_file.clone().unwrap_or_default();
@@ -128,7 +128,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_server_elsewhere_that_does_not_answer_is_a_fault() {
-        // Nothing resolves this name.
+        // This name does not resolve.
         let found =
             server("control plane", "127.0.0.1:0", "control.addr", "http://me:sesame@control.invalid:8081/x").await;
         assert!(found[0].grade == Grade::Failed && found[0].detail.contains("does not answer"), "{found:?}");

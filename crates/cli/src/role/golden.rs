@@ -1,4 +1,4 @@
-//! `golden record`: what a model answers today is what it should answer tomorrow.
+//! `golden record`: records the current answers of a model as the expected ones.
 
 use crate::{
     args::GoldenRecord,
@@ -7,10 +7,10 @@ use crate::{
     settings::Settings,
 };
 
-/// Asks a model and writes its answers beside it.
+/// Sends requests to a model and writes its answers next to it.
 ///
 /// # Errors
-/// A model that cannot be loaded, a request that it refuses, a file that cannot be written.
+/// A model that cannot be loaded, a refused request, a file that cannot be written.
 pub async fn record(settings: &Settings, args: &GoldenRecord) -> Result<(), Failure> {
     let config = modelserver::Config { source: Some(args.source.clone()), ..settings.serve.clone() };
     let file = modelserver::golden::record(&config, &args.request).await.map_err(|error| Failure::of(&error))?;

@@ -1,4 +1,4 @@
-//! One `up` at a time in a data folder.
+//! Allows only one `up` at a time in a data folder.
 
 use std::{
     fs::File,
@@ -12,14 +12,14 @@ use crate::exit::Failure;
 
 const FILE: &str = "up.lock";
 
-/// A hold on a data folder. The kernel lets go of it when the process ends, however it ends.
+/// A lock on a data folder. The kernel releases it when the process ends in any way.
 #[derive(Debug)]
 pub(super) struct Hold {
     file: File,
 }
 
 impl Hold {
-    /// Takes the folder, or says who has it.
+    /// Locks the folder, or reports who holds it.
     pub(super) fn take(folder: &Path) -> Result<Self, Failure> {
         let path = folder.join(FILE);
         let unusable = |error: std::io::Error| {
@@ -47,7 +47,7 @@ impl Hold {
         Ok(hold)
     }
 
-    /// Says, for whoever comes second, where this one answers.
+    /// Records the addresses of this process, for the error of a second one.
     pub(super) fn say(&mut self, addresses: &str) -> Result<(), Failure> {
         self.write(addresses).map_err(|error| Failure::failed(format!("{FILE} cannot be written: {error}")))
     }

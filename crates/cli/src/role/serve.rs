@@ -1,4 +1,4 @@
-//! `serve`: one model server, by itself or as somebody's replica.
+//! `serve`: one model server, started by hand or as a replica.
 
 use std::{collections::BTreeMap, process::ExitCode};
 
@@ -12,7 +12,7 @@ use crate::{
     settings::Settings,
 };
 
-/// Settings of `serve` that say which replica it is: each replica gets its own by flags.
+/// Settings of `serve` that are specific to a replica: each replica gets its own through flags.
 const OF_ONE_REPLICA: [&str; 15] = [
     "source",
     "model_uri",
@@ -32,21 +32,20 @@ const OF_ONE_REPLICA: [&str; 15] = [
     "pass_env",
 ];
 
-/// What the keys begin with that say something of single models.
+/// The prefix of the keys for single models.
 const OF_MODELS: &str = "serve.models.";
 
-/// Serves until a signal. A model that cannot be served ends it with `EXIT_MODEL_INVALID` if a person must change
-/// something.
+/// Serves until a signal. If a person must change the model before it can be served, exits with `EXIT_MODEL_INVALID`.
 ///
 /// # Errors
-/// An address that cannot be used.
+/// An unusable address.
 pub fn serve(settings: &Settings) -> Result<ExitCode, Failure> {
     let config = settings.serve.clone();
     if config.source.is_none() && config.model_uri.is_empty() {
-        // Nothing is bound for it, and the exit status is not that of a model that is wrong.
+        // Nothing is bound for it, and the exit status is not the one of an invalid model.
         return Err(Failure::usage(chain(&modelserver::ServeError::NoSource)));
     }
-    // Who started a replica starts it again.
+    // A replica is restarted by the process that started it.
     if config.replica_id.is_none() {
         modelserver::start_again_after_crashes();
     }
@@ -57,7 +56,7 @@ pub fn serve(settings: &Settings) -> Result<ExitCode, Failure> {
 async fn run(config: modelserver::Config) -> Result<ExitCode, Failure> {
     let mut signals = Signals::listen()?;
     let listener = Listener::bind(&config).await.map_err(|error| Failure::of(&error))?;
-    // A replica's socket is nobody's to be told.
+    // The socket of a replica is not printed.
     let url = match &listener {
         Listener::Tcp(listener) => Some(format!("http://{}", address(listener)?)),
         Listener::Unix(_) => None,
@@ -65,7 +64,7 @@ async fn run(config: modelserver::Config) -> Result<ExitCode, Failure> {
     if let Some(url) = &url {
         tell(format!("loading; how it stands is at {url}/v2/health/ready"));
     }
-    // Of many models those that are served are told, and the log tells of the others.
+    // Of several models, the served ones are printed; the log contains the others.
     let welcome = |names: &[String]| {
         for (url, name) in url.iter().flat_map(|url| names.iter().map(move |name| (url, name))) {
             tell(format!("serving {url}/v2/models/{name}"));
@@ -76,7 +75,7 @@ async fn run(config: modelserver::Config) -> Result<ExitCode, Failure> {
     let end = tokio::select! {
         end = &mut serving => end,
         by = signals.next() => {
-            // Who presses Ctrl-C waits for the end; nobody's balancer must learn of it first.
+            // A person who presses Ctrl-C waits for the exit, and there is no load balancer to notify.
             if by == By::Interrupt {
                 hurry.stop();
             }
@@ -96,9 +95,9 @@ async fn run(config: modelserver::Config) -> Result<ExitCode, Failure> {
     }
 }
 
-/// The settings of the process backend, whose replicas inherit what a person set in `[serve]` and `[telemetry]`.
+/// The settings of the process backend. Replicas inherit what the user set in `[serve]` and `[telemetry]`.
 ///
-/// Replicas read no file and none of our variables: they get exactly what is listed here.
+/// Replicas read no file and none of our variables: they get exactly the settings listed here.
 pub(super) fn replica_settings(loaded: &Loaded<Settings>) -> backend::process::Config {
     let mut config = loaded.settings.process.clone();
     let mut variables = BTreeMap::new();
@@ -114,15 +113,15 @@ pub(super) fn replica_settings(loaded: &Loaded<Settings>) -> backend::process::C
     if !models.is_empty()
         && let Ok(text) = serde_json::to_string(models)
     {
-        // As one value: a variable's name cannot hold every name of a model.
+        // As one value, because the name of a variable cannot contain every model name.
         variables.insert(variable(OF_MODELS.trim_end_matches('.')), text);
     }
     for name in &loaded.settings.serve.pass_env {
         variables.extend(base::config::variable(name).map(|value| (name.clone(), value)));
     }
-    // A replica's log is read when something is wrong with it, so it says more than a quiet `up`.
+    // The log of a replica is read when something is wrong with it, so it is more verbose than that of `up`.
     variables.entry(variable("telemetry.filter")).or_insert_with(|| "warn,modelway=info".to_owned());
-    // What a person wrote in [process.serve_env] wins.
+    // Settings of the user in [process.serve_env] take precedence.
     variables.append(&mut config.serve_env);
     config.serve_env = variables;
     config

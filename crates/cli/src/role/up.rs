@@ -1,4 +1,4 @@
-//! `up`: every role in one process, over the same HTTP as apart.
+//! `up`: all roles in one process, connected over HTTP as when they run separately.
 
 use std::{pin::pin, process::ExitCode, sync::Arc, time::Duration};
 
@@ -17,34 +17,34 @@ use crate::{
     settings::Settings,
 };
 
-/// What the gateway may take to end beside `gateway.drain_ms`, in which requests in flight are finished.
+/// The time that the gateway may take to stop, in addition to `gateway.drain_ms` for the requests in flight.
 const GATEWAY_END: Duration = Duration::from_secs(3);
-/// Who waits for longer is told what for.
+/// After this time, the user is told what the process waits for.
 const SOON: Duration = Duration::from_secs(1);
-/// What replicas may take to end: nobody asks them any more.
+/// The time that replicas may take to stop: they no longer get requests.
 const REPLICAS_END: Duration = Duration::from_secs(3);
-/// What the control plane may take to end.
+/// The time that the control plane may take to stop.
 const CONTROL_END: Duration = Duration::from_secs(1);
-/// The longest that the worker's passes in hand may take.
+/// The maximum time for the worker's current passes.
 const WORKER_END: Duration = Duration::from_secs(2);
-/// How long the gateway may take to learn the first routes before the URLs are said anyway.
+/// How long the gateway may take to get the first routes before the URLs are printed anyway.
 const FIRST_ROUTES: Duration = Duration::from_secs(10);
 
-/// What was bound before anything else was done.
+/// The listeners and locks that are taken first.
 struct Listeners {
     gateway: TcpListener,
     control: TcpListener,
     worker: TcpListener,
 }
 
-/// Where the two planes answer on this machine.
+/// The URLs of the two servers on this machine.
 #[derive(Clone, Debug)]
 struct Urls {
     gateway: String,
     control: String,
 }
 
-/// Everything at work.
+/// The running roles.
 struct Up {
     gateway: Running,
     control: Running,
@@ -52,19 +52,19 @@ struct Up {
     backend: Arc<dyn Backend>,
     backend_tasks: Tasks,
     store: store::Store,
-    /// The database's name at the start.
+    /// The epoch of the database at the start.
     epoch: Epoch,
     urls: Urls,
     /// How long requests in flight may take to end.
     drain: Duration,
-    /// Given back last: until then nobody else may touch the folder.
+    /// Released last: until then nobody else may use the folder.
     hold: Hold,
 }
 
 /// Runs all roles until a signal, or until one of them fails.
 ///
 /// # Errors
-/// A folder, an address or a database that cannot be used, or whatever ends a role early.
+/// An unusable folder, address or database, or whatever ends a role early.
 pub fn up(loaded: &Loaded<Settings>) -> Result<ExitCode, Failure> {
     with_runtime(&loaded.settings, FEW_THREADS, Box::pin(run(loaded)))
 }
@@ -73,7 +73,7 @@ async fn run(loaded: &Loaded<Settings>) -> Result<ExitCode, Failure> {
     let mut signals = Signals::listen()?;
     let mut up = tokio::select! {
         started = start(loaded) => started?,
-        // Replicas of an earlier life may run already; the next start finds them.
+        // Replicas of an earlier run may exist already; the next start finds them.
         _ = signals.next() => return Ok(ExitCode::SUCCESS),
     };
     let mut welcome = std::pin::pin!(welcome(up.urls.clone()));
@@ -117,12 +117,12 @@ async fn start(loaded: &Loaded<Settings>) -> Result<Up, Failure> {
     let epoch = Epoch(store.epoch().await.map_err(|error| Failure::of(&error))?);
     let backend_tasks = Tasks::new();
     let backend = open_backend(loaded, &backend_tasks).await?;
-    // From here on there is no await, so nothing is started that a signal could leave without an owner.
+    // There is no await from here on, so a signal cannot leave anything started without an owner.
     let settings = with_urls(loaded, &urls);
     Ok(compose(settings, listeners, (store, epoch), (backend, backend_tasks), urls, hold))
 }
 
-/// The settings with the ports that were really taken, where nobody wrote a URL.
+/// The settings with the bound ports, unless the user set a URL.
 fn with_urls(loaded: &Loaded<Settings>, urls: &Urls) -> Settings {
     let mut settings = loaded.settings.clone();
     let derived = |key| loaded.source(key).is_none_or(|source| source.starts_with("default"));
@@ -160,7 +160,7 @@ fn compose(
 }
 
 impl Up {
-    /// The database's name now: a worker gives it a new one when it was restored.
+    /// The current epoch of the database: a worker gives it a new one after a restore.
     async fn epoch(&self) -> Epoch {
         match tokio::time::timeout(SOON, self.store.epoch()).await {
             Ok(Ok(epoch)) => Epoch(epoch),
@@ -168,8 +168,8 @@ impl Up {
         }
     }
 
-    /// Ends everything in the order in which nobody misses what is gone: the gateway finishes what is in flight while
-    /// replicas still answer; the worker goes before them, or it would start them again.
+    /// Stops everything in a safe order: the gateway finishes the requests in flight while replicas still answer. The
+    /// worker stops before the replicas, because it would restart them.
     async fn end(self, epoch: &Epoch) {
         let mut in_flight = pin!(self.gateway.end(self.drain + GATEWAY_END));
         if tokio::time::timeout(SOON, &mut in_flight).await.is_err() {
@@ -194,7 +194,7 @@ impl Up {
     }
 }
 
-/// Says where everything is, once the gateway holds a route table, so that it is true.
+/// Prints the URLs once the gateway has a route table, so that they work.
 async fn welcome(urls: Urls) {
     let ready = async {
         let Ok(http) = base::client::builder_for(&urls.gateway).build() else { return };
@@ -207,7 +207,7 @@ async fn welcome(urls: Urls) {
         tell("the gateway has no routes yet; it goes on asking for them");
     }
     if let Err(failure) = print(words(&urls)) {
-        // Nobody reads it, which stops nothing.
+        // Nobody reads it; that is no error.
         tracing::debug!(%failure, "standard output is gone");
     }
 }

@@ -1,4 +1,4 @@
-//! A manifest: one deployment in each YAML document, read before anything is asked or changed.
+//! Manifests: one deployment per YAML document, parsed before any request or change.
 
 use std::{collections::BTreeMap, io::Read as _, path::Path};
 
@@ -8,26 +8,26 @@ use serde_json::Value;
 
 use crate::{client::source, exit::Failure};
 
-/// The most that is read from standard input or a file, in bytes.
+/// Maximum size of standard input or a file, in bytes.
 const MANIFEST_BYTES: u64 = 16 << 20;
 
 /// One document.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Document {
-    /// Its place in the file, from 1.
+    /// Its position in the file, from 1.
     pub(super) number: usize,
-    /// The deployment that it is about, unless the name is at fault.
+    /// The name of its deployment, unless the name has a fault.
     pub(super) name: Option<String>,
-    /// What it says.
+    /// Its content.
     pub(super) fields: Value,
-    /// The fields that it has and that only the server sets: it may be an answer of `get -o yaml`.
+    /// Its fields that only the server sets: it may be the output of `get -o yaml`.
     pub(super) read_only: Vec<&'static str>,
 }
 
 /// A fault and the number of its document.
 pub(super) type Misplaced = (usize, Fault);
 
-/// The text, and the folder that relative paths in it are taken from.
+/// The text, and the base folder of its relative paths.
 pub(super) fn read(file: &Path) -> Result<(String, std::path::PathBuf), Failure> {
     let unreadable = |error: std::io::Error| Failure::failed(format!("{} cannot be read: {error}", file.display()));
     let mut text = String::new();
@@ -41,7 +41,7 @@ pub(super) fn read(file: &Path) -> Result<(String, std::path::PathBuf), Failure>
     Ok((text, folder.unwrap_or_else(|| "/".into())))
 }
 
-/// The documents of a text, and what is wrong with them before their fields are looked at.
+/// The documents of a text, and the faults that are found before their fields are checked.
 pub(super) fn documents(text: &str, folder: &Path) -> (Vec<Document>, Vec<Misplaced>) {
     let mut documents = Vec::new();
     let mut faults: Vec<Misplaced> = Vec::new();
@@ -53,7 +53,7 @@ pub(super) fn documents(text: &str, folder: &Path) -> (Vec<Document>, Vec<Mispla
             Ok(value) => value,
             Err(error) => {
                 faults.push((number, fault("", "malformed_yaml", format!("this is not YAML: {error}"))));
-                // What follows a syntax error cannot be told apart.
+                // After a syntax error, documents cannot be separated.
                 break;
             }
         };

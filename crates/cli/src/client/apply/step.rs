@@ -1,4 +1,4 @@
-//! What a document makes of the deployment that it names.
+//! The change that a document causes for its deployment.
 
 use api::{Deployment, DeploymentSpec, Fault, deployment::ModelSource};
 use serde_json::{Map, Value, json};
@@ -14,25 +14,25 @@ use crate::{
     output::{tell, yaml},
 };
 
-/// What is to be done for a document.
+/// The change for a document.
 #[derive(Debug)]
 pub(super) struct Step {
     pub(super) number: usize,
-    /// The deployment as it is.
+    /// The current deployment.
     pub(super) present: Option<Found>,
-    /// The fields to change of one that is there: a merge patch.
+    /// The fields to change of an existing deployment: a merge patch.
     pub(super) patch: Value,
-    /// The specification as it will be.
+    /// The resulting specification.
     pub(super) wanted: DeploymentSpec,
-    /// What the document does not name and what therefore stays, where it is no default.
+    /// The fields that the document does not contain and that are not at their defaults.
     left: Vec<String>,
-    /// Why it gets a new revision although its specification stays.
+    /// Why it gets a new revision although its specification does not change.
     pub(super) again: Option<String>,
 }
 
 impl Step {
     /// # Errors
-    /// Everything wrong with what would come of it.
+    /// All faults of the result.
     pub(super) fn new(document: Document, present: Option<Found>) -> Result<Self, Vec<Fault>> {
         let Document { number, fields, .. } = document;
         let Some(present) = present else {
@@ -49,10 +49,10 @@ impl Step {
         Ok(Self { number, present: Some(present), patch, wanted, left, again: None })
     }
 
-    /// Looks whether the model that the document names has other files now.
+    /// Checks whether the files of the model in the document have changed.
     ///
     /// # Errors
-    /// The control plane's refusal.
+    /// An error of the control plane.
     pub(super) async fn look(&mut self, control: &Control, sources: &artifact::Config) -> Result<(), Failure> {
         if self.is_change() || self.patch.get("model").is_none() {
             return Ok(());
@@ -72,7 +72,7 @@ impl Step {
         self.present.as_ref().is_none_or(|present| present.deployment.spec != self.wanted)
     }
 
-    /// A clause that names what stays; empty if there is nothing to say.
+    /// A clause that lists the other fields; empty if there are none.
     pub(super) fn left(&self) -> String {
         match self.left.as_slice() {
             [] => String::new(),
@@ -80,8 +80,8 @@ impl Step {
         }
     }
 
-    /// What `--dry-run` says: a unified diff from what holds to what will, and what stays although the file does not
-    /// name it.
+    /// The output of `--dry-run`: a unified diff from the current to the new specification, and the fields that the
+    /// file does not contain.
     pub(super) fn dry_run(&self, file: &str) -> Result<String, Failure> {
         let present = self.present.as_ref().map(|found| &found.deployment);
         let mut text = match present {
@@ -98,8 +98,8 @@ impl Step {
     }
 }
 
-/// Adds nulls to a document's `model`, so that nothing of another model stays beside what it names: the fields of the
-/// other form, and the digest and the folder that belong to another place or version.
+/// Adds nulls to the `model` of a document, so that nothing of another model remains: the fields of the other form, and
+/// the digest and the folder that belong to another location or version.
 fn complete(model: &mut Map<String, Value>, now: &ModelSource) {
     let named = |field: &str| model.get(field).is_some_and(|value| !value.is_null());
     let gone: &[&str] = match now {
@@ -122,7 +122,7 @@ fn complete(model: &mut Map<String, Value>, now: &ModelSource) {
     }
 }
 
-/// The fields of `wanted` that are no defaults and that `patch` does not name, one of a map as `env.A`.
+/// The fields of `wanted` that are not at their defaults and not in `patch`; those of a map as `env.A`.
 fn left(wanted: &DeploymentSpec, patch: &Value) -> Vec<String> {
     let plain = DeploymentSpec::from_json(json!({"name": wanted.name, "model": wanted.model}));
     let (Ok(plain), Ok(Value::Object(wanted))) = (plain.map(|it| json!(it)), serde_json::to_value(wanted)) else {

@@ -1,17 +1,17 @@
-//! An answer of any protocol, as a small table.
+//! Prints an answer of any protocol as a small table.
 
 use serde_json::{Map, Value};
 
 use crate::output::Table;
 
-/// The most rows, and the most values in a cell, that people are shown.
+/// Maximum number of rows, and of values in a cell.
 const ROWS: usize = 20;
 const CELL: usize = 12;
 
 /// A column: its name, and a text for each row.
 type Column = (String, Vec<String>);
 
-/// A column for each output and a line for each row.
+/// One column per output and one line per row.
 pub(super) fn table(answer: &Value) -> String {
     let columns = if let Some(outputs) = answer["outputs"].as_array() {
         outputs.iter().map(|output| (output["name"].as_str().unwrap_or("?").to_owned(), rows(output))).collect()
@@ -29,7 +29,7 @@ pub(super) fn table(answer: &Value) -> String {
     table.text() + &more
 }
 
-/// V1's answer.
+/// An answer of V1.
 fn predictions(answer: &Value) -> Vec<Column> {
     let rows = |name: &str| answer[name].as_array().map(Vec::as_slice).unwrap_or_default();
     let predictions = rows("predictions");
@@ -44,7 +44,7 @@ fn predictions(answer: &Value) -> Vec<Column> {
     columns
 }
 
-/// The answer of `generate`, or those of a stream.
+/// The answer of `generate`, or the answers of a stream.
 fn generated(answer: &Value) -> Vec<Column> {
     let answers = answer.as_array().map_or_else(|| std::slice::from_ref(answer), Vec::as_slice);
     let outputs = |answer: &Value| -> Map<String, Value> {
@@ -56,7 +56,7 @@ fn generated(answer: &Value) -> Vec<Column> {
     by_field(&answers.iter().collect::<Vec<_>>())
 }
 
-/// A column for each field that the first object has.
+/// One column for each field of the first object.
 fn by_field(objects: &[&Map<String, Value>]) -> Vec<Column> {
     let names = objects.first().map(|first| first.keys().cloned().collect::<Vec<_>>()).unwrap_or_default();
     let column = |name: String| {
@@ -94,7 +94,7 @@ fn word(value: &Value) -> String {
     match (value, value.as_f64()) {
         (Value::String(text), _) => text.clone(),
         (Value::Number(number), Some(real)) if number.is_f64() => {
-            // Six digits tell probabilities apart; the rest is noise of the datatype.
+            // Six digits are enough for probabilities; the rest is rounding noise.
             let text = format!("{real:.6}");
             if real != 0.0 && real.abs() < 1e-4 {
                 format!("{real:.3e}")

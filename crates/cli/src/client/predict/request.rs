@@ -1,4 +1,4 @@
-//! What a person gives as data: the body of a request as it is, or rows that become one.
+//! Recognises the data from the user: a complete request body, or rows that are put into one.
 
 use std::borrow::Cow;
 
@@ -7,23 +7,23 @@ use serde_json::{Map, Value, json};
 use super::{Metadata, TensorMetadata};
 use crate::{exit::Failure, output::Table};
 
-/// What the data is.
+/// The kind of the data.
 #[derive(Debug, PartialEq)]
 pub(super) enum Given {
     /// A body of V2's `infer`.
     Inference(String),
     /// A body of V1's `predict`.
     Instances(String),
-    /// A body of `generate`: a field for each input, others are parameters.
+    /// A body of `generate`: one field per input; other fields are parameters.
     Fields(String),
-    /// Rows alone.
+    /// Only rows.
     Rows(Vec<Value>),
 }
 
-/// Recognises data by its form. What is a body already is kept to the letter.
+/// Recognises the data by its form. A complete body is kept unchanged.
 ///
 /// # Errors
-/// What is wrong with the data: what follows "--data".
+/// What is wrong with the data, as the continuation of "--data".
 pub(super) fn read(text: String) -> Result<Given, String> {
     let data = serde_json::from_str(&with_quoted_floats(&text)).map_err(|error| format!("is not JSON: {error}"))?;
     Ok(match data {
@@ -44,7 +44,7 @@ pub(super) fn read(text: String) -> Result<Given, String> {
     })
 }
 
-/// Whether `inputs` are V2's: objects with a name and data, or where it is.
+/// Whether `inputs` are those of V2: objects with a name and data, or with a location of the data.
 fn are_tensors(inputs: &Value) -> bool {
     let is_tensor = |input: &Value| {
         input.get("name").is_some_and(Value::is_string)
@@ -53,7 +53,7 @@ fn are_tensors(inputs: &Value) -> bool {
     inputs.as_array().is_some_and(|inputs| inputs.iter().all(is_tensor) && !inputs.is_empty())
 }
 
-/// A body of MLflow's scoring server as one of V1, since gateways know no `/invocations`.
+/// Converts a body of MLflow's scoring server to V1, because gateways do not support `/invocations`.
 fn without_frames(mut fields: Map<String, Value>) -> Result<String, String> {
     if let Some(records) = fields.remove("dataframe_records") {
         fields.insert("instances".to_owned(), records);
@@ -67,7 +67,7 @@ fn without_frames(mut fields: Map<String, Value>) -> Result<String, String> {
     Ok(Value::Object(fields).to_string())
 }
 
-/// The rows of `dataframe_split`: objects by the columns' names, or lists if these are numbers.
+/// The rows of `dataframe_split`: objects with the names of the columns, or lists if the names are numbers.
 fn rows_of_split(mut split: Value) -> Result<Value, String> {
     let mut list = |name: &str| split.get_mut(name).and_then(Value::as_array_mut).map(std::mem::take);
     let columns = list("columns").unwrap_or_default();
@@ -92,7 +92,7 @@ fn rows_of_split(mut split: Value) -> Result<Value, String> {
     rows.into_iter().enumerate().map(row).collect()
 }
 
-/// The same text with `NaN` and `Infinity`, which JSON does not know and Python writes, as strings.
+/// The same text with bare `NaN` and `Infinity`, which Python writes but JSON does not allow, as strings.
 fn with_quoted_floats(text: &str) -> Cow<'_, str> {
     let mut made = String::new();
     let (mut from, mut at, mut in_string) = (0, 0, false);
@@ -123,10 +123,10 @@ fn with_quoted_floats(text: &str) -> Cow<'_, str> {
     made.into()
 }
 
-/// Makes a request of rows. A single row may be given without its outer brackets.
+/// Creates a request from rows. A single row may be given without its outer brackets.
 ///
-/// A model of one input takes values; one of several takes in each row an object by their names, or a list in their
-/// order.
+/// For a model with one input, a row is a value; for a model with several inputs, it is an object by name, or a list in
+/// the order of the inputs.
 pub(super) fn build(metadata: &Metadata, rows: Vec<Value>) -> Result<Value, Failure> {
     let inputs = match metadata.inputs.as_slice() {
         [] => return Err(Failure::failed(format!("{} does not say what it takes", metadata.name))),
@@ -138,12 +138,12 @@ pub(super) fn build(metadata: &Metadata, rows: Vec<Value>) -> Result<Value, Fail
     Ok(json!({"inputs": inputs}))
 }
 
-/// Whether a row is an object by the inputs' names, and not the bytes of a string: `{"b64": "…"}`.
+/// Whether a row is an object with the names of inputs, and not the bytes of a string: `{"b64": "…"}`.
 fn is_by_name(only: &TensorMetadata, row: &Value) -> bool {
     row.as_object().is_some_and(|row| only.datatype != "BYTES" || only.name == "b64" || !row.contains_key("b64"))
 }
 
-/// Rows by name or in order, as one tensor for each input that they have.
+/// Rows by name or in order, as one tensor for each given input.
 fn columns(metadata: &Metadata, rows: Vec<Value>) -> Result<Vec<Value>, Failure> {
     let mut columns: Map<String, Value> = Map::new();
     for (number, row) in rows.into_iter().enumerate() {
@@ -187,7 +187,7 @@ fn tensor(input: &TensorMetadata, rows: Value) -> Result<Value, Failure> {
     if shape.len() + 1 == rank {
         match fixed(&input.shape[1..]) == fixed_of(&shape) || input.shape.last() != Some(&1) {
             true => shape.insert(0, 1),
-            // One value a row, for a column that is declared as [-1, 1].
+            // One value per row, for a column with the shape [-1, 1].
             false => shape.push(1),
         }
     }
@@ -226,7 +226,7 @@ fn wrong(metadata: &Metadata, reason: &str) -> Failure {
         .next(format!("See what it takes: modelway predict {name}"))
 }
 
-/// What the model takes and gives, and an example.
+/// The inputs and outputs of the model, and an example.
 pub(super) fn usage(metadata: &Metadata, who: &str) -> String {
     let mut table = Table::new(["TENSOR", "NAME", "DATATYPE", "SHAPE"]);
     let sides = [("input", &metadata.inputs), ("output", &metadata.outputs)];
@@ -252,7 +252,7 @@ pub(super) fn usage(metadata: &Metadata, who: &str) -> String {
     format!("{}\nFor example:  modelway predict {who} --data '{}'\n", table.text(), Value::Array(vec![row]))
 }
 
-/// One row of nothings; long ones are cut, because only the form matters.
+/// One row of zeros; long rows are cut, because only the form matters.
 fn example(input: &TensorMetadata) -> Value {
     let one = match input.datatype.as_str() {
         "BYTES" => json!("text"),
@@ -272,7 +272,7 @@ mod tests {
         serde_json::from_value(json!({"name": "iris", "inputs": inputs, "outputs": []})).expect("metadata")
     }
 
-    /// The request that rows become.
+    /// The request for the rows.
     fn built(metadata: &Metadata, rows: &str) -> Result<Value, Failure> {
         match read(rows.to_owned()).expect("it is JSON") {
             Given::Rows(rows) => build(metadata, rows),
