@@ -12,7 +12,13 @@ async fn subject() -> Subject {
     let (one, other) = (database.open().await, database.open().await);
     let workers = ["worker-00000000000000a1", "worker-00000000000000b2"].map(str::to_owned);
     for id in &workers {
-        let record = WorkerRecord { id: id.clone(), scope: "here".into(), address: "h:1".into(), seen_at: NOW };
+        let record = WorkerRecord {
+            id: id.clone(),
+            placement: "local".into(),
+            scope: "here".into(),
+            address: "h:1".into(),
+            seen_at: NOW,
+        };
         one.worker_seen(&record, Duration::from_mins(1)).await.unwrap();
     }
     Subject { handles: [one.wake_ups(), other.wake_ups()], workers, keeps: Some(Box::new(database)) }
@@ -28,7 +34,13 @@ async fn a_worker_hears_again_after_its_connection_was_lost() {
     use futures::StreamExt as _;
     let database = postgres().await;
     let store = database.open().await;
-    let record = WorkerRecord { id: "w".into(), scope: "here".into(), address: "h:1".into(), seen_at: NOW };
+    let record = WorkerRecord {
+        id: "w".into(),
+        placement: "local".into(),
+        scope: "here".into(),
+        address: "h:1".into(),
+        seen_at: NOW,
+    };
     store.worker_seen(&record, Duration::from_mins(1)).await.unwrap();
     let way = store.wake_ups();
     let mut hints = way.listen("w");
