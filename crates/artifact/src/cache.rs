@@ -1,27 +1,22 @@
 //! Fetches an artefact: from the first location that has one, or from the cache if that is known to be the same.
 
+mod order;
 mod pinned;
-mod see;
+pub(crate) mod see;
 mod shelving;
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fs, io, path::Path, sync::Arc};
 
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::spawn_blocking;
 
-pub use see::Seen;
+pub use order::Fetched;
 
-use self::{
-    pinned::{Alone, Pin},
-    shelving::entry_name,
-};
+use self::order::{MAX_CHANGES, Order, Wanted, agrees, entry_name, hex_digits};
 use crate::{
     Config,
-    digest::{digest_of, hash_text, hex_of, prefixed},
+    blocking::blocking,
+    digest::{digest_of, hash_text, prefixed},
     download::{Download, backoff},
     entry,
     error::{ArtifactError, Failure},
@@ -34,8 +29,6 @@ use crate::{
 
 /// Number of files of one artefact that are downloaded at the same time.
 const PARALLEL: usize = 4;
-/// How often an artefact may change while it is read.
-const MAX_CHANGES: u32 = 3;
 /// Number of attempts to reach a location if an earlier artefact of it is in the cache.
 const ATTEMPTS_IF_KNOWN: u32 = 2;
 
@@ -45,45 +38,6 @@ const ATTEMPTS_IF_KNOWN: u32 = 2;
 pub struct Cache {
     shelf: Shelf,
     config: Arc<Config>,
-}
-
-/// An artefact on this machine. The cache keeps the files as long as this value and its process exist.
-#[derive(Debug)]
-pub struct Fetched {
-    /// Which of the addresses it was, as given; and the version, if the address did not determine it:
-    /// `models:/iris/Production → version 3`.
-    pub uri: String,
-    /// The address that always finds the same files: with the version of a registered model, if `uri` did not determine
-    /// it.
-    pub resolved: String,
-    /// Its digest; `None` for local files without a given digest, because all of them would have to be read.
-    pub digest: Option<String>,
-    /// A value that changes whenever anything at a remote location changes: see [`Seen::fingerprint`].
-    pub fingerprint: Option<String>,
-    /// The file or folder. Nobody may change it.
-    pub path: PathBuf,
-    _pin: Option<Lock>,
-}
-
-/// A request to one location.
-struct Wanted<'a> {
-    uri: &'a str,
-    place: &'a Place,
-    /// Hex digits.
-    digest: Option<&'a str>,
-    /// The address as a file name.
-    key: String,
-    /// Which local files are copied; `None` serves them in place.
-    alone: Option<Alone>,
-}
-
-/// A request, independent of the location.
-#[derive(Clone, Copy, Debug)]
-struct Order<'o> {
-    /// Hex digits.
-    digest: Option<&'o str>,
-    /// The revision that requests it; `None` serves local files in place.
-    pin: Option<Pin<'o>>,
 }
 
 impl Cache {
@@ -150,7 +104,7 @@ impl Cache {
                 // Files appeared at a location that was empty when the revision began; the next location may be the
                 // right one.
                 (Failure::Mismatch { expected, found }, Some(since)) => {
-                    changed.get_or_insert(pinned::changed(uri, place, (expected, found), since));
+                    changed.get_or_insert(order::changed(uri, place, (expected, found), since));
                 }
                 (failure, _) => {
                     let error = failure.at(&shown(uri), self.shelf.dir());
@@ -380,35 +334,4 @@ impl Cache {
         fs::create_dir_all(partial)?;
         fs::write(state, fingerprint.unwrap_or_default())
     }
-}
-
-impl Wanted<'_> {
-    /// Local files, served in place.
-    fn in_place(&self, path: PathBuf, digest: Option<String>) -> Fetched {
-        let uri = self.uri.to_owned();
-        Fetched { resolved: uri.clone(), uri, digest, fingerprint: None, path, _pin: None }
-    }
-}
-
-/// The hex digits of a given digest.
-fn hex_digits<'d>(uris: &[String], digest: Option<&'d str>) -> Result<Option<&'d str>, ArtifactError> {
-    let Some(given) = digest else { return Ok(None) };
-    let hex = hex_of(given).ok_or_else(|| ArtifactError::Refused {
-        uri: uris.first().map(|uri| shown(uri)).unwrap_or_default(),
-        code: "digest_invalid",
-        reason: format!("`{given}` is not a digest; write sha256: and 64 lower-case hex digits"),
-    })?;
-    Ok(Some(hex))
-}
-
-fn agrees(expected: Option<&str>, found: &str) -> Result<(), Failure> {
-    match expected.map(prefixed) {
-        Some(expected) if expected != found => Err(Failure::Mismatch { expected, found: found.to_owned() }),
-        _ => Ok(()),
-    }
-}
-
-/// The result of work on a thread that may block.
-pub(crate) async fn blocking<T>(work: JoinHandle<T>) -> Result<T, Failure> {
-    work.await.map_err(|error| Failure::Disk(io::Error::other(error)))
 }

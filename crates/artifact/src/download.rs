@@ -13,7 +13,7 @@ use tokio::sync::mpsc::{Receiver, channel};
 
 use crate::{
     Config,
-    cache::blocking,
+    blocking::blocking,
     error::Failure,
     lock::Lock,
     remote::{Body, Remote, RemoteFile},

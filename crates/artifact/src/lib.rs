@@ -11,6 +11,7 @@
 //! **Invariant:** nothing is ever written outside the folder of the cache, whatever an archive or a bucket contains,
 //! and no link is created from their content.
 
+mod blocking;
 mod cache;
 mod config;
 mod digest;
@@ -25,7 +26,7 @@ mod remote;
 mod shelf;
 mod unpack;
 
-pub use cache::{Cache, Fetched, Seen};
+pub use cache::{Cache, Fetched, see::Seen};
 pub use config::Config;
 pub use digest::digest_of;
 pub use error::ArtifactError;

@@ -7,7 +7,7 @@ use url::Url;
 use crate::{
     Config,
     error::{ArtifactError, Failure},
-    mlflow::{self, Address, Tracked},
+    mlflow::{Address, SCHEMES, Tracked},
     unpack::Archive,
 };
 
@@ -45,7 +45,7 @@ impl Place {
         let (scheme, rest) = match uri.split_once("://") {
             Some((scheme, rest)) => (scheme.to_ascii_lowercase(), rest),
             None => match uri.split_once(":/") {
-                Some((scheme, rest)) if mlflow::SCHEMES.contains(&scheme) => (scheme.to_owned(), rest),
+                Some((scheme, rest)) if SCHEMES.contains(&scheme) => (scheme.to_owned(), rest),
                 // Such as `foo:/x`: as a path it would need a folder `foo:`.
                 Some((scheme, rest)) if is_word(scheme) && !Path::new(uri).exists() => (scheme.to_owned(), rest),
                 _ => ("file".to_owned(), uri),

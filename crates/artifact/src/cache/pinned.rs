@@ -3,19 +3,17 @@
 //! Local files are copied into the cache, because an edit in place would change what a restarted replica serves. If no
 //! copy can be made, they are served in place and compared with the digest at each start.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::SystemTime,
-};
+use std::{fs, path::Path, sync::Arc};
 
-use api::Timestamp;
 use tokio::task::spawn_blocking;
 
-use super::{Cache, Fetched, MAX_CHANGES, Order, Wanted, agrees, blocking, hex_digits, shelving::entry_name};
+use super::{
+    Cache,
+    order::{Alone, Fetched, MAX_CHANGES, Order, Pin, Wanted, agrees, entry_name, files_of, hex_digits},
+};
 use crate::{
-    digest::{digest_of, files_below},
+    blocking::blocking,
+    digest::digest_of,
     entry,
     error::{ArtifactError, Failure},
     lock::Lock,
@@ -23,17 +21,6 @@ use crate::{
     shelf,
     unpack::Archive,
 };
-
-/// Returns whether a file or folder is the complete model. One that needs files next to it is served in place.
-pub(super) type Alone = fn(&Path) -> bool;
-
-/// The request of a revision's replica.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Pin<'p> {
-    /// Since when the revision has its digest; `None` for its first replica.
-    pub(super) since: Option<&'p str>,
-    pub(super) alone: Alone,
-}
 
 impl Cache {
     /// Fetches the artefact of a revision like [`Cache::fetch`], and copies local files. The result always has a
@@ -153,29 +140,6 @@ impl Cache {
         .await??;
         Ok(self.shelved(wanted, staged, None, single, lock).await?.0)
     }
-}
-
-/// The files of a file or folder, with their names in the copy.
-fn files_of(path: &Path) -> std::io::Result<Vec<(String, PathBuf)>> {
-    if path.is_dir() {
-        return files_below(path);
-    }
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("model");
-    Ok(vec![(name.to_owned(), path.to_owned())])
-}
-
-/// Why a revision cannot use the current files at its location.
-pub(super) fn changed(uri: &str, place: &Place, (expected, found): (String, String), since: &str) -> ArtifactError {
-    let modified = match place {
-        Place::Local(path) => last_modified(path).map(|time| format!("{}Z", Timestamp::from(time))),
-        Place::Http(_) | Place::Bucket { .. } | Place::Mlflow(_) | Place::Tracked(_) => None,
-    };
-    ArtifactError::Changed { uri: shown(uri), expected, since: since.to_owned(), found, modified }
-}
-
-fn last_modified(path: &Path) -> Option<SystemTime> {
-    let files = files_of(path).ok()?;
-    files.into_iter().filter_map(|(_, file)| fs::metadata(file).ok()?.modified().ok()).max()
 }
 
 /// Whether the files at a location need others next to them, so that they are served in place.

@@ -2,9 +2,10 @@
 
 use tokio::task::spawn_blocking;
 
-use super::{Cache, blocking};
+use super::Cache;
 use crate::{
     Config,
+    blocking::blocking,
     digest::digest_of,
     error::{ArtifactError, Failure},
     mlflow,

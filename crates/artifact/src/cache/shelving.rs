@@ -8,8 +8,12 @@ use std::{
 
 use tokio::task::spawn_blocking;
 
-use super::{Cache, Fetched, Wanted, agrees, blocking};
+use super::{
+    Cache,
+    order::{Fetched, Wanted, agrees, entry_name},
+};
 use crate::{
+    blocking::blocking,
     digest::{hash_file, prefixed},
     entry::{self, Manifest},
     error::Failure,
@@ -21,11 +25,6 @@ use crate::{
 
 /// A cached artefact, locked for use, and its name in the cache.
 pub(super) type Held = (Manifest, Lock, String);
-
-/// The name of an artefact in the cache.
-pub(super) fn entry_name(hex: &str, archive: Option<Archive>) -> String {
-    if archive.is_some() { format!("{hex}.unpacked") } else { hex.to_owned() }
-}
 
 impl Cache {
     /// The artefact with that name, if the cache has it and it is undamaged.

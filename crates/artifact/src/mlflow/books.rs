@@ -6,7 +6,10 @@ use api::decode::nearest;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Pick, Server, server::Complaint};
+use super::{
+    address::Pick,
+    server::{Complaint, Server},
+};
 use crate::error::Failure;
 
 /// Maximum number of names in an error.

@@ -10,7 +10,7 @@ use std::{
 
 use url::Url;
 
-use super::{Address, Resolved};
+use super::{address::Address, resolved::Resolved};
 use crate::{error::Failure, place::Place};
 
 /// The folder of a tracking URI, if it is an existing folder.

@@ -14,7 +14,7 @@ use object_store::{
     path::Path,
 };
 
-use super::{Body, Listing, RemoteFile};
+use super::file::{Body, Listing, RemoteFile};
 use crate::{
     Config,
     error::{Failure, chain},

@@ -11,7 +11,7 @@ use reqwest::{
     redirect::Policy,
 };
 
-use super::{Body, Found, Listing, RemoteFile};
+use super::file::{Body, Found, Listing, RemoteFile};
 use crate::{Config, error::Failure, relative::RelativePath, shelf::Known};
 
 pub(crate) struct Http {

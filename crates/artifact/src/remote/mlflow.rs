@@ -9,7 +9,7 @@ use std::{collections::VecDeque, time::Duration};
 use reqwest::header::CONTENT_RANGE;
 use serde::{Deserialize, Deserializer};
 
-use super::{Body, Found, Listing, RemoteFile};
+use super::file::{Body, Found, Listing, RemoteFile};
 use crate::{
     Config, digest,
     error::Failure,
