@@ -9,11 +9,14 @@
 
 mod backoff;
 mod cgroup;
+mod config;
 mod ending;
+mod failure;
 mod fence;
 mod identity;
 mod launch;
 mod layout;
+mod live;
 mod log;
 mod pidfd;
 mod probe;
@@ -23,9 +26,8 @@ mod supervisor;
 mod watch;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     io,
-    path::PathBuf,
     sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
@@ -35,21 +37,20 @@ use api::{
     replica::{Address, ReplicaState},
 };
 use async_trait::async_trait;
-use base::{
-    Clock, Tasks,
-    config::{Faults, Section},
-};
+use base::{Clock, Tasks};
 use bytes::Bytes;
 use futures::{StreamExt, future::join_all, stream::BoxStream};
-use serde::{Deserialize, Serialize};
 use tokio::{
     sync::broadcast,
     time::{sleep, timeout},
 };
 
+pub use config::Config;
+
 use self::{
     cgroup::Limiter,
     ending::End,
+    failure::{BACKEND, unavailable},
     identity::{Exit, Identity},
     launch::Launcher,
     layout::{Layout, Name},
@@ -58,10 +59,8 @@ use self::{
     slot::{Phase, Record},
     supervisor::Supervisor,
 };
-use crate::{Backend, BackendError, BoxError, Capabilities, Failure, Replica, Restarts};
+use crate::{Backend, BackendError, Capabilities, Failure, Replica, Restarts};
 
-/// The kind of backend, for errors.
-const BACKEND: &str = "process";
 /// How many changes a slow listener may lag behind before it must check everything.
 const CHANGES: usize = 1_024;
 /// How long an observation waits for the first report of unknown replicas.
@@ -70,88 +69,6 @@ const FIRST_WORD: Duration = Duration::from_millis(1_500);
 const FOLLOW_PAUSE: Duration = Duration::from_millis(200);
 /// How long the kernel may take to end a killed process.
 const AFTER_KILL: Duration = Duration::from_secs(2);
-
-/// Settings of the process backend.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Config {
-    /// The folder for replicas; set from `--data-dir`.
-    pub data_dir: PathBuf,
-    /// The program of replicas, called with `serve …`. The default is this program.
-    pub executable: Option<PathBuf>,
-    /// Environment variables of every replica.
-    pub serve_env: BTreeMap<String, String>,
-    /// How long a replica that was told to stop continues to answer, in milliseconds.
-    pub drain_ms: u64,
-    /// A replica that still runs this time after `drain_ms` and its deployment's `request_timeout_ms` is killed; in
-    /// milliseconds.
-    pub kill_after_ms: u64,
-    /// Upper bound of the first random delay before a replica that ended is restarted, in milliseconds. It doubles with
-    /// each consecutive failure.
-    pub backoff_base_ms: u64,
-    /// Maximum of this upper bound, in milliseconds.
-    pub backoff_cap_ms: u64,
-    /// A replica that was ready for this time, in milliseconds, starts again with short delays.
-    pub backoff_reset_ms: u64,
-    /// The first delay after a failure that a person must fix, in milliseconds.
-    pub permanent_retry_ms: u64,
-    /// A replica that sends no report for this time, in milliseconds, is killed.
-    pub unresponsive_ms: u64,
-    /// A log longer than this, in bytes, is rotated. One copy is kept.
-    pub log_max_bytes: u64,
-    /// Interval of checking the size of logs, in milliseconds.
-    pub log_check_ms: u64,
-    /// How many logs of removed replicas are kept.
-    pub ended_logs_max: usize,
-    /// Maximum total size of these logs, in bytes.
-    pub ended_logs_max_bytes: u64,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            data_dir: PathBuf::new(),
-            executable: None,
-            serve_env: BTreeMap::new(),
-            drain_ms: 5_000,
-            kill_after_ms: 10_000,
-            backoff_base_ms: 250,
-            backoff_cap_ms: 300_000,
-            backoff_reset_ms: 60_000,
-            permanent_retry_ms: 60_000,
-            unresponsive_ms: 120_000,
-            log_max_bytes: 10 << 20,
-            log_check_ms: 10_000,
-            ended_logs_max: 50,
-            ended_logs_max_bytes: 64 << 20,
-        }
-    }
-}
-
-impl Section for Config {
-    fn check(&self, faults: &mut Faults) {
-        faults.times(&[
-            ("backoff_base_ms", self.backoff_base_ms),
-            ("backoff_cap_ms", self.backoff_cap_ms),
-            ("permanent_retry_ms", self.permanent_retry_ms),
-            ("unresponsive_ms", self.unresponsive_ms),
-            ("log_check_ms", self.log_check_ms),
-        ]);
-        faults.pauses(&[
-            ("drain_ms", self.drain_ms),
-            ("kill_after_ms", self.kill_after_ms),
-            ("backoff_reset_ms", self.backoff_reset_ms),
-        ]);
-        faults.positive(&[("log_max_bytes", self.log_max_bytes)]);
-        faults.at_most(("backoff_base_ms", self.backoff_base_ms), ("backoff_cap_ms", self.backoff_cap_ms));
-    }
-}
-
-impl Config {
-    fn ended_logs(&self) -> log::Bounds {
-        log::Bounds { files: self.ended_logs_max, bytes: self.ended_logs_max_bytes }
-    }
-}
 
 /// Runs replicas as processes of this machine.
 #[derive(Clone, Debug)]
@@ -192,7 +109,7 @@ impl ProcessBackend {
     async fn first_words(&self) {
         let waits: Vec<_> = {
             let watches = self.0.watches.lock().unwrap_or_else(PoisonError::into_inner);
-            watches.values().map(watch::Watch::tried).collect()
+            watches.values().map(live::Watch::tried).collect()
         };
         // For late watchers, the record is used.
         let _ = timeout(FIRST_WORD, join_all(waits)).await;
@@ -213,7 +130,7 @@ impl ProcessBackend {
         let run = record.run().cloned();
         let watches = self.0.watches.lock().unwrap_or_else(PoisonError::into_inner);
         let watch = run.as_ref().and_then(|run| watches.get(&record.id).filter(|watch| watch.process == run.process));
-        let live = watch.map(watch::Watch::live).unwrap_or_default();
+        let live = watch.map(live::Watch::live).unwrap_or_default();
         let is_ready =
             run.as_ref().is_some_and(|run| watch.map_or_else(|| run.was_ready(), |watch| watch.is_ready(run)));
         let (state, retry_at) = match record.phase {
@@ -277,10 +194,6 @@ fn open(config: Config, tasks: Tasks, clock: Clock) -> io::Result<Arc<Supervisor
     });
     supervisor.adopt()?;
     Ok(supervisor)
-}
-
-fn unavailable(source: impl Into<BoxError>) -> BackendError {
-    BackendError::Unavailable { backend: BACKEND, source: source.into() }
 }
 
 #[async_trait]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Config;
+use super::config::Config;
 
 /// The delay after `failures` consecutive failures (from 1). `chance` is uniform in `0.0..1.0`.
 ///

@@ -11,7 +11,7 @@ use std::{
 
 use api::Fence;
 
-use super::unavailable;
+use super::failure::unavailable;
 use crate::BackendError;
 
 /// The number of an epoch that is over; no fence is higher.

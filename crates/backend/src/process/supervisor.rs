@@ -25,15 +25,15 @@ use rustix::process::Signal;
 use tokio::sync::broadcast;
 
 use super::{
-    BACKEND, backoff, cgroup,
+    backoff, cgroup,
     ending::{self, End},
+    failure::{BACKEND, unavailable},
     identity::Identity,
     launch::{Launcher, forget},
     layout::{Name, at},
+    live::Watch,
     log, secrets,
     slot::{self, DeploymentLock, Found, Phase, Record},
-    unavailable,
-    watch::Watch,
 };
 use crate::BackendError;
 

@@ -10,11 +10,7 @@ use std::{
     time::Duration,
 };
 
-use api::{
-    DeploymentId, Timestamp,
-    replica::{ReplicaState, SelfReport},
-    revision::FoundFiles,
-};
+use api::{DeploymentId, Timestamp, replica::ReplicaState};
 use tokio::{
     sync::watch,
     time::{Instant, sleep},
@@ -22,8 +18,9 @@ use tokio::{
 
 use super::{
     ending::End,
-    identity::{Exit, Identity},
+    identity::Exit,
     layout::Name,
+    live::{Live, Watch},
     probe::{ProbeError, report},
     slot::{Record, Run},
     supervisor::Supervisor,
@@ -40,64 +37,6 @@ const PAUSES: [Duration; 3] = [Duration::from_millis(5), Duration::from_millis(1
 const REFUSALS: u32 = 3;
 /// How long another worker has to record how its own child ended, because only it knows.
 const PARENT_FIRST: Duration = Duration::from_secs(1);
-
-/// A watched process.
-#[derive(Debug)]
-pub(super) struct Watch {
-    /// The identity of the process.
-    pub(super) process: Identity,
-    live: watch::Receiver<Live>,
-    stop: watch::Sender<Option<Timestamp>>,
-}
-
-/// What is known about a process besides its record.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Live {
-    /// Whether there was an attempt to reach it.
-    tried: bool,
-    /// Its last reported state; `None` if it has sent no report to this process.
-    pub(super) state: Option<ReplicaState>,
-    /// The artefact that it serves.
-    pub(super) artifact: Option<String>,
-    /// The files of that.
-    pub(super) files: Option<FoundFiles>,
-}
-
-impl Live {
-    /// The content of a report.
-    fn of(report: SelfReport) -> Self {
-        Self { tried: true, state: Some(report.state), artifact: report.artifact, files: report.files }
-    }
-
-    /// What is known about a process that does not answer.
-    fn unheard() -> Self {
-        Self { tried: true, state: Some(ReplicaState::Starting), artifact: None, files: None }
-    }
-}
-
-impl Watch {
-    /// What is known now.
-    pub(super) fn live(&self) -> Live {
-        self.live.borrow().clone()
-    }
-
-    /// Whether the process predicts. Until it reports to us, the state that our predecessor recorded is used.
-    pub(super) fn is_ready(&self, run: &Run) -> bool {
-        match self.live.borrow().state {
-            Some(state) => state == ReplicaState::Ready,
-            None => run.was_ready(),
-        }
-    }
-
-    /// Resolves after an attempt to reach the process, or when it is gone.
-    pub(super) fn tried(&self) -> impl Future<Output = ()> + Send + 'static {
-        let mut live = self.live.clone();
-        async move {
-            // An error means that the watcher has ended: there is nothing to wait for.
-            let _ = live.wait_for(|live| live.tried).await;
-        }
-    }
-}
 
 impl Supervisor {
     /// Makes sure that the process of a record is watched. Returns whether it was not watched before.
