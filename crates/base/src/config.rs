@@ -9,11 +9,11 @@
 
 mod check;
 mod dump;
+mod fault;
 
 use std::{
     collections::BTreeMap,
     ffi::OsString,
-    fmt,
     path::{Path, PathBuf},
 };
 
@@ -21,6 +21,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 pub use check::{Faults, Section};
+pub use fault::{ConfigError, Fault};
 
 /// The default file in the working directory.
 pub const DEFAULT_FILE: &str = "modelway.toml";
@@ -28,26 +29,6 @@ pub const DEFAULT_FILE: &str = "modelway.toml";
 pub const FILE_VARIABLE: &str = "MODELWAY_CONFIG";
 /// The prefix of the environment variables for settings; `MODELWAY__GATEWAY__ADDR` is `gateway.addr`.
 pub const PREFIX: &str = "MODELWAY__";
-
-/// One fault in the settings.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// The source: a file, a variable, a flag.
-    pub source: String,
-    /// A sentence: what is wrong and what to do.
-    pub detail: String,
-}
-
-/// All faults in the settings.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub struct ConfigError(pub Vec<Fault>);
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the settings are invalid:")?;
-        self.0.iter().try_for_each(|fault| write!(f, "\n  {}: {}", fault.source, fault.detail))
-    }
-}
 
 /// The value of an environment variable that is not a setting, such as `HOME`; `None` if unset or empty.
 #[must_use]

@@ -2,7 +2,7 @@
 
 use reqwest::Url;
 
-use super::Fault;
+use super::fault::Fault;
 use crate::net::is_address;
 
 /// One year: a longer time is assumed to be a mistake.

@@ -22,12 +22,12 @@ use hyper_util::{
 use tokio::time::Sleep;
 
 use super::{
-    Answer, Ending, Limits,
     body::{InFlight, Watched},
     head,
     socket::Socket,
     stream::Stream,
     taking::while_taken,
+    terms::{Answer, Ending, Limits},
     untaken::Calls,
     watch::{Answering, Peer, Watch},
 };

@@ -10,8 +10,9 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
-    Limits, Unreadable, Words,
     stream::{Stream, either},
+    terms::Limits,
+    unreadable::{Unreadable, Words},
     watch::Watch,
 };
 
