@@ -12,7 +12,13 @@ use sqlx::{
 };
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::{StoreError, error, transaction::WRITE_PATIENCE};
+use crate::{StoreError, error};
+
+/// How long a writer waits for its turn before the error "unavailable".
+pub(crate) const WRITE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A connection or a transaction.
+pub(crate) type Sql = AnyConnection;
 
 /// The connections of one process. SQLite: one connection writes, the others read.
 const SQLITE_CONNECTIONS: u32 = 4;

@@ -1,9 +1,6 @@
 //! Write transactions: they take the write lock at once. Also the effects of a commit.
 
-use std::{
-    ops::{Deref, DerefMut},
-    time::Duration,
-};
+use std::ops::{Deref, DerefMut};
 
 use api::DeploymentId;
 use sqlx::{
@@ -14,10 +11,11 @@ use sqlx::{
 };
 use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
-use crate::{Sql, Store, StoreError, connect::Kind};
-
-/// How long a writer waits for its turn before the error "unavailable".
-pub(crate) const WRITE_PATIENCE: Duration = Duration::from_secs(10);
+use crate::{
+    StoreError,
+    connect::{Kind, Sql, WRITE_PATIENCE},
+    database::Store,
+};
 
 /// Which failures a commit must survive. (PostgreSQL's commits always survive a power cut.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
