@@ -5,6 +5,9 @@ use half::{bf16, f16};
 
 use super::{Data, Datatype, Json, Malformed, tensor::element_count};
 
+/// The parameter of a tensor with its number of bytes in the binary part.
+pub(super) const BINARY_DATA_SIZE: &str = "binary_data_size";
+
 impl Data {
     /// Reads exactly the elements of `shape` from `bytes`. Elements of `BYTES` share the memory.
     ///

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::{Data, Datatype, Malformed, json_data::DataSeed, json_fast};
+use super::{Data, Datatype, Json, Malformed, json_data::DataSeed, json_fast};
 
 /// Reads nested lists with an unknown shape, such as V1's `instances`.
 ///
@@ -27,6 +27,20 @@ pub fn nested_data(json: &str, datatype: Datatype) -> Result<(Vec<i64>, Data), M
             other => other,
         })?;
     Ok((shape, data))
+}
+
+impl Json {
+    /// The elements as plain values, if they have a datatype and none is null.
+    #[must_use]
+    pub fn without_null(&self) -> Option<Data> {
+        let datatype = self.of?;
+        if self.texts.iter().any(|text| text == "null") {
+            return None;
+        }
+        let list = [b"[", self.texts.join(&b","[..]).as_slice(), b"]"].concat();
+        let (_, data) = nested_data(std::str::from_utf8(&list).ok()?, datatype).ok()?;
+        (data.len() == self.texts.len()).then_some(data)
+    }
 }
 
 /// Finds the shape from the lengths of the lists and of their first elements.

@@ -12,7 +12,7 @@ use serde::{
 use serde_json::value::RawValue;
 
 use super::{
-    BINARY_DATA_SIZE, Data, Datatype, Ignored, Malformed, Parameter, Parameters, json_data::DataSeed,
+    Data, Datatype, Ignored, Malformed, Parameter, Parameters, binary::BINARY_DATA_SIZE, json_data::DataSeed,
     replace_bare_floats,
 };
 

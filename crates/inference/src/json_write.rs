@@ -211,7 +211,7 @@ pub(super) fn tensor(
     if binary {
         let mut all = extra.cloned().unwrap_or_default();
         let size = i64::try_from(tensor.data.binary_len()).unwrap_or(i64::MAX);
-        all.insert(super::BINARY_DATA_SIZE.to_owned(), super::Parameter::Int(size));
+        all.insert(super::binary::BINARY_DATA_SIZE.to_owned(), super::Parameter::Int(size));
         parameters(out, &all);
     } else {
         extra.into_iter().for_each(|extra| parameters(out, extra));

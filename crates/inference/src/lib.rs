@@ -19,6 +19,7 @@ mod json_nested;
 mod json_read;
 mod json_words;
 mod json_write;
+mod malformed;
 mod message;
 mod metadata;
 mod parameter;
@@ -34,6 +35,7 @@ pub use ignored::Ignored;
 pub use json_nested::nested_data;
 pub use json_words::{begins_with_bare_float, replace_bare_floats, restore_bare_floats};
 pub use json_write::{Nan, write_nested, write_row};
+pub use malformed::Malformed;
 pub use message::{Encoded, Request, RequestedOutput, Response, SHARED_MEMORY, no_shared_memory};
 pub use metadata::{ModelMetadata, ServerMetadata, TensorMetadata};
 pub use parameter::{InputParameters, Parameter, Parameters, parameters_for_python};
@@ -42,26 +44,5 @@ pub use tensor::{Data, Json, Tensor, element_count};
 /// The header with the length of the JSON if binary tensors follow it.
 pub const HEADER_LENGTH: &str = "inference-header-content-length";
 
-/// The parameter of a tensor with its number of bytes in the binary part.
-const BINARY_DATA_SIZE: &str = "binary_data_size";
-
 /// The header of an answer with the names of the first ten ignored fields.
 pub const IGNORED_FIELDS: &str = "x-modelway-ignored-fields";
-
-/// A body that does not follow the protocol. The text says which tensor, where, and what to do.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Malformed(pub String);
-
-impl Malformed {
-    fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// An error without its line and column, because the text was a part of a body, or was assembled from its parts.
-    fn unplaced(error: &serde_json::Error) -> Self {
-        let text = error.to_string();
-        let place = format!(" at line {} column {}", error.line(), error.column());
-        Self(text.strip_suffix(&place).unwrap_or(&text).to_owned())
-    }
-}

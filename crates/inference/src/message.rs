@@ -3,7 +3,9 @@
 use bytes::{Bytes, BytesMut};
 
 use super::{
-    BINARY_DATA_SIZE, Data, Datatype, Ignored, InputParameters, Malformed, Parameter, Parameters, Tensor, json_fast,
+    Data, Datatype, Ignored, InputParameters, Malformed, Parameter, Parameters, Tensor,
+    binary::BINARY_DATA_SIZE,
+    json_fast,
     json_read::{self, ReadOutput, ReadTensor},
     json_write::{self, Nan},
 };

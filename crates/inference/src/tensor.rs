@@ -63,18 +63,6 @@ impl Json {
     pub fn is_empty(&self) -> bool {
         self.texts.is_empty()
     }
-
-    /// The elements as plain values, if they have a datatype and none is null.
-    #[must_use]
-    pub fn without_null(&self) -> Option<Data> {
-        let datatype = self.of?;
-        if self.texts.iter().any(|text| text == "null") {
-            return None;
-        }
-        let list = [b"[", self.texts.join(&b","[..]).as_slice(), b"]"].concat();
-        let (_, data) = super::nested_data(std::str::from_utf8(&list).ok()?, datatype).ok()?;
-        (data.len() == self.texts.len()).then_some(data)
-    }
 }
 
 /// Runs an expression on the vector inside a [`Data`], whatever its element type; another one on JSON values.
