@@ -1,10 +1,11 @@
 //! A deployment: the specification from the user, and the status from the workers.
 
+mod check;
 mod patch;
 mod read;
 
-pub use read::{READ_ONLY, check_placement, is_mlflow};
-pub(crate) use read::{check_digest, check_name, check_place, check_version};
+pub use check::{READ_ONLY, check_placement, is_mlflow};
+pub(crate) use check::{check_digest, check_name, check_place, check_version};
 
 use std::collections::BTreeMap;
 
