@@ -4,7 +4,7 @@ use api::{DeploymentStatus, State, event::NewEvent};
 use serde_json::{Value, json};
 use store::DeploymentRecord;
 
-use super::Groups;
+use super::groups::Groups;
 
 const ACTOR: &str = "worker";
 

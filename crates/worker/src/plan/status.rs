@@ -11,7 +11,7 @@ use api::{
 };
 use backend::Replica;
 
-use super::{Groups, Memory, Rules, Wanted, count};
+use super::groups::{Groups, Memory, Rules, Wanted, count};
 
 /// The number of restarts without becoming ready that counts as a crash loop.
 pub(super) const LOOP: u32 = 3;
