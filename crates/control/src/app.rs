@@ -20,6 +20,9 @@ use crate::{Config, error::Error, metrics::Metrics, watch::Hub};
 /// Timeout of the database check in a health check.
 const PING_PATIENCE: Duration = Duration::from_secs(2);
 
+/// The state of every handler.
+pub(crate) type Shared = Arc<App>;
+
 /// The state that every request needs.
 pub(crate) struct App {
     pub(crate) config: Config,

@@ -16,14 +16,9 @@ mod segments;
 mod stray;
 mod strict_json;
 
-use std::sync::Arc;
-
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::app::App;
-
-/// The state of every handler.
-pub(crate) type Shared = Arc<App>;
+pub(crate) use crate::app::Shared;
 
 /// All documented paths, with their documentation.
 pub(crate) fn documented() -> OpenApiRouter<Shared> {
