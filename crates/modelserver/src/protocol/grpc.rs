@@ -15,6 +15,7 @@ mod messages;
 mod metered;
 mod reading;
 mod reflection;
+mod refusal;
 mod service;
 mod stream;
 mod unary;
@@ -28,6 +29,7 @@ use api::{replica::NOT_BEGUN_HEADER, words};
 use deadline::Deadline;
 use hyper::body::Incoming;
 use proto::grpc_inference_service_server::{GrpcInferenceServiceServer, SERVICE_NAME};
+use refusal::refused;
 use tonic::{
     Status, body::Body as GrpcBody, codec::CompressionEncoding, metadata::MetadataValue, server::NamedService,
 };
@@ -91,10 +93,6 @@ async fn answer_in_time(app: Arc<App>, caller: Caller, request: http::Request<In
         (reflection::V1 | reflection::V1_ALPHA, _) => reflection::answer(request).await.map(Body::Grpc),
         (other, _) => refused(Status::unimplemented(words::no_service(other, SERVICE_NAME))),
     }
-}
-
-fn refused(status: Status) -> Answer {
-    status.into_http::<GrpcBody>().map(Body::Grpc)
 }
 
 /// A prediction whose message is compressed.

@@ -15,7 +15,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tonic::{Status, body::Body as GrpcBody};
 
-use super::refused;
+use super::refusal::refused;
 use crate::protocol::rest::answer::{Answer, Body};
 
 /// When a call's time is up.
