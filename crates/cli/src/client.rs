@@ -4,6 +4,7 @@
 
 mod apply;
 mod changed;
+mod config;
 mod delete;
 mod deploy;
 mod http;
@@ -19,12 +20,8 @@ mod stream;
 mod view;
 mod wait;
 
-use std::time::Duration;
-
-use base::config::{Faults, Section};
-use serde::{Deserialize, Serialize};
-
 pub use apply::apply;
+pub use config::Config;
 pub use delete::delete;
 pub use deploy::deploy;
 pub use http::Control;
@@ -35,39 +32,3 @@ pub use rollback::rollback;
 pub use scale::scale;
 pub use stray::strays;
 pub use stream::{events, logs};
-
-/// The servers of the client commands: `[client]` in modelway.toml.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Config {
-    /// URL of the control plane.
-    pub control_url: String,
-    /// URL of the gateway.
-    pub gateway_url: String,
-    /// Timeout of a request, in milliseconds.
-    pub timeout_ms: u64,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            control_url: "http://127.0.0.1:8081".to_owned(),
-            gateway_url: "http://127.0.0.1:8080".to_owned(),
-            timeout_ms: 60_000,
-        }
-    }
-}
-
-impl Section for Config {
-    fn check(&self, faults: &mut Faults) {
-        faults.url("control_url", &self.control_url);
-        faults.url("gateway_url", &self.gateway_url);
-        faults.times(&[("timeout_ms", self.timeout_ms)]);
-    }
-}
-
-impl Config {
-    fn timeout(&self) -> Duration {
-        Duration::from_millis(self.timeout_ms)
-    }
-}

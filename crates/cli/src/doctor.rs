@@ -3,12 +3,14 @@
 //! It reads the settings and contacts the configured addresses. It changes nothing: it does not migrate a database, and
 //! does not create a folder.
 
+mod check;
 mod database;
 mod machine;
 mod servers;
 
-use serde::Serialize;
 use serde_json::json;
+
+pub(crate) use check::{Check, Grade};
 
 use crate::{
     args,
@@ -16,46 +18,6 @@ use crate::{
     output::{Table, show},
     settings::Settings,
 };
-
-/// The result of a check.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Grade {
-    /// No problem.
-    Ok,
-    /// It works, but needs attention.
-    Warning,
-    /// It does not work.
-    Failed,
-}
-
-/// One check.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Check {
-    /// A stable name.
-    pub(crate) name: &'static str,
-    /// The result.
-    pub(crate) grade: Grade,
-    /// The finding.
-    pub(crate) detail: String,
-    /// The advice.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) advice: Option<String>,
-}
-
-impl Check {
-    fn ok(name: &'static str, detail: impl Into<String>) -> Self {
-        Self { name, grade: Grade::Ok, detail: detail.into(), advice: None }
-    }
-
-    fn warning(name: &'static str, detail: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { name, grade: Grade::Warning, detail: detail.into(), advice: Some(advice.into()) }
-    }
-
-    fn failed(name: &'static str, detail: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { name, grade: Grade::Failed, detail: detail.into(), advice: Some(advice.into()) }
-    }
-}
 
 /// Runs all checks.
 pub(crate) async fn checks(settings: &Settings) -> Vec<Check> {

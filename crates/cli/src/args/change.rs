@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 
-use super::{Connection, Output, Patience, duration, pair, replicas};
+use super::common::{Connection, Output, Patience, duration, pair, replicas};
 
 /// Deploy a model, or update a deployment
 ///

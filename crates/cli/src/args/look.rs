@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{Connection, Output, Patience, pair};
+use super::common::{Connection, Output, Patience, pair};
 
 /// List deployments
 #[derive(Clone, Debug, Args)]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{Connection, Output, pair};
+use super::common::{Connection, Output, pair};
 
 /// Manage the registry: models and their immutable versions
 ///

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::*;
+use super::{common::duration, *};
 
 /// Every command and subcommand, by its words.
 fn commands() -> Vec<(String, clap::Command)> {

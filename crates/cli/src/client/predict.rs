@@ -1,15 +1,16 @@
 //! `predict`: data in, an answer out.
 
 mod answer;
+mod metadata;
 mod request;
 
 use std::io::Read as _;
 
 use api::{DeploymentId, decode::nearest};
 use base::visible;
+use metadata::{Metadata, TensorMetadata};
 use request::Given;
 use reqwest::{RequestBuilder, StatusCode, Url, header::CONTENT_TYPE};
-use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
@@ -24,24 +25,6 @@ use crate::{
 
 /// The most that is read as data, in bytes.
 const DATA_BYTES: u64 = 256 << 20;
-
-/// What a model says of itself: Open Inference Protocol, "Model Metadata Response JSON Object".
-#[derive(Clone, Debug, Deserialize)]
-struct Metadata {
-    name: String,
-    #[serde(default)]
-    inputs: Vec<TensorMetadata>,
-    #[serde(default)]
-    outputs: Vec<TensorMetadata>,
-}
-
-/// One input or output: its name, its datatype, and its shape with -1 for what varies.
-#[derive(Clone, Debug, Deserialize)]
-struct TensorMetadata {
-    name: String,
-    datatype: String,
-    shape: Vec<i64>,
-}
 
 /// Sends data to a model and shows its answer.
 ///

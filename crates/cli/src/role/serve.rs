@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, process::ExitCode};
 use base::{Tasks, config::Loaded};
 use modelserver::Listener;
 
-use super::{By, Signals, address, at_once, with_runtime};
+use super::{
+    running::{address, at_once, with_runtime},
+    signal::{By, Signals},
+};
 use crate::{
     exit::{Failure, chain},
     output::tell,

@@ -8,8 +8,10 @@ use base::{Clock, Tasks, config::Loaded};
 use tokio::net::TcpListener;
 
 use super::{
-    FEW_THREADS, Running, Signals, address, at_once, listen, lock::Hold, make_folder, open_backend, open_store,
-    with_runtime,
+    lock::Hold,
+    running::{FEW_THREADS, Running, address, at_once, listen, make_folder, open_store, with_runtime},
+    signal::Signals,
+    worker::open_backend,
 };
 use crate::{
     exit::{Failure, chain},

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value, json};
 
-use super::{Metadata, TensorMetadata};
+use super::metadata::{Metadata, TensorMetadata};
 use crate::{exit::Failure, output::Table};
 
 /// The kind of the data.
