@@ -5,7 +5,7 @@ use std::time::Duration;
 use api::DeploymentId;
 use base::Clock;
 use serde_json::json;
-use store::{TaskQueue, Store, StoreError, WorkerRecord};
+use store::{Store, StoreError, TaskQueue, WorkerRecord};
 
 use crate::support::{Database, NOW, SECOND, create, event_kinds, execute, on_both, spec, text_of};
 
