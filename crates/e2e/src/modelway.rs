@@ -18,7 +18,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::{Release, kill, models::Models, processes_naming, until, until_some};
+use crate::{kill, models::Models, processes_naming, until, until_some};
 
 /// The binary under test, built by the first test that asks.
 #[must_use]
@@ -166,9 +166,9 @@ impl Modelway {
         self.environment.push((name.to_owned(), value.to_owned()));
     }
 
-    /// Starts the binary of a released version from now on; `None`: the one under test.
-    pub fn run_version(&mut self, release: Option<&Release>) {
-        self.binary = release.map(Release::binary);
+    /// Starts this binary from now on; `None`: the one under test.
+    pub fn run_binary(&mut self, binary: Option<PathBuf>) {
+        self.binary = binary;
     }
 
     /// The data directory.

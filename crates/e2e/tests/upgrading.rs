@@ -63,7 +63,7 @@ async fn long_a_gateway_of_a_released_version_serves_what_a_new_control_plane_te
         let mut modelway = Modelway::new();
         modelway.start(Role::Control).await;
         modelway.start(Role::Worker).await;
-        modelway.run_version(Some(&Release::of(version)));
+        modelway.run_binary(Some(Release::of(version).binary()));
         modelway.start(Role::Gateway).await;
         let iris = modelway.models().iris("iris");
         let id = modelway.deploy("iris", &iris, 1).await;
@@ -109,7 +109,7 @@ async fn long_a_gateway_of_a_released_version_serves_what_a_new_control_plane_te
 async fn long_a_new_gateway_serves_its_last_table_until_the_control_plane_is_new_too() {
     for version in RELEASED {
         let mut modelway = Modelway::new();
-        modelway.run_version(Some(&Release::of(version)));
+        modelway.run_binary(Some(Release::of(version).binary()));
         modelway.start_apart().await;
         let iris = modelway.models().iris("iris");
         let id = modelway.deploy("iris", &iris, 1).await;
@@ -117,7 +117,7 @@ async fn long_a_new_gateway_serves_its_last_table_until_the_control_plane_is_new
         modelway.until_predicts("iris").await;
         assert!(modelway.stop(Role::Gateway).await.success());
 
-        modelway.run_version(None);
+        modelway.run_binary(None);
         modelway.start(Role::Gateway).await;
         modelway.until_predicts("iris").await;
         until("the gateway says what to upgrade", || async {
@@ -147,7 +147,7 @@ async fn share_a_database(version: &str, settings: &[(&str, &str)]) {
         it.set("MODELWAY__STORE__URL", &place);
         settings.iter().for_each(|(name, value)| it.set(name, value));
     }
-    modelway.run_version(Some(&old));
+    modelway.run_binary(Some(old.binary()));
     modelway.start_apart().await;
     let models = modelway.models();
     let id = modelway.deploy("iris", &models.iris("iris"), 1).await;
@@ -181,7 +181,7 @@ async fn share_a_database(version: &str, settings: &[(&str, &str)]) {
         }
     }
     modelway.until_predicts("iris").await;
-    modelway.run_version(None);
+    modelway.run_binary(None);
     modelway.start(Role::Worker).await;
     scale(&newer, id, 3).await;
     assert!(before.iter().all(|pid| modelway.replica_pids().contains(pid)), "the new worker adopted what ran");
@@ -210,7 +210,7 @@ async fn long_replicas_of_a_released_version_are_adopted_and_changed_as_ever() {
     for version in RELEASED {
         let mut modelway = Modelway::new();
         modelway.set("MODELWAY__SERVE__PYTHON", python().to_str().unwrap());
-        modelway.run_version(Some(&Release::of(version)));
+        modelway.run_binary(Some(Release::of(version).binary()));
         modelway.start(Role::Up).await;
         let models = modelway.models();
         let iris = modelway.deploy("iris", &models.iris("iris"), 2).await;
@@ -222,7 +222,7 @@ async fn long_replicas_of_a_released_version_are_adopted_and_changed_as_ever() {
         assert_eq!((before.0.len(), before.1.len()), (3, 1));
         modelway.kill(Role::Up);
 
-        modelway.run_version(None);
+        modelway.run_binary(None);
         modelway.start(Role::Up).await;
         modelway.until_predicts("iris").await;
         let url = modelway.gateway("/v1/models/doubling:predict");
@@ -270,8 +270,8 @@ async fn long_an_upgrade_under_load_fails_no_request_and_starts_no_replica_again
         let mut modelway = Modelway::new();
         let mut second = Modelway::new();
         second.ports.control = modelway.ports.control;
-        modelway.run_version(Some(&old));
-        second.run_version(Some(&old));
+        modelway.run_binary(Some(old.binary()));
+        second.run_binary(Some(old.binary()));
         modelway.start_apart().await;
         second.start(Role::Gateway).await;
         let models = modelway.models();
@@ -284,8 +284,8 @@ async fn long_an_upgrade_under_load_fails_no_request_and_starts_no_replica_again
         let load = Load::balanced(&[one.clone(), two.clone()], &modelway.iris_body(), 4);
         load.answers(200).await;
 
-        modelway.run_version(None);
-        second.run_version(None);
+        modelway.run_binary(None);
+        second.run_binary(None);
         for role in [Role::Control, Role::Worker] {
             assert!(modelway.stop(role).await.success());
             load.answers(200).await;

@@ -76,7 +76,7 @@ pub async fn run(
         lived = life(&app, &listener, &tasks, &hurry, loaded) => lived,
     };
     if let Err(error) = lived {
-        termination::write(termination.as_deref(), &error, &app.reporter);
+        termination::write(termination.as_deref(), &app.reporter.termination(&error));
         return Err(error);
     }
     listener.close();

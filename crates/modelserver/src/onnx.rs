@@ -39,7 +39,7 @@ pub(crate) use external::is_whole;
 use self::{
     apart::{Apart, Opened, Program, Unanswered},
     crash::{Key, Threads},
-    graph::Fatal,
+    graph::sizes::Fatal,
     library::Runtime,
     memory::GivesBack,
     trial::Trials,

@@ -6,12 +6,11 @@
 
 mod facts;
 mod operators;
-mod sizes;
+pub(super) mod sizes;
 mod walk;
 
 use std::{collections::HashSet, fs::File, io, path::Path};
 
-pub(super) use sizes::Fatal;
 use walk::{Field, Walk};
 
 /// A model's file, as far as it is of interest here.

@@ -134,7 +134,7 @@ impl Screen for Trials {
 
 impl Trials {
     /// Of a model that is opened in this way elsewhere; what is found is kept in `file` and beside it. `by_sizes`: usual
-    /// inputs may do harm, where they are small; with what [`BySizes`](super::graph::Fatal::BySizes) says of numbers.
+    /// inputs may do harm, where they are small; with what [`BySizes`](super::graph::sizes::Fatal::BySizes) says of numbers.
     pub(super) fn new(
         program: Program,
         open: Opened,

@@ -7,10 +7,12 @@ use std::{
 
 use api::{
     ReplicaId,
-    replica::{ReplicaState, SelfReport},
+    replica::{ReplicaState, SelfReport, TerminationMessage},
     revision::FoundFiles,
 };
 use tokio::sync::watch;
+
+use crate::error::ServeError;
 
 /// Maximum wait for a change.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
@@ -81,8 +83,14 @@ impl Reporter {
         self.standing.borrow().files.clone()
     }
 
+    /// The message of a server that cannot serve.
+    pub(crate) fn termination(&self, error: &ServeError) -> TerminationMessage {
+        let TerminationMessage { code, message, .. } = error.termination();
+        TerminationMessage { code, message: self.name_the_address(message), files: self.files() }
+    }
+
     /// Words with the address of a model in the place of the folder of the cache that holds its copy: a person looks there.
-    pub(crate) fn name_the_address(&self, words: String) -> String {
+    fn name_the_address(&self, words: String) -> String {
         let standing = self.standing.borrow();
         let (Some(files), Some(path)) = (&standing.files, &standing.path) else { return words };
         words.replace(path.to_string_lossy().trim_end_matches('/'), files.uri.trim_end_matches('/'))

@@ -5,7 +5,6 @@ use std::{collections::BTreeMap, fs, path::PathBuf, sync::Mutex, sync::PoisonErr
 use inference::{Data, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::sizes::number;
 use crate::runtime::{RuntimeError, is_no_count, is_unusual};
 
 /// Forms that are kept for one model.
@@ -78,6 +77,27 @@ pub(super) fn write(file: &std::path::Path, what: &impl Serialize) {
     });
     if let Err(error) = written {
         tracing::debug!(%error, "{}: what was tried cannot be kept there", file.display());
+    }
+}
+
+/// The value of an input that is one number by itself, in its bits.
+pub(super) fn number(input: &Tensor) -> Option<i64> {
+    if !input.shape.is_empty() {
+        return None;
+    }
+    match &input.data {
+        Data::Bool(value) => value.first().map(|value| i64::from(*value)),
+        Data::Int8(value) => value.first().map(|value| i64::from(*value)),
+        Data::Int16(value) => value.first().map(|value| i64::from(*value)),
+        Data::Int32(value) => value.first().map(|value| i64::from(*value)),
+        Data::Int64(value) => value.first().copied(),
+        Data::Uint8(value) => value.first().map(|value| i64::from(*value)),
+        Data::Uint16(value) => value.first().map(|value| i64::from(*value)),
+        Data::Uint32(value) => value.first().map(|value| i64::from(*value)),
+        Data::Uint64(value) => value.first().map(|value| value.cast_signed()),
+        Data::Fp32(value) => value.first().map(|value| i64::from(value.to_bits())),
+        Data::Fp64(value) => value.first().map(|value| value.to_bits().cast_signed()),
+        Data::Fp16(_) | Data::Bf16(_) | Data::Bytes(_) | Data::Json(_) => None,
     }
 }
 

@@ -3,7 +3,7 @@
 //! In such a model ([`Fatal::BySizes`]) whatever is large enough for small inputs is so for larger ones. So the smallest
 //! sizes that did no harm are kept, and nothing is tried of inputs that are as large in each dimension.
 //!
-//! [`Fatal::BySizes`]: super::super::graph::Fatal::BySizes
+//! [`Fatal::BySizes`]: super::super::graph::sizes::Fatal::BySizes
 
 use std::{
     fs,
@@ -11,10 +11,10 @@ use std::{
     sync::{OnceLock, PoisonError, RwLock},
 };
 
-use inference::{Data, Tensor};
+use inference::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::forms::write;
+use super::forms::{number, write};
 
 /// Sizes that are kept for one model: further ones are tried each time.
 const MOST: usize = 64;
@@ -108,30 +108,9 @@ fn is_covered(sizes: &Sizes, inputs: &[Tensor]) -> bool {
         })
 }
 
-/// The value of an input that is one number by itself, in its bits.
-pub(super) fn number(input: &Tensor) -> Option<i64> {
-    if !input.shape.is_empty() {
-        return None;
-    }
-    match &input.data {
-        Data::Bool(value) => value.first().map(|value| i64::from(*value)),
-        Data::Int8(value) => value.first().map(|value| i64::from(*value)),
-        Data::Int16(value) => value.first().map(|value| i64::from(*value)),
-        Data::Int32(value) => value.first().map(|value| i64::from(*value)),
-        Data::Int64(value) => value.first().copied(),
-        Data::Uint8(value) => value.first().map(|value| i64::from(*value)),
-        Data::Uint16(value) => value.first().map(|value| i64::from(*value)),
-        Data::Uint32(value) => value.first().map(|value| i64::from(*value)),
-        Data::Uint64(value) => value.first().map(|value| value.cast_signed()),
-        Data::Fp32(value) => value.first().map(|value| i64::from(value.to_bits())),
-        Data::Fp64(value) => value.first().map(|value| value.to_bits().cast_signed()),
-        Data::Fp16(_) | Data::Bf16(_) | Data::Bytes(_) | Data::Json(_) => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use inference::{Datatype, element_count};
+    use inference::{Data, Datatype, element_count};
 
     use super::*;
 
