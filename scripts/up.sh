@@ -47,7 +47,7 @@ greet() {
         curl -fs --max-time 2 "http://$gateway/v2/health/ready" >/dev/null 2>&1; do
         kill -0 "$1" 2>/dev/null || return 0
         if [ "$SECONDS" -ge "$until" ]; then
-            say "Modelway does not get ready. It goes on trying; what it says is above."
+            say "Modelway is not ready yet. It keeps trying; see its output above."
             return 1
         fi
         sleep 0.1

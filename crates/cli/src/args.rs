@@ -1,7 +1,7 @@
-//! The words of the command line.
+//! The arguments of the command line.
 //!
-//! Everything here is declaration: what a word means is in [`crate::role`] (what runs) and [`crate::client`] (what
-//! asks the control plane). `--help` is a snapshot under test, so it is read as often as it changes.
+//! This module only declares them: [`crate::role`] (roles) and [`crate::client`] (requests to the control plane)
+//! implement them. `--help` has snapshot tests, so every change of a text is reviewed.
 
 mod change;
 mod common;
@@ -87,7 +87,7 @@ First steps
 #[command(name = "modelway", version, help_template = SUMMARY, arg_required_else_help = true)]
 #[command(disable_help_subcommand = false, subcommand_required = false, max_term_width = 110)]
 pub struct Cli {
-    /// Settings that every command takes.
+    /// Options of every command.
     #[command(flatten)]
     pub common: Common,
     /// The command.
@@ -96,18 +96,18 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// The command line, as it is parsed and helped with.
+    /// The command line, with its parser and its help.
     #[must_use]
     pub fn words() -> clap::Command {
-        // clap sets pages with a long description in its wide layout, a blank line after each flag; ours are short
-        // enough to be read at one glance.
+        // clap prints pages with a long description in its wide layout, with a blank line after each flag. Our pages
+        // use the compact layout.
         Self::command().mut_subcommands(|command| match command.get_long_about().cloned() {
             Some(text) => command.about(text).long_about(None::<&str>),
             None => command,
         })
     }
 
-    /// Parses this process's arguments; on a fault says so and ends it.
+    /// Parses the arguments of this process; on an error prints it and exits.
     #[must_use]
     pub fn read() -> Self {
         match Self::from_arg_matches(&Self::words().get_matches()) {
@@ -117,7 +117,7 @@ impl Cli {
     }
 }
 
-/// Settings that every command takes.
+/// Options of every command.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Settings")]
 pub struct Common {
@@ -182,7 +182,7 @@ pub struct Doctor {
     /// The folder in which everything is kept
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// The form of the output.
+    /// The output format.
     #[command(flatten)]
     pub output: Output,
 }
@@ -221,7 +221,7 @@ pub struct Completion {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  modelway version -o json")]
 pub struct Version {
-    /// The form of the output.
+    /// The output format.
     #[command(flatten)]
     pub output: Output,
 }

@@ -1,10 +1,11 @@
-//! `support-bundle`: what somebody who helps needs to see, in one file, without secrets.
+//! `support-bundle`: writes the data that a supporter needs into one file, without secrets.
 //!
-//! It has the settings, the versions, what `doctor` finds, deployments, events, stray replicas, metrics, and the last lines of the
-//! replicas' logs. Each part is bounded, and one that cannot be had says why in its place.
+//! It contains the settings, the versions, the results of `doctor`, deployments, events, stray replicas, metrics, and
+//! the last lines of the logs of replicas. Each part has a maximum size. If a part is not available, its place contains
+//! the reason.
 //!
-//! **Invariant:** the value of a variable whose name says that it is a secret, and a password in a URL, are nowhere in it: they are
-//! left out of the documents, and replaced wherever else they stand.
+//! **Invariant:** it contains neither the value of a variable with a secret name, nor a password in a URL: they are
+//! removed from documents, and replaced in all other text.
 
 mod scrub;
 
@@ -27,16 +28,16 @@ use crate::{
 };
 use scrub::Scrub;
 
-/// The longest part: of a log, of a page of metrics.
+/// Maximum size of a part: of a log, of a page of metrics.
 const PART_BYTES: u64 = 1 << 20;
-/// What is kept of each log.
+/// How much of each log is kept.
 const LOG_BYTES: u64 = 128 << 10;
-/// Logs of so many replicas, the newest first.
+/// Maximum number of logs, newest first.
 const LOGS: usize = 50;
-/// How long each answer may take.
+/// Timeout of each request.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Writes the file and says where it is.
+/// Writes the file and prints its path.
 ///
 /// # Errors
 /// The file cannot be written.
@@ -47,7 +48,7 @@ pub async fn support_bundle(loaded: &Loaded<Settings>, args: &args::SupportBundl
     let parts = parts(loaded, settings).await;
     let file = base::private::options().write(true).create_new(true).open(&path).map_err(|error| {
         if error.kind() == io::ErrorKind::AlreadyExists {
-            return Failure::failed(format!("{} is there already; it was not touched", path.display()))
+            return Failure::failed(format!("{} already exists; it was not changed", path.display()))
                 .next("Name another file with --file.");
         }
         refused(error)
@@ -63,10 +64,7 @@ pub async fn support_bundle(loaded: &Loaded<Settings>, args: &args::SupportBundl
     }
     archive.into_inner().and_then(GzEncoder::finish).and_then(|file| file.sync_all()).map_err(refused)?;
     print(format!("{}\n", path.display()))?;
-    tell(format!(
-        "{} parts. Secrets were left out as far as they can be known; look through it before you send it.",
-        parts.len()
-    ));
+    tell(format!("{} parts. Known secrets were removed; check it before you send it.", parts.len()));
     Ok(())
 }
 
@@ -95,7 +93,7 @@ async fn parts(loaded: &Loaded<Settings>, settings: &Settings) -> Vec<(String, S
     parts.into_iter().map(|(name, text)| (name, scrub.text(&text))).collect()
 }
 
-/// The control plane, asked for documents.
+/// A client for documents of the control plane.
 struct Ask {
     control: String,
 }
@@ -103,7 +101,7 @@ struct Ask {
 impl Ask {
     async fn document(&self, path: &str) -> Result<Value, String> {
         let text = get(&format!("{}{path}", self.control)).await?;
-        serde_json::from_str(&text).map_err(|error| format!("this is no JSON: {error}"))
+        serde_json::from_str(&text).map_err(|error| format!("this is not valid JSON: {error}"))
     }
 }
 
@@ -150,7 +148,7 @@ fn versions() -> Value {
     })
 }
 
-/// The ends of the replicas' logs, also of those that are gone, the newest first.
+/// The ends of the logs of replicas, including removed ones, newest first.
 fn logs(data_dir: &Path) -> Vec<(String, String)> {
     let replicas = data_dir.join("replicas");
     let running = entries(&replicas).into_iter().map(|folder| folder.join("log"));
@@ -174,7 +172,7 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
     fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }
 
-/// The last whole lines of a file.
+/// The last complete lines of a file.
 fn end_of(path: &Path) -> String {
     let read = || -> io::Result<String> {
         let mut file = File::open(path)?;
@@ -183,7 +181,7 @@ fn end_of(path: &Path) -> String {
         let mut bytes = Vec::new();
         file.take(LOG_BYTES).read_to_end(&mut bytes)?;
         let text = String::from_utf8_lossy(&bytes).into_owned();
-        // Half a secret would not be known as one.
+        // A partial secret would not be recognised.
         Ok(if length > LOG_BYTES {
             text.split_once('\n').map(|(_, rest)| rest.to_owned()).unwrap_or_default()
         } else {

@@ -90,7 +90,7 @@ async fn a_restarted_replica_serves_the_files_that_its_revision_began_with() {
     fs::remove_dir_all(modelway.data_dir().with_file_name("cache").join("sha256")).unwrap();
     let refused = modelway.run(&["rollback", "adder"]);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    for part in [path, " has changed", &digest, "make", "Revision 2 goes on serving", "modelway rollback adder"] {
+    for part in [path, " has changed", &digest, "make", "Revision 2 keeps serving", "modelway rollback adder"] {
         assert!(!refused.status.success() && said.contains(part), "{part}: {said}");
     }
     assert_eq!(answer(&modelway, "adder").0, 2, "requests go where they went");

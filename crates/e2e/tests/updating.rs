@@ -122,7 +122,7 @@ async fn going_back_is_one_command_and_revisions_are_counted_forwards() {
     let failed = run(&deploy(&broken));
     let said = String::from_utf8(failed.stderr).unwrap();
     assert_eq!(failed.status.code(), Some(1));
-    assert!(said.contains("Revision 3 goes on serving. To go back to it: modelway rollback iris\n"), "{said}");
+    assert!(said.contains("Revision 3 keeps serving. To go back to it: modelway rollback iris\n"), "{said}");
     let file = broken.join("model.onnx");
     assert!(said.contains(&format!("{} cannot be loaded", file.display())), "it names the user's file: {said}");
     let listed = modelway.succeed(&["list"]);

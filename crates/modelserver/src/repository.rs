@@ -234,7 +234,7 @@ impl Repository {
         if self.models.knows(name) {
             self.models.failed(name, failed, None);
         }
-        let kept = if serving { "; what was loaded before goes on serving" } else { "" };
+        let kept = if serving { "; the version loaded before keeps serving" } else { "" };
         tracing::warn!(model = name, %error, "not loaded{kept}");
         refusal(error, format!("failed to load '{name}': {error}{kept}"))
     }

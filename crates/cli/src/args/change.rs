@@ -1,4 +1,4 @@
-//! The commands that change what is wanted.
+//! The commands that change deployments.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -72,13 +72,13 @@ pub struct Deploy {
     /// Return without waiting until it is ready
     #[arg(long)]
     pub no_wait: bool,
-    /// How long to wait.
+    /// The timeout of the wait.
     #[command(flatten)]
     pub patience: Patience,
-    /// The form of the output.
+    /// The output format.
     #[command(flatten)]
     pub output: Output,
-    /// Where to ask.
+    /// The control plane.
     #[command(flatten)]
     pub connection: Connection,
 }
@@ -112,13 +112,13 @@ pub struct Apply {
     /// Wait until all deployments are ready
     #[arg(long)]
     pub wait: bool,
-    /// How long to wait.
+    /// The timeout of the wait.
     #[command(flatten)]
     pub patience: Patience,
-    /// The form of the output.
+    /// The output format.
     #[command(flatten)]
     pub output: Output,
-    /// Where to ask.
+    /// The control plane.
     #[command(flatten)]
     pub connection: Connection,
 }
@@ -141,13 +141,13 @@ pub struct Scale {
     /// Wait until they are ready
     #[arg(long)]
     pub wait: bool,
-    /// How long to wait.
+    /// The timeout of the wait.
     #[command(flatten)]
     pub patience: Patience,
-    /// The form of the output.
+    /// The output format.
     #[command(flatten)]
     pub output: Output,
-    /// Where to ask.
+    /// The control plane.
     #[command(flatten)]
     pub connection: Connection,
 }
@@ -171,13 +171,13 @@ pub struct Rollback {
     /// Return without waiting until it is ready
     #[arg(long)]
     pub no_wait: bool,
-    /// How long to wait.
+    /// The timeout of the wait.
     #[command(flatten)]
     pub patience: Patience,
-    /// The form of the output.
+    /// The output format.
     #[command(flatten)]
     pub output: Output,
-    /// Where to ask.
+    /// The control plane.
     #[command(flatten)]
     pub connection: Connection,
 }
@@ -200,10 +200,10 @@ pub struct Delete {
     /// Wait until they are removed
     #[arg(long)]
     pub wait: bool,
-    /// How long to wait.
+    /// The timeout of the wait.
     #[command(flatten)]
     pub patience: Patience,
-    /// Where to ask.
+    /// The control plane.
     #[command(flatten)]
     pub connection: Connection,
 }

@@ -1,4 +1,4 @@
-//! The commands that look, and the one that asks a model.
+//! The commands that read, and `predict`.
 
 use clap::Args;
 
@@ -24,10 +24,10 @@ pub struct List {
     /// Show only the deployment with this name
     #[arg(long)]
     pub name: Option<String>,
-    /// The form of the output.
+    /// The output format.
     #[command(flatten)]
     pub output: Output,
-    /// Where to ask.
+    /// The control plane.
     #[command(flatten)]
     pub connection: Connection,
 }
@@ -42,10 +42,10 @@ pub struct Get {
     /// Deployment: name, number, or md- and the number
     #[arg(value_name = "DEPLOYMENT")]
     pub deployment: String,
-    /// The form of the output.
+    /// The output format.
     #[command(flatten)]
     pub output: Output,
-    /// Where to ask.
+    /// The control plane.
     #[command(flatten)]
     pub connection: Connection,
 }
@@ -57,10 +57,10 @@ pub struct Describe {
     /// Deployment: name, number, or md- and the number
     #[arg(value_name = "DEPLOYMENT")]
     pub deployment: String,
-    /// The form of the output.
+    /// The output format.
     #[command(flatten)]
     pub output: Output,
-    /// Where to ask.
+    /// The control plane.
     #[command(flatten)]
     pub connection: Connection,
 }
@@ -80,10 +80,10 @@ pub struct Events {
     /// Follow new events until Ctrl-C
     #[arg(short, long)]
     pub follow: bool,
-    /// The form of the output.
+    /// The output format.
     #[command(flatten)]
     pub output: Output,
-    /// Where to ask.
+    /// The control plane.
     #[command(flatten)]
     pub connection: Connection,
 }
@@ -107,7 +107,7 @@ pub struct Logs {
     /// Show only this replica
     #[arg(long, value_name = "ID")]
     pub replica: Option<String>,
-    /// Where to ask.
+    /// The control plane.
     #[command(flatten)]
     pub connection: Connection,
 }
@@ -133,10 +133,10 @@ pub struct Predict {
     /// Model version [default: the one that gets the traffic]
     #[arg(long = "version", value_name = "VERSION")]
     pub model_version: Option<String>,
-    /// The form of the output.
+    /// The output format.
     #[command(flatten)]
     pub output: Output,
-    /// Where to ask.
+    /// The servers.
     #[command(flatten)]
     pub connection: Connection,
 }
@@ -161,13 +161,13 @@ pub struct Strays {
     /// Do not ask
     #[arg(short, long)]
     pub yes: bool,
-    /// How long to wait.
+    /// The timeout of the wait.
     #[command(flatten)]
     pub patience: Patience,
-    /// The form of the output.
+    /// The output format.
     #[command(flatten)]
     pub output: Output,
-    /// Where to ask.
+    /// The control plane.
     #[command(flatten)]
     pub connection: Connection,
 }

@@ -1,4 +1,4 @@
-//! The commands around models themselves.
+//! The commands for registered models and model files.
 
 use std::path::PathBuf;
 
@@ -23,10 +23,10 @@ pub enum Models {
     /// List the models
     #[command(after_help = "Example:\n  modelway models list")]
     List {
-        /// The form of the output.
+        /// The output format.
         #[command(flatten)]
         output: Output,
-        /// Where to ask.
+        /// The control plane.
         #[command(flatten)]
         connection: Connection,
     },
@@ -35,10 +35,10 @@ pub enum Models {
     Get {
         /// Model to use
         name: String,
-        /// The form of the output.
+        /// The output format.
         #[command(flatten)]
         output: Output,
-        /// Where to ask.
+        /// The control plane.
         #[command(flatten)]
         connection: Connection,
     },
@@ -66,10 +66,10 @@ pub struct ModelRegister {
     /// Set a label
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     pub label: Vec<(String, String)>,
-    /// The form of the output.
+    /// The output format.
     #[command(flatten)]
     pub output: Output,
-    /// Where to ask.
+    /// The control plane.
     #[command(flatten)]
     pub connection: Connection,
 }
@@ -101,10 +101,10 @@ pub struct ModelAddVersion {
     /// Required digest of the files, sha256:…
     #[arg(long, value_name = "DIGEST")]
     pub digest: Option<String>,
-    /// The form of the output.
+    /// The output format.
     #[command(flatten)]
     pub output: Output,
-    /// Where to ask.
+    /// The control plane.
     #[command(flatten)]
     pub connection: Connection,
 }
@@ -122,7 +122,7 @@ pub struct ModelDelete {
     pub model: String,
     /// Remove only this version
     pub version: Option<String>,
-    /// Where to ask.
+    /// The control plane.
     #[command(flatten)]
     pub connection: Connection,
 }

@@ -126,12 +126,12 @@ pub struct Gateway {
 
 /// Run only the model server, without control plane and gateway
 ///
-/// SOURCE is a path or a URI (s3://, gs://, https://, file://, and of MLflow models:/ and runs:/). What is there says what it
-/// is: an ONNX file, a Python file with a model class, a folder with one of them or with an MLmodel, or a folder of many
-/// models: NAME/VERSION/model.onnx, with NAME/config.pbtxt if there is one.
+/// SOURCE is a path or a URI (s3://, gs://, https://, file://; for MLflow, models:/ and runs:/). It is an ONNX file, a
+/// Python file with a model class, a folder with one of them or with an MLmodel, or a folder of many models:
+/// NAME/VERSION/model.onnx, with an optional NAME/config.pbtxt.
 ///
-/// Every model answers the Open Inference Protocol V1 and V2 over REST and gRPC, all on one port. A golden.json beside a
-/// model must match before the model is ready. Settings for one model stand in the section [serve.models.NAME].
+/// Every model supports the Open Inference Protocol V1 and V2 over REST and gRPC, all on one port. A golden.json next
+/// to a model must match before the model is ready. Settings for one model are in the section [serve.models.NAME].
 #[derive(Clone, Debug, Default, Args)]
 #[command(after_help = "\
 Examples:

@@ -46,14 +46,14 @@ pub(super) async fn since_deployed(
     let seen = match source::see(sources, uris).await {
         Ok(seen) => seen,
         Err(reason) => {
-            return Ok(Change::Unknown(format!("it is not known here whether {place} has changed ({reason})")));
+            return Ok(Change::Unknown(format!("cannot tell whether {place} has changed ({reason})")));
         }
     };
     let same = match (seen.digest, seen.fingerprint, pin.files.fingerprint) {
         (Some(digest), ..) => digest == pin.files.digest,
         (None, Some(now), Some(then)) => now == then,
         (None, ..) => {
-            return Ok(Change::Unknown(format!("{place} does not tell whether it has changed: it gives no ETag")));
+            return Ok(Change::Unknown(format!("cannot tell whether {place} has changed: it has no ETag")));
         }
     };
     Ok(if same { Change::No } else { Change::Yes(format!("{place} has changed since revision {number} found it")) })

@@ -38,13 +38,13 @@ pub async fn delete(config: &Config, args: &args::Delete) -> Result<(), Failure>
     for deployment in &doomed {
         let path = format!("{DEPLOYMENTS}/{}", deployment.id.0);
         control.send(control.request(Method::DELETE, &path)).await?;
-        print(format!("{} is being taken down\n", who(deployment)))?;
+        print(format!("{} is being deleted\n", who(deployment)))?;
     }
     if args.wait {
         let end = Instant::now() + args.patience.wait_timeout;
         for deployment in &doomed {
             until_gone(&control, deployment.id, end).await?;
-            print(format!("{} is gone\n", who(deployment)))?;
+            print(format!("{} is deleted\n", who(deployment)))?;
         }
     }
     Ok(())
@@ -52,7 +52,7 @@ pub async fn delete(config: &Config, args: &args::Delete) -> Result<(), Failure>
 
 fn confirmed(doomed: &[api::Deployment]) -> Result<bool, Failure> {
     let names: Vec<_> = doomed.iter().map(who).collect();
-    tell(format!("Delete {}? Their endpoints will be gone. [y/N]", names.join(", ")));
+    tell(format!("Delete {}? Their endpoints will be removed. [y/N]", names.join(", ")));
     let mut answer = String::new();
     io::stdin().read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))

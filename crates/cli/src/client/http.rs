@@ -204,7 +204,7 @@ impl Control {
         let failure = Failure::new(Exit::NotFound, format!("there is no deployment `{who}`"));
         match nearest(who, names.iter().map(String::as_str)) {
             Some(near) => failure.next(format!("Did you mean `{}`?", visible::line(near))),
-            None => failure.next("See what there is: modelway list"),
+            None => failure.next("List them: modelway list"),
         }
     }
 
@@ -214,8 +214,8 @@ impl Control {
             return Failure::new(Exit::TimedOut, format!("the control plane at {place} did not answer in time"))
                 .next("It may be busy: try again, or set client.timeout_ms higher.");
         }
-        Failure::new(Exit::Unreachable, format!("nobody answers at {place}: {}", root_cause(error)))
-            .next("Start one with `modelway up`, or say where it is with --control-url.")
+        Failure::new(Exit::Unreachable, format!("no answer from {place}: {}", root_cause(error)))
+            .next("Start one with `modelway up`, or set its URL with --control-url.")
     }
 
     fn strange(&self, status: StatusCode, body: &str) -> Failure {
@@ -228,9 +228,9 @@ impl Control {
 pub(super) fn parse_url(setting: &str, text: &str) -> Result<Url, Failure> {
     match Url::parse(text) {
         Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(url),
-        Ok(_) | Err(_) => {
-            Err(Failure::usage(format!("{setting} is `{text}`, which is no URL; write it as in http://127.0.0.1:8081")))
-        }
+        Ok(_) | Err(_) => Err(Failure::usage(format!(
+            "{setting} is `{text}`, which is not a URL; write it as in http://127.0.0.1:8081"
+        ))),
     }
 }
 
@@ -247,8 +247,8 @@ pub(super) async fn read<T: DeserializeOwned>(response: Response) -> Result<T, F
     let url = response.url().clone();
     let body = response.bytes().await.map_err(|error| Failure::of(&error))?;
     serde_json::from_slice(&body).map_err(|error| {
-        Failure::failed(format!("the answer of {url} cannot be understood: {}", chain(&error)))
-            .next("Are both of the same version? See `modelway version`.")
+        Failure::failed(format!("cannot parse the answer of {url}: {}", chain(&error)))
+            .next("Check that both have the same version: modelway version")
     })
 }
 

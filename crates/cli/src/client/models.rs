@@ -32,7 +32,7 @@ fn in_commands(failure: Failure) -> Failure {
         return failure;
     }
     let message = failure.message.split("; GET ").next().unwrap_or_default();
-    Failure::new(Exit::NotFound, message).next("See what there is: modelway models list")
+    Failure::new(Exit::NotFound, message).next("List them: modelway models list")
 }
 
 async fn run(config: &Config, sources: &artifact::Config, command: &Models) -> Result<(), Failure> {
@@ -147,7 +147,7 @@ mod tests {
     fn an_unknown_model_is_answered_with_the_command_that_lists_them() {
         let said = "there is no registered model `irsi`; GET /v1/registeredModels lists the registered models";
         let text = in_commands(Failure::new(Exit::NotFound, said)).to_string();
-        assert_eq!(text, "error: there is no registered model `irsi`\n\nSee what there is: modelway models list");
+        assert_eq!(text, "error: there is no registered model `irsi`\n\nList them: modelway models list");
         let other = in_commands(Failure::failed("the model `iris` has versions; delete those first"));
         assert!(other.to_string().ends_with("delete those first"));
     }

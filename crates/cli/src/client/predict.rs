@@ -1,4 +1,4 @@
-//! `predict`: data in, an answer out.
+//! `predict`: sends data to a model and prints the answer.
 
 mod answer;
 mod metadata;
@@ -23,13 +23,13 @@ use crate::{
     output::{print, show},
 };
 
-/// The most that is read as data, in bytes.
+/// Maximum size of the data, in bytes.
 const DATA_BYTES: u64 = 256 << 20;
 
-/// Sends data to a model and shows its answer.
+/// Sends data to a model and prints its answer.
 ///
 /// # Errors
-/// Data that cannot be understood, the gateway's refusal, nobody there.
+/// Invalid data, an error of the gateway, no connection.
 pub async fn predict(config: &Config, args: &args::Predict) -> Result<(), Failure> {
     let mut model = Model::new(config, &args.deployment, args.model_version.as_deref())?;
     model.tell_apart(&args.deployment).await?;
@@ -68,7 +68,7 @@ fn read(given: &str) -> Result<String, Failure> {
     Ok(text)
 }
 
-/// One model behind the gateway.
+/// A model at the gateway.
 struct Model {
     http: reqwest::Client,
     base: Url,
@@ -86,7 +86,7 @@ impl Model {
         Ok(Self { http, base, name, version })
     }
 
-    /// Digits are the number of a deployment. In older versions they could be the name of another one too.
+    /// Digits are the number of a deployment. In older versions they could also be the name of another one.
     async fn tell_apart(&mut self, who: &str) -> Result<(), Failure> {
         if !who.bytes().all(|byte| byte.is_ascii_digit()) {
             return Ok(());
@@ -105,7 +105,7 @@ impl Model {
         }
     }
 
-    /// The deployment that a name leads to, if any: its `md-…`, which only an answer of a replica says.
+    /// The `md-…` of the deployment with a name, if any. Only an answer of a replica contains it.
     async fn deployment_of(&self, name: &str) -> Result<Option<Option<String>>, Failure> {
         let mut url = self.base.clone();
         url.set_path(&format!("{}/v2/models/{name}", url.path().trim_end_matches('/')));
@@ -114,7 +114,7 @@ impl Model {
         Ok((answer.status() != StatusCode::NOT_FOUND).then(|| label.map(str::to_owned)))
     }
 
-    /// The path of a protocol's `verb` for this model.
+    /// The path of the action `verb` of a protocol for this model.
     fn url(&self, protocol: &str, verb: &str) -> Url {
         let mut url = self.base.clone();
         let (name, version) = (&self.name, &self.version);
@@ -125,15 +125,15 @@ impl Model {
     async fn metadata(&self) -> Result<Metadata, Failure> {
         let body = self.answer(self.http.get(self.url("v2", ""))).await?;
         serde_json::from_slice(&body)
-            .map_err(|error| Failure::failed(format!("the metadata of {} cannot be understood: {error}", self.name)))
+            .map_err(|error| Failure::failed(format!("cannot parse the metadata of {}: {error}", self.name)))
     }
 
-    /// Sends a body as it is.
+    /// Sends a body unchanged.
     async fn ask(&self, protocol: &str, verb: &str, body: String) -> Result<Value, Failure> {
         serde_json::from_slice(&self.post(protocol, verb, body).await?).map_err(|error| self.strange(&error))
     }
 
-    /// The one answer of a model, or the list of those of one that streams.
+    /// The single answer of a model, or the list of answers of a streaming model.
     async fn generate(&self, body: String) -> Result<Value, Failure> {
         let events = self.post("v2", "/generate_stream", body).await?;
         let events = String::from_utf8_lossy(&events);
@@ -142,7 +142,7 @@ impl Model {
             let answer: Value = serde_json::from_str(event).map_err(|error| self.strange(&error))?;
             if let Some(error) = answer["error"].as_str() {
                 return Err(Failure::failed(format!(
-                    "{} broke off after {} answers: {}",
+                    "the connection to {} broke after {} answers: {}",
                     self.name,
                     answers.len(),
                     visible::part(error)
@@ -175,20 +175,18 @@ impl Model {
     }
 
     fn strange(&self, error: &serde_json::Error) -> Failure {
-        Failure::failed(format!("the answer of {} cannot be understood: {error}", self.name))
+        Failure::failed(format!("cannot parse the answer of {}: {error}", self.name))
     }
 
     fn refused(&self, status: StatusCode, reason: &str) -> Failure {
         let name = &self.name;
         match status {
-            StatusCode::NOT_FOUND => {
-                Failure::new(Exit::NotFound, reason.to_owned()).next("See what there is: modelway list")
-            }
+            StatusCode::NOT_FOUND => Failure::new(Exit::NotFound, reason.to_owned()).next("List them: modelway list"),
             StatusCode::SERVICE_UNAVAILABLE => Failure::failed(format!("{name} does not serve now: {reason}"))
                 .next(format!("Why? modelway describe {name}")),
             StatusCode::GATEWAY_TIMEOUT => Failure::new(Exit::TimedOut, reason.to_owned()),
             _ => Failure::failed(format!("{name} refuses ({status}): {reason}"))
-                .next(format!("See what it takes: modelway predict {name}")),
+                .next(format!("See its inputs: modelway predict {name}")),
         }
     }
 
@@ -198,8 +196,8 @@ impl Model {
             let next = "Try again, or set client.timeout_ms higher.";
             return Failure::new(Exit::TimedOut, format!("the gateway at {origin} did not answer in time")).next(next);
         }
-        Failure::new(Exit::Unreachable, format!("nobody answers at {origin}: {}", root_cause(error)))
-            .next("Start one with `modelway up`, or say where it is with --gateway-url.")
+        Failure::new(Exit::Unreachable, format!("no answer from {origin}: {}", root_cause(error)))
+            .next("Start one with `modelway up`, or set its URL with --gateway-url.")
     }
 }
 

@@ -21,13 +21,13 @@ use crate::{
 };
 
 const STRAYS: &str = "/v1/strays";
-/// How often it is asked whether they have ended.
+/// Interval of checking whether they have ended.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Shows replicas that belong to another database; ends those that are named.
+/// Lists replicas that belong to another database; ends the given ones.
 ///
 /// # Errors
-/// One that is not known, the control plane's refusal, a no, or running out of patience.
+/// One that does not exist, an error of the control plane, a declined confirmation, or a timeout.
 pub async fn strays(config: &Config, args: &args::Strays) -> Result<(), Failure> {
     let control = Control::new(config)?;
     let strays = known(&control).await?;
@@ -78,11 +78,8 @@ async fn until_ended(control: &Control, doomed: &[ReplicaId], end: Instant) -> R
             return Ok(());
         }
         if Instant::now() > end {
-            return Err(Failure::new(
-                Exit::TimedOut,
-                "the replicas have not ended yet; their worker goes on ending them",
-            )
-            .next("A worker must run where they run. See what is left: modelway strays"));
+            return Err(Failure::new(Exit::TimedOut, "the replicas have not ended yet; their worker continues")
+                .next("A worker must run where they run. See what is left: modelway strays"));
         }
         tokio::time::sleep(LOOK).await;
     }

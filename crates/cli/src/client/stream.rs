@@ -1,4 +1,4 @@
-//! `events` and `logs`: what goes on.
+//! `events` and `logs`.
 
 use std::time::Duration;
 
@@ -19,19 +19,19 @@ use crate::{
     output::{Format, json_line, print, show},
 };
 
-/// How often new events are asked for.
+/// Interval of checking for new events.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Shows the decision log of one deployment or of all.
+/// Shows the events of one deployment or of all.
 ///
 /// # Errors
-/// The control plane's refusal.
+/// An error of the control plane.
 pub async fn events(config: &Config, args: &args::Events) -> Result<(), Failure> {
     let control = Control::new(config)?;
     let path = match &args.deployment {
         None => "/v1/events".to_owned(),
         Some(who) => {
-            // The events of a deployment that is gone are still there, so a number is taken as it is.
+            // The events of a removed deployment still exist, so a number is used without a lookup.
             let id = match who.parse::<DeploymentId>() {
                 Ok(id) => control.named_like(who, id).await?.map_or(id, |named| named.deployment.id),
                 Err(_) => control.deployment(who).await?.deployment.id,
@@ -44,7 +44,7 @@ pub async fn events(config: &Config, args: &args::Events) -> Result<(), Failure>
     let mut events = read(items.clone())?;
     if !args.follow {
         return show(args.output.output, &serde_json::json!({"items": items}), || match events.as_slice() {
-            [] => "Nothing was decided yet.\n".to_owned(),
+            [] => "There are no events yet.\n".to_owned(),
             events => view::event_table(events, all),
         });
     }
@@ -71,7 +71,7 @@ fn read(items: Vec<Value>) -> Result<Vec<Event>, Failure> {
     serde_json::from_value(Value::Array(items)).map_err(|error| Failure::of(&error))
 }
 
-/// One event as it is printed while following: JSON by the line, so that a program can read it as it comes.
+/// One event as it is printed while following: one line of JSON, so that a program can read it at once.
 fn line(event: &Event, all: bool, format: Format) -> Result<String, Failure> {
     match format {
         Format::Table => Ok(view::event_line(event, all)),
@@ -80,10 +80,10 @@ fn line(event: &Event, all: bool, format: Format) -> Result<String, Failure> {
     }
 }
 
-/// Shows what the replicas of a deployment print.
+/// Shows the logs of the replicas of a deployment.
 ///
 /// # Errors
-/// The control plane's refusal, or the worker's.
+/// An error of the control plane or of the worker.
 pub async fn logs(config: &Config, args: &args::Logs) -> Result<(), Failure> {
     let control = Control::new(config)?;
     let id = control.deployment(&args.deployment).await?.deployment.id;
@@ -97,8 +97,11 @@ pub async fn logs(config: &Config, args: &args::Logs) -> Result<(), Failure> {
     let mut pieces = visible::Pieces::default();
     while let Some(chunk) = lines.next().await {
         let chunk = chunk.map_err(|error| {
-            Failure::new(Exit::Unreachable, format!("the log broke off: {}", super::http::root_cause(&error)))
-                .next("Ask again: modelway logs")
+            Failure::new(
+                Exit::Unreachable,
+                format!("the connection for the log broke: {}", super::http::root_cause(&error)),
+            )
+            .next("Ask again: modelway logs")
         })?;
         print(pieces.next(&chunk))?;
     }

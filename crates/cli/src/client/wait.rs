@@ -64,7 +64,7 @@ pub(super) async fn until_serving(
             let id = found.deployment.id;
             let message = format!("{who} is not there after {} s: {reason}", patience.as_secs());
             return Err(Failure::new(Exit::TimedOut, message)
-                .next(format!("It goes on. See how far it is: modelway describe {id}")));
+                .next(format!("It continues in the background. See its progress: modelway describe {id}")));
         }
         tokio::time::sleep(LOOK).await;
     }
@@ -79,8 +79,8 @@ pub(super) async fn until_gone(control: &Control, id: DeploymentId, end: Instant
             Err(failure) => return Err(failure),
             Ok(found) if Instant::now() >= end => {
                 let who = who(&found.deployment);
-                return Err(Failure::new(Exit::TimedOut, format!("{who} is still being taken down"))
-                    .next(format!("It goes on. See how far it is: modelway describe {id}")));
+                return Err(Failure::new(Exit::TimedOut, format!("{who} is still being deleted"))
+                    .next(format!("It continues in the background. See its progress: modelway describe {id}")));
             }
             Ok(found) => {
                 let left = found.deployment.status.replica_status.len();
@@ -128,7 +128,7 @@ fn outlook(deployment: &Deployment, revision: RevisionNumber) -> Outlook {
         State::Failed | State::Active | State::Idle => {
             Outlook::NotYet(format!("{ready} of {wanted} replicas are ready"))
         }
-        State::Deleting => Outlook::NotYet("it is being taken down".to_owned()),
+        State::Deleting => Outlook::NotYet("it is being deleted".to_owned()),
     }
 }
 
@@ -147,15 +147,15 @@ fn broken(deployment: &Deployment, error: &StatusError) -> Failure {
     }
     let id = deployment.id;
     let again = deployment.spec.name.as_deref().map_or_else(
-        || format!("Mend the model and deploy it again; modelway delete {id} removes this one."),
-        |name| format!("Mend the model and deploy it again with --name {name}."),
+        || format!("Fix the model and deploy it again; modelway delete {id} removes this one."),
+        |name| format!("Fix the model and deploy it again with --name {name}."),
     );
     let stays = match deployment.status.serving_revision.filter(|_| deployment.status.state == State::Degraded) {
         Some(serving) if serving != deployment.revision => {
             let handle = deployment.spec.name.as_deref().map_or_else(|| id.to_string(), |it| visible::line(it).into());
-            format!("Revision {serving} goes on serving. To go back to it: modelway rollback {handle}\n")
+            format!("Revision {serving} keeps serving. To go back to it: modelway rollback {handle}\n")
         }
-        Some(serving) => format!("Revision {serving} goes on serving. "),
+        Some(serving) => format!("Revision {serving} keeps serving. "),
         None => String::new(),
     };
     Failure::failed(message).next(format!("{stays}{again}\nSee more: modelway describe {id}; modelway logs {id}"))
@@ -225,7 +225,7 @@ mod tests {
         for part in [
             "revision 2: model.onnx is no ONNX file",
             "\n  line one",
-            "Revision 1 goes on serving. To go back to it: modelway rollback md-1",
+            "Revision 1 keeps serving. To go back to it: modelway rollback md-1",
         ] {
             assert!(text.contains(part), "{text}");
         }

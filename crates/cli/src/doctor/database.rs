@@ -25,7 +25,7 @@ pub(super) async fn checks(settings: &Settings) -> Vec<Check> {
     match schema {
         None => vec![Check::ok(NAME, "there is none yet; `modelway up` makes it")],
         Some(Schema { found, known }) if found > known => {
-            let detail = format!("its schema is {found}, and this Modelway knows {known}");
+            let detail = format!("its schema is {found}, but this version supports {known}");
             vec![Check::failed(NAME, detail, "Install the newer Modelway that wrote it")]
         }
         Some(Schema { found, known }) if found < known => {

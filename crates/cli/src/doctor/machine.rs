@@ -45,7 +45,7 @@ fn folder(folder: &Path) -> Check {
         }
     };
     if !found.is_dir() {
-        return Check::failed(NAME, format!("{shown} is no directory"), "Choose another with --data-dir");
+        return Check::failed(NAME, format!("{shown} is not a directory"), "Choose another with --data-dir");
     }
     if access(folder, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK).is_err() {
         let advice = format!("Give it to this user, or run as its owner (user {})", found.uid());
@@ -85,10 +85,10 @@ fn space(name: &'static str, folder: &Path) -> Check {
     let files = (found.f_files > 0).then_some(found.f_favail);
     let detail = format!("{} MiB free at {}", free >> 20, there.display());
     if free < TOO_LITTLE_BYTES || files.is_some_and(|files| files < 100) {
-        return Check::failed(name, detail, "Free some: the database and logs cannot be written on a full disk");
+        return Check::failed(name, detail, "Free some space: the database and logs cannot be written on a full disk");
     }
     if free < LITTLE_BYTES {
-        return Check::warning(name, detail, "Free some before it is full");
+        return Check::warning(name, detail, "Free some space before it is full");
     }
     Check::ok(name, detail)
 }
@@ -104,7 +104,7 @@ fn tool(name: &'static str, configured: Option<&Path>, advice: &str) -> Check {
     if let Some(path) = configured {
         return match path.is_file() {
             true => Check::ok(name, path.display().to_string()),
-            false => Check::failed(name, format!("serve.{name} is {}, which is no file", path.display()), advice),
+            false => Check::failed(name, format!("serve.{name} is {}, which is not a file", path.display()), advice),
         };
     }
     let beside = std::env::current_exe().ok().and_then(|program| program.parent().map(Path::to_owned));
@@ -112,7 +112,7 @@ fn tool(name: &'static str, configured: Option<&Path>, advice: &str) -> Check {
     let folders = beside.into_iter().chain(std::env::split_paths(&path));
     match folders.map(|folder| folder.join(name)).find(|program| program.is_file()) {
         Some(program) => Check::ok(name, program.display().to_string()),
-        None => Check::warning(name, "it was not found beside modelway or in PATH", advice),
+        None => Check::warning(name, "not found next to modelway or in PATH", advice),
     }
 }
 

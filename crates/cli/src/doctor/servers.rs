@@ -57,8 +57,8 @@ async fn server(name: &'static str, addr: &str, setting: &str, url: &str) -> Vec
         Err(_) => match TcpListener::bind(addr).await {
             Ok(_) => vec![Check::ok(name, format!("none runs; {addr} ({setting}) is free"))],
             Err(error) => {
-                let detail = format!("none answers, and {addr} ({setting}) cannot be listened on: {error}");
-                vec![Check::failed(name, detail, "End the program that has it, or choose another address")]
+                let detail = format!("none answers, and it cannot listen on {addr} ({setting}): {error}");
+                vec![Check::failed(name, detail, "Stop the program that uses it, or choose another address")]
             }
         },
     }

@@ -15,6 +15,6 @@ pub async fn record(settings: &Settings, args: &GoldenRecord) -> Result<(), Fail
     let config = modelserver::Config { source: Some(args.source.clone()), ..settings.serve.clone() };
     let file = modelserver::golden::record(&config, &args.request).await.map_err(|error| Failure::of(&error))?;
     print(format!("{}\n", file.display()))?;
-    tell("A replica that answers otherwise will not become ready.");
+    tell("A replica that gives other answers will not become ready.");
     Ok(())
 }

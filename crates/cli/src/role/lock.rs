@@ -61,8 +61,8 @@ impl Hold {
 
 fn taken(folder: &Path, holder: &str) -> Failure {
     let holder = if holder.is_empty() { "another process" } else { holder };
-    Failure::failed(format!("the data folder {} is in use by {holder}; nothing was touched", folder.display()))
-        .next("Use that one, end it first, or choose another folder with --data-dir.")
+    Failure::failed(format!("the data folder {} is in use by {holder}; nothing was changed", folder.display()))
+        .next("Use that one, stop it first, or choose another folder with --data-dir.")
 }
 
 #[cfg(test)]

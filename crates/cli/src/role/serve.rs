@@ -65,7 +65,7 @@ async fn run(config: modelserver::Config) -> Result<ExitCode, Failure> {
         Listener::Unix(_) => None,
     };
     if let Some(url) = &url {
-        tell(format!("loading; how it stands is at {url}/v2/health/ready"));
+        tell(format!("loading; the status is at {url}/v2/health/ready"));
     }
     // Of several models, the served ones are printed; the log contains the others.
     let welcome = |names: &[String]| {

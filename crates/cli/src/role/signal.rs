@@ -1,4 +1,4 @@
-//! The signals that end a role: SIGINT, SIGTERM, and SIGHUP, which a closed terminal sends.
+//! The signals that end a role: SIGINT, SIGTERM, and SIGHUP, which is sent when a terminal closes.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -9,7 +9,7 @@ use crate::exit::Failure;
 pub(super) enum By {
     /// A person, with Ctrl-C.
     Interrupt,
-    /// A supervisor, or a terminal that is closed.
+    /// A supervisor, or a closed terminal.
     Other,
 }
 
@@ -17,15 +17,14 @@ pub(super) enum By {
 pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
-    /// `None` where whoever started the process wants it to outlive its terminal, as `nohup` does.
+    /// `None` if the process was started to outlive its terminal, as with `nohup`.
     hangup: Option<Signal>,
 }
 
 impl Signals {
-    /// From now on the signals no longer end the process by themselves.
+    /// From now on the signals no longer kill the process.
     pub(super) fn listen() -> Result<Self, Failure> {
-        let listen =
-            |kind| signal(kind).map_err(|error| Failure::failed(format!("signals cannot be listened to: {error}")));
+        let listen = |kind| signal(kind).map_err(|error| Failure::failed(format!("cannot handle signals: {error}")));
         let hangup = if ignores_hangup() { None } else { Some(listen(SignalKind::hangup())?) };
         Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())?, hangup })
     }
@@ -46,7 +45,7 @@ impl Signals {
     }
 }
 
-/// Whether this process was started with SIGHUP ignored; listening to it would undo that.
+/// Whether this process was started with SIGHUP ignored; a handler would undo that.
 fn ignores_hangup() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

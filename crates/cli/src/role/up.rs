@@ -94,7 +94,7 @@ async fn run(loaded: &Loaded<Settings>) -> Result<ExitCode, Failure> {
         () = up.end(&epoch) => failure.map_or(Ok(ExitCode::SUCCESS), Err),
         _ = signals.next() => {
             if let Err(error) = backend.shutdown(Duration::ZERO, &epoch).await {
-                tell(format!("replicas may be left: {}", chain(&error)));
+                tell(format!("replicas may still be running: {}", chain(&error)));
             }
             Err(at_once())
         }
@@ -184,11 +184,11 @@ impl Up {
         }
         self.worker.end(WORKER_END).await;
         if let Err(error) = self.backend.shutdown(REPLICAS_END, epoch).await {
-            tell(format!("replicas may be left: {}", chain(&error)));
+            tell(format!("replicas may still be running: {}", chain(&error)));
         }
         if let Ok(left @ [_, ..]) = self.backend.observe_all().await.as_deref() {
             let names: Vec<_> = left.iter().map(|replica| replica.id.to_string()).collect();
-            tell(format!("these replicas belong to another database and run on: {}", names.join(", ")));
+            tell(format!("these replicas belong to another database and keep running: {}", names.join(", ")));
         }
         self.control.end(CONTROL_END).await;
         self.backend_tasks.stop_and_wait(Duration::from_millis(200)).await;
@@ -206,7 +206,7 @@ async fn welcome(urls: Urls) {
         }
     };
     if tokio::time::timeout(FIRST_ROUTES, ready).await.is_err() {
-        tell("the gateway has no routes yet; it goes on asking for them");
+        tell("the gateway has no routes yet; it keeps asking for them");
     }
     if let Err(failure) = print(words(&urls)) {
         // Nobody reads it; that is no error.

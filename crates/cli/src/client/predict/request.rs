@@ -129,7 +129,7 @@ fn with_quoted_floats(text: &str) -> Cow<'_, str> {
 /// the order of the inputs.
 pub(super) fn build(metadata: &Metadata, rows: Vec<Value>) -> Result<Value, Failure> {
     let inputs = match metadata.inputs.as_slice() {
-        [] => return Err(Failure::failed(format!("{} does not say what it takes", metadata.name))),
+        [] => return Err(Failure::failed(format!("{} does not list its inputs", metadata.name))),
         [only] if !rows.iter().all(|row| is_by_name(only, row)) || rows.is_empty() => {
             vec![tensor(only, Value::Array(rows))?]
         }
@@ -223,7 +223,7 @@ fn flatten(value: Value, into: &mut Vec<Value>) {
 fn wrong(metadata: &Metadata, reason: &str) -> Failure {
     let name = &metadata.name;
     Failure::usage(format!("the data does not fit {name}: {reason}"))
-        .next(format!("See what it takes: modelway predict {name}"))
+        .next(format!("See its inputs: modelway predict {name}"))
 }
 
 /// The inputs and outputs of the model, and an example.
