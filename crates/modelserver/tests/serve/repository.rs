@@ -170,7 +170,7 @@ async fn what_cannot_be_loaded_leaves_the_old_one_serving_and_says_so() {
     let server = Server::ready(config(root.path())).await;
     write(root.path(), "adder/2/model.onnx", "this is not a model");
     let said = refused(load(&server, "adder").await, 400);
-    assert!(said.contains("failed to load 'adder'") && said.contains("goes on serving"), "{said}");
+    assert!(said.contains("failed to load 'adder'") && said.contains("keeps serving"), "{said}");
     assert!(said.contains("2/model.onnx cannot be loaded"), "{said}");
     assert_eq!(added(&server, "/v2/models/adder/infer").await, (9.0, "1".to_owned()));
     assert!(refused(server.get("/v2/models/adder/versions/2/ready").await, 503).contains("cannot be loaded"));
