@@ -134,7 +134,7 @@ def about(client):
     assert client.get_model_config("simple", as_json=True)["config"]["input"][0]["data_type"] == "TYPE_INT32"
     statistics = client.get_inference_statistics("simple").model_stats
     assert len(statistics) == 1 and statistics[0].inference_stats.success.count > 0, statistics
-    refused(client.get_system_shared_memory_status, "shared memory is not served", "StatusCode.UNIMPLEMENTED")
+    refused(client.get_system_shared_memory_status, "shared memory is not supported", "StatusCode.UNIMPLEMENTED")
 
 
 def options(_client):
