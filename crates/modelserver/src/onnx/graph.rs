@@ -1,15 +1,21 @@
 //! What the runtime does not tell of a model, read from its file: which inputs have no rank, the opset, and which sizes
 //! depend on the values of the inputs.
 //!
-//! Only names and operators are read. Weights are skipped without being read, so that a large model costs no more than
+//! Only names, operators and small constants are read. Weights are skipped without being read, so that a large model costs no more than
 //! a small one of as many nodes.
 
 mod facts;
 mod operators;
 pub(super) mod sizes;
+mod tensors;
 mod walk;
 
-use std::{collections::HashSet, fs::File, io, path::Path};
+use std::{
+    collections::{HashMap, HashSet},
+    fs::File,
+    io,
+    path::Path,
+};
 
 use walk::{Field, Walk};
 
@@ -28,6 +34,8 @@ struct Graph {
     inputs: Vec<Value>,
     outputs: Vec<Value>,
     initializers: HashSet<String>,
+    /// The numbers of small initializers.
+    numbers: HashMap<String, Vec<i64>>,
 }
 
 /// What a graph says of an input or output.
@@ -49,11 +57,12 @@ struct Node {
     inputs: Vec<String>,
     outputs: Vec<String>,
     bodies: Vec<Graph>,
-    /// How many dimensions its attribute `kernel_shape` has; read for `ConvTranspose` alone.
-    kernel: Option<usize>,
-    /// Whether it has the attribute `axis`; read for `Unique` alone.
-    has_axis: bool,
+    /// The numbers of its attributes; read for the operators in [`NUMBERED`] alone.
+    attributes: HashMap<String, Vec<i64>>,
 }
+
+/// Operators of which the numbers of attributes are of interest.
+const NUMBERED: &[&str] = &["Constant", "ConvTranspose", "DynamicSlice", "Slice", "Split", "Unique"];
 
 /// A function that the model brings for its own nodes.
 #[derive(Debug, Default)]
@@ -107,7 +116,12 @@ fn graph(walk: &mut Walk, end: u64, depth: usize) -> io::Result<Graph> {
     while let Some(field) = walk.next(end)? {
         match field.number {
             1 => graph.nodes.push(node(walk, field.end, depth)?),
-            5 => graph.initializers.extend(name(walk, field.end, 8)?),
+            5 => {
+                if let (Some(name), numbers) = tensors::tensor(walk, field.end)? {
+                    graph.numbers.extend(numbers.map(|numbers| (name.clone(), numbers)));
+                    graph.initializers.insert(name);
+                }
+            }
             11 => graph.inputs.push(value(walk, field.end)?),
             12 => graph.outputs.push(value(walk, field.end)?),
             _ => {}
@@ -133,23 +147,21 @@ fn node(walk: &mut Walk, end: u64, depth: usize) -> io::Result<Node> {
     Ok(node)
 }
 
-/// The graphs of an attribute, and of some operators what else it is. An operator's name comes before its attributes.
+/// The graphs of an attribute, and of some operators its numbers. An operator's name comes before its attributes.
 fn attribute(walk: &mut Walk, end: u64, depth: usize, node: &mut Node) -> io::Result<()> {
-    let is_named = matches!(node.operator.as_str(), "ConvTranspose" | "Unique");
-    let (mut name, mut numbers) = (String::new(), 0);
+    let is_numbered = NUMBERED.contains(&node.operator.as_str());
+    let (mut name, mut numbers) = (String::new(), Vec::new());
     while let Some(field) = walk.next(end)? {
         match field.number {
-            1 if is_named => name = walk.text(field.end)?,
+            1 if is_numbered => name = walk.text(field.end)?,
             6 | 11 => node.bodies.push(graph(walk, field.end, depth + 1)?),
-            8 if is_named => numbers += walk.numbers(field.end)?,
+            _ if is_numbered => numbers.extend(tensors::of_attribute(walk, field)?.unwrap_or_default()),
             _ => {}
         }
         walk.skip_to(field.end)?;
     }
-    match name.as_str() {
-        "kernel_shape" if numbers > 0 => node.kernel = Some(numbers),
-        "axis" => node.has_axis = true,
-        _ => {}
+    if !numbers.is_empty() {
+        node.attributes.insert(name, numbers);
     }
     Ok(())
 }
@@ -214,18 +226,6 @@ fn each(
         walk.skip_to(field.end)?;
     }
     Ok(())
-}
-
-/// The text of one field.
-fn name(walk: &mut Walk, end: u64, number: u32) -> io::Result<Option<String>> {
-    let mut found = None;
-    while let Some(field) = walk.next(end)? {
-        if field.number == number {
-            found = Some(walk.text(field.end)?);
-        }
-        walk.skip_to(field.end)?;
-    }
-    Ok(found)
 }
 
 fn opset(walk: &mut Walk, end: u64) -> io::Result<(String, u64)> {

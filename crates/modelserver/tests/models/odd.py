@@ -218,7 +218,7 @@ def recurrent(folder):
 
 def recurrent_inside(root):
     """The same GRU: `sliced` over the steps of x from `start` on, `shortened` over all but the first two, `flagged` over
-    all of x if `flag` is true."""
+    all of x if `flag` is true, `until` over those before x's size less 5, which counts from the end where it is below 0."""
     x, flag = tensor("x", FLOAT, ["t", 1, 3]), tensor("flag", TensorProto.BOOL, [1])
     weights = [constant("w", FLOAT, [1, 6, 3], [0.1] * 18), constant("r", FLOAT, [1, 6, 2], [0.1] * 12)]
     last = tensor("last", FLOAT, [1, 1, 2])
@@ -227,6 +227,15 @@ def recurrent_inside(root):
     end, start = (constant(name, TensorProto.INT64, [1], [value]) for name, value in (("end", 1 << 40), ("start", 2)))
     save(root / "sliced", cut, [x, tensor("start", TensorProto.INT64, [1])], [last], [*weights, end])
     save(root / "shortened", cut, [x], [last], [*weights, start, end])
+    zero, five = (constant(name, TensorProto.INT64, [1], [value]) for name, value in (("zero", 0), ("five", 5)))
+    until = [
+        helper.make_node("Shape", ["x"], ["sizes"]),
+        helper.make_node("Gather", ["sizes", "zero"], ["steps"]),
+        helper.make_node("Sub", ["steps", "five"], ["until"]),
+        helper.make_node("Slice", ["x", "zero", "until", "zero"], ["rest"]),
+        gru("rest"),
+    ]
+    save(root / "until", until, [x], [last], [*weights, zero, five])
     nothing = helper.make_node("Constant", [], ["last"], value=constant("none", FLOAT, [1, 1, 2], [0.0] * 2))
     run, leave = (helper.make_graph([node], "body", [], [last]) for node in (gru("x"), nothing))
     nodes = [

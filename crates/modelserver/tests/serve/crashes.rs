@@ -143,6 +143,18 @@ async fn inputs_that_are_too_small_inside_the_model_are_refused_and_larger_ones_
 }
 
 #[tokio::test]
+async fn a_size_that_counts_from_the_end_below_0_does_not_end_the_server() {
+    let root = tempfile::tempdir().unwrap();
+    let server = server(root.path(), &["until"]).await;
+    for _ in 0..2 {
+        for (count, status) in [(9, 200), (4, 200), (5, 400), (6, 200)] {
+            let answer = steps(&server, "until", count, None).await;
+            assert_eq!(answer.0, status, "{count}: {answer:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn one_clients_values_do_not_refuse_anothers_inputs_of_the_same_form() {
     let root = tempfile::tempdir().unwrap();
     let server = server(root.path(), &["flagged"]).await;

@@ -21,9 +21,13 @@ impl Facts {
     pub(super) const SHRINKS: Self = Self(1 << 5);
     /// It may be empty where no input is, for sizes that nobody knows.
     pub(super) const JUMPS: Self = Self(1 << 6);
+    /// Its values may be below 0, where a bound counts from the end.
+    pub(super) const SIGNED: Self = Self(1 << 7);
 
     pub(super) const NOTHING: Self = Self(0);
-    pub(super) const EVERYTHING: Self = Self(0x7f);
+    pub(super) const EVERYTHING: Self = Self(0xff);
+    /// Whatever says that it depends on the inputs.
+    pub(super) const VARIES: Self = Self(0x7f);
     /// What an input is.
     pub(super) const INPUT: Self = Self(1 | 1 << 2);
     /// How it may be empty.

@@ -64,7 +64,26 @@ pub(super) const SIZED_BY_ALL: &[&str] = &[
 pub(super) const SIZED_BY_NONE: &[&str] = &["TfIdfVectorizer"];
 
 /// Inputs of [`SIZED_BY`] where more means less: what is left begins there.
-pub(super) const LEAVES_LESS: &[(&str, &[usize])] = &[("Slice", &[1]), ("DynamicSlice", &[1]), ("Range", &[0])];
+pub(super) const LEAVES_LESS: &[(&str, &[usize])] = &[
+    ("Slice", &[1]),
+    ("DynamicSlice", &[1]),
+    ("Range", &[0]),
+    ("STFT", &[3]),
+    ("SequenceAt", &[1]),
+    ("SequenceErase", &[1]),
+    ("SequenceInsert", &[2]),
+];
+
+/// Inputs with which the data is compared by its size: what leaves less where they are larger.
+pub(super) const WINDOWS: &[(&str, &[usize])] = &[
+    ("Conv", &[1]),
+    ("ConvInteger", &[1]),
+    ("DeformConv", &[1]),
+    ("FusedConv", &[1]),
+    ("NhwcConv", &[1]),
+    ("QLinearConv", &[3]),
+    ("STFT", &[2]),
+];
 
 /// Operators that may make nothing of something, where it is too small for them.
 pub(super) const SHRINKS: &[&str] = &[
@@ -75,6 +94,7 @@ pub(super) const SHRINKS: &[&str] = &[
     "Conv",
     "ConvInteger",
     "ConvTranspose",
+    "DeformConv",
     "DynamicSlice",
     "FusedConv",
     "LpPool",
@@ -104,9 +124,6 @@ pub(super) const GROWS: &[&str] = &[
     "Expand",
     "Flatten",
     "Floor",
-    "Gather",
-    "GatherElements",
-    "GatherND",
     "Identity",
     "Max",
     "Min",
@@ -118,7 +135,6 @@ pub(super) const GROWS: &[&str] = &[
     "Relu",
     "Reshape",
     "Round",
-    "Slice",
     "Split",
     "Sqrt",
     "Squeeze",
@@ -128,7 +144,33 @@ pub(super) const GROWS: &[&str] = &[
 ];
 
 /// Operators of which that holds where only the first input is a size.
-pub(super) const GROWS_WITH_FIRST: &[&str] = &["Div", "Sub"];
+pub(super) const GROWS_WITH_FIRST: &[&str] = &["Div", "Gather", "GatherElements", "GatherND", "Slice", "Sub"];
+
+/// Operators whose results are below 0 only if numbers in their first inputs are.
+pub(super) const SIGNED_WITH_FIRST: &[&str] = &[
+    "Cast",
+    "Ceil",
+    "Expand",
+    "Flatten",
+    "Floor",
+    "Gather",
+    "GatherElements",
+    "GatherND",
+    "Identity",
+    "ReduceMax",
+    "ReduceMin",
+    "ReduceProd",
+    "ReduceSum",
+    "Reshape",
+    "Round",
+    "Slice",
+    "Split",
+    "Sqrt",
+    "Squeeze",
+    "Tile",
+    "Transpose",
+    "Unsqueeze",
+];
 
 /// Operators that can end the process where a size is 0; [`super::sizes`] knows which size.
 pub(super) const FATAL: &[&str] = &["ConvTranspose", "GRU", "InstanceNormalization", "LSTM", "RNN", "STFT", "Unique"];

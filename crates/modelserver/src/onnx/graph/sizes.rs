@@ -18,23 +18,39 @@ use std::{
 use super::{
     Graph, Model, Node, Value,
     facts::Facts,
-    operators::{DOMAINS, FATAL, GROWS, GROWS_WITH_FIRST, LEAVES_LESS, SHRINKS, SIZED_BY, SIZED_BY_ALL, SIZED_BY_NONE},
+    operators::{
+        DOMAINS, FATAL, GROWS, GROWS_WITH_FIRST, LEAVES_LESS, SHRINKS, SIGNED_WITH_FIRST, SIZED_BY, SIZED_BY_ALL,
+        SIZED_BY_NONE, WINDOWS,
+    },
 };
 
 /// What is known of the values in a graph, by their names, and of those around it.
 #[derive(Default)]
 struct Known<'m, 'k> {
     own: HashMap<&'m str, Facts>,
+    /// The numbers of small constants.
+    numbers: HashMap<&'m str, &'m [i64]>,
     around: Option<&'k Known<'m, 'k>>,
 }
 
 impl<'m, 'k> Known<'m, 'k> {
     fn inside(around: &'k Self) -> Self {
-        Self { own: HashMap::new(), around: Some(around) }
+        Self { around: Some(around), ..Self::default() }
     }
 
     fn get(&self, name: &str) -> Option<Facts> {
         self.own.get(name).copied().or_else(|| self.around?.get(name))
+    }
+
+    fn numbers(&self, name: &str) -> Option<&'m [i64]> {
+        self.numbers.get(name).copied().or_else(|| self.around?.numbers(name))
+    }
+
+    /// Adds a constant, with its numbers if these are known.
+    fn constant(&mut self, name: &'m str, numbers: Option<&'m [i64]>) {
+        let is_signed = numbers.is_none_or(|numbers| numbers.iter().any(|number| *number < 0));
+        self.own.insert(name, Facts::SIGNED.when(is_signed));
+        self.numbers.extend(numbers.map(|numbers| (name, numbers)));
     }
 }
 
@@ -94,7 +110,7 @@ impl Model {
             analysis.grew.set(false);
             analysis.called.borrow_mut().clear();
             analysis.calls.borrow_mut().clear();
-            let outputs = analysis.graph(&self.graph, Known { own: known.clone(), around: None }, 0);
+            let outputs = analysis.graph(&self.graph, Known { own: known.clone(), ..Known::default() }, 0);
             if !analysis.grew.get() {
                 return sizes(outputs.into_iter().any(|output| output.has(Facts::SIZE)));
             }
@@ -133,7 +149,14 @@ struct Analysis<'m> {
 impl<'m> Analysis<'m> {
     /// What is known of the outputs of a graph. `known` holds its inputs.
     fn graph(&self, graph: &'m Graph, mut known: Known<'m, '_>, depth: usize) -> Vec<Facts> {
+        for name in &graph.initializers {
+            known.constant(name, graph.numbers.get(name).map(Vec::as_slice));
+        }
         for node in &graph.nodes {
+            if let ("Constant", Some(name)) = (node.operator.as_str(), node.outputs.first()) {
+                known.constant(name, node.attributes.values().next().map(Vec::as_slice));
+                continue;
+            }
             let made = self.node(node, &known, depth);
             for (place, name) in node.outputs.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
                 let made = made.get(place).or(made.last()).copied().unwrap_or(Facts::EVERYTHING);
@@ -154,7 +177,9 @@ impl<'m> Analysis<'m> {
 
     /// What is known of a node's outputs; the last one holds for all further ones.
     fn node(&self, node: &'m Node, known: &Known<'m, '_>, depth: usize) -> Vec<Facts> {
-        let inputs: Vec<Facts> = node.inputs.iter().map(|name| known.get(name).unwrap_or_default()).collect();
+        // What nothing is known of is a constant, or left out.
+        let facts = |name: &String| known.get(name).unwrap_or(Facts::SIGNED.when(!name.is_empty()));
+        let inputs: Vec<Facts> = node.inputs.iter().map(facts).collect();
         let all: Facts = inputs.iter().copied().collect();
         if depth > DEEPEST {
             return vec![Facts::EVERYTHING];
@@ -164,18 +189,27 @@ impl<'m> Analysis<'m> {
         }
         if !DOMAINS.contains(&node.domain.as_str()) {
             let depends = all.has(Facts::VALUES | Facts::SIZE);
-            return vec![of_values(all) | (Facts::SIZE.when(depends)) | (all & Facts::EMPTY)];
+            return vec![of_values(all) | Facts::SIGNED | (Facts::SIZE.when(depends)) | (all & Facts::EMPTY)];
         }
         self.note_if_fatal(node, &inputs, depth);
         match node.operator.as_str() {
             "Shape" | "Size" => {
                 let values = Facts::INPUT.when(all.has(Facts::SIZE));
-                vec![values | Facts::SIZES.when(all != Facts::NOTHING) | Facts::COMPUTED.when(all.has(Facts::JUMPS))]
+                vec![values | Facts::SIZES.when(all.has(Facts::VARIES)) | Facts::COMPUTED.when(all.has(Facts::JUMPS))]
             }
             "If" => self.branches(node, known, all, depth),
             "Loop" => self.repeated(node, known, &inputs, depth),
             "Scan" | "SequenceMap" => self.scanned(node, known, all, depth),
-            operator => vec![made(operator, &inputs, all)],
+            operator => {
+                let jumps = match operator {
+                    "Slice" | "DynamicSlice" => slice_may_leave_less(node, &inputs, known),
+                    // The last part is what the others leave, and they grow by steps.
+                    "Split" => node.outputs.len() > 2 && node.attributes.contains_key("num_outputs"),
+                    _ => false,
+                };
+                let of_inputs = inputs.first().is_some_and(|data| data.has(Facts::VALUES | Facts::SIZE | Facts::EMPTY));
+                vec![made(operator, &inputs, all) | Facts::JUMPS.when(jumps && of_inputs)]
+            }
         }
     }
 
@@ -194,7 +228,7 @@ impl<'m> Analysis<'m> {
             }
         }
         let names = graph.inputs.iter().map(|input| input.name.as_str());
-        let inside = Known { own: names.zip(inputs.iter().copied()).collect(), around: None };
+        let inside = Known { own: names.zip(inputs.iter().copied()).collect(), ..Known::default() };
         let made = self.graph(graph, inside, depth + 1);
         self.called.borrow_mut().insert((place, chosen, inputs), made.clone());
         made
@@ -210,19 +244,14 @@ impl<'m> Analysis<'m> {
         let counted = |place: usize| {
             let count = at(place);
             Facts::SIZE.when(count.has(Facts::VALUES) && !is_tried(place))
-                | Facts::JUMPS.when(count.has(Facts::COMPUTED))
+                | Facts::JUMPS.when(count.has(Facts::COMPUTED) || count.has(Facts::SIZES) && count.has(Facts::SIGNED))
                 | Facts::SHRINKS.when(count.has(Facts::SIZES))
         };
         let facts = match node.operator.as_str() {
-            "GRU" | "LSTM" | "RNN" => sized(0),
-            // Networks for images compute their sizes in many ways, which grow with the image's.
-            "InstanceNormalization" => {
-                let facts = sized(0);
-                if facts == (Facts::SHRINKS | Facts::JUMPS) || facts == Facts::JUMPS { Facts::SHRINKS } else { facts }
-            }
+            "GRU" | "InstanceNormalization" | "LSTM" | "RNN" => sized(0),
             // Only with three spatial dimensions, and where their number is not said.
-            "ConvTranspose" if node.kernel.is_none_or(|dimensions| dimensions == 3) => sized(0),
-            "Unique" if node.has_axis => sized(0),
+            "ConvTranspose" if node.attributes.get("kernel_shape").is_none_or(|kernel| kernel.len() == 3) => sized(0),
+            "Unique" if node.attributes.contains_key("axis") => sized(0),
             // The window, and the length of a frame.
             "STFT" => sized(2) | counted(3),
             _ => Facts::NOTHING,
@@ -267,7 +296,8 @@ impl<'m> Analysis<'m> {
         let by_sizes = control.has(Facts::SIZES | Facts::COMPUTED);
         let mut counted = control.has(Facts::VALUES | Facts::SIZE);
         let given: Facts = inputs.get(2..).unwrap_or_default().iter().copied().collect();
-        let before = self.carried(body) | given;
+        // What it carries may be less after each run.
+        let before = self.carried(body) | given | Facts::COMPUTED.when(by_sizes);
         let mut inside = Known::inside(known);
         for (place, input) in body.inputs.iter().enumerate() {
             let given = match place {
@@ -287,7 +317,7 @@ impl<'m> Analysis<'m> {
                 // However often it runs, it hands on the same size.
                 true if is_carried && output.fixed => Facts::INPUT,
                 true => Facts::EVERYTHING,
-                false if is_carried => carried,
+                false if is_carried => carried | Facts::JUMPS.when(by_sizes && carried.has(Facts::EMPTY)),
                 false => carried | Facts::SHRINKS.when(by_sizes) | Facts::JUMPS.when(control.has(Facts::COMPUTED)),
             }
         };
@@ -297,7 +327,8 @@ impl<'m> Analysis<'m> {
     /// A body that runs once for each element.
     fn scanned(&self, node: &'m Node, known: &Known<'m, '_>, all: Facts, depth: usize) -> Vec<Facts> {
         let Some(body) = node.bodies.first() else { return vec![Facts::EVERYTHING] };
-        let before = self.carried(body) | all;
+        // What it carries depends on how often it runs.
+        let before = self.carried(body) | all | Facts::COMPUTED.when(all.has(Facts::VARIES));
         let mut inside = Known::inside(known);
         inside.own.extend(body.inputs.iter().map(|input| (input.name.as_str(), before)));
         let outputs = self.graph(body, inside, depth + 1);
@@ -329,17 +360,71 @@ fn of_values(all: Facts) -> Facts {
         | (all & (Facts::SIZES | Facts::COMPUTED))
 }
 
+/// Whether a slice of a larger tensor may be smaller: a bound below 0 counts from the end. The start, the end and the
+/// step are inputs, or attributes in old files.
+fn slice_may_leave_less(node: &Node, inputs: &[Facts], known: &Known<'_, '_>) -> bool {
+    let at = |place: usize| inputs.get(place).copied().unwrap_or_default();
+    if at(2).has(Facts::SIZES) && at(2).has(Facts::SIGNED) {
+        return true;
+    }
+    if node.inputs.len() > 1 && !at(1).has(Facts::SIGNED) && !at(4).has(Facts::SIGNED) {
+        return false;
+    }
+    let numbers = |place: usize, attribute| match node.inputs.get(place) {
+        Some(name) if !name.is_empty() => known.numbers(name),
+        _ => node.attributes.get(attribute).map(Vec::as_slice),
+    };
+    let has_steps = node.inputs.get(4).is_some_and(|name| !name.is_empty());
+    let steps = if has_steps { numbers(4, "steps") } else { Some(&[][..]) };
+    let (Some(starts), Some(ends), Some(steps)) = (numbers(1, "starts"), numbers(2, "ends"), steps) else {
+        return true;
+    };
+    const FAR: i64 = i32::MAX as i64;
+    let (from_start, from_end) = (|bound: i64| (0..FAR).contains(&bound), |bound: i64| (1 - FAR..0).contains(&bound));
+    starts.iter().zip(ends).enumerate().any(|(place, (start, end))| match steps.get(place) {
+        Some(step) if *step < 0 => from_start(*start) && from_end(*end),
+        _ => from_end(*start) && from_start(*end),
+    })
+}
+
+/// Whether the values that an operator computes from sizes grow with them.
+fn grows(operator: &str, inputs: &[Facts]) -> bool {
+    let is_size = |input: &&Facts| input.has(Facts::SIZES | Facts::COMPUTED);
+    let is_signed = |input: &Facts| input.has(Facts::SIGNED);
+    let others = inputs.get(1..).unwrap_or_default();
+    match operator {
+        "Div" if others.iter().any(is_signed) => false,
+        "Mul" if inputs.iter().any(is_signed) => {
+            // Less than nothing grows only with a factor that does not change.
+            inputs.iter().filter(is_size).count() < 2
+                && !inputs.iter().any(|input| !is_size(&input) && is_signed(input))
+        }
+        "ReduceProd" | "ReduceSum" if inputs.first().is_some_and(is_signed) => false,
+        _ if GROWS_WITH_FIRST.contains(&operator) => others.iter().filter(is_size).count() == 0,
+        _ => GROWS.contains(&operator),
+    }
+}
+
+/// Whether an operator may compute values below 0.
+fn may_be_negative(operator: &str, inputs: &[Facts]) -> bool {
+    let is_signed = |input: &Facts| input.has(Facts::SIGNED);
+    match operator {
+        _ if SIGNED_WITH_FIRST.contains(&operator) => inputs.first().is_none_or(is_signed),
+        "Add" | "Clip" | "Concat" | "Div" | "Min" | "Mul" | "Sum" => inputs.iter().any(is_signed),
+        "Max" => inputs.iter().all(is_signed),
+        "Abs" | "Relu" => false,
+        _ => true,
+    }
+}
+
 /// What is known of the outputs of an operator without bodies.
 fn made(operator: &str, inputs: &[Facts], all: Facts) -> Facts {
     let of = |table: &[(&str, &'static [usize])]| {
         table.iter().find(|(name, _)| *name == operator).map_or(&[][..], |(_, places)| *places)
     };
     let at = |places: &[usize]| places.iter().filter_map(|place| inputs.get(*place)).copied().collect::<Facts>();
-    let mut facts = of_values(all);
-    let is_size = |input: &Facts| input.has(Facts::SIZES | Facts::COMPUTED);
-    let grows =
-        GROWS.contains(&operator) || GROWS_WITH_FIRST.contains(&operator) && !inputs.iter().skip(1).any(is_size);
-    if facts.has(Facts::SIZES) && !grows {
+    let mut facts = of_values(all) | Facts::SIGNED.when(may_be_negative(operator, inputs));
+    if facts.has(Facts::SIZES) && !grows(operator, inputs) {
         facts |= Facts::COMPUTED;
     }
     if SIZED_BY_NONE.contains(&operator) {
@@ -352,7 +437,9 @@ fn made(operator: &str, inputs: &[Facts], all: Facts) -> Facts {
             | Facts::JUMPS.when(all.has(Facts::SIZES | Facts::COMPUTED | Facts::EMPTY));
     }
     let places = of(SIZED_BY);
-    let (by, against) = (at(places), at(of(LEAVES_LESS)));
+    let (by, against, windows) = (at(places), at(of(LEAVES_LESS)), at(of(WINDOWS)));
+    let counts_down = operator == "Range" && by.has(Facts::SIZES) && at(&[2]).has(Facts::SIGNED);
+    let compared = windows.has(Facts::VALUES | Facts::SIZE | Facts::EMPTY);
     // That what says a size is empty is another rank.
     let data = inputs.iter().enumerate().filter(|(place, _)| !places.contains(place)).map(|(_, input)| *input);
     let data: Facts = data.collect();
@@ -360,7 +447,7 @@ fn made(operator: &str, inputs: &[Facts], all: Facts) -> Facts {
     facts
         | (data & Facts::EMPTY)
         | Facts::SIZE.when(by.has(Facts::VALUES))
-        | Facts::JUMPS.when(by.has(Facts::COMPUTED) || against.has(Facts::SIZES))
+        | Facts::JUMPS.when(by.has(Facts::COMPUTED) || against.has(Facts::SIZES) || counts_down || compared)
         | Facts::SHRINKS.when(by.has(Facts::SIZES) || is_of_inputs && SHRINKS.contains(&operator))
 }
 

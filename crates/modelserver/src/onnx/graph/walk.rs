@@ -30,6 +30,11 @@ impl Walk {
         Ok(Self { input: BufReader::with_capacity(8 << 10, file), at: 0, length })
     }
 
+    /// The place in the file.
+    pub(super) fn at(&self) -> u64 {
+        self.at
+    }
+
     /// Of the whole file.
     pub(super) fn length(&self) -> u64 {
         self.length
@@ -58,24 +63,31 @@ impl Walk {
         Ok(Some(Field { number, value, end }))
     }
 
-    /// The text from here to the end of a field.
-    pub(super) fn text(&mut self, end: u64) -> io::Result<String> {
+    /// The bytes from here to the end of a field.
+    pub(super) fn bytes(&mut self, end: u64) -> io::Result<Vec<u8>> {
         let length = end.saturating_sub(self.at);
         if length > LONGEST {
-            return Err(io::Error::other("a name that is too long"));
+            return Err(io::Error::other("a name or list of numbers that is too long"));
         }
-        let mut text = vec![0; usize::try_from(length).map_err(io::Error::other)?];
-        self.input.read_exact(&mut text)?;
+        let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+        self.input.read_exact(&mut bytes)?;
         self.at = end;
-        String::from_utf8(text).map_err(io::Error::other)
+        Ok(bytes)
     }
 
-    /// How many numbers a repeated field has: its own, which was read with its head, or packed ones up to its end.
-    pub(super) fn numbers(&mut self, end: u64) -> io::Result<usize> {
-        let mut numbers = usize::from(self.at == end);
-        while self.at < end {
-            self.varint()?;
-            numbers += 1;
+    /// The text from here to the end of a field.
+    pub(super) fn text(&mut self, end: u64) -> io::Result<String> {
+        String::from_utf8(self.bytes(end)?).map_err(io::Error::other)
+    }
+
+    /// The numbers of a repeated field: its own, which was read with its head, or packed ones up to its end.
+    pub(super) fn integers(&mut self, field: Field) -> io::Result<Vec<i64>> {
+        if self.at == field.end {
+            return Ok(vec![field.value.cast_signed()]);
+        }
+        let mut numbers = Vec::new();
+        while self.at < field.end {
+            numbers.push(self.varint()?.cast_signed());
         }
         Ok(numbers)
     }

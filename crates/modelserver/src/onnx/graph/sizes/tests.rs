@@ -13,7 +13,8 @@ fn model(nodes: &[(&str, &[&str], &[&str])]) -> Model {
         nodes: nodes.iter().map(node).collect(),
         inputs: vec![value("x"), value("weight")],
         outputs: vec![value("y")],
-        initializers: ["weight".to_owned()].into(),
+        initializers: ["weight".to_owned(), "less".to_owned()].into(),
+        numbers: [("weight".to_owned(), vec![5]), ("less".to_owned(), vec![-5])].into(),
     };
     Model { graph, ..Model::default() }
 }
@@ -51,6 +52,17 @@ fn a_size_that_may_be_0_inside_is_told_by_the_inputs_sizes_where_it_grows_with_t
         &[shape, ("Slice", &["x", "weight", "n"], &["s"])],
         &[shape, ("Sub", &["n", "weight"], &["l"]), ("Expand", &["x", "l"], &["s"])],
         &[("MaxPool", &["x"], &["p"]), ("Shape", &["p"], &["l"]), ("ConstantOfShape", &["l"], &["s"])],
+        &[("Slice", &["x", "weight", "less"], &["s"])],
+        &[("Slice", &["x", "less", "less"], &["s"])],
+        &[shape, ("Gather", &["n", "less"], &["l"]), ("Slice", &["x", "weight", "l"], &["s"])],
+        &[shape, ("Mul", &["n", "weight"], &["l"]), ("Div", &["l", "weight"], &["s"]), ("Expand", &["x", "s"], &["s"])],
+        &[
+            shape,
+            ("Sub", &["n", "weight"], &["l"]),
+            ("Max", &["l", "weight"], &["l"]),
+            ("Slice", &["x", "weight", "l"], &["s"]),
+        ],
+        &[shape, ("Range", &["weight", "n", "weight"], &["s"])],
     ] {
         assert!(by_sizes(&[first, &[gru]].concat()), "{first:?}");
     }
@@ -68,10 +80,54 @@ fn a_size_that_may_be_0_inside_is_told_by_the_inputs_sizes_where_it_grows_with_t
         &[shape, ("Sub", &["weight", "n"], &["l"]), ("Expand", &["x", "l"], &["s"])],
         &[shape, ("Mod", &["n", "weight"], &["l"]), ("Slice", &["x", "weight", "l"], &["s"])],
         &[shape, ("NonZero", &["n"], &["s"])],
+        // Bounds below 0 count from the end.
+        &[shape, ("Sub", &["n", "weight"], &["l"]), ("Slice", &["x", "weight", "l"], &["s"])],
+        &[shape, ("Add", &["n", "less"], &["l"]), ("Slice", &["x", "weight", "l"], &["s"])],
+        &[shape, ("Sub", &["n", "weight"], &["l"]), ("Cast", &["l"], &["l"]), ("Slice", &["x", "weight", "l"], &["s"])],
+        &[("Slice", &["x", "less", "weight"], &["s"])],
+        &[("Slice", &["x", "weight", "less", "", "less"], &["s"])],
+        &[("Slice", &["x"], &["s"])],
+        &[("Neg", &["weight"], &["l"]), ("Slice", &["x", "l", "weight"], &["s"])],
+        // Factors and steps below 0.
+        &[shape, ("Mul", &["n", "less"], &["l"]), ("Expand", &["x", "l"], &["s"])],
+        &[shape, ("Div", &["n", "less"], &["l"]), ("Expand", &["x", "l"], &["s"])],
+        &[shape, ("Range", &["weight", "n", "less"], &["s"])],
+        // What the data is compared with.
+        &[("Conv", &["weight", "x"], &["s"])],
+        &[shape, ("Gather", &["weight", "n"], &["l"]), ("Expand", &["x", "l"], &["s"])],
     ] {
         let nodes = [first, &[gru]].concat();
         assert_eq!(fatal(|_| {}, &nodes).as_deref(), Some("GRU"), "{first:?}");
     }
+}
+
+#[test]
+fn what_a_loop_takes_away_as_often_as_a_size_says_is_not_told_by_sizes() {
+    let cut = Node { inputs: names(&["carried", "weight", "end"]), ..node("Slice", "next", Vec::new()) };
+    let body = Graph {
+        nodes: vec![cut],
+        inputs: names(&["run", "on", "carried"]).into_iter().map(|name| Value { name, ..Value::default() }).collect(),
+        outputs: names(&["on", "next"]).into_iter().map(|name| Value { name, ..Value::default() }).collect(),
+        ..Graph::default()
+    };
+    let shape = Node { inputs: names(&["x"]), ..node("Shape", "n", Vec::new()) };
+    let repeated = |count: &str| Node { inputs: names(&[count, "", "x"]), ..node("Loop", "s", vec![body.clone()]) };
+    let gru = Node { inputs: names(&["s", "weight"]), ..node("GRU", "y", Vec::new()) };
+    let fatal = |count: &str| {
+        let mut graph = from_x_to_y(vec![shape.clone(), repeated(count), gru.clone()]);
+        for name in ["weight", "end"] {
+            graph.initializers.insert(name.to_owned());
+            graph.numbers.insert(name.to_owned(), vec![1]);
+        }
+        graph.inputs.truncate(1);
+        Model { graph, ..Model::default() }.fatal()
+    };
+    assert_eq!(fatal("weight"), Some(Fatal::BySizes { numbers: false }));
+    assert_eq!(fatal("n"), Some(Fatal::Anyhow("GRU".to_owned())));
+}
+
+fn names(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
 }
 
 #[test]
@@ -83,6 +139,7 @@ fn what_is_run_only_for_some_values_is_not_told_by_sizes() {
         let node = Node { inputs: vec![by.to_owned()], ..node("If", "y", vec![body(), body()]) };
         let mut graph = from_x_to_y(vec![node]);
         graph.initializers.insert("weight".to_owned());
+        graph.numbers.insert("weight".to_owned(), vec![2]);
         graph.inputs.push(Value { name: "rate".to_owned(), scalar: true, fixed: true, ..Value::default() });
         Model { graph, ..Model::default() }.fatal()
     };
@@ -112,12 +169,17 @@ fn a_size_that_depends_on_values_is_followed_to_operators_that_can_end_the_proce
     }
     let transposed = [sliced, ("ConvTranspose", &["s", "weight"][..], &["y"][..])];
     for (dimensions, is_fatal) in [(1, false), (2, false), (3, true)] {
-        let kernel = |model: &mut Model| model.graph.nodes[1].kernel = Some(dimensions);
+        let kernel = |model: &mut Model| {
+            model.graph.nodes[1].attributes.insert("kernel_shape".to_owned(), vec![3; dimensions]);
+        };
         assert_eq!(fatal(kernel, &transposed).is_some(), is_fatal, "{dimensions}");
     }
     let unique = [found, ("Unique", &["s"][..], &["y"][..])];
     assert_eq!(fatal(as_is, &unique), None);
-    assert!(fatal(|model| model.graph.nodes[1].has_axis = true, &unique).is_some());
+    let with_axis = |model: &mut Model| {
+        model.graph.nodes[1].attributes.insert("axis".to_owned(), vec![0]);
+    };
+    assert!(fatal(with_axis, &unique).is_some());
 }
 
 #[test]
