@@ -20,14 +20,14 @@ def save(name, nodes, inputs, outputs, constants):
 tensor, constant = helper.make_tensor_value_info, helper.make_tensor
 
 
-def recurrent(name, steps, before, inputs=(), constants=(), end=1 << 40):
+def recurrent(name, steps, before, inputs=(), constants=(), end="end"):
     """A GRU over the steps of x from `start` on, which `before` may make. The runtime does not survive a sequence without
     steps."""
     save(
         name,
         [
             *before,
-            helper.make_node("Slice", ["x", "start", "end"], ["rest"]),
+            helper.make_node("Slice", ["x", "start", end], ["rest"]),
             helper.make_node("GRU", ["rest", "w", "r"], ["", "y"], hidden_size=2),
         ],
         [tensor("x", TensorProto.FLOAT, [steps, 1, 3]), *inputs],
@@ -35,7 +35,7 @@ def recurrent(name, steps, before, inputs=(), constants=(), end=1 << 40):
         [
             constant("w", TensorProto.FLOAT, [1, 6, 3], [0.1] * 18),
             constant("r", TensorProto.FLOAT, [1, 6, 2], [0.1] * 12),
-            constant("end", TensorProto.INT64, [1], [end]),
+            constant("end", TensorProto.INT64, [1], [1 << 40]),
             *constants,
         ],
     )
@@ -47,8 +47,27 @@ if sys.argv[2:] == ["warmed"]:
     sys.exit()
 # The request decides how many steps are left.
 recurrent("sliced", 3, [], inputs=[tensor("start", TensorProto.INT64, [1])])
-# From the last but one to the second: something is left of up to three, and nothing of more, which no smaller size tells.
-recurrent("trimmed", "n", [], constants=[constant("start", TensorProto.INT64, [1], [-2])], end=2)
+# Of n steps it leaves 60 / n - 15 at most: all of up to three and none of more. The server takes the other dimension of a
+# Reshape to n rows to grow with n.
+recurrent(
+    "trimmed",
+    "n",
+    [
+        helper.make_node("Shape", ["x"], ["n"], end=1),
+        helper.make_node("Concat", ["n", "rest_of_it"], ["rows"], axis=0),
+        helper.make_node("Reshape", ["sixty", "rows"], ["grid"]),
+        helper.make_node("Shape", ["grid"], ["width"], start=1),
+        helper.make_node("Sub", ["width", "fifteen"], ["more"]),
+        helper.make_node("Max", ["more", "start"], ["until"]),
+    ],
+    constants=[
+        constant("start", TensorProto.INT64, [1], [0]),
+        constant("rest_of_it", TensorProto.INT64, [1], [-1]),
+        constant("fifteen", TensorProto.INT64, [1], [15]),
+        constant("sixty", TensorProto.FLOAT, [60], [0.0] * 60),
+    ],
+    end="until",
+)
 # Without the first two steps.
 recurrent("shortened", "n", [], constants=[constant("start", TensorProto.INT64, [1], [2])])
 
