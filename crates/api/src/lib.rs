@@ -8,6 +8,7 @@
 
 pub mod decode;
 pub mod deployment;
+pub mod ejected;
 pub mod event;
 pub mod fence;
 pub mod id;

@@ -40,6 +40,7 @@ pub(crate) fn documented() -> OpenApiRouter<Shared> {
         .routes(routes!(stray::end))
         .routes(routes!(route::watch))
         .routes(routes!(route::lost))
+        .routes(routes!(route::ejected))
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
         .routes(routes!(health::metrics))

@@ -1,6 +1,7 @@
 //! Forwards a request to a replica, retries it at another one if necessary, and returns the answer to the client.
 
 pub(crate) mod attempts;
+pub(crate) mod ejection;
 pub(crate) mod flight;
 pub(crate) mod gateway;
 pub(crate) mod head;

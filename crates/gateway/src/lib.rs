@@ -11,7 +11,7 @@
 //! | [`wire`] | paths, headers, gRPC encoding, refusals, timers |
 //! | [`table`] | endpoints, health of replicas, the watch, the copy on disk |
 //! | [`upstream`] | connections to replicas, and bodies on them |
-//! | [`observe`] | counters, prediction records, lost requests, metrics and resource usage of replicas |
+//! | [`observe`] | counters, prediction records, reports to the control plane, metrics and resource usage of replicas |
 //! | [`admit`] | checks of the header, limits |
 //! | [`choose`] | choice of the revision and the replica |
 //! | [`forward`] | the loop of attempts, bodies in both directions |
@@ -45,8 +45,8 @@ use tokio::{net::TcpListener, runtime::Handle, sync::mpsc};
 use crate::{
     forward::gateway::Gateway,
     observe::{
-        lost,
         records::{FLUSH_EVERY, Writer},
+        reports,
     },
     serve::{accept, app::App, thread::Thread},
     table::{saved, watch},
@@ -97,7 +97,12 @@ pub async fn run(
     let (losses_noted, noted) = tokio::sync::oneshot::channel::<()>();
     let telling = tasks.spawn({
         let gateway = Arc::clone(&app.gateway);
-        async move { lost::tell(&gateway.lost, &gateway.config.control_url, noted).await }
+        async move { reports::tell(&gateway.lost, &gateway.config.control_url, noted).await }
+    });
+    let (ejections_noted, noted) = tokio::sync::oneshot::channel::<()>();
+    let telling_ejections = tasks.spawn({
+        let gateway = Arc::clone(&app.gateway);
+        async move { reports::tell(&gateway.ejected, &gateway.config.control_url, noted).await }
     });
 
     let mut lanes = Vec::with_capacity(threads);
@@ -119,8 +124,8 @@ pub async fn run(
             Err(error) => ended = Err(GatewayError::Defect(error.to_string())),
         }
     }
-    drop((all_done, losses_noted));
-    for task in [keeping, Some(recording), Some(telling)].into_iter().flatten() {
+    drop((all_done, losses_noted, ejections_noted));
+    for task in [keeping, Some(recording), Some(telling), Some(telling_ejections)].into_iter().flatten() {
         task.await.map_err(|error| GatewayError::Defect(error.to_string()))?;
     }
     ended

@@ -2,9 +2,9 @@
 
 pub(crate) mod counters;
 pub(crate) mod exposition;
-pub(crate) mod lost;
 pub(crate) mod pages;
 pub(crate) mod records;
+pub(crate) mod reports;
 mod sample;
 mod survey;
 pub(crate) mod usage;

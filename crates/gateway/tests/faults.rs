@@ -12,9 +12,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use api::route::form1::Route;
+use api::{ejected::Cause, route::form1::Route};
 use base::Tasks;
-use harness::{Control, Gateway, Manner, Replica, revision, route};
+use harness::{Control, Gateway, Manner, Replica, eventually, revision, route};
 
 async fn pair(one: Manner, other: Manner, idempotent: bool) -> (Replica, Replica, Control, Gateway) {
     let (one, other) = (Replica::start("a", one).await, Replica::start("b", other).await);
@@ -180,7 +180,7 @@ async fn a_fatal_request_ends_one_replica_where_requests_are_not_idempotent() {
 
 #[tokio::test]
 async fn a_frozen_replica_gets_nothing_until_it_answers_a_probe() {
-    let (one, two, _control, gateway) = pair(Manner::Well, Manner::Well, true).await;
+    let (one, two, control, gateway) = pair(Manner::Well, Manner::Well, true).await;
     one.behave(Manner::Frozen);
     let load = Load::begin(&gateway, 2);
     let told = r#"modelway_gateway_ejections_total{deployment="md-1",replica="a"} 1"#;
@@ -192,6 +192,11 @@ async fn a_frozen_replica_gets_nothing_until_it_answers_a_probe() {
         assert_eq!(gateway.infer("iris").await.0, 200);
     }
     assert_eq!(one.requests(), before, "what hangs gets nothing");
+    let reported = eventually("a report of the ejection", || async {
+        control.told.ejected.lock().unwrap().first().cloned().ok_or(())
+    })
+    .await;
+    assert_eq!((reported.replica.0.as_str(), reported.cause, reported.pause_ms), ("a", Cause::Hung, None));
     one.behave(Manner::Well);
     let begun = Instant::now();
     while one.requests() == before {

@@ -10,7 +10,7 @@ use modelway_gateway::Config;
 
 async fn told(control: &Control, holds: impl Fn(&[LostRequests]) -> bool) -> Vec<LostRequests> {
     eventually("a word of lost requests", || async {
-        let lost = control.lost.lock().unwrap().clone();
+        let lost = control.told.lost.lock().unwrap().clone();
         if holds(&lost) { Ok(lost) } else { Err(lost) }
     })
     .await

@@ -2,6 +2,7 @@
 
 use api::{
     DeploymentId, Event,
+    ejected::{Cause, Ejected},
     event::NewEvent,
     lost::{Loss, LostRequests, MOST_IDS},
 };
@@ -48,6 +49,44 @@ impl App {
         }
         Ok(())
     }
+
+    /// Stores each report as an event of its deployment. A report that was stored before is skipped.
+    pub(crate) async fn replicas_ejected(&self, ejected: &[Ejected]) -> Result<(), Error> {
+        for ejected in ejected {
+            let event = NewEvent {
+                revision: Some(ejected.revision),
+                actor: "gateway",
+                kind: "replica_ejected",
+                message: ejection(ejected),
+                evidence: json!({
+                    "replica": ejected.replica, "cause": ejected.cause, "error": ejected.error,
+                    "ejections": ejected.count, "pause_ms": ejected.pause_ms,
+                }),
+            };
+            self.store.event_once(ejected.deployment, &ejected.key, event, self.now()).await?;
+        }
+        Ok(())
+    }
+}
+
+fn ejection(ejected: &Ejected) -> String {
+    let Ejected { replica, error, .. } = ejected;
+    let why = match ejected.cause {
+        Cause::Unreachable => "a gateway cannot connect to it",
+        Cause::BrokeOff => "its connection to a gateway broke",
+        Cause::Failing => "it failed several requests in a row",
+        Cause::Hung => "it had unanswered requests and hangs",
+    };
+    let pause = match ejected.pause_ms {
+        #[expect(clippy::cast_precision_loss, reason = "it is shown with one decimal")]
+        Some(pause_ms) => format!("for {:.1} s, while other replicas can serve", pause_ms as f64 / 1_000.0),
+        None => "until it answers a probe".to_owned(),
+    };
+    let times = match ejected.count {
+        0 | 1 => String::new(),
+        count => format!(" (ejection {count} since the last event)"),
+    };
+    format!("{replica} gets no requests {pause}, because {why}: {error}{times}")
 }
 
 fn ids(lost: &LostRequests) -> &[String] {

@@ -2,6 +2,7 @@
 
 use api::{
     Fault, Problem,
+    ejected::{Ejected, MOST_EJECTED},
     lost::{LostRequests, MOST_LOST},
     route::PROTOCOL,
 };
@@ -14,6 +15,8 @@ use http::{
     HeaderName, HeaderValue, StatusCode,
     header::{CACHE_CONTROL, CONTENT_TYPE},
 };
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::{Shared, body::Json, query::Query};
 use crate::{
@@ -75,14 +78,36 @@ pub(super) async fn watch(State(app): State<Shared>, mut query: Query) -> Result
 )]
 pub(super) async fn lost(State(app): State<Shared>, query: Query, Json(body): Json) -> Result<StatusCode, Error> {
     query.finish()?;
+    app.requests_lost(&reports(body, MOST_LOST)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Report ejected replicas
+///
+/// For gateways: replicas that get no requests for a time, because they failed. Each report becomes an event of its
+/// deployment, unless it was reported before or its deployment no longer exists.
+#[utoipa::path(
+    post, path = "/v1/routes/ejected", tag = "routes", operation_id = "tellEjectedReplicas",
+    request_body = Vec<Ejected>,
+    responses(
+        (status = 204, description = "The reports are stored"),
+        (status = 422, description = "The payload has faults", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "Any other error", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn ejected(State(app): State<Shared>, query: Query, Json(body): Json) -> Result<StatusCode, Error> {
+    query.finish()?;
+    app.replicas_ejected(&reports(body, MOST_EJECTED)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn reports<R: DeserializeOwned>(body: Value, most: usize) -> Result<Vec<R>, Error> {
     let fault = |code: &str, detail: String| {
         Error::Payload(vec![Fault { pointer: String::new(), code: code.to_owned(), detail }])
     };
-    let lost: Vec<LostRequests> =
-        serde_json::from_value(body).map_err(|error| fault("invalid_payload", error.to_string()))?;
-    if lost.len() > MOST_LOST {
-        return Err(fault("too_many", format!("send at most {MOST_LOST} reports at once")));
+    let reports: Vec<R> = serde_json::from_value(body).map_err(|error| fault("invalid_payload", error.to_string()))?;
+    if reports.len() > most {
+        return Err(fault("too_many", format!("send at most {most} reports at once")));
     }
-    app.requests_lost(&lost).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(reports)
 }

@@ -231,6 +231,12 @@ fn restrict(name: &str, schema: &mut Value) {
             schema["properties"]["count"].as_object_mut().map(|count| count.shift_remove("format"));
             schema["properties"]["count"]["maximum"] = u64::MAX.into();
         }
+        "Ejected" => {
+            for field in ["count", "pause_ms"] {
+                schema["properties"][field].as_object_mut().map(|number| number.shift_remove("format"));
+                schema["properties"][field]["maximum"] = u64::MAX.into();
+            }
+        }
         _ => {}
     }
 }

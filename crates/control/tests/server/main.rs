@@ -2,6 +2,7 @@
 
 mod changes;
 mod deployments;
+mod ejected;
 mod guard;
 mod health;
 mod listener;

@@ -17,13 +17,16 @@ use std::{
     time::Duration,
 };
 
+use api::ejected::Cause;
 use base::grpc::{TIMEOUT, timeout_value};
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode};
 use tokio::time::Instant;
 
 use super::{
+    ejection,
     flight::{Claim, Flight},
+    gateway::Gateway,
     head::{Protocol, stamp},
     lane::Lane,
     line::Line,
@@ -140,12 +143,13 @@ pub(crate) async fn forward(call: Call, head: Request<()>, body: Received) -> Re
                     && let Some(body) = again
                     && attempts.has_other(&replica)
                 {
-                    replica.answered_badly(lane.gateway.now_ms());
-                    attempts.failed(&replica, &format!("it answered {} without beginning the request", code.as_u16()));
+                    let how = format!("it answered {} without beginning the request", code.as_u16());
+                    ejection::failed(&lane.gateway, &replica, || how.clone());
+                    attempts.failed(&replica, &how);
                     *outgoing.body_mut() = SendBody::held(body.clone());
                     continue;
                 }
-                judge(&replica, code, || lane.gateway.now_ms());
+                judge(&lane.gateway, &replica, code);
                 let flight = Box::new(Flight {
                     revision: attempts.revision,
                     _admission: call.admission,
@@ -206,7 +210,8 @@ pub(crate) async fn forward(call: Call, head: Request<()>, body: Received) -> Re
                 // A short timeout of the client says nothing about the replica.
                 if timeout >= Duration::from_millis(endpoint.route.request_timeout_ms) {
                     // One slow request proves nothing, but a hanging replica must not make every second request hang.
-                    replica.answered_badly(lane.gateway.now_ms());
+                    let error = || format!("it did not answer within {} ms", timeout.as_millis());
+                    ejection::failed(&lane.gateway, &replica, error);
                 }
                 endpoint.live.own.get().count(504);
                 let words = format!(
@@ -232,7 +237,9 @@ pub(crate) async fn forward(call: Call, head: Request<()>, body: Received) -> Re
                 }
             }
             SendError::Reset(error) => {
-                replica.answered_badly(lane.gateway.now_ms());
+                ejection::failed(&lane.gateway, &replica, || {
+                    format!("it gave a request up before it answered: {error}")
+                });
                 let words = format!("{} gave the request up before it answered: {error}", replica.id);
                 attempts.refuse(StatusCode::BAD_GATEWAY, &words)
             }
@@ -257,9 +264,9 @@ pub(crate) async fn forward(call: Call, head: Request<()>, body: Received) -> Re
 }
 
 /// What an answer says about its replica.
-fn judge(replica: &Replica, code: StatusCode, now_ms: impl FnOnce() -> u64) {
+fn judge(gateway: &Gateway, replica: &Replica, code: StatusCode) {
     if code.is_server_error() && code != StatusCode::NOT_IMPLEMENTED && code != StatusCode::GATEWAY_TIMEOUT {
-        replica.answered_badly(now_ms());
+        ejection::failed(gateway, replica, || format!("it answered {}", code.as_u16()));
     } else {
         replica.answered_well();
     }
@@ -319,7 +326,7 @@ impl Attempts<'_> {
 
     /// Records that no connection to a replica can be made.
     fn unreachable(&mut self, replica: &Arc<Replica>, how: &str) {
-        replica.eject(self.lane.gateway.now_ms());
+        ejection::eject(&self.lane.gateway, replica, Cause::Unreachable, how);
         self.failed(replica, how);
     }
 
@@ -331,9 +338,9 @@ impl Attempts<'_> {
         spare: Option<&Bytes>,
         id: Option<&HeaderValue>,
     ) -> Result<(), Refusal> {
-        replica.eject(self.lane.gateway.now_ms());
-        self.lane.gateway.counters.broken.inc();
         let Ended { error, answering, .. } = &ended;
+        ejection::eject(&self.lane.gateway, replica, Cause::BrokeOff, error);
+        self.lane.gateway.counters.broken.inc();
         tracing::warn!(
             request = id.and_then(|id| id.to_str().ok()),
             replica = &replica.id,

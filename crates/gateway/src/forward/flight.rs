@@ -2,10 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
+use api::ejected::Cause;
 use http::{HeaderMap, HeaderValue};
 use tokio::time::Instant;
 
-use super::{lane::Lane, loss};
+use super::{ejection, lane::Lane, loss};
 use crate::{
     admit::limits::Admission,
     observe::records::{Draft, Record},
@@ -75,7 +76,8 @@ impl Flight {
     /// The replica stopped within its answer; `error`: its connection broke.
     pub(crate) fn broke_off(&mut self, error: Option<&str>) {
         let gateway = &self.lane.gateway;
-        self.claim.0.eject(gateway.now_ms());
+        let cut = "it did not complete its answer";
+        ejection::eject(gateway, &self.claim.0, Cause::BrokeOff, error.unwrap_or(cut));
         if let Some(error) = error {
             loss::broke_off(gateway, &self.endpoint, &self.revision, &self.claim.0, self.id.as_ref(), error, None);
         }

@@ -5,14 +5,14 @@ use std::{
     time::SystemTime,
 };
 
-use api::Timestamp;
+use api::{Timestamp, ejected::Ejected, lost::LostRequests};
 use base::{Clock, Tasks};
 use tokio::time::Instant;
 
 use crate::{
     admit::limits::Counts,
     config::Config,
-    observe::{counters::Counters, lost::Lost},
+    observe::{counters::Counters, reports::Reports},
     table::routes::Table,
     wire::headers::Ids,
 };
@@ -30,7 +30,9 @@ pub(crate) struct Gateway {
     /// Records that could not be written to disk.
     pub(crate) records_lost: Arc<AtomicU64>,
     /// Lost requests, until they are reported to the control plane.
-    pub(crate) lost: Lost,
+    pub(crate) lost: Reports<LostRequests>,
+    /// Ejected replicas, until they are reported to the control plane.
+    pub(crate) ejected: Reports<Ejected>,
     started: Instant,
 }
 
@@ -45,7 +47,8 @@ impl Gateway {
             counts: Arc::default(),
             counters: Counters::default(),
             records_lost: Arc::default(),
-            lost: Lost::default(),
+            lost: Reports::default(),
+            ejected: Reports::default(),
             started: Instant::now(),
         })
     }

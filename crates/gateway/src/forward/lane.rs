@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::gateway::Gateway;
+use super::{ejection, gateway::Gateway};
 use crate::{
     admit::limits::Limits,
     observe::records::Records,
@@ -100,11 +100,11 @@ impl Lane {
         let mut hangs = false;
         while probe::is_silent(replica, PROBE_PATIENCE).await {
             if !std::mem::replace(&mut hangs, true) {
-                replica.hangs();
-                let (replica, seconds) = (&replica.id, PROBE_PATIENCE.as_secs());
+                let error = format!("it did not answer a probe within {} s", PROBE_PATIENCE.as_secs());
+                ejection::hangs(&self.gateway, replica, &error);
                 tracing::warn!(
-                    replica,
-                    "a replica with outstanding requests did not answer a probe within {seconds} s; it gets no requests"
+                    replica = &replica.id,
+                    "a replica with outstanding requests gets no more of them: {error}"
                 );
             }
             tokio::select! {

@@ -108,25 +108,26 @@ impl Replica {
         }
     }
 
-    /// It answered with a server error.
-    pub(crate) fn answered_badly(&self, now_ms: u64) {
-        if self.bad_in_row.fetch_add(1, Ordering::Relaxed) + 1 >= BAD_ANSWERS {
-            self.eject(now_ms);
-        }
+    /// It failed a request. If that ejects it, the milliseconds until it gets requests again.
+    pub(crate) fn answered_badly(&self, now_ms: u64) -> Option<u64> {
+        let bad = self.bad_in_row.fetch_add(1, Ordering::Relaxed) + 1;
+        (bad >= BAD_ANSWERS).then(|| self.eject(now_ms)).flatten()
     }
 
-    /// It could not be reached, or its connection broke.
-    pub(crate) fn eject(&self, now_ms: u64) {
+    /// It could not be reached, or its connection broke. The result is the milliseconds until it gets requests again;
+    /// `None`: it is ejected already.
+    pub(crate) fn eject(&self, now_ms: u64) -> Option<u64> {
         if self.is_ejected(|| now_ms) {
             // Requests that were in flight at its ejection give no new information.
-            return;
+            return None;
         }
         let times = self.ejected_in_row.fetch_add(1, Ordering::Relaxed).min(6);
         let pause = (FIRST_EJECTION_MS << times).min(LONGEST_EJECTION_MS);
         // Jitter: replicas that failed together should not be retried together.
-        let jitter = rand::random_range(0..=pause / 4);
+        let pause = pause + rand::random_range(0..=pause / 4);
         self.ejections.fetch_add(1, Ordering::Relaxed);
-        self.ejected_until.store(now_ms + pause + jitter, Ordering::Relaxed);
+        self.ejected_until.store(now_ms + pause, Ordering::Relaxed);
+        Some(pause)
     }
 
     /// It gets a request at `tick`.
@@ -156,11 +157,13 @@ impl Replica {
             && !self.probed.swap(true, Ordering::Relaxed)
     }
 
-    /// A probe was not answered.
-    pub(crate) fn hangs(&self) {
-        if !self.hung.swap(true, Ordering::Relaxed) {
+    /// A probe was not answered. Whether that is news.
+    pub(crate) fn hangs(&self) -> bool {
+        let news = !self.hung.swap(true, Ordering::Relaxed);
+        if news {
             self.ejections.fetch_add(1, Ordering::Relaxed);
         }
+        news
     }
 
     /// A probe was answered at `tick`; it was the last one.

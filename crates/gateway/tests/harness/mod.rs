@@ -21,7 +21,8 @@ use std::{
 use api::{
     DeploymentId, EndpointId, ReplicaId, RevisionNumber, State,
     deployment::LogPayloads,
-    lost::LostRequests,
+    ejected::{EJECTED_PATH, Ejected},
+    lost::{LOST_PATH, LostRequests},
     route::{Change, Entry, RouteMessage, RouteReplica, RouteRevision, form1::Route},
 };
 use base::{Clock, Tasks};
@@ -268,13 +269,20 @@ async fn answer(
     }
 }
 
+/// What a control plane was told by gateways.
+#[derive(Clone, Default)]
+pub(crate) struct Told {
+    pub(crate) lost: Arc<Mutex<Vec<LostRequests>>>,
+    pub(crate) ejected: Arc<Mutex<Vec<Ejected>>>,
+}
+
 /// A control plane of routes and nothing else.
 pub(crate) struct Control {
     pub(crate) addr: SocketAddr,
     epoch: String,
     entries: Arc<Mutex<BTreeMap<(i64, &'static str), Change>>>,
-    /// What it was told of lost requests.
-    pub(crate) lost: Arc<Mutex<Vec<LostRequests>>>,
+    /// The reports of gateways.
+    pub(crate) told: Told,
     version: Arc<watch::Sender<i64>>,
     tasks: Tasks,
 }
@@ -290,12 +298,12 @@ impl Control {
             addr: listener.local_addr().unwrap(),
             epoch: epoch.to_owned(),
             entries: Arc::default(),
-            lost: Arc::default(),
+            told: Told::default(),
             version: Arc::new(watch::Sender::new(0)),
             tasks: Tasks::new(),
         };
         let (tasks, epoch) = (control.tasks.clone(), epoch.to_owned());
-        let (entries, version, lost) = (control.entries.clone(), control.version.clone(), control.lost.clone());
+        let (entries, version, told) = (control.entries.clone(), control.version.clone(), control.told.clone());
         tasks.clone().spawn(async move {
             loop {
                 let stream = tokio::select! {
@@ -304,10 +312,10 @@ impl Control {
                 };
                 let (entries, versions, epoch, stop) =
                     (entries.clone(), version.subscribe(), epoch.clone(), tasks.clone());
-                let lost = lost.clone();
+                let told = told.clone();
                 tasks.spawn(async move {
                     tokio::select! {
-                        _ = tell(stream, &epoch, &entries, &lost, versions) => {}
+                        _ = tell(stream, &epoch, &entries, &told, versions) => {}
                         () = stop.stopping() => {}
                     }
                 });
@@ -358,7 +366,7 @@ async fn tell(
     mut stream: TcpStream,
     epoch: &str,
     entries: &Mutex<BTreeMap<(i64, &'static str), Change>>,
-    lost: &Mutex<Vec<LostRequests>>,
+    told: &Told,
     mut versions: watch::Receiver<i64>,
 ) -> std::io::Result<Infallible> {
     let mut head = Vec::new();
@@ -369,7 +377,11 @@ async fn tell(
     if let Some(length) = head.split_once("content-length: ").filter(|_| head.starts_with("POST ")) {
         let mut body = vec![0; length.1.split("\r\n").next().unwrap().parse().unwrap()];
         stream.read_exact(&mut body).await?;
-        lost.lock().unwrap().extend(serde_json::from_slice::<Vec<LostRequests>>(&body)?);
+        match head.split(' ').nth(1) {
+            Some(LOST_PATH) => told.lost.lock().unwrap().extend(serde_json::from_slice::<Vec<LostRequests>>(&body)?),
+            Some(EJECTED_PATH) => told.ejected.lock().unwrap().extend(serde_json::from_slice::<Vec<Ejected>>(&body)?),
+            other => panic!("no path of a control plane: {other:?}"),
+        }
         stream.write_all(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n").await?;
         return Err(std::io::ErrorKind::NotConnected.into());
     }
