@@ -22,6 +22,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration::Both(include_str!("../migrations/0006_traffic.sql")),
     Migration::Postgres(include_str!("../migrations/0007_event_ids_postgres.sql")),
     Migration::Both(include_str!("../migrations/0008_placement.sql")),
+    Migration::Both(include_str!("../migrations/0009_task_placement.sql")),
 ];
 
 /// The SQL of one version.

@@ -37,10 +37,14 @@ const LOOK_EVERY_MS: std::ops::Range<u64> = 75..125;
 /// How many due tasks are tried before reading again.
 const CANDIDATES: i64 = 16;
 
-/// The tasks of a placement's deployments, and of those that are gone. Both looks need an index only.
-const DUE: &str = "SELECT deployment, due_at FROM task \
-    WHERE EXISTS (SELECT 1 FROM deployment WHERE placement = $2 AND id = task.deployment) \
-    OR NOT EXISTS (SELECT 1 FROM deployment WHERE id = task.deployment) ORDER BY due_at LIMIT $1";
+/// The first tasks of a placement's deployments, and of those that are gone. Each half reads a few rows of one index: a
+/// worker asks ten times a second, and thousands of tasks of another placement may wait for a worker.
+const DUE: &str = "SELECT deployment, due_at FROM \
+    (SELECT deployment, due_at FROM task WHERE placement = $2 ORDER BY due_at LIMIT $1) AS own \
+    UNION ALL SELECT deployment, due_at FROM \
+    (SELECT deployment, due_at FROM task WHERE placement IS NULL AND NOT EXISTS \
+    (SELECT 1 FROM deployment WHERE id = task.deployment AND placement <> $2) ORDER BY due_at LIMIT $1) AS unplaced \
+    ORDER BY due_at LIMIT $1";
 
 /// A task that a worker has taken: it is nobody else's until its lease has passed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -256,7 +260,8 @@ pub(crate) async fn wake(sql: &mut Sql, deployment: DeploymentId, due: Timestamp
 
 fn waking<'q>(deployment: DeploymentId, due: Timestamp) -> sqlx::query::Query<'q, sqlx::Any, sqlx::any::AnyArguments> {
     sqlx::query(
-        "INSERT INTO task (deployment, due_at) VALUES ($1, $2) ON CONFLICT (deployment) DO UPDATE SET \
+        "INSERT INTO task (deployment, due_at, placement) \
+         VALUES ($1, $2, (SELECT placement FROM deployment WHERE id = $1)) ON CONFLICT (deployment) DO UPDATE SET \
          due_at = CASE WHEN task.token IS NULL AND excluded.due_at < task.due_at \
          THEN excluded.due_at ELSE task.due_at END, \
          again_at = CASE WHEN task.token IS NULL THEN NULL \

@@ -119,7 +119,7 @@ async fn what_was_gone_before_anything_was_forgotten_is_forgotten_too(database: 
          ALTER TABLE route DROP COLUMN targets; ALTER TABLE route DROP COLUMN targets_version; \
          DROP INDEX deployment_by_placement; ALTER TABLE deployment DROP COLUMN placement; \
          ALTER TABLE worker DROP COLUMN placement; ALTER TABLE deployment DROP COLUMN traffic; ALTER TABLE revision DROP COLUMN pin; \
-         DROP TABLE stray; DELETE FROM modelway_schema WHERE version >= 2",
+         DROP TABLE stray; DROP INDEX task_by_placement; ALTER TABLE task DROP COLUMN placement; DELETE FROM modelway_schema WHERE version >= 2",
     )
     .await;
     let store = database.open().await;

@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use api::DeploymentId;
+use base::Clock;
 use serde_json::json;
-use store::{DeploymentFilter, Store};
+use store::{DeploymentFilter, Store, TaskQueue};
 
 use crate::support::{Database, create, execute, on_both, spec};
 
@@ -11,9 +13,10 @@ const MANY: i64 = 10_000;
 
 on_both! {
     ten_thousand_deployments_are_listed_and_scanned_quickly
+    a_task_is_taken_quickly_behind_ten_thousand_of_another_placement
 }
 
-async fn ten_thousand_deployments_are_listed_and_scanned_quickly(database: Database) {
+async fn ten_thousand_deployments(database: &Database) -> Store {
     let store = database.open().await;
     create(&store, &spec(json!({"labels": {"team": "a"}, "env": {"PADDING": "x".repeat(1000)}}))).await;
     execute(
@@ -28,6 +31,11 @@ async fn ten_thousand_deployments_are_listed_and_scanned_quickly(database: Datab
         ),
     )
     .await;
+    store
+}
+
+async fn ten_thousand_deployments_are_listed_and_scanned_quickly(database: Database) {
+    let store = ten_thousand_deployments(&database).await;
 
     let all = DeploymentFilter::default();
     let rare = DeploymentFilter { labels: vec![("team".into(), "rare".into())], ..all.clone() };
@@ -49,6 +57,29 @@ async fn ten_thousand_deployments_are_listed_and_scanned_quickly(database: Datab
     assert_eq!(scan(&store).await, MANY);
     println!("scan of {MANY} in pages of 2,000: {:?}", started.elapsed());
     assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+}
+
+async fn a_task_is_taken_quickly_behind_ten_thousand_of_another_placement(database: Database) {
+    let store = ten_thousand_deployments(&database).await;
+    execute(
+        &database.url,
+        "INSERT INTO task (deployment, due_at, placement) SELECT id, id, placement FROM deployment WHERE id > 1; \
+         UPDATE deployment SET placement = 'east' WHERE id = 1; DELETE FROM task WHERE deployment = 1",
+    )
+    .await;
+    let queue = TaskQueue::new(store.placed("east"), Clock::system());
+    let mut times = Vec::new();
+    for _ in 0..9 {
+        queue.wake(DeploymentId(1), Duration::ZERO).await.unwrap();
+        let started = Instant::now();
+        let task = queue.next(Duration::from_secs(60)).await.unwrap().expect("it is due");
+        times.push(started.elapsed());
+        assert_eq!(task.deployment, DeploymentId(1));
+        queue.ack(&task.receipt).await.unwrap();
+    }
+    times.sort_unstable();
+    println!("taking a task: median {:?}, slowest {:?}", times[times.len() / 2], times[times.len() - 1]);
+    assert!(times[times.len() / 2] < Duration::from_millis(100), "{times:?}");
 }
 
 async fn scan(store: &Store) -> i64 {
