@@ -1,6 +1,8 @@
 //! Why an artefact is not available, grouped by what to do next.
 
-use std::{error::Error, fmt::Write as _, io, path::PathBuf};
+use std::{error::Error, io, path::PathBuf};
+
+use base::error::chain;
 
 /// Why an artefact is not available.
 #[derive(Debug, thiserror::Error)]
@@ -175,18 +177,4 @@ impl From<io::Error> for Failure {
 
 pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-}
-
-/// An error and its causes in one line, without repeating a cause that its effect already quotes.
-pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let words = cause.to_string();
-        if !text.contains(&words) {
-            let _ = write!(text, ": {words}");
-        }
-        next = cause.source();
-    }
-    text
 }

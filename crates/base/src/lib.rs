@@ -5,6 +5,7 @@
 pub mod client;
 pub mod clock;
 pub mod config;
+pub mod error;
 pub mod grpc;
 pub mod guard;
 pub mod memory;

@@ -107,9 +107,9 @@ impl Ask {
 
 async fn get(url: &str) -> Result<String, String> {
     let client = base::client::builder_for(url).timeout(PATIENCE).build().map_err(|error| error.to_string())?;
-    let answer = client.get(url).send().await.map_err(|error| crate::exit::chain(&error))?;
+    let answer = client.get(url).send().await.map_err(|error| base::error::chain(&error))?;
     let status = answer.status();
-    let text = answer.text().await.map_err(|error| crate::exit::chain(&error))?;
+    let text = answer.text().await.map_err(|error| base::error::chain(&error))?;
     if status.is_success() { Ok(text) } else { Err(format!("{url} answers {status}")) }
 }
 

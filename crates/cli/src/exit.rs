@@ -3,7 +3,7 @@
 use std::{error::Error, fmt, io, process::ExitCode};
 
 use api::{Problem, decode::MORE_FAULTS};
-use base::visible;
+use base::{error::chain, visible};
 
 /// The exit statuses, as `modelway --help` documents them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,22 +80,6 @@ impl Failure {
     }
 }
 
-/// The texts of an error and its causes, each once: many errors include the text of their cause.
-#[must_use]
-pub fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut message = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let text = inner.to_string();
-        if !message.contains(&text) {
-            message.push_str(": ");
-            message.push_str(&text);
-        }
-        cause = inner.source();
-    }
-    message
-}
-
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "error: {}", self.message)?;
@@ -153,15 +137,5 @@ mod tests {
         let failure = Failure::from(io::Error::from(io::ErrorKind::BrokenPipe));
         assert_eq!((failure.exit, failure.message.as_str()), (Exit::Satisfied, ""));
         assert_eq!(Failure::from(io::Error::other("full")).exit, Exit::Failed);
-    }
-
-    #[test]
-    fn a_chain_of_causes_says_each_once() {
-        #[derive(Debug, thiserror::Error)]
-        #[error("{0}")]
-        struct Layer(&'static str, #[source] Option<Box<Layer>>);
-        let error =
-            Layer("it failed: disk full", Some(Box::new(Layer("disk full", Some(Box::new(Layer("quota", None)))))));
-        assert_eq!(chain(&error), "it failed: disk full: quota");
     }
 }

@@ -65,7 +65,7 @@ impl App {
         match tokio::time::timeout(PING_PATIENCE, self.store.deployment_count()).await {
             Ok(Ok(counts)) => Some(counts),
             Ok(Err(error)) => {
-                tracing::debug!("cannot count the deployments: {}", crate::error::chain(&error));
+                tracing::debug!("cannot count the deployments: {}", base::error::chain(&error));
                 None
             }
             Err(_) => None,

@@ -124,15 +124,9 @@ fn store_detail(error: &StoreError) -> String {
     }
 }
 
-/// The error and all its causes, joined by colons.
-pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |told, cause| format!("{told}: {cause}"))
-}
-
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        let told = chain(&self);
+        let told = base::error::chain(&self);
         let (status, problem) = self.problem();
         match status {
             StatusCode::INTERNAL_SERVER_ERROR => tracing::error!(code = problem.code, "a request failed: {told}"),

@@ -139,7 +139,7 @@ impl Hub {
                 }
                 Err(error) => {
                     if !failing {
-                        tracing::warn!("cannot check for new routes: {}", crate::error::chain(&error));
+                        tracing::warn!("cannot check for new routes: {}", base::error::chain(&error));
                     }
                     failing = true;
                     tokio::time::sleep(REST_AFTER_FAILURE).await;
@@ -262,7 +262,7 @@ impl Watcher {
                 page = match hub.store.route_changes(cursor, PAGE).await {
                     Ok(page) => page,
                     Err(error) => {
-                        tracing::warn!("a route watch ends: {}", crate::error::chain(&error));
+                        tracing::warn!("a route watch ends: {}", base::error::chain(&error));
                         return;
                     }
                 };

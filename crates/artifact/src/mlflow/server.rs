@@ -2,16 +2,14 @@
 
 use std::time::Duration;
 
+use base::error::chain;
 use futures::StreamExt as _;
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use url::Url;
 
-use crate::{
-    Config,
-    error::{Failure, chain},
-};
+use crate::{Config, error::Failure};
 
 /// Maximum size of one response of the API, in bytes.
 const MAX_ANSWER: usize = 16 << 20;

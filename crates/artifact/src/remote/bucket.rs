@@ -6,6 +6,7 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
+use base::error::chain;
 use futures::TryStreamExt as _;
 use object_store::{
     ClientOptions, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt as _, RetryConfig,
@@ -15,12 +16,7 @@ use object_store::{
 };
 
 use super::file::{Body, Listing, RemoteFile};
-use crate::{
-    Config,
-    error::{Failure, chain},
-    place::Store,
-    relative::RelativePath,
-};
+use crate::{Config, error::Failure, place::Store, relative::RelativePath};
 
 pub(crate) struct Bucket {
     store: Arc<dyn ObjectStore>,

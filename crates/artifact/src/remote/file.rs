@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use base::error::chain;
 use bytes::Bytes;
 use futures::{StreamExt as _, stream::BoxStream};
 
-use crate::{digest, error::chain, relative::RelativePath};
+use crate::{digest, relative::RelativePath};
 
 /// One file at a location.
 #[derive(Clone, Debug)]

@@ -103,7 +103,7 @@ impl Http {
             Ok(Ok(response)) => Ok(response),
             // The address may contain secrets; the caller adds it without them.
             Ok(Err(error)) if error.is_redirect() => {
-                Err(Failure::Refused("artifact_refused", crate::error::chain(&error.without_url())))
+                Err(Failure::Refused("artifact_refused", base::error::chain(&error.without_url())))
             }
             Ok(Err(error)) => Err(Failure::broken(&error.without_url())),
             Err(_) => Err(Failure::Broken(format!("no answer for {} s", self.idle.as_secs_f32()))),

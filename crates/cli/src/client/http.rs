@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use api::{Deployment, DeploymentId, Problem, decode::nearest};
-use base::visible;
+use base::{error::chain, visible};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::Config;
-use crate::exit::{Exit, Failure, chain};
+use crate::exit::{Exit, Failure};
 
 /// The path of the deployments.
 pub(super) const DEPLOYMENTS: &str = "/v1/modelDeployment";

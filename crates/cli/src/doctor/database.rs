@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use api::Timestamp;
-use base::Clock;
+use base::{Clock, error::chain};
 use store::{Schema, Store};
 
 use super::Check;
-use crate::{exit::chain, settings::Settings};
+use crate::settings::Settings;
 
 const NAME: &str = "database";
 /// Timeout of the database.

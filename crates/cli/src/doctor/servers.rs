@@ -5,12 +5,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use base::Clock;
+use base::{Clock, error::chain};
 use reqwest::{Url, header::DATE};
 use tokio::net::TcpListener;
 
 use super::Check;
-use crate::{client::secret, exit::chain, settings::Settings};
+use crate::{client::secret, settings::Settings};
 
 /// Timeout of a request.
 const PATIENCE: Duration = Duration::from_secs(3);

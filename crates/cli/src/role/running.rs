@@ -29,7 +29,7 @@ impl Running {
         tasks: Tasks,
         role: impl Future<Output = Result<(), E>> + Send + 'static,
     ) -> Self {
-        let failure = move |error: E| Failure::failed(format!("{name}: {}", crate::exit::chain(&error)));
+        let failure = move |error: E| Failure::failed(format!("{name}: {}", base::error::chain(&error)));
         let handle = tasks.spawn(async move { role.await.map_err(failure) });
         Self { name, tasks, handle }
     }

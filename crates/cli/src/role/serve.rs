@@ -2,18 +2,14 @@
 
 use std::{collections::BTreeMap, process::ExitCode};
 
-use base::{Tasks, config::Loaded};
+use base::{Tasks, config::Loaded, error::chain};
 use modelserver::Listener;
 
 use super::{
     running::{address, at_once, with_runtime},
     signal::{By, Signals},
 };
-use crate::{
-    exit::{Failure, chain},
-    output::tell,
-    settings::Settings,
-};
+use crate::{exit::Failure, output::tell, settings::Settings};
 
 /// Settings of `serve` that are specific to a replica: each replica gets its own through flags.
 const OF_ONE_REPLICA: [&str; 15] = [

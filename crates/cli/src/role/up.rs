@@ -4,7 +4,7 @@ use std::{pin::pin, process::ExitCode, sync::Arc, time::Duration};
 
 use api::Epoch;
 use backend::Backend;
-use base::{Clock, Tasks, config::Loaded};
+use base::{Clock, Tasks, config::Loaded, error::chain};
 use tokio::net::TcpListener;
 
 use super::{
@@ -14,7 +14,7 @@ use super::{
     worker::open_backend,
 };
 use crate::{
-    exit::{Failure, chain},
+    exit::Failure,
     output::{print, tell},
     settings::Settings,
 };

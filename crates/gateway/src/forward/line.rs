@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use base::error::chain;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
@@ -15,7 +16,7 @@ use crate::{
         http2::Grpc,
         socket::Socket,
     },
-    wire::{alarm::Alarm, refusal::causes},
+    wire::alarm::Alarm,
 };
 
 /// A connection to a replica.
@@ -83,7 +84,7 @@ impl Line {
 
 async fn open(lane: &Lane, replica: &Replica) -> Result<Grpc, String> {
     let executor = Executor(lane.gateway.tasks.clone());
-    Grpc::open(connect(lane, replica).await?, executor).await.map_err(|error| causes(&error))
+    Grpc::open(connect(lane, replica).await?, executor).await.map_err(|error| chain(&error))
 }
 
 async fn connect(lane: &Lane, replica: &Replica) -> Result<Socket, String> {

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use base::error::chain;
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
@@ -15,11 +16,7 @@ use hyper::body::Incoming;
 use super::flight::Flight;
 use crate::{
     upstream::{http1::Link, http2::Grpc, place::Place},
-    wire::{
-        alarm::Alarm,
-        grpc,
-        refusal::{Refusal, causes},
-    },
+    wire::{alarm::Alarm, grpc, refusal::Refusal},
 };
 
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -161,7 +158,7 @@ impl ReplicaBody {
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
-                let error = causes(&*error);
+                let error = chain(&*error);
                 let words = format!("broke the connection within its answer ({error}); the request is not sent again");
                 self.fail(StatusCode::BAD_GATEWAY, &words, Some(&error))
             }

@@ -16,13 +16,12 @@ use api::{
     ejected::{EJECTED_PATH, Ejected, MOST_EJECTED},
     lost::{LOST_PATH, Loss, LostRequests, MOST_IDS, MOST_LOST},
 };
+use base::error::chain;
 use serde::Serialize;
 use tokio::{
     sync::{Notify, oneshot},
     time::Instant,
 };
-
-use crate::wire::refusal::causes;
 
 /// The delay after the first report, to collect further ones.
 const GATHER: Duration = Duration::from_millis(500);
@@ -155,7 +154,7 @@ pub(crate) async fn tell<R: Report>(reports: &Reports<R>, control_url: &str, mut
     let client = match base::client::builder_for(control_url).build() {
         Ok(client) => client,
         Err(error) => {
-            tracing::error!("cannot report {} to the control plane: {}", R::WHAT, causes(&error));
+            tracing::error!("cannot report {} to the control plane: {}", R::WHAT, chain(&error));
             return;
         }
     };
@@ -191,10 +190,10 @@ pub(crate) async fn tell<R: Report>(reports: &Reports<R>, control_url: &str, mut
                 Ok(_) => batch.clear(),
                 // The control plane has another version or rejects the reports: a retry does not help.
                 Err(error) if error.status().is_some_and(|status| status.is_client_error()) => {
-                    tracing::warn!("the control plane rejects reports of {}: {}", R::WHAT, causes(&error));
+                    tracing::warn!("the control plane rejects reports of {}: {}", R::WHAT, chain(&error));
                     batch.clear();
                 }
-                Err(error) => tracing::debug!("cannot report {} yet: {}", R::WHAT, causes(&error)),
+                Err(error) => tracing::debug!("cannot report {} yet: {}", R::WHAT, chain(&error)),
             }
             failed = !batch.is_empty();
         }

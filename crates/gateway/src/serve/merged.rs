@@ -13,6 +13,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use base::error::chain;
 use bytes::Bytes;
 use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header::CONTENT_LENGTH, response::Parts};
@@ -23,7 +24,7 @@ use crate::{
     upstream::split::{Model, News, Part, Split},
     wire::{
         grpc::{self, PREFIX},
-        refusal::{Refusal, causes},
+        refusal::Refusal,
     },
 };
 
@@ -166,7 +167,7 @@ impl Merged {
                         self.remove(index);
                     }
                 },
-                Some(Err(error)) => return self.refuse(StatusCode::BAD_GATEWAY, &causes(&*error)),
+                Some(Err(error)) => return self.refuse(StatusCode::BAD_GATEWAY, &chain(&*error)),
                 None if self.pen == Some(index) => return self.refuse(StatusCode::BAD_GATEWAY, CUT),
                 None => self.remove(index),
             }

@@ -16,12 +16,11 @@ use api::{
     Timestamp,
     route::{Change, Entry, PROTOCOL, RouteMessage, WATCH_PATH},
 };
-use base::{Clock, Tasks};
+use base::{Clock, Tasks, error::chain};
 use reqwest::StatusCode;
 use tokio::sync::watch;
 
 use super::{routes::Table, saved::Position};
-use crate::wire::refusal::causes;
 
 /// The control plane sends something every five seconds; after this long without data it is considered gone.
 const SILENCE: Duration = Duration::from_secs(20);
@@ -79,7 +78,7 @@ pub(crate) async fn run(watch: Arc<Watch>, position: watch::Sender<Position>) {
     let client = match base::client::builder_for(&watch.url).build() {
         Ok(client) => client,
         Err(error) => {
-            tracing::error!("cannot watch the control plane: {}", causes(&error));
+            tracing::error!("cannot watch the control plane: {}", chain(&error));
             return;
         }
     };
@@ -136,7 +135,7 @@ async fn follow(
             );
         }
         Ok(Ok(response)) => return format!("it answered {}", response.status()),
-        Ok(Err(error)) => return causes(&error),
+        Ok(Err(error)) => return chain(&error),
         Err(_) => return "it did not answer".to_owned(),
     };
     let mut lines = Lines::default();
@@ -145,7 +144,7 @@ async fn follow(
         let chunk = match tokio::time::timeout(SILENCE, response.chunk()).await {
             Ok(Ok(Some(chunk))) => chunk,
             Ok(Ok(None)) => return "it closed the watch".to_owned(),
-            Ok(Err(error)) => return causes(&error),
+            Ok(Err(error)) => return chain(&error),
             Err(_) => return format!("it sent nothing for {} s", SILENCE.as_secs()),
         };
         lines.add(&chunk);

@@ -2,6 +2,7 @@
 
 use std::{error::Error as _, fmt, future::poll_fn, pin::pin, task::Poll, time::Duration};
 
+use base::error::chain;
 use http::{Request, Response};
 use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -12,7 +13,7 @@ use super::{
     place::Place,
     socket::Socket,
 };
-use crate::wire::{alarm::Alarm, refusal::causes};
+use crate::wire::alarm::Alarm;
 
 /// Maximum number of calls that share a connection. Few servers allow fewer: RFC 9113, 6.5.2, advises against it.
 const MOST_CALLS: u32 = 100;
@@ -48,7 +49,7 @@ impl Grpc {
             .await?;
         tasks.spawn(async move {
             if let Err(error) = connection.await {
-                tracing::debug!("a gRPC connection to a replica ended: {}", causes(&error));
+                tracing::debug!("a gRPC connection to a replica ended: {}", chain(&error));
             }
         });
         Ok(Self { sender, place: Place::default() })
@@ -125,10 +126,10 @@ fn broken(error: &hyper::Error) -> SendError {
                 return SendError::Closing;
             }
             if cause.is_reset() {
-                return SendError::Reset(causes(error));
+                return SendError::Reset(chain(error));
             }
         }
         source = cause.source();
     }
-    SendError::Broken { error: causes(error), answering: false }
+    SendError::Broken { error: chain(error), answering: false }
 }

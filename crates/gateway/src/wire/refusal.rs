@@ -76,14 +76,3 @@ pub(crate) fn json(status: StatusCode, body: impl Into<Bytes>) -> Response<Bytes
     response.headers_mut().insert(CONTENT_TYPE, JSON);
     response
 }
-
-/// An error and its causes in one line.
-pub(crate) fn causes(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        words = format!("{words}: {error}");
-        source = error.source();
-    }
-    words
-}

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use base::error::chain;
 use serde_json::json;
 use store::{Order, Store, StoreError};
 
@@ -201,16 +202,6 @@ async fn databases_in_memory_are_apart() {
     create(&stores[0], &named("iris")).await;
     assert_eq!(stores[0].clone().deployment_count().await.unwrap()[0].1, 1);
     assert_eq!(stores[1].deployment_count().await.unwrap()[0].1, 0);
-}
-
-fn chain(error: &StoreError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
 }
 
 async fn refused(url: &str) -> (StoreError, Duration) {
