@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use harness::{
     Control, Gateway, Manner, Replica, config, eventually,
-    grpc::{begin, call, framed, infer, whole},
+    grpc::{begin, call, framed, infer, pieces, send, whole},
     read_all, route,
 };
 use http_body_util::Full;
@@ -107,6 +107,17 @@ async fn the_beginning_of_a_stream_counts_among_the_bodies_in_memory_until_the_r
         () = gateway.until("the beginning to count", "/metrics", |text| held(text) > 400_000) => {}
     }
     gateway.until("the beginning to be let go", "/metrics", |text| held(text) == 0).await;
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_call_that_gets_no_memory_before_its_model_is_known_is_to_be_tried_again() {
+    let (replica, _control, gateway) = simple(|config| config.buffer_total_bytes = 4, Manner::Grpc).await;
+    let path = "inference.GRPCInferenceService/ModelInfer";
+    let reply = send(&gateway, path, None, pieces(&framed(&infer("iris")), 5)).await;
+    let (status, words) = reply.status();
+    assert!(status == "14" && words.contains("gateway.buffer_total_bytes; try again"), "{status} {words}");
+    assert_eq!(replica.requests(), 0);
     gateway.stop().await;
 }
 

@@ -161,6 +161,10 @@ pub(crate) async fn call(
                 let words = "the request ends in the middle of its message";
                 return Err(Refusal::new(StatusCode::BAD_REQUEST, words));
             }
+            Found::More if full && length <= config.buffer_body_bytes => {
+                let words = "the bodies of other requests fill gateway.buffer_total_bytes; try again";
+                return Err(Refusal::unavailable(words));
+            }
             Found::More if full => {
                 let words = "the name of the model comes too late in the message; write its fields in order";
                 return Err(Refusal::new(StatusCode::BAD_REQUEST, words));
