@@ -318,6 +318,14 @@ async fn a_call_ends_when_its_callers_own_time_is_up() {
     assert!((1..300_000).contains(&micros), "{left}");
     let reply = call("grpc.health.v1.Health/Watch", "100m", &[]).await;
     assert_eq!((reply.status().0, &reply.message[..]), ("4", &framed(&[8, 1])[..]), "{:?}", reply.status());
+    // Also while the message of one of the gateway's own services is waited for.
+    let never = StreamBody::new(futures::stream::pending::<Result<Frame<Bytes>, std::io::Error>>());
+    let reply = begin(&gateway, "grpc.health.v1.Health/Check", &[("grpc-timeout", "300m")], never);
+    let reply = tokio::time::timeout(Duration::from_secs(5), async { whole(reply.await).await }).await;
+    let reply = reply.expect("an end before the message is given up");
+    assert_eq!(reply.status().0, "4", "{:?}", reply.status());
+    let reply = call("inference.GRPCInferenceService/ServerLive", "0n", &[]).await;
+    assert_eq!(reply.status().0, "4", "{:?}", reply.status());
     // One whose time is up before its message is there is not sent on.
     let before = replica.requests();
     let reply = call("inference.GRPCInferenceService/ModelInfer", "0n", &infer("iris")).await;

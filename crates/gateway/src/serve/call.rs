@@ -32,7 +32,12 @@ use crate::{
 /// Answers a call.
 pub(crate) async fn answer(conn: &Conn, asked: Asked, request: Request<Incoming>) -> Result<Response<Answer>, Refusal> {
     let Some(method) = own::model_method(request.uri().path()) else {
-        return own::answer_grpc(conn, request).await;
+        let answering = own::answer_grpc(conn, request);
+        return match asked.until {
+            None => answering.await,
+            Some(until) if until <= Instant::now() => Err(Refusal::late()),
+            Some(until) => tokio::time::timeout_at(until, answering).await.unwrap_or_else(|_| Err(Refusal::late())),
+        };
     };
     let (parts, body) = request.into_parts();
     let streams = method == "ModelStreamInfer";
