@@ -1,8 +1,10 @@
 //! The Python interpreters on this machine, by version.
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::{Mutex, PoisonError},
     time::Instant,
 };
 
@@ -13,15 +15,37 @@ use crate::ServeError;
 const OLDEST: [u32; 2] = [3, 9];
 /// Prints the version; `-S` and `-I` make it fast and prevent it from reading the contents of the folder.
 const ASK: [&str; 4] = ["-I", "-S", "-c", "import sys; print('.'.join(map(str, sys.version_info[:3])))"];
-/// Whether there is a module; `-s`, as a worker is started.
-const FIND: [&str; 3] =
-    ["-s", "-c", "import importlib.util, sys; sys.exit(importlib.util.find_spec(sys.argv[1]) is None)"];
+/// Whether there is a module; `-s`, as a worker is started. Nothing is taken from the working directory, which Python puts
+/// first in its path.
+const FIND: [&str; 3] = [
+    "-s",
+    "-c",
+    "import sys; sys.path[:] = [path for path in sys.path if path]; import importlib.util; \
+     sys.exit(importlib.util.find_spec(sys.argv[1]) is None)",
+];
 /// No machine has more interpreters that matter.
 const MOST: usize = 64;
 
-/// Whether the interpreter has this module.
+/// Whether the interpreter has this module. What it has is asked once.
 pub(super) fn has(python: &Path, module: &str) -> bool {
+    static FOUND: Mutex<BTreeSet<(PathBuf, String)>> = Mutex::new(BTreeSet::new());
+    let key = (python.to_owned(), module.to_owned());
+    let known = || FOUND.lock().unwrap_or_else(PoisonError::into_inner);
+    if known().contains(&key) {
+        return true;
+    }
+    let found = finds(python, module, None);
+    if found {
+        known().insert(key);
+    }
+    found
+}
+
+fn finds(python: &Path, module: &str, folder: Option<&Path>) -> bool {
     let mut command = Command::new(python);
+    if let Some(folder) = folder {
+        command.current_dir(folder);
+    }
     let command = command.args(FIND).arg(module).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
 }
@@ -103,4 +127,21 @@ fn parts(version: &str) -> Option<Vec<u32>> {
 
 fn dotted(version: &[u32]) -> String {
     version.iter().map(u32::to_string).collect::<Vec<_>>().join(".")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modules_in_the_working_directory_are_neither_found_nor_run() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("only_here")).unwrap();
+        for name in ["contextlib", "types", "warnings"] {
+            std::fs::write(folder.path().join(name).with_extension("py"), "open('ran', 'w')\n").unwrap();
+        }
+        let finds = |module| finds(Path::new("python3"), module, Some(folder.path()));
+        assert!(finds("json") && !finds("only_here"));
+        assert!(!folder.path().join("ran").exists());
+    }
 }
