@@ -93,7 +93,7 @@ async fn a_request_that_two_replicas_died_of_is_an_event_with_its_id_and_their_n
         );
     }
     let said = modelway.succeed(&["events", "fatal"]);
-    for words in ["md-1-r1-0", "md-1-r1-1", "the-guilty-one", "may have ended both"] {
+    for words in ["md-1-r1-0", "md-1-r1-1", "the-guilty-one", "may have crashed both"] {
         assert!(said.contains(words), "{words} is not in {said}");
     }
 }
