@@ -21,9 +21,10 @@ mod made_up;
 mod sizes;
 
 use std::{
+    collections::VecDeque,
     path::PathBuf,
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
         mpsc::{self, SyncSender},
     },
@@ -31,7 +32,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use inference::Tensor;
+use inference::{Tensor, element_count};
 use tokio::sync::oneshot;
 
 use self::{
@@ -48,6 +49,9 @@ use crate::{
 /// Trials that may wait, and those of one model.
 const MOST_WAITING: usize = 64;
 const MOST_WAITING_OF_ONE: usize = 8;
+/// Inputs that are remembered as tried, though nothing was learned from them; and how many elements they may have.
+const MOST_LET_THROUGH: usize = 16;
+const MOST_ELEMENTS_LET_THROUGH: usize = 1 << 20;
 /// The sizes that variable dimensions have in made-up inputs.
 const SIZES: [i64; 3] = [1, 2, 5];
 /// No made-up inputs are tried any more after this time.
@@ -67,6 +71,8 @@ pub(super) struct Trials {
     forms: Forms,
     /// The sizes that did no harm, where usual inputs may do some.
     sizes: Option<Harmless>,
+    /// The last inputs that were refused or took too long in their trial: the same ones are not tried again.
+    let_through: Mutex<VecDeque<Vec<Tensor>>>,
     /// Trials that wait or run.
     waiting: AtomicUsize,
     /// Whether one has taken too long.
@@ -87,8 +93,7 @@ fn thread() -> Option<&'static SyncSender<Job>> {
         let work = move || {
             for Job { trials, inputs, answer } in taken {
                 if !answer.is_closed() {
-                    // The caller may leave meanwhile; what was found is kept.
-                    let _ = answer.send(trials.run(&inputs));
+                    trials.run(&inputs, answer);
                 }
                 trials.waiting.fetch_sub(1, Relaxed);
             }
@@ -104,6 +109,9 @@ impl Screen for Trials {
     }
 
     fn known(&self, inputs: &[Tensor]) -> Option<Result<(), RuntimeError>> {
+        if self.let_through.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|passed| passed == inputs) {
+            return Some(Ok(()));
+        }
         match self.forms.verdict(&self.form(inputs))? {
             Verdict::Harmless => Some(Ok(())),
             Verdict::Fatal(how) => Some(Err(fatal(inputs, self.sizes.is_some(), &how))),
@@ -145,7 +153,8 @@ impl Trials {
         let open = Opened { low_priority: true, ..open };
         let sizes = by_sizes.map(|numbers| Harmless::of(file.with_extension("sizes"), numbers));
         let (waiting, slow) = (AtomicUsize::default(), AtomicBool::default());
-        Self { program, open, longest, forms: Forms::of(file), sizes, waiting, slow }
+        let let_through = Mutex::default();
+        Self { program, open, longest, forms: Forms::of(file), sizes, let_through, waiting, slow }
     }
 
     /// Blocks until it is known whether these inputs can be run here. For most that is no question.
@@ -175,7 +184,27 @@ impl Trials {
         Err(unavailable(&why))
     }
 
-    fn run(&self, inputs: &[Tensor]) -> Result<(), RuntimeError> {
+    /// Remembers that these very inputs may be run in the server.
+    fn let_through(&self, inputs: &[Tensor]) {
+        let count = |input: &Tensor| element_count(&input.shape).unwrap_or(usize::MAX);
+        if inputs.iter().map(count).fold(0, usize::saturating_add) > MOST_ELEMENTS_LET_THROUGH {
+            return;
+        }
+        let mut passed = self.let_through.lock().unwrap_or_else(PoisonError::into_inner);
+        passed.truncate(MOST_LET_THROUGH - 1);
+        passed.push_front(inputs.to_vec());
+    }
+
+    /// Answers whether these inputs can be run, and then learns what it can for others. The caller may leave meanwhile; what
+    /// was found is kept.
+    fn run(&self, inputs: &[Tensor], answer: oneshot::Sender<Result<(), RuntimeError>>) {
+        let mut learn: Box<dyn FnOnce()> = Box::new(|| {});
+        let _ = answer.send(self.tried(inputs, &mut learn));
+        learn();
+    }
+
+    /// What a trial says of these inputs, and what is left to do after the answer.
+    fn tried<'a>(&'a self, inputs: &'a [Tensor], learn: &mut Box<dyn FnOnce() + 'a>) -> Result<(), RuntimeError> {
         // Another trial may have told meanwhile.
         if !self.concerns(inputs) {
             return Ok(());
@@ -194,28 +223,41 @@ impl Trials {
                 Ok(())
             }
             Tried::Ran => {
-                self.smaller(&mut model, inputs);
+                if let Some(harmless) = &self.sizes {
+                    harmless.add(inputs);
+                    *learn = Box::new(move || self.smaller(&mut model, harmless, inputs));
+                }
                 Ok(())
             }
             // It is refused here as it is there, at the same place.
-            Tried::Refused => Ok(()),
+            Tried::Refused => {
+                self.let_through(inputs);
+                Ok(())
+            }
             Tried::Ended(how) => {
-                let verdict = self.after_a_crash(model, inputs, &how);
-                let from_now_on = match verdict {
-                    Verdict::Fatal(_) => "they are refused from now on",
-                    Verdict::Harmless | Verdict::Depends => "others like them are tried one by one",
-                };
-                let file = self.open.file.display();
-                tracing::warn!("{file}: ONNX Runtime {how} on the inputs {}; {from_now_on}", shown(inputs));
-                self.forms.keep(self.form(inputs), verdict);
-                Err(fatal(inputs, self.sizes.is_some(), &how))
+                let error = fatal(inputs, self.sizes.is_some(), &how);
+                *learn = Box::new(move || self.keep_crash(model, inputs, &how));
+                Err(error)
             }
             Tried::TooSlow => {
                 self.slow.store(true, Relaxed);
+                self.let_through(inputs);
                 Ok(())
             }
             Tried::NotStarted(why) => Err(unavailable(&why)),
         }
+    }
+
+    /// Keeps what inputs that have ended the process of `model` say of others like them.
+    fn keep_crash(&self, model: Apart, inputs: &[Tensor], how: &str) {
+        let verdict = self.after_a_crash(model, inputs, how);
+        let from_now_on = match verdict {
+            Verdict::Fatal(_) => "they are refused from now on",
+            Verdict::Harmless | Verdict::Depends => "others like them are tried one by one",
+        };
+        let file = self.open.file.display();
+        tracing::warn!("{file}: ONNX Runtime {how} on the inputs {}; {from_now_on}", shown(inputs));
+        self.forms.keep(self.form(inputs), verdict);
     }
 
     /// Tries made-up inputs of the same form, after the request's own did no harm.
@@ -263,10 +305,8 @@ impl Trials {
         Verdict::Fatal(how.to_owned())
     }
 
-    /// Keeps that these inputs did no harm, or smaller ones.
-    fn smaller(&self, model: &mut Apart, inputs: &[Tensor]) {
-        let Some(harmless) = &self.sizes else { return };
-        harmless.add(inputs);
+    /// Keeps which sizes smaller than those of these inputs do no harm.
+    fn smaller(&self, model: &mut Apart, harmless: &Harmless, inputs: &[Tensor]) {
         let Ok(alarm) = Alarm::after(LONGEST_MADE_UP) else { return };
         let until = Instant::now() + LONGEST_MADE_UP;
         let signature = model.signature().clone();
@@ -320,6 +360,8 @@ fn try_one(model: &mut Apart, inputs: &[Tensor], cancel: &Cancel) -> Tried {
     match model.run(&call) {
         _ if cancel.is_cancelled() => Tried::TooSlow,
         Ok(_) => Tried::Ran,
+        // It ended before it came to the end, and says nothing of what the server would come to.
+        Err(Unanswered::Refused(RuntimeError::MemoryFull(why))) => Tried::NotStarted(why),
         Err(Unanswered::Refused(_)) => Tried::Refused,
         Err(Unanswered::Crashed(how) | Unanswered::Ended(how)) => Tried::Ended(how),
         Err(Unanswered::Killed(how)) => Tried::NotStarted(format!("the process with the model {how}")),

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::forms::{number, write};
 
-/// Sizes that are kept for one model: further ones are tried each time.
+/// Sizes that are kept for one model: the oldest ones make room for further ones.
 const MOST: usize = 64;
 
 /// One input of a run that did no harm.
@@ -81,7 +81,7 @@ impl Harmless {
             // What the new ones cover says nothing more.
             known.retain(|sizes| !is_covered(sizes, inputs));
             if known.len() >= MOST {
-                return;
+                known.remove(0);
             }
             let size = |input: &Tensor| Size {
                 name: input.name.clone(),
@@ -91,7 +91,7 @@ impl Harmless {
             known.push(inputs.iter().map(size).collect());
             kept.retain(|sizes| !is_covered(sizes, inputs) && !known.contains(sizes));
             kept.extend(known.iter().cloned());
-            kept.truncate(MOST);
+            kept.drain(..kept.len().saturating_sub(MOST));
         }
         write(&self.file, &kept);
     }
