@@ -244,7 +244,7 @@ async fn a_model_that_crashes_as_it_is_loaded_ends_no_server() {
         let serve = Serve::ready(&modelway, &repository, None).await;
         until_some("all are served", || async { (serve.apart(&modelway, CRASHED).await == ["warmed"]).then_some(()) })
             .await;
-        assert_eq!(serve.log().matches("loading; how it stands").count(), if noted { 1 } else { 2 }, "{}", serve.log());
+        assert_eq!(serve.log().matches("loading; the status is").count(), if noted { 1 } else { 2 }, "{}", serve.log());
     }
 }
 

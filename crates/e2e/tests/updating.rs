@@ -152,5 +152,5 @@ async fn going_back_is_one_command_and_revisions_are_counted_forwards() {
     let said = modelway.succeed(&["rollback", "iris", "--to", "2"]);
     assert!(said.contains("is active: revision 2"), "{said}");
     let missing = fails(&modelway, &["rollback", "iris", "--to", "9"]).1;
-    assert!(missing.contains("there is no revision 9; kept are 4, 3, 2, 1"), "{missing}");
+    assert!(missing.contains("there is no revision 9; the kept revisions are 4, 3, 2, 1"), "{missing}");
 }
