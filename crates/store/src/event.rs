@@ -81,7 +81,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         let mut sql = self.write(Care::Recoverable).await?;
         let known = sqlx::query("SELECT id FROM deployment WHERE id = $1").bind(deployment.0);
-        let key = Idempotent { key: format!("event:{key}"), payload: String::new() };
+        let key = Idempotent { key: format!("\u{1}event:{key}"), payload: String::new() };
         if known.fetch_optional(&mut *sql).await?.is_none()
             || idempotency::claim(&mut sql, &key, deployment, now).await?.is_some()
         {

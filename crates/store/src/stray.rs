@@ -4,7 +4,9 @@ use api::{DeploymentId, ReplicaId, Timestamp, event::NewEvent, stray::Stray};
 use sqlx::any::AnyRow;
 
 use crate::{
-    Idempotent, Sql, Store, StoreError, event, idempotency,
+    Idempotent, Sql, Store, StoreError,
+    counter::Counter,
+    event, idempotency,
     row::{self, Columns as _, clean},
     transaction::Care,
 };
@@ -27,7 +29,10 @@ impl Store {
             return Ok(known);
         }
         let mut sql = self.write(Care::Recoverable).await?;
-        // A person may have requested its end in the meantime.
+        // Of two workers of one scope, the second sees what the first has written. A person may have requested an end in the
+        // meantime; one who requests it now waits.
+        Counter::Worker.take(&mut sql, 1).await?;
+        sqlx::query("UPDATE stray SET ending = ending WHERE scope = $1").bind(clean(scope)).execute(&mut *sql).await?;
         let known = of_scope(&mut sql, scope).await?;
         let merged = merge(seen, &known, now);
         sqlx::query("DELETE FROM stray WHERE scope = $1").bind(clean(scope)).execute(&mut *sql).await?;

@@ -262,6 +262,7 @@ fn waking<'q>(deployment: DeploymentId, due: Timestamp) -> sqlx::query::Query<'q
     sqlx::query(
         "INSERT INTO task (deployment, due_at, placement) \
          VALUES ($1, $2, (SELECT placement FROM deployment WHERE id = $1)) ON CONFLICT (deployment) DO UPDATE SET \
+         placement = COALESCE(task.placement, excluded.placement), \
          due_at = CASE WHEN task.token IS NULL AND excluded.due_at < task.due_at \
          THEN excluded.due_at ELSE task.due_at END, \
          again_at = CASE WHEN task.token IS NULL THEN NULL \

@@ -4,10 +4,10 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use api::DeploymentId;
+use api::{DeploymentId, deployment::DEFAULT_PLACEMENT};
 use async_trait::async_trait;
 use futures::{StreamExt as _, stream, stream::BoxStream};
-use sqlx::postgres::PgListener;
+use sqlx::{AssertSqlSafe, postgres::PgListener};
 use wake::{Polling, WakeError, WakeUps, chosen};
 
 use crate::{Store, StoreError, connect::Place, row::Columns as _};
@@ -35,11 +35,25 @@ struct Notifications(Store);
 
 impl Notifications {
     async fn notify(&self, ids: &[DeploymentId]) -> Result<(), StoreError> {
-        let rows = sqlx::query("SELECT id FROM worker").fetch_all(&self.0.pool).await?;
-        let workers = rows.iter().map(|row| row.text("id")).collect::<Result<Vec<_>, _>>()?;
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let place = |placement: Option<String>| placement.unwrap_or_else(|| DEFAULT_PLACEMENT.to_owned());
+        let mut workers: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for row in sqlx::query("SELECT id, placement FROM worker").fetch_all(&self.0.pool).await? {
+            workers.entry(place(row.maybe_text("placement")?)).or_default().push(row.text("id")?);
+        }
+        // Only our own numbers are in the text.
+        let list = ids.iter().map(|id| id.0.to_string()).collect::<Vec<_>>().join(",");
+        let text = format!("SELECT id, placement FROM deployment WHERE id IN ({list})");
+        let mut placed = BTreeMap::new();
+        for row in sqlx::query(AssertSqlSafe(text)).fetch_all(&self.0.pool).await? {
+            placed.insert(row.int("id")?, row.text("placement")?);
+        }
         let mut shares: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         for id in ids {
-            if let Some(worker) = chosen(workers.iter().map(String::as_str), *id) {
+            let own = workers.get(placed.get(&id.0).map_or(DEFAULT_PLACEMENT, String::as_str));
+            if let Some(worker) = chosen(own.into_iter().flatten().map(String::as_str), *id) {
                 shares.entry(worker).or_default().push(id.0.to_string());
             }
         }

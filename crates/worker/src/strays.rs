@@ -80,8 +80,17 @@ fn words(stray: &Stray, placement: &str) -> String {
         }
     };
     let replica = &stray.replica;
+    let (fate, when) = match stray.reason {
+        StrayReason::OtherPlacement => (
+            "It may still get requests until a worker of that placement runs its replicas",
+            ", once it serves from there,",
+        ),
+        StrayReason::OtherDatabase | StrayReason::UnknownDeployment | StrayReason::UnknownRevision => {
+            ("It gets no requests", "")
+        }
+    };
     format!(
-        "{replica} runs here and does not belong here: {why}. It gets no requests and is left alone; end it with \
+        "{replica} runs here and does not belong here: {why}. {fate}, and is left alone; end it{when} with \
          `modelway strays --end {replica}`"
     )
 }

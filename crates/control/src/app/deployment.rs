@@ -221,15 +221,15 @@ impl App {
     }
 
     /// The responses for deployments.
-    pub(crate) async fn deployment_views(&self, mut records: Vec<DeploymentRecord>) -> Result<Vec<Deployment>, Error> {
-        self.say_unserved(&mut records).await?;
-        Ok(records.into_iter().map(|record| self.view(record)).collect())
+    pub(crate) async fn deployment_views(&self, mut records: Vec<DeploymentRecord>) -> Vec<Deployment> {
+        self.say_unserved(&mut records).await;
+        records.into_iter().map(|record| self.view(record)).collect()
     }
 
     /// The response for a deployment.
-    pub(crate) async fn deployment_view(&self, mut record: DeploymentRecord) -> Result<Deployment, Error> {
-        self.say_unserved(std::slice::from_mut(&mut record)).await?;
-        Ok(self.view(record))
+    pub(crate) async fn deployment_view(&self, mut record: DeploymentRecord) -> Deployment {
+        self.say_unserved(std::slice::from_mut(&mut record)).await;
+        self.view(record)
     }
 
     fn view(&self, record: DeploymentRecord) -> Deployment {

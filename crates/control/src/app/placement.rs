@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use api::{State, deployment::StatusError};
 use store::{DeploymentRecord, WorkerRecord};
 
-use super::App;
+use super::{App, PING_PATIENCE};
 use crate::error::Error;
 
 impl App {
@@ -19,12 +19,23 @@ impl App {
     /// Says in the status of each deployment whose placement no worker serves that this is so: as the error of one that is
     /// pending, and as a note of any other, whose status may be out of date.
     ///
-    /// This depends on the time and is written down nowhere.
-    pub(super) async fn say_unserved(&self, records: &mut [DeploymentRecord]) -> Result<(), Error> {
+    /// This depends on the time and is stored nowhere. If the workers cannot be read, nothing is said: a change that was
+    /// made must not be answered with an error.
+    pub(super) async fn say_unserved(&self, records: &mut [DeploymentRecord]) {
         if records.is_empty() {
-            return Ok(());
+            return;
         }
-        let workers = self.live_workers().await?;
+        let workers = match tokio::time::timeout(PING_PATIENCE, self.live_workers()).await {
+            Ok(Ok(workers)) => workers,
+            Ok(Err(error)) => {
+                tracing::warn!("cannot see which placements are served: {error}");
+                return;
+            }
+            Err(_) => {
+                tracing::warn!("cannot see which placements are served: the database does not answer");
+                return;
+            }
+        };
         let served: BTreeSet<_> = workers.iter().map(|worker| worker.placement.as_str()).collect();
         for record in records.iter_mut().filter(|record| !served.contains(record.spec.placement())) {
             let reason = reason(record.spec.placement(), &served);
@@ -35,7 +46,6 @@ impl App {
                 record.status.notes.push(format!("{reason}. What is shown here was seen before"));
             }
         }
-        Ok(())
     }
 }
 

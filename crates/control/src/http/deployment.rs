@@ -52,7 +52,7 @@ pub(crate) struct Rollback {
 /// The response for one deployment, with its ETag.
 async fn answer(app: &App, status: StatusCode, record: DeploymentRecord) -> Result<Response, Error> {
     let tag = HeaderValue::from_str(&Tag(record.generation).to_string());
-    let mut response = (status, JsonAnswer(app.deployment_view(record).await?)).into_response();
+    let mut response = (status, JsonAnswer(app.deployment_view(record).await)).into_response();
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Ok(tag) = tag {
         response.headers_mut().insert(ETAG, tag);
@@ -124,7 +124,7 @@ pub(super) async fn list(State(app): State<Shared>, mut query: Query) -> Result<
     };
     query.finish()?;
     let page = app.deployment_list(&filter, after, limit).await?;
-    Ok(JsonAnswer(DeploymentList { items: app.deployment_views(page.items).await?, next: page.next }))
+    Ok(JsonAnswer(DeploymentList { items: app.deployment_views(page.items).await, next: page.next }))
 }
 
 fn labels(query: &mut Query) -> Vec<(String, String)> {

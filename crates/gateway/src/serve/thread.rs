@@ -71,7 +71,7 @@ impl Thread {
             while self.open() > 0 && self.lane.tick().saturating_sub(since) <= drain {
                 tokio::select! {
                     _ = often.tick() => {
-                        let last = began.elapsed() > LAST_REQUESTS;
+                        let last = began.elapsed() > LAST_REQUESTS.min(Duration::from_millis(self.app.gateway.config.drain_ms) / 2);
                         self.all_connections(|conn| conn.drain(last));
                     }
                     _ = ticks.tick() => self.count_tick(),
