@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use modelserver::Listener;
+use rustix::fs::{Mode, OFlags};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -84,10 +85,19 @@ async fn it_answers_while_the_model_is_not_there_yet() {
     assert_eq!(server.get("/modelway/replica").await.1["state"], "starting");
     assert!(server.text("/metrics").await.contains(r#"model_loaded{model_name="late",model_version="1"} 0"#));
     server.tasks.stop();
-    drop(std::fs::OpenOptions::new().write(true).read(true).open(&model).map(|mut fifo| {
-        use std::io::Write as _;
-        fifo.write_all(&bytes[..1]).unwrap();
-    }));
+    // The load may open the file more than once, and each time it waits for a writer. The runtime waits for the load.
+    std::thread::spawn(move || {
+        let mut idle = 0;
+        while idle < 300 {
+            let fifo = rustix::fs::open(&model, OFlags::WRONLY | OFlags::NONBLOCK, Mode::empty());
+            idle = match fifo.and_then(|fifo| rustix::io::write(&fifo, &bytes[..1])) {
+                Ok(_) => 0,
+                Err(_) => idle + 1,
+            };
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        drop(folder);
+    });
 }
 
 #[tokio::test]
