@@ -54,7 +54,10 @@ async fn an_empty_database_leaves_what_runs_alone_and_serves_beside_it() {
     let worker = site.start(quick()).await;
     let known = strays(&site, 2).await;
     assert!(known.iter().all(|stray| stray.reason == StrayReason::OtherDatabase && !stray.ending), "{known:?}");
-    assert_eq!(site.event_kinds(STRANGE).await, ["stray_found"; 2]);
+    eventually("an event for each of them", || async {
+        (site.event_kinds(STRANGE).await == ["stray_found"; 2]).then_some(())
+    })
+    .await;
 
     let id = site.create(&spec("iris", 2)).await;
     assert_eq!(id, STRANGE, "the empty database gives the same number again");
