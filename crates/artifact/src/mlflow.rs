@@ -4,16 +4,18 @@
 //! returns the location of the files, which is then fetched like any other. A stage or an alias can move, but the files
 //! of one version do not. So the cache uses the location as the key, never the address.
 
-mod address;
+pub(crate) mod address;
 mod books;
 mod folder;
 mod resolved;
 mod server;
 
-pub(crate) use address::{Address, SCHEMES, Tracked};
 pub(crate) use server::Server;
 
-use self::{address::Pick, resolved::Resolved};
+use self::{
+    address::{Address, Pick, Tracked},
+    resolved::Resolved,
+};
 use crate::{
     Config,
     error::{ArtifactError, Failure},

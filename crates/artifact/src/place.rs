@@ -7,7 +7,7 @@ use url::Url;
 use crate::{
     Config,
     error::{ArtifactError, Failure},
-    mlflow::{Address, SCHEMES, Tracked},
+    mlflow::address::{Address, SCHEMES, Tracked},
     unpack::Archive,
 };
 

@@ -13,7 +13,7 @@ use super::file::{Body, Found, Listing, RemoteFile};
 use crate::{
     Config, digest,
     error::Failure,
-    mlflow::{Server, Tracked},
+    mlflow::{Server, address::Tracked},
     relative::RelativePath,
     shelf::Known,
 };

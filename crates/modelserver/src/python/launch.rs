@@ -136,39 +136,8 @@ fn prepare(server: Pid, memory: u64, socket: &OwnedFd, counts: RawFd) -> io::Res
     Ok(())
 }
 
-/// Starts a command in a process group of its own, which Ctrl-C at a terminal does not reach. It gets SIGTERM when the calling
-/// thread ends.
-pub(super) fn start_in_group(command: &mut Command) -> io::Result<Child> {
-    command.process_group(0);
-    // SAFETY: between fork and exec it makes one system call, which allocates nothing and takes no lock.
-    unsafe {
-        command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::TERM))?));
-    }
-    command.spawn()
-}
-
 /// Ends a worker's keeper and what is left in its group.
 pub(super) fn end_group(leader: Pid) {
     // They may have ended already.
     let _ = kill_process_group(leader, Signal::KILL);
-}
-
-#[cfg(test)]
-mod tests {
-    use std::{
-        os::unix::process::ExitStatusExt as _,
-        thread,
-        time::{Duration, Instant},
-    };
-
-    use super::*;
-
-    #[test]
-    fn a_command_in_its_group_ends_with_the_thread_that_started_it() {
-        let began = Instant::now();
-        let started = thread::spawn(|| start_in_group(Command::new("sleep").arg("60")).unwrap());
-        let status = started.join().unwrap().wait().unwrap();
-        assert_eq!(status.signal(), Some(Signal::TERM.as_raw()));
-        assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
-    }
 }

@@ -16,11 +16,10 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::{
-    super::launch,
     fault::{failed, io_error, later},
     program::{executable, on_path, resolve},
 };
-use crate::ServeError;
+use crate::{ServeError, machine::group};
 
 /// How many of its last lines are kept for an error.
 const LINES: usize = 40;
@@ -168,7 +167,7 @@ impl Builder {
         tracing::debug!(?command, "building");
         let (words, writer) = io::pipe().map_err(failure)?;
         command.stdin(Stdio::null()).stdout(writer.try_clone().map_err(failure)?).stderr(writer);
-        let mut child = launch::start_in_group(&mut command).map_err(failure)?;
+        let mut child = group::start_in_group(&mut command).map_err(failure)?;
         // Its ends of the pipe stay open with it.
         drop(command);
         let name = self.name();
